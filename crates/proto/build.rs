@@ -1,0 +1,15 @@
+//! Compiles the wire protocol with protox, so that no system protoc is needed.
+
+use std::path::PathBuf;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let files = ["content", "cluster", "catalog", "node", "fetcher", "admin"].map(|name| format!("monofs/v1/{name}.proto"));
+    println!("cargo::rerun-if-changed=proto");
+    let descriptors = protox::compile(files, ["proto"])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    tonic_prost_build::configure()
+        .bytes(".")
+        .file_descriptor_set_path(out.join("monofs.v1.descriptors"))
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,14 @@
+//! The wire protocol `monofs.v1`: generated messages and services, and their conversions to and from `model`.
+//!
+//! Invariant: fields are only ever added. Roles one minor version apart work together.
+
+pub mod convert;
+
+/// The generated messages, clients and servers.
+#[allow(clippy::all, clippy::unwrap_used, missing_docs)]
+pub mod v1 {
+    tonic::include_proto!("monofs.v1");
+
+    /// The compiled descriptors, for gRPC reflection.
+    pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("monofs.v1.descriptors");
+}
