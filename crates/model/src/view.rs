@@ -1,0 +1,120 @@
+//! The cluster as the router sees it and as it pushes it to clients.
+
+use crate::path::StorageId;
+use crate::placement::{Candidate, NodeId, rank};
+
+/// The state of a member.
+///
+/// ```text
+///  joining -> active -> suspect -> down -> recovering -> active
+///                |                              (caught up)
+///                +-> draining -> drained
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberState {
+    Joining,
+    Active,
+    Suspect,
+    Down,
+    Recovering,
+    Draining,
+    Drained,
+}
+
+impl MemberState {
+    /// Whether reads may be sent there.
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Active | Self::Suspect | Self::Draining)
+    }
+
+    /// Whether new copies may be placed there.
+    pub fn accepts(self) -> bool {
+        matches!(self, Self::Active)
+    }
+
+    /// The word used in tables, JSON and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Joining => "joining",
+            Self::Active => "active",
+            Self::Suspect => "suspect",
+            Self::Down => "down",
+            Self::Recovering => "recovering",
+            Self::Draining => "draining",
+            Self::Drained => "drained",
+        }
+    }
+}
+
+/// What a member does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    Node,
+    Fetcher,
+}
+
+/// A node or fetcher.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Member {
+    pub id: NodeId,
+    pub role: Role,
+    /// `host:port` inside the cluster.
+    pub address: String,
+    /// `host:port` for clients outside; empty = the same.
+    pub external_address: String,
+    pub weight: f64,
+    pub zone: String,
+    pub state: MemberState,
+    pub version: String,
+    /// 0 = unknown.
+    pub capacity_bytes: u64,
+    pub used_bytes: u64,
+}
+
+/// Members, their states and what placement needs; `number` grows at every change.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ClusterView {
+    pub number: u64,
+    pub members: Vec<Member>,
+    pub replication_factor: u32,
+}
+
+impl ClusterView {
+    /// The nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.role == Role::Node)
+    }
+
+    /// The fetchers.
+    pub fn fetchers(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.role == Role::Fetcher)
+    }
+
+    /// The holders of `key` that serve reads, in the order in which to ask them; suspects last.
+    pub fn readers(&self, key: &StorageId, holders: &[NodeId]) -> Vec<&Member> {
+        let mut serving = ranked(key, self.nodes().filter(|m| m.state.serves() && holders.contains(&m.id)));
+        serving.sort_by_key(|member| member.state == MemberState::Suspect);
+        serving
+    }
+
+    /// The fetchers in the order in which to ask them about `key`, so that one keeps its cache warm.
+    pub fn fetchers_for(&self, key: &StorageId) -> Vec<&Member> {
+        let mut ranked = ranked(key, self.fetchers());
+        ranked.sort_by_key(|member| !matches!(member.state, MemberState::Active));
+        ranked
+    }
+}
+
+impl From<&Member> for Candidate {
+    fn from(member: &Member) -> Candidate {
+        Candidate { id: member.id.clone(), weight: member.weight, zone: member.zone.clone() }
+    }
+}
+
+fn ranked<'a>(key: &StorageId, members: impl Iterator<Item = &'a Member>) -> Vec<&'a Member> {
+    let members: Vec<&Member> = members.collect();
+    let candidates: Vec<Candidate> = members.iter().map(|member| Candidate::from(*member)).collect();
+    rank(key, &candidates).iter().filter_map(|id| members.iter().find(|m| m.id == *id).copied()).collect()
+}
