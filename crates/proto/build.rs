@@ -2,14 +2,15 @@
 
 use std::path::PathBuf;
 
+use prost::Message;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let files = ["content", "cluster", "catalog", "node", "fetcher", "admin"].map(|name| format!("monofs/v1/{name}.proto"));
+    let files =
+        ["content", "cluster", "catalog", "node", "fetcher", "admin"].map(|name| format!("monofs/v1/{name}.proto"));
     println!("cargo::rerun-if-changed=proto");
     let descriptors = protox::compile(files, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
-    tonic_prost_build::configure()
-        .bytes(".")
-        .file_descriptor_set_path(out.join("monofs.v1.descriptors"))
-        .compile_fds(descriptors)?;
+    std::fs::write(out.join("monofs.v1.descriptors.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
 }

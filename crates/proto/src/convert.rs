@@ -1,1 +1,227 @@
-//! Conversions between the wire and `model`.
+//! Conversions between the wire (`v1`) and `model`.
+//!
+//! Invariant: `model -> wire` cannot fail; `wire -> model` checks everything and fails with [`monofs_model::ErrorKind::Invalid`].
+
+use bytes::Bytes;
+use monofs_model as model;
+use monofs_model::view::Role;
+use monofs_model::{DisplayPath, Error, NodeId, Oid, RefName, Result, SourceUrl};
+
+use crate::v1;
+
+/// The wire form of an object id.
+pub fn oid_bytes(oid: &Oid) -> Bytes {
+    Bytes::copy_from_slice(oid.as_bytes())
+}
+
+/// The ids of a repeated field.
+pub fn oids(raw: &[Bytes]) -> Result<Vec<Oid>> {
+    raw.iter().map(|bytes| Oid::from_bytes(bytes)).collect()
+}
+
+macro_rules! enums {
+    ($($wire:ident <=> $model:path { $($variant:ident),* $(,)? })*) => {
+        $(
+            impl From<$model> for v1::$wire {
+                fn from(value: $model) -> Self {
+                    type M = $model;
+                    match value { $(M::$variant => Self::$variant),* }
+                }
+            }
+
+            impl TryFrom<v1::$wire> for $model {
+                type Error = Error;
+                fn try_from(value: v1::$wire) -> Result<Self> {
+                    match value {
+                        v1::$wire::Unspecified => Err(Error::invalid(concat!(stringify!($wire), " is not set"))),
+                        $(v1::$wire::$variant => Ok(Self::$variant)),*
+                    }
+                }
+            }
+        )*
+    };
+}
+
+enums! {
+    RepositoryState <=> model::RepositoryState { Ingesting, Ready, Failed }
+    ContentMode <=> model::ContentMode { Eager, Lazy }
+    Consistency <=> model::Consistency { Eventual, Strong }
+    MemberState <=> model::MemberState { Joining, Active, Suspect, Down, Recovering, Draining, Drained }
+    Role <=> Role { Node, Fetcher }
+}
+
+impl From<&model::Snapshot> for v1::Snapshot {
+    fn from(snapshot: &model::Snapshot) -> Self {
+        let submodules = snapshot
+            .submodules
+            .iter()
+            .map(|module| v1::Submodule { path: module.path.clone().into(), url: module.url.clone() })
+            .collect();
+        Self {
+            commit: oid_bytes(&snapshot.commit),
+            root: oid_bytes(&snapshot.root),
+            commit_time: snapshot.commit_time,
+            trees: snapshot.trees,
+            blobs: snapshot.blobs,
+            bytes: snapshot.bytes,
+            submodules,
+        }
+    }
+}
+
+impl TryFrom<v1::Snapshot> for model::Snapshot {
+    type Error = Error;
+
+    fn try_from(wire: v1::Snapshot) -> Result<Self> {
+        let snapshot = Self {
+            commit: Oid::from_bytes(&wire.commit)?,
+            root: Oid::from_bytes(&wire.root)?,
+            commit_time: wire.commit_time,
+            trees: wire.trees,
+            blobs: wire.blobs,
+            bytes: wire.bytes,
+            submodules: wire
+                .submodules
+                .into_iter()
+                .map(|module| model::Submodule { path: module.path.to_vec(), url: module.url })
+                .collect(),
+        };
+        if snapshot.commit.format() != snapshot.root.format() {
+            return Err(Error::invalid("a snapshot mixes object formats"));
+        }
+        Ok(snapshot)
+    }
+}
+
+impl From<&model::Repository> for v1::Repository {
+    fn from(repository: &model::Repository) -> Self {
+        Self {
+            path: repository.path.to_string(),
+            storage_id: repository.storage_id().to_string(),
+            source: repository.source.to_string(),
+            ref_name: repository.ref_name.as_str().to_owned(),
+            state: v1::RepositoryState::from(repository.state).into(),
+            snapshot: repository.snapshot.as_ref().map(v1::Snapshot::from),
+            generation: repository.generation,
+            holders: repository.holders.iter().map(NodeId::to_string).collect(),
+            content: v1::ContentMode::from(repository.content).into(),
+            consistency: v1::Consistency::from(repository.consistency).into(),
+            created_at: repository.created_at,
+            refreshed_at: repository.refreshed_at,
+            last_error: repository.last_error.clone(),
+        }
+    }
+}
+
+impl TryFrom<v1::Repository> for model::Repository {
+    type Error = Error;
+
+    fn try_from(wire: v1::Repository) -> Result<Self> {
+        Ok(Self {
+            path: DisplayPath::new(&wire.path)?,
+            source: SourceUrl::new(&wire.source)?,
+            ref_name: RefName::new(&wire.ref_name)?,
+            state: wire.state().try_into()?,
+            content: wire.content().try_into()?,
+            consistency: wire.consistency().try_into()?,
+            snapshot: wire.snapshot.map(model::Snapshot::try_from).transpose()?,
+            generation: wire.generation,
+            holders: wire.holders.iter().map(|id| NodeId::new(id)).collect::<Result<_>>()?,
+            created_at: wire.created_at,
+            refreshed_at: wire.refreshed_at,
+            last_error: wire.last_error,
+        })
+    }
+}
+
+impl From<&model::Member> for v1::Member {
+    fn from(member: &model::Member) -> Self {
+        Self {
+            id: member.id.to_string(),
+            role: v1::Role::from(member.role).into(),
+            address: member.address.clone(),
+            external_address: member.external_address.clone(),
+            weight: member.weight,
+            zone: member.zone.clone(),
+            state: v1::MemberState::from(member.state).into(),
+            version: member.version.clone(),
+            capacity_bytes: member.capacity_bytes,
+            used_bytes: member.used_bytes,
+        }
+    }
+}
+
+impl TryFrom<v1::Member> for model::Member {
+    type Error = Error;
+
+    fn try_from(wire: v1::Member) -> Result<Self> {
+        Ok(Self {
+            id: NodeId::new(&wire.id)?,
+            role: wire.role().try_into()?,
+            state: wire.state().try_into()?,
+            address: wire.address,
+            external_address: wire.external_address,
+            weight: wire.weight,
+            zone: wire.zone,
+            version: wire.version,
+            capacity_bytes: wire.capacity_bytes,
+            used_bytes: wire.used_bytes,
+        })
+    }
+}
+
+impl From<&model::ClusterView> for v1::ClusterView {
+    fn from(view: &model::ClusterView) -> Self {
+        Self {
+            number: view.number,
+            members: view.members.iter().map(v1::Member::from).collect(),
+            replication_factor: view.replication_factor,
+        }
+    }
+}
+
+impl TryFrom<v1::ClusterView> for model::ClusterView {
+    type Error = Error;
+
+    fn try_from(wire: v1::ClusterView) -> Result<Self> {
+        let members = wire.members.into_iter().map(model::Member::try_from).collect::<Result<_>>()?;
+        Ok(Self { number: wire.number, members, replication_factor: wire.replication_factor })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_survives_the_wire() {
+        let oid = |byte: u8| Oid::from_bytes(&[byte; 20]).expect("twenty bytes");
+        let snapshot = model::Snapshot {
+            commit: oid(1),
+            root: oid(2),
+            commit_time: -5,
+            trees: 3,
+            blobs: 4,
+            bytes: 5,
+            submodules: vec![model::Submodule { path: b"x\xff".to_vec(), url: "https://h/x".into() }],
+        };
+        let repository = model::Repository {
+            path: DisplayPath::new("h/org/x").expect("valid"),
+            source: SourceUrl::new("https://h/org/x.git").expect("valid"),
+            ref_name: RefName::new("main").expect("valid"),
+            state: model::RepositoryState::Ready,
+            snapshot: Some(snapshot),
+            generation: 7,
+            holders: vec![NodeId::new("node1").expect("valid")],
+            content: model::ContentMode::Lazy,
+            consistency: model::Consistency::Strong,
+            created_at: 8,
+            refreshed_at: 9,
+            last_error: "no".into(),
+        };
+        let back = model::Repository::try_from(v1::Repository::from(&repository)).expect("valid");
+        assert_eq!(back, repository);
+        let unset = v1::Repository { state: 0, ..v1::Repository::from(&repository) };
+        assert!(model::Repository::try_from(unset).is_err());
+    }
+}

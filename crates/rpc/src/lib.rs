@@ -1,1 +1,18 @@
-//! (being built)
+//! How roles talk: servers, channels, deadlines, the request context and the mapping of error kinds to gRPC statuses.
+//!
+//! Invariants: every channel and every server of the system is made here, so that TLS and authentication become one
+//! layer; every call has a deadline; every message has the size limit of `model::limits`.
+
+pub mod channel;
+pub mod content;
+pub mod context;
+pub mod deadline;
+pub mod register;
+pub mod server;
+pub mod status;
+
+pub use channel::ChannelPool;
+pub use context::Context;
+pub use deadline::within;
+pub use server::{Running, serve};
+pub use status::{from_status, to_status};

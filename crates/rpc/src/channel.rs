@@ -1,0 +1,74 @@
+//! One channel per peer, made lazily and kept alive.
+//!
+//! tonic's own balancer picks at random and knows no health; who to ask is decided by the callers (holders in HRW
+//! order), so this pool only maps an address to its connection.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use monofs_model::{Error, Result};
+use tonic::transport::{Channel, Endpoint};
+
+/// HTTP/2 windows of one stream and one connection, in bytes; the default of 64 KiB throttles bulk reads.
+pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+/// See [`STREAM_WINDOW_BYTES`].
+pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// How long a TCP connect may take.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// A peer that is silent this long is asked, and given this long to answer.
+pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Most peers remembered; over it the pool starts afresh (live channels stay with their users).
+const PEERS_MAX: usize = 4096;
+
+/// Channels by `host:port`. Cheap to clone; clones share the connections.
+#[derive(Clone, Default)]
+pub struct ChannelPool {
+    peers: Arc<RwLock<HashMap<String, Channel>>>,
+}
+
+impl ChannelPool {
+    /// The channel to `address` (`host:port`). Connects on first use. Errors: `Invalid` for what is no address.
+    pub fn get(&self, address: &str) -> Result<Channel> {
+        if let Some(channel) = self.peers.read().expect("no holder of this lock panics").get(address) {
+            return Ok(channel.clone());
+        }
+        let channel = endpoint(address)?.connect_lazy();
+        let mut peers = self.peers.write().expect("no holder of this lock panics");
+        if peers.len() >= PEERS_MAX {
+            peers.clear();
+        }
+        Ok(peers.entry(address.to_owned()).or_insert(channel).clone())
+    }
+}
+
+fn endpoint(address: &str) -> Result<Endpoint> {
+    let wrong = || Error::invalid(format!("'{}' is not an address, write host:port", address.escape_debug()));
+    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err(wrong());
+    }
+    Ok(Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|_| wrong())?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_no_address_is_refused_at_once() {
+        let pool = ChannelPool::default();
+        for bad in ["", "host", ":9000", "host:port", "ho st:1"] {
+            assert!(pool.get(bad).is_err(), "{bad:?}");
+        }
+        assert!(pool.get("localhost:9090").is_ok());
+    }
+}

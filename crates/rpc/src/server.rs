@@ -1,0 +1,94 @@
+//! Every gRPC server: limits, keep-alive, health, reflection and a shutdown that ends.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use monofs_model::{Error, Result};
+use monofs_proto::v1::FILE_DESCRIPTOR_SET;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic_health::server::HealthReporter;
+use tracing::info_span;
+
+use crate::channel::{CONNECTION_WINDOW_BYTES, KEEP_ALIVE, STREAM_WINDOW_BYTES};
+use crate::context::REQUEST_ID_KEY;
+
+/// Most concurrent streams of one connection.
+const STREAMS_PER_CONNECTION_MAX: u32 = 4096;
+
+/// A server that runs; dropping it does not stop it, [`Running::shutdown`] does.
+pub struct Running {
+    address: SocketAddr,
+    stop: CancellationToken,
+    health: HealthReporter,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Where it listens (the real port, also when 0 was asked for).
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Tells the health service (service name "") whether the role can do its work.
+    pub async fn set_serving(&self, serving: bool) {
+        let status =
+            if serving { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+        self.health.set_service_status("", status).await;
+    }
+
+    /// Stops accepting, lets running requests end for `limit`, then cuts what is left.
+    pub async fn shutdown(mut self, limit: Duration) {
+        self.set_serving(false).await;
+        self.stop.cancel();
+        if tokio::time::timeout(limit, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+    }
+
+    /// Waits until the server ends by itself (its listener failed) or is shut down through the token.
+    pub async fn ended(&mut self) {
+        let _ = (&mut self.task).await;
+    }
+}
+
+/// Binds `address`; port 0 picks a free one. Errors: `Unavailable`, naming the address.
+pub async fn bind(address: &str) -> Result<TcpListener> {
+    let address = if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.to_owned() };
+    TcpListener::bind(&address).await.map_err(|e| Error::unavailable(format!("listen on {address}: {e}")))
+}
+
+/// Serves `routes` with health and reflection on `listener` until `stop` is cancelled.
+pub fn serve(listener: TcpListener, routes: Routes, stop: CancellationToken) -> Result<Running> {
+    let address = listener.local_addr().map_err(|e| Error::internal(format!("address of a listener: {e}")))?;
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|e| Error::internal(format!("gRPC reflection: {e}")))?;
+    let routes = routes.add_service(health_service).add_service(reflection);
+    let server = tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .trace_fn(|request| {
+            let id = request.headers().get(REQUEST_ID_KEY).and_then(|id| id.to_str().ok()).unwrap_or("-");
+            info_span!("rpc", path = request.uri().path(), request = id)
+        })
+        .add_routes(routes);
+    let stopped = stop.clone();
+    let task = tokio::spawn(async move {
+        let incoming = TcpListenerStream::new(listener);
+        if let Err(error) = server.serve_with_incoming_shutdown(incoming, stopped.cancelled()).await {
+            tracing::error!(%address, %error, "the gRPC server ended");
+        }
+    });
+    Ok(Running { address, stop, health, task })
+}
