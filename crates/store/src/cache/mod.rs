@@ -1,0 +1,372 @@
+//! The client's cache on disk: directory records and contents of all repositories, bounded, shared, surviving restarts.
+//!
+//! Two generations, each an LMDB environment of at most half the bound. Writes go to the current one; when it is full, the
+//! previous one is unlinked, current becomes previous, and a new one starts. What is read from the previous generation is noted
+//! and copied to the current one by the next writer, so what is used stays.
+//!
+//! ```text
+//! <dir>/LOCK      one process per directory
+//! <dir>/boot      the machine's boot id while the cache is open; see `marker`
+//! <dir>/gen-<n>/  generations: the highest is current, the one below it previous
+//! <dir>/values/   small named values, outside the bound and the generations
+//! ```
+//!
+//! Invariants: generations together never exceed the bound, since their maps cannot; readers take no lock that a writer
+//! holds while it works; a cache that cannot be trusted is emptied, never an error to its user.
+
+mod generation;
+mod marker;
+
+use std::cell::OnceCell;
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use heed::{RoTxn, WithoutTls};
+use monofs_model::{Error, ErrorKind, Oid, Result};
+use parking_lot::{Mutex, RwLock};
+
+use self::generation::{Family, Generation, Row};
+use crate::env::{EnvOptions, Environment, Table, TxnResult};
+use crate::lock::lock_directory;
+use crate::pool::remove_dir;
+use crate::repo::ChunkKey;
+
+/// Smallest bound: below, a generation would not hold a few chunks.
+pub const CACHE_BYTES_MIN: u64 = 32 << 20;
+/// Largest named value in bytes.
+pub const VALUE_BYTES_MAX: usize = 64 << 20;
+/// Longest name of a named value in bytes.
+pub const NAME_BYTES_MAX: usize = 1024;
+/// Most hits in the previous generation that are remembered for promotion; further ones are forgotten.
+const PROMOTE_ROWS_MAX: usize = 65_536;
+/// Bytes promoted before each put, so that no put waits long.
+const PROMOTE_BYTES: usize = 16 << 20;
+/// A write transaction takes about this many bytes, or an eighth of a generation if that is less.
+const PUT_BYTES: u64 = 32 << 20;
+
+/// How a cache is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheOptions {
+    /// Both generations together, in bytes; at least [`CACHE_BYTES_MIN`].
+    pub max_bytes: u64,
+}
+
+/// What a cache holds and did since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CacheStats {
+    /// Bytes of the data files.
+    pub current_bytes: u64,
+    pub previous_bytes: u64,
+    pub max_bytes: u64,
+    /// How often a generation was dropped to make room.
+    pub rotations: u64,
+    /// Rows copied from the previous generation because they were used.
+    pub promoted: u64,
+}
+
+struct Pair {
+    current: Arc<Generation>,
+    previous: Option<Arc<Generation>>,
+}
+
+/// The cache. Shared by reference; any number of readers, one writer at a time.
+pub struct CacheStore {
+    dir: PathBuf,
+    max_bytes: u64,
+    /// Locked for the moment of copying or swapping the pointer only.
+    pair: RwLock<Arc<Pair>>,
+    writer: Mutex<()>,
+    /// Hits in the previous generation.
+    promote: Mutex<HashSet<Row>>,
+    values: Environment,
+    values_table: Table,
+    rotations: AtomicU64,
+    promoted: AtomicU64,
+    _lock: File,
+}
+
+impl CacheStore {
+    /// Opens the cache in `dir`, creating it when missing. Errors: `Refused` while another process uses it, `Invalid` for a
+    /// bound that is too small.
+    pub fn open(dir: &Path, options: &CacheOptions) -> Result<Self> {
+        let max_bytes = options.max_bytes;
+        if max_bytes < CACHE_BYTES_MIN {
+            return Err(Error::invalid(format!(
+                "a cache of {max_bytes} bytes is too small; give {CACHE_BYTES_MIN} or more"
+            )));
+        }
+        let lock = lock_directory(dir, "client cache")?;
+        if !marker::is_trusted(dir)? {
+            tracing::warn!(dir = %dir.display(), "the machine went down while the cache was open: emptying it");
+            generation::remove_all(dir)?;
+        }
+        marker::write(dir)?;
+        let (current, previous) = open_generations(dir, max_bytes / 2)?;
+        let (values, values_table) = open_values(&dir.join("values"))?;
+        let previous = previous.map(Arc::new);
+        Ok(Self {
+            dir: dir.to_owned(),
+            max_bytes,
+            pair: RwLock::new(Arc::new(Pair { current: Arc::new(current), previous })),
+            writer: Mutex::new(()),
+            promote: Mutex::default(),
+            values,
+            values_table,
+            rotations: AtomicU64::new(0),
+            promoted: AtomicU64::new(0),
+            _lock: lock,
+        })
+    }
+
+    /// Begins reading: one consistent view. Keep it short. A failure to begin reads as an empty cache.
+    pub fn read(&self) -> CacheReader<'_> {
+        CacheReader { cache: self, pair: self.pair(), current: OnceCell::new(), previous: OnceCell::new() }
+    }
+
+    fn pair(&self) -> Arc<Pair> {
+        self.pair.read().clone()
+    }
+
+    /// Stores directory records.
+    pub fn put_trees(&self, batch: &[(Oid, Bytes)]) -> Result<()> {
+        let rows = batch.iter().map(|(oid, record)| (Row::tree(oid), &record[..])).collect::<Vec<_>>();
+        self.put(&rows)
+    }
+
+    /// Stores frames of single chunks.
+    pub fn put_chunks(&self, batch: &[(Oid, u32, Bytes)]) -> Result<()> {
+        let rows = batch.iter().map(|(oid, chunk, frame)| (Row::chunk(oid, *chunk), &frame[..])).collect::<Vec<_>>();
+        self.put(&rows)
+    }
+
+    fn put(&self, rows: &[(Row, &[u8])]) -> Result<()> {
+        let _writer = self.writer.lock();
+        self.promote_some()?;
+        let part_bytes = PUT_BYTES.min(self.generation_bytes() / 8);
+        let mut rest = rows;
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let taken = rest.iter().take_while(|(_, value)| {
+                let fits = bytes < part_bytes;
+                bytes += generation::row_bytes(value);
+                fits
+            });
+            let (part, after) = rest.split_at(taken.count());
+            self.put_part(part)?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// Puts rows that fit in one transaction, making room by rotation. Rows too large for any generation are passed over.
+    fn put_part(&self, part: &[(Row, &[u8])]) -> Result<()> {
+        let bytes: u64 = part.iter().map(|(_, value)| generation::row_bytes(value)).sum();
+        let mut rotated = !self.pair().current.has_room(bytes) && self.rotate()?;
+        loop {
+            let why = match self.pair().current.put(part) {
+                Ok(true) => return Ok(()),
+                Ok(false) => None,
+                Err(e) if e.kind == ErrorKind::Full => Some(e),
+                Err(e) => return Err(e),
+            };
+            if rotated {
+                return why.map_or(Ok(()), Err);
+            }
+            rotated = self.rotate()?;
+        }
+    }
+
+    /// Copies noted hits of the previous generation to the current one; at most [`PROMOTE_BYTES`].
+    fn promote_some(&self) -> Result<()> {
+        let pair = self.pair();
+        let Some(previous) = &pair.previous else { return Ok(()) };
+        self.promote_from(previous, &pair.current)
+    }
+
+    fn promote_from(&self, from: &Generation, to: &Generation) -> Result<()> {
+        let noted = {
+            let mut promote = self.promote.lock();
+            if promote.is_empty() {
+                return Ok(());
+            }
+            std::mem::take(&mut *promote)
+        };
+        let (copied, left) = from.copy_to(to, noted, PROMOTE_BYTES)?;
+        self.promoted.fetch_add(copied, Ordering::Relaxed);
+        self.promote.lock().extend(left);
+        Ok(())
+    }
+
+    /// Drops the previous generation, makes the current one previous and starts a new one. What was used of the dropped
+    /// one moves to the new one.
+    fn rotate(&self) -> Result<bool> {
+        let old = self.pair();
+        // Unlinked first, so that a full disk has room for the new one; readers and the copy below keep it mapped.
+        if let Some(gone) = &old.previous {
+            gone.unlink()?;
+        }
+        let next = Generation::open(&self.dir, old.current.number() + 1, self.generation_bytes())?;
+        let pair = Arc::new(Pair { current: Arc::new(next), previous: Some(old.current.clone()) });
+        *self.pair.write() = pair.clone();
+        self.rotations.fetch_add(1, Ordering::Relaxed);
+        if let Some(gone) = &old.previous {
+            self.promote_from(gone, &pair.current)?;
+            self.promote.lock().clear();
+        }
+        Ok(true)
+    }
+
+    fn generation_bytes(&self) -> u64 {
+        self.max_bytes / 2
+    }
+
+    fn note_hit(&self, row: Row) {
+        // Never wait here: a hit that is not noted is only less likely to stay.
+        if let Some(mut promote) = self.promote.try_lock()
+            && promote.len() < PROMOTE_ROWS_MAX
+        {
+            promote.insert(row);
+        }
+    }
+
+    /// The named value. Named values are durable and survive generations.
+    pub fn kv_get(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Ok(None);
+        }
+        let txn = self.values.read()?;
+        let value = self.values_table.get(&txn, name.as_bytes());
+        Ok(value.map_err(|e| self.values.error("read a value", e))?.map(<[u8]>::to_vec))
+    }
+
+    /// Replaces the named value.
+    pub fn kv_put(&self, name: &str, value: &[u8]) -> Result<()> {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Err(Error::invalid(format!("a value's name has 1 to {NAME_BYTES_MAX} bytes, not {}", name.len())));
+        }
+        if value.len() > VALUE_BYTES_MAX {
+            return Err(Error::full(format!("value '{name}': {} bytes are over {VALUE_BYTES_MAX}", value.len())));
+        }
+        self.values.write("write a value", |wtxn| -> TxnResult<()> {
+            self.values_table.put(wtxn, name.as_bytes(), value)?;
+            Ok(())
+        })
+    }
+
+    /// What is held, and what was done since open.
+    pub fn stats(&self) -> CacheStats {
+        let pair = self.pair();
+        CacheStats {
+            current_bytes: pair.current.disk_bytes(),
+            previous_bytes: pair.previous.as_ref().map_or(0, |previous| previous.disk_bytes()),
+            max_bytes: self.max_bytes,
+            rotations: self.rotations.load(Ordering::Relaxed),
+            promoted: self.promoted.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for CacheStore {
+    fn drop(&mut self) {
+        let pair = self.pair();
+        let synced = pair.previous.iter().chain([&pair.current]).try_for_each(|generation| generation.sync());
+        match synced.and_then(|()| marker::remove(&self.dir)) {
+            Ok(()) => {}
+            // The marker stays: harmless unless the machine goes down before the next open.
+            Err(e) => tracing::warn!("the cache was not closed cleanly: {e}"),
+        }
+    }
+}
+
+fn open_generations(dir: &Path, bytes_max: u64) -> Result<(Generation, Option<Generation>)> {
+    let mut numbers = generation::list(dir)?;
+    let mut opened = Vec::new();
+    while let Some(number) = numbers.pop() {
+        if opened.len() == 2 {
+            generation::remove(dir, number)?;
+            continue;
+        }
+        match Generation::open(dir, number, bytes_max) {
+            // The bound may have been lowered since.
+            Ok(found) if found.disk_bytes() > bytes_max => found.unlink()?,
+            Ok(found) => opened.push(found),
+            Err(e) if e.kind == ErrorKind::Full => return Err(e),
+            Err(e) => {
+                tracing::warn!("dropping a cache generation that does not open: {e}");
+                generation::remove(dir, number)?;
+            }
+        }
+    }
+    let mut opened = opened.into_iter();
+    match opened.next() {
+        Some(current) => Ok((current, opened.next())),
+        None => Ok((Generation::open(dir, 1, bytes_max)?, None)),
+    }
+}
+
+fn open_values(dir: &Path) -> Result<(Environment, Table)> {
+    let open = || -> Result<(Environment, Table)> {
+        let env = Environment::open(dir, &EnvOptions::default(), 4, true)?;
+        let [table] = env.tables("values", ["values"], true)?;
+        Ok((env, table))
+    };
+    match open() {
+        Err(e) if e.kind == ErrorKind::Corrupt => {
+            tracing::warn!("dropping the cache's named values: {e}");
+            remove_dir(dir)?;
+            open()
+        }
+        opened => opened,
+    }
+}
+
+type OwnedTxn = Option<RoTxn<'static, WithoutTls>>;
+
+/// One consistent view of the cache; what it returns points into the map.
+pub struct CacheReader<'c> {
+    cache: &'c CacheStore,
+    pair: Arc<Pair>,
+    /// Begun on first use; `None` when that failed.
+    current: OnceCell<OwnedTxn>,
+    previous: OnceCell<OwnedTxn>,
+}
+
+impl CacheReader<'_> {
+    /// The directory record of a tree.
+    pub fn tree(&self, oid: &Oid) -> Option<&[u8]> {
+        self.get(Family::Trees, oid.as_bytes(), || Row::tree(oid))
+    }
+
+    /// The frame of one chunk.
+    pub fn chunk(&self, oid: &Oid, index: u32) -> Option<&[u8]> {
+        self.get(Family::Chunks, ChunkKey::new(oid, index).as_bytes(), || Row::chunk(oid, index))
+    }
+
+    fn get(&self, family: Family, key: &[u8], row: impl FnOnce() -> Row) -> Option<&[u8]> {
+        let current = self.current.get_or_init(|| self.pair.current.begin());
+        if let Some(value) = self.pair.current.get(current.as_ref(), family, key) {
+            return Some(value);
+        }
+        let older = self.pair.previous.as_ref()?;
+        let previous = self.previous.get_or_init(|| older.begin());
+        let value = older.get(previous.as_ref(), family, key)?;
+        self.cache.note_hit(row());
+        Some(value)
+    }
+}
+
+/// Removes the cache in `dir`. Errors: `Refused` while a process uses it.
+pub fn wipe(dir: &Path) -> Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    let _lock = lock_directory(dir, "client cache")?;
+    generation::remove_all(dir)?;
+    remove_dir(&dir.join("values"))?;
+    marker::remove(dir)?;
+    fs::read_dir(dir).map(drop).map_err(|e| crate::env::io_error(dir, "list", &e))
+}

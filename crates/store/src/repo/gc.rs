@@ -1,0 +1,150 @@
+//! Removes what no kept snapshot reaches.
+//!
+//! Order: rows of snapshots that go, then marking from those that stay, then sweeping in bounded transactions. A crash in
+//! between leaves unreachable objects, which the next run removes; never a snapshot with a hole. If anything reachable is missing or
+//! damaged, nothing is swept.
+
+use std::collections::HashSet;
+use std::ops::Bound;
+
+use heed::types::DecodeIgnore;
+use monofs_model::{Oid, Result};
+
+use super::blobs::{ChunkKey, pending_oids};
+use super::snapshots::decode;
+use super::trees::{Step, missing_tree, walk};
+use super::{RepoStore, Table};
+use crate::env::TxnResult;
+
+/// Rows looked at per read transaction, and removed per write transaction.
+const SWEEP_ROWS: usize = 4096;
+
+/// What `gc` did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GcReport {
+    pub snapshots_removed: u64,
+    pub trees_removed: u64,
+    /// Chunks of blobs.
+    pub chunks_removed: u64,
+    /// Bytes of the values removed. Freed pages are reused; the file does not shrink.
+    pub bytes_removed: u64,
+}
+
+struct Marked {
+    trees: HashSet<Oid>,
+    blobs: HashSet<Oid>,
+}
+
+/// What a look at some rows found.
+struct Slice {
+    /// Keys to remove.
+    gone: Vec<Vec<u8>>,
+    /// The last key seen, if there may be more.
+    last: Option<Vec<u8>>,
+}
+
+impl RepoStore {
+    /// Keeps the snapshots of the commits in `keep` and all that they reach, and removes the rest. Waits for adoptions under
+    /// way and holds off new ones.
+    pub fn gc(&self, keep: &[Oid]) -> Result<GcReport> {
+        let _sweep = self.sweep.write();
+        let mut report = GcReport { snapshots_removed: self.drop_snapshots(keep)?, ..GcReport::default() };
+        let marked = self.mark()?;
+        let trees = |key: &[u8]| Ok(marked.trees.contains(&Oid::from_bytes(key)?));
+        (report.trees_removed, report.bytes_removed) = self.sweep_table(self.tables.trees, trees)?;
+        let blobs = |key: &[u8]| {
+            let (oid, _) = ChunkKey::split(key)?;
+            Ok(marked.blobs.contains(&oid) || self.writing.lock().contains(&oid))
+        };
+        let (chunks, bytes) = self.sweep_table(self.tables.blobs, blobs)?;
+        report.chunks_removed = chunks;
+        report.bytes_removed += bytes;
+        Ok(report)
+    }
+
+    fn drop_snapshots(&self, keep: &[Oid]) -> Result<u64> {
+        let keep: HashSet<&[u8]> = keep.iter().map(Oid::as_bytes).collect();
+        self.env.write("drop snapshots", |wtxn| -> TxnResult<u64> {
+            let mut gone = Vec::new();
+            for row in self.tables.snapshots.iter(wtxn)? {
+                let (commit, _) = row?;
+                if !keep.contains(commit) {
+                    gone.push(commit.to_vec());
+                }
+            }
+            for commit in &gone {
+                self.tables.snapshots.delete(wtxn, commit)?;
+            }
+            Ok(gone.len() as u64)
+        })
+    }
+
+    fn mark(&self) -> Result<Marked> {
+        let mut marked = Marked { trees: HashSet::new(), blobs: pending_oids(self) };
+        let txn = self.env.read()?;
+        let mut marking = || -> TxnResult<()> {
+            for row in self.tables.snapshots.iter(&txn)? {
+                let root = decode(row?.1)?.root;
+                walk(self.tables, &txn, &root, &mut marked.trees, |step| match step {
+                    Step::Missing(oid) => Err(missing_tree(&root, &oid).into()),
+                    Step::Tree(_, record) => {
+                        marked.blobs.extend(record.iter().filter(|entry| entry.kind.is_blob()).map(|entry| entry.oid));
+                        Ok(true)
+                    }
+                })?;
+            }
+            Ok(())
+        };
+        marking().map_err(|e| self.env.txn_error("mark what snapshots reach", e))?;
+        Ok(marked)
+    }
+
+    /// Removes the rows of `table` whose key is not kept; gives their number and bytes.
+    fn sweep_table(&self, table: Table, kept: impl Fn(&[u8]) -> Result<bool>) -> Result<(u64, u64)> {
+        let (mut rows, mut bytes) = (0, 0);
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let Slice { gone, last } = self.sweep_slice(table, after.as_deref(), &kept)?;
+            for part in gone.chunks(SWEEP_ROWS) {
+                let removed = self.env.write("sweep", |wtxn| -> TxnResult<(u64, u64)> {
+                    let (mut rows, mut bytes) = (0, 0);
+                    for key in part {
+                        if let Some(value) = table.get(wtxn, key)? {
+                            bytes += value.len() as u64;
+                            table.delete(wtxn, key)?;
+                            rows += 1;
+                        }
+                    }
+                    Ok((rows, bytes))
+                })?;
+                rows += removed.0;
+                bytes += removed.1;
+            }
+            match last {
+                Some(last) => after = Some(last),
+                None => return Ok((rows, bytes)),
+            }
+        }
+    }
+
+    /// Looks at the next rows after a key.
+    fn sweep_slice(&self, table: Table, after: Option<&[u8]>, kept: &impl Fn(&[u8]) -> Result<bool>) -> Result<Slice> {
+        let broken = |e| self.env.error("look for unreachable objects", e);
+        let txn = self.env.read()?;
+        let keys = table.remap_data_type::<DecodeIgnore>();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut gone = Vec::new();
+        let mut last = None;
+        for (seen, row) in keys.range(&txn, &(from, Bound::Unbounded)).map_err(broken)?.enumerate() {
+            let (key, ()) = row.map_err(broken)?;
+            if !kept(key)? {
+                gone.push(key.to_vec());
+            }
+            if seen + 1 == SWEEP_ROWS {
+                last = Some(key.to_vec());
+                break;
+            }
+        }
+        Ok(Slice { gone, last })
+    }
+}

@@ -1,0 +1,149 @@
+//! Directory records of a repository, and walks over the closure of a root tree.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use heed::RoTxn;
+use monofs_model::{EntryKind, Error, Oid, Result, TreeRecord};
+
+use super::{Reader, RepoStore, TXN_BYTES, Tables};
+use crate::env::{TxnError, TxnResult, put_changed};
+
+impl RepoStore {
+    /// Stores directory records. Verifies nothing: callers parse and verify first.
+    pub fn put_trees(&self, batch: &[(Oid, Bytes)]) -> Result<()> {
+        for part in parts(batch, |(_, record)| record.len()) {
+            self.env.write("put directory records", |wtxn| -> TxnResult<()> {
+                for (oid, record) in part {
+                    put_changed(self.tables.trees, wtxn, oid.as_bytes(), record)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Cuts a batch so that each part has about [`TXN_BYTES`].
+pub(super) fn parts<T>(batch: &[T], bytes_of: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
+    let mut rest = batch;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let mut bytes = 0;
+        let within = rest.iter().take_while(|item| {
+            let fits = bytes < TXN_BYTES;
+            bytes += bytes_of(item);
+            fits
+        });
+        let (part, after) = rest.split_at(within.count());
+        rest = after;
+        Some(part)
+    })
+}
+
+impl Reader<'_> {
+    /// The directory record of a tree.
+    pub fn tree(&self, oid: &Oid) -> Result<Option<&[u8]>> {
+        self.store.tables.trees.get(&self.txn, oid.as_bytes()).map_err(|e| self.error("read a directory record", e))
+    }
+
+    /// Whether a directory record is held. A damaged database holds nothing.
+    pub fn has_tree(&self, oid: &Oid) -> bool {
+        matches!(self.tree(oid), Ok(Some(_)))
+    }
+
+    /// Directory records that the closure of `root` lacks, at most `limit`: what a refresh must send. Below a tree that is
+    /// missing nothing is known, so ask again after putting these.
+    pub fn missing_trees(&self, root: &Oid, limit: usize) -> Result<Vec<Oid>> {
+        let mut missing = Vec::new();
+        self.closure(root, |step| {
+            if let Step::Missing(oid) = step {
+                missing.push(oid);
+            }
+            Ok(missing.len() < limit)
+        })?;
+        Ok(missing)
+    }
+
+    /// Blobs that the closure of `root` names and the store lacks, with their sizes, at most `limit`, each once.
+    /// Errors: `NotHeld` when a directory record is missing.
+    pub fn missing_blobs(&self, root: &Oid, limit: usize) -> Result<Vec<(Oid, u64)>> {
+        let mut missing = Vec::new();
+        let mut seen = HashSet::new();
+        self.closure(root, |step| {
+            match step {
+                Step::Missing(oid) => return Err(missing_tree(root, &oid).into()),
+                Step::Tree(_, record) => {
+                    for entry in record.iter().filter(|entry| entry.kind.is_blob()) {
+                        if missing.len() < limit && seen.insert(entry.oid) && !self.has_blob(&entry.oid) {
+                            missing.push((entry.oid, entry.size));
+                        }
+                    }
+                }
+            }
+            Ok(missing.len() < limit)
+        })?;
+        Ok(missing)
+    }
+
+    /// Walks every distinct tree below `root`, parents first; `visit` says whether to go on. A record that does not parse
+    /// is `Corrupt`, a missing one `NotHeld`.
+    pub fn walk_trees(&self, root: &Oid, mut visit: impl FnMut(&Oid, &TreeRecord) -> Result<bool>) -> Result<()> {
+        self.closure(root, |step| match step {
+            Step::Missing(oid) => Err(missing_tree(root, &oid).into()),
+            Step::Tree(oid, record) => Ok(visit(&oid, record)?),
+        })
+    }
+
+    fn closure(&self, root: &Oid, visit: impl FnMut(Step<'_>) -> TxnResult<bool>) -> Result<()> {
+        let walked = walk(self.store.tables, &self.txn, root, &mut HashSet::new(), visit);
+        walked.map_err(|e| self.store.env.txn_error("walk directory records", e))
+    }
+}
+
+/// One station of [`walk`].
+pub(super) enum Step<'a> {
+    Tree(Oid, &'a TreeRecord),
+    Missing(Oid),
+}
+
+pub(super) fn missing_tree(root: &Oid, oid: &Oid) -> Error {
+    Error::not_held(format!("tree {oid} below the root tree {root} is missing"))
+}
+
+/// Walks the distinct trees below `root` that are not in `seen` and adds them to it; iterative, so depth costs heap alone.
+/// `visit` says whether to go on.
+pub(super) fn walk(
+    tables: Tables,
+    txn: &RoTxn<'_>,
+    root: &Oid,
+    seen: &mut HashSet<Oid>,
+    mut visit: impl FnMut(Step<'_>) -> TxnResult<bool>,
+) -> TxnResult<()> {
+    let mut stack = Vec::new();
+    if seen.insert(*root) {
+        stack.push(*root);
+    }
+    while let Some(oid) = stack.pop() {
+        let step = match tables.trees.get(txn, oid.as_bytes())? {
+            None => {
+                if !visit(Step::Missing(oid))? {
+                    return Ok(());
+                }
+                continue;
+            }
+            Some(bytes) => TreeRecord::parse(Bytes::copy_from_slice(bytes)),
+        };
+        let record = step.map_err(|e| TxnError::Model(Error::corrupt(format!("tree {oid}: {}", e.message))))?;
+        if !visit(Step::Tree(oid, &record))? {
+            return Ok(());
+        }
+        // Reversed, so that the first directory is popped first and keys come in the order they were put.
+        let first = stack.len();
+        stack.extend(record.iter().filter(|e| e.kind == EntryKind::Directory && seen.insert(e.oid)).map(|e| e.oid));
+        stack[first..].reverse();
+    }
+    Ok(())
+}
