@@ -1,1 +1,17 @@
-//! (being built)
+//! What tests stand on: repositories made by the real git, the reference model of a mounted tree, real remotes, child
+//! processes, and waiting for conditions. A development dependency only.
+//!
+//! Invariant: everything here panics with the reason when something is missing or wrong; nothing skips silently.
+
+pub mod git;
+pub mod hostile;
+pub mod model;
+pub mod process;
+pub mod random;
+pub mod repo;
+pub mod wait;
+
+pub use model::{ExpectedTree, assert_matches};
+pub use process::Process;
+pub use repo::{Changes, Repo};
+pub use wait::{free_port, require, wait_until};

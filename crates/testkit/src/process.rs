@@ -1,0 +1,177 @@
+//! Built binaries as child processes: start, read the log, kill -9, start again.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::wait::{wait_for, wait_until};
+
+/// Log lines kept for [`Process::log`]; older ones are dropped.
+const LOG_LINES_MAX: usize = 20_000;
+
+/// The path of one of the workspace's binaries: in `MONOFS_BIN_DIR`, else next to the running test.
+#[track_caller]
+pub fn binary(name: &str) -> PathBuf {
+    let dir = std::env::var_os("MONOFS_BIN_DIR").map(PathBuf::from).unwrap_or_else(|| {
+        let exe = std::env::current_exe().expect("the test's own path");
+        let dir = exe.parent().expect("a file has a directory").to_owned();
+        if dir.ends_with("deps") { dir.parent().expect("deps lies in the target directory").to_owned() } else { dir }
+    });
+    let path = dir.join(name);
+    assert!(
+        path.is_file(),
+        "{} is missing: build the binaries first (`cargo build --workspace --bins`)",
+        path.display()
+    );
+    path
+}
+
+/// A running binary. Killed when dropped.
+pub struct Process {
+    program: PathBuf,
+    args: Vec<OsString>,
+    envs: Vec<(OsString, OsString)>,
+    child: Child,
+    log: Arc<Mutex<VecDeque<String>>>,
+}
+
+impl Process {
+    /// Starts one of the workspace's binaries. Variables `MONOFS_*` and `RUST_LOG` of the test do not reach it.
+    #[track_caller]
+    pub fn spawn<A: Into<OsString>>(name: &str, args: impl IntoIterator<Item = A>) -> Self {
+        Self::spawn_with(binary(name), args, [])
+    }
+
+    /// Starts any program with variables of its own.
+    #[track_caller]
+    pub fn spawn_with<A: Into<OsString>>(
+        program: PathBuf,
+        args: impl IntoIterator<Item = A>,
+        envs: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Self {
+        let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+        let envs: Vec<(OsString, OsString)> = envs.into_iter().collect();
+        let log = Arc::default();
+        let child = start(&program, &args, &envs, &log);
+        Self { program, args, envs, child, log }
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything it wrote to standard output and error, oldest first, across restarts.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Forgets what it wrote so far.
+    pub fn clear_log(&self) {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Waits until a line of its log holds `word` and gives the line; panics with the log when the process ends first or
+    /// the time is over.
+    #[track_caller]
+    pub fn wait_line(&mut self, word: &str, limit: Duration) -> String {
+        let what = format!("{} says '{word}'", self.program.display());
+        wait_for(&what, limit, || {
+            let ended = self.child.try_wait().ok().flatten();
+            let found = self.log().into_iter().find(|line| line.contains(word));
+            if let (None, Some(status)) = (&found, ended) {
+                panic!(
+                    "{} ended with {status} before it said '{word}':\n{}",
+                    self.program.display(),
+                    self.log().join("\n")
+                );
+            }
+            found
+        })
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// kill -9, and waits until it is gone.
+    pub fn kill(&mut self) {
+        // Already ended is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.child.id() as i32) {
+            // A process that has ended needs no signal.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    /// SIGTERM, and its status when it has ended; panics with the log when it does not within `limit`.
+    #[track_caller]
+    pub fn terminate(&mut self, limit: Duration) -> ExitStatus {
+        self.signal(rustix::process::Signal::TERM);
+        self.wait(limit)
+    }
+
+    /// Its status when it has ended by itself.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        wait_until(&format!("{} ends", self.program.display()), limit, || !self.is_running());
+        self.child.wait().expect("an ended child has a status")
+    }
+
+    /// Starts it again with the same arguments (killing it if it still runs).
+    pub fn restart(&mut self) {
+        self.kill();
+        self.child = start(&self.program, &self.args, &self.envs, &self.log);
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- log of {}:\n{}", self.program.display(), self.log().join("\n"));
+        }
+    }
+}
+
+#[track_caller]
+fn start(
+    program: &PathBuf,
+    args: &[OsString],
+    envs: &[(OsString, OsString)],
+    log: &Arc<Mutex<VecDeque<String>>>,
+) -> Child {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MONOFS_")) {
+        command.env_remove(name);
+    }
+    command.env_remove("RUST_LOG").env("NO_COLOR", "1").args(args).envs(envs.iter().cloned());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("could not start {}: {error}", program.display()));
+    follow(child.stdout.take().expect("stdout is piped"), Arc::clone(log));
+    follow(child.stderr.take().expect("stderr is piped"), Arc::clone(log));
+    child
+}
+
+/// Copies lines into the log until the writer is gone.
+fn follow(source: impl Read + Send + 'static, log: Arc<Mutex<VecDeque<String>>>) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(source).split(b'\n').map_while(Result::ok) {
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.push_back(String::from_utf8_lossy(&line).into_owned());
+            if log.len() > LOG_LINES_MAX {
+                log.pop_front();
+            }
+        }
+    });
+}
