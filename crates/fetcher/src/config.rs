@@ -1,0 +1,81 @@
+//! The settings of a fetcher, as data. Every field's comment is its manual.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use monofs_model::{Error, Result};
+
+use crate::credentials::Credentials;
+
+/// Fetches that may run at once unless configured otherwise.
+pub const FETCH_WORKERS: usize = 4;
+/// Most fetches that may be configured to run at once.
+pub const FETCH_WORKERS_MAX: usize = 256;
+
+/// The settings of one fetcher.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The id under which routers know this fetcher.
+    pub fetcher_id: String,
+    /// Where fetched repositories are kept. One fetcher per directory.
+    pub cache_dir: PathBuf,
+    /// Bytes of disk the cache may use; the repositories used least recently go first.
+    pub cache_bytes_max: u64,
+    /// A repository that nobody asked for during this time leaves the cache.
+    pub cache_age: Duration,
+    /// Bytes of memory for encoded directory records.
+    pub record_cache_bytes: u64,
+    /// Fetches that may run at once; further ones wait.
+    pub fetch_workers: usize,
+    /// Who to be at which host.
+    pub credentials: Credentials,
+    /// Whether `file` sources are allowed: they let whoever may ingest read this host's repositories.
+    pub allow_file: bool,
+    /// How long to try to connect to a remote.
+    pub connect_timeout: Duration,
+    /// How long a remote may be silent before the fetch is given up.
+    pub idle_timeout: Duration,
+    /// `host:port` of the routers to register with.
+    pub routers: Vec<String>,
+    /// `host:port` at which the others reach this fetcher; empty = the address it listens on.
+    pub external_addr: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            fetcher_id: "fetcher".to_owned(),
+            cache_dir: PathBuf::from("/data/fetcher-cache"),
+            cache_bytes_max: 50 << 30,
+            cache_age: Duration::from_secs(2 * 3600),
+            record_cache_bytes: 64 << 20,
+            fetch_workers: FETCH_WORKERS,
+            credentials: Credentials::default(),
+            allow_file: true,
+            connect_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            routers: Vec::new(),
+            external_addr: String::new(),
+        }
+    }
+}
+
+impl Config {
+    /// Whether the settings make sense together. Errors: `Invalid`, naming the setting.
+    pub fn check(&self) -> Result<()> {
+        if self.fetcher_id.is_empty() {
+            return Err(Error::invalid("the fetcher id is empty; set --fetcher-id"));
+        }
+        if self.fetch_workers == 0 || self.fetch_workers > FETCH_WORKERS_MAX {
+            let (given, max) = (self.fetch_workers, FETCH_WORKERS_MAX);
+            return Err(Error::invalid(format!("--prefetch-workers is {given}; give 1 to {max}")));
+        }
+        if self.cache_bytes_max == 0 || self.cache_age.is_zero() {
+            return Err(Error::invalid("--max-cache-gb and --cache-age-hours must be over 0"));
+        }
+        if self.connect_timeout.is_zero() || self.idle_timeout.is_zero() {
+            return Err(Error::invalid("the connect and idle timeouts must be over 0"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,187 @@
+//! Who the fetcher is at which host, read from the `--credentials` file.
+//!
+//! ```toml
+//! [hosts."git.example.org"]            # host, or host:port, which wins over the bare host
+//! user = "robot"                       # default: "git"
+//! token_env = "GIT_EXAMPLE_TOKEN"      # or token_file = "/run/secrets/git", or token = "..."
+//! ca_file = "/etc/ssl/private-ca.pem"  # trusted in addition for https
+//!
+//! [hosts."ssh.example.org"]
+//! ssh_key = "/etc/monofs/id_ed25519"
+//! known_hosts = "/etc/monofs/known_hosts"
+//! ```
+//!
+//! Invariant: a secret is shown by no `Debug`, put on no command line and in no message.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use monofs_model::{Error, Result, SourceUrl};
+use serde::Deserialize;
+
+/// Largest credentials file and largest token file accepted, in bytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// A text that never shows itself.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The secret itself, for the one place that sends it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// What to be and whom to trust at one host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostCredentials {
+    /// User name for http(s) and ssh.
+    pub user: Option<String>,
+    /// The token or password for http(s), written here; prefer `token_env` or `token_file`.
+    pub token: Option<Secret>,
+    /// The environment variable that holds the token.
+    pub token_env: Option<String>,
+    /// The file that holds the token; read at each use, so that it can be rotated.
+    pub token_file: Option<PathBuf>,
+    /// Private key for ssh.
+    pub ssh_key: Option<PathBuf>,
+    /// Host keys to accept for ssh; any other is refused.
+    pub known_hosts: Option<PathBuf>,
+    /// PEM certificates to trust for https in addition to the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A user name and secret for http(s).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    pub user: String,
+    pub token: Secret,
+}
+
+impl HostCredentials {
+    /// The login for http(s), if there is one. Errors: `Refused` when the token cannot be read.
+    pub fn login(&self) -> Result<Option<Login>> {
+        let token = if let Some(token) = &self.token {
+            token.clone()
+        } else if let Some(name) = &self.token_env {
+            let token = std::env::var(name)
+                .map_err(|_| Error::refused(format!("credentials: the environment variable {name} is not set")))?;
+            Secret(token)
+        } else if let Some(path) = &self.token_file {
+            let text = read_bounded(path).map_err(|e| Error::refused(e.message))?;
+            Secret(text.trim_end_matches(['\n', '\r']).to_owned())
+        } else {
+            return Ok(None);
+        };
+        if token.0.is_empty() || token.0.chars().any(char::is_control) {
+            return Err(Error::refused("credentials: the token is empty or has a control character"));
+        }
+        Ok(Some(Login { user: self.user.clone().unwrap_or_else(|| "git".to_owned()), token }))
+    }
+}
+
+/// All credentials of a fetcher, by host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credentials {
+    #[serde(default)]
+    hosts: BTreeMap<String, HostCredentials>,
+}
+
+impl Credentials {
+    /// Reads a credentials file. Errors: `Invalid`, naming the file and the key, never a value.
+    pub fn load(path: &Path) -> Result<Self> {
+        let text = read_bounded(path)?;
+        Self::parse(&text).map_err(|e| e.context(format!("credentials file {}", path.display())))
+    }
+
+    /// Parses the text of a credentials file.
+    pub fn parse(text: &str) -> Result<Self> {
+        let parsed: Self = toml::from_str(text).map_err(|e| {
+            // The parser's own rendering quotes the line, which may hold a secret: name only the place and the message.
+            let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            Error::invalid(format!("line {line}: {}", e.message().lines().next().unwrap_or("is malformed")))
+        })?;
+        for (host, entry) in &parsed.hosts {
+            let ways = [entry.token.is_some(), entry.token_env.is_some(), entry.token_file.is_some()];
+            if ways.iter().filter(|given| **given).count() > 1 {
+                return Err(Error::invalid(format!("host '{host}': give one of token, token_env and token_file")));
+            }
+            if entry.user.as_deref().is_some_and(|u| u.is_empty() || u.starts_with('-') || u.contains([':', '@'])) {
+                return Err(Error::invalid(format!("host '{host}': the user name is not usable")));
+            }
+        }
+        Ok(parsed)
+    }
+
+    /// Adds or replaces the entry of a host.
+    pub fn insert(&mut self, host: &str, entry: HostCredentials) {
+        self.hosts.insert(host.to_owned(), entry);
+    }
+
+    /// What to be at the host of `source`: the entry of `host:port`, else of `host`, else nothing.
+    pub fn of(&self, source: &SourceUrl) -> HostCredentials {
+        let host = source.host();
+        let with_port = source.port().and_then(|port| self.hosts.get(&format!("{host}:{port}")));
+        with_port.or_else(|| self.hosts.get(host)).cloned().unwrap_or_default()
+    }
+}
+
+fn read_bounded(path: &Path) -> Result<String> {
+    let cannot = |e: std::io::Error| Error::invalid(format!("cannot read the credentials file {}: {e}", path.display()));
+    let size = std::fs::metadata(path).map_err(cannot)?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(Error::invalid(format!("the credentials file {} is over 1 MiB", path.display())));
+    }
+    std::fs::read_to_string(path).map_err(cannot)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_most_exact_host_wins() {
+        let text = "[hosts.\"h\"]\nuser = 'a'\ntoken = 's3cret'\n[hosts.\"h:81\"]\nuser = 'b'\ntoken = 't'\n";
+        let credentials = Credentials::parse(text).unwrap();
+        let user = |url| credentials.of(&SourceUrl::new(url).unwrap()).user;
+        assert_eq!(user("http://h/x").as_deref(), Some("a"));
+        assert_eq!(user("http://h:81/x").as_deref(), Some("b"));
+        assert_eq!(user("http://other/x"), None);
+        assert!(!format!("{credentials:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn mistakes_are_named_without_showing_secrets() {
+        for text in [
+            "[hosts.h]\ntoken = 's3cret'\ntokn = 1\n",
+            "[hosts.h]\ntoken = ['s3cret']\n",
+            "[hosts.h]\ntoken = 's3cret\n",
+            "[hosts.h]\ntoken = 's3cret'\ntoken_env = 'X'\n",
+            "hosts = 's3cret'\n",
+        ] {
+            let error = Credentials::parse(text).unwrap_err();
+            assert!(!error.message.contains("s3cret"), "{error}");
+            assert!(!error.message.contains('\n'), "{error}");
+        }
+        let error = Credentials::parse("[hosts.h]\ntokn = 1\n").unwrap_err();
+        assert!(error.message.contains("tokn") && error.message.contains("line 2"), "{error}");
+    }
+}

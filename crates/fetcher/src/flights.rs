@@ -1,0 +1,289 @@
+//! Fetches under way: one per repository and commit, shared by everybody who waits for it.
+//!
+//! ```text
+//! join -> (cached?) -> wait for the repository's lock and a worker -> fetch -> walk -> ready
+//!   \________ the last one who waits leaves: cancelled ________/
+//! ```
+//!
+//! Invariants: at most one fetch per repository writes to the cache; a failed one leaves what was cached before as it was.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use monofs_model::{Error, ErrorKind, Oid, RefName, Result, Snapshot, SourceUrl, StorageId};
+use tokio::sync::{Semaphore, watch};
+
+use crate::cache::{Cache, CachedRepo};
+use crate::git::{failure, layout};
+use crate::records::RecordCache;
+use crate::source::{Limits, Phase, Progress, Source, Task, Want};
+use crate::walk;
+
+/// Most repositories that may wait for or be in a fetch.
+const FLIGHTS_MAX: usize = 10_000;
+
+/// Which commit of which repository, and where it comes from.
+#[derive(Debug, Clone)]
+pub struct Origin {
+    pub id: StorageId,
+    pub source: SourceUrl,
+    pub ref_name: RefName,
+    pub commit: Oid,
+}
+
+/// A commit that is in the cache.
+#[derive(Clone)]
+pub struct Ready {
+    pub repo: Arc<CachedRepo>,
+    pub snapshot: Snapshot,
+}
+
+type Key = (StorageId, Oid, SourceUrl);
+type Outcome = Option<Result<Ready>>;
+
+struct Flight {
+    key: Key,
+    task: Arc<Task>,
+    outcome: watch::Receiver<Outcome>,
+    waiting: Mutex<usize>,
+}
+
+/// Counters since start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub hits: AtomicU64,
+    pub misses: AtomicU64,
+    pub done: AtomicU64,
+    pub failed: AtomicU64,
+    pub bytes: AtomicU64,
+}
+
+/// All fetches of a fetcher.
+pub struct Flights {
+    source: Arc<dyn Source>,
+    pub cache: Arc<Cache>,
+    pub records: Arc<RecordCache>,
+    pub counters: Counters,
+    limits: Limits,
+    workers: Arc<Semaphore>,
+    flights: Mutex<HashMap<Key, Arc<Flight>>>,
+    locks: Mutex<HashMap<StorageId, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// A place in a flight; dropping the last one cancels it.
+pub struct Ticket {
+    flights: Arc<Flights>,
+    flight: Arc<Flight>,
+}
+
+impl Ticket {
+    /// How far the fetch is.
+    pub fn progress(&self) -> Progress {
+        self.flight.task.progress()
+    }
+
+    /// Waits for the end.
+    pub async fn ready(&self) -> Result<Ready> {
+        let mut outcome = self.flight.outcome.clone();
+        let ended = outcome.wait_for(Option::is_some).await;
+        match ended.map(|outcome| outcome.clone()) {
+            Ok(Some(result)) => result,
+            _ => Err(Error::internal("a fetch ended without an outcome")),
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut flights = self.flights.lock();
+        let mut waiting = self.flight.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        *waiting -= 1;
+        if *waiting == 0 {
+            self.flight.task.cancel();
+            if flights.get(&self.flight.key).is_some_and(|current| Arc::ptr_eq(current, &self.flight)) {
+                flights.remove(&self.flight.key);
+            }
+        }
+    }
+}
+
+impl Flights {
+    /// No fetch is under way.
+    pub fn new(
+        source: Arc<dyn Source>,
+        cache: Arc<Cache>,
+        records: Arc<RecordCache>,
+        workers: usize,
+        limits: Limits,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            source,
+            cache,
+            records,
+            counters: Counters::default(),
+            limits,
+            workers: Arc::new(Semaphore::new(workers)),
+            flights: Mutex::new(HashMap::new()),
+            locks: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// What remotes are asked through.
+    pub fn source(&self) -> &Arc<dyn Source> {
+        &self.source
+    }
+
+    /// The bounds of one task.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Number of fetches under way.
+    pub fn running(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Asks every fetch under way to stop.
+    pub fn cancel_all(&self) {
+        self.lock().values().for_each(|flight| flight.task.cancel());
+    }
+
+    /// Joins the fetch of `origin`, starting it if there is none. Errors: `Unavailable` when too many are under way.
+    pub fn join(self: &Arc<Self>, origin: Origin) -> Result<Ticket> {
+        let key = (origin.id.clone(), origin.commit, origin.source.clone());
+        let mut flights = self.lock();
+        // A flight that failed stays as long as somebody reads its outcome; who comes now gets a new try.
+        let failed = |flight: &Flight| matches!(*flight.outcome.borrow(), Some(Err(_)));
+        if let Some(flight) = flights.get(&key).filter(|flight| !failed(flight)) {
+            *flight.waiting.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+            return Ok(Ticket { flights: self.clone(), flight: flight.clone() });
+        }
+        if flights.len() >= FLIGHTS_MAX {
+            return Err(Error::unavailable(format!("{FLIGHTS_MAX} fetches are under way; try later or another fetcher")));
+        }
+        let task = Task::new(self.limits);
+        let (sender, outcome) = watch::channel(None);
+        let flight = Arc::new(Flight { key: key.clone(), task: task.clone(), outcome, waiting: Mutex::new(1) });
+        flights.insert(key, flight.clone());
+        drop(flights);
+        let this = self.clone();
+        tokio::spawn(async move {
+            let result = this.run(origin, &task).await;
+            sender.send_replace(Some(result));
+        });
+        Ok(Ticket { flights: self.clone(), flight })
+    }
+
+    async fn run(self: &Arc<Self>, origin: Origin, task: &Arc<Task>) -> Result<Ready> {
+        // Guards travel into the blocking work: a cancelled flight gives them back only when it has really stopped.
+        let guard = self.repository_lock(&origin.id).lock_owned().await;
+        task.check()?;
+        let known = self.cache.get(&origin.id).filter(|repo| repo.source == origin.source && repo.holds(&origin.commit));
+        let counter = if known.is_some() { &self.counters.hits } else { &self.counters.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if let Some(repo) = &known
+            && let Some(snapshot) = repo.snapshot(&origin.commit)
+        {
+            task.set_phase(Phase::Done);
+            return Ok(Ready { repo: repo.clone(), snapshot });
+        }
+        let permit = self.workers.clone().acquire_owned().await.map_err(|_| Error::unavailable("the fetcher stops"))?;
+        task.check()?;
+        let (this, task) = (self.clone(), task.clone());
+        let work = tokio::task::spawn_blocking(move || {
+            let _guards = (guard, permit);
+            this.bring(&origin, known, &task)
+        });
+        work.await.unwrap_or_else(|e| Err(Error::internal(format!("a fetch broke off: {e}"))))
+    }
+
+    /// Blocking: walks what is cached, else fetches.
+    fn bring(&self, origin: &Origin, known: Option<Arc<CachedRepo>>, task: &Arc<Task>) -> Result<Ready> {
+        if let Some(repo) = known {
+            match self.walk(&origin.id, &repo.objects(), &origin.commit, task) {
+                Ok(snapshot) => {
+                    repo.add(&snapshot)?;
+                    return Ok(Ready { repo, snapshot });
+                }
+                Err(error) if error.kind == ErrorKind::Corrupt => {
+                    tracing::warn!(storage_id = %origin.id, %error, "the cached repository is damaged: fetching it again");
+                    self.cache.discard(&repo);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let began = std::time::Instant::now();
+        let result = self.fetch(origin, task);
+        match &result {
+            Ok(ready) => {
+                self.counters.done.fetch_add(1, Ordering::Relaxed);
+                let (seconds, bytes) = (began.elapsed().as_secs_f64(), task.bytes());
+                let (commit, trees, blobs) = (&origin.commit, ready.snapshot.trees, ready.snapshot.blobs);
+                tracing::info!(source = %origin.source, %commit, bytes, trees, blobs, seconds, "fetched");
+            }
+            Err(error) => {
+                self.counters.failed.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(source = %origin.source, commit = %origin.commit, %error, "a fetch failed");
+            }
+        }
+        self.counters.bytes.fetch_add(task.bytes(), Ordering::Relaxed);
+        self.cache.evict(None, Some(&origin.id));
+        result
+    }
+
+    fn fetch(&self, origin: &Origin, task: &Arc<Task>) -> Result<Ready> {
+        let format = origin.commit.format();
+        if let Some(repo) = self.cache.get(&origin.id).filter(|repo| repo.can_grow(&origin.source, format)) {
+            match self.grow(origin, &repo, task) {
+                Ok(snapshot) => return Ok(Ready { repo, snapshot }),
+                Err(error) if failure::worth_another_try(&error) => {
+                    tracing::warn!(storage_id = %origin.id, %error, "cannot add to the cached repository: fetching all of it");
+                    task.set_bytes(0);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let work = self.cache.workspace(&origin.id)?;
+        layout::create(work.dir(), format)?;
+        self.source.fetch(&want(origin, &[], work.dir()), task)?;
+        let objects = crate::objects::Packs::open(work.dir(), format)?.reader();
+        let snapshot = self.walk(&origin.id, &objects, &origin.commit, task)?;
+        let repo = self.cache.publish(&origin.id, &origin.source, work, &snapshot)?;
+        Ok(Ready { repo, snapshot })
+    }
+
+    /// Fetches only what the commit has beyond those that the repository holds.
+    fn grow(&self, origin: &Origin, repo: &Arc<CachedRepo>, task: &Arc<Task>) -> Result<Snapshot> {
+        self.source.fetch(&want(origin, &repo.commits(), repo.dir()), task)?;
+        let snapshot = self.walk(&origin.id, &repo.reopen()?, &origin.commit, task)?;
+        repo.add(&snapshot)?;
+        Ok(snapshot)
+    }
+
+    fn walk(&self, id: &StorageId, objects: &crate::objects::Objects, commit: &Oid, task: &Task) -> Result<Snapshot> {
+        task.set_phase(Phase::Walking);
+        let snapshot = walk::snapshot(objects, commit, task, &mut |oid, record| self.records.keep(id, oid, record))?;
+        task.set_phase(Phase::Done);
+        Ok(snapshot)
+    }
+
+    fn repository_lock(&self, id: &StorageId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = locks.get(id).and_then(Weak::upgrade) {
+            return lock;
+        }
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::new(tokio::sync::Mutex::new(()));
+        locks.insert(id.clone(), Arc::downgrade(&lock));
+        lock
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn want<'a>(origin: &'a Origin, have: &'a [Oid], into: &'a std::path::Path) -> Want<'a> {
+    Want { source: &origin.source, ref_name: &origin.ref_name, commit: origin.commit, have, into }
+}

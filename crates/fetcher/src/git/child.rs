@@ -1,0 +1,247 @@
+//! Child processes that talk Git: `ssh`, `git upload-pack` and the `git` command line.
+//!
+//! Invariants: a child runs in its own process group and dies with its [`Child`]; it reads no configuration of the user or
+//! the system, runs no hooks, asks nobody anything, and is killed when it neither takes nor gives a byte for the idle
+//! timeout or its task is cancelled.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use monofs_model::{Error, Result};
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use crate::source::Task;
+
+/// Most bytes of a child's error output that are kept: the last ones.
+const STDERR_BYTES_MAX: usize = 16 << 10;
+/// How often a waiting child is looked at: bounds how late a cancelled task stops.
+const WATCH_PERIOD: Duration = Duration::from_millis(100);
+
+/// Settings that keep `git` from running or reading anything that we did not choose.
+pub const GIT_SAFETY: [&str; 12] = [
+    "-c",
+    "core.hooksPath=/dev/null",
+    "-c",
+    "protocol.ext.allow=never",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    "safe.directory=*",
+    "-c",
+    "gc.auto=0",
+    "-c",
+    "maintenance.auto=false",
+];
+
+/// A command whose environment holds nothing of the user's Git configuration.
+pub fn command(program: &str) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("GIT_")) {
+            command.env_remove(name);
+        }
+    }
+    command
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_ASKPASS", "/bin/false")
+        .env("SSH_ASKPASS", "/bin/false")
+        .env("GIT_PROTOCOL_FROM_USER", "0")
+        .env("GIT_NO_REPLACE_OBJECTS", "1")
+        .env("GIT_NO_LAZY_FETCH", "1")
+        .env("GIT_OPTIONAL_LOCKS", "0")
+        .env("LC_ALL", "C");
+    command
+}
+
+/// `git` with [`GIT_SAFETY`] in front of whatever follows.
+pub fn git() -> Command {
+    let mut command = command("git");
+    command.args(GIT_SAFETY);
+    command
+}
+
+/// What the threads around one child share.
+struct Shared {
+    group: Pid,
+    began: Instant,
+    /// Milliseconds after `began` at which a byte last moved.
+    moved_at: AtomicU64,
+    timed_out: AtomicBool,
+    ended: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Shared {
+    fn touch(&self) {
+        self.moved_at.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn kill(&self) {
+        // It may be gone already: that is what we want.
+        let _ = kill_process_group(self.group, Signal::KILL);
+    }
+}
+
+/// A running child.
+pub struct Child {
+    inner: std::process::Child,
+    shared: Arc<Shared>,
+    stderr: Option<JoinHandle<String>>,
+    watch: Option<JoinHandle<()>>,
+}
+
+impl Child {
+    /// Starts `command`. `on_line` sees each line of the error output (also those that end in a carriage return).
+    pub fn spawn(mut command: Command, task: &Arc<Task>, on_line: impl FnMut(&str) + Send + 'static) -> Result<Self> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut inner = command.spawn().map_err(|e| {
+            Error::internal(format!("cannot run '{program}': {e}; install it, or add its directory to PATH"))
+        })?;
+        let shared = Arc::new(Shared {
+            group: Pid::from_child(&inner),
+            began: Instant::now(),
+            moved_at: AtomicU64::new(0),
+            timed_out: AtomicBool::new(false),
+            ended: Mutex::new(false),
+            wake: Condvar::new(),
+        });
+        let stderr = inner.stderr.take().map(|pipe| {
+            let shared = shared.clone();
+            std::thread::spawn(move || drain_stderr(pipe, &shared, on_line))
+        });
+        let watch = Some(std::thread::spawn({
+            let (shared, task) = (shared.clone(), task.clone());
+            move || watch(&shared, &task)
+        }));
+        Ok(Self { inner, shared, stderr, watch })
+    }
+
+    /// Both ends of the child's pipes.
+    pub fn take_pipes(&mut self) -> (ChildReader, ChildWriter) {
+        let stdout = self.inner.stdout.take().expect("asked for once, and piped at spawn");
+        let stdin = self.inner.stdin.take().expect("asked for once, and piped at spawn");
+        (
+            ChildReader { pipe: stdout, shared: self.shared.clone() },
+            ChildWriter { pipe: stdin, shared: self.shared.clone() },
+        )
+    }
+
+    /// Waits for the end and returns how it ended, and the last of the error output.
+    pub fn finish(mut self) -> Result<(ExitStatus, String)> {
+        drop(self.inner.stdin.take());
+        let status = self.inner.wait().map_err(|e| Error::internal(format!("wait for a child process: {e}")))?;
+        Ok((status, self.reap()))
+    }
+
+    /// Kills whatever is left and returns the last of the error output.
+    pub fn abort(mut self) -> String {
+        self.shared.kill();
+        let _ = self.inner.wait();
+        self.reap()
+    }
+
+    /// Whether it was killed for being silent too long.
+    pub fn timed_out(&self) -> bool {
+        self.shared.timed_out.load(Ordering::Relaxed)
+    }
+
+    /// Ends the threads around a child that was waited for.
+    fn reap(&mut self) -> String {
+        *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.shared.wake.notify_all();
+        if let Some(watch) = self.watch.take() {
+            let _ = watch.join();
+        }
+        self.stderr.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.watch.is_some() {
+            self.shared.kill();
+            let _ = self.inner.wait();
+            self.reap();
+        }
+    }
+}
+
+fn watch(shared: &Shared, task: &Task) {
+    let mut ended = shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
+    while !*ended {
+        let idle = shared.began.elapsed().saturating_sub(Duration::from_millis(shared.moved_at.load(Ordering::Relaxed)));
+        let silent = idle > task.limits.idle_timeout;
+        if silent || task.check().is_err() {
+            shared.timed_out.store(silent, Ordering::Relaxed);
+            shared.kill();
+            return;
+        }
+        ended = shared.wake.wait_timeout(ended, WATCH_PERIOD).unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+fn drain_stderr(mut pipe: impl Read, shared: &Shared, mut on_line: impl FnMut(&str)) -> String {
+    let mut tail = VecDeque::with_capacity(STDERR_BYTES_MAX);
+    let mut line = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+        shared.touch();
+        for &byte in &buffer[..count] {
+            if byte == b'\n' || byte == b'\r' {
+                on_line(&String::from_utf8_lossy(&line));
+                line.clear();
+            } else if line.len() < STDERR_BYTES_MAX {
+                line.push(byte);
+            }
+            if tail.len() == STDERR_BYTES_MAX {
+                tail.pop_front();
+            }
+            tail.push_back(byte);
+        }
+    }
+    String::from_utf8_lossy(tail.make_contiguous()).into_owned()
+}
+
+/// What the child writes.
+pub struct ChildReader {
+    pipe: ChildStdout,
+    shared: Arc<Shared>,
+}
+
+impl Read for ChildReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.pipe.read(buffer)?;
+        self.shared.touch();
+        if count == 0 && self.shared.timed_out.load(Ordering::Relaxed) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the remote was silent for too long"));
+        }
+        Ok(count)
+    }
+}
+
+/// What the child reads.
+pub struct ChildWriter {
+    pipe: ChildStdin,
+    shared: Arc<Shared>,
+}
+
+impl Write for ChildWriter {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let count = self.pipe.write(buffer)?;
+        self.shared.touch();
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.pipe.flush()
+    }
+}

@@ -1,0 +1,216 @@
+//! Git remotes through the installed `git`, for what gix cannot do.
+//!
+//! Invariants: URLs and refs come after `--end-of-options`; secrets travel in the environment of the child
+//! (`GIT_CONFIG_*`), never in its arguments; nothing of the user's configuration is read.
+
+use std::process::Command;
+use std::sync::{Arc, OnceLock};
+
+use monofs_model::source::Scheme;
+use monofs_model::{Error, Oid, RefName, Result, SourceUrl};
+
+use super::advert::{self, AdvertisedRef, Choice};
+use super::child::{self, Child};
+use super::failure::{Asked, judge_text, one_line};
+use super::transport::{basic, ssh_options};
+use crate::credentials::{Credentials, HostCredentials};
+use crate::source::{Phase, Resolved, Task, Want};
+
+/// Objects above this size are streamed by `git` instead of being held in its memory.
+pub const BIG_FILE_THRESHOLD: &str = "core.bigFileThreshold=16m";
+/// Most bytes of a list of refs.
+const REFS_BYTES_MAX: u64 = 256 << 20;
+
+/// Whether there is a `git` to call.
+pub fn is_installed() -> bool {
+    static INSTALLED: OnceLock<bool> = OnceLock::new();
+    *INSTALLED.get_or_init(|| Command::new("git").arg("--version").output().is_ok_and(|out| out.status.success()))
+}
+
+/// `git`, knowing who to be at the host of `source`.
+fn git(source: &SourceUrl, host: &HostCredentials, task: &Task) -> Result<Command> {
+    let mut command = child::git();
+    command.args(["-c", "credential.helper=", "-c", BIG_FILE_THRESHOLD]);
+    command.args(["-c", "fetch.fsckObjects=false", "-c", "transfer.bundleURI=false", "-c", "protocol.version=2"]);
+    let mut settings: Vec<(&str, String)> = vec![("http.followRedirects", "initial".to_owned())];
+    settings.push(("http.lowSpeedLimit", "1".to_owned()));
+    settings.push(("http.lowSpeedTime", task.limits.idle_timeout.as_secs().max(1).to_string()));
+    if matches!(source.scheme(), Scheme::Http | Scheme::Https)
+        && let Some(login) = host.login()?
+    {
+        settings.push(("http.extraHeader", format!("Authorization: {}", basic(&login.user, login.token.reveal()))));
+    }
+    if let Some(ca_file) = &host.ca_file {
+        settings.push(("http.sslCAInfo", ca_file.display().to_string()));
+    }
+    command.env("GIT_CONFIG_COUNT", settings.len().to_string());
+    for (i, (key, value)) in settings.iter().enumerate() {
+        command.env(format!("GIT_CONFIG_KEY_{i}"), key).env(format!("GIT_CONFIG_VALUE_{i}"), value);
+    }
+    if source.scheme() == Scheme::Ssh {
+        let quoted: Vec<String> =
+            ssh_options(source, host, task).iter().map(|o| format!("'{}'", o.replace('\'', "'\\''"))).collect();
+        command.env("GIT_SSH_COMMAND", format!("ssh {}", quoted.join(" "))).env("GIT_SSH_VARIANT", "ssh");
+    }
+    Ok(command)
+}
+
+fn asked<'a>(
+    source: &'a SourceUrl,
+    ref_name: &'a RefName,
+    commit: Option<Oid>,
+    host: &HostCredentials,
+) -> Result<Asked<'a>> {
+    let has_login = host.ssh_key.is_some() || host.login()?.is_some();
+    Ok(Asked { source, ref_name, commit, has_login })
+}
+
+/// Which commit a ref is at.
+pub fn resolve(source: &SourceUrl, ref_name: &RefName, credentials: &Credentials, task: &Arc<Task>) -> Result<Resolved> {
+    let host = credentials.of(source);
+    let mut command = git(source, &host, task)?;
+    command.args(["ls-remote", "--symref", "--end-of-options", source.as_str()]);
+    let listed = run(command, &asked(source, ref_name, None, &host)?, task, |_| {})?;
+    match advert::choose(source, ref_name, &parse_refs(&listed))? {
+        Choice::Found(resolved) => Ok(resolved),
+        Choice::PerhapsCommit => Err(Error::not_found(format!(
+            "{source}: no branch, tag or advertised commit is '{ref_name}'; give the full commit id"
+        ))),
+    }
+}
+
+/// Brings in one commit.
+pub fn fetch(want: &Want<'_>, credentials: &Credentials, task: &Arc<Task>) -> Result<()> {
+    let host = credentials.of(want.source);
+    let mut command = git(want.source, &host, task)?;
+    command.arg("--git-dir").arg(want.into);
+    command.args(["fetch", "--depth=1", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--progress"]);
+    command.args(["--no-recurse-submodules", "--end-of-options", want.source.as_str(), &want.commit.to_string()]);
+    // Names what is here, as `git` itself looks at refs alone for that.
+    let names = want.into.join("refs/have");
+    let named = write_haves(&names, want.have);
+    let fetched = named.and_then(|()| {
+        let progress = { let task = task.clone(); move |line: &str| follow(&task, line) };
+        run(command, &asked(want.source, want.ref_name, Some(want.commit), &host)?, task, progress)
+    });
+    // Refs are of no other use here.
+    let _ = std::fs::remove_dir_all(&names);
+    fetched.map(|_| ())
+}
+
+fn write_haves(directory: &std::path::Path, have: &[Oid]) -> Result<()> {
+    let write = || -> std::io::Result<()> {
+        std::fs::create_dir_all(directory)?;
+        have.iter().try_for_each(|commit| std::fs::write(directory.join(commit.to_string()), format!("{commit}\n")))
+    };
+    write().map_err(|e| Error::internal(format!("cannot write {}: {e}", directory.display())))
+}
+
+fn run(
+    command: Command,
+    asked: &Asked<'_>,
+    task: &Arc<Task>,
+    on_line: impl FnMut(&str) + Send + 'static,
+) -> Result<Vec<u8>> {
+    use std::io::Read;
+    let mut child = Child::spawn(command, task, on_line)?;
+    let (read, write) = child.take_pipes();
+    drop(write);
+    let mut output = Vec::new();
+    let read = read.take(REFS_BYTES_MAX).read_to_end(&mut output);
+    let timed_out = child.timed_out();
+    let (status, said) = child.finish()?;
+    task.check()?;
+    if timed_out {
+        return Err(super::failure::unreachable(asked, "it did not answer in time"));
+    }
+    if status.success() && read.is_ok() {
+        return Ok(output);
+    }
+    let last = said.lines().rev().find(|line| line.contains("fatal:") || line.contains("error:")).unwrap_or(&said);
+    Err(judge_text(&said, asked)
+        .unwrap_or_else(|| Error::unavailable(format!("{}: git failed: {}", asked.source, one_line(last)))))
+}
+
+fn parse_refs(listed: &[u8]) -> Vec<AdvertisedRef> {
+    let mut refs: Vec<AdvertisedRef> = Vec::new();
+    let mut head_target = None;
+    for line in String::from_utf8_lossy(listed).lines() {
+        let Some((left, name)) = line.split_once('\t') else { continue };
+        if let Some(target) = left.strip_prefix("ref: ") {
+            if name == "HEAD" {
+                head_target = Some(target.to_owned());
+            }
+            continue;
+        }
+        let Ok(object) = left.parse::<Oid>() else { continue };
+        match (name.strip_suffix("^{}"), refs.last_mut()) {
+            (Some(tag), Some(last)) if last.name == tag => last.object = object,
+            _ => refs.push(AdvertisedRef { name: name.to_owned(), object, target: None }),
+        }
+    }
+    if let Some(head) = refs.iter_mut().find(|r| r.name == "HEAD") {
+        head.target = head_target;
+    }
+    refs
+}
+
+/// Reads `Receiving objects:  45% (123/273), 1.20 MiB | ...` and `Resolving deltas: ...`.
+fn follow(task: &Task, line: &str) {
+    let line = line.trim_start_matches("remote: ");
+    let phase = if line.starts_with("Receiving objects:") || line.starts_with("Unpacking objects:") {
+        Phase::Receiving
+    } else if line.starts_with("Resolving deltas:") {
+        Phase::Indexing
+    } else {
+        return;
+    };
+    let counts = line.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
+    let Some((done, total)) = counts.and_then(|(counts, _)| counts.split_once('/')) else { return };
+    let (Ok(done), Ok(total)) = (done.parse::<usize>(), total.parse::<u64>()) else { return };
+    let counter = if phase == Phase::Receiving { &task.received } else { &task.resolved };
+    counter.store(done, std::sync::atomic::Ordering::Relaxed);
+    task.set_total(total);
+    task.set_phase(phase);
+    if let Some(bytes) = line.split(", ").nth(1).and_then(parse_bytes) {
+        task.set_bytes(bytes);
+    }
+}
+
+/// Reads `1.20 MiB` at the start of a text.
+fn parse_bytes(text: &str) -> Option<u64> {
+    let (number, rest) = text.split_once(' ')?;
+    let unit = match rest.split(' ').next()? {
+        "bytes" => 1.0,
+        "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        "GiB" => 1024.0 * 1024.0 * 1024.0,
+        _ => return None,
+    };
+    number.parse::<f64>().ok().map(|number| (number * unit) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::source::Limits;
+
+    #[test]
+    fn tags_are_peeled_and_head_is_named() {
+        let (a, b) = ("1".repeat(40), "2".repeat(40));
+        let text = format!("ref: refs/heads/main\tHEAD\n{a}\tHEAD\n{a}\trefs/heads/main\n{b}\trefs/tags/v1\n{a}\trefs/tags/v1^{{}}\n");
+        let refs = parse_refs(text.as_bytes());
+        assert_eq!(refs.len(), 3);
+        assert_eq!(refs[0].target.as_deref(), Some("refs/heads/main"));
+        assert_eq!(refs[2].object.to_string(), a);
+    }
+
+    #[test]
+    fn progress_of_git_is_read() {
+        let task = Task::new(Limits::default());
+        follow(&task, "Receiving objects:  45% (123/273), 1.50 MiB | 1.20 MiB/s");
+        let progress = task.progress();
+        assert_eq!((progress.objects_done, progress.objects_total, progress.bytes_done), (123, 273, 3 << 19));
+    }
+}

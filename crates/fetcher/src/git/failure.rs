@@ -1,0 +1,244 @@
+//! What a failed conversation with a remote means, as one line and a kind to act on.
+//!
+//! Two speakers have to be understood: gix (typed errors with causes) and the error output of `git` and `ssh` (English
+//! text; children run with LC_ALL=C). What neither table knows is [`Verdict::Strange`]: the other implementation may try.
+
+use std::io;
+
+use gix::protocol::transport::client::AuthenticationRequired;
+use monofs_model::{Error, ErrorKind, Oid, RefName, SourceUrl};
+
+/// Longest piece of a remote's own words in a message, in bytes.
+const QUOTE_BYTES_MAX: usize = 300;
+
+/// What is being asked of whom, for messages.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    pub source: &'a SourceUrl,
+    pub ref_name: &'a RefName,
+    pub commit: Option<Oid>,
+    /// Whether a login for the host is configured.
+    pub has_login: bool,
+}
+
+/// What a failure means.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Understood: another implementation would fail alike.
+    Clear(Error),
+    /// Not understood, or something that this implementation cannot do.
+    Strange(String),
+}
+
+impl Verdict {
+    /// The error to report when nobody else will try.
+    pub fn into_error(self, asked: &Asked<'_>) -> Error {
+        match self {
+            Self::Clear(error) => error,
+            Self::Strange(text) => Error::unavailable(format!("{}: {text}", asked.source)),
+        }
+    }
+}
+
+/// Understands an error of gix.
+pub fn judge_gix(error: &gix::Error, asked: &Asked<'_>) -> Verdict {
+    let mut texts: Vec<String> = Vec::new();
+    for cause in error.iter_errors() {
+        let text = cause.to_string();
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+        if cause.is::<AuthenticationRequired>() {
+            return Verdict::Clear(refused(asked));
+        }
+        if let Some(io_error) = cause.downcast_ref::<io::Error>()
+            && let Some(error) = judge_io(io_error, asked)
+        {
+            return Verdict::Clear(error);
+        }
+    }
+    let text = one_line(&texts.join(": "));
+    judge_text(&text, asked).map_or(Verdict::Strange(text), Verdict::Clear)
+}
+
+/// Understands a failed system call on a connection.
+pub fn judge_io(error: &io::Error, asked: &Asked<'_>) -> Option<Error> {
+    use io::ErrorKind as Io;
+    if error.get_ref().is_some_and(|inner| inner.is::<AuthenticationRequired>()) {
+        return Some(refused(asked));
+    }
+    let what = match error.kind() {
+        Io::ConnectionRefused => "the connection was refused",
+        Io::TimedOut | Io::WouldBlock => "it did not answer in time",
+        Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe => "it closed the connection",
+        Io::UnexpectedEof => "it closed the connection in the middle of an answer",
+        Io::HostUnreachable | Io::NetworkUnreachable | Io::NetworkDown => "there is no route to it",
+        Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => {
+            return Some(Error::full(format!("no room to fetch {}: {error}", asked.source)));
+        }
+        _ => return None,
+    };
+    // A remote that hangs up often says why before: the caller asks `judge_text` about that first.
+    Some(unreachable(asked, what))
+}
+
+/// How a word in a remote's or a command's text is understood. The first match wins.
+const WORDS: [(&str, Meaning); 43] = [
+    ("not our ref", Meaning::NoCommit),
+    ("unadvertised object", Meaning::NoCommit),
+    ("remote error: upload-pack: not our ref", Meaning::NoCommit),
+    ("couldn't find remote ref", Meaning::NoCommit),
+    ("host key verification failed", Meaning::HostKey),
+    ("remote host identification has changed", Meaning::HostKey),
+    ("permission denied (", Meaning::Refused),
+    ("too many authentication failures", Meaning::Refused),
+    ("authentication failed", Meaning::Refused),
+    ("could not read username", Meaning::Refused),
+    ("could not read password", Meaning::Refused),
+    ("received http status 401", Meaning::Refused),
+    ("received http status 403", Meaning::Refused),
+    ("returned error: 401", Meaning::Refused),
+    ("returned error: 403", Meaning::Refused),
+    ("invalid credentials", Meaning::Refused),
+    ("no credentials were returned", Meaning::Refused),
+    ("access denied or repository not exported", Meaning::NoRepository),
+    ("repository not found", Meaning::NoRepository),
+    ("does not appear to be a git repository", Meaning::NoRepository),
+    ("not a git repository", Meaning::NoRepository),
+    ("does not exist", Meaning::NoRepository),
+    ("no such file or directory", Meaning::NoRepository),
+    ("received http status 404", Meaning::NoRepository),
+    ("received http status 410", Meaning::NoRepository),
+    ("returned error: 404", Meaning::NoRepository),
+    ("could not resolve host", Meaning::Unreachable("its name cannot be resolved")),
+    ("name or service not known", Meaning::Unreachable("its name cannot be resolved")),
+    ("failed to lookup address", Meaning::Unreachable("its name cannot be resolved")),
+    ("temporary failure in name resolution", Meaning::Unreachable("its name cannot be resolved")),
+    ("no address associated", Meaning::Unreachable("its name cannot be resolved")),
+    ("connection refused", Meaning::Unreachable("the connection was refused")),
+    ("connection timed out", Meaning::Unreachable("it did not answer in time")),
+    ("operation timed out", Meaning::Unreachable("it did not answer in time")),
+    ("timed out", Meaning::Unreachable("it did not answer in time")),
+    ("no route to host", Meaning::Unreachable("there is no route to it")),
+    ("network is unreachable", Meaning::Unreachable("there is no route to it")),
+    ("certificate", Meaning::Certificate),
+    ("ssl connect error", Meaning::Certificate),
+    ("no space left on device", Meaning::Full),
+    ("early eof", Meaning::Unreachable("it closed the connection in the middle of an answer")),
+    ("unexpected end of file", Meaning::Unreachable("it closed the connection in the middle of an answer")),
+    ("hung up unexpectedly", Meaning::Unreachable("it closed the connection in the middle of an answer")),
+];
+
+#[derive(Debug, Clone, Copy)]
+enum Meaning {
+    NoCommit,
+    NoRepository,
+    Refused,
+    HostKey,
+    Certificate,
+    Full,
+    Unreachable(&'static str),
+}
+
+/// Understands the words of a remote, of `git` or of `ssh`.
+pub fn judge_text(text: &str, asked: &Asked<'_>) -> Option<Error> {
+    // A repository may be called 'certificate': only what is said about it counts.
+    let lower = text.to_lowercase().replace(&asked.source.as_str().to_lowercase(), "");
+    let (_, meaning) = WORDS.iter().find(|(word, _)| lower.contains(word))?;
+    let source = asked.source;
+    Some(match meaning {
+        Meaning::NoCommit => no_commit(asked),
+        Meaning::NoRepository => {
+            Error::not_found(format!("{source}: there is no such repository, or it is not visible to us; check the URL"))
+        }
+        Meaning::Refused => refused(asked),
+        Meaning::HostKey => Error::refused(format!(
+            "{source}: the host key of {} is not the known one; put the right one into 'known_hosts' of the fetcher's --credentials",
+            host_of(source)
+        )),
+        Meaning::Certificate => Error::refused(format!(
+            "{source}: the certificate of {} is not trusted ({}); set 'ca_file' for it in the fetcher's --credentials",
+            host_of(source),
+            one_line(text)
+        )),
+        Meaning::Full => Error::full(format!("no room to fetch {source}: {}", one_line(text))),
+        Meaning::Unreachable(why) => unreachable(asked, why),
+    })
+}
+
+/// The remote does not give out the commit.
+pub fn no_commit(asked: &Asked<'_>) -> Error {
+    let commit = asked.commit.map_or_else(|| asked.ref_name.to_string(), |commit| commit.to_string());
+    Error::not_found(format!(
+        "{}: the remote does not have {commit} (ref '{}') or does not give it out; resolve the ref again",
+        asked.source, asked.ref_name
+    ))
+}
+
+/// The remote does not know who we are, or does not let us in.
+pub fn refused(asked: &Asked<'_>) -> Error {
+    let host = host_of(asked.source);
+    let what = if asked.has_login {
+        format!("{host} refused our credentials; check the entry of '{host}' in the fetcher's --credentials file")
+    } else {
+        format!("{host} asks for credentials; add an entry for '{host}' to the fetcher's --credentials file")
+    };
+    Error::refused(format!("{}: {what}", asked.source))
+}
+
+/// The remote cannot be talked to.
+pub fn unreachable(asked: &Asked<'_>, why: &str) -> Error {
+    let (host, source, ref_name) = (host_of(asked.source), asked.source, asked.ref_name);
+    Error::unavailable(format!("cannot fetch {source} (ref '{ref_name}') from {host}: {why}; check the URL, or try later"))
+}
+
+/// Whether the other implementation could do better than this failure.
+pub fn worth_another_try(error: &Error) -> bool {
+    matches!(error.kind, ErrorKind::Internal | ErrorKind::Corrupt)
+}
+
+fn host_of(source: &SourceUrl) -> String {
+    match (source.host(), source.port()) {
+        ("", _) => "this host".to_owned(),
+        (host, Some(port)) => format!("{host}:{port}"),
+        (host, None) => host.to_owned(),
+    }
+}
+
+/// Others' words on one line of bounded length, without control characters.
+pub fn one_line(text: &str) -> String {
+    let words: Vec<&str> = text.split(|c: char| c.is_control() || c == ' ').filter(|word| !word.is_empty()).collect();
+    let mut line = words.join(" ");
+    if line.len() > QUOTE_BYTES_MAX {
+        let end = (0..=QUOTE_BYTES_MAX).rev().find(|&at| line.is_char_boundary(at)).unwrap_or(0);
+        line.truncate(end);
+        line.push_str("...");
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn words_of_git_and_ssh_are_understood() {
+        let source = SourceUrl::new("ssh://git@host:22/x.git").unwrap();
+        let ref_name = RefName::new("main").unwrap();
+        let asked = Asked { source: &source, ref_name: &ref_name, commit: None, has_login: false };
+        for (text, kind) in [
+            ("git@host: Permission denied (publickey).", ErrorKind::Refused),
+            ("Host key verification failed.\r\nfatal: Could not read from remote repository.", ErrorKind::Refused),
+            ("ssh: Could not resolve hostname x: Name or service not known", ErrorKind::Unavailable),
+            ("ssh: connect to host x port 22: Connection refused", ErrorKind::Unavailable),
+            ("fatal: '/x.git' does not appear to be a git repository", ErrorKind::NotFound),
+            ("fatal: remote error: upload-pack: not our ref 0123", ErrorKind::NotFound),
+        ] {
+            let error = judge_text(text, &asked).unwrap();
+            assert_eq!(error.kind, kind, "{text}");
+            assert!(!error.message.contains('\n'));
+        }
+        assert!(judge_text("bad object", &asked).is_none());
+    }
+}

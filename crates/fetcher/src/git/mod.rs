@@ -1,0 +1,82 @@
+//! Git as a [`Source`]: gix first, the installed `git` for what gix cannot do.
+
+pub mod advert;
+pub mod child;
+pub mod cli;
+pub mod failure;
+mod gauge;
+pub mod layout;
+pub mod native;
+pub mod transport;
+
+use std::sync::Arc;
+
+use monofs_model::source::Scheme;
+use monofs_model::{Error, RefName, Result, SourceUrl};
+
+use crate::credentials::Credentials;
+use crate::source::{Resolved, Source, Task, Want};
+use failure::{Asked, Verdict};
+
+/// Git remotes.
+pub struct GitSource {
+    credentials: Credentials,
+    allow_file: bool,
+}
+
+impl GitSource {
+    /// Remotes as seen with these credentials.
+    pub fn new(credentials: Credentials, allow_file: bool) -> Self {
+        Self { credentials, allow_file }
+    }
+
+    fn check(&self, source: &SourceUrl) -> Result<()> {
+        if source.scheme() == Scheme::File && !self.allow_file {
+            return Err(Error::refused(format!("{source}: this fetcher does not read files of its own host (--allow-file)")));
+        }
+        Ok(())
+    }
+
+    /// Tells the log why `git` has to do it, or returns the clear error.
+    fn fall_back(&self, verdict: Verdict, what: &str, source: &SourceUrl, ref_name: &RefName) -> Result<()> {
+        match verdict {
+            Verdict::Clear(error) => Err(error),
+            Verdict::Strange(reason) => {
+                let asked = Asked { source, ref_name, commit: None, has_login: false };
+                if !cli::is_installed() {
+                    return Err(Verdict::Strange(reason).into_error(&asked));
+                }
+                tracing::warn!(%source, %ref_name, reason, "gix cannot {what} here: falling back to the installed git");
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Source for GitSource {
+    fn resolve(&self, source: &SourceUrl, ref_name: &RefName, task: &Arc<Task>) -> Result<Resolved> {
+        self.check(source)?;
+        if let Some(resolved) = advert::full_commit_id(ref_name) {
+            return Ok(resolved);
+        }
+        match native::resolve(source, ref_name, &self.credentials, task) {
+            Ok(resolved) => Ok(resolved),
+            Err(verdict) => {
+                self.fall_back(verdict, "resolve", source, ref_name)?;
+                cli::resolve(source, ref_name, &self.credentials, task)
+            }
+        }
+    }
+
+    fn fetch(&self, want: &Want<'_>, task: &Arc<Task>) -> Result<()> {
+        self.check(want.source)?;
+        match native::fetch(want, &self.credentials, task) {
+            Ok(()) => Ok(()),
+            Err(verdict) => {
+                self.fall_back(verdict, "fetch", want.source, want.ref_name)?;
+                task.set_bytes(0);
+                cli::fetch(want, &self.credentials, task)
+            }
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! Git remotes through gix: no subprocess for `git`, `http` and `https`; `ssh` and `git upload-pack` as bare pipes.
+//!
+//! It asks for one commit by id at depth 1, names what it already has, and lets gix index the pack as it arrives. gix
+//! computes every object's id from its bytes, so an indexed pack never holds an object under a wrong id.
+
+use std::num::NonZeroU32;
+use std::path::Path;
+use std::sync::Arc;
+
+use gix::ObjectId;
+use gix::odb::pack;
+use gix::protocol::credentials;
+use gix::protocol::fetch::{Arguments, Negotiate, Response, Shallow, Tags, negotiate};
+use gix::protocol::handshake::Ref;
+use gix::protocol::ls_refs::RefPrefixes;
+use gix::protocol::transport::{Protocol, Service};
+use gix::protocol::{Handshake, LsRefsCommand};
+use monofs_model::{Error, ObjectFormat, Oid, RefName, SourceUrl};
+
+use super::advert::{self, AdvertisedRef, Choice};
+use super::failure::{Asked, Verdict, judge_gix, judge_text};
+use super::gauge::{Gauge, MeteredPack};
+use super::transport::{self, Remote};
+use crate::credentials::Credentials;
+use crate::source::{Resolved, Task, Want};
+
+/// Largest object that gix may hold while it indexes a pack; a repository with larger ones is left to `git`, which
+/// streams them.
+const OBJECT_BYTES_MAX: usize = 256 << 20;
+/// How far back a short commit id is looked for, in commits of the default branch.
+const HISTORY_COMMITS_MAX: u32 = 20_000;
+
+/// How gix failed.
+pub type Failure = Verdict;
+
+type GixResult<T> = std::result::Result<T, gix::Error>;
+
+/// An open conversation with a remote.
+pub struct Session<'a> {
+    remote: Remote,
+    handshake: Handshake,
+    asked: Asked<'a>,
+    task: &'a Arc<Task>,
+}
+
+fn agent() -> (&'static str, Option<String>) {
+    ("agent", Some(gix::protocol::agent(concat!("monofs/", env!("CARGO_PKG_VERSION")))))
+}
+
+/// gix's id of an object.
+pub fn to_gix(oid: &Oid) -> ObjectId {
+    ObjectId::try_from(oid.as_bytes()).expect("an Oid has the length of one of gix's hashes")
+}
+
+/// Our id of an object.
+pub fn from_gix(id: &gix::oid) -> Oid {
+    Oid::from_bytes(id.as_bytes()).expect("gix's hashes have 20 or 32 bytes")
+}
+
+/// gix's word for an object format.
+pub fn hash_kind(format: ObjectFormat) -> gix::hash::Kind {
+    match format {
+        ObjectFormat::Sha1 => gix::hash::Kind::Sha1,
+        ObjectFormat::Sha256 => gix::hash::Kind::Sha256,
+    }
+}
+
+impl<'a> Session<'a> {
+    /// Connects and shakes hands.
+    pub fn open(
+        source: &'a SourceUrl,
+        ref_name: &'a RefName,
+        commit: Option<Oid>,
+        credentials: &Credentials,
+        task: &'a Arc<Task>,
+    ) -> std::result::Result<Self, Failure> {
+        task.check().map_err(Verdict::Clear)?;
+        let host = credentials.of(source);
+        let has_login = host.token.is_some()
+            || host.token_env.is_some()
+            || host.token_file.is_some()
+            || host.ssh_key.is_some();
+        let asked = Asked { source, ref_name, commit, has_login };
+        let mut remote = transport::open(&asked, &host, task).map_err(Verdict::Clear)?;
+        let nobody = |_: credentials::helper::Action| -> GixResult<Option<credentials::protocol::Outcome>> { Ok(None) };
+        let service = Service::UploadPack;
+        let shaken = gix::protocol::handshake(&mut remote.transport, service, nobody, Vec::new(), &mut gix::progress::Discard);
+        match shaken {
+            Ok(handshake) => Ok(Self { remote, handshake, asked, task }),
+            Err(e) => Err(judge(remote, &asked, task, &e)),
+        }
+    }
+
+    /// What the remote calls its objects' hash.
+    fn format(&self) -> ObjectFormat {
+        let named = self.handshake.capabilities.capability("object-format");
+        match named.and_then(|c| c.value().map(|v| v == "sha256")) {
+            Some(true) => ObjectFormat::Sha256,
+            _ => ObjectFormat::Sha1,
+        }
+    }
+
+    /// The refs that begin with one of `prefixes`, or all.
+    fn list_refs(&mut self, prefixes: &[String]) -> GixResult<Vec<AdvertisedRef>> {
+        let listed = match self.handshake.refs.take() {
+            Some(refs) => refs,
+            None => {
+                let prefixes = (!prefixes.is_empty()).then(|| {
+                    let mut wanted = RefPrefixes::new();
+                    wanted.extend(prefixes.iter().map(|p| p.as_str().into()));
+                    wanted
+                });
+                LsRefsCommand::new(prefixes, &self.handshake.capabilities, agent()).invoke_blocking(
+                    &mut self.remote.transport,
+                    &mut gix::progress::Discard,
+                    false,
+                )?
+            }
+        };
+        Ok(listed.iter().filter_map(advertised).collect())
+    }
+
+    /// Receives the pack of `fetch` into the bare repository at `into`.
+    fn receive(&mut self, mut fetch: ExactFetch<'_>, depth: u32, into: &Path, format: ObjectFormat) -> GixResult<()> {
+        let shallow = Shallow::DepthAtRemote(NonZeroU32::new(depth).unwrap_or(NonZeroU32::MIN));
+        let options = gix::protocol::fetch::Options {
+            shallow_file: into.join("shallow"),
+            shallow: &shallow,
+            tags: Tags::None,
+            reject_shallow_remote: false,
+        };
+        let objects = into.join("objects");
+        let bases = gix::odb::at(&objects, hash_kind(format)).map_err(gix::Error::from_error)?;
+        let write_options = pack::bundle::write::Options {
+            alloc_limit_bytes: Some(OBJECT_BYTES_MAX),
+            ..pack::bundle::write::Options::default()
+        };
+        let task = self.task;
+        let consume = |reader: &mut dyn std::io::BufRead,
+                       progress: &mut dyn gix::DynNestedProgress,
+                       stop: &std::sync::atomic::AtomicBool|
+         -> GixResult<bool> {
+            let written = pack::Bundle::write_to_directory(
+                &mut MeteredPack { inner: reader, task },
+                Some(&objects.join("pack")),
+                progress,
+                stop,
+                Some(bases),
+                hash_kind(format),
+                write_options,
+            )?;
+            if let Some(keep) = written.keep_path {
+                std::fs::remove_file(keep).map_err(gix::Error::from_error)?;
+            }
+            Ok(true)
+        };
+        let context = gix::protocol::fetch::Context {
+            handshake: &mut self.handshake,
+            transport: &mut self.remote.transport,
+            user_agent: agent(),
+            trace_packetlines: false,
+        };
+        gix::protocol::fetch(&mut fetch, consume, Gauge::new(task), task.cancelled(), context, options)?;
+        Ok(())
+    }
+
+    fn end(mut self) {
+        if self.handshake.server_protocol_version == Protocol::V2 {
+            // A farewell: the remote may be gone already.
+            let _ = gix::protocol::indicate_end_of_interaction(&mut self.remote.transport, false);
+        }
+    }
+
+    fn fail(self, error: &gix::Error) -> Failure {
+        judge(self.remote, &self.asked, self.task, error)
+    }
+}
+
+/// Understands a failed conversation: what a child said on its way out counts most.
+fn judge(remote: Remote, asked: &Asked<'_>, task: &Task, error: &gix::Error) -> Failure {
+    if let Err(cancelled) = task.check() {
+        return Verdict::Clear(cancelled);
+    }
+    if task.over_limit() {
+        let (source, limit) = (asked.source, task.limits.bytes_max);
+        let message = format!("{source}: the commit needs more than the {limit} bytes that may be fetched; raise --max-cache-gb");
+        return Verdict::Clear(Error::full(message));
+    }
+    if let Some(child) = remote.child {
+        drop(remote.transport);
+        if child.timed_out() {
+            return Verdict::Clear(super::failure::unreachable(asked, "it did not answer in time"));
+        }
+        let said = child.abort();
+        if let Some(error) = judge_text(&said, asked) {
+            return Verdict::Clear(error);
+        }
+    }
+    judge_gix(error, asked)
+}
+
+fn advertised(r: &Ref) -> Option<AdvertisedRef> {
+    let (name, object, target) = match r {
+        Ref::Peeled { full_ref_name, object, .. } | Ref::Direct { full_ref_name, object } => (full_ref_name, object, None),
+        Ref::Symbolic { full_ref_name, target, object, .. } => (full_ref_name, object, Some(target.to_string())),
+        Ref::Unborn { .. } => return None,
+    };
+    // A ref whose name is not UTF-8 cannot be asked for.
+    let name = std::str::from_utf8(name).ok()?.to_owned();
+    Some(AdvertisedRef { name, object: from_gix(object), target })
+}
+
+/// Which commit a ref is at.
+pub fn resolve(
+    source: &SourceUrl,
+    ref_name: &RefName,
+    credentials: &Credentials,
+    task: &Arc<Task>,
+) -> std::result::Result<Resolved, Failure> {
+    let mut session = Session::open(source, ref_name, None, credentials, task)?;
+    let refs = match session.list_refs(&advert::prefixes(ref_name)) {
+        Ok(refs) => refs,
+        Err(e) => return Err(session.fail(&e)),
+    };
+    match advert::choose(source, ref_name, &refs).map_err(Verdict::Clear)? {
+        Choice::Found(resolved) => {
+            session.end();
+            Ok(resolved)
+        }
+        Choice::PerhapsCommit => search_history(session, source, ref_name, &refs),
+    }
+}
+
+/// Brings in one commit.
+pub fn fetch(want: &Want<'_>, credentials: &Credentials, task: &Arc<Task>) -> std::result::Result<(), Failure> {
+    let mut session = Session::open(want.source, want.ref_name, Some(want.commit), credentials, task)?;
+    let (told, format) = (session.format(), want.commit.format());
+    if told != format {
+        let message = format!("{}: the remote's objects are {told:?}, but {} is {format:?}", want.source, want.commit);
+        return Err(Verdict::Clear(Error::invalid(message)));
+    }
+    let have: Vec<ObjectId> = want.have.iter().map(to_gix).collect();
+    let exact = ExactFetch { want: to_gix(&want.commit), have: &have, filter: None };
+    match session.receive(exact, 1, want.into, format) {
+        Ok(()) => {
+            session.end();
+            Ok(())
+        }
+        Err(e) => Err(session.fail(&e)),
+    }
+}
+
+/// Looks for a short commit id in the history of the default branch, fetching commits without trees.
+fn search_history(
+    mut session: Session<'_>,
+    source: &SourceUrl,
+    ref_name: &RefName,
+    refs: &[AdvertisedRef],
+) -> std::result::Result<Resolved, Failure> {
+    let fetch_features = session.handshake.capabilities.capability("fetch");
+    let can_filter = fetch_features.is_some_and(|f| f.supports("filter").unwrap_or(false))
+        || session.handshake.capabilities.contains("filter");
+    let tip = refs.iter().find(|r| r.name == "HEAD").or_else(|| refs.iter().find(|r| r.name.starts_with("refs/heads/")));
+    let not_found = |why: &str| {
+        let message = format!("{source}: no branch, tag or advertised commit is '{ref_name}', and {why}; give the full commit id");
+        Verdict::Clear(Error::not_found(message))
+    };
+    let Some(tip) = tip else { return Err(not_found("the remote advertises no branch")) };
+    if !can_filter {
+        return Err(not_found("the remote cannot list commits without their contents"));
+    }
+    let directory = tempfile::tempdir().map_err(|e| Verdict::Clear(Error::internal(format!("temporary directory: {e}"))))?;
+    let format = tip.object.format();
+    super::layout::create(directory.path(), format).map_err(Verdict::Clear)?;
+    let exact = ExactFetch { want: to_gix(&tip.object), have: &[], filter: Some("tree:0") };
+    if let Err(e) = session.receive(exact, HISTORY_COMMITS_MAX, directory.path(), format) {
+        return Err(session.fail(&e));
+    }
+    let ids = super::layout::packed_ids(directory.path(), format).map_err(Verdict::Clear)?;
+    let short = ref_name.as_str().to_ascii_lowercase();
+    let mut matches = ids.into_iter().filter(|id| id.to_string().starts_with(&short));
+    match (matches.next(), matches.next()) {
+        (Some(commit), None) => Ok(Resolved { commit, full_ref: String::new() }),
+        (Some(_), Some(_)) => {
+            let message = format!("{source}: the short commit id '{ref_name}' is ambiguous; give more digits");
+            Err(Verdict::Clear(Error::invalid(message)))
+        }
+        (None, _) => Err(not_found(&format!("none of the last {HISTORY_COMMITS_MAX} commits of the default branch begins so"))),
+    }
+}
+
+/// Wants one object and says once what is here: no rounds of negotiation.
+struct ExactFetch<'a> {
+    want: ObjectId,
+    have: &'a [ObjectId],
+    filter: Option<&'a str>,
+}
+
+impl Negotiate for ExactFetch<'_> {
+    fn mark_complete_and_common_ref(&mut self) -> GixResult<negotiate::Action> {
+        Ok(negotiate::Action::MustNegotiate { remote_ref_target_known: Vec::new() })
+    }
+
+    fn add_wants(&mut self, arguments: &mut Arguments, _known: &[bool]) -> bool {
+        arguments.want(self.want);
+        if let Some(filter) = self.filter {
+            arguments.filter(filter);
+        }
+        true
+    }
+
+    fn one_round(
+        &mut self,
+        _state: &mut negotiate::one_round::State,
+        arguments: &mut Arguments,
+        _previous: Option<&Response>,
+    ) -> GixResult<(negotiate::Round, bool)> {
+        for id in self.have {
+            arguments.have(id);
+        }
+        let round = negotiate::Round {
+            haves_sent: self.have.len(),
+            in_vain: 0,
+            haves_to_send: self.have.len(),
+            previous_response_had_at_least_one_in_common: false,
+        };
+        Ok((round, true))
+    }
+}

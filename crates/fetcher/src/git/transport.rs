@@ -1,0 +1,240 @@
+//! Connections to remotes that gix then speaks the Git protocol over.
+//!
+//! `git` is a TCP stream and `ssh` and `file` are children, all opened here, so that deadlines, process groups and the
+//! environment are ours; `http` and `https` are gix's own client, given our deadlines, login and certificates.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gix::protocol::transport::Protocol;
+use gix::protocol::transport::client::blocking_io::http;
+use gix::protocol::transport::client::blocking_io::{Transport, http::Transport as HttpTransport};
+use gix::protocol::transport::client::git::{ConnectMode, blocking_io::Connection};
+use gix::protocol::transport::client::{Account, TransportWithoutIO};
+use monofs_model::source::Scheme;
+use monofs_model::{Error, Result, SourceUrl};
+
+use super::child::{self, Child};
+use super::failure::{Asked, judge_io, unreachable};
+use crate::credentials::HostCredentials;
+use crate::source::Task;
+
+const GIT_PORT: u16 = 9418;
+
+/// Any transport.
+pub type BoxedTransport = Box<dyn Transport + Send>;
+
+/// An open connection.
+pub struct Remote {
+    pub transport: BoxedTransport,
+    /// The process behind it, if there is one: its error output says why a conversation failed.
+    pub child: Option<Child>,
+}
+
+/// Opens a connection to the remote of `asked`. Errors are final: no other implementation would get through.
+pub fn open(asked: &Asked<'_>, host: &HostCredentials, task: &Arc<Task>) -> Result<Remote> {
+    match asked.source.scheme() {
+        Scheme::Git => open_git(asked, task),
+        Scheme::Ssh => over_child(ssh_command(asked.source, host, task, "git-upload-pack")?, asked, task),
+        Scheme::File => over_child(upload_pack_command(asked.source)?, asked, task),
+        Scheme::Http | Scheme::Https => open_http(asked, host, task),
+    }
+}
+
+fn open_git(asked: &Asked<'_>, task: &Task) -> Result<Remote> {
+    let (host, port) = (asked.source.host(), asked.source.port().unwrap_or(GIT_PORT));
+    let stream = connect(host, port, task.limits.connect_timeout).map_err(|e| match e {
+        None => unreachable(asked, "its name cannot be resolved"),
+        Some(e) => judge_io(&e, asked).unwrap_or_else(|| unreachable(asked, &e.to_string())),
+    })?;
+    let idle = Some(task.limits.idle_timeout);
+    let prepared = stream.set_read_timeout(idle).and_then(|()| stream.set_write_timeout(idle));
+    let write = prepared.and_then(|()| stream.set_nodelay(true)).and_then(|()| stream.try_clone());
+    let write = write.map_err(|e| Error::internal(format!("set up a connection to {host}:{port}: {e}")))?;
+    let (path, name) = (decoded_path(asked.source)?, Some((host.to_owned(), asked.source.port())));
+    let connection = Connection::new(stream, write, Protocol::V2, path, name, ConnectMode::Daemon, false);
+    Ok(Remote { transport: Box::new(connection), child: None })
+}
+
+/// Connects to the first address that answers; `None` when there is no address.
+fn connect(host: &str, port: u16, timeout: Duration) -> Result<TcpStream, Option<io::Error>> {
+    let mut last = None;
+    for address in (host, port).to_socket_addrs().map_err(|_| None)? {
+        match TcpStream::connect_timeout(&address, timeout) {
+            Ok(stream) => return Ok(stream),
+            Err(e) => last = Some(e),
+        }
+    }
+    Err(last)
+}
+
+fn over_child(command: Command, asked: &Asked<'_>, task: &Arc<Task>) -> Result<Remote> {
+    let mut child = Child::spawn(command, task, |_| {})?;
+    let (read, write) = child.take_pipes();
+    let path = decoded_path(asked.source)?;
+    let (read, write): (Box<dyn Read + Send>, Box<dyn Write + Send>) = (Box::new(read), Box::new(write));
+    let connection =
+        Connection::new(read, write, Protocol::V2, path, None::<(String, Option<u16>)>, ConnectMode::Process, false);
+    Ok(Remote { transport: Box::new(connection), child: Some(child) })
+}
+
+fn upload_pack_command(source: &SourceUrl) -> Result<Command> {
+    let mut command = child::git();
+    command.env("GIT_PROTOCOL", "version=2");
+    command.args(["upload-pack", "--end-of-options"]).arg(decoded_path(source)?);
+    Ok(command)
+}
+
+/// `ssh` to the host of `source`, running `program` there on the repository's path.
+pub fn ssh_command(source: &SourceUrl, host: &HostCredentials, task: &Task, program: &str) -> Result<Command> {
+    let mut command = child::command("ssh");
+    command.env("GIT_PROTOCOL", "version=2").args(ssh_options(source, host, task));
+    let path = decoded_path(source)?;
+    // `/~user/x` means the home directory of that user, as Git has it.
+    let path = path.strip_prefix('/').filter(|rest| rest.starts_with('~')).unwrap_or(&path);
+    command.arg("--").arg(source.host()).arg(format!("{program} '{}'", path.replace('\'', "'\\''")));
+    Ok(command)
+}
+
+/// The options that `ssh` gets: never asks, accepts only known hosts, gives up in time.
+pub fn ssh_options(source: &SourceUrl, host: &HostCredentials, task: &Task) -> Vec<String> {
+    let mut options = Vec::new();
+    let mut set = |option: String| options.extend(["-o".to_owned(), option]);
+    set("BatchMode=yes".to_owned());
+    set("StrictHostKeyChecking=yes".to_owned());
+    set("SendEnv=GIT_PROTOCOL".to_owned());
+    set("ClearAllForwardings=yes".to_owned());
+    set("ForwardAgent=no".to_owned());
+    set("PermitLocalCommand=no".to_owned());
+    set(format!("ConnectTimeout={}", task.limits.connect_timeout.as_secs().max(1)));
+    if let Some(known_hosts) = &host.known_hosts {
+        set(format!("UserKnownHostsFile=\"{}\"", known_hosts.display()));
+        set("GlobalKnownHostsFile=/dev/null".to_owned());
+    }
+    if let Some(key) = &host.ssh_key {
+        set("IdentitiesOnly=yes".to_owned());
+        set("IdentityAgent=none".to_owned());
+        set("PreferredAuthentications=publickey".to_owned());
+        options.extend(["-i".to_owned(), key.display().to_string(), "-F".to_owned(), "/dev/null".to_owned()]);
+    }
+    if let Some(port) = source.port() {
+        options.extend(["-p".to_owned(), port.to_string()]);
+    }
+    if let Some(user) = user_of(source).or_else(|| host.user.clone()) {
+        options.extend(["-l".to_owned(), user]);
+    }
+    options
+}
+
+fn user_of(source: &SourceUrl) -> Option<String> {
+    let rest = source.as_str().split_once("://")?.1;
+    let authority = rest.split('/').next()?;
+    authority.rsplit_once('@').map(|(user, _)| user.to_owned())
+}
+
+fn open_http(asked: &Asked<'_>, host: &HostCredentials, task: &Task) -> Result<Remote> {
+    let url = gix::url::parse(asked.source.as_str())
+        .map_err(|e| Error::invalid(format!("source {}: {e}", asked.source)))?;
+    let mut transport = HttpTransport::<http::reqwest::Remote>::new(url, Protocol::V2, false);
+    let mut options = http::Options::default();
+    if let Some(login) = host.login()? {
+        if asked.source.scheme() == Scheme::Https {
+            let (username, password) = (login.user, login.token.reveal().to_owned());
+            let account = Account { username, password, oauth_refresh_token: None };
+            transport.set_identity(account).map_err(|e| Error::internal(format!("set the login: {e}")))?;
+        } else {
+            // The operator wrote this login for this host; gix itself would not send it in the clear. A header set this
+            // way follows no redirect.
+            options.extra_headers.push(format!("Authorization: {}", basic(&login.user, login.token.reveal())));
+        }
+    }
+    let (connect_timeout, idle_timeout) = (task.limits.connect_timeout, task.limits.idle_timeout);
+    let roots = host.ca_file.as_deref().map(read_roots).transpose()?.unwrap_or_default();
+    let configure = move |mut builder: reqwest::blocking::ClientBuilder| {
+        // The blocking client applies `timeout` to each read, so it is an idle timeout.
+        builder = builder.connect_timeout(connect_timeout).timeout(idle_timeout);
+        for root in &roots {
+            builder = builder.add_root_certificate(root.clone());
+        }
+        Ok(builder)
+    };
+    let backend = http::reqwest::Options { configure_client: Some(Box::new(configure)), configure_request: None };
+    options.backend = Some(Arc::new(Mutex::new(backend)));
+    transport.configure(&options).map_err(|e| Error::internal(format!("set up the HTTP client: {e}")))?;
+    Ok(Remote { transport: Box::new(transport), child: None })
+}
+
+fn read_roots(path: &std::path::Path) -> Result<Vec<reqwest::Certificate>> {
+    let cannot = |e: &dyn std::fmt::Display| Error::refused(format!("credentials: ca_file {}: {e}", path.display()));
+    let pem = std::fs::read(path).map_err(|e| cannot(&e))?;
+    let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| cannot(&e))?;
+    if roots.is_empty() {
+        return Err(cannot(&"holds no PEM certificate"));
+    }
+    Ok(roots)
+}
+
+/// The value of an `Authorization` header.
+pub fn basic(user: &str, token: &str) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let text = format!("{user}:{token}");
+    let mut out = "Basic ".to_owned();
+    for group in text.as_bytes().chunks(3) {
+        let bits = group.iter().enumerate().fold(0u32, |bits, (i, &byte)| bits | u32::from(byte) << (16 - 8 * i));
+        for i in 0..4 {
+            let sextet = (bits >> (18 - 6 * i) & 63) as usize;
+            out.push(if i <= group.len() { char::from(ALPHABET[sextet]) } else { '=' });
+        }
+    }
+    out
+}
+
+/// The path of a source with its percent escapes resolved. Errors: `Invalid` for what escapes had hidden.
+pub fn decoded_path(source: &SourceUrl) -> Result<String> {
+    let mut bytes = Vec::new();
+    let mut rest = source.path().bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digits: Option<Vec<u8>> =
+            [rest.next(), rest.next()].into_iter().map(|digit| Some(char::from(digit?).to_digit(16)? as u8)).collect();
+        let Some([high, low]) = digits.as_deref().and_then(|d| <[u8; 2]>::try_from(d).ok()) else {
+            return Err(Error::invalid(format!("source {source}: has a '%' without two hexadecimal digits")));
+        };
+        bytes.push(high << 4 | low);
+    }
+    let path = String::from_utf8(bytes).map_err(|_| Error::invalid(format!("source {source}: is not UTF-8")))?;
+    let hidden = path.chars().any(char::is_control) || path.split('/').any(|s| s == "..") || path.starts_with("/-");
+    if hidden {
+        return Err(Error::invalid(format!("source {source}: its path has a '..', an option or a control character")));
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn basic_logins_are_padded() {
+        assert_eq!(basic("a", "b"), "Basic YTpi");
+        assert_eq!(basic("robot", "s3cret"), "Basic cm9ib3Q6czNjcmV0");
+        assert_eq!(basic("a", "bc"), "Basic YTpiYw==");
+        assert_eq!(basic("a", "bcd"), "Basic YTpiY2Q=");
+    }
+
+    #[test]
+    fn escapes_hide_nothing() {
+        let path = |url| decoded_path(&SourceUrl::new(url).unwrap());
+        assert_eq!(path("file:///a%20b").unwrap(), "/a b");
+        for bad in ["file:///a/%2E./b", "file:///a%0ab", "git://h/%2d-x", "git://h/a%", "git://h/a%zz"] {
+            assert!(path(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Directory records in memory, bounded by bytes, and the breadth-first closures that `GetTrees` streams.
+
+use std::collections::{HashSet, VecDeque};
+
+use monofs_model::{Oid, Result, StorageId, TreeRecord};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
+
+use crate::objects::Objects;
+use crate::walk;
+
+/// Bytes that an entry of the cache takes beside its record.
+const ENTRY_BYTES: u64 = 160;
+/// Records that the cache is laid out for; more fit when they are small.
+const ENTRIES_ESTIMATED: usize = 1 << 16;
+/// Most trees that one closure may hold.
+const CLOSURE_TREES_MAX: usize = 20_000_000;
+
+type Key = (StorageId, Oid);
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<Key, TreeRecord> for ByBytes {
+    fn weight(&self, _key: &Key, record: &TreeRecord) -> u64 {
+        record.bytes().len() as u64 + ENTRY_BYTES
+    }
+}
+
+/// Records of all repositories. What is not here is computed again from the objects.
+pub struct RecordCache {
+    cache: Cache<Key, TreeRecord, ByBytes>,
+}
+
+impl RecordCache {
+    /// A cache of at most `bytes`.
+    pub fn new(bytes: u64) -> Self {
+        Self { cache: Cache::with_weighter(ENTRIES_ESTIMATED, bytes.max(1), ByBytes) }
+    }
+
+    /// Keeps a record, as long as there is room.
+    pub fn keep(&self, id: &StorageId, oid: &Oid, record: &TreeRecord) {
+        self.cache.insert((id.clone(), *oid), record.clone());
+    }
+
+    /// The record of a tree; `None` when the repository does not have it.
+    pub fn get(&self, id: &StorageId, oid: &Oid, objects: &Objects) -> Result<Option<TreeRecord>> {
+        let key = (id.clone(), *oid);
+        if let Some(record) = self.cache.get(&key) {
+            return Ok(Some(record));
+        }
+        let record = walk::record(objects, oid)?;
+        if let Some(record) = &record {
+            self.cache.insert(key, record.clone());
+        }
+        Ok(record)
+    }
+}
+
+/// A closure to walk.
+#[derive(Debug, Clone)]
+pub struct Closure {
+    /// Always answered when held.
+    pub roots: Vec<Oid>,
+    /// Bytes of records below the roots that may be added.
+    pub byte_budget: u64,
+    /// Levels: 1 = the roots alone, 0 = no limit.
+    pub depth: u32,
+}
+
+/// One answer of a closure.
+pub enum Found {
+    Record(Oid, TreeRecord),
+    Missing(Oid),
+}
+
+impl Closure {
+    /// Hands the roots and then, breadth first, what the budget allows to `give` until it says false.
+    pub fn walk(
+        &self,
+        id: &StorageId,
+        records: &RecordCache,
+        objects: &Objects,
+        give: &mut dyn FnMut(Found) -> bool,
+    ) -> Result<()> {
+        let mut seen: HashSet<Oid> = HashSet::new();
+        let mut queue: VecDeque<(Oid, u32)> =
+            self.roots.iter().filter(|oid| seen.insert(**oid)).map(|oid| (*oid, 1)).collect();
+        let roots = queue.len();
+        let (mut left, mut done) = (self.byte_budget, 0);
+        while let Some((oid, level)) = queue.pop_front() {
+            let is_root = done < roots;
+            done += 1;
+            let Some(record) = records.get(id, &oid, objects)? else {
+                if !give(Found::Missing(oid)) {
+                    return Ok(());
+                }
+                continue;
+            };
+            if !is_root {
+                match left.checked_sub(record.bytes().len() as u64) {
+                    Some(rest) => left = rest,
+                    None => return Ok(()),
+                }
+            }
+            let below = self.byte_budget > 0 && (self.depth == 0 || level < self.depth);
+            if below && seen.len() < CLOSURE_TREES_MAX {
+                queue.extend(walk::children(&record).into_iter().filter(|oid| seen.insert(*oid)).map(|oid| (oid, level + 1)));
+            }
+            if !give(Found::Record(oid, record)) {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}

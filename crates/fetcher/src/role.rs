@@ -1,0 +1,140 @@
+//! Builds a fetcher from its settings, runs it, and stops it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use monofs_model::limits::MESSAGE_BYTES_MAX;
+use monofs_model::view::Role;
+use monofs_model::{Member, MemberState, NodeId, Result};
+use monofs_proto::v1::content_server::ContentServer;
+use monofs_proto::v1::fetcher_server::FetcherServer;
+use monofs_rpc::{ChannelPool, register, server};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::flights::Flights;
+use crate::git::GitSource;
+use crate::records::RecordCache;
+use crate::service::Service;
+use crate::source::{Limits, Source};
+
+/// How often idle repositories are looked for, at most.
+const EVICTION_PERIOD_MAX: Duration = Duration::from_secs(60);
+/// How often idle repositories are looked for, at least this far apart.
+const EVICTION_PERIOD_MIN: Duration = Duration::from_millis(100);
+
+/// A fetcher that runs.
+pub struct Running {
+    server: server::Running,
+    flights: Arc<Flights>,
+    stop: CancellationToken,
+}
+
+impl Running {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Fetches under way.
+    pub fn fetches_running(&self) -> usize {
+        self.flights.running()
+    }
+
+    /// Removes what the cache holds of repositories that are idle or too much, now. Returns how many went.
+    pub fn evict(&self, age: Duration) -> usize {
+        self.flights.cache.evict(Some(age), None)
+    }
+
+    /// Whether `commit` of the repository is cached.
+    pub fn holds(&self, id: &monofs_model::StorageId, commit: &monofs_model::Oid) -> bool {
+        self.flights.cache.holds(id, commit)
+    }
+
+    /// Waits until the server ends by itself.
+    pub async fn ended(&mut self) {
+        self.server.ended().await;
+    }
+
+    /// Stops accepting, lets requests end for `limit`, then stops the fetches that are left.
+    pub async fn shutdown(self, limit: Duration) {
+        self.stop.cancel();
+        self.server.shutdown(limit).await;
+        self.flights.cancel_all();
+    }
+}
+
+/// Starts a fetcher on `listener`.
+pub async fn spawn(config: Config, listener: TcpListener) -> Result<Running> {
+    let source = Arc::new(GitSource::new(config.credentials.clone(), config.allow_file));
+    spawn_with(config, listener, source).await
+}
+
+/// Starts a fetcher whose repositories come from `source`.
+pub async fn spawn_with(config: Config, listener: TcpListener, source: Arc<dyn Source>) -> Result<Running> {
+    config.check()?;
+    let (dir, bytes_max) = (config.cache_dir.clone(), config.cache_bytes_max);
+    let opened = tokio::task::spawn_blocking(move || Cache::open(&dir, bytes_max));
+    let cache = Arc::new(opened.await.map_err(|e| monofs_model::Error::internal(format!("open the cache: {e}")))??);
+    let records = Arc::new(RecordCache::new(config.record_cache_bytes));
+    let limits = Limits {
+        connect_timeout: config.connect_timeout,
+        idle_timeout: config.idle_timeout,
+        bytes_max: config.cache_bytes_max,
+    };
+    let flights = Flights::new(source, cache.clone(), records, config.fetch_workers, limits);
+    let service = Service::new(&config.fetcher_id, flights.clone());
+    let routes = Routes::new(FetcherServer::new(service.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
+        .add_service(
+            ContentServer::new(service)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        );
+    let stop = CancellationToken::new();
+    let server = server::serve(listener, routes, stop.child_token())?;
+    server.set_serving(true).await;
+    tokio::spawn(evict_idle(cache.clone(), config.cache_age, stop.child_token()));
+    announce(&config, server.address(), cache, &stop)?;
+    tracing::info!(address = %server.address(), cache_dir = %config.cache_dir.display(), "fetcher ready");
+    Ok(Running { server, flights, stop })
+}
+
+async fn evict_idle(cache: Arc<Cache>, age: Duration, stop: CancellationToken) {
+    let period = (age / 4).clamp(EVICTION_PERIOD_MIN, EVICTION_PERIOD_MAX);
+    while stop.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
+        let cache = cache.clone();
+        // Removing files takes time that others on this thread would wait.
+        let _ = tokio::task::spawn_blocking(move || cache.evict(Some(age), None)).await;
+    }
+}
+
+/// Registers with the routers, if there are any.
+fn announce(config: &Config, listening: SocketAddr, cache: Arc<Cache>, stop: &CancellationToken) -> Result<()> {
+    if config.routers.is_empty() {
+        return Ok(());
+    }
+    let id = NodeId::new(&config.fetcher_id)?;
+    let address = match (config.external_addr.as_str(), listening.ip().is_unspecified()) {
+        ("", true) => format!("127.0.0.1:{}", listening.port()),
+        ("", false) => listening.to_string(),
+        (given, _) => given.to_owned(),
+    };
+    let member = move || Member {
+        id: id.clone(),
+        role: Role::Fetcher,
+        address: address.clone(),
+        external_address: String::new(),
+        weight: 1.0,
+        zone: String::new(),
+        state: MemberState::Active,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        capacity_bytes: cache.bytes_max(),
+        used_bytes: cache.disk_bytes(),
+    };
+    register::register(ChannelPool::default(), config.routers.clone(), member, stop.child_token());
+    Ok(())
+}

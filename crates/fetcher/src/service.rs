@@ -1,0 +1,322 @@
+//! The gRPC face of a fetcher: `Fetcher` and `Content`. Translates, checks, and hands on.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::Stream;
+use futures::stream::{BoxStream, unfold};
+use monofs_model::limits::CONTENT_REQUEST_ITEMS_MAX;
+use monofs_model::{Error, ErrorKind, Oid, RefName, Result, SourceUrl, StorageId};
+use monofs_proto::convert;
+use monofs_proto::v1;
+use monofs_proto::v1::content_server::Content;
+use monofs_proto::v1::fetcher_server::Fetcher;
+use monofs_rpc::{to_status, within};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::cache::CachedRepo;
+use crate::content::{self, Answers, MESSAGES_WAITING, Span};
+use crate::flights::{Flights, Origin, Ready, Ticket};
+use crate::records::Closure;
+use crate::source::{Phase, Progress, Task};
+
+/// How often progress is looked at.
+const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
+/// Unchanged progress is repeated this often, so that silence means a dead fetcher.
+const PROGRESS_REPEAT: Duration = Duration::from_secs(5);
+/// Content requests that may run at once; further ones wait.
+const CONTENT_REQUESTS_MAX: usize = 64;
+/// How long a content request may wait for its turn.
+const CONTENT_TURN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Resolutions that may run at once; further ones wait.
+const RESOLVES_MAX: usize = 64;
+
+/// Both services, over the same state.
+#[derive(Clone)]
+pub struct Service {
+    fetcher_id: Arc<str>,
+    flights: Arc<Flights>,
+    content_turns: Arc<Semaphore>,
+    resolve_turns: Arc<Semaphore>,
+}
+
+impl Service {
+    /// Serves what `flights` fetches and caches.
+    pub fn new(fetcher_id: &str, flights: Arc<Flights>) -> Self {
+        Self {
+            fetcher_id: fetcher_id.into(),
+            flights,
+            content_turns: Arc::new(Semaphore::new(CONTENT_REQUESTS_MAX)),
+            resolve_turns: Arc::new(Semaphore::new(RESOLVES_MAX)),
+        }
+    }
+
+    async fn resolve_ref(&self, request: v1::ResolveRefRequest) -> Result<v1::ResolveRefResponse> {
+        let (source, ref_name) = (SourceUrl::new(&request.source)?, RefName::new(&request.ref_name)?);
+        let limits = self.flights.limits();
+        let limit = limits.connect_timeout + limits.idle_timeout;
+        let doing = format!("resolve '{ref_name}' of {source}");
+        let task = Task::new(limits);
+        let _cancel = CancelOnDrop(task.clone());
+        let work = async {
+            let turn = self.resolve_turns.clone().acquire_owned().await;
+            let turn = turn.map_err(|_| Error::unavailable("the fetcher stops"))?;
+            let remote = self.flights.source().clone();
+            let asked = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                remote.resolve(&source, &ref_name, &task)
+            });
+            asked.await.unwrap_or_else(|e| Err(Error::internal(format!("a resolution broke off: {e}"))))
+        };
+        let resolved = within(limit, &doing, work).await?;
+        Ok(v1::ResolveRefResponse { commit: convert::oid_bytes(&resolved.commit), full_ref: resolved.full_ref })
+    }
+
+    /// The repository to answer from: cached, or fetched again when the request says from where.
+    async fn hold(&self, id: &StorageId, origin: Option<Origin>, held_only: bool) -> Result<Arc<CachedRepo>> {
+        let cached = self.flights.cache.get(id);
+        match (cached, origin) {
+            // Contents prove themselves: what another source left under this id answers as well.
+            (Some(repo), Some(origin)) if repo.holds(&origin.commit) => Ok(repo),
+            (Some(repo), None) => Ok(repo),
+            (Some(repo), Some(_)) if held_only => Ok(repo),
+            (None, Some(origin)) | (Some(_), Some(origin)) if !held_only => {
+                let Ready { repo, .. } = self.flights.join(origin)?.ready().await?;
+                Ok(repo)
+            }
+            _ => Err(Error::not_held(format!("this fetcher does not cache the repository {id}"))),
+        }
+    }
+
+    async fn turn(&self) -> Result<OwnedSemaphorePermit> {
+        let turn = self.content_turns.clone().acquire_owned();
+        within(CONTENT_TURN_TIMEOUT, "a turn to read contents", async {
+            turn.await.map_err(|_| Error::unavailable("the fetcher stops"))
+        })
+        .await
+    }
+
+    /// Runs `work` on a blocking thread and streams what it sends. A damaged repository leaves the cache, and the
+    /// request that met the damage before anything was sent is answered from a fresh fetch.
+    fn stream<T: Send + 'static>(
+        &self,
+        id: StorageId,
+        origin: Option<Origin>,
+        held_only: bool,
+        work: impl Fn(&Arc<CachedRepo>, &Answers<T>) -> Result<()> + Send + Sync + 'static,
+    ) -> BoxStream<'static, std::result::Result<T, Status>> {
+        let (answers, receiver) = mpsc::channel(MESSAGES_WAITING);
+        let (this, work) = (self.clone(), Arc::new(work));
+        tokio::spawn(async move {
+            if let Err(error) = this.answer(&id, origin, held_only, work, &answers).await {
+                // The reader may be gone; then nobody needs the error.
+                let _ = answers.send(Err(to_status(error))).await;
+            }
+        });
+        Box::pin(ReceiverStream::new(receiver))
+    }
+
+    async fn answer<T: Send + 'static>(
+        &self,
+        id: &StorageId,
+        origin: Option<Origin>,
+        held_only: bool,
+        work: Arc<impl Fn(&Arc<CachedRepo>, &Answers<T>) -> Result<()> + Send + Sync + 'static>,
+        answers: &Answers<T>,
+    ) -> Result<()> {
+        let mut tries = 0;
+        loop {
+            let repo = self.hold(id, origin.clone(), held_only).await?;
+            let turn = self.turn().await?;
+            let (work, answers, reading) = (work.clone(), answers.clone(), repo.clone());
+            let done = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                work(&reading, &answers)
+            });
+            let done = done.await.unwrap_or_else(|e| Err(Error::internal(format!("reading contents broke off: {e}"))));
+            match done {
+                Err(error) if error.kind == ErrorKind::Corrupt => {
+                    tracing::warn!(storage_id = %id, %error, "a cached repository is damaged: dropped it");
+                    self.flights.cache.discard(&repo);
+                    tries += 1;
+                    // What was sent already is right, and the same again does no harm.
+                    if tries > 1 || origin.is_none() {
+                        return Err(error);
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+}
+
+/// Cancels work that nobody waits for any more.
+struct CancelOnDrop(Arc<Task>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+fn origin_of(id: &StorageId, wire: Option<v1::Origin>) -> Result<Option<Origin>> {
+    let Some(wire) = wire else { return Ok(None) };
+    let commit = Oid::from_bytes(&wire.commit).map_err(|e| e.context("origin.commit"))?;
+    let (source, ref_name) = (SourceUrl::new(&wire.source)?, RefName::new(&wire.ref_name)?);
+    Ok(Some(Origin { id: id.clone(), source, ref_name, commit }))
+}
+
+fn check_items(count: usize) -> Result<()> {
+    if count > CONTENT_REQUEST_ITEMS_MAX {
+        return Err(Error::invalid(format!("a request for {count} objects; the limit is {CONTENT_REQUEST_ITEMS_MAX}")));
+    }
+    Ok(())
+}
+
+fn wire_progress(progress: Progress) -> v1::FetchProgress {
+    use v1::fetch_progress::Phase as Wire;
+    let phase = match progress.phase {
+        Phase::Connecting => Wire::Connecting,
+        Phase::Receiving => Wire::Receiving,
+        Phase::Indexing => Wire::Indexing,
+        // Done is said by the last message, with the snapshot.
+        Phase::Walking | Phase::Done => Wire::Walking,
+    };
+    v1::FetchProgress {
+        phase: phase.into(),
+        objects_done: progress.objects_done,
+        objects_total: progress.objects_total,
+        bytes_done: progress.bytes_done,
+        snapshot: None,
+    }
+}
+
+/// Progress of a fetch whenever it changes, then the snapshot.
+fn follow(ticket: Ticket) -> impl Stream<Item = std::result::Result<v1::FetchProgress, Status>> {
+    let start = (Some(ticket), None::<Progress>);
+    unfold(start, |(ticket, said)| async move {
+        let ticket = ticket?;
+        let ended = {
+            let ended = ticket.ready();
+            tokio::pin!(ended);
+            let began = tokio::time::Instant::now();
+            loop {
+                tokio::select! {
+                    biased;
+                    result = &mut ended => break Some(result),
+                    () = tokio::time::sleep(PROGRESS_PERIOD) => {
+                        if said != Some(ticket.progress()) || began.elapsed() > PROGRESS_REPEAT {
+                            break None;
+                        }
+                    }
+                }
+            }
+        };
+        let progress = ticket.progress();
+        match ended {
+            None => Some((Ok(wire_progress(progress)), (Some(ticket), Some(progress)))),
+            Some(Ok(ready)) => {
+                let mut last = wire_progress(progress);
+                last.set_phase(v1::fetch_progress::Phase::Done);
+                last.snapshot = Some(v1::Snapshot::from(&ready.snapshot));
+                Some((Ok(last), (None, None)))
+            }
+            Some(Err(error)) => Some((Err(to_status(error)), (None, None))),
+        }
+    })
+}
+
+#[tonic::async_trait]
+impl Fetcher for Service {
+    type FetchStream = BoxStream<'static, std::result::Result<v1::FetchProgress, Status>>;
+
+    async fn resolve(
+        &self,
+        request: Request<v1::ResolveRefRequest>,
+    ) -> std::result::Result<Response<v1::ResolveRefResponse>, Status> {
+        self.resolve_ref(request.into_inner()).await.map(Response::new).map_err(to_status)
+    }
+
+    async fn fetch(
+        &self,
+        request: Request<v1::FetchRequest>,
+    ) -> std::result::Result<Response<Self::FetchStream>, Status> {
+        let request = request.into_inner();
+        let join = || {
+            let id = content::storage_id(&request.storage_id)?;
+            let origin = origin_of(&id, request.origin.clone())?;
+            self.flights.join(origin.ok_or_else(|| Error::invalid("a fetch needs an origin"))?)
+        };
+        let ticket = join().map_err(to_status)?;
+        Ok(Response::new(Box::pin(follow(ticket))))
+    }
+
+    async fn stat(
+        &self,
+        _request: Request<v1::FetcherStatRequest>,
+    ) -> std::result::Result<Response<v1::FetcherStatResponse>, Status> {
+        let (cache, counters) = (&self.flights.cache, &self.flights.counters);
+        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Ok(Response::new(v1::FetcherStatResponse {
+            fetcher_id: self.fetcher_id.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cache_bytes: cache.disk_bytes(),
+            cache_bytes_max: cache.bytes_max(),
+            cached_repositories: cache.len() as u64,
+            cache_hits: read(&counters.hits),
+            cache_misses: read(&counters.misses),
+            fetches_running: self.flights.running() as u64,
+            fetches_done: read(&counters.done),
+            fetches_failed: read(&counters.failed),
+            bytes_fetched: read(&counters.bytes),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl Content for Service {
+    type GetTreesStream = BoxStream<'static, std::result::Result<v1::GetTreesResponse, Status>>;
+    type GetBlobsStream = BoxStream<'static, std::result::Result<v1::GetBlobsResponse, Status>>;
+
+    async fn get_trees(
+        &self,
+        request: Request<v1::GetTreesRequest>,
+    ) -> std::result::Result<Response<Self::GetTreesStream>, Status> {
+        let request = request.into_inner();
+        let parse = || {
+            check_items(request.oids.len())?;
+            let id = content::storage_id(&request.storage_id)?;
+            let roots = convert::oids(&request.oids)?;
+            let closure = Closure { roots, byte_budget: request.byte_budget, depth: request.depth };
+            Ok((origin_of(&id, request.origin.clone())?, id, closure))
+        };
+        let (origin, id, closure) = parse().map_err(to_status)?;
+        let records = self.flights.records.clone();
+        let work = move |repo: &Arc<CachedRepo>, answers: &Answers<_>| {
+            content::send_trees(repo, &records, &closure, answers)
+        };
+        Ok(Response::new(self.stream(id, origin, request.held_only, work)))
+    }
+
+    async fn get_blobs(
+        &self,
+        request: Request<v1::GetBlobsRequest>,
+    ) -> std::result::Result<Response<Self::GetBlobsStream>, Status> {
+        let request = request.into_inner();
+        let parse = || {
+            check_items(request.spans.len())?;
+            let id = content::storage_id(&request.storage_id)?;
+            let spans = request.spans.iter().map(Span::try_from).collect::<Result<Vec<_>>>()?;
+            Ok((origin_of(&id, request.origin.clone())?, id, spans))
+        };
+        let (origin, id, spans) = parse().map_err(to_status)?;
+        let limits = self.flights.limits();
+        let work = move |repo: &Arc<CachedRepo>, answers: &Answers<_>| {
+            content::send_blobs(repo, spans.clone(), answers, limits)
+        };
+        Ok(Response::new(self.stream(id, origin, request.held_only, work)))
+    }
+}

@@ -1,0 +1,171 @@
+//! The seam between a fetcher and where repositories come from.
+//!
+//! A [`Source`] resolves a name to a commit and brings exactly one commit, with all it reaches but its history, into a
+//! directory. Git is the first source; archives of package registries could be others. Implementations block: they are
+//! called on blocking threads, watch [`Task::cancelled`] and respect its deadlines.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use gix::progress::StepShared;
+use monofs_model::{Error, Oid, RefName, Result, SourceUrl};
+
+/// What a ref is upstream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolved {
+    /// The commit, tags peeled.
+    pub commit: Oid,
+    /// The full name that the remote has for it; empty for a bare commit.
+    pub full_ref: String,
+}
+
+/// One commit to bring in.
+#[derive(Debug, Clone, Copy)]
+pub struct Want<'a> {
+    pub source: &'a SourceUrl,
+    /// What the commit was resolved from: for messages, and for servers that give out only what a ref names.
+    pub ref_name: &'a RefName,
+    pub commit: Oid,
+    /// Commits that `into` already holds whole: the remote leaves out what they share with the new one.
+    pub have: &'a [Oid],
+    /// A bare repository of the commit's object format.
+    pub into: &'a Path,
+}
+
+/// Where repositories come from.
+pub trait Source: Send + Sync + 'static {
+    /// Which commit `ref_name` is at upstream now. Nothing is fetched.
+    fn resolve(&self, source: &SourceUrl, ref_name: &RefName, task: &Arc<Task>) -> Result<Resolved>;
+
+    /// Brings `want.commit` into `want.into`. On failure the directory may hold less, never wrong objects.
+    fn fetch(&self, want: &Want<'_>, task: &Arc<Task>) -> Result<()>;
+}
+
+/// What a fetch is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    Connecting = 1,
+    Receiving = 2,
+    Indexing = 3,
+    Walking = 4,
+    Done = 5,
+}
+
+/// One piece of blocking work: how far it is, how it is stopped, and when it must give up.
+#[derive(Debug, Default)]
+pub struct Task {
+    phase: AtomicU8,
+    cancelled: AtomicBool,
+    over_limit: AtomicBool,
+    bytes: AtomicU64,
+    total: AtomicU64,
+    pub(crate) received: StepShared,
+    pub(crate) resolved: StepShared,
+    pub limits: Limits,
+}
+
+/// The bounds of a task.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    pub connect_timeout: Duration,
+    pub idle_timeout: Duration,
+    /// Most bytes a remote may send.
+    pub bytes_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connect_timeout: Duration::from_secs(10), idle_timeout: Duration::from_secs(60), bytes_max: u64::MAX }
+    }
+}
+
+/// A task's progress at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    pub phase: Phase,
+    pub objects_done: u64,
+    /// 0 = not known yet.
+    pub objects_total: u64,
+    pub bytes_done: u64,
+}
+
+impl Task {
+    /// A task that has not begun.
+    pub fn new(limits: Limits) -> Arc<Self> {
+        let task = Self { limits, ..Self::default() };
+        task.set_phase(Phase::Connecting);
+        Arc::new(task)
+    }
+
+    /// Asks the work to stop soon.
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Set once the work should stop; shared with what polls a plain flag.
+    pub fn cancelled(&self) -> &AtomicBool {
+        &self.cancelled
+    }
+
+    /// Whether the work should stop. Errors: `Unavailable`.
+    pub fn check(&self) -> Result<()> {
+        if self.cancelled.load(Ordering::Relaxed) {
+            return Err(Error::unavailable("the fetch was cancelled: nobody waits for it any more"));
+        }
+        Ok(())
+    }
+
+    /// Whether the remote sent more than the limit.
+    pub fn over_limit(&self) -> bool {
+        self.over_limit.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_phase(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_total(&self, objects: u64) {
+        self.total.store(objects, Ordering::Relaxed);
+    }
+
+    /// Counts bytes from the remote; false once they are too many.
+    pub(crate) fn add_bytes(&self, bytes: u64) -> bool {
+        let sum = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if sum > self.limits.bytes_max {
+            self.over_limit.store(true, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    pub(crate) fn set_bytes(&self, bytes: u64) {
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes received so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// How far the work is.
+    pub fn progress(&self) -> Progress {
+        let phase = match self.phase.load(Ordering::Relaxed) {
+            2 => Phase::Receiving,
+            3 => Phase::Indexing,
+            4 => Phase::Walking,
+            5 => Phase::Done,
+            _ => Phase::Connecting,
+        };
+        let objects_total = self.total.load(Ordering::Relaxed);
+        let objects_done = match phase {
+            Phase::Connecting => 0,
+            Phase::Receiving => self.received.load(Ordering::Relaxed) as u64,
+            Phase::Indexing => self.resolved.load(Ordering::Relaxed) as u64,
+            Phase::Walking | Phase::Done => objects_total,
+        };
+        Progress { phase, objects_done, objects_total, bytes_done: self.bytes() }
+    }
+}
