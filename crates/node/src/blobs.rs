@@ -1,0 +1,133 @@
+//! Answers `GetBlobs` from the store; what is not held is handed back to be pulled from upstream.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use monofs_model::limits::{CHUNK_BYTES, CONTENT_REQUEST_ITEMS_MAX};
+use monofs_model::{Error, Oid, Result};
+use monofs_proto::{convert, v1};
+use monofs_store::repo::RepoStore;
+use tokio::sync::mpsc;
+
+use crate::state::Served;
+
+/// A message is sent when its frames reach this many bytes.
+const MESSAGE_BYTES: usize = 1 << 20;
+
+/// A run of chunks of one blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub oid: Oid,
+    /// Raw bytes of the whole blob.
+    pub size: u64,
+    pub first: u32,
+    /// One past the last chunk.
+    pub end: u32,
+}
+
+impl Span {
+    /// All of a blob.
+    pub fn whole(oid: Oid, size: u64) -> Self {
+        Self { oid, size, first: 0, end: chunks_of(size) }
+    }
+
+    /// Whether the blob is more than one chunk.
+    pub fn is_large(&self) -> bool {
+        chunks_of(self.size) > 1
+    }
+
+    pub fn to_wire(self) -> v1::BlobSpan {
+        v1::BlobSpan {
+            oid: convert::oid_bytes(&self.oid),
+            first_chunk: self.first,
+            chunk_count: self.end - self.first,
+            size: self.size,
+        }
+    }
+}
+
+/// Chunks of a blob of `size` bytes: at least one.
+pub(crate) fn chunks_of(size: u64) -> u32 {
+    u32::try_from(size.div_ceil(CHUNK_BYTES as u64).max(1)).unwrap_or(u32::MAX)
+}
+
+/// Checks the spans of a request.
+pub(crate) fn spans(request: &v1::GetBlobsRequest) -> Result<Vec<Span>> {
+    if request.spans.len() > CONTENT_REQUEST_ITEMS_MAX {
+        return Err(Error::invalid(format!("more than {CONTENT_REQUEST_ITEMS_MAX} blobs in one request")));
+    }
+    let span = |wire: &v1::BlobSpan| {
+        let chunks = chunks_of(wire.size);
+        let count = if wire.chunk_count == 0 { u32::MAX } else { wire.chunk_count };
+        let span = Span {
+            oid: Oid::from_bytes(&wire.oid)?,
+            size: wire.size,
+            first: wire.first_chunk,
+            end: wire.first_chunk.saturating_add(count).min(chunks),
+        };
+        if span.first >= span.end {
+            return Err(Error::invalid(format!("blob {} has {chunks} chunks, not {}", span.oid, wire.first_chunk)));
+        }
+        Ok(span)
+    };
+    request.spans.iter().map(span).collect()
+}
+
+/// Sends what the store holds of `spans` and returns the rest. Blocking; holds an LMDB snapshot only while it fills one
+/// message. An error of the receiver (it is gone) ends the work with nothing left to do.
+pub(crate) fn stream(
+    store: &Arc<RepoStore>,
+    spans: &[Span],
+    served: &Served,
+    sink: &mpsc::Sender<Result<v1::GetBlobsResponse, tonic::Status>>,
+) -> Result<Vec<Span>> {
+    let mut missing = Vec::new();
+    let mut waiting = spans.iter().flat_map(|span| (span.first..span.end).map(move |index| (span, index))).peekable();
+    while waiting.peek().is_some() {
+        let mut message = v1::GetBlobsResponse::default();
+        let mut bytes = 0;
+        {
+            let reader = store.read()?;
+            while bytes < MESSAGE_BYTES {
+                let Some((span, index)) = waiting.next() else { break };
+                if missing.last() == Some(span) {
+                    continue;
+                }
+                // Chunks of a large blob count only once the whole was verified.
+                let held = !span.is_large() || index > span.first || reader.has_blob(&span.oid);
+                match if held { reader.chunk(&span.oid, index)? } else { None } {
+                    Some(frame) => {
+                        bytes += frame.len();
+                        let frame = Bytes::copy_from_slice(frame);
+                        message.chunks.push(v1::BlobChunk { oid: convert::oid_bytes(&span.oid), index, frame });
+                    }
+                    None => missing.push(*span),
+                }
+            }
+        }
+        served.chunks(message.chunks.len(), bytes);
+        if !message.chunks.is_empty() && sink.blocking_send(Ok(message)).is_err() {
+            return Ok(Vec::new());
+        }
+    }
+    Ok(missing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_stay_inside_their_blob() {
+        let wire =
+            |first_chunk, chunk_count, size| v1::BlobSpan { oid: vec![1; 20].into(), first_chunk, chunk_count, size };
+        let one = |wire| spans(&v1::GetBlobsRequest { spans: vec![wire], ..Default::default() });
+        let chunk = CHUNK_BYTES as u64;
+        assert_eq!(one(wire(0, 0, 0)).expect("empty blob")[0].end, 1);
+        assert_eq!(one(wire(1, 0, 3 * chunk)).expect("rest")[0].end, 3);
+        assert_eq!(one(wire(1, 100, 3 * chunk)).expect("cut")[0].end, 3);
+        assert_eq!(one(wire(1, u32::MAX, 3 * chunk)).expect("cut")[0].end, 3);
+        assert!(one(wire(3, 1, 3 * chunk)).is_err());
+        assert_eq!((chunks_of(chunk), chunks_of(chunk + 1)), (1, 2));
+    }
+}

@@ -1,0 +1,209 @@
+//! Copies the contents of adopted snapshots to this node in the background.
+//!
+//! A named worker per repository, a bounded number at a time; what fails is tried again with growing pauses, and the last
+//! error is shown by `ListHeld`. Lazy repositories are never queued: their contents come on first read.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use monofs_model::{ContentMode, Error, ErrorKind, Result, Snapshot, StorageId};
+use monofs_store::repo::{RepoMeta, RepoStore};
+use tokio::sync::Semaphore;
+
+use crate::blobs::Span;
+use crate::state::{NodeState, blocking};
+use crate::upstream;
+
+/// Contents asked for in one request.
+const BATCH_SPANS: usize = 4096;
+/// Raw bytes asked for in one request (a larger blob goes alone).
+const BATCH_BYTES: u64 = 64 << 20;
+/// Missing contents looked up at a time.
+const LOOKUP_MAX: usize = 65_536;
+/// Pauses between tries: doubled from the first to the last.
+const PAUSE_FIRST: Duration = Duration::from_millis(200);
+const PAUSE_LAST: Duration = Duration::from_secs(60);
+
+/// Which repositories are being hydrated.
+pub(crate) struct Hydrator {
+    at_a_time: usize,
+    slots: Arc<Semaphore>,
+    tasks: Mutex<HashMap<StorageId, Task>>,
+}
+
+#[derive(Default)]
+struct Task {
+    /// Asked for again while running: look once more before ending.
+    again: bool,
+    last_error: String,
+}
+
+impl Hydrator {
+    pub fn new(at_a_time: usize) -> Self {
+        let at_a_time = at_a_time.max(1);
+        Self { at_a_time, slots: Arc::new(Semaphore::new(at_a_time)), tasks: Mutex::default() }
+    }
+
+    /// Repositories being hydrated now.
+    pub fn running(&self) -> usize {
+        self.at_a_time - self.slots.available_permits().min(self.at_a_time)
+    }
+
+    /// Repositories being hydrated or waiting for a slot.
+    pub fn queued(&self) -> usize {
+        self.tasks.lock().expect("no holder of this lock panics").len()
+    }
+
+    /// What went wrong last for a repository that is not done; empty = nothing.
+    pub fn last_error(&self, id: &StorageId) -> String {
+        self.tasks
+            .lock()
+            .expect("no holder of this lock panics")
+            .get(id)
+            .map(|task| task.last_error.clone())
+            .unwrap_or_default()
+    }
+
+    /// Whether the caller became the one to run this repository's task.
+    fn begin(&self, id: &StorageId) -> bool {
+        let mut tasks = self.tasks.lock().expect("no holder of this lock panics");
+        match tasks.get_mut(id) {
+            Some(task) => {
+                task.again = true;
+                false
+            }
+            None => {
+                tasks.insert(id.clone(), Task::default());
+                true
+            }
+        }
+    }
+
+    /// Whether the task may end (nobody asked again meanwhile).
+    fn end(&self, id: &StorageId) -> bool {
+        let mut tasks = self.tasks.lock().expect("no holder of this lock panics");
+        match tasks.get_mut(id) {
+            Some(task) if task.again => {
+                task.again = false;
+                false
+            }
+            _ => {
+                tasks.remove(id);
+                true
+            }
+        }
+    }
+
+    fn failed(&self, id: &StorageId, error: &Error) {
+        if let Some(task) = self.tasks.lock().expect("no holder of this lock panics").get_mut(id) {
+            task.last_error = error.to_string();
+        }
+    }
+}
+
+/// Queues what was left unfinished when the node stopped.
+pub(crate) async fn resume(state: &Arc<NodeState>) -> Result<()> {
+    let stores = state.stores.clone();
+    for id in blocking(move || stores.list()).await? {
+        let store = match state.store(&id).await {
+            Ok(store) => store,
+            Err(error) => {
+                tracing::warn!(storage_id = %id, %error, "a store cannot be opened");
+                continue;
+            }
+        };
+        if blocking(move || Ok(store.meta()?.content)).await? == ContentMode::Eager {
+            start(state, id);
+        }
+    }
+    Ok(())
+}
+
+/// Starts hydrating a repository, or makes the running task look once more.
+pub(crate) fn start(state: &Arc<NodeState>, id: StorageId) {
+    if !state.hydrator.begin(&id) {
+        return;
+    }
+    // The task holds the node weakly, so that a node that was dropped is not kept alive by its background work.
+    let weak = Arc::downgrade(state);
+    tokio::spawn(async move {
+        let mut pause = PAUSE_FIRST;
+        loop {
+            let Some(state) = weak.upgrade() else { return };
+            let slots = state.hydrator.slots.clone();
+            let Ok(slot) = slots.acquire_owned().await else { return };
+            let outcome = hydrate(&state, &id).await;
+            drop(slot);
+            match outcome {
+                Ok(()) if state.hydrator.end(&id) => return,
+                Ok(()) => pause = PAUSE_FIRST,
+                // The repository was dropped meanwhile.
+                Err(error) if error.kind == ErrorKind::NotHeld && state.hydrator.end(&id) => return,
+                Err(error) => {
+                    tracing::warn!(storage_id = %id, %error, ?pause, "hydration failed; trying again");
+                    state.hydrator.failed(&id, &error);
+                    drop(state);
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_LAST);
+                }
+            }
+        }
+    });
+}
+
+/// Pulls until nothing is missing from any snapshot held, the newest first.
+async fn hydrate(state: &Arc<NodeState>, id: &StorageId) -> Result<()> {
+    let store = state.store(id).await?;
+    let looked = store.clone();
+    let (meta, mut snapshots) = blocking(move || Ok((looked.meta()?, looked.snapshots()?))).await?;
+    snapshots.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.commit_time));
+    for snapshot in snapshots {
+        while hydrate_some(state, &store, &meta, &snapshot).await? {}
+    }
+    Ok(())
+}
+
+/// Pulls up to [`LOOKUP_MAX`] missing contents of a snapshot; false when nothing is missing.
+async fn hydrate_some(
+    state: &Arc<NodeState>,
+    store: &Arc<RepoStore>,
+    meta: &RepoMeta,
+    snapshot: &Snapshot,
+) -> Result<bool> {
+    let (looked, root) = (store.clone(), snapshot.root);
+    let missing = blocking(move || looked.read()?.missing_blobs(&root, LOOKUP_MAX)).await?;
+    if missing.is_empty() {
+        return Ok(false);
+    }
+    tracing::info!(repository = %meta.path, commit = %snapshot.commit, missing = missing.len(), "hydrating");
+    let spans: Vec<Span> = missing.into_iter().map(|(oid, size)| Span::whole(oid, size)).collect();
+    for batch in batches(&spans) {
+        let (_claim, mine, _) = state.flights.claim(&meta.storage_id, batch.to_vec());
+        let left = upstream::pull(state, store, meta, Some(snapshot.commit), mine, None).await?;
+        if let Some(span) = left.first() {
+            let more = left.len() - 1;
+            return Err(Error::unavailable(format!(
+                "{}: no server has blob {} (and {more} more)",
+                meta.path, span.oid
+            )));
+        }
+    }
+    Ok(true)
+}
+
+/// Cuts spans into requests bounded in number and bytes.
+fn batches(spans: &[Span]) -> impl Iterator<Item = &[Span]> {
+    let mut rest = spans;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = rest.iter().take(BATCH_SPANS).take_while(|span| {
+            let first = bytes == 0;
+            bytes += span.size.max(1);
+            first || bytes <= BATCH_BYTES
+        });
+        let (batch, after) = rest.split_at(fits.count());
+        rest = after;
+        (!batch.is_empty()).then_some(batch)
+    })
+}

@@ -1,0 +1,34 @@
+//! The node's gRPC services: decode, hand down, answer. No decisions here beyond checking the request.
+
+mod content;
+mod node;
+
+pub(crate) use content::ContentService;
+pub(crate) use node::NodeService;
+
+use monofs_model::Result;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Messages between the work and the connection of one streaming answer.
+const ANSWER_QUEUE: usize = 4;
+
+type Sink<T> = mpsc::Sender<Result<T, tonic::Status>>;
+type Answer<T> = Result<tonic::Response<ReceiverStream<Result<T, tonic::Status>>>, tonic::Status>;
+
+/// A streaming answer fed by `work`; its error becomes the last message.
+fn answer<T, F>(work: impl FnOnce(Sink<T>) -> F) -> Answer<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let (sink, stream) = mpsc::channel(ANSWER_QUEUE);
+    let running = work(sink.clone());
+    tokio::spawn(async move {
+        if let Err(error) = running.await {
+            // The receiver may be gone: then nobody wants to know.
+            let _ = sink.send(Err(monofs_rpc::to_status(error))).await;
+        }
+    });
+    Ok(tonic::Response::new(ReceiverStream::new(stream)))
+}

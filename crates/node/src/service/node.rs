@@ -1,0 +1,221 @@
+//! `Node`: what the router asks of a node.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use monofs_model::{ContentMode, DisplayPath, Error, Oid, RefName, Result, Snapshot, SourceUrl, StorageId};
+use monofs_proto::{convert, v1};
+use monofs_rpc::to_status;
+use monofs_store::repo::{RepoMeta, RepoStore};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use super::{Answer, Sink, answer};
+use crate::state::{NodeState, blocking};
+use crate::upstream::Server;
+use crate::{adopt, hydrate};
+
+/// Objects between two progress messages of a verification.
+const VERIFY_REPORT_EVERY: u64 = 1000;
+/// Wrong objects named in one answer; the rest are counted.
+const VERIFY_ERRORS_MAX: usize = 100;
+
+pub(crate) struct NodeService {
+    state: Arc<NodeState>,
+}
+
+impl NodeService {
+    pub fn new(state: Arc<NodeState>) -> Self {
+        Self { state }
+    }
+
+    async fn ids(&self, storage_id: &str) -> Result<Vec<StorageId>> {
+        if storage_id.is_empty() {
+            let stores = self.state.stores.clone();
+            return blocking(move || stores.list()).await;
+        }
+        Ok(vec![StorageId::new(storage_id)?])
+    }
+
+    async fn drop_repository(&self, id: StorageId) -> Result<bool> {
+        let lock = self.state.writer(&id);
+        let _writer = lock.lock().await;
+        let stores = self.state.stores.clone();
+        blocking(move || stores.drop_repo(&id)).await
+    }
+
+    async fn retain(&self, request: v1::RetainRequest) -> Result<v1::RetainResponse> {
+        let id = StorageId::new(&request.storage_id)?;
+        let keep = convert::oids(&request.commits)?;
+        if keep.is_empty() {
+            return Err(Error::invalid("nothing to retain; use Drop to forget a repository"));
+        }
+        let lock = self.state.writer(&id);
+        let _writer = lock.lock().await;
+        let store = self.state.store(&id).await?;
+        let report = blocking(move || store.gc(&keep)).await?;
+        Ok(v1::RetainResponse { trees_dropped: report.trees_removed, chunks_dropped: report.chunks_removed })
+    }
+
+    async fn held(&self, id: StorageId, detailed: bool) -> Result<v1::HeldRepository> {
+        let store = self.state.store(&id).await?;
+        let last_error = self.state.hydrator.last_error(&id);
+        blocking(move || describe(&store, last_error, detailed)).await
+    }
+}
+
+fn describe(store: &RepoStore, last_error: String, detailed: bool) -> Result<v1::HeldRepository> {
+    let meta = store.meta()?;
+    let snapshots = store.snapshots()?;
+    let counts = store.counts()?;
+    let (mut hydrated, mut total) = (0, 0);
+    for snapshot in snapshots.iter().filter(|_| detailed) {
+        let missing = store.read()?.missing_blobs(&snapshot.root, usize::MAX)?.len() as u64;
+        total += snapshot.blobs;
+        hydrated += snapshot.blobs.saturating_sub(missing);
+    }
+    Ok(v1::HeldRepository {
+        storage_id: meta.storage_id.to_string(),
+        path: meta.path.to_string(),
+        snapshots: snapshots.iter().map(v1::Snapshot::from).collect(),
+        trees: counts.trees,
+        blobs: counts.blobs,
+        disk_bytes: store.disk_bytes(),
+        hydrated_blobs: hydrated,
+        total_blobs: total,
+        last_error,
+    })
+}
+
+#[tonic::async_trait]
+impl v1::node_server::Node for NodeService {
+    type AdoptStream = ReceiverStream<Result<v1::AdoptProgress, Status>>;
+    type VerifyStream = ReceiverStream<Result<v1::VerifyProgress, Status>>;
+
+    async fn adopt(&self, request: Request<v1::AdoptRequest>) -> Answer<v1::AdoptProgress> {
+        let adoption = Adoption::parse(request.into_inner()).map_err(to_status)?;
+        let state = self.state.clone();
+        answer(|sink| async move {
+            let Adoption { meta, snapshot, servers } = adoption;
+            let (id, content) = (meta.storage_id.clone(), meta.content);
+            adopt::adopt(&state, meta, snapshot, servers, &sink).await?;
+            if content == ContentMode::Eager {
+                hydrate::start(&state, id);
+            }
+            Ok(())
+        })
+    }
+
+    async fn drop(&self, request: Request<v1::DropRequest>) -> Result<Response<v1::DropResponse>, Status> {
+        let id = StorageId::new(&request.into_inner().storage_id).map_err(to_status)?;
+        let existed = self.drop_repository(id).await.map_err(to_status)?;
+        Ok(Response::new(v1::DropResponse { existed }))
+    }
+
+    async fn retain(&self, request: Request<v1::RetainRequest>) -> Result<Response<v1::RetainResponse>, Status> {
+        self.retain(request.into_inner()).await.map(Response::new).map_err(to_status)
+    }
+
+    async fn stat(&self, _: Request<v1::StatRequest>) -> Result<Response<v1::StatResponse>, Status> {
+        let state = self.state.clone();
+        let stat = blocking(move || {
+            let served = &state.served;
+            Ok(v1::StatResponse {
+                node_id: state.config.node_id.to_string(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                repositories: state.stores.list()?.len() as u64,
+                disk_used_bytes: state.stores.disk_bytes(),
+                disk_free_bytes: disk_free(&state.config.db_path),
+                open_stores: state.stores.open_count() as u64,
+                hydrations_running: state.hydrator.running() as u64,
+                hydrations_queued: state.hydrator.queued() as u64,
+                trees_served: served.trees.load(Ordering::Relaxed),
+                chunks_served: served.chunks.load(Ordering::Relaxed),
+                bytes_served: served.bytes.load(Ordering::Relaxed),
+            })
+        });
+        stat.await.map(Response::new).map_err(to_status)
+    }
+
+    async fn list_held(&self, request: Request<v1::ListHeldRequest>) -> Result<Response<v1::ListHeldResponse>, Status> {
+        let wanted = request.into_inner().storage_id;
+        let mut repositories = Vec::new();
+        for id in self.ids(&wanted).await.map_err(to_status)? {
+            match self.held(id, !wanted.is_empty()).await {
+                Ok(held) => repositories.push(held),
+                Err(error) if wanted.is_empty() => tracing::warn!(%error, "a store is left out of a listing"),
+                Err(error) => return Err(to_status(error)),
+            }
+        }
+        Ok(Response::new(v1::ListHeldResponse { repositories }))
+    }
+
+    async fn verify(&self, request: Request<v1::VerifyRequest>) -> Answer<v1::VerifyProgress> {
+        let ids = self.ids(&request.into_inner().storage_id).await.map_err(to_status)?;
+        let state = self.state.clone();
+        answer(|sink| async move {
+            for id in ids {
+                let store = state.store(&id).await?;
+                let sink = sink.clone();
+                blocking(move || verify(&store, &id, &sink)).await?;
+            }
+            Ok(())
+        })
+    }
+}
+
+fn verify(store: &RepoStore, id: &StorageId, sink: &Sink<v1::VerifyProgress>) -> Result<()> {
+    let message = |objects, bytes, errors, finished| v1::VerifyProgress {
+        storage_id: id.to_string(),
+        objects_checked: objects,
+        bytes_checked: bytes,
+        errors,
+        finished,
+    };
+    let mut reported = 0;
+    let report = store.check(&mut |progress| {
+        if progress.rows_done < reported + VERIFY_REPORT_EVERY {
+            return true;
+        }
+        reported = progress.rows_done;
+        sink.blocking_send(Ok(message(progress.rows_done, progress.bytes_done, Vec::new(), false))).is_ok()
+    })?;
+    let mut errors: Vec<String> = report.problems.iter().take(VERIFY_ERRORS_MAX).map(ToString::to_string).collect();
+    if report.problems_total > errors.len() as u64 {
+        errors.push(format!("and {} more", report.problems_total - errors.len() as u64));
+    }
+    // The receiver may be gone: then nobody wants to know.
+    let _ = sink.blocking_send(Ok(message(report.trees + report.blobs, report.bytes, errors, true)));
+    Ok(())
+}
+
+/// A checked `AdoptRequest`.
+struct Adoption {
+    meta: RepoMeta,
+    snapshot: Snapshot,
+    servers: Vec<Server>,
+}
+
+impl Adoption {
+    fn parse(request: v1::AdoptRequest) -> Result<Self> {
+        let content: ContentMode = request.content().try_into()?;
+        let origin = request.origin.ok_or_else(|| Error::invalid("adopt: no origin"))?;
+        let snapshot: Snapshot = request.snapshot.ok_or_else(|| Error::invalid("adopt: no snapshot"))?.try_into()?;
+        let meta = RepoMeta {
+            storage_id: StorageId::new(&request.storage_id)?,
+            path: DisplayPath::new(&request.path)?,
+            source: SourceUrl::new(&origin.source)?,
+            ref_name: RefName::new(&origin.ref_name)?,
+            content,
+            format: Oid::format(&snapshot.commit),
+        };
+        let peers = request.peers.into_iter().map(|address| Server { address, peer: true });
+        let fetchers = request.fetchers.into_iter().map(|address| Server { address, peer: false });
+        Ok(Self { meta, snapshot, servers: peers.chain(fetchers).collect() })
+    }
+}
+
+/// Free bytes of the disk that holds `path`; 0 when the system does not say.
+fn disk_free(path: &std::path::Path) -> u64 {
+    rustix::fs::statvfs(path).map_or(0, |stat| stat.f_bavail * stat.f_frsize)
+}

@@ -1,0 +1,123 @@
+//! What a node's services share: the stores, the channels, the cluster as last seen, and counters.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use monofs_model::{ClusterView, Error, ErrorKind, Result, StorageId};
+use monofs_rpc::ChannelPool;
+use monofs_store::pool::RepoPool;
+use monofs_store::repo::RepoStore;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::hydrate::Hydrator;
+use crate::upstream::Flights;
+
+/// Counters of what was served, since the start.
+#[derive(Default)]
+pub(crate) struct Served {
+    pub trees: AtomicU64,
+    pub chunks: AtomicU64,
+    pub bytes: AtomicU64,
+}
+
+impl Served {
+    pub fn trees(&self, count: usize, bytes: usize) {
+        self.trees.fetch_add(count as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub fn chunks(&self, count: usize, bytes: usize) {
+        self.chunks.fetch_add(count as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+}
+
+pub(crate) struct NodeState {
+    pub config: Config,
+    pub stores: Arc<RepoPool>,
+    pub channels: ChannelPool,
+    pub hydrator: Hydrator,
+    pub flights: Flights,
+    pub served: Served,
+    view: watch::Sender<ClusterView>,
+    /// One writer of snapshots per repository: adopt, collect and drop never overlap.
+    writers: Mutex<HashMap<StorageId, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl NodeState {
+    pub async fn open(config: Config) -> Result<Self> {
+        let (root, max_open) = (config.db_path.join("repos"), config.open_stores_max);
+        let stores = blocking(move || RepoPool::open(&root, max_open, Default::default())).await?;
+        Ok(Self {
+            hydrator: Hydrator::new(config.hydrations_max),
+            config,
+            stores: Arc::new(stores),
+            channels: ChannelPool::default(),
+            flights: Flights::default(),
+            served: Served::default(),
+            view: watch::channel(ClusterView::default()).0,
+            writers: Mutex::default(),
+        })
+    }
+
+    /// Keeps the view current until `stop`.
+    pub fn follow(self: &Arc<Self>, mut from: watch::Receiver<ClusterView>, stop: CancellationToken) {
+        let state = self.clone();
+        tokio::spawn(async move {
+            loop {
+                state.view.send_replace(from.borrow_and_update().clone());
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    changed = from.changed() => if changed.is_err() { break },
+                }
+            }
+        });
+    }
+
+    /// The cluster as last seen.
+    pub fn view(&self) -> ClusterView {
+        self.view.borrow().clone()
+    }
+
+    /// The store of a repository. Errors: `NotHeld`.
+    ///
+    /// A store that turns out to be corrupt is set aside, so that the repository can be adopted again; the caller hears
+    /// `NotHeld` from then on and asks another replica.
+    pub async fn store(&self, id: &StorageId) -> Result<Arc<RepoStore>> {
+        let (stores, id) = (self.stores.clone(), id.clone());
+        blocking(move || match stores.get(&id) {
+            Ok(Some(store)) => Ok(store),
+            Ok(None) => Err(Error::not_held(format!("repository {id} is not on this node"))),
+            Err(error) if error.kind == ErrorKind::Corrupt => {
+                tracing::error!(storage_id = %id, %error, "store is corrupt; set aside, will be adopted again");
+                stores.quarantine(&id)?;
+                Err(Error::not_held(format!("repository {id} was corrupt on this node and is set aside")))
+            }
+            Err(error) => Err(error),
+        })
+        .await
+    }
+
+    /// The lock that every change of a repository's set of snapshots holds.
+    pub fn writer(&self, id: &StorageId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut writers = self.writers.lock().expect("no holder of this lock panics");
+        writers.retain(|_, lock| Arc::strong_count(lock) > 1);
+        writers.entry(id.clone()).or_default().clone()
+    }
+
+    /// Bytes of disk that the stores use.
+    pub fn disk_used(&self) -> u64 {
+        self.stores.disk_bytes()
+    }
+}
+
+/// Runs store work off the async threads. Errors: the work's own; a panic in it is `Internal`.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::internal(format!("store work ended: {error}"))),
+    }
+}

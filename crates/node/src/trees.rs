@@ -1,0 +1,92 @@
+//! Answers `GetTrees`: the requested records, then their closure breadth first while the budget lasts.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use monofs_model::limits::CONTENT_REQUEST_ITEMS_MAX;
+use monofs_model::{EntryKind, Error, Oid, Result, TreeRecord};
+use monofs_proto::v1;
+use monofs_store::repo::RepoStore;
+use tokio::sync::mpsc;
+
+use crate::state::Served;
+
+/// A message is sent when its records reach this many bytes.
+const MESSAGE_BYTES: usize = 1 << 20;
+
+/// What to walk: requested oids at level 1, then downwards.
+pub(crate) struct Walk {
+    queue: VecDeque<(Oid, u32)>,
+    seen: HashSet<Oid>,
+    budget: u64,
+    depth: u32,
+}
+
+impl Walk {
+    pub fn new(request: &v1::GetTreesRequest) -> Result<Self> {
+        if request.oids.len() > CONTENT_REQUEST_ITEMS_MAX {
+            return Err(Error::invalid(format!("more than {CONTENT_REQUEST_ITEMS_MAX} trees in one request")));
+        }
+        let oids = monofs_proto::convert::oids(&request.oids)?;
+        let seen = oids.iter().copied().collect();
+        let queue = oids.into_iter().map(|oid| (oid, 1)).collect();
+        let depth = if request.depth == 0 { u32::MAX } else { request.depth };
+        Ok(Self { queue, seen, budget: request.byte_budget, depth })
+    }
+
+    fn descend(&mut self, record: &TreeRecord, level: u32) {
+        if level >= self.depth || self.budget == 0 {
+            return;
+        }
+        for entry in record.iter().filter(|entry| entry.kind == EntryKind::Directory) {
+            if self.seen.insert(entry.oid) {
+                self.queue.push_back((entry.oid, level + 1));
+            }
+        }
+    }
+}
+
+/// Walks the store and sends answers until done or the receiver is gone. Blocking; holds an LMDB snapshot only while it
+/// fills one message.
+pub(crate) fn stream(
+    store: &Arc<RepoStore>,
+    mut walk: Walk,
+    served: &Served,
+    sink: &mpsc::Sender<Result<v1::GetTreesResponse, tonic::Status>>,
+) -> Result<()> {
+    while !walk.queue.is_empty() {
+        let mut message = v1::GetTreesResponse::default();
+        let mut bytes = 0;
+        {
+            let reader = store.read()?;
+            while bytes < MESSAGE_BYTES {
+                let Some((oid, level)) = walk.queue.pop_front() else { break };
+                let Some(found) = reader.tree(&oid)? else {
+                    if level == 1 {
+                        message.missing.push(monofs_proto::convert::oid_bytes(&oid));
+                    }
+                    continue;
+                };
+                if level > 1 && found.len() as u64 > walk.budget {
+                    // Breadth first: what is next would be deeper still.
+                    walk.queue.retain(|(_, level)| *level == 1);
+                    walk.budget = 0;
+                    continue;
+                }
+                walk.budget -= if level > 1 { found.len() as u64 } else { 0 };
+                let record = Bytes::copy_from_slice(found);
+                bytes += record.len();
+                if level < walk.depth && walk.budget > 0 {
+                    walk.descend(&TreeRecord::parse(record.clone())?, level);
+                }
+                message.trees.push(v1::TreeRecord { oid: monofs_proto::convert::oid_bytes(&oid), record });
+            }
+        }
+        served.trees(message.trees.len(), bytes);
+        if sink.blocking_send(Ok(message)).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}

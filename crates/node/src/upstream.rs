@@ -1,0 +1,302 @@
+//! Pulls contents that this node lacks: from a peer replica first, then from a fetcher. Everything is verified before it
+//! enters the store.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use monofs_model::oid::ObjectHasher;
+use monofs_model::{Error, ErrorKind, ObjectKind, Oid, Result, StorageId};
+use monofs_proto::v1;
+use monofs_rpc::Context;
+use monofs_store::frame;
+use monofs_store::repo::{RepoMeta, RepoStore};
+use tokio::sync::{mpsc, watch};
+
+use crate::blobs::Span;
+use crate::state::{NodeState, blocking};
+
+/// Frames are written to the store in batches of about this many bytes.
+const WRITE_BATCH_BYTES: usize = 16 << 20;
+/// Messages between the network and the writer.
+const WRITE_QUEUE: usize = 8;
+
+/// A place to pull from, in the order to try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Server {
+    pub address: String,
+    /// A peer is asked only for what it holds.
+    pub peer: bool,
+}
+
+/// Peers that may hold the repository, then fetchers.
+pub(crate) fn servers(state: &NodeState, id: &StorageId) -> Vec<Server> {
+    let view = state.view();
+    let everyone: Vec<_> = view.nodes().map(|member| member.id.clone()).collect();
+    let copies = view.replication_factor.max(1) as usize;
+    let peers = view.readers(id, &everyone).into_iter().filter(|m| m.id != state.config.node_id).take(copies);
+    let mut servers: Vec<Server> = peers.map(|m| Server { address: m.address.clone(), peer: true }).collect();
+    let fetchers =
+        view.fetchers_for(id).into_iter().map(|m| m.address.clone()).chain(state.config.fetchers.iter().cloned());
+    for address in fetchers {
+        if !servers.iter().any(|server| server.address == address) {
+            servers.push(Server { address, peer: false });
+        }
+    }
+    servers
+}
+
+/// Pulls `spans` of one repository into its store. Frames of the asked spans are also sent to `tap` as they are
+/// verified (chunks of a large blob: as they arrive; the whole is verified before it counts as held).
+/// Returns what no server had.
+pub(crate) async fn pull(
+    state: &Arc<NodeState>,
+    store: &Arc<RepoStore>,
+    meta: &RepoMeta,
+    commit: Option<Oid>,
+    spans: Vec<Span>,
+    tap: Option<mpsc::Sender<Result<v1::GetBlobsResponse, tonic::Status>>>,
+) -> Result<Vec<Span>> {
+    let mut wanted = spans;
+    let mut failure = None;
+    for server in servers(state, &meta.storage_id) {
+        if wanted.is_empty() {
+            break;
+        }
+        match pull_from(state, store, meta, commit, &server, &wanted, tap.clone()).await {
+            Ok(missing) => wanted = missing,
+            Err(error) => {
+                if error.kind != ErrorKind::NotHeld {
+                    tracing::warn!(server = %server.address, repository = %meta.path, %error, "pull failed; trying the next server");
+                    failure = Some(error);
+                }
+                let (held, spans) = (store.clone(), wanted);
+                wanted = blocking(move || still_missing(&held, spans)).await?;
+            }
+        }
+    }
+    match failure {
+        Some(error) if !wanted.is_empty() => Err(error.context(format!("contents of {}", meta.path))),
+        _ => Ok(wanted),
+    }
+}
+
+/// Those of `spans` whose blob the store lacks.
+pub(crate) fn still_missing(store: &RepoStore, spans: Vec<Span>) -> Result<Vec<Span>> {
+    let reader = store.read()?;
+    let mut missing = Vec::new();
+    for span in spans {
+        if !reader.has_blob(&span.oid) {
+            missing.push(span);
+        }
+    }
+    Ok(missing)
+}
+
+async fn pull_from(
+    state: &Arc<NodeState>,
+    store: &Arc<RepoStore>,
+    meta: &RepoMeta,
+    commit: Option<Oid>,
+    server: &Server,
+    wanted: &[Span],
+    tap: Option<mpsc::Sender<Result<v1::GetBlobsResponse, tonic::Status>>>,
+) -> Result<Vec<Span>> {
+    let context = Context::new(state.config.upstream_timeout);
+    let request = v1::GetBlobsRequest {
+        storage_id: meta.storage_id.to_string(),
+        spans: wanted.iter().map(|span| Span::whole(span.oid, span.size).to_wire()).collect(),
+        origin: (!server.peer).then(|| origin(meta, commit)),
+        held_only: server.peer,
+    };
+    let mut answers = monofs_rpc::content::get_blobs(state.channels.get(&server.address)?, &context, request).await?;
+    let (queue, frames) = mpsc::channel(WRITE_QUEUE);
+    let spans: HashMap<Oid, Span> = wanted.iter().map(|span| (span.oid, *span)).collect();
+    let writer = {
+        let store = store.clone();
+        tokio::spawn(blocking(move || {
+            Writer { store: &store, spans, tap, batch: Vec::new(), batch_bytes: 0 }.run(frames)
+        }))
+    };
+    let mut missing = Vec::new();
+    let mut outcome = Ok(());
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok(answer) => {
+                missing.extend(monofs_proto::convert::oids(&answer.missing)?);
+                if queue.send(answer.chunks).await.is_err() {
+                    break;
+                }
+            }
+            Err(error) => {
+                outcome = Err(error);
+                break;
+            }
+        }
+    }
+    drop(queue);
+    writer.await.map_err(|e| Error::internal(format!("the writer of pulled contents ended: {e}")))??;
+    outcome?;
+    let held = store.clone();
+    let wanted = wanted.to_vec();
+    let missing_now = blocking(move || still_missing(&held, wanted)).await?;
+    if missing_now.len() > missing.len() && !server.peer {
+        return Err(Error::corrupt(format!(
+            "{} left out {} contents without saying so",
+            server.address,
+            missing_now.len()
+        )));
+    }
+    Ok(missing_now)
+}
+
+/// Where a fetcher gets the repository from.
+pub(crate) fn origin(meta: &RepoMeta, commit: Option<Oid>) -> v1::Origin {
+    v1::Origin {
+        source: meta.source.to_string(),
+        ref_name: meta.ref_name.as_str().to_owned(),
+        commit: commit.map(|oid| monofs_proto::convert::oid_bytes(&oid)).unwrap_or_default(),
+    }
+}
+
+/// Verifies and stores what arrives, in one blocking thread.
+struct Writer<'a> {
+    store: &'a RepoStore,
+    spans: HashMap<Oid, Span>,
+    tap: Option<mpsc::Sender<Result<v1::GetBlobsResponse, tonic::Status>>>,
+    batch: Vec<(Oid, Bytes)>,
+    batch_bytes: usize,
+}
+
+/// A large blob that is arriving.
+struct Large<'a> {
+    span: Span,
+    next: u32,
+    hasher: ObjectHasher,
+    writer: monofs_store::repo::LargeWriter<'a>,
+}
+
+impl<'a> Writer<'a> {
+    fn run(mut self, mut frames: mpsc::Receiver<Vec<v1::BlobChunk>>) -> Result<()> {
+        let mut large: Option<Large<'a>> = None;
+        let mut raw = Vec::new();
+        while let Some(chunks) = frames.blocking_recv() {
+            let mut tapped = v1::GetBlobsResponse::default();
+            for chunk in chunks {
+                let oid = Oid::from_bytes(&chunk.oid)?;
+                let span =
+                    *self.spans.get(&oid).ok_or_else(|| Error::corrupt(format!("blob {oid} was not asked for")))?;
+                frame::decode_into(&chunk.frame, &mut raw)?;
+                if span.is_large() {
+                    large = self.take_large(large.take(), span, &chunk, &raw)?;
+                } else {
+                    oid.verify(ObjectKind::Blob, &raw)?;
+                    self.batch_bytes += chunk.frame.len();
+                    self.batch.push((oid, chunk.frame.clone()));
+                }
+                if (span.first..span.end).contains(&chunk.index) {
+                    tapped.chunks.push(chunk);
+                }
+            }
+            if let (Some(tap), false) = (&self.tap, tapped.chunks.is_empty()) {
+                // A reader that went away does not stop the contents from being kept.
+                let _ = tap.blocking_send(Ok(tapped));
+            }
+            if self.batch_bytes >= WRITE_BATCH_BYTES {
+                self.flush()?;
+            }
+        }
+        self.flush()
+    }
+
+    fn take_large(
+        &self,
+        large: Option<Large<'a>>,
+        span: Span,
+        chunk: &v1::BlobChunk,
+        raw: &[u8],
+    ) -> Result<Option<Large<'a>>> {
+        let mut large = match large {
+            Some(large) if large.span.oid == span.oid => large,
+            _ => Large {
+                span,
+                next: 0,
+                hasher: ObjectHasher::new(span.oid.format(), ObjectKind::Blob, span.size),
+                writer: self.store.begin_large(&span.oid, span.size)?,
+            },
+        };
+        if chunk.index != large.next {
+            return Err(Error::corrupt(format!(
+                "blob {}: chunk {} where {} was due",
+                span.oid, chunk.index, large.next
+            )));
+        }
+        large.hasher.update(raw);
+        large.writer.put(chunk.index, chunk.frame.clone())?;
+        large.next += 1;
+        if large.next < crate::blobs::chunks_of(span.size) {
+            return Ok(Some(large));
+        }
+        if large.hasher.finish() != span.oid {
+            return Err(Error::corrupt(format!("blob {}: the bytes do not match the object id", span.oid)));
+        }
+        large.writer.finish()?;
+        Ok(None)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if !self.batch.is_empty() {
+            self.store.put_blobs(&self.batch)?;
+        }
+        self.batch.clear();
+        self.batch_bytes = 0;
+        Ok(())
+    }
+}
+
+/// Which contents are being pulled right now, so that two readers never pull the same ones.
+#[derive(Default)]
+pub(crate) struct Flights {
+    running: Mutex<HashMap<(StorageId, Oid), watch::Receiver<()>>>,
+}
+
+/// Spans that this caller pulls; dropping it lets the waiting ones look again.
+pub(crate) struct Claim<'a> {
+    flights: &'a Flights,
+    keys: Vec<(StorageId, Oid)>,
+    _done: watch::Sender<()>,
+}
+
+/// A span that somebody else pulls, and what tells when that ended.
+pub(crate) type Elsewhere = (Span, watch::Receiver<()>);
+
+impl Flights {
+    /// Splits `spans` into those the caller must pull now and those that somebody else already pulls.
+    pub fn claim<'a>(&'a self, id: &StorageId, spans: Vec<Span>) -> (Claim<'a>, Vec<Span>, Vec<Elsewhere>) {
+        let (done, waiting) = watch::channel(());
+        let mut claim = Claim { flights: self, keys: Vec::new(), _done: done };
+        let (mut mine, mut others) = (Vec::new(), Vec::new());
+        let mut running = self.running.lock().expect("no holder of this lock panics");
+        for span in spans {
+            match running.get(&(id.clone(), span.oid)) {
+                Some(flight) => others.push((span, flight.clone())),
+                None => {
+                    running.insert((id.clone(), span.oid), waiting.clone());
+                    claim.keys.push((id.clone(), span.oid));
+                    mine.push(span);
+                }
+            }
+        }
+        (claim, mine, others)
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut running = self.flights.running.lock().expect("no holder of this lock panics");
+        for key in &self.keys {
+            running.remove(key);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The `Admin` service: the operator's verbs, each decoded, checked and handed to the part that does it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::join_all;
+use futures::stream::BoxStream;
+use monofs_model::{
+    Consistency, ContentMode, DisplayPath, Error, ErrorKind, Member, RefName, Repository, Result, SourceUrl,
+};
+use monofs_proto::v1;
+use monofs_proto::v1::ingest_progress::Phase;
+use monofs_rpc::content::guarded;
+use monofs_rpc::{Context, from_status, to_status, within};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
+
+use crate::ingest::{self, Job, Spec};
+use crate::{RouterState, membership, status, watch};
+
+/// Messages waiting for a slow caller.
+const QUEUE: usize = 16;
+/// How often hydration is looked at while somebody waits for it.
+const HYDRATION_POLL: Duration = Duration::from_millis(250);
+/// Hydration that makes no progress for this long ends the wait with an error.
+const HYDRATION_STALL: Duration = Duration::from_secs(120);
+
+pub(crate) struct AdminService {
+    state: Arc<RouterState>,
+}
+
+impl AdminService {
+    pub fn new(state: Arc<RouterState>) -> Self {
+        Self { state }
+    }
+}
+
+type Progress = ReceiverStream<Result<v1::IngestProgress, Status>>;
+
+#[tonic::async_trait]
+impl v1::admin_server::Admin for AdminService {
+    type IngestStream = Progress;
+    type RefreshStream = Progress;
+    type VerifyStream = BoxStream<'static, Result<v1::AdminVerifyProgress, Status>>;
+
+    async fn ingest(&self, request: Request<v1::IngestRequest>) -> Result<Response<Progress>, Status> {
+        let request = request.into_inner();
+        let spec = spec(&request).map_err(to_status)?;
+        let wait_hydrated = request.wait_hydrated && spec.content == ContentMode::Eager;
+        let job = ingest::ingest(&self.state, spec).await.map_err(to_status)?;
+        Ok(Response::new(follow(self.state.clone(), job, wait_hydrated)))
+    }
+
+    async fn list_repositories(
+        &self,
+        request: Request<v1::ListRepositoriesRequest>,
+    ) -> Result<Response<v1::ListRepositoriesResponse>, Status> {
+        let request = request.into_inner();
+        let limit = watch::page_size(request.page_size);
+        let page = self.state.catalog.page(&request.prefix, &request.page_token, limit);
+        let next_page_token =
+            if page.len() == limit { page.last().map_or(String::new(), |e| e.path.to_string()) } else { String::new() };
+        let repositories = page.iter().map(|entry| v1::Repository::from(&**entry)).collect();
+        Ok(Response::new(v1::ListRepositoriesResponse { repositories, next_page_token }))
+    }
+
+    async fn get_repository(
+        &self,
+        request: Request<v1::GetRepositoryRequest>,
+    ) -> Result<Response<v1::GetRepositoryResponse>, Status> {
+        let entry = self.state.catalog.require(&request.into_inner().path).map_err(to_status)?;
+        let replicas = status::replicas(&self.state, &entry).await;
+        Ok(Response::new(v1::GetRepositoryResponse { repository: Some(v1::Repository::from(&*entry)), replicas }))
+    }
+
+    async fn refresh(&self, request: Request<v1::RefreshRequest>) -> Result<Response<Progress>, Status> {
+        let entry = self.state.catalog.require(&request.into_inner().path).map_err(to_status)?;
+        let job = ingest::refresh(&self.state, &entry).map_err(to_status)?;
+        Ok(Response::new(follow(self.state.clone(), job, false)))
+    }
+
+    async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
+        let entry = self.state.catalog.require(&request.into_inner().path).map_err(to_status)?;
+        if self.state.ingests.running(&entry.path).is_some() {
+            let busy = format!("'{}' is being ingested right now; delete it when that has ended", entry.path);
+            return Err(to_status(Error::refused(busy)));
+        }
+        self.state.catalog.remove(&entry.path).await.map_err(to_status)?;
+        tracing::info!(path = %entry.path, "deleted");
+        Ok(Response::new(v1::DeleteResponse {}))
+    }
+
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        Ok(Response::new(status::status(&self.state).await))
+    }
+
+    async fn node_files(
+        &self,
+        request: Request<v1::NodeFilesRequest>,
+    ) -> Result<Response<v1::NodeFilesResponse>, Status> {
+        let request = request.into_inner();
+        let storage_id = match request.path.as_str() {
+            "" => String::new(),
+            path => DisplayPath::new(path).map_err(to_status)?.storage_id().to_string(),
+        };
+        let asked = nodes_named(&self.state, &request.node_id).map_err(to_status)?;
+        let nodes = join_all(asked.iter().map(|node| files_on(&self.state, node, &storage_id))).await;
+        Ok(Response::new(v1::NodeFilesResponse { nodes }))
+    }
+
+    async fn verify(&self, request: Request<v1::AdminVerifyRequest>) -> Result<Response<Self::VerifyStream>, Status> {
+        let path = request.into_inner().path;
+        let repositories: Vec<Arc<Repository>> = match path.as_str() {
+            "" => self.state.catalog.page("", "", usize::MAX),
+            path => vec![self.state.catalog.require(path).map_err(to_status)?],
+        };
+        let (sink, stream) = mpsc::channel(QUEUE);
+        let state = self.state.clone();
+        tokio::spawn(async move {
+            for entry in repositories.iter().filter(|entry| entry.snapshot.is_some()) {
+                for node in state.members.view().nodes().filter(|node| entry.holders.contains(&node.id)) {
+                    verify_on(&state, node, entry, &sink).await;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream).boxed()))
+    }
+}
+
+/// Checks everything that an ingest request says.
+fn spec(request: &v1::IngestRequest) -> Result<Spec> {
+    let source = SourceUrl::new(&request.source)?;
+    let path = if request.path.is_empty() { source.display_path()? } else { DisplayPath::new(&request.path)? };
+    let content = match request.content() {
+        v1::ContentMode::Unspecified => ContentMode::default(),
+        given => given.try_into()?,
+    };
+    let consistency = match request.consistency() {
+        v1::Consistency::Unspecified => Consistency::default(),
+        given => given.try_into()?,
+    };
+    Ok(Spec { path, source, ref_name: RefName::new(&request.ref_name)?, content, consistency })
+}
+
+/// The progress of a job until it ends, and then of the hydration if asked for.
+fn follow(state: Arc<RouterState>, job: Arc<Job>, wait_hydrated: bool) -> Progress {
+    let (sink, stream) = mpsc::channel(QUEUE);
+    tokio::spawn(async move {
+        let mut seen = job.follow();
+        let mut last = loop {
+            let now = seen.borrow_and_update().clone();
+            if let Some(outcome) = now.outcome {
+                if let Err(error) = outcome {
+                    let _ = sink.send(Err(to_status(error))).await;
+                    return;
+                }
+                break now.progress;
+            }
+            if sink.send(Ok(now.progress)).await.is_err() || seen.changed().await.is_err() {
+                return;
+            }
+        };
+        if wait_hydrated && let Err(error) = hydrated(&state, &job, &mut last, &sink).await {
+            let _ = sink.send(Err(to_status(error))).await;
+            return;
+        }
+        last.set_phase(Phase::Done);
+        let _ = sink.send(Ok(last)).await;
+    });
+    ReceiverStream::new(stream)
+}
+
+/// Waits until every holder has all contents. Errors: `Unavailable` when nothing moves any more.
+async fn hydrated(
+    state: &Arc<RouterState>,
+    job: &Job,
+    progress: &mut v1::IngestProgress,
+    sink: &mpsc::Sender<Result<v1::IngestProgress, Status>>,
+) -> Result<()> {
+    progress.set_phase(Phase::Hydrating);
+    let mut best = 0;
+    let mut moved = tokio::time::Instant::now();
+    loop {
+        let entry = state.catalog.require(job.spec.path.as_str())?;
+        let mut replicas = Vec::new();
+        for replica in status::replicas(state, &entry).await.into_iter().filter(|replica| replica.holder) {
+            let held = replica.held.unwrap_or_default();
+            replicas.push(v1::ReplicaProgress {
+                node_id: replica.node_id,
+                trees_done: held.trees,
+                trees_total: held.trees,
+                blobs_done: held.hydrated_blobs,
+                blobs_total: held.total_blobs,
+                durable: true,
+                error: if replica.error.is_empty() { held.last_error } else { replica.error },
+            });
+        }
+        let done = replicas.iter().all(|replica| replica.error.is_empty() && replica.blobs_done == replica.blobs_total);
+        let sum: u64 = replicas.iter().map(|replica| replica.blobs_done).sum();
+        if sum > best {
+            (best, moved) = (sum, tokio::time::Instant::now());
+        }
+        let why = replicas
+            .iter()
+            .find(|replica| !replica.error.is_empty())
+            .map_or(String::new(), |r| format!(" ({})", r.error));
+        progress.replicas = replicas;
+        if done {
+            return Ok(());
+        }
+        if moved.elapsed() > HYDRATION_STALL {
+            return Err(Error::unavailable(format!(
+                "published, but hydration makes no progress{why}; it goes on in the background"
+            )));
+        }
+        if sink.send(Ok(progress.clone())).await.is_err() {
+            return Ok(());
+        }
+        tokio::time::sleep(HYDRATION_POLL).await;
+    }
+}
+
+fn nodes_named(state: &RouterState, id: &str) -> Result<Vec<Member>> {
+    let view = state.members.view();
+    if id.is_empty() || id == "all" {
+        return Ok(view.nodes().cloned().collect());
+    }
+    membership::node(&view, id).map(|node| vec![node.clone()])
+}
+
+async fn files_on(state: &RouterState, node: &Member, storage_id: &str) -> v1::node_files_response::Entry {
+    let ask = async {
+        let mut client = state.node_client(node)?;
+        let request = v1::ListHeldRequest { storage_id: storage_id.to_owned() };
+        client.list_held(Context::new(state.config.call_timeout).request(request)).await.map_err(from_status)
+    };
+    let (repositories, error) = match within(state.config.call_timeout, "list held", ask).await {
+        Ok(answer) => (answer.into_inner().repositories, String::new()),
+        Err(error) if error.kind == ErrorKind::NotHeld => (Vec::new(), String::new()),
+        Err(error) => (Vec::new(), error.to_string()),
+    };
+    v1::node_files_response::Entry { node_id: node.id.to_string(), repositories, error }
+}
+
+async fn verify_on(
+    state: &RouterState,
+    node: &Member,
+    entry: &Repository,
+    sink: &mpsc::Sender<Result<v1::AdminVerifyProgress, Status>>,
+) {
+    let message = |progress, error| v1::AdminVerifyProgress {
+        node_id: node.id.to_string(),
+        path: entry.path.to_string(),
+        progress,
+        error,
+    };
+    let silence = state.config.progress_timeout;
+    let started = async {
+        let mut client = state.node_client(node)?;
+        let request = v1::VerifyRequest { storage_id: entry.storage_id().to_string() };
+        client.verify(Context::new(silence).stream(request)).await.map_err(from_status)
+    };
+    let mut answers = match within(silence, "verify", started).await {
+        Ok(answer) => guarded(answer.into_inner(), silence, "verify"),
+        Err(error) => {
+            let _ = sink.send(Ok(message(None, error.to_string()))).await;
+            return;
+        }
+    };
+    while let Some(answer) = answers.next().await {
+        let told = match answer {
+            Ok(progress) => message(Some(progress), String::new()),
+            Err(error) => message(None, error.to_string()),
+        };
+        if sink.send(Ok(told)).await.is_err() {
+            return;
+        }
+    }
+}

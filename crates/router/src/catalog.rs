@@ -1,0 +1,276 @@
+//! The catalogue: which repository is at which path and commit, and every change of it.
+//!
+//! Keys of the state store: `repo/<path>` (an entry), `retained/<storage id>/<commit>` (a snapshot that was replaced and
+//! may still be read), `names` (written with every creation and removal, so that two of them cannot pass each other).
+//! Values are a version byte and a message of the wire protocol, which only ever gains fields.
+//!
+//! Invariants: memory changes only after the store did; of two paths in the catalogue none lies inside the other
+//! (failed entries do not count: they never had readers); a change that readers can see is in the log of changes.
+
+mod entry;
+mod memory;
+
+use std::sync::{Arc, RwLock};
+
+use monofs_model::{DisplayPath, Error, NodeId, Repository, RepositoryState, Result, Snapshot, StorageId};
+use monofs_store::state::{CommitOutcome, Compare, Scan, Write};
+use tokio::sync::watch;
+
+pub(crate) use entry::Retained;
+use entry::{NAMES_KEY, RETAINED_PREFIX, repo_key, retained_key};
+pub(crate) use memory::{Changes, Position};
+use memory::{Entry, Memory};
+
+use crate::clock;
+use crate::state::StateStore;
+
+pub(crate) struct Catalog {
+    store: Arc<dyn StateStore>,
+    memory: RwLock<Memory>,
+    /// One writer of this process at a time; others are met by compare-and-set.
+    writing: tokio::sync::Mutex<()>,
+    revision: watch::Sender<u64>,
+}
+
+impl Catalog {
+    /// Reads everything. Errors: an entry of a newer version, or the state store's own.
+    pub async fn load(store: Arc<dyn StateStore>) -> Result<Self> {
+        let Scan { rows, revision } = store.scan(entry::REPO_PREFIX).await?;
+        let mut memory = Memory::new(Position { epoch: store.epoch().to_owned(), revision });
+        for (key, versioned) in rows {
+            let repository = entry::decode_repository(&versioned.value)
+                .map_err(|e| e.context(format!("catalogue entry {}", String::from_utf8_lossy(&key))))?;
+            memory.load(repository, versioned.revision);
+        }
+        let Scan { rows, .. } = store.scan(NAMES_KEY).await?;
+        memory.names_revision = rows.first().map_or(0, |(_, versioned)| versioned.revision);
+        Ok(Self {
+            store,
+            memory: RwLock::new(memory),
+            writing: tokio::sync::Mutex::new(()),
+            revision: watch::channel(revision).0,
+        })
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.read(|memory| memory.entries.len())
+    }
+
+    /// The entry at exactly this path.
+    pub fn get(&self, path: &DisplayPath) -> Option<Arc<Repository>> {
+        self.read(|memory| memory.entries.get(path.as_str()).map(|entry| entry.repository.clone()))
+    }
+
+    /// The entry at exactly this path. Errors: `NotFound`, `Invalid`.
+    pub fn require(&self, path: &str) -> Result<Arc<Repository>> {
+        self.get(&DisplayPath::new(path)?).ok_or_else(|| crate::no_repository(path))
+    }
+
+    /// The entry stored under this id.
+    pub fn by_storage_id(&self, id: &StorageId) -> Option<Arc<Repository>> {
+        self.read(|memory| {
+            memory.by_id.get(id).and_then(|path| memory.entries.get(path.as_str())).map(|e| e.repository.clone())
+        })
+    }
+
+    /// The entry that `path` lies in, and the rest of the path.
+    pub fn resolve(&self, path: &str) -> Option<(Arc<Repository>, String)> {
+        let path = path.trim_matches('/');
+        self.read(|memory| {
+            let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+            ends.filter_map(|end| memory.entries.get(&path[..end]).map(|entry| (entry, end)))
+                .map(|(entry, end)| (entry.repository.clone(), path[end..].trim_start_matches('/').to_owned()))
+                .next()
+        })
+    }
+
+    /// Up to `limit` entries whose path starts with `prefix` (whole components), after the path `after`.
+    pub fn page(&self, prefix: &str, after: &str, limit: usize) -> Vec<Arc<Repository>> {
+        self.read(|memory| memory.below(prefix, after).take(limit).map(|entry| entry.repository.clone()).collect())
+    }
+
+    /// Names directly below `prefix` after the name `after`, each with its repository if it is one.
+    pub fn names(&self, prefix: &str, after: &str, limit: usize) -> Vec<(String, Option<Arc<Repository>>)> {
+        self.read(|memory| memory.names(prefix, after, limit))
+    }
+
+    /// What readers must learn to get from `position` to now.
+    pub fn changes_since(&self, position: Option<&Position>) -> Changes {
+        self.read(|memory| memory.changes_since(position))
+    }
+
+    /// Where the catalogue is now.
+    pub fn position(&self) -> Position {
+        self.read(|memory| memory.position.clone())
+    }
+
+    /// Wakes at every change.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
+    /// Adds an entry. Errors: `Refused` when a path is, encloses or lies inside another's.
+    pub async fn create(&self, repository: Repository) -> Result<()> {
+        let _writing = self.writing.lock().await;
+        let (revision, names, gone) = self.read(|memory| {
+            let mut gone = Vec::new();
+            for other in memory.overlapping(&repository.path) {
+                if other.repository.state == RepositoryState::Failed {
+                    gone.push(other.repository.path.clone());
+                    continue;
+                }
+                let theirs = &other.repository.path;
+                let how = if *theirs == repository.path {
+                    "is already there"
+                } else {
+                    "overlaps it; no repository can lie inside another"
+                };
+                return Err(Error::refused(format!(
+                    "cannot add '{}': '{theirs}' {how}; choose another --path",
+                    repository.path
+                )));
+            }
+            let revision = memory.entries.get(repository.path.as_str()).map_or(0, |entry| entry.revision);
+            Ok((revision, memory.names_revision, gone))
+        })?;
+        let key = repo_key(&repository.path);
+        let mut writes: Vec<Write> = gone.iter().map(|path| Write::Delete { key: repo_key(path) }).collect();
+        writes.push(Write::Put { key: key.clone(), value: entry::encode_repository(&repository) });
+        writes.push(Write::Put { key: NAMES_KEY.into(), value: Vec::new() });
+        let compares = vec![Compare { key, revision }, Compare { key: NAMES_KEY.into(), revision: names }];
+        let revision = self.commit(compares, writes).await?;
+        self.apply(revision, |memory| {
+            gone.iter().for_each(|path| memory.remove(path, revision));
+            memory.names_revision = revision;
+            memory.put(repository, revision);
+        });
+        Ok(())
+    }
+
+    /// Changes an entry by compare-and-set; `change` says `None` to leave it. Errors: `NotFound`, `change`'s own.
+    pub async fn update(
+        &self,
+        path: &DisplayPath,
+        mut change: impl FnMut(&Repository) -> Result<Option<Repository>>,
+    ) -> Result<Arc<Repository>> {
+        let _writing = self.writing.lock().await;
+        let Some(Entry { repository, revision }) = self.read(|memory| memory.entries.get(path.as_str()).cloned())
+        else {
+            return Err(crate::no_repository(path.as_str()));
+        };
+        let Some(changed) = change(&repository)? else { return Ok(repository) };
+        let key = repo_key(path);
+        let mut writes = vec![Write::Put { key: key.clone(), value: entry::encode_repository(&changed) }];
+        let replaced = repository.snapshot.as_ref().filter(|old| Some(*old) != changed.snapshot.as_ref());
+        if let Some(old) = replaced {
+            writes.push(retain(&repository, old, repository.generation));
+        }
+        let revision = self.commit(vec![Compare { key, revision }], writes).await?;
+        self.apply(revision, |memory| memory.put(changed, revision));
+        self.get(path).ok_or_else(|| crate::no_repository(path.as_str()))
+    }
+
+    /// Publishes a commit: the flip. Errors: `Refused` when the entry moved on meanwhile.
+    pub async fn flip(
+        &self,
+        path: &DisplayPath,
+        expected: u64,
+        snapshot: Snapshot,
+        holder: NodeId,
+    ) -> Result<Arc<Repository>> {
+        self.update(path, |entry| {
+            if entry.generation != expected {
+                return Err(Error::refused(format!("{path} changed while it was being ingested; try again")));
+            }
+            let mut flipped = entry.clone();
+            flipped.snapshot = Some(snapshot.clone());
+            flipped.generation += 1;
+            flipped.holders = vec![holder.clone()];
+            flipped.state = RepositoryState::Ready;
+            flipped.refreshed_at = clock::now();
+            flipped.last_error.clear();
+            Ok(Some(flipped))
+        })
+        .await
+    }
+
+    /// Records that `node` holds the commit of `generation`; a no-op when the entry moved on.
+    pub async fn add_holder(&self, path: &DisplayPath, generation: u64, node: &NodeId) -> Result<()> {
+        let add = |entry: &Repository| {
+            if entry.generation != generation || entry.holders.contains(node) {
+                return Ok(None);
+            }
+            let mut grown = entry.clone();
+            grown.holders.push(node.clone());
+            grown.holders.sort();
+            Ok(Some(grown))
+        };
+        self.update(path, add).await.map(drop)
+    }
+
+    /// Removes an entry; its snapshot stays readable for the grace. Errors: `NotFound`.
+    pub async fn remove(&self, path: &DisplayPath) -> Result<()> {
+        let _writing = self.writing.lock().await;
+        let Some((Entry { repository, revision }, names)) =
+            self.read(|memory| memory.entries.get(path.as_str()).cloned().map(|entry| (entry, memory.names_revision)))
+        else {
+            return Err(crate::no_repository(path.as_str()));
+        };
+        let key = repo_key(path);
+        let mut writes =
+            vec![Write::Delete { key: key.clone() }, Write::Put { key: NAMES_KEY.into(), value: Vec::new() }];
+        if let Some(old) = &repository.snapshot {
+            writes.push(retain(&repository, old, repository.generation));
+        }
+        let compares = vec![Compare { key, revision }, Compare { key: NAMES_KEY.into(), revision: names }];
+        let revision = self.commit(compares, writes).await?;
+        self.apply(revision, |memory| {
+            memory.names_revision = revision;
+            memory.remove(path, revision);
+        });
+        Ok(())
+    }
+
+    /// Snapshots that were replaced and not yet collected, with the revision that replaced them.
+    pub async fn retained(&self) -> Result<Vec<(Retained, u64)>> {
+        let Scan { rows, .. } = self.store.scan(RETAINED_PREFIX).await?;
+        rows.iter().map(|(_, versioned)| Ok((entry::decode_retained(&versioned.value)?, versioned.revision))).collect()
+    }
+
+    /// Forgets a retained snapshot, after nodes collected it.
+    pub async fn forget_retained(&self, retained: &Retained, revision: u64) -> Result<()> {
+        let key = retained_key(&retained.path.storage_id(), &retained.snapshot.commit);
+        self.commit(vec![Compare { key: key.clone(), revision }], vec![Write::Delete { key }]).await.map(drop)
+    }
+
+    async fn commit(&self, compares: Vec<Compare>, writes: Vec<Write>) -> Result<u64> {
+        match self.store.commit(compares, writes).await? {
+            CommitOutcome::Done { revision } => Ok(revision),
+            CommitOutcome::Conflict => Err(Error::refused("the catalogue changed meanwhile; try again")),
+        }
+    }
+
+    fn read<T>(&self, look: impl FnOnce(&Memory) -> T) -> T {
+        look(&self.memory.read().expect("no holder of this lock panics"))
+    }
+
+    fn apply(&self, revision: u64, change: impl FnOnce(&mut Memory)) {
+        change(&mut self.memory.write().expect("no holder of this lock panics"));
+        self.revision.send_replace(revision);
+    }
+}
+
+fn retain(repository: &Repository, old: &Snapshot, generation: u64) -> Write {
+    let retained = Retained {
+        path: repository.path.clone(),
+        snapshot: old.clone(),
+        holders: repository.holders.clone(),
+        generation,
+        replaced_at: clock::now(),
+    };
+    Write::Put {
+        key: retained_key(&repository.storage_id(), &old.commit),
+        value: entry::encode_retained(repository, &retained),
+    }
+}

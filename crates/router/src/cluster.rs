@@ -1,0 +1,45 @@
+//! The `Cluster` service: members announce themselves, clients report failures.
+
+use std::sync::Arc;
+
+use monofs_model::{Error, Member};
+use monofs_proto::v1;
+use monofs_rpc::to_status;
+use tonic::{Request, Response, Status};
+
+use crate::RouterState;
+
+pub(crate) struct ClusterService {
+    state: Arc<RouterState>,
+}
+
+impl ClusterService {
+    pub fn new(state: Arc<RouterState>) -> Self {
+        Self { state }
+    }
+}
+
+#[tonic::async_trait]
+impl v1::cluster_server::Cluster for ClusterService {
+    async fn heartbeat(
+        &self,
+        request: Request<v1::HeartbeatRequest>,
+    ) -> Result<Response<v1::HeartbeatResponse>, Status> {
+        let wire = request.into_inner().member.ok_or_else(|| to_status(Error::invalid("heartbeat: no member")))?;
+        let member = Member::try_from(wire).map_err(to_status)?;
+        self.state.members.announced(member).map_err(to_status)?;
+        let view = v1::ClusterView::from(&self.state.members.view());
+        let interval_ms = self.state.config.health_interval.as_millis() as u64;
+        Ok(Response::new(v1::HeartbeatResponse { view: Some(view), interval_ms }))
+    }
+
+    async fn report_failure(
+        &self,
+        request: Request<v1::ReportFailureRequest>,
+    ) -> Result<Response<v1::ReportFailureResponse>, Status> {
+        let report = request.into_inner();
+        tracing::info!(member = report.member_id, kind = report.error_kind, detail = report.detail, "failure reported");
+        self.state.members.reported();
+        Ok(Response::new(v1::ReportFailureResponse {}))
+    }
+}

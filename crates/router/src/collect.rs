@@ -1,0 +1,97 @@
+//! Collects what nobody reads any more: snapshots that were replaced, and repositories that were deleted.
+//!
+//! A replaced snapshot goes when the grace is over *and* every connected client has acknowledged the revision that
+//! replaced it. A repository that is being ingested is left alone: the new commit is on the nodes before it is in the
+//! catalogue.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use monofs_model::{DisplayPath, Member, Result};
+use monofs_proto::{convert, v1};
+use monofs_rpc::{Context, from_status, within};
+use tokio_util::sync::CancellationToken;
+
+use crate::catalog::Retained;
+use crate::{RouterState, clock};
+
+/// Collects again and again until `stop`.
+pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(state.config.worker_interval) => {}
+        }
+        if let Err(error) = round(&state).await {
+            tracing::warn!(%error, "cannot collect replaced snapshots; trying again");
+        }
+    }
+}
+
+async fn round(state: &Arc<RouterState>) -> Result<()> {
+    let mut by_path: BTreeMap<DisplayPath, Vec<(Retained, u64)>> = BTreeMap::new();
+    for (retained, revision) in state.catalog.retained().await? {
+        by_path.entry(retained.path.clone()).or_default().push((retained, revision));
+    }
+    let acknowledged = state.watchers.acknowledged_by_all();
+    let expired_before = clock::now() - state.config.snapshot_grace.as_secs() as i64;
+    for (path, all) in by_path {
+        if state.ingests.running(&path).is_some() {
+            continue;
+        }
+        let (gone, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|(retained, revision)| {
+            retained.replaced_at <= expired_before && acknowledged.is_none_or(|acked| acked >= *revision)
+        });
+        if !gone.is_empty() {
+            collect(state, &path, &gone, &kept).await;
+        }
+    }
+    Ok(())
+}
+
+/// Lets the nodes drop `gone` of one repository, and forgets those that every holder dropped.
+async fn collect(state: &Arc<RouterState>, path: &DisplayPath, gone: &[(Retained, u64)], kept: &[(Retained, u64)]) {
+    let current = state.catalog.get(path).and_then(|entry| entry.snapshot.clone());
+    let keep: Vec<_> =
+        kept.iter().map(|(retained, _)| retained.snapshot.commit).chain(current.map(|s| s.commit)).collect();
+    let view = state.members.view();
+    for (retained, revision) in gone {
+        let mut all = true;
+        for id in &retained.holders {
+            // A member that is gone for good has nothing to drop.
+            let Some(node) = view.nodes().find(|member| member.id == *id) else { continue };
+            if let Err(error) = drop_on(state, node, path, &keep).await {
+                tracing::warn!(%path, node = %node.id, %error, "cannot collect; trying again");
+                all = false;
+            }
+        }
+        // Published again after it was replaced: the entry is in use, only the note of its replacement goes.
+        if all && let Err(error) = state.catalog.forget_retained(retained, *revision).await {
+            tracing::warn!(%path, %error, "cannot forget a collected snapshot; trying again");
+        }
+    }
+}
+
+async fn drop_on(
+    state: &Arc<RouterState>,
+    node: &Member,
+    path: &DisplayPath,
+    keep: &[monofs_model::Oid],
+) -> Result<()> {
+    let storage_id = path.storage_id().to_string();
+    let mut client = state.node_client(node)?;
+    let context = Context::new(state.config.progress_timeout);
+    let outcome = within(context.deadline, "collect", async {
+        if keep.is_empty() {
+            let request = context.request(v1::DropRequest { storage_id });
+            return client.drop(request).await.map(drop).map_err(from_status);
+        }
+        let commits = keep.iter().map(convert::oid_bytes).collect();
+        let request = context.request(v1::RetainRequest { storage_id, commits });
+        client.retain(request).await.map(drop).map_err(from_status)
+    });
+    match outcome.await {
+        Err(error) if error.kind == monofs_model::ErrorKind::NotHeld => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,69 @@
+//! Settings of a router.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use monofs_model::NodeId;
+use monofs_model::view::Role;
+
+/// A member named on the command line instead of by its own registration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StaticMember {
+    pub id: NodeId,
+    pub role: Role,
+    /// `host:port`.
+    pub address: String,
+    /// Empty = the same as `address`.
+    pub external_address: String,
+    pub weight: f64,
+    pub zone: String,
+}
+
+/// Where the control state lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StateLocation {
+    /// LMDB in this directory: one router.
+    Embedded(PathBuf),
+}
+
+/// Settings of a router; the doc of each field is its manual.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub state: StateLocation,
+    /// Members known from the start; others register themselves.
+    pub members: Vec<StaticMember>,
+    /// Copies of each repository.
+    pub replication_factor: u32,
+    /// How often every member is probed.
+    pub health_interval: Duration,
+    /// Silence after which a member is down.
+    pub unhealthy_threshold: Duration,
+    /// How often branches are looked up upstream; zero = never.
+    pub refresh_interval: Duration,
+    /// How long a replaced snapshot stays readable at least.
+    pub snapshot_grace: Duration,
+    /// How often the workers that copy and collect look for work.
+    pub worker_interval: Duration,
+    /// Deadline of one unary call to a member.
+    pub call_timeout: Duration,
+    /// Longest silence of a member that streams progress.
+    pub progress_timeout: Duration,
+}
+
+impl Config {
+    /// The defaults, with the embedded state in this directory.
+    pub fn new(state_dir: PathBuf) -> Self {
+        Self {
+            state: StateLocation::Embedded(state_dir),
+            members: Vec::new(),
+            replication_factor: 2,
+            health_interval: Duration::from_secs(2),
+            unhealthy_threshold: Duration::from_secs(6),
+            refresh_interval: Duration::from_secs(300),
+            snapshot_grace: Duration::from_secs(600),
+            worker_interval: Duration::from_secs(5),
+            call_timeout: Duration::from_secs(10),
+            progress_timeout: Duration::from_secs(120),
+        }
+    }
+}

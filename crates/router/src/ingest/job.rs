@@ -1,0 +1,53 @@
+//! One running ingest, as those who wait for it see it.
+
+use monofs_model::{Error, Result};
+use monofs_proto::v1;
+use monofs_proto::v1::ingest_progress::Phase;
+use tokio::sync::watch;
+
+use super::Spec;
+
+/// Progress so far, and the outcome once there is one.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct JobState {
+    pub progress: v1::IngestProgress,
+    pub outcome: Option<Result<()>>,
+}
+
+pub(crate) struct Job {
+    pub spec: Spec,
+    state: watch::Sender<JobState>,
+}
+
+impl Job {
+    pub fn new(spec: Spec) -> Self {
+        Self { spec, state: watch::channel(JobState::default()).0 }
+    }
+
+    /// Wakes at every step.
+    pub fn follow(&self) -> watch::Receiver<JobState> {
+        self.state.subscribe()
+    }
+
+    pub fn update(&self, change: impl FnOnce(&mut v1::IngestProgress)) {
+        self.state.send_modify(|state| change(&mut state.progress));
+    }
+
+    pub fn phase(&self, phase: Phase) {
+        self.update(|progress| progress.set_phase(phase));
+    }
+
+    pub fn replica(&self, node_id: &str, change: impl FnOnce(&mut v1::ReplicaProgress)) {
+        self.update(|progress| {
+            let at = progress.replicas.iter().position(|replica| replica.node_id == node_id).unwrap_or_else(|| {
+                progress.replicas.push(v1::ReplicaProgress { node_id: node_id.to_owned(), ..Default::default() });
+                progress.replicas.len() - 1
+            });
+            change(&mut progress.replicas[at]);
+        });
+    }
+
+    pub fn end(&self, outcome: Result<(), Error>) {
+        self.state.send_modify(|state| state.outcome = Some(outcome));
+    }
+}

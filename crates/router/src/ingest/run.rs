@@ -1,0 +1,164 @@
+//! The steps of one ingest job.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use monofs_model::{Consistency, Error, Member, NodeId, Repository, RepositoryState, Result, Snapshot, placement};
+use monofs_proto::v1;
+use monofs_proto::v1::ingest_progress::Phase;
+
+use super::Job;
+use crate::{RouterState, clock, membership, no_repository, nodes};
+
+/// Runs a job to its end.
+pub(super) async fn run(state: &Arc<RouterState>, job: &Arc<Job>) -> Result<()> {
+    let spec = &job.spec;
+    let id = spec.path.storage_id();
+    job.phase(Phase::Resolving);
+    let replicas = choose_replicas(state, job)?;
+    let commit = state.resolve_upstream(&id, &spec.source, &spec.ref_name).await?;
+    let entry = state.catalog.get(&spec.path).ok_or_else(|| no_repository(spec.path.as_str()))?;
+    if let Some(current) = entry.snapshot.as_ref().filter(|current| current.commit == commit) {
+        let commit = current.commit;
+        return unchanged(state, job, commit).await;
+    }
+    job.phase(Phase::Fetching);
+    let origin = nodes::origin(&spec.source, &spec.ref_name, &commit);
+    let report = |progress: v1::FetchProgress| job.update(|seen| seen.fetch = Some(progress));
+    let snapshot = state.fetch(&id, &origin, report).await?;
+    if snapshot.commit != commit {
+        return Err(Error::corrupt(format!("the fetcher gave commit {} for {commit}", snapshot.commit)));
+    }
+    job.phase(Phase::Adopting);
+    replicate(state, job, &entry, &snapshot, replicas).await
+}
+
+/// The nodes that should hold the repository and can take it now. Errors: `Unavailable` when there is none.
+fn choose_replicas(state: &RouterState, job: &Job) -> Result<Vec<Member>> {
+    let view = state.members.view();
+    let candidates = membership::placeable(&view);
+    let copies = view.replication_factor.max(1) as usize;
+    let chosen = placement::replicas(&job.spec.path.storage_id(), &candidates, copies);
+    if chosen.is_empty() {
+        let known = view.nodes().count();
+        return Err(Error::unavailable(format!("no node is active ({known} known); see `monofs-admin nodes`")));
+    }
+    if job.spec.consistency == Consistency::Strong && chosen.len() < copies {
+        return Err(Error::unavailable(format!(
+            "strong consistency needs {copies} active nodes, {} are; start more or use --consistency=eventual",
+            chosen.len()
+        )));
+    }
+    Ok(chosen.iter().filter_map(|id| view.nodes().find(|member| member.id == *id).cloned()).collect())
+}
+
+/// The ref has not moved.
+async fn unchanged(state: &Arc<RouterState>, job: &Arc<Job>, commit: monofs_model::Oid) -> Result<()> {
+    let looked = |entry: &Repository| {
+        let mut looked = entry.clone();
+        looked.refreshed_at = clock::now();
+        looked.last_error.clear();
+        Ok(Some(looked))
+    };
+    let entry = state.catalog.update(&job.spec.path, looked).await?;
+    tracing::debug!(path = %job.spec.path, %commit, "unchanged upstream");
+    job.update(|progress| {
+        progress.unchanged = true;
+        progress.repository = Some(v1::Repository::from(&*entry));
+        progress.set_phase(Phase::Done);
+    });
+    Ok(())
+}
+
+/// All replicas adopt in parallel; the flip comes with the first acknowledgement, or with `strong` after the last.
+async fn replicate(
+    state: &Arc<RouterState>,
+    job: &Arc<Job>,
+    entry: &Repository,
+    snapshot: &Snapshot,
+    replicas: Vec<Member>,
+) -> Result<()> {
+    let strong = job.spec.consistency == Consistency::Strong;
+    let mut adoptions: FuturesUnordered<_> =
+        replicas.iter().map(|node| adopt_on(state, job, node, entry, snapshot)).collect();
+    let mut held: Vec<NodeId> = Vec::new();
+    let mut published: Option<Arc<Repository>> = None;
+    let mut failure = None;
+    while let Some((node, outcome)) = adoptions.next().await {
+        match outcome {
+            Ok(()) => held.push(node.id.clone()),
+            Err(error) => {
+                tracing::warn!(path = %job.spec.path, node = %node.id, %error, "a replica did not adopt");
+                job.replica(node.id.as_str(), |replica| replica.error = error.to_string());
+                failure = Some(error.context(format!("node {}", node.id)));
+                continue;
+            }
+        }
+        match &published {
+            Some(entry) => state.catalog.add_holder(&job.spec.path, entry.generation, &node.id).await?,
+            None if strong && held.len() < replicas.len() => {}
+            None => published = Some(publish(state, job, entry, snapshot, &held).await?),
+        }
+    }
+    if published.is_none() {
+        return Err(failure.unwrap_or_else(|| Error::internal("no replica answered")));
+    }
+    if let Some(current) = state.catalog.get(&job.spec.path) {
+        job.update(|progress| progress.repository = Some(v1::Repository::from(&*current)));
+    }
+    Ok(())
+}
+
+async fn adopt_on<'a>(
+    state: &Arc<RouterState>,
+    job: &Arc<Job>,
+    node: &'a Member,
+    entry: &Repository,
+    snapshot: &Snapshot,
+) -> (&'a Member, Result<()>) {
+    let report = |progress: &v1::AdoptProgress| {
+        job.replica(node.id.as_str(), |replica| {
+            replica.trees_done = progress.trees_done;
+            replica.trees_total = progress.trees_total;
+            replica.durable = progress.durable;
+        });
+    };
+    job.replica(node.id.as_str(), |replica| replica.trees_total = snapshot.trees);
+    (node, state.adopt_and_wait(node, entry, snapshot, report).await)
+}
+
+async fn publish(
+    state: &Arc<RouterState>,
+    job: &Arc<Job>,
+    entry: &Repository,
+    snapshot: &Snapshot,
+    held: &[NodeId],
+) -> Result<Arc<Repository>> {
+    let (first, more) = held.split_first().ok_or_else(|| Error::internal("publish without a holder"))?;
+    let flipped = state.catalog.flip(&job.spec.path, entry.generation, snapshot.clone(), first.clone()).await?;
+    for node in more {
+        state.catalog.add_holder(&job.spec.path, flipped.generation, node).await?;
+    }
+    tracing::info!(path = %job.spec.path, commit = %snapshot.commit, generation = flipped.generation, "published");
+    job.update(|progress| {
+        progress.repository = Some(v1::Repository::from(&*flipped));
+        progress.set_phase(Phase::Published);
+    });
+    Ok(flipped)
+}
+
+/// Remembers why a job failed; an entry that never had readers becomes `failed`.
+pub(super) async fn note_failure(state: &Arc<RouterState>, job: &Job, error: &Error) {
+    let note = |entry: &Repository| {
+        let mut noted = entry.clone();
+        noted.last_error = error.to_string();
+        if noted.snapshot.is_none() {
+            noted.state = RepositoryState::Failed;
+        }
+        Ok(Some(noted))
+    };
+    if let Err(error) = state.catalog.update(&job.spec.path, note).await {
+        tracing::warn!(path = %job.spec.path, %error, "cannot record why an ingest failed");
+    }
+}

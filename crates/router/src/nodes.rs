@@ -1,0 +1,162 @@
+//! Calls to nodes and fetchers, with deadlines and translated errors. No decisions here.
+
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use monofs_model::Error;
+use monofs_model::{ClusterView, ErrorKind, Member, Oid, RefName, Repository, Result, Snapshot, SourceUrl, StorageId};
+use monofs_proto::v1::fetcher_client::FetcherClient;
+use monofs_proto::v1::node_client::NodeClient;
+use monofs_proto::{convert, v1};
+use monofs_rpc::content::guarded;
+use monofs_rpc::{Context, from_status, within};
+use tonic::transport::Channel;
+
+use crate::RouterState;
+
+/// Where a commit of a repository comes from.
+pub(crate) fn origin(source: &SourceUrl, ref_name: &RefName, commit: &Oid) -> v1::Origin {
+    v1::Origin {
+        source: source.to_string(),
+        ref_name: ref_name.as_str().to_owned(),
+        commit: convert::oid_bytes(commit),
+    }
+}
+
+impl RouterState {
+    /// A client of this node.
+    pub fn node_client(&self, member: &Member) -> Result<NodeClient<Channel>> {
+        Ok(NodeClient::new(self.channels.get(&member.address)?))
+    }
+
+    /// Which commit a ref is at upstream, asking fetchers in order of preference.
+    pub async fn resolve_upstream(&self, id: &StorageId, source: &SourceUrl, ref_name: &RefName) -> Result<Oid> {
+        let request = v1::ResolveRefRequest {
+            storage_id: id.to_string(),
+            source: source.to_string(),
+            ref_name: ref_name.as_str().to_owned(),
+        };
+        let view = self.members.view();
+        let context = Context::new(self.config.progress_timeout);
+        let mut failure = no_fetcher(&view);
+        for fetcher in view.fetchers_for(id) {
+            let mut client = FetcherClient::new(self.channels.get(&fetcher.address)?);
+            let call = client.resolve(context.request(request.clone()));
+            let answer = within(context.deadline, "resolve", async { call.await.map_err(from_status) }).await;
+            match answer {
+                Ok(answer) => return Oid::from_bytes(&answer.into_inner().commit),
+                // What the remote said is the same for every fetcher.
+                Err(error) if error.kind != ErrorKind::Unavailable => return Err(error),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Brings a commit into a fetcher's cache, reporting on the way.
+    pub async fn fetch(
+        &self,
+        id: &StorageId,
+        origin: &v1::Origin,
+        mut progress: impl FnMut(v1::FetchProgress),
+    ) -> Result<Snapshot> {
+        let view = self.members.view();
+        let mut failure = no_fetcher(&view);
+        for fetcher in view.fetchers_for(id) {
+            match self.fetch_from(fetcher, id, origin, &mut progress).await {
+                Ok(snapshot) => return Ok(snapshot),
+                Err(error) if error.kind != ErrorKind::Unavailable => return Err(error),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    async fn fetch_from(
+        &self,
+        fetcher: &Member,
+        id: &StorageId,
+        origin: &v1::Origin,
+        progress: &mut impl FnMut(v1::FetchProgress),
+    ) -> Result<Snapshot> {
+        let silence = self.config.progress_timeout;
+        let request = v1::FetchRequest { storage_id: id.to_string(), origin: Some(origin.clone()) };
+        let mut client = FetcherClient::new(self.channels.get(&fetcher.address)?);
+        let call = client.fetch(Context::new(silence).stream(request));
+        let answer = within(silence, "fetch", async { call.await.map_err(from_status) }).await?;
+        let mut messages = guarded(answer.into_inner(), silence, "fetch");
+        while let Some(message) = messages.next().await {
+            let message = message?;
+            if let Some(snapshot) = message.snapshot.clone() {
+                return snapshot.try_into();
+            }
+            progress(message);
+        }
+        Err(Error::unavailable(format!("fetcher {} ended without a snapshot", fetcher.id)))
+    }
+
+    /// Lets a node adopt a commit; the messages of the stream are its progress, the last one says `durable`.
+    pub async fn adopt(
+        &self,
+        view: &ClusterView,
+        node: &Member,
+        entry: &Repository,
+        snapshot: &Snapshot,
+    ) -> Result<impl Stream<Item = Result<v1::AdoptProgress>> + use<>> {
+        let id = entry.storage_id();
+        let held = entry.snapshot.as_ref() == Some(snapshot);
+        let peers = view.readers(&id, if held { &entry.holders } else { &[] });
+        let request = v1::AdoptRequest {
+            storage_id: id.to_string(),
+            path: entry.path.to_string(),
+            origin: Some(origin(&entry.source, &entry.ref_name, &snapshot.commit)),
+            snapshot: Some(v1::Snapshot::from(snapshot)),
+            content: v1::ContentMode::from(entry.content).into(),
+            peers: peers.iter().filter(|peer| peer.id != node.id).map(|peer| peer.address.clone()).collect(),
+            fetchers: view.fetchers_for(&id).iter().map(|fetcher| fetcher.address.clone()).collect(),
+        };
+        let silence = self.config.progress_timeout;
+        let mut client = self.node_client(node)?;
+        let context = Context::new(silence);
+        let call = client.adopt(context.stream(request));
+        let answer = within(silence, "adopt", async { call.await.map_err(from_status) }).await?;
+        Ok(guarded(answer.into_inner(), silence, "adopt"))
+    }
+
+    /// Lets a node adopt a commit and waits until it is durable.
+    pub async fn adopt_and_wait(
+        self: &Arc<Self>,
+        node: &Member,
+        entry: &Repository,
+        snapshot: &Snapshot,
+        mut progress: impl FnMut(&v1::AdoptProgress),
+    ) -> Result<()> {
+        let view = self.members.view();
+        let mut messages = self.adopt(&view, node, entry, snapshot).await?;
+        while let Some(message) = messages.next().await {
+            let message = message?;
+            progress(&message);
+            if message.durable {
+                return Ok(());
+            }
+        }
+        Err(Error::unavailable(format!("node {} ended without a durable copy", node.id)))
+    }
+
+    /// What a node holds of one repository.
+    pub async fn held(&self, node: &Member, id: &StorageId) -> Result<v1::HeldRepository> {
+        let request =
+            Context::new(self.config.call_timeout).request(v1::ListHeldRequest { storage_id: id.to_string() });
+        let mut client = self.node_client(node)?;
+        let answer = within(self.config.call_timeout, "list held", async {
+            client.list_held(request).await.map_err(from_status)
+        });
+        let held = answer.await?.into_inner().repositories.pop();
+        held.ok_or_else(|| Error::not_held(format!("node {} does not hold {id}", node.id)))
+    }
+}
+
+fn no_fetcher(view: &ClusterView) -> Error {
+    let known = view.fetchers().count();
+    Error::unavailable(format!("no fetcher answers ({known} known); start one with `monofs-fetcher --router=...`"))
+}

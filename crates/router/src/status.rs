@@ -1,0 +1,151 @@
+//! What is the case, and what is wrong: one answer for the CLI, the HTTP API and `/health`.
+//!
+//! Invariant: true state only. What could not be asked is an error beside the member, never a zero.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use monofs_model::view::Role;
+use monofs_model::{ErrorKind, Member, MemberState, RepositoryState, Result};
+use monofs_proto::v1;
+use monofs_proto::v1::fetcher_client::FetcherClient;
+use monofs_rpc::{Context, from_status, within};
+
+use crate::RouterState;
+
+/// Something wrong, with what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    pub line: String,
+    /// The router cannot do its work.
+    pub critical: bool,
+}
+
+/// What is wrong now, most important first.
+pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
+    let view = state.members.view();
+    let mut problems = Vec::new();
+    let mut add = |critical, line: String| problems.push(Problem { line, critical });
+    let active = view.nodes().filter(|node| node.state == MemberState::Active).count();
+    if active == 0 {
+        add(true, "no node is active: start monofs-node with --router, then look at `monofs-admin nodes`".into());
+    } else if active < view.replication_factor as usize {
+        add(
+            false,
+            format!("{active} of {} nodes needed for every copy are active: start more nodes", view.replication_factor),
+        );
+    }
+    if !view.fetchers().any(|fetcher| fetcher.state == MemberState::Active) {
+        add(false, "no fetcher is active: ingest and refresh wait; start monofs-fetcher with --router".into());
+    }
+    for member in view.members.iter().filter(|m| matches!(m.state, MemberState::Down | MemberState::Suspect)) {
+        add(false, format!("{} ({}) is {}: look at its log", member.id, member.address, member.state.as_str()));
+    }
+    let (mut failed, mut few, mut stale) = (Vec::new(), Vec::new(), Vec::new());
+    let want = (view.replication_factor as usize).min(view.nodes().count());
+    for entry in state.catalog.page("", "", usize::MAX) {
+        match entry.state {
+            RepositoryState::Failed => failed.push(entry.path.clone()),
+            RepositoryState::Ready if entry.holders.len() < want => few.push(entry.path.clone()),
+            RepositoryState::Ready if !entry.last_error.is_empty() => stale.push(entry.path.clone()),
+            _ => {}
+        }
+    }
+    for (paths, what) in
+        [(failed, "failed to ingest"), (few, "below the wanted number of copies"), (stale, "failed to refresh")]
+    {
+        if let Some(first) = paths.first() {
+            add(
+                false,
+                format!(
+                    "{} {what}, first {first}: `monofs-admin repo {first}`",
+                    count(paths.len(), "repository", "repositories")
+                ),
+            );
+        }
+    }
+    problems.sort_by_key(|problem| !problem.critical);
+    problems
+}
+
+fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// Everything about the cluster, with every member asked in parallel.
+pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
+    let view = state.members.view();
+    let members = |role| view.members.iter().filter(move |member| member.role == role);
+    let (nodes, fetchers) = futures::join!(
+        join_all(members(Role::Node).map(|member| node_status(state, member))),
+        join_all(members(Role::Fetcher).map(|member| fetcher_status(state, member))),
+    );
+    let mut counts = [0u64; 3];
+    for entry in state.catalog.page("", "", usize::MAX) {
+        counts[entry.state as usize] += 1;
+    }
+    let position = state.catalog.position();
+    v1::StatusResponse {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        view_number: view.number,
+        position: Some(v1::Position { epoch: position.epoch, revision: position.revision }),
+        nodes,
+        fetchers,
+        clients: state.watchers.list(),
+        repositories_ingesting: counts[RepositoryState::Ingesting as usize],
+        repositories_ready: counts[RepositoryState::Ready as usize],
+        repositories_failed: counts[RepositoryState::Failed as usize],
+        replication_factor: view.replication_factor,
+        problems: problems(state).into_iter().map(|problem| problem.line).collect(),
+        started_at: state.started_at,
+    }
+}
+
+async fn node_status(state: &RouterState, member: &Member) -> v1::NodeStatus {
+    let ask = async {
+        let mut client = state.node_client(member)?;
+        client.stat(Context::new(state.config.call_timeout).request(v1::StatRequest {})).await.map_err(from_status)
+    };
+    let (stat, error) = split(within(state.config.call_timeout, "stat", ask).await.map(tonic::Response::into_inner));
+    v1::NodeStatus { member: Some(v1::Member::from(member)), stat, error }
+}
+
+/// A fetcher and what it says of itself.
+pub(crate) async fn fetcher_status(state: &RouterState, member: &Member) -> v1::FetcherStatus {
+    let ask = async {
+        let mut client = FetcherClient::new(state.channels.get(&member.address)?);
+        client
+            .stat(Context::new(state.config.call_timeout).request(v1::FetcherStatRequest {}))
+            .await
+            .map_err(from_status)
+    };
+    let (stat, error) = split(within(state.config.call_timeout, "stat", ask).await.map(tonic::Response::into_inner));
+    v1::FetcherStatus { member: Some(v1::Member::from(member)), stat, error }
+}
+
+fn split<T>(answer: Result<T>) -> (Option<T>, String) {
+    match answer {
+        Ok(stat) => (Some(stat), String::new()),
+        Err(error) => (None, error.to_string()),
+    }
+}
+
+/// One repository and what each node that holds, or should hold, has of it.
+pub(crate) async fn replicas(state: &Arc<RouterState>, entry: &monofs_model::Repository) -> Vec<v1::ReplicaStatus> {
+    let view = state.members.view();
+    let id = entry.storage_id();
+    let asked = view.nodes().map(|node| async {
+        let holder = entry.holders.contains(&node.id);
+        match state.held(node, &id).await {
+            Ok(held) => {
+                Some(v1::ReplicaStatus { node_id: node.id.to_string(), holder, held: Some(held), error: String::new() })
+            }
+            Err(error) if error.kind == ErrorKind::NotHeld && !holder => None,
+            Err(error) if !holder && error.kind == ErrorKind::Unavailable => None,
+            Err(error) => {
+                Some(v1::ReplicaStatus { node_id: node.id.to_string(), holder, held: None, error: error.to_string() })
+            }
+        }
+    });
+    join_all(asked).await.into_iter().flatten().collect()
+}

@@ -1,0 +1,229 @@
+//! The `Catalog` service: the watch stream that tells clients the view and every change, and look-ups of the namespace.
+//!
+//! A client resumes from its position; if that is too old or of another epoch it gets everything again, marked `reset`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::StreamExt;
+use monofs_model::Error;
+use monofs_proto::v1;
+use monofs_proto::v1::watch_request::Message as Said;
+use monofs_proto::v1::watch_response::Message;
+use monofs_rpc::to_status;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::catalog::{Changes, Position};
+use crate::{RouterState, clock, no_repository};
+
+/// Something is sent at least this often.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// A client that takes nothing for this long is cut off; it reconnects and resumes.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Entries in one message of a full listing.
+const PAGE: usize = 2000;
+/// Messages waiting for a slow client.
+const QUEUE: usize = 4;
+/// Most connected clients.
+const CLIENTS_MAX: usize = 100_000;
+/// Default and largest page of a listing.
+const LIST_PAGE: usize = 1000;
+const LIST_PAGE_MAX: usize = 10_000;
+
+/// The clients that are connected, and how far each of them is.
+#[derive(Default)]
+pub(crate) struct Watchers {
+    clients: Mutex<HashMap<u64, v1::ClientStatus>>,
+    next: std::sync::atomic::AtomicU64,
+}
+
+impl Watchers {
+    /// Every connected client.
+    pub fn list(&self) -> Vec<v1::ClientStatus> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// The revision that every connected client acknowledged; `None` without clients.
+    pub fn acknowledged_by_all(&self) -> Option<u64> {
+        self.lock().values().map(|client| client.acked_revision).min()
+    }
+
+    fn join(&self, hello: &v1::WatchHello) -> Result<u64, Error> {
+        let mut clients = self.lock();
+        if clients.len() >= CLIENTS_MAX {
+            return Err(Error::full(format!("{CLIENTS_MAX} clients are connected already")));
+        }
+        let key = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let status = v1::ClientStatus {
+            client_id: hello.client_id.clone(),
+            version: hello.version.clone(),
+            mount: hello.mount.clone(),
+            acked_revision: 0,
+            connected_at: clock::now(),
+        };
+        clients.insert(key, status);
+        Ok(key)
+    }
+
+    fn acknowledge(&self, key: u64, revision: u64) {
+        if let Some(client) = self.lock().get_mut(&key) {
+            client.acked_revision = client.acked_revision.max(revision);
+        }
+    }
+
+    fn leave(&self, key: u64) {
+        self.lock().remove(&key);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, v1::ClientStatus>> {
+        self.clients.lock().expect("no holder of this lock panics")
+    }
+}
+
+pub(crate) struct CatalogService {
+    state: Arc<RouterState>,
+    stop: CancellationToken,
+}
+
+impl CatalogService {
+    pub fn new(state: Arc<RouterState>, stop: CancellationToken) -> Self {
+        Self { state, stop }
+    }
+}
+
+#[tonic::async_trait]
+impl v1::catalog_server::Catalog for CatalogService {
+    type WatchStream = ReceiverStream<Result<v1::WatchResponse, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<Streaming<v1::WatchRequest>>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let mut said = request.into_inner();
+        let first = tokio::time::timeout(SEND_TIMEOUT, said.next()).await;
+        let Ok(Some(Ok(v1::WatchRequest { message: Some(Said::Hello(hello)) }))) = first else {
+            return Err(to_status(Error::invalid("watch: the first message must be a hello")));
+        };
+        let key = self.state.watchers.join(&hello).map_err(to_status)?;
+        let (sink, stream) = mpsc::channel(QUEUE);
+        let (state, stop) = (self.state.clone(), self.stop.clone());
+        tokio::spawn(async move {
+            let position = hello.resume.map(|p| Position { epoch: p.epoch, revision: p.revision });
+            let watch = Watch { state: &state, key, sink, position };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = watch.run(said) => {}
+            }
+            state.watchers.leave(key);
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn resolve(&self, request: Request<v1::ResolveRequest>) -> Result<Response<v1::ResolveResponse>, Status> {
+        let path = request.into_inner().path;
+        let (repository, rest) = self.state.catalog.resolve(&path).ok_or_else(|| to_status(no_repository(&path)))?;
+        Ok(Response::new(v1::ResolveResponse { repository: Some(v1::Repository::from(&*repository)), rest }))
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+        let request = request.into_inner();
+        let limit = page_size(request.page_size);
+        let names = self.state.catalog.names(&request.prefix, &request.page_token, limit);
+        let next_page_token =
+            if names.len() == limit { names.last().map_or(String::new(), |n| n.0.clone()) } else { String::new() };
+        let entry = |(name, repository): (String, Option<Arc<monofs_model::Repository>>)| v1::ListEntry {
+            name,
+            repository: repository.map(|repository| v1::Repository::from(&*repository)),
+        };
+        Ok(Response::new(v1::ListResponse { entries: names.into_iter().map(entry).collect(), next_page_token }))
+    }
+}
+
+/// The page size to use for what a request asks.
+pub(crate) fn page_size(asked: u32) -> usize {
+    if asked == 0 { LIST_PAGE } else { (asked as usize).min(LIST_PAGE_MAX) }
+}
+
+struct Watch<'a> {
+    state: &'a RouterState,
+    key: u64,
+    sink: mpsc::Sender<Result<v1::WatchResponse, Status>>,
+    position: Option<Position>,
+}
+
+impl Watch<'_> {
+    /// Until the client is gone.
+    async fn run(mut self, mut said: Streaming<v1::WatchRequest>) {
+        let mut view = self.state.members.subscribe();
+        let mut changed = self.state.catalog.changed();
+        view.mark_changed();
+        changed.mark_changed();
+        loop {
+            let sent = tokio::select! {
+                biased;
+                message = said.next() => match message {
+                    Some(Ok(message)) => { self.hear(message); Ok(()) }
+                    _ => return,
+                },
+                Ok(()) = view.changed() => {
+                    let view = v1::ClusterView::from(&*view.borrow_and_update());
+                    self.send(Message::View(view)).await
+                }
+                Ok(()) = changed.changed() => {
+                    changed.mark_unchanged();
+                    self.send_changes().await
+                }
+                () = tokio::time::sleep(HEARTBEAT) => self.send(Message::Heartbeat(v1::WatchHeartbeat {})).await,
+            };
+            if sent.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn hear(&self, message: v1::WatchRequest) {
+        if let Some(Said::Ack(position)) = message.message {
+            self.state.watchers.acknowledge(self.key, position.revision);
+        }
+    }
+
+    async fn send_changes(&mut self) -> Result<(), ()> {
+        let Changes { reset, upserts, removed, position } = self.state.catalog.changes_since(self.position.as_ref());
+        if !reset && upserts.is_empty() && removed.is_empty() {
+            self.position = Some(position);
+            return Ok(());
+        }
+        let mut pages = upserts.chunks(PAGE).peekable();
+        let mut first = true;
+        loop {
+            let page = pages.next().unwrap_or_default();
+            let complete = pages.peek().is_none();
+            let delta = v1::CatalogDelta {
+                position: Some(v1::Position { epoch: position.epoch.clone(), revision: position.revision }),
+                reset: reset && first,
+                complete,
+                upserts: page.iter().map(|repository| v1::Repository::from(&**repository)).collect(),
+                removed_paths: if first { removed.clone() } else { Vec::new() },
+            };
+            self.send(Message::Delta(delta)).await?;
+            if complete {
+                break;
+            }
+            first = false;
+        }
+        self.position = Some(position);
+        Ok(())
+    }
+
+    async fn send(&self, message: Message) -> Result<(), ()> {
+        let message = Ok(v1::WatchResponse { message: Some(message) });
+        match tokio::time::timeout(SEND_TIMEOUT, self.sink.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(()),
+        }
+    }
+}
