@@ -8,6 +8,7 @@ pub mod hostile;
 pub mod model;
 pub mod process;
 pub mod random;
+pub mod remotes;
 pub mod repo;
 pub mod wait;
 

@@ -1,0 +1,128 @@
+//! nginx in front of git-http-backend: `http`, with a login if wanted, and `https`.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::{Authority, git_exec, server_env, start};
+use crate::process::Process;
+use crate::wait::wait_until;
+
+/// What the server asks for.
+#[derive(Default)]
+pub struct HttpOptions<'a> {
+    /// User and password of basic authentication.
+    pub login: Option<(&'a str, &'a str)>,
+    /// Serves https with this authority's certificate.
+    pub authority: Option<&'a Authority>,
+}
+
+/// The server.
+pub struct HttpRemote {
+    port: u16,
+    tls: bool,
+    dir: tempfile::TempDir,
+    _nginx: Process,
+    _fcgiwrap: Process,
+}
+
+impl HttpRemote {
+    /// Serves the repositories below `base`.
+    #[track_caller]
+    pub fn serve(base: &Path, options: &HttpOptions<'_>) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        // nginx starts as root in containers and then reads as somebody else unless told not to: see `user` below.
+        let socket = dir.path().join("fcgi.sock");
+        let fcgiwrap = Process::spawn_with(
+            crate::require("fcgiwrap"),
+            ["-s".to_owned(), format!("unix:{}", socket.display())],
+            server_env(),
+        );
+        wait_until("fcgiwrap listens", Duration::from_secs(20), || socket.exists());
+        if let Some((user, password)) = options.login {
+            let line = format!("{user}:{}\n", hashed(password));
+            std::fs::write(dir.path().join("htpasswd"), line).expect("write the passwords");
+        }
+        let config = dir.path().join("nginx.conf");
+        let (nginx, port) = start(&crate::require("nginx"), |port| {
+            std::fs::write(&config, configuration(port, base, dir.path(), &socket, options)).expect("write nginx.conf");
+            let error_log = dir.path().join("error.log");
+            vec!["-c".into(), config.clone().into(), "-p".into(), dir.path().into(), "-e".into(), error_log.into()]
+        });
+        Self { port, tls: options.authority.is_some(), dir, _nginx: nginx, _fcgiwrap: fcgiwrap }
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The URL of a repository, named relative to the base.
+    pub fn url(&self, name: &str) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://localhost:{}/{name}", self.port)
+    }
+
+    /// The server's log of requests.
+    pub fn access_log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("access.log")).unwrap_or_default()
+    }
+
+    /// Where the server's files are.
+    pub fn dir(&self) -> PathBuf {
+        self.dir.path().to_owned()
+    }
+}
+
+fn configuration(port: u16, base: &Path, dir: &Path, socket: &Path, options: &HttpOptions<'_>) -> String {
+    let at = |name: &str| dir.join(name).display().to_string();
+    let mut text = String::from("daemon off;\nmaster_process off;\n");
+    let mut line = |words: std::fmt::Arguments<'_>| writeln!(text, "{words}").expect("a String takes everything");
+    line(format_args!("pid {};\nerror_log {};", at("nginx.pid"), at("error.log")));
+    line(format_args!("events {{ worker_connections 64; }}\nhttp {{\naccess_log {};", at("access.log")));
+    for kind in ["client_body", "fastcgi", "proxy", "scgi", "uwsgi"] {
+        line(format_args!("{kind}_temp_path {};", at(kind)));
+    }
+    let ssl = if options.authority.is_some() { " ssl" } else { "" };
+    line(format_args!("server {{\nlisten 127.0.0.1:{port}{ssl};\nclient_max_body_size 0;"));
+    if let Some(authority) = options.authority {
+        line(format_args!("ssl_certificate {};", authority.certificate().display()));
+        line(format_args!("ssl_certificate_key {};", authority.key().display()));
+    }
+    line(format_args!("location /moved/ {{ rewrite ^/moved/(.*)$ /$1 redirect; }}"));
+    line(format_args!("location / {{"));
+    if options.login.is_some() {
+        line(format_args!("auth_basic test;\nauth_basic_user_file {};", at("htpasswd")));
+    }
+    let backend = git_exec("git-http-backend");
+    line(format_args!("fastcgi_pass unix:{};\nfastcgi_buffering off;", socket.display()));
+    for (name, value) in [
+        ("SCRIPT_FILENAME", backend.display().to_string()),
+        ("GIT_PROJECT_ROOT", base.display().to_string()),
+        ("GIT_HTTP_EXPORT_ALL", "1".to_owned()),
+        ("GIT_PROTOCOL", "$http_git_protocol".to_owned()),
+        ("PATH_INFO", "$uri".to_owned()),
+        ("QUERY_STRING", "$query_string".to_owned()),
+        ("REQUEST_METHOD", "$request_method".to_owned()),
+        ("CONTENT_TYPE", "$content_type".to_owned()),
+        ("CONTENT_LENGTH", "$content_length".to_owned()),
+        ("HTTP_CONTENT_ENCODING", "$http_content_encoding".to_owned()),
+        ("REMOTE_USER", "$remote_user".to_owned()),
+        ("GIT_CONFIG_COUNT", "1".to_owned()),
+        ("GIT_CONFIG_KEY_0", "safe.directory".to_owned()),
+        ("GIT_CONFIG_VALUE_0", "*".to_owned()),
+    ] {
+        line(format_args!("fastcgi_param {name} \"{value}\";"));
+    }
+    line(format_args!("}}\n}}\n}}"));
+    text
+}
+
+/// A password as nginx compares it.
+#[track_caller]
+fn hashed(password: &str) -> String {
+    let out = Command::new(crate::require("openssl")).args(["passwd", "-apr1", password]).output().expect("run openssl");
+    assert!(out.status.success(), "openssl passwd: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).trim().to_owned()
+}
