@@ -10,8 +10,9 @@
 //! environment at a time.
 
 use std::cell::RefCell;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use heed::types::Bytes;
@@ -29,11 +30,14 @@ pub const MAP_BYTES_MIN: u64 = 64 << 20;
 /// The map never grows beyond this.
 pub const MAP_BYTES_MAX: u64 = 1 << 40;
 /// Read transactions at the same time in one environment.
-pub const READERS_MAX: u32 = 1024;
+pub const READERS_MAX: u32 = 510;
+/// LMDB's lock file for [`READERS_MAX`] readers: a head and a cache line each.
+const LOCK_FILE_BYTES: u64 = 512 * 64;
 /// Free space below which a short write is taken for a full disk.
 const FULL_BYTES: u64 = 1 << 20;
 /// LMDB's data file in an environment's directory.
 pub(crate) const DATA_FILE: &str = "data.mdb";
+const LOCK_FILE: &str = "lock.mdb";
 
 const META_TABLE: &str = "meta";
 const KEY_VERSION: &[u8] = b"format-version";
@@ -144,6 +148,7 @@ impl Environment {
         if file_bytes == 0 && !create {
             return Err(truncated(dir, 0, 2 * page_bytes()));
         }
+        allocate_lock_file(dir)?;
         let map_bytes = first_map_bytes(file_bytes, options);
         let mut open = EnvOpenOptions::new().read_txn_without_tls();
         open.map_size(map_bytes).max_dbs(tables_max).max_readers(READERS_MAX);
@@ -380,6 +385,19 @@ pub(crate) fn put_changed(table: Table, wtxn: &mut RwTxn<'_>, key: &[u8], value:
     }
     table.put(wtxn, key, value)?;
     Ok(true)
+}
+
+/// LMDB writes its lock file through a map, page by page as readers come; on a full disk the first write to a page that has
+/// no block yet would kill the process (SIGBUS). So all blocks are taken beforehand.
+fn allocate_lock_file(dir: &Path) -> Result<()> {
+    let path = dir.join(LOCK_FILE);
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let file = opened.map_err(|e| io_error(&path, "open", &e))?;
+    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, LOCK_FILE_BYTES) {
+        // Where blocks cannot be taken beforehand there is nothing to do.
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Err(e) => Err(io_error(&path, "allocate", &e.into())),
+    }
 }
 
 fn first_map_bytes(file_bytes: u64, options: &EnvOptions) -> usize {

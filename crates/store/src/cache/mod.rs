@@ -68,8 +68,10 @@ pub struct CacheStats {
     pub promoted: u64,
 }
 
+#[derive(Default)]
 struct Pair {
-    current: Arc<Generation>,
+    /// `None` after the disk was too full to start one; the next put tries again.
+    current: Option<Arc<Generation>>,
     previous: Option<Arc<Generation>>,
 }
 
@@ -79,7 +81,8 @@ pub struct CacheStore {
     max_bytes: u64,
     /// Locked for the moment of copying or swapping the pointer only.
     pair: RwLock<Arc<Pair>>,
-    writer: Mutex<()>,
+    /// The right to write, and the number of the next generation.
+    writer: Mutex<u64>,
     /// Hits in the previous generation.
     promote: Mutex<HashSet<Row>>,
     values: Environment,
@@ -107,12 +110,13 @@ impl CacheStore {
         marker::write(dir)?;
         let (current, previous) = open_generations(dir, max_bytes / 2)?;
         let (values, values_table) = open_values(&dir.join("values"))?;
-        let previous = previous.map(Arc::new);
+        let next = current.number() + 1;
+        let pair = Pair { current: Some(Arc::new(current)), previous: previous.map(Arc::new) };
         Ok(Self {
             dir: dir.to_owned(),
             max_bytes,
-            pair: RwLock::new(Arc::new(Pair { current: Arc::new(current), previous })),
-            writer: Mutex::new(()),
+            pair: RwLock::new(Arc::new(pair)),
+            writer: Mutex::new(next),
             promote: Mutex::default(),
             values,
             values_table,
@@ -144,7 +148,7 @@ impl CacheStore {
     }
 
     fn put(&self, rows: &[(Row, &[u8])]) -> Result<()> {
-        let _writer = self.writer.lock();
+        let mut next = self.writer.lock();
         self.promote_some()?;
         let part_bytes = PUT_BYTES.min(self.generation_bytes() / 8);
         let mut rest = rows;
@@ -156,68 +160,90 @@ impl CacheStore {
                 fits
             });
             let (part, after) = rest.split_at(taken.count());
-            self.put_part(part)?;
+            self.put_part(&mut next, part)?;
             rest = after;
         }
         Ok(())
     }
 
-    /// Puts rows that fit in one transaction, making room by rotation. Rows too large for any generation are passed over.
-    fn put_part(&self, part: &[(Row, &[u8])]) -> Result<()> {
-        let bytes: u64 = part.iter().map(|(_, value)| generation::row_bytes(value)).sum();
-        let mut rotated = !self.pair().current.has_room(bytes) && self.rotate()?;
-        loop {
-            let why = match self.pair().current.put(part) {
+    /// Puts rows in one transaction, making room by one rotation. Rows too large for any generation are passed over.
+    fn put_part(&self, next: &mut u64, part: &[(Row, &[u8])]) -> Result<()> {
+        let bytes = part.iter().map(|(_, value)| generation::row_bytes(value)).sum();
+        if let Some(current) = &self.pair().current
+            && current.has_room(bytes)
+        {
+            match current.put(part) {
                 Ok(true) => return Ok(()),
-                Ok(false) => None,
-                Err(e) if e.kind == ErrorKind::Full => Some(e),
-                Err(e) => return Err(e),
-            };
-            if rotated {
-                return why.map_or(Ok(()), Err);
+                Err(e) if e.kind != ErrorKind::Full => return Err(e),
+                // The generation or the disk is full: room must be made.
+                Ok(false) | Err(_) => {}
             }
-            rotated = self.rotate()?;
         }
+        self.rotate(next)?.put(part).map(drop)
     }
 
     /// Copies noted hits of the previous generation to the current one; at most [`PROMOTE_BYTES`].
     fn promote_some(&self) -> Result<()> {
-        let pair = self.pair();
-        let Some(previous) = &pair.previous else { return Ok(()) };
-        self.promote_from(previous, &pair.current)
+        match &*self.pair() {
+            Pair { current: Some(current), previous: Some(previous) } => self.promote_from(previous, current),
+            _ => Ok(()),
+        }
     }
 
     fn promote_from(&self, from: &Generation, to: &Generation) -> Result<()> {
-        let noted = {
-            let mut promote = self.promote.lock();
-            if promote.is_empty() {
-                return Ok(());
-            }
-            std::mem::take(&mut *promote)
+        let noted = std::mem::take(&mut *self.promote.lock());
+        if noted.is_empty() {
+            return Ok(());
+        }
+        let (copied, left) = match from.copy_to(to, noted, PROMOTE_BYTES) {
+            // Promotion is a favour: no room for it is no error.
+            Err(e) if e.kind == ErrorKind::Full => (0, Vec::new()),
+            copied => copied?,
         };
-        let (copied, left) = from.copy_to(to, noted, PROMOTE_BYTES)?;
         self.promoted.fetch_add(copied, Ordering::Relaxed);
         self.promote.lock().extend(left);
         Ok(())
     }
 
-    /// Drops the previous generation, makes the current one previous and starts a new one. What was used of the dropped
-    /// one moves to the new one.
-    fn rotate(&self) -> Result<bool> {
+    /// Drops the previous generation, makes the current one previous and starts a new one, which it gives. What was used of
+    /// the dropped one moves to the new one. On a disk that is full even then, both go.
+    fn rotate(&self, next: &mut u64) -> Result<Arc<Generation>> {
         let old = self.pair();
+        self.rotations.fetch_add(1, Ordering::Relaxed);
         // Unlinked first, so that a full disk has room for the new one; readers and the copy below keep it mapped.
         if let Some(gone) = &old.previous {
             gone.unlink()?;
         }
-        let next = Generation::open(&self.dir, old.current.number() + 1, self.generation_bytes())?;
-        let pair = Arc::new(Pair { current: Arc::new(next), previous: Some(old.current.clone()) });
-        *self.pair.write() = pair.clone();
-        self.rotations.fetch_add(1, Ordering::Relaxed);
+        let started = match self.start(next) {
+            Err(e) if e.kind == ErrorKind::Full => {
+                *self.pair.write() = Arc::default();
+                if let Some(gone) = &old.current {
+                    gone.unlink()?;
+                }
+                self.promote.lock().clear();
+                drop(old);
+                let current = self.start(next)?;
+                *self.pair.write() = Arc::new(Pair { current: Some(current.clone()), previous: None });
+                return Ok(current);
+            }
+            started => started?,
+        };
+        *self.pair.write() = Arc::new(Pair { current: Some(started.clone()), previous: old.current.clone() });
         if let Some(gone) = &old.previous {
-            self.promote_from(gone, &pair.current)?;
+            self.promote_from(gone, &started)?;
             self.promote.lock().clear();
         }
-        Ok(true)
+        Ok(started)
+    }
+
+    fn start(&self, next: &mut u64) -> Result<Arc<Generation>> {
+        let number = *next;
+        *next += 1;
+        let started = Generation::open(&self.dir, number, self.generation_bytes());
+        if started.is_err() {
+            generation::remove(&self.dir, number)?;
+        }
+        started.map(Arc::new)
     }
 
     fn generation_bytes(&self) -> u64 {
@@ -261,7 +287,7 @@ impl CacheStore {
     pub fn stats(&self) -> CacheStats {
         let pair = self.pair();
         CacheStats {
-            current_bytes: pair.current.disk_bytes(),
+            current_bytes: pair.current.as_ref().map_or(0, |current| current.disk_bytes()),
             previous_bytes: pair.previous.as_ref().map_or(0, |previous| previous.disk_bytes()),
             max_bytes: self.max_bytes,
             rotations: self.rotations.load(Ordering::Relaxed),
@@ -273,7 +299,7 @@ impl CacheStore {
 impl Drop for CacheStore {
     fn drop(&mut self) {
         let pair = self.pair();
-        let synced = pair.previous.iter().chain([&pair.current]).try_for_each(|generation| generation.sync());
+        let synced = pair.previous.iter().chain(&pair.current).try_for_each(|generation| generation.sync());
         match synced.and_then(|()| marker::remove(&self.dir)) {
             Ok(()) => {}
             // The marker stays: harmless unless the machine goes down before the next open.
@@ -347,8 +373,9 @@ impl CacheReader<'_> {
     }
 
     fn get(&self, family: Family, key: &[u8], row: impl FnOnce() -> Row) -> Option<&[u8]> {
-        let current = self.current.get_or_init(|| self.pair.current.begin());
-        if let Some(value) = self.pair.current.get(current.as_ref(), family, key) {
+        if let Some(newer) = &self.pair.current
+            && let Some(value) = newer.get(self.current.get_or_init(|| newer.begin()).as_ref(), family, key)
+        {
             return Some(value);
         }
         let older = self.pair.previous.as_ref()?;

@@ -76,11 +76,13 @@ impl RepoStore {
     /// Verifies everything. `progress` is called after every slice and says whether to go on.
     pub fn check(&self, progress: &mut dyn FnMut(&CheckProgress) -> bool) -> Result<CheckReport> {
         let mut report = CheckReport::default();
-        let mut state = CheckProgress { rows_total: self.rows()?, ..CheckProgress::default() };
+        let mut state = CheckProgress { rows_total: self.rows().unwrap_or(0), ..CheckProgress::default() };
         if self.check_trees(&mut report, &mut state, progress)?
             && self.check_blobs(&mut report, &mut state, progress)?
         {
-            self.check_snapshots(&mut report)?;
+            if let Err(e) = self.check_snapshots(&mut report) {
+                report.problem(e);
+            }
             report.complete = true;
         }
         Ok(report)
@@ -141,7 +143,13 @@ impl RepoStore {
         loop {
             let reader = self.read()?;
             let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-            let range = table.range(&reader.txn, &(from, Bound::Unbounded)).map_err(|e| self.env.error("check", e))?;
+            let range = match table.range(&reader.txn, &(from, Bound::Unbounded)) {
+                Ok(range) => range,
+                Err(e) => {
+                    report.problem(self.env.error("check", e));
+                    return Ok(true);
+                }
+            };
             let (mut rows, mut bytes) = (0, 0);
             let mut last = None;
             for row in range {
