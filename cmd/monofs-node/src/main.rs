@@ -1,1 +1,72 @@
-fn main() {}
+//! `monofs-node`: flags -> config -> spawn -> drain. The role itself is the library `monofs-node`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use monofs_launch::args::{self, Listen};
+use monofs_model::NodeId;
+use monofs_node::Config;
+use tokio::net::TcpListener;
+
+/// Stores repositories and serves their directories and contents.
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:\n  monofs-node --node-id node1 --db-path /var/lib/monofs/db --router router.internal:9090")]
+struct Args {
+    /// Address to listen on
+    #[arg(long, default_value = ":9000", value_name = "[HOST]:PORT")]
+    addr: Listen,
+    /// Unique id of this node; placement depends on it, so keep it
+    #[arg(long)]
+    node_id: NodeId,
+    /// Directory of the LMDB environments
+    #[arg(long, default_value = "/tmp/monofs-db")]
+    db_path: PathBuf,
+    /// Accepted for compatibility: nodes keep no Git cache
+    #[arg(long, hide_default_value = true, value_name = "DIRECTORY")]
+    git_cache: Option<PathBuf>,
+    /// Routers to register with, host:port
+    #[arg(long, value_delimiter = ',', value_parser = args::address, value_name = "HOST:PORT,...")]
+    router: Vec<String>,
+    /// Fetchers to use besides those that the router names, host:port (repeatable)
+    #[arg(long, value_delimiter = ',', value_parser = args::address, value_name = "HOST:PORT,...")]
+    fetcher: Vec<String>,
+    /// Address to announce (default: the host's name and the listening port)
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "HOST:PORT")]
+    advertise: String,
+    /// Address for clients outside the private network
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "HOST:PORT")]
+    external_addr: String,
+    /// Failure domain: copies spread over zones first
+    #[arg(long, default_value = "", hide_default_value = true)]
+    zone: String,
+    /// Share of the repositories relative to other nodes
+    #[arg(long, default_value_t = 1.0)]
+    weight: f64,
+    /// Announced capacity in GB, 0 = not announced
+    #[arg(long, default_value = "0", value_parser = args::gigabytes)]
+    capacity_gb: u64,
+}
+
+fn main() -> ExitCode {
+    monofs_launch::run::<Args, _, _>("monofs-node", |args, context| async move {
+        if args.git_cache.is_some() {
+            tracing::warn!("--git-cache is accepted and ignored: nodes keep no Git cache");
+        }
+        let listener = TcpListener::from_std(args.addr.bind()?)?;
+        let config = Config {
+            routers: args.router,
+            fetchers: args.fetcher,
+            advertise: args.advertise,
+            external_address: args.external_addr,
+            zone: args.zone,
+            weight: args.weight,
+            capacity_bytes: args.capacity_gb,
+            ..Config::new(args.node_id, args.db_path)
+        };
+        let node = monofs_node::spawn(config, listener).await?;
+        context.shutdown.cancelled().await;
+        node.shutdown(context.shutdown_timeout).await;
+        Ok(())
+    })
+}

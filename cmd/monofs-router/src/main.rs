@@ -1,1 +1,112 @@
-fn main() {}
+//! `monofs-router`: flags -> config -> spawn -> drain. The role itself is the library `monofs-router`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use monofs_launch::args::{self, Keyed, Listen, Peers};
+use monofs_model::view::Role;
+use monofs_model::{Error, NodeId, Result};
+use monofs_router::{Config, StateLocation, StaticMember};
+use tokio::net::TcpListener;
+
+/// The catalogue, placement, health and admin API of a MonoFS cluster.
+#[derive(Debug, Parser)]
+#[command(after_help = "Example:\n  monofs-router --state-dir /var/lib/monofs/router --nodes node1=10.0.0.1:9000,node2=10.0.0.2:9000")]
+struct Args {
+    /// gRPC port
+    #[arg(long, default_value_t = 9090)]
+    port: u16,
+    /// Port of the HTTP API
+    #[arg(long, default_value_t = 8080)]
+    http_port: u16,
+    /// Address to listen on, for both ports (empty: every address)
+    #[arg(long, default_value = "")]
+    listen: String,
+    /// Nodes, `id=host:port,...`; nodes may also register themselves
+    #[arg(long, default_value = "", value_name = "ID=HOST:PORT,...")]
+    nodes: Peers,
+    /// Addresses of nodes for clients outside the private network, `id=host:port,...`
+    #[arg(long, default_value = "", value_name = "ID=HOST:PORT,...")]
+    external_addrs: Peers,
+    /// Fetchers, `host:port,...`; fetchers may also register themselves
+    #[arg(long, default_value = "", value_name = "HOST:PORT,...")]
+    fetcher_addrs: Peers,
+    /// Shares of nodes, `id=2.0,...`
+    #[arg(long, default_value = "", value_name = "ID=WEIGHT,...")]
+    weights: Keyed<f64>,
+    /// Failure domains of nodes, `id=zone,...`
+    #[arg(long, default_value = "", value_name = "ID=ZONE,...")]
+    zones: Keyed<String>,
+    /// Copies of each repository
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=16))]
+    replication_factor: u32,
+    /// How often members are probed
+    #[arg(long, default_value = "2s", value_parser = args::duration)]
+    health_interval: Duration,
+    /// Silence after which a member is down
+    #[arg(long, default_value = "6s", value_parser = args::duration)]
+    unhealthy_threshold: Duration,
+    /// How often branches are checked upstream, 0s = never
+    #[arg(long, default_value = "5m", value_parser = args::duration)]
+    refresh_interval: Duration,
+    /// How long a replaced snapshot stays readable
+    #[arg(long, default_value = "10m", value_parser = args::duration)]
+    snapshot_grace: Duration,
+    /// Where the catalogue lives: `embedded:DIRECTORY`; empty: embedded in --state-dir
+    #[arg(long, default_value = "")]
+    state: String,
+    /// Directory of the embedded state
+    #[arg(long, default_value = "/var/lib/monofs/router")]
+    state_dir: PathBuf,
+}
+
+impl Args {
+    fn config(&self) -> Result<Config> {
+        let dir = match self.state.split_once(':') {
+            None if self.state.is_empty() => self.state_dir.clone(),
+            Some(("embedded", dir)) if !dir.is_empty() => dir.into(),
+            _ => return Err(Error::invalid(format!("--state '{}': write embedded:DIRECTORY", self.state))),
+        };
+        Ok(Config {
+            state: StateLocation::Embedded(dir.clone()),
+            members: self.members()?,
+            replication_factor: self.replication_factor,
+            health_interval: self.health_interval,
+            unhealthy_threshold: self.unhealthy_threshold,
+            refresh_interval: self.refresh_interval,
+            snapshot_grace: self.snapshot_grace,
+            ..Config::new(dir)
+        })
+    }
+
+    fn members(&self) -> Result<Vec<StaticMember>> {
+        let all = self.nodes.iter().map(|node| (node, Role::Node));
+        let all = all.chain(self.fetcher_addrs.iter().map(|fetcher| (fetcher, Role::Fetcher)));
+        let member = |(peer, role): (&args::Peer, Role)| {
+            let external = self.external_addrs.iter().find(|external| external.id == peer.id);
+            Ok(StaticMember {
+                id: NodeId::new(&peer.id)?,
+                role,
+                address: peer.address.clone(),
+                external_address: external.map_or(String::new(), |external| external.address.clone()),
+                weight: self.weights.0.get(&peer.id).copied().unwrap_or(1.0),
+                zone: self.zones.0.get(&peer.id).cloned().unwrap_or_default(),
+            })
+        };
+        all.map(member).collect()
+    }
+}
+
+fn main() -> ExitCode {
+    monofs_launch::run::<Args, _, _>("monofs-router", |args, context| async move {
+        let bind = |port| Listen { host: args.listen.clone(), port }.bind();
+        let grpc = TcpListener::from_std(bind(args.port)?)?;
+        let http = TcpListener::from_std(bind(args.http_port)?)?;
+        let router = monofs_router::spawn(args.config()?, grpc, http).await?;
+        context.shutdown.cancelled().await;
+        router.shutdown(context.shutdown_timeout).await;
+        Ok(())
+    })
+}

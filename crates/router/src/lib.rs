@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use catalog::Catalog;
-pub use config::{Config, StaticMember};
+pub use config::{Config, StateLocation, StaticMember};
 use ingest::Ingests;
 use membership::Members;
 use state::StateStore;

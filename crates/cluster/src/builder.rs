@@ -1,0 +1,124 @@
+//! What to start, and where.
+
+use std::path::PathBuf;
+
+use monofs_model::{NodeId, Result};
+
+use crate::running::Cluster;
+
+/// Ports to listen on; 0 picks free ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ports {
+    pub router: u16,
+    pub http: u16,
+    /// Of the first node; the others follow. 0 = free ones.
+    pub first_node: u16,
+    /// Of the first fetcher; the others follow. 0 = free ones.
+    pub first_fetcher: u16,
+}
+
+impl Ports {
+    /// Free ports for everything.
+    pub const FREE: Ports = Ports { router: 0, http: 0, first_node: 0, first_fetcher: 0 };
+
+    /// The documented default ports of the roles.
+    pub const DEFAULT: Ports = Ports { router: 9090, http: 8080, first_node: 9001, first_fetcher: 9200 };
+}
+
+type Tweak<T> = Box<dyn Fn(&mut T) + Send + Sync>;
+
+/// Builds a [`Cluster`] below one directory: `<dir>/router`, `<dir>/node1`, ..., `<dir>/fetcher1`, ...
+pub struct Builder {
+    pub(crate) dir: PathBuf,
+    pub(crate) host: String,
+    pub(crate) ports: Ports,
+    pub(crate) nodes: usize,
+    pub(crate) fetchers: usize,
+    pub(crate) router: Tweak<monofs_router::Config>,
+    pub(crate) node: Tweak<monofs_node::Config>,
+    pub(crate) fetcher: Tweak<monofs_fetcher::Config>,
+}
+
+impl Builder {
+    /// One router, two nodes and one fetcher on loopback, with free ports and the roles' default settings.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            host: "127.0.0.1".to_owned(),
+            ports: Ports::FREE,
+            nodes: 2,
+            fetchers: 1,
+            router: Box::new(|_| {}),
+            node: Box::new(|_| {}),
+            fetcher: Box::new(|_| {}),
+        }
+    }
+
+    /// Number of nodes.
+    pub fn nodes(mut self, count: usize) -> Self {
+        self.nodes = count;
+        self
+    }
+
+    /// Number of fetchers.
+    pub fn fetchers(mut self, count: usize) -> Self {
+        self.fetchers = count;
+        self
+    }
+
+    /// Where to listen.
+    pub fn listen(mut self, host: impl Into<String>, ports: Ports) -> Self {
+        self.host = host.into();
+        self.ports = ports;
+        self
+    }
+
+    /// Changes the router's settings before it starts.
+    pub fn router(mut self, change: impl Fn(&mut monofs_router::Config) + Send + Sync + 'static) -> Self {
+        self.router = Box::new(change);
+        self
+    }
+
+    /// Changes every node's settings before it starts.
+    pub fn node(mut self, change: impl Fn(&mut monofs_node::Config) + Send + Sync + 'static) -> Self {
+        self.node = Box::new(change);
+        self
+    }
+
+    /// Changes every fetcher's settings before it starts.
+    pub fn fetcher(mut self, change: impl Fn(&mut monofs_fetcher::Config) + Send + Sync + 'static) -> Self {
+        self.fetcher = Box::new(change);
+        self
+    }
+
+    /// Starts everything and waits until every member is active. Errors: a port is taken, a directory cannot be used.
+    pub async fn start(self) -> Result<Cluster> {
+        Cluster::start(self).await
+    }
+
+    pub(crate) fn router_config(&self) -> monofs_router::Config {
+        let mut config = monofs_router::Config::new(self.dir.join("router"));
+        (self.router)(&mut config);
+        config
+    }
+
+    pub(crate) fn node_config(&self, number: usize, router: &str) -> Result<monofs_node::Config> {
+        let name = format!("node{number}");
+        let mut config = monofs_node::Config::new(NodeId::new(&name)?, self.dir.join(name));
+        config.routers = vec![router.to_owned()];
+        (self.node)(&mut config);
+        Ok(config)
+    }
+
+    pub(crate) fn fetcher_config(&self, number: usize, router: &str) -> monofs_fetcher::Config {
+        let name = format!("fetcher{number}");
+        let mut config = monofs_fetcher::Config {
+            cache_dir: self.dir.join(&name),
+            fetcher_id: name,
+            routers: vec![router.to_owned()],
+            ..Default::default()
+        };
+        (self.fetcher)(&mut config);
+        config
+    }
+}

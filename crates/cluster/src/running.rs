@@ -1,0 +1,204 @@
+//! A cluster that runs: its addresses, its parts, and how to stop and start each of them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use monofs_fetcher::Running as RunningFetcher;
+use monofs_model::{Error, MemberState, Result};
+use monofs_node::RunningNode;
+use monofs_proto::v1;
+use monofs_proto::v1::admin_client::AdminClient;
+use monofs_router::RunningRouter;
+use monofs_rpc::{ChannelPool, Context, from_status, within};
+use tonic::transport::Channel;
+
+use crate::builder::Builder;
+
+/// How long members may take to become active.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a role may drain when it is stopped.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause between two looks at a condition.
+const POLL: Duration = Duration::from_millis(20);
+
+/// A part of the cluster, and the address that it keeps over restarts.
+struct Slot<T> {
+    address: SocketAddr,
+    running: Option<T>,
+}
+
+/// A running cluster. Stop it with [`Cluster::shutdown`]; dropping it leaves its tasks to the runtime.
+pub struct Cluster {
+    builder: Builder,
+    router: Slot<RunningRouter>,
+    http: SocketAddr,
+    nodes: Vec<Slot<RunningNode>>,
+    fetchers: Vec<Slot<RunningFetcher>>,
+    channels: ChannelPool,
+}
+
+impl Cluster {
+    pub(crate) async fn start(builder: Builder) -> Result<Self> {
+        let grpc = monofs_rpc::server::bind(&format!("{}:{}", builder.host, builder.ports.router)).await?;
+        let http = monofs_rpc::server::bind(&format!("{}:{}", builder.host, builder.ports.http)).await?;
+        let router = monofs_router::spawn(builder.router_config(), grpc, http).await?;
+        let mut cluster = Self {
+            http: router.http_address(),
+            router: Slot { address: router.address(), running: Some(router) },
+            nodes: Vec::new(),
+            fetchers: Vec::new(),
+            channels: ChannelPool::default(),
+            builder,
+        };
+        for number in 0..cluster.builder.fetchers {
+            let port = nth(cluster.builder.ports.first_fetcher, number);
+            let running = cluster.spawn_fetcher(number, port).await?;
+            cluster.fetchers.push(Slot { address: running.address(), running: Some(running) });
+        }
+        for number in 0..cluster.builder.nodes {
+            let port = nth(cluster.builder.ports.first_node, number);
+            let running = cluster.spawn_node(number, port).await?;
+            cluster.nodes.push(Slot { address: running.address(), running: Some(running) });
+        }
+        cluster.wait_members(cluster.builder.nodes, cluster.builder.fetchers).await?;
+        Ok(cluster)
+    }
+
+    /// `host:port` of the router's gRPC.
+    pub fn router_address(&self) -> String {
+        reachable(self.router.address)
+    }
+
+    /// `host:port` of the router's HTTP.
+    pub fn http_address(&self) -> String {
+        reachable(self.http)
+    }
+
+    /// `host:port` of a node, counted from 0.
+    pub fn node_address(&self, number: usize) -> String {
+        reachable(self.nodes[number].address)
+    }
+
+    /// An admin client of the router.
+    pub fn admin(&self) -> Result<AdminClient<Channel>> {
+        Ok(AdminClient::new(self.channels.get(&self.router_address())?))
+    }
+
+    /// The router's status.
+    pub async fn status(&self) -> Result<v1::StatusResponse> {
+        let limit = Duration::from_secs(10);
+        let mut admin = self.admin()?;
+        let request = Context::new(limit).request(v1::StatusRequest {});
+        within(limit, "status", async { admin.status(request).await.map_err(from_status) }).await.map(|answer| answer.into_inner())
+    }
+
+    /// Waits until this many nodes and fetchers are active. Errors: `Unavailable`, saying how many are.
+    pub async fn wait_members(&self, nodes: usize, fetchers: usize) -> Result<()> {
+        let active = |members: Vec<Option<v1::Member>>| {
+            let active = v1::MemberState::from(MemberState::Active);
+            members.into_iter().flatten().filter(|member| member.state() == active).count()
+        };
+        let mut seen = (0, 0);
+        let wait = async {
+            loop {
+                if let Ok(status) = self.status().await {
+                    seen.0 = active(status.nodes.into_iter().map(|node| node.member).collect());
+                    seen.1 = active(status.fetchers.into_iter().map(|fetcher| fetcher.member).collect());
+                    if seen == (nodes, fetchers) {
+                        return;
+                    }
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        if tokio::time::timeout(START_TIMEOUT, wait).await.is_ok() {
+            return Ok(());
+        }
+        Err(Error::unavailable(format!(
+            "after {START_TIMEOUT:?} {} of {nodes} nodes and {} of {fetchers} fetchers are active",
+            seen.0, seen.1
+        )))
+    }
+
+    /// Settings for a mount of this cluster; the caller sets the mount point.
+    pub fn client_config(&self, cache: &str) -> monofs_client::Config {
+        monofs_client::Config {
+            routers: vec![self.router_address()],
+            cache_dir: self.builder.dir.join(cache),
+            ..Default::default()
+        }
+    }
+
+    /// Stops a node, counted from 0.
+    pub async fn stop_node(&mut self, number: usize) {
+        if let Some(running) = self.nodes[number].running.take() {
+            running.shutdown(STOP_TIMEOUT).await;
+        }
+    }
+
+    /// Starts a stopped node again at its old address.
+    pub async fn start_node(&mut self, number: usize) -> Result<()> {
+        let port = self.nodes[number].address.port();
+        self.nodes[number].running = Some(self.spawn_node(number, port).await?);
+        Ok(())
+    }
+
+    /// Stops a fetcher, counted from 0.
+    pub async fn stop_fetcher(&mut self, number: usize) {
+        if let Some(running) = self.fetchers[number].running.take() {
+            running.shutdown(STOP_TIMEOUT).await;
+        }
+    }
+
+    /// Starts a stopped fetcher again at its old address.
+    pub async fn start_fetcher(&mut self, number: usize) -> Result<()> {
+        let port = self.fetchers[number].address.port();
+        self.fetchers[number].running = Some(self.spawn_fetcher(number, port).await?);
+        Ok(())
+    }
+
+    /// Stops the router.
+    pub async fn stop_router(&mut self) {
+        if let Some(running) = self.router.running.take() {
+            running.shutdown(STOP_TIMEOUT).await;
+        }
+    }
+
+    /// Starts the stopped router again at its old addresses.
+    pub async fn start_router(&mut self) -> Result<()> {
+        let grpc = monofs_rpc::server::bind(&self.router.address.to_string()).await?;
+        let http = monofs_rpc::server::bind(&self.http.to_string()).await?;
+        self.router.running = Some(monofs_router::spawn(self.builder.router_config(), grpc, http).await?);
+        Ok(())
+    }
+
+    /// Stops everything.
+    pub async fn shutdown(mut self) {
+        for number in 0..self.nodes.len() {
+            self.stop_node(number).await;
+        }
+        for number in 0..self.fetchers.len() {
+            self.stop_fetcher(number).await;
+        }
+        self.stop_router().await;
+    }
+
+    async fn spawn_node(&self, number: usize, port: u16) -> Result<RunningNode> {
+        let listener = monofs_rpc::server::bind(&format!("{}:{port}", self.builder.host)).await?;
+        monofs_node::spawn(self.builder.node_config(number + 1, &self.router_address())?, listener).await
+    }
+
+    async fn spawn_fetcher(&self, number: usize, port: u16) -> Result<RunningFetcher> {
+        let listener = monofs_rpc::server::bind(&format!("{}:{port}", self.builder.host)).await?;
+        monofs_fetcher::spawn(self.builder.fetcher_config(number + 1, &self.router_address()), listener).await
+    }
+}
+
+fn nth(first: u16, number: usize) -> u16 {
+    if first == 0 { 0 } else { first + number as u16 }
+}
+
+/// The address to dial for one that was listened on.
+fn reachable(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() }
+}
