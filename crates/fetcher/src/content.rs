@@ -229,7 +229,10 @@ impl Reading<'_> {
             hasher.update(&chunk);
             let last = index + 1 == frame::chunk_count(size);
             // The last chunk is held back until the whole is known to be right.
-            if last && std::mem::replace(&mut hasher, ObjectHasher::new(self.repo.format, ObjectKind::Blob, 0)).finish() != span.oid {
+            if last
+                && std::mem::replace(&mut hasher, ObjectHasher::new(self.repo.format, ObjectKind::Blob, 0)).finish()
+                    != span.oid
+            {
                 return Err(Error::corrupt(format!("blob {}: the bytes do not match the object id", span.oid)));
             }
             if wanted.contains(&index) && !self.add(&span.oid, index, &chunk) {

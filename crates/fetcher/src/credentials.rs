@@ -116,7 +116,7 @@ impl Credentials {
         let parsed: Self = toml::from_str(text).map_err(|e| {
             // The parser's own rendering quotes the line, which may hold a secret: name only the place and the message.
             let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-            Error::invalid(format!("line {line}: {}", e.message().lines().next().unwrap_or("is malformed")))
+            Error::invalid(format!("line {line}: {}", without_value(e.message())))
         })?;
         for (host, entry) in &parsed.hosts {
             let ways = [entry.token.is_some(), entry.token_env.is_some(), entry.token_file.is_some()];
@@ -143,8 +143,19 @@ impl Credentials {
     }
 }
 
+/// A parser's message without the value that it complains about.
+fn without_value(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default();
+    match (line.starts_with("invalid "), line.rsplit_once(", expected ")) {
+        (true, Some((_, expected))) => format!("a value of the wrong kind; expected {expected}"),
+        _ if line.contains('"') => "is malformed".to_owned(),
+        _ => line.to_owned(),
+    }
+}
+
 fn read_bounded(path: &Path) -> Result<String> {
-    let cannot = |e: std::io::Error| Error::invalid(format!("cannot read the credentials file {}: {e}", path.display()));
+    let cannot =
+        |e: std::io::Error| Error::invalid(format!("cannot read the credentials file {}: {e}", path.display()));
     let size = std::fs::metadata(path).map_err(cannot)?.len();
     if size > FILE_BYTES_MAX {
         return Err(Error::invalid(format!("the credentials file {} is over 1 MiB", path.display())));

@@ -160,7 +160,9 @@ impl Flights {
             return Ok(Ticket { flights: self.clone(), flight: flight.clone() });
         }
         if flights.len() >= FLIGHTS_MAX {
-            return Err(Error::unavailable(format!("{FLIGHTS_MAX} fetches are under way; try later or another fetcher")));
+            return Err(Error::unavailable(format!(
+                "{FLIGHTS_MAX} fetches are under way; try later or another fetcher"
+            )));
         }
         let task = Task::new(self.limits);
         let (sender, outcome) = watch::channel(None);
@@ -179,7 +181,8 @@ impl Flights {
         // Guards travel into the blocking work: a cancelled flight gives them back only when it has really stopped.
         let guard = self.repository_lock(&origin.id).lock_owned().await;
         task.check()?;
-        let known = self.cache.get(&origin.id).filter(|repo| repo.source == origin.source && repo.holds(&origin.commit));
+        let known =
+            self.cache.get(&origin.id).filter(|repo| repo.source == origin.source && repo.holds(&origin.commit));
         let counter = if known.is_some() { &self.counters.hits } else { &self.counters.misses };
         counter.fetch_add(1, Ordering::Relaxed);
         if let Some(repo) = &known

@@ -24,7 +24,8 @@ fn read(objects: &Objects, record: &TreeRecord) -> Result<Vec<Submodule>> {
 }
 
 fn parse(text: &[u8]) -> Vec<Submodule> {
-    let parsed = gix::config::File::from_bytes_no_includes(text, gix::config::file::Metadata::api(), Default::default());
+    let parsed =
+        gix::config::File::from_bytes_no_includes(text, gix::config::file::Metadata::api(), Default::default());
     let Ok(file) = parsed else { return Vec::new() };
     let mut modules = Vec::new();
     for section in file.sections_by_name("submodule").into_iter().flatten() {

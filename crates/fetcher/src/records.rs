@@ -105,7 +105,9 @@ impl Closure {
             }
             let below = self.byte_budget > 0 && (self.depth == 0 || level < self.depth);
             if below && seen.len() < CLOSURE_TREES_MAX {
-                queue.extend(walk::children(&record).into_iter().filter(|oid| seen.insert(*oid)).map(|oid| (oid, level + 1)));
+                queue.extend(
+                    walk::children(&record).into_iter().filter(|oid| seen.insert(*oid)).map(|oid| (oid, level + 1)),
+                );
             }
             if !give(Found::Record(oid, record)) {
                 return Ok(());

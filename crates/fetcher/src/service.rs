@@ -295,9 +295,8 @@ impl Content for Service {
         };
         let (origin, id, closure) = parse().map_err(to_status)?;
         let records = self.flights.records.clone();
-        let work = move |repo: &Arc<CachedRepo>, answers: &Answers<_>| {
-            content::send_trees(repo, &records, &closure, answers)
-        };
+        let work =
+            move |repo: &Arc<CachedRepo>, answers: &Answers<_>| content::send_trees(repo, &records, &closure, answers);
         Ok(Response::new(self.stream(id, origin, request.held_only, work)))
     }
 

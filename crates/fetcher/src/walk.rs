@@ -94,11 +94,16 @@ fn encode(objects: &Objects, tree: &[u8], seen: &mut dyn FnMut((Oid, u64))) -> R
 fn size_of(objects: &Objects, name: &[u8], kind: EntryKind, oid: &Oid) -> Result<u64> {
     let shown = || String::from_utf8_lossy(name).escape_debug().to_string();
     match objects.header(oid)? {
-        Some((ObjectKind::Blob, size)) if kind == EntryKind::Symlink && size > SYMLINK_BYTES_MAX => Err(Error::invalid(
-            format!("symlink '{}' has a target of {size} bytes; the limit is {SYMLINK_BYTES_MAX}", shown()),
-        )),
+        Some((ObjectKind::Blob, size)) if kind == EntryKind::Symlink && size > SYMLINK_BYTES_MAX => {
+            Err(Error::invalid(format!(
+                "symlink '{}' has a target of {size} bytes; the limit is {SYMLINK_BYTES_MAX}",
+                shown()
+            )))
+        }
         Some((ObjectKind::Blob, size)) => Ok(size),
-        Some((other, _)) => Err(Error::invalid(format!("'{}' is said to be a file, but {oid} is a {}", shown(), other.as_str()))),
+        Some((other, _)) => {
+            Err(Error::invalid(format!("'{}' is said to be a file, but {oid} is a {}", shown(), other.as_str())))
+        }
         None => Err(Error::corrupt(format!("the contents of '{}' ({oid}) are missing", shown()))),
     }
 }
@@ -170,7 +175,11 @@ impl Walk<'_> {
 /// The error, with the path of the directory at which it was found.
 fn at(error: Error, oid: &Oid, stack: &[Level], name: &[u8]) -> Error {
     let path = shown_path(stack, name);
-    let place = if path.is_empty() { format!("root directory (tree {oid})") } else { format!("directory '{path}' (tree {oid})") };
+    let place = if path.is_empty() {
+        format!("root directory (tree {oid})")
+    } else {
+        format!("directory '{path}' (tree {oid})")
+    };
     match error.kind {
         ErrorKind::Invalid | ErrorKind::Corrupt => error.context(place),
         _ => error,
@@ -199,7 +208,9 @@ fn read_commit(objects: &Objects, oid: &Oid, buffer: &mut Vec<u8>) -> Result<Com
         Some(ObjectKind::Tag) => {
             let target = field(buffer, b"object ").unwrap_or_default();
             let target = String::from_utf8_lossy(target);
-            return Err(Error::invalid(format!("{oid} is a tag object, not a commit; give the tag's name, or {target}")));
+            return Err(Error::invalid(format!(
+                "{oid} is a tag object, not a commit; give the tag's name, or {target}"
+            )));
         }
         Some(other) => {
             return Err(Error::invalid(format!(

@@ -59,14 +59,23 @@ impl Cache {
         fs::create_dir_all(dir.join("repos")).map_err(cannot)?;
         let lock = File::options().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(cannot)?;
         lock.try_lock().map_err(|_| {
-            Error::refused(format!("another fetcher uses the cache directory {}; give each its own --cache-dir", dir.display()))
+            Error::refused(format!(
+                "another fetcher uses the cache directory {}; give each its own --cache-dir",
+                dir.display()
+            ))
         })?;
         match fs::remove_dir_all(dir.join("tmp")) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(cannot(e)),
             _ => fs::create_dir_all(dir.join("tmp")).map_err(cannot)?,
         }
         let (repos, serial) = load(&dir.join("repos")).map_err(cannot)?;
-        let cache = Self { dir: dir.to_owned(), bytes_max, repos: Mutex::new(repos), serial: AtomicU64::new(serial), _lock: lock };
+        let cache = Self {
+            dir: dir.to_owned(),
+            bytes_max,
+            repos: Mutex::new(repos),
+            serial: AtomicU64::new(serial),
+            _lock: lock,
+        };
         cache.evict(None, None);
         Ok(cache)
     }
@@ -86,7 +95,13 @@ impl Cache {
     }
 
     /// Makes a fetched repository the one of `id`; the one before goes when nobody uses it.
-    pub fn publish(&self, id: &StorageId, source: &SourceUrl, work: Workspace, snapshot: &Snapshot) -> Result<Arc<CachedRepo>> {
+    pub fn publish(
+        &self,
+        id: &StorageId,
+        source: &SourceUrl,
+        work: Workspace,
+        snapshot: &Snapshot,
+    ) -> Result<Arc<CachedRepo>> {
         CachedRepo::write_meta(work.dir(), source, &[snapshot.commit])?;
         let generation = self.serial.fetch_add(1, Ordering::Relaxed);
         let parent = self.dir.join("repos").join(id.as_str());
@@ -142,7 +157,11 @@ impl Cache {
         }
         drop(repos);
         if sum > self.bytes_max {
-            tracing::warn!(bytes = sum, limit = self.bytes_max, "the cache is over its limit: everything in it is in use");
+            tracing::warn!(
+                bytes = sum,
+                limit = self.bytes_max,
+                "the cache is over its limit: everything in it is in use"
+            );
         }
         // Files are removed here, outside the lock.
         evicted.len()

@@ -80,7 +80,13 @@ impl CachedRepo {
     }
 
     /// A repository that was just fetched into `dir` and holds `snapshot`.
-    pub fn create(id: StorageId, source: SourceUrl, generation: u64, dir: PathBuf, snapshot: &Snapshot) -> Result<Self> {
+    pub fn create(
+        id: StorageId,
+        source: SourceUrl,
+        generation: u64,
+        dir: PathBuf,
+        snapshot: &Snapshot,
+    ) -> Result<Self> {
         let (format, commits) = (snapshot.commit.format(), vec![snapshot.commit]);
         let repo = Self::assemble(id, source, format, generation, dir, commits, SystemTime::now())?;
         repo.lock().snapshots.insert(snapshot.commit, snapshot.clone());

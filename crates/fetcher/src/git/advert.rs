@@ -60,13 +60,15 @@ pub fn choose(source: &SourceUrl, ref_name: &RefName, refs: &[AdvertisedRef]) ->
             None => Err(Error::not_found(format!("{source}: the remote has no HEAD; give a branch with --ref"))),
         };
     }
-    let full_names = [format!("refs/heads/{name}"), format!("refs/tags/{name}"), name.to_owned(), format!("refs/{name}")];
+    let full_names =
+        [format!("refs/heads/{name}"), format!("refs/tags/{name}"), name.to_owned(), format!("refs/{name}")];
     if let Some(by_name) = full_names.iter().find_map(|full| named(full)) {
         return found(by_name);
     }
     if ref_name.may_be_commit() {
         let short = name.to_ascii_lowercase();
-        let mut matches: Vec<&AdvertisedRef> = refs.iter().filter(|r| r.object.to_string().starts_with(&short)).collect();
+        let mut matches: Vec<&AdvertisedRef> =
+            refs.iter().filter(|r| r.object.to_string().starts_with(&short)).collect();
         matches.sort_by_key(|r| r.object);
         matches.dedup_by_key(|r| r.object);
         return match matches[..] {

@@ -178,7 +178,8 @@ impl Drop for Child {
 fn watch(shared: &Shared, task: &Task) {
     let mut ended = shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
     while !*ended {
-        let idle = shared.began.elapsed().saturating_sub(Duration::from_millis(shared.moved_at.load(Ordering::Relaxed)));
+        let idle =
+            shared.began.elapsed().saturating_sub(Duration::from_millis(shared.moved_at.load(Ordering::Relaxed)));
         let silent = idle > task.limits.idle_timeout;
         if silent || task.check().is_err() {
             shared.timed_out.store(silent, Ordering::Relaxed);

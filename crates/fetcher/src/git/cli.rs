@@ -66,7 +66,12 @@ fn asked<'a>(
 }
 
 /// Which commit a ref is at.
-pub fn resolve(source: &SourceUrl, ref_name: &RefName, credentials: &Credentials, task: &Arc<Task>) -> Result<Resolved> {
+pub fn resolve(
+    source: &SourceUrl,
+    ref_name: &RefName,
+    credentials: &Credentials,
+    task: &Arc<Task>,
+) -> Result<Resolved> {
     let host = credentials.of(source);
     let mut command = git(source, &host, task)?;
     command.args(["ls-remote", "--symref", "--end-of-options", source.as_str()]);
@@ -90,7 +95,10 @@ pub fn fetch(want: &Want<'_>, credentials: &Credentials, task: &Arc<Task>) -> Re
     let names = want.into.join("refs/have");
     let named = write_haves(&names, want.have);
     let fetched = named.and_then(|()| {
-        let progress = { let task = task.clone(); move |line: &str| follow(&task, line) };
+        let progress = {
+            let task = task.clone();
+            move |line: &str| follow(&task, line)
+        };
         run(command, &asked(want.source, want.ref_name, Some(want.commit), &host)?, task, progress)
     });
     // Refs are of no other use here.
@@ -199,7 +207,9 @@ mod tests {
     #[test]
     fn tags_are_peeled_and_head_is_named() {
         let (a, b) = ("1".repeat(40), "2".repeat(40));
-        let text = format!("ref: refs/heads/main\tHEAD\n{a}\tHEAD\n{a}\trefs/heads/main\n{b}\trefs/tags/v1\n{a}\trefs/tags/v1^{{}}\n");
+        let text = format!(
+            "ref: refs/heads/main\tHEAD\n{a}\tHEAD\n{a}\trefs/heads/main\n{b}\trefs/tags/v1\n{a}\trefs/tags/v1^{{}}\n"
+        );
         let refs = parse_refs(text.as_bytes());
         assert_eq!(refs.len(), 3);
         assert_eq!(refs[0].target.as_deref(), Some("refs/heads/main"));

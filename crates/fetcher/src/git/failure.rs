@@ -148,9 +148,9 @@ pub fn judge_text(text: &str, asked: &Asked<'_>) -> Option<Error> {
     let source = asked.source;
     Some(match meaning {
         Meaning::NoCommit => no_commit(asked),
-        Meaning::NoRepository => {
-            Error::not_found(format!("{source}: there is no such repository, or it is not visible to us; check the URL"))
-        }
+        Meaning::NoRepository => Error::not_found(format!(
+            "{source}: there is no such repository, or it is not visible to us; check the URL"
+        )),
         Meaning::Refused => refused(asked),
         Meaning::HostKey => Error::refused(format!(
             "{source}: the host key of {} is not the known one; put the right one into 'known_hosts' of the fetcher's --credentials",
@@ -189,7 +189,9 @@ pub fn refused(asked: &Asked<'_>) -> Error {
 /// The remote cannot be talked to.
 pub fn unreachable(asked: &Asked<'_>, why: &str) -> Error {
     let (host, source, ref_name) = (host_of(asked.source), asked.source, asked.ref_name);
-    Error::unavailable(format!("cannot fetch {source} (ref '{ref_name}') from {host}: {why}; check the URL, or try later"))
+    Error::unavailable(format!(
+        "cannot fetch {source} (ref '{ref_name}') from {host}: {why}; check the URL, or try later"
+    ))
 }
 
 /// Whether the other implementation could do better than this failure.

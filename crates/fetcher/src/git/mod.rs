@@ -32,7 +32,9 @@ impl GitSource {
 
     fn check(&self, source: &SourceUrl) -> Result<()> {
         if source.scheme() == Scheme::File && !self.allow_file {
-            return Err(Error::refused(format!("{source}: this fetcher does not read files of its own host (--allow-file)")));
+            return Err(Error::refused(format!(
+                "{source}: this fetcher does not read files of its own host (--allow-file)"
+            )));
         }
         Ok(())
     }

@@ -76,15 +76,14 @@ impl<'a> Session<'a> {
     ) -> std::result::Result<Self, Failure> {
         task.check().map_err(Verdict::Clear)?;
         let host = credentials.of(source);
-        let has_login = host.token.is_some()
-            || host.token_env.is_some()
-            || host.token_file.is_some()
-            || host.ssh_key.is_some();
+        let has_login =
+            host.token.is_some() || host.token_env.is_some() || host.token_file.is_some() || host.ssh_key.is_some();
         let asked = Asked { source, ref_name, commit, has_login };
         let mut remote = transport::open(&asked, &host, task).map_err(Verdict::Clear)?;
         let nobody = |_: credentials::helper::Action| -> GixResult<Option<credentials::protocol::Outcome>> { Ok(None) };
         let service = Service::UploadPack;
-        let shaken = gix::protocol::handshake(&mut remote.transport, service, nobody, Vec::new(), &mut gix::progress::Discard);
+        let shaken =
+            gix::protocol::handshake(&mut remote.transport, service, nobody, Vec::new(), &mut gix::progress::Discard);
         match shaken {
             Ok(handshake) => Ok(Self { remote, handshake, asked, task }),
             Err(e) => Err(judge(remote, &asked, task, &e)),
@@ -183,7 +182,8 @@ fn judge(remote: Remote, asked: &Asked<'_>, task: &Task, error: &gix::Error) -> 
     }
     if task.over_limit() {
         let (source, limit) = (asked.source, task.limits.bytes_max);
-        let message = format!("{source}: the commit needs more than the {limit} bytes that may be fetched; raise --max-cache-gb");
+        let message =
+            format!("{source}: the commit needs more than the {limit} bytes that may be fetched; raise --max-cache-gb");
         return Verdict::Clear(Error::full(message));
     }
     if let Some(child) = remote.child {
@@ -201,7 +201,9 @@ fn judge(remote: Remote, asked: &Asked<'_>, task: &Task, error: &gix::Error) -> 
 
 fn advertised(r: &Ref) -> Option<AdvertisedRef> {
     let (name, object, target) = match r {
-        Ref::Peeled { full_ref_name, object, .. } | Ref::Direct { full_ref_name, object } => (full_ref_name, object, None),
+        Ref::Peeled { full_ref_name, object, .. } | Ref::Direct { full_ref_name, object } => {
+            (full_ref_name, object, None)
+        }
         Ref::Symbolic { full_ref_name, target, object, .. } => (full_ref_name, object, Some(target.to_string())),
         Ref::Unborn { .. } => return None,
     };
@@ -260,16 +262,20 @@ fn search_history(
     let fetch_features = session.handshake.capabilities.capability("fetch");
     let can_filter = fetch_features.is_some_and(|f| f.supports("filter").unwrap_or(false))
         || session.handshake.capabilities.contains("filter");
-    let tip = refs.iter().find(|r| r.name == "HEAD").or_else(|| refs.iter().find(|r| r.name.starts_with("refs/heads/")));
+    let tip =
+        refs.iter().find(|r| r.name == "HEAD").or_else(|| refs.iter().find(|r| r.name.starts_with("refs/heads/")));
     let not_found = |why: &str| {
-        let message = format!("{source}: no branch, tag or advertised commit is '{ref_name}', and {why}; give the full commit id");
+        let message = format!(
+            "{source}: no branch, tag or advertised commit is '{ref_name}', and {why}; give the full commit id"
+        );
         Verdict::Clear(Error::not_found(message))
     };
     let Some(tip) = tip else { return Err(not_found("the remote advertises no branch")) };
     if !can_filter {
         return Err(not_found("the remote cannot list commits without their contents"));
     }
-    let directory = tempfile::tempdir().map_err(|e| Verdict::Clear(Error::internal(format!("temporary directory: {e}"))))?;
+    let directory =
+        tempfile::tempdir().map_err(|e| Verdict::Clear(Error::internal(format!("temporary directory: {e}"))))?;
     let format = tip.object.format();
     super::layout::create(directory.path(), format).map_err(Verdict::Clear)?;
     let exact = ExactFetch { want: to_gix(&tip.object), have: &[], filter: Some("tree:0") };
@@ -285,7 +291,9 @@ fn search_history(
             let message = format!("{source}: the short commit id '{ref_name}' is ambiguous; give more digits");
             Err(Verdict::Clear(Error::invalid(message)))
         }
-        (None, _) => Err(not_found(&format!("none of the last {HISTORY_COMMITS_MAX} commits of the default branch begins so"))),
+        (None, _) => {
+            Err(not_found(&format!("none of the last {HISTORY_COMMITS_MAX} commits of the default branch begins so")))
+        }
     }
 }
 

@@ -136,8 +136,8 @@ fn user_of(source: &SourceUrl) -> Option<String> {
 }
 
 fn open_http(asked: &Asked<'_>, host: &HostCredentials, task: &Task) -> Result<Remote> {
-    let url = gix::url::parse(asked.source.as_str())
-        .map_err(|e| Error::invalid(format!("source {}: {e}", asked.source)))?;
+    let url =
+        gix::url::parse(asked.source.as_str()).map_err(|e| Error::invalid(format!("source {}: {e}", asked.source)))?;
     let mut transport = HttpTransport::<http::reqwest::Remote>::new(url, Protocol::V2, false);
     let mut options = http::Options::default();
     if let Some(login) = host.login()? {
