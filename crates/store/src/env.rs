@@ -2,9 +2,9 @@
 //!
 //! Invariants:
 //! - the map is resized only while no transaction of this process lives: every transaction holds the map gate for reading;
-//! - an environment whose file is shorter than its last used page is refused at open, since touching the missing pages
-//!   through the map would kill the process (SIGBUS);
-//! - a file is never shorter than its last used page after a commit.
+//! - a file is walked with plain reads before it is mapped (see [`crate::structure`]), since damage would kill the process;
+//!   one that lacks pages in use is refused;
+//! - a file is never shorter than its last used page once it is open, whatever happens in a transaction.
 //!
 //! Callers: [`crate::repo`], [`crate::cache`], [`crate::state`]. They lock the directory above, so that one process uses an
 //! environment at a time.
@@ -20,6 +20,9 @@ use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoT
 use monofs_model::{Error, Result};
 use parking_lot::{RwLock, RwLockReadGuard};
 
+use crate::fault::{damaged, io_error, lmdb_error, sync_dir};
+use crate::structure::{Meta, Unproved, prove};
+
 /// Bytes to bytes: the codecs are ours.
 pub(crate) type Table = Database<'static, Bytes, Bytes>;
 
@@ -33,11 +36,14 @@ pub const MAP_BYTES_MAX: u64 = 1 << 40;
 pub const READERS_MAX: u32 = 510;
 /// LMDB's lock file for [`READERS_MAX`] readers: a head and a cache line each.
 const LOCK_FILE_BYTES: u64 = 512 * 64;
-/// Free space below which a short write is taken for a full disk.
-const FULL_BYTES: u64 = 1 << 20;
 /// LMDB's data file in an environment's directory.
 pub(crate) const DATA_FILE: &str = "data.mdb";
 const LOCK_FILE: &str = "lock.mdb";
+
+/// Up to this many branch and leaf pages (a few hundred thousand objects, some milliseconds) are walked at every open.
+const PROVE_PAGES_AT_OPEN: u64 = 16_384;
+/// How often a walk of a live environment is begun anew because commits overtook it.
+const PROOF_ATTEMPTS: u32 = 100;
 
 const META_TABLE: &str = "meta";
 const KEY_VERSION: &[u8] = b"format-version";
@@ -129,6 +135,7 @@ pub(crate) struct Environment {
     file: File,
     dir: PathBuf,
     map_bytes_max: u64,
+    durability: Durability,
 }
 
 impl Environment {
@@ -145,8 +152,10 @@ impl Environment {
             }
             Err(e) => return Err(io_error(dir, "look at the data file", &e)),
         };
-        if file_bytes == 0 && !create {
-            return Err(truncated(dir, 0, 2 * page_bytes()));
+        if file_bytes > 0 {
+            prove_file(dir)?;
+        } else if !create {
+            return Err(Error::corrupt(damaged(dir, "it is empty")));
         }
         allocate_lock_file(dir)?;
         let map_bytes = first_map_bytes(file_bytes, options);
@@ -161,8 +170,15 @@ impl Environment {
         // against a second process.
         let env = unsafe { open.open(dir) }.map_err(|e| lmdb_error(dir, "open", e))?;
         let file = env.try_clone_inner_file().map_err(|e| lmdb_error(dir, "open", e))?;
-        let this = Self { env, gate: RwLock::new(()), file, dir: dir.to_owned(), map_bytes_max: options.map_bytes_max };
-        this.refuse_truncated()?;
+        let this = Self {
+            env,
+            gate: RwLock::new(()),
+            file,
+            dir: dir.to_owned(),
+            map_bytes_max: options.map_bytes_max,
+            durability: options.durability,
+        };
+        this.cover_last_page();
         this.env.clear_stale_readers().map_err(|e| lmdb_error(dir, "clear stale readers", e))?;
         Ok(this)
     }
@@ -217,6 +233,10 @@ impl Environment {
             Ok(CommitOrAbort::<_, ()>::Commit(tables))
         });
         let created = created.map_err(|e| self.txn_error("create tables", e))?;
+        if self.durability == Durability::Commit {
+            // The commit made the file durable, but not its name.
+            sync_dir(&self.dir)?;
+        }
         Ok(created.commit().expect("the closure never aborts"))
     }
 
@@ -325,13 +345,23 @@ impl Environment {
         }
     }
 
-    fn refuse_truncated(&self) -> Result<()> {
-        let have = self.file.metadata().map_err(|e| io_error(&self.dir, "look at the data file", &e))?.len();
-        let needed = self.needed_bytes();
-        if have < needed {
-            return Err(truncated(&self.dir, have, needed));
+    /// Walks the tables as one read transaction sees them, however many pages that takes. `None` means that they are whole.
+    pub(crate) fn damage(&self) -> Result<Option<Error>> {
+        for _ in 0..PROOF_ATTEMPTS {
+            let txn = self.read()?;
+            let proved = match Meta::read(&self.file, Some(txn.id() as u64)) {
+                // Two commits later the meta page of this view is overwritten, though not its tables.
+                Ok(None) => continue,
+                Ok(Some(meta)) => prove(&self.file, &meta, u64::MAX),
+                Err(e) => Err(e),
+            };
+            return match proved {
+                Ok(_) => Ok(None),
+                Err(Unproved::Damage(found)) => Ok(Some(Error::corrupt(damaged(&self.dir, &found.to_string())))),
+                Err(Unproved::Io(e)) => Err(io_error(&self.dir, "read the data file", &e)),
+            };
         }
-        Ok(())
+        Err(Error::unavailable(format!("{}: too busy to be checked; try again", self.dir.display())))
     }
 
     /// Bytes up to the end of the last used page.
@@ -410,52 +440,25 @@ pub(crate) fn page_bytes() -> u64 {
     rustix::param::page_size() as u64
 }
 
-fn truncated(dir: &Path, have: u64, needed: u64) -> Error {
-    Error::corrupt(format!(
-        "{}: {DATA_FILE} has {have} bytes and should have {needed}: it was cut off; restore it or remove the directory, and it is fetched again",
-        dir.display()
-    ))
-}
-
-/// An error of the operating system in our words.
-pub(crate) fn io_error(path: &Path, doing: &str, error: &io::Error) -> Error {
-    let line = format!("{}: {doing}: {error}", path.display());
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Error::full(format!("{line}; make room and try again"))
+/// Walks a data file that is about to be mapped: wholly if that is quick or if the file is shorter than it should be. LMDB leaves
+/// free pages at the end unwritten, so only pages in use decide.
+fn prove_file(dir: &Path) -> Result<()> {
+    let path = dir.join(DATA_FILE);
+    let failed = |e: &io::Error| io_error(&path, "read", e);
+    let file = File::open(&path).map_err(|e| failed(&e))?;
+    let have = file.metadata().map_err(|e| failed(&e))?.len();
+    let mut needed = 0;
+    let proved = Meta::read(&file, None).and_then(|meta| {
+        let meta = meta.expect("no transaction was asked for");
+        needed = meta.needed_bytes();
+        prove(&file, &meta, if have < needed { u64::MAX } else { PROVE_PAGES_AT_OPEN })
+    });
+    match proved {
+        Ok(_) => Ok(()),
+        Err(Unproved::Io(e)) => Err(failed(&e)),
+        Err(Unproved::Damage(_)) if have < needed => {
+            Err(Error::corrupt(damaged(dir, &format!("it was cut off: {have} bytes are left of {needed}"))))
         }
-        io::ErrorKind::NotFound => Error::not_found(line),
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Error::refused(line),
-        _ => Error::internal(line),
+        Err(Unproved::Damage(found)) => Err(Error::corrupt(damaged(dir, &found.to_string()))),
     }
-}
-
-/// An error of LMDB in our words. A short write (EIO) on a full disk is `Full`: LMDB does not tell the two apart.
-fn lmdb_error(dir: &Path, doing: &str, error: heed::Error) -> Error {
-    let line = format!("{}: {doing}: {error}", dir.display());
-    match error {
-        heed::Error::Io(e) if e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) && disk_is_full(dir) => {
-            Error::full(format!("{}: {doing}: the disk is full; make room and try again", dir.display()))
-        }
-        heed::Error::Io(e) => io_error(dir, doing, &e),
-        heed::Error::Mdb(
-            MdbError::PageNotFound
-            | MdbError::Corrupted
-            | MdbError::Invalid
-            | MdbError::Incompatible
-            | MdbError::VersionMismatch,
-        ) => Error::corrupt(format!("{line}; the database is damaged: remove the directory and it is fetched again")),
-        heed::Error::Mdb(MdbError::MapFull) => Error::full(line),
-        heed::Error::Mdb(MdbError::ReadersFull) => Error::unavailable(line),
-        heed::Error::EnvAlreadyOpened => {
-            Error::unavailable(format!("{dir}: {doing}: it is still being closed; try again", dir = dir.display()))
-        }
-        heed::Error::Mdb(MdbError::BadValSize) => Error::invalid(line),
-        heed::Error::Mdb(MdbError::MapResized) => Error::refused(format!("{line}; another process uses the database")),
-        _ => Error::internal(line),
-    }
-}
-
-fn disk_is_full(dir: &Path) -> bool {
-    rustix::fs::statvfs(dir).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) < FULL_BYTES)
 }

@@ -14,11 +14,13 @@
 pub mod cache;
 mod encoding;
 mod env;
+mod fault;
 pub mod frame;
 mod lock;
 pub mod pool;
 pub mod repo;
 pub mod state;
+mod structure;
 
 pub use cache::{CacheOptions, CacheReader, CacheStats, CacheStore};
 pub use env::{Durability, EnvOptions};

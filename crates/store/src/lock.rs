@@ -6,7 +6,7 @@ use std::path::Path;
 
 use monofs_model::{Error, Result};
 
-use crate::env::io_error;
+use crate::fault::io_error;
 
 const LOCK_FILE: &str = "LOCK";
 

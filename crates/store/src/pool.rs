@@ -21,7 +21,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use monofs_model::{Error, Result, StorageId};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::env::{DATA_FILE, EnvOptions, io_error};
+use crate::env::{DATA_FILE, EnvOptions};
+use crate::fault::{io_error, sync_dir};
 use crate::lock::lock_directory;
 use crate::repo::{RepoMeta, RepoStore};
 
@@ -265,8 +266,7 @@ impl RepoPool {
 /// Renames a directory and makes the new name durable.
 fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(|e| io_error(from, &format!("rename to {}", to.display()), &e))?;
-    let parent = to.parent().expect("repositories have a directory above them");
-    File::open(parent).and_then(|dir| dir.sync_all()).map_err(|e| io_error(parent, "sync directory", &e))
+    sync_dir(to.parent().expect("repositories have a directory above them"))
 }
 
 /// Removes a directory with all in it; a missing one is fine.

@@ -13,7 +13,8 @@ use std::path::Path;
 
 use monofs_model::{Error, Result};
 
-use crate::env::{EnvOptions, Environment, Table, TxnResult, io_error};
+use crate::env::{EnvOptions, Environment, Table, TxnResult};
+use crate::fault::io_error;
 use crate::lock::lock_directory;
 
 /// Longest key in bytes (LMDB's bound with long keys, less some room).

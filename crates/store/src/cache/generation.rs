@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use heed::{RoTxn, RwTxn, WithoutTls};
 use monofs_model::{Oid, Result};
 
-use crate::env::{Durability, EnvOptions, Environment, Table, TxnResult, io_error, page_bytes, put_changed};
+use crate::env::{Durability, EnvOptions, Environment, Table, TxnResult, page_bytes, put_changed};
+use crate::fault::io_error;
 use crate::pool::remove_dir;
 use crate::repo::ChunkKey;
 

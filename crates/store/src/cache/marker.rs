@@ -10,7 +10,7 @@ use std::path::Path;
 
 use monofs_model::Result;
 
-use crate::env::io_error;
+use crate::fault::io_error;
 
 const MARKER_FILE: &str = "boot";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";

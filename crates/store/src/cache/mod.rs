@@ -395,5 +395,5 @@ pub fn wipe(dir: &Path) -> Result<()> {
     generation::remove_all(dir)?;
     remove_dir(&dir.join("values"))?;
     marker::remove(dir)?;
-    fs::read_dir(dir).map(drop).map_err(|e| crate::env::io_error(dir, "list", &e))
+    fs::read_dir(dir).map(drop).map_err(|e| crate::fault::io_error(dir, "list", &e))
 }

@@ -76,6 +76,12 @@ impl RepoStore {
     /// Verifies everything. `progress` is called after every slice and says whether to go on.
     pub fn check(&self, progress: &mut dyn FnMut(&CheckProgress) -> bool) -> Result<CheckReport> {
         let mut report = CheckReport::default();
+        // Nothing is read through the map before its pages are known to be whole.
+        if let Some(damage) = self.env.damage()? {
+            report.problem(damage);
+            report.complete = true;
+            return Ok(report);
+        }
         let mut state = CheckProgress { rows_total: self.rows().unwrap_or(0), ..CheckProgress::default() };
         if self.check_trees(&mut report, &mut state, progress)?
             && self.check_blobs(&mut report, &mut state, progress)?

@@ -61,7 +61,7 @@ fn repositories_of_every_version_open_and_are_sound() {
         let store = RepoStore::open_existing(dir.path()).unwrap();
         let contents = contents();
         assert_eq!(store.meta().unwrap(), meta("sample"));
-        assert_eq!(store.snapshots().unwrap(), [contents.snapshot.clone()]);
+        assert_eq!(store.snapshots().unwrap(), std::slice::from_ref(&contents.snapshot));
         let reader = store.read().unwrap();
         for (oid, frame) in &contents.blobs {
             assert_eq!(reader.chunk(oid, 0).unwrap(), Some(&frame[..]));

@@ -69,7 +69,7 @@ fn a_dropped_repository_is_gone_and_can_be_made_anew_while_a_reader_still_holds_
     assert!(pool.get(&facts.storage_id).unwrap().is_none());
     let new = pool.get_or_create(&facts).unwrap();
     assert_eq!(new.snapshots().unwrap(), []);
-    assert_eq!(old.snapshots().unwrap(), [before.snapshot.clone()]);
+    assert_eq!(old.snapshots().unwrap(), std::slice::from_ref(&before.snapshot));
     assert_eq!(problems(&old), [""; 0]);
     drop((old, new));
     assert_eq!(fs::read_dir(root.path().join("trash")).unwrap().count(), 0);
