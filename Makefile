@@ -1,0 +1,34 @@
+# `make demo` shows the system, `make test` proves it, `make check` is what a change must pass, `make bench` measures.
+# Everything that is missing is installed (Debian, as root) or named with the exact command.
+
+REPO ?= .
+CARGO ?= cargo
+
+.PHONY: demo test check bench build fmt
+
+build:
+	$(CARGO) build --workspace --bins
+
+demo:
+	@scripts/require fuse3 git gcc
+	$(CARGO) build --quiet --package monofs --package monofs-admin --bins
+	@target/debug/monofs up --temporary --repo "$(REPO)"
+
+test:
+	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl
+	@scripts/require-cargo
+	$(CARGO) build --workspace --bins
+	$(CARGO) nextest run --workspace
+
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --workspace --no-deps --document-private-items --quiet
+
+bench:
+	@scripts/require fuse3 git gcc ripgrep bc python3
+	$(CARGO) build --release --bins
+	bench/run
+
+fmt:
+	$(CARGO) fmt --all
