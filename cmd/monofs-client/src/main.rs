@@ -1,1 +1,104 @@
-fn main() {}
+//! `monofs-client`: flags -> config -> mount -> unmount. The role itself is the library `monofs-client`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{ArgAction, Parser, ValueEnum};
+use monofs_client::config::default_cache_dir;
+use monofs_client::{AddressChoice, Config};
+use monofs_launch::args;
+
+/// Mounts all repositories of a cluster as one directory tree; runs in the foreground until a signal unmounts it.
+#[derive(Debug, Parser)]
+#[command(
+    after_help = "Example:\n  mkdir -p /mnt/monofs && monofs-client --mount /mnt/monofs --router router.internal:9090\n\nThe state of a mount is in its hidden file .monofs/status."
+)]
+struct Args {
+    /// Mount point: must exist, be a directory and be empty
+    #[arg(long, value_name = "DIRECTORY")]
+    mount: PathBuf,
+    /// Router or routers, tried in turn
+    #[arg(long, value_delimiter = ',', value_parser = args::address, default_value = "localhost:9090", value_name = "HOST:PORT,...")]
+    router: Vec<String>,
+    /// Directory of the on-disk cache (default: $XDG_CACHE_HOME/monofs, else ~/.cache/monofs)
+    #[arg(long, value_name = "DIRECTORY")]
+    cache: Option<PathBuf>,
+    /// Bound of the on-disk cache in GB
+    #[arg(long, default_value = "10", value_parser = args::gigabytes)]
+    max_cache_gb: u64,
+    /// Deadline of one file system call: what cannot be had by then is an I/O error
+    #[arg(long, default_value = "10s", value_parser = args::duration)]
+    rpc_timeout: Duration,
+    /// Keep the on-disk cache of earlier mounts; false empties it
+    #[arg(long, default_value = "true", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    keep_cache: bool,
+    /// Which address of a node to use
+    #[arg(long, value_enum, default_value_t = Addresses::Auto)]
+    addresses: Addresses,
+    /// Read through the routers only, where nodes cannot be reached
+    #[arg(long)]
+    via_router: bool,
+    /// Let other users look into the mount (default: only if root mounts it)
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    allow_other: Option<bool>,
+    /// Owner of all files (default: whoever mounts)
+    #[arg(long)]
+    uid: Option<u32>,
+    /// Group of all files (default: the group of whoever mounts)
+    #[arg(long)]
+    gid: Option<u32>,
+    /// FUSE threads (default: one for each core, at least 2, at most 4)
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Fetch contents ahead of readers
+    #[arg(long, default_value = "true", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    prefetch: bool,
+    /// Accepted for compatibility: the client always runs in the foreground
+    #[arg(long)]
+    foreground: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Addresses {
+    Auto,
+    Internal,
+    External,
+}
+
+impl From<Args> for Config {
+    fn from(args: Args) -> Config {
+        Config {
+            mount: args.mount,
+            routers: args.router,
+            cache_dir: args.cache.unwrap_or_else(default_cache_dir),
+            max_cache_bytes: args.max_cache_gb,
+            rpc_timeout: args.rpc_timeout,
+            keep_cache: args.keep_cache,
+            addresses: match args.addresses {
+                Addresses::Auto => AddressChoice::Auto,
+                Addresses::Internal => AddressChoice::Internal,
+                Addresses::External => AddressChoice::External,
+            },
+            via_router: args.via_router,
+            allow_other: args.allow_other,
+            uid: args.uid,
+            gid: args.gid,
+            n_threads: args.threads,
+            prefetch: args.prefetch,
+            ..Config::default()
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    monofs_launch::run::<Args, _, _>("monofs-client", |args, context| async move {
+        let mounted = monofs_client::mount(args.into()).await?;
+        tokio::select! {
+            () = context.shutdown.cancelled() => {}
+            () = mounted.ended() => {}
+        }
+        mounted.unmount().await?;
+        Ok(())
+    })
+}

@@ -1,0 +1,183 @@
+//! The watch stream: connects to one router after the other, says where this mount is, and passes on what it hears.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use monofs_model::limits::MESSAGE_BYTES_MAX;
+use monofs_model::{ClusterView, Error, Result};
+use monofs_proto::v1;
+use monofs_proto::v1::catalog_client::CatalogClient;
+use monofs_proto::v1::watch_request::Message as Say;
+use monofs_proto::v1::watch_response::Message as Hear;
+use monofs_rpc::channel::ChannelPool;
+use monofs_rpc::context::Context;
+use monofs_rpc::status::from_status;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+use super::{Change, Link};
+use crate::content::Content;
+
+/// A router that says nothing for this long is left for another.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// First and longest pause before the next attempt, once every router has failed.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Messages to the router that may wait.
+const OUTBOX: usize = 8;
+/// Most entries of one listing: the deltas of a listing are gathered before they are applied.
+const LISTING_MAX: usize = 1_000_000;
+
+/// Who this client is to a router.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub client_id: String,
+    pub mount: String,
+}
+
+/// Follows the catalogue until `stop`.
+pub struct Watch {
+    pub routers: Vec<String>,
+    pub channels: ChannelPool,
+    pub identity: Identity,
+    pub link: Arc<Link>,
+    pub content: Content,
+    pub timeout: Duration,
+    pub changes: mpsc::Sender<Change>,
+    /// A new view, to be kept on disk.
+    pub views: watch::Sender<Option<v1::ClusterView>>,
+    /// Positions that were applied.
+    pub applied: watch::Receiver<Option<v1::Position>>,
+    /// Rises when every router was tried in vain for the first time.
+    pub tried: watch::Sender<bool>,
+    pub stop: CancellationToken,
+}
+
+impl Watch {
+    /// Runs until stopped.
+    pub async fn run(self) {
+        let mut pause = BACKOFF.0;
+        let mut failed = 0;
+        for router in self.routers.iter().cycle() {
+            let session = tokio::select! {
+                session = self.session(router) => session,
+                () = self.stop.cancelled() => return,
+            };
+            let connected = self.ended(router, session);
+            failed = if connected { 0 } else { failed + 1 };
+            if connected {
+                pause = BACKOFF.0;
+            }
+            if failed >= self.routers.len() {
+                self.tried.send_replace(true);
+                failed = 0;
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = self.stop.cancelled() => return,
+                }
+                pause = (pause * 2).min(BACKOFF.1);
+            }
+        }
+    }
+
+    /// Notes how a session ended. True: it had been connected.
+    fn ended(&self, router: &str, session: Result<()>) -> bool {
+        let mut state = self.link.state();
+        let connected = state.connected_since.take().is_some();
+        state.router = None;
+        state.failures += 1;
+        let error = session.err().map_or_else(|| "the router ended the stream".to_owned(), |error| error.to_string());
+        if state.failures == 1 || connected {
+            tracing::warn!(router, error, "not connected to the router; serving what is known");
+        }
+        state.last_error = Some(format!("{router}: {error}"));
+        connected
+    }
+
+    /// One connection, until it ends.
+    async fn session(&self, router: &str) -> Result<()> {
+        let channel = self.channels.get(router)?;
+        let mut client = CatalogClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let (say, outbox) = mpsc::channel(OUTBOX);
+        let resume = self.link.state().received.clone();
+        let hello = v1::WatchHello {
+            client_id: self.identity.client_id.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mount: self.identity.mount.clone(),
+            resume,
+        };
+        let request = |message| v1::WatchRequest { message: Some(message) };
+        // The queue is empty and its other end is held below.
+        let _ = say.send(request(Say::Hello(hello))).await;
+        let stream = Context::new(self.timeout).stream(ReceiverStream::new(outbox));
+        let opening = tokio::time::timeout(self.timeout, client.watch(stream)).await;
+        let answer = opening.map_err(|_| Error::unavailable(format!("no answer within {:?}", self.timeout)))?;
+        let mut heard = answer.map_err(from_status)?.into_inner();
+        let mut applied = self.applied.clone();
+        let mut listing = Change::default();
+        // What was applied meanwhile is acknowledged again: this router may not know.
+        applied.mark_changed();
+        loop {
+            tokio::select! {
+                message = tokio::time::timeout(SILENCE_MAX, heard.next()) => {
+                    let message = message.map_err(|_| Error::unavailable(format!("silent for {SILENCE_MAX:?}")))?;
+                    let Some(message) = message else { return Ok(()) };
+                    self.hear(router, message.map_err(from_status)?, &mut listing).await?;
+                }
+                Ok(()) = applied.changed() => {
+                    let position = applied.borrow_and_update().clone();
+                    if let Some(position) = position {
+                        // Full: the next position says it too.
+                        let _ = say.try_send(request(Say::Ack(position)));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn hear(&self, router: &str, message: v1::WatchResponse, listing: &mut Change) -> Result<()> {
+        self.heard_from(router);
+        match message.message {
+            Some(Hear::View(view)) => {
+                let known = ClusterView::try_from(view.clone()).map_err(|error| error.context("cluster view"))?;
+                self.content.replicas().set_view(known);
+                self.views.send_replace(Some(view));
+            }
+            Some(Hear::Delta(delta)) => {
+                if delta.reset {
+                    *listing = Change { reset: true, ..Change::default() };
+                }
+                listing.upserts.extend(delta.upserts);
+                listing.removed.extend(delta.removed_paths);
+                if listing.upserts.len() > LISTING_MAX {
+                    return Err(Error::full(format!("a catalogue of more than {LISTING_MAX} repositories")));
+                }
+                listing.position = delta.position.or(listing.position.take());
+                if delta.complete {
+                    let change = std::mem::take(listing);
+                    let position = change.position.clone();
+                    if self.changes.send(change).await.is_err() {
+                        return Err(Error::unavailable("the mount is going away"));
+                    }
+                    self.link.state().received = position;
+                }
+            }
+            // A heartbeat, or something from a newer router.
+            Some(Hear::Heartbeat(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    fn heard_from(&self, router: &str) {
+        let mut state = self.link.state();
+        let now = Instant::now();
+        state.last_message = Some(now);
+        if state.connected_since.is_none() {
+            tracing::info!(router, "following the catalogue");
+            state.connected_since = Some(now);
+            state.router = Some(router.to_owned());
+            state.failures = 0;
+        }
+    }
+}

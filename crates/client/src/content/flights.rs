@@ -1,0 +1,130 @@
+//! Single flight: each record and chunk is fetched by one request at a time; whoever else needs it waits for that one.
+//!
+//! A [`Claim`] owns the keys that nobody else is fetching. It tells the waiters as each key lands; when it is dropped, the
+//! rest is released, and the waiters of those look for themselves.
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use monofs_model::Oid;
+use tokio::sync::watch;
+
+/// What is fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Key {
+    Tree(Oid),
+    Chunk(Oid, u32),
+}
+
+/// Waits until a key landed or its claim was given up.
+pub type Landing = watch::Receiver<()>;
+
+/// All keys in flight.
+#[derive(Clone, Default)]
+pub struct Flights {
+    keys: Arc<Mutex<HashMap<Key, watch::Sender<()>>>>,
+}
+
+impl Flights {
+    fn keys(&self) -> MutexGuard<'_, HashMap<Key, watch::Sender<()>>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims those of `keys` that nobody is fetching.
+    pub fn claim(&self, keys: impl IntoIterator<Item = Key>) -> Claim {
+        let mut flying = self.keys();
+        let mut claimed = HashSet::new();
+        for key in keys {
+            if let Entry::Vacant(free) = flying.entry(key) {
+                free.insert(watch::channel(()).0);
+                claimed.insert(key);
+            }
+        }
+        Claim { flights: self.clone(), keys: claimed }
+    }
+
+    /// A wait for this key, if somebody is fetching it.
+    pub fn landing(&self, key: &Key) -> Option<Landing> {
+        self.keys().get(key).map(watch::Sender::subscribe)
+    }
+
+    /// How many keys are in flight.
+    pub fn count(&self) -> usize {
+        self.keys().len()
+    }
+}
+
+/// Keys that the holder of this fetches.
+pub struct Claim {
+    flights: Flights,
+    keys: HashSet<Key>,
+}
+
+impl Claim {
+    /// Whether this claim owns `key`.
+    pub fn contains(&self, key: &Key) -> bool {
+        self.keys.contains(key)
+    }
+
+    /// Whether everything claimed has landed.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// The content of `key` is at hand now.
+    pub fn landed(&mut self, key: &Key) {
+        if self.keys.remove(key) {
+            // Dropping the sender wakes whoever waits.
+            self.flights.keys().remove(key);
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.keys.is_empty() {
+            let mut flying = self.flights.keys();
+            self.keys.iter().for_each(|key| drop(flying.remove(key)));
+        }
+    }
+}
+
+/// Waits for a landing, in whatever way it ends.
+pub async fn landed(mut landing: Landing) {
+    // The sender never sends: the wait ends when it is dropped.
+    let _ = landing.changed().await;
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn key(n: u8) -> Key {
+        Key::Chunk(Oid::from_bytes(&[n; 20]).unwrap(), 0)
+    }
+
+    #[tokio::test]
+    async fn one_claims_and_the_others_wait() {
+        let flights = Flights::default();
+        let mut first = flights.claim([key(1), key(2)]);
+        let second = flights.claim([key(2), key(3)]);
+        assert!(first.contains(&key(2)) && !second.contains(&key(2)) && second.contains(&key(3)));
+        let waiting = flights.landing(&key(2)).unwrap();
+        first.landed(&key(2));
+        landed(waiting).await;
+        assert!(flights.landing(&key(2)).is_none());
+        assert!(flights.landing(&key(1)).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_claim_releases_its_waiters() {
+        let flights = Flights::default();
+        let claim = flights.claim([key(1)]);
+        let waiting = flights.landing(&key(1)).unwrap();
+        drop(claim);
+        landed(waiting).await;
+        assert_eq!(flights.count(), 0);
+    }
+}

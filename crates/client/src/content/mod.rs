@@ -1,0 +1,269 @@
+//! Getting content that is not at hand: single flight, the right replica, a second one when the first is slow, a deadline,
+//! and verification before anything is kept.
+//!
+//! Everything here is immutable and named by its oid, so answers that arrive twice or late do no harm: whatever was
+//! verified goes into the cache. Callers are told that their keys are at hand; they then look into the cache again.
+
+pub mod fetch;
+pub mod flights;
+pub mod replicas;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use monofs_model::limits::{CONTENT_REQUEST_ITEMS_MAX, TREE_CLOSURE_BYTES};
+use monofs_model::{Error, Oid, Result, StorageId};
+use monofs_rpc::channel::ChannelPool;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use self::fetch::{Ask, Load};
+use self::flights::{Claim, Flights, Key, landed};
+use self::replicas::Replicas;
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::counters::Counters;
+use crate::fs::ChunkWant;
+use crate::repo::Repo;
+
+/// Budget of a request for trees once the repository's whole closure has been asked for.
+const TREE_MORE_BYTES: u64 = 1 << 20;
+/// How long somebody who needs a key waits for another's request for it before asking too: that request may be a long one
+/// that was made ahead of need.
+const OVERTAKE_AFTER: Duration = Duration::from_millis(250);
+/// How long a miss waits for the closure that is just streaming in.
+const CLOSURE_WAIT: Duration = Duration::from_millis(60);
+/// Tries of one caller: its own request, after having waited for another's.
+const ROUNDS_MAX: usize = 4;
+
+/// Chunks of one blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub blob: Oid,
+    /// Of the whole blob.
+    pub size: u64,
+    pub first: u32,
+    pub count: u32,
+}
+
+impl Span {
+    /// The keys of its chunks.
+    pub fn keys(&self) -> impl Iterator<Item = Key> + use<> {
+        let blob = self.blob;
+        (self.first..self.first.saturating_add(self.count)).map(move |index| Key::Chunk(blob, index))
+    }
+}
+
+impl From<&ChunkWant> for Span {
+    fn from(want: &ChunkWant) -> Self {
+        Self { blob: want.blob, size: want.size, first: want.first, count: want.count }
+    }
+}
+
+/// The way to content that is not at hand. Cheap to clone.
+#[derive(Clone)]
+pub struct Content(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub cache: Arc<Cache>,
+    pub counters: Arc<Counters>,
+    pub replicas: Replicas,
+    pub channels: ChannelPool,
+    pub timeout: Duration,
+    flights: Flights,
+    /// Repositories whose closure is streaming in; the value changes with each message.
+    closures: Mutex<HashMap<StorageId, watch::Sender<u64>>>,
+    /// Since when nobody has answered.
+    down_since: Mutex<Option<Instant>>,
+    runtime: Handle,
+}
+
+impl Content {
+    /// Content from the members of the view that `replicas` will be told of. Runs its tasks on the current runtime.
+    pub fn new(config: &Config, cache: Arc<Cache>, counters: Arc<Counters>, channels: ChannelPool) -> Self {
+        Self(Arc::new(Inner {
+            cache,
+            counters,
+            replicas: Replicas::new(config.routers.clone(), config.addresses, config.via_router),
+            channels,
+            timeout: config.rpc_timeout,
+            flights: Flights::default(),
+            closures: Mutex::default(),
+            down_since: Mutex::default(),
+            runtime: Handle::current(),
+        }))
+    }
+
+    /// Whom it asks.
+    pub fn replicas(&self) -> &Replicas {
+        &self.0.replicas
+    }
+
+    /// The connections it uses.
+    pub fn channels(&self) -> ChannelPool {
+        self.0.channels.clone()
+    }
+
+    /// Keys being fetched.
+    pub fn in_flight(&self) -> usize {
+        self.0.flights.count()
+    }
+
+    /// Brings the record of a tree into the cache; the first time for a repository, all records below it too.
+    pub async fn tree(&self, repo: &Arc<Repo>, tree: Oid) -> Result<()> {
+        self.0.await_closure(repo, &tree).await;
+        let budget = if repo.first_touch() { TREE_CLOSURE_BYTES } else { TREE_MORE_BYTES };
+        let result = self.trees(repo, vec![tree], budget).await;
+        if result.is_err() {
+            repo.touch_again();
+        }
+        result
+    }
+
+    /// Brings the records of these trees into the cache, and up to `budget` bytes of what is below them.
+    pub async fn trees(&self, repo: &Arc<Repo>, trees: Vec<Oid>, budget: u64) -> Result<()> {
+        for batch in trees.chunks(CONTENT_REQUEST_ITEMS_MAX) {
+            self.obtain(repo, Need::Trees { trees: batch.to_vec(), budget }).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings the chunks of `wanted` into the cache, and in the same request those of `ahead`, which are not waited for.
+    pub async fn chunks(&self, repo: &Arc<Repo>, wanted: Span, ahead: Vec<Span>) -> Result<()> {
+        self.obtain(repo, Need::Spans { wanted, ahead }).await
+    }
+
+    /// Brings chunks into the cache that nobody waits for yet. Returns when they are there.
+    pub async fn ahead(&self, repo: &Arc<Repo>, spans: &[Span]) -> Result<()> {
+        let inner = &self.0;
+        let claim = inner.flights.claim(spans.iter().flat_map(Span::keys));
+        let spans: Vec<Span> =
+            spans.iter().filter(|span| span.keys().any(|key| claim.contains(&key))).copied().collect();
+        if spans.is_empty() {
+            return Ok(());
+        }
+        let needed = spans.iter().flat_map(Span::keys).collect();
+        let (load, _) = Load::new(needed, claim);
+        inner.fetch(repo, &Ask::Spans(spans), &load, false).await
+    }
+
+    async fn obtain(&self, repo: &Arc<Repo>, need: Need) -> Result<()> {
+        for round in 0..ROUNDS_MAX {
+            let missing = need.missing(&self.0.cache);
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let claim = self.0.flights.claim(need.all_keys(&missing));
+            let others: Vec<Key> = missing.iter().filter(|key| !claim.contains(key)).copied().collect();
+            let overtake = round > 0 || others.is_empty();
+            let mine: Vec<Key> = missing.into_iter().filter(|key| overtake || claim.contains(key)).collect();
+            if !mine.is_empty() {
+                self.start(repo, &need, mine, claim).await?;
+            }
+            for key in others.iter().filter(|_| !overtake) {
+                if let Some(landing) = self.0.flights.landing(key) {
+                    let _ = tokio::time::timeout(OVERTAKE_AFTER, landed(landing)).await;
+                }
+            }
+        }
+        match need.missing(&self.0.cache).is_empty() {
+            true => Ok(()),
+            // It arrived and is gone again before it could be used.
+            false => Err(Error::full("the client's cache is too small for what is being read; raise --max-cache-gb")),
+        }
+    }
+
+    /// Runs the request in a task of its own, which may go on after what is needed has arrived.
+    async fn start(&self, repo: &Arc<Repo>, need: &Need, mine: Vec<Key>, claim: Claim) -> Result<()> {
+        let ask = need.ask(&mine, &claim);
+        let (load, arrived) = Load::new(mine.into_iter().collect(), claim);
+        let (inner, repo) = (self.0.clone(), repo.clone());
+        self.0.runtime.spawn(async move {
+            let result = inner.fetch(&repo, &ask, &load, true).await;
+            load.finish(result);
+        });
+        arrived.await.unwrap_or_else(|_| Err(Error::unavailable("the request was given up")))
+    }
+}
+
+/// What a caller needs.
+enum Need {
+    Trees { trees: Vec<Oid>, budget: u64 },
+    Spans { wanted: Span, ahead: Vec<Span> },
+}
+
+impl Need {
+    /// The keys that are waited for and not at hand.
+    fn missing(&self, cache: &Cache) -> Vec<Key> {
+        match self {
+            Self::Trees { trees, .. } => {
+                trees.iter().filter(|tree| !cache.has_record(tree)).map(|tree| Key::Tree(*tree)).collect()
+            }
+            Self::Spans { wanted, .. } => {
+                let keys = (wanted.first..wanted.first + wanted.count).map(|index| (wanted.blob, index));
+                cache.missing_frames(keys).into_iter().map(|(blob, index)| Key::Chunk(blob, index)).collect()
+            }
+        }
+    }
+
+    fn all_keys(&self, missing: &[Key]) -> Vec<Key> {
+        let ahead: &[Span] = match self {
+            Self::Trees { .. } => &[],
+            Self::Spans { ahead, .. } => ahead,
+        };
+        missing.iter().copied().chain(ahead.iter().flat_map(Span::keys)).collect()
+    }
+
+    fn ask(&self, mine: &[Key], claim: &Claim) -> Ask {
+        match self {
+            Self::Trees { budget, .. } => {
+                let trees = mine.iter().filter_map(|key| if let Key::Tree(tree) = key { Some(*tree) } else { None });
+                Ask::Trees { trees: trees.collect(), budget: *budget }
+            }
+            Self::Spans { wanted, ahead } => {
+                let ahead = ahead.iter().filter(|span| span.keys().any(|key| claim.contains(&key)));
+                Ask::Spans(std::iter::once(*wanted).chain(ahead.copied()).take(CONTENT_REQUEST_ITEMS_MAX).collect())
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// If the closure of this repository is streaming in, gives the tree a moment to arrive with it.
+    async fn await_closure(&self, repo: &Arc<Repo>, tree: &Oid) {
+        let closures = || self.closures.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(mut progress) = closures().get(repo.storage_id()).map(watch::Sender::subscribe) else { return };
+        let _ = tokio::time::timeout(CLOSURE_WAIT, async {
+            while !self.cache.has_record(tree) && progress.changed().await.is_ok() {}
+        })
+        .await;
+    }
+
+    fn closure_begins(&self, repo: &Repo) {
+        let mut closures = self.closures.lock().unwrap_or_else(PoisonError::into_inner);
+        closures.entry(repo.storage_id().clone()).or_insert_with(|| watch::channel(0).0);
+    }
+
+    fn closure_goes_on(&self, repo: &Repo) {
+        let closures = self.closures.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(progress) = closures.get(repo.storage_id()) {
+            progress.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn closure_ends(&self, repo: &Repo) {
+        self.closures.lock().unwrap_or_else(PoisonError::into_inner).remove(repo.storage_id());
+    }
+
+    /// Whether nobody has answered for so long that trying until the deadline is pointless.
+    fn is_down(&self) -> bool {
+        let since = *self.down_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.is_some_and(|since| since.elapsed() > self.timeout)
+    }
+
+    fn note_answer(&self, answered: bool) {
+        let mut since = self.down_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = if answered { None } else { since.or_else(|| Some(Instant::now())) };
+    }
+}

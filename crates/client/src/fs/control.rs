@@ -1,0 +1,27 @@
+//! The hidden directory `.monofs`: texts about the mount itself.
+//!
+//! A document is made when it is looked up and never changes after, like every other file here; its name is never
+//! trusted, so each `open` by path gets a new one. The kernel forgets the old ones, and with that they are gone.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+
+use super::{Attr, Fs};
+
+/// The directory's name in the root. Not listed there.
+pub const CONTROL_NAME: &[u8] = b".monofs";
+/// The status of the mount, as JSON.
+pub const STATUS_NAME: &[u8] = b"status";
+
+/// Makes the text of the status document.
+pub type Documents = Box<dyn Fn() -> Bytes + Send + Sync>;
+
+impl Fs {
+    /// A new status document, with one reference.
+    pub(super) fn new_document(&self) -> Attr {
+        // 2^32 documents before numbers could meet those derived from hashes.
+        let ino = self.document_number.fetch_add(1, Ordering::Relaxed);
+        self.inodes.remember_document(ino, (self.documents)(), self.now())
+    }
+}

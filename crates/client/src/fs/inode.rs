@@ -1,0 +1,372 @@
+//! The inode table: everything the kernel holds a reference to, and nothing else.
+//!
+//! Invariants: an entry lives from the first reply that names it until the kernel has forgotten every one of those replies;
+//! so the table is bounded by the kernel's own inode cache. The oid of a file never changes; that of a directory is switched
+//! by [`InodeTable::switch_directory`] only, and the versions that readers may still be listing are kept. A `dead` inode
+//! (its name is gone or means something else now) goes on serving what it was, and is never given to a new lookup.
+//!
+//! No lock here is held while calling out of this module, except into the closure of [`InodeTable::with`].
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use monofs_model::{EntryKind, Oid, Repository};
+
+use super::identity::{CONTROL, Identity, Ino, ROOT, SLOTS};
+use super::{Attr, FileKind};
+use crate::repo::Repo;
+
+const SHARDS: usize = 16;
+/// Earlier versions of a directory that a listing in progress may still ask for.
+const HISTORY_MAX: usize = 4;
+
+/// What an inode stands for.
+#[derive(Debug, Clone)]
+pub enum What {
+    /// The directory `.monofs`.
+    Control,
+    /// A text made when it was looked up.
+    Document(Bytes),
+    /// A directory above repositories, by its path; the root is empty.
+    Namespace(Arc<str>),
+    /// A directory, file, symlink or submodule of a repository.
+    Entry { kind: EntryKind, oid: Oid, repo: Arc<Repo> },
+}
+
+/// One version of a directory that was replaced.
+#[derive(Debug, Clone, Copy)]
+struct Past {
+    version: u32,
+    oid: Oid,
+}
+
+/// One inode.
+#[derive(Debug)]
+pub struct Inode {
+    check: u64,
+    pub parent: Ino,
+    pub what: What,
+    pub size: u64,
+    /// Seconds since the epoch.
+    pub mtime: i64,
+    /// The entry whose snapshot it belongs to, once that is no longer the one being served.
+    pub pinned: Option<Arc<Repository>>,
+    /// Of a directory: grows with each switch.
+    pub version: u32,
+    lookups: u64,
+    dead: bool,
+    history: Vec<Past>,
+}
+
+impl Inode {
+    /// An inode that nothing refers to yet.
+    pub fn new(identity: Identity, parent: Ino, what: What, size: u64, mtime: i64) -> Self {
+        Self {
+            check: identity.check,
+            parent,
+            what,
+            size,
+            mtime,
+            pinned: None,
+            version: 1,
+            lookups: 0,
+            dead: false,
+            history: Vec::new(),
+        }
+    }
+
+    /// Its attributes under the number `ino`.
+    pub fn attr(&self, ino: Ino) -> Attr {
+        let kind = match &self.what {
+            What::Control | What::Namespace(_) => FileKind::Directory,
+            What::Document(_) => FileKind::File,
+            What::Entry { kind, .. } => FileKind::from(*kind),
+        };
+        Attr { ino, kind, size: self.size, mtime: self.mtime }
+    }
+
+    /// The half of its identity that is not in its number.
+    pub fn check(&self) -> u64 {
+        self.check
+    }
+
+    /// The tree that version `version` of this directory was.
+    pub fn tree_at(&self, version: u32) -> Option<Oid> {
+        match &self.what {
+            What::Entry { oid, .. } if version == self.version => Some(*oid),
+            _ => self.history.iter().find(|past| past.version == version).map(|past| past.oid),
+        }
+    }
+}
+
+/// Inode numbers are hashes already: spread them, no more.
+#[derive(Default)]
+struct Spread(u64);
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.write_u64(self.0 << 8 ^ u64::from(byte)));
+    }
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
+    }
+}
+
+type Shard = HashMap<Ino, Inode, BuildHasherDefault<Spread>>;
+
+/// All inodes of one mount.
+pub struct InodeTable {
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+impl InodeTable {
+    /// A table with the root and the control directory, which are never forgotten.
+    pub fn new(now: i64) -> Self {
+        let table = Self { shards: std::array::from_fn(|_| Mutex::default()) };
+        let fixed = Identity { base: 0, check: 0 };
+        for (ino, what) in [(ROOT, What::Namespace("".into())), (CONTROL, What::Control)] {
+            let mut inode = Inode::new(fixed, ROOT, what, 0, now);
+            inode.lookups = u64::MAX / 2;
+            table.shard(ino).insert(ino, inode);
+        }
+        table
+    }
+
+    fn shard(&self, ino: Ino) -> MutexGuard<'_, Shard> {
+        // All slots of one hash value are in one shard.
+        self.shards[(ino / SLOTS) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at one inode. `None`: the kernel does not know it.
+    pub fn with<R>(&self, ino: Ino, look: impl FnOnce(&Inode) -> R) -> Option<R> {
+        self.shard(ino).get(&ino).map(look)
+    }
+
+    /// Counts one more reference of the kernel to the inode with this identity, made by `make` if there is none. One that
+    /// is not the `same` thing is retired, and another made. `None` when every slot is taken by something else, which
+    /// needs eight collisions of 61 bits.
+    pub fn remember(
+        &self,
+        identity: Identity,
+        same: impl Fn(&Inode) -> bool,
+        make: impl FnOnce() -> Inode,
+    ) -> Option<Attr> {
+        let mut shard = self.shard(identity.base);
+        if let Ok(ino) = live_slot(&shard, identity) {
+            let inode = shard.get_mut(&ino).expect("found above");
+            if same(inode) {
+                inode.lookups += 1;
+                return Some(inode.attr(ino));
+            }
+            inode.dead = true;
+        }
+        let ino = live_slot(&shard, identity).err()??;
+        let inode = shard.entry(ino).or_insert_with(make);
+        inode.lookups += 1;
+        Some(inode.attr(ino))
+    }
+
+    /// Counts one more reference to an inode that no lookup is to find: something that is not there any more, in a listing
+    /// that began when it was.
+    pub fn remember_retired(&self, identity: Identity, make: impl FnOnce() -> Inode) -> Option<Attr> {
+        let mut shard = self.shard(identity.base);
+        let ino = (identity.base..identity.base + SLOTS).find(|ino| !shard.contains_key(ino))?;
+        let inode = shard.entry(ino).or_insert_with(make);
+        inode.lookups += 1;
+        inode.dead = true;
+        Some(inode.attr(ino))
+    }
+
+    /// Puts in a document under a number that was never used before, with one reference.
+    pub fn remember_document(&self, ino: Ino, text: Bytes, now: i64) -> Attr {
+        let size = text.len() as u64;
+        let mut inode = Inode::new(Identity { base: ino, check: 0 }, CONTROL, What::Document(text), size, now);
+        inode.lookups = 1;
+        let attr = inode.attr(ino);
+        self.shard(ino).insert(ino, inode);
+        attr
+    }
+
+    /// The live inode with this identity, if the kernel knows it.
+    pub fn find(&self, identity: Identity) -> Option<Ino> {
+        live_slot(&self.shard(identity.base), identity).ok()
+    }
+
+    /// The number that [`InodeTable::remember`] would give.
+    pub fn number(&self, identity: Identity) -> Ino {
+        match live_slot(&self.shard(identity.base), identity) {
+            Ok(ino) => ino,
+            Err(free) => free.unwrap_or(identity.base),
+        }
+    }
+
+    /// Takes back `count` references.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        let mut shard = self.shard(ino);
+        if let Slot::Occupied(mut slot) = shard.entry(ino) {
+            let inode = slot.get_mut();
+            inode.lookups = inode.lookups.saturating_sub(count);
+            if inode.lookups == 0 && ino != ROOT && ino != CONTROL {
+                slot.remove();
+            }
+        }
+    }
+
+    /// Switches a directory to another tree; the one before stays readable for listings in progress. `mtime` is set when
+    /// the names in the directory changed.
+    pub fn switch_directory(&self, ino: Ino, tree: Oid, mtime: Option<i64>) {
+        if let Some(inode) = self.shard(ino).get_mut(&ino) {
+            let version = inode.version;
+            if let What::Entry { oid, .. } = &mut inode.what {
+                if inode.history.len() == HISTORY_MAX {
+                    inode.history.remove(0);
+                }
+                inode.history.push(Past { version, oid: *oid });
+                *oid = tree;
+                inode.version = version.wrapping_add(1) & i32::MAX as u32;
+            }
+            if let Some(mtime) = mtime {
+                inode.mtime = mtime;
+            }
+        }
+    }
+
+    /// Marks when the names of a directory above repositories changed.
+    pub fn touch(&self, ino: Ino, now: i64) {
+        if let Some(inode) = self.shard(ino).get_mut(&ino) {
+            inode.mtime = now;
+        }
+    }
+
+    /// Takes the inode away from new lookups; whoever holds it goes on seeing it as of `pinned`.
+    pub fn retire(&self, ino: Ino, pinned: &Option<Arc<Repository>>) {
+        if let Some(inode) = self.shard(ino).get_mut(&ino) {
+            inode.dead = true;
+            inode.pinned.clone_from(pinned);
+        }
+    }
+
+    /// Says that an inode belongs to `pinned`, not to what is served now.
+    pub fn pin(&self, ino: Ino, pinned: &Option<Arc<Repository>>) {
+        if let Some(inode) = self.shard(ino).get_mut(&ino) {
+            inode.pinned.clone_from(pinned);
+        }
+    }
+
+    /// How many inodes the kernel refers to.
+    pub fn count(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+}
+
+/// The live inode with this identity, or the first free slot for one.
+fn live_slot(shard: &Shard, identity: Identity) -> Result<Ino, Option<Ino>> {
+    let slots = identity.base..identity.base + SLOTS;
+    let same = |ino: &Ino| shard.get(ino).is_some_and(|inode| inode.check == identity.check && !inode.dead);
+    if same(&identity.base) {
+        return Ok(identity.base);
+    }
+    // A live one may sit behind a slot that has become free since, so all slots are looked at first.
+    match slots.clone().skip(1).find(same) {
+        Some(ino) => Ok(ino),
+        None => Err(slots.into_iter().find(|ino| !shard.contains_key(ino))),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn directory(table: &InodeTable, name: &[u8]) -> Attr {
+        let identity = Identity::directory(ROOT, name);
+        let what = || What::Namespace(String::from_utf8_lossy(name).into());
+        table.remember(identity, |_| true, || Inode::new(identity, ROOT, what(), 0, 5)).unwrap()
+    }
+
+    #[test]
+    fn an_inode_lives_until_every_lookup_is_forgotten() {
+        let table = InodeTable::new(0);
+        let empty = table.count();
+        let first = directory(&table, b"a");
+        assert_eq!(directory(&table, b"a").ino, first.ino);
+        assert_eq!(table.count(), empty + 1);
+        table.forget(first.ino, 1);
+        assert!(table.with(first.ino, |_| ()).is_some());
+        table.forget(first.ino, 1);
+        assert!(table.with(first.ino, |_| ()).is_none());
+        assert_eq!(table.count(), empty);
+        table.forget(first.ino, 9);
+    }
+
+    #[test]
+    fn the_root_cannot_be_forgotten() {
+        let table = InodeTable::new(0);
+        table.forget(ROOT, u64::MAX);
+        table.forget(CONTROL, u64::MAX);
+        assert!(table.with(ROOT, |_| ()).is_some());
+        assert!(table.with(CONTROL, |_| ()).is_some());
+    }
+
+    #[test]
+    fn numbers_are_the_same_before_and_after_registering() {
+        let table = InodeTable::new(0);
+        let identity = Identity::directory(ROOT, b"x");
+        let foretold = table.number(identity);
+        assert_eq!(directory(&table, b"x").ino, foretold);
+        assert_eq!(table.number(identity), foretold);
+    }
+
+    #[test]
+    fn colliding_identities_get_slots_of_their_own() {
+        let table = InodeTable::new(0);
+        let one = Identity::directory(ROOT, b"x");
+        let other = Identity { check: one.check ^ 1, ..one };
+        let make = |identity| move || Inode::new(identity, ROOT, What::Control, 0, 0);
+        let a = table.remember(one, |_| true, make(one)).unwrap().ino;
+        let b = table.remember(other, |_| true, make(other)).unwrap().ino;
+        assert_ne!(a, b);
+        // The second keeps its number when the first is forgotten.
+        table.forget(a, 1);
+        assert_eq!(table.number(other), b);
+        assert_eq!(table.remember(other, |_| true, make(other)).unwrap().ino, b);
+        // Slot 0 is free again, so seven more fit.
+        for n in 2..=8 {
+            let next = Identity { check: one.check ^ n, ..one };
+            let found = table.remember(next, |_| true, make(next));
+            assert_eq!(found.is_some(), n <= 8, "slot {n}");
+        }
+        let ninth = Identity { check: one.check ^ 99, ..one };
+        assert!(table.remember(ninth, |_| true, make(ninth)).is_none());
+    }
+
+    #[test]
+    fn an_inode_that_is_something_else_now_is_retired() {
+        let table = InodeTable::new(0);
+        let old = directory(&table, b"d");
+        let identity = Identity::directory(ROOT, b"d");
+        let new = table.remember(identity, |_| false, || Inode::new(identity, ROOT, What::Control, 0, 0)).unwrap();
+        assert_ne!(old.ino, new.ino);
+        assert_eq!(table.find(identity), Some(new.ino));
+    }
+
+    #[test]
+    fn a_retired_directory_is_not_found_again_but_goes_on_serving() {
+        let table = InodeTable::new(0);
+        let old = directory(&table, b"d");
+        table.retire(old.ino, &None);
+        assert_eq!(table.find(Identity::directory(ROOT, b"d")), None);
+        let new = directory(&table, b"d");
+        assert_ne!(old.ino, new.ino);
+        assert!(table.with(old.ino, |_| ()).is_some());
+        // Even after the old one is gone, the new one keeps its number.
+        table.forget(old.ino, 1);
+        assert_eq!(directory(&table, b"d").ino, new.ino);
+    }
+}

@@ -1,0 +1,206 @@
+//! The file system itself: names, attributes, listings, contents and extended attributes, as plain synchronous functions.
+//!
+//! It knows neither the kernel's protocol nor the network. What is not in the cache is reported as a [`Miss`]; the caller
+//! (the FUSE adapter) has it fetched and calls again. So a hit costs no task and no allocation, and a miss cannot block a
+//! kernel thread.
+//!
+//! Invariants:
+//! - bytes behind an inode number never change; a directory's number is stable by path (see [`identity`]);
+//! - all names of one reply come from one state: every walk from a directory's inode to its children happens under the
+//!   read side of the switch lock, every change of state under the write side ([`switch`]);
+//! - the lock is never held while waiting for the network or the kernel.
+
+pub mod control;
+pub mod identity;
+pub mod inode;
+pub mod lookup;
+pub mod namespace;
+pub mod read;
+pub mod readdir;
+pub mod switch;
+pub mod xattr;
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use monofs_model::{EntryKind, Oid, TreeRecord};
+
+use self::control::Documents;
+use self::identity::Ino;
+use self::inode::InodeTable;
+use self::namespace::Namespace;
+use crate::cache::Cache;
+use crate::errno::Errno;
+use crate::prefetch::Marks;
+use crate::repo::{Repo, snapshot_of};
+
+/// Block size reported to programs: the largest read the kernel sends is a good buffer size, 4 KiB is what they expect.
+pub const BLOCK_BYTES: u32 = 4096;
+/// Nominal size of a directory.
+const DIRECTORY_BYTES: u64 = 4096;
+
+/// What an inode is to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    Directory,
+    File,
+    Executable,
+    Symlink,
+}
+
+impl From<EntryKind> for FileKind {
+    fn from(kind: EntryKind) -> Self {
+        match kind {
+            EntryKind::Directory | EntryKind::Submodule => Self::Directory,
+            EntryKind::File => Self::File,
+            EntryKind::Executable => Self::Executable,
+            EntryKind::Symlink => Self::Symlink,
+        }
+    }
+}
+
+impl FileKind {
+    /// Permission bits.
+    pub fn permissions(self) -> u16 {
+        match self {
+            Self::Directory | Self::Executable => 0o755,
+            Self::File => 0o644,
+            Self::Symlink => 0o777,
+        }
+    }
+}
+
+/// Attributes of an inode; owner and block size are the same for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attr {
+    pub ino: Ino,
+    pub kind: FileKind,
+    pub size: u64,
+    /// Seconds since the epoch; also the time of the last status change.
+    pub mtime: i64,
+}
+
+/// How long the kernel may believe a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// Until it is told otherwise.
+    Forever,
+    /// Ask again each time.
+    Once,
+}
+
+/// The answer to a lookup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Found {
+    Inode(Attr, Trust),
+    /// There is no such name; the kernel may remember that.
+    Nothing,
+}
+
+/// A directory record that is needed and not here.
+#[derive(Debug, Clone)]
+pub struct TreeWant {
+    pub repo: Arc<Repo>,
+    pub tree: Oid,
+}
+
+/// Chunks of a file that are needed and not all here.
+#[derive(Debug, Clone)]
+pub struct ChunkWant {
+    pub repo: Arc<Repo>,
+    pub blob: Oid,
+    /// Of the whole file.
+    pub size: u64,
+    pub first: u32,
+    pub count: u32,
+    /// The directory the file is in.
+    pub directory: Ino,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone)]
+pub enum Miss {
+    Tree(TreeWant),
+    Chunks(ChunkWant),
+    Fail(Errno),
+}
+
+impl From<Errno> for Miss {
+    fn from(errno: Errno) -> Self {
+        Miss::Fail(errno)
+    }
+}
+
+/// An answer, or what is missing for one.
+pub type Outcome<T> = std::result::Result<T, Miss>;
+
+/// The size of everything shown, for `statfs`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Volume {
+    pub bytes: u64,
+    pub files: u64,
+}
+
+/// One mounted tree.
+pub struct Fs {
+    pub(crate) inodes: InodeTable,
+    pub(crate) cache: Arc<Cache>,
+    pub(crate) marks: Arc<Marks>,
+    documents: Documents,
+    /// The switch lock: names and the inodes they lead to change only under its write side.
+    world: RwLock<Namespace>,
+    /// Seconds since the epoch; set by whoever applies changes of the catalogue.
+    now: AtomicI64,
+    document_number: AtomicU64,
+}
+
+impl Fs {
+    /// An empty tree over `cache`. `documents` makes the texts below `.monofs`; `now` is in seconds since the epoch.
+    pub fn new(cache: Arc<Cache>, marks: Arc<Marks>, documents: Documents, now: i64) -> Self {
+        Self {
+            inodes: InodeTable::new(now),
+            cache,
+            marks,
+            documents,
+            world: RwLock::default(),
+            now: AtomicI64::new(now),
+            document_number: AtomicU64::new(identity::DOCUMENTS),
+        }
+    }
+
+    pub(crate) fn world(&self) -> RwLockReadGuard<'_, Namespace> {
+        self.world.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn world_mut(&self) -> RwLockWriteGuard<'_, Namespace> {
+        self.world.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> i64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    /// The record of a tree, or the miss that names it.
+    pub(crate) fn record(&self, repo: &Arc<Repo>, tree: &Oid) -> Outcome<TreeRecord> {
+        self.cache.record(tree).ok_or_else(|| Miss::Tree(TreeWant { repo: repo.clone(), tree: *tree }))
+    }
+
+    /// The size of everything shown.
+    pub fn volume(&self) -> Volume {
+        self.world().repos().fold(Volume::default(), |sum, repo| {
+            let entry = repo.entry();
+            let snapshot = snapshot_of(&entry);
+            Volume { bytes: sum.bytes + snapshot.bytes, files: sum.files + snapshot.blobs + snapshot.trees }
+        })
+    }
+
+    /// How many inodes the kernel refers to.
+    pub fn inode_count(&self) -> usize {
+        self.inodes.count()
+    }
+
+    /// The kernel dropped `count` references to an inode.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        self.inodes.forget(ino, count);
+    }
+}

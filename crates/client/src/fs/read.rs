@@ -1,0 +1,146 @@
+//! File contents and symlink targets.
+//!
+//! Contents are kept as frames of one chunk each. A frame is decoded into a buffer of the calling thread, which also
+//! remembers the last one: the kernel reads a chunk in several requests. Nothing here ever holds more than two chunks and
+//! one reply.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use monofs_model::limits::{CHUNK_BYTES, SYMLINK_BYTES_MAX};
+use monofs_model::{EntryKind, Oid};
+use monofs_store::frame;
+
+use super::identity::Ino;
+use super::inode::What;
+use super::{ChunkWant, Fs, Miss, Outcome};
+use crate::errno::Errno;
+use crate::repo::Repo;
+
+/// Largest single read; the kernel's own limit is 1 MiB, or as much as `fs.fuse.max_pages_limit` says.
+const READ_BYTES_MAX: u64 = 16 << 20;
+
+/// What a thread decoded last.
+#[derive(Default)]
+struct Scratch {
+    key: Option<(Oid, u32)>,
+    raw: Vec<u8>,
+    /// A reply that spans chunks.
+    joined: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Bytes of something readable.
+enum Source {
+    Text(Bytes),
+    Blob { repo: Arc<Repo>, blob: Oid, size: u64, directory: Ino },
+}
+
+impl Fs {
+    /// Gives `take` up to `length` bytes from `offset`: fewer only at the end. For a file of more than one chunk, returns
+    /// what was read, so that the caller may have the following chunks fetched ahead.
+    pub fn read(&self, ino: Ino, offset: u64, length: u32, take: &mut dyn FnMut(&[u8])) -> Outcome<Option<ChunkWant>> {
+        match self.source(ino)? {
+            Source::Text(text) => {
+                let start = text.len().min(offset as usize);
+                let end = text.len().min(start + length as usize);
+                take(&text[start..end]);
+                Ok(None)
+            }
+            Source::Blob { size, .. } if offset >= size || length == 0 => {
+                take(&[]);
+                Ok(None)
+            }
+            Source::Blob { repo, blob, size, directory } => {
+                let end = size.min(offset + u64::from(length).min(READ_BYTES_MAX));
+                let first = (offset / CHUNK_BYTES as u64) as u32;
+                let count = ((end - 1) / CHUNK_BYTES as u64) as u32 - first + 1;
+                let want = ChunkWant { repo, blob, size, first, count, directory };
+                self.read_chunks(&want, offset, end, take)?;
+                self.marks.used(&want.blob);
+                Ok((size > CHUNK_BYTES as u64).then_some(want))
+            }
+        }
+    }
+
+    /// Gives `take` the target of a symlink.
+    pub fn readlink(&self, ino: Ino, take: &mut dyn FnMut(&[u8])) -> Outcome<()> {
+        let symlink = self.inodes.with(ino, |inode| match &inode.what {
+            What::Entry { kind: EntryKind::Symlink, .. } => Ok(inode.size),
+            _ => Err(Errno::INVAL),
+        });
+        match symlink.ok_or(Errno::STALE)?? {
+            0 => Err(Errno::INVAL.into()),
+            size if size > SYMLINK_BYTES_MAX => Err(Errno::NAMETOOLONG.into()),
+            size => self.read_blob(ino, 0, size as u32, take),
+        }
+    }
+
+    fn read_blob(&self, ino: Ino, offset: u64, length: u32, take: &mut dyn FnMut(&[u8])) -> Outcome<()> {
+        self.read(ino, offset, length, take).map(|_| ())
+    }
+
+    fn source(&self, ino: Ino) -> Outcome<Source> {
+        let source = self.inodes.with(ino, |inode| match &inode.what {
+            What::Document(text) => Ok(Source::Text(text.clone())),
+            What::Entry { kind, oid, repo } if kind.is_blob() => {
+                Ok(Source::Blob { repo: repo.clone(), blob: *oid, size: inode.size, directory: inode.parent })
+            }
+            _ => Err(Errno::ISDIR),
+        });
+        Ok(source.ok_or(Errno::STALE)??)
+    }
+
+    fn read_chunks(&self, want: &ChunkWant, offset: u64, end: u64, take: &mut dyn FnMut(&[u8])) -> Outcome<()> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            scratch.joined.clear();
+            for index in want.first..want.first + want.count {
+                self.decode(want, index, scratch)?;
+                let base = u64::from(index) * CHUNK_BYTES as u64;
+                let from = offset.saturating_sub(base) as usize;
+                let to = (end - base).min(CHUNK_BYTES as u64) as usize;
+                let piece = scratch.raw.get(from..to).ok_or(Errno::IO)?;
+                if want.count == 1 {
+                    take(piece);
+                    return Ok(());
+                }
+                scratch.joined.extend_from_slice(piece);
+            }
+            take(&scratch.joined);
+            Ok(())
+        })
+    }
+
+    /// Makes `scratch.raw` the bytes of one chunk.
+    fn decode(&self, want: &ChunkWant, index: u32, scratch: &mut Scratch) -> Outcome<()> {
+        let key = (want.blob, index);
+        if scratch.key == Some(key) {
+            return Ok(());
+        }
+        scratch.key = None;
+        scratch.raw.clear();
+        let decoded = self.cache.with_frame(&want.blob, index, |frame| frame::decode_into(frame, &mut scratch.raw));
+        match decoded {
+            None => return Err(Miss::Chunks(want.clone())),
+            Some(Err(error)) => {
+                // The disk damaged it: what is fetched again takes its place.
+                tracing::warn!(blob = %want.blob, index, %error, "a cached frame is damaged");
+                self.cache.distrust(&want.blob, index);
+                return Err(Miss::Chunks(want.clone()));
+            }
+            Some(Ok(_)) => {}
+        }
+        // A directory record may lie about sizes until the content is seen.
+        let base = u64::from(index) * CHUNK_BYTES as u64;
+        if scratch.raw.len() as u64 != (want.size - base).min(CHUNK_BYTES as u64) {
+            tracing::warn!(blob = %want.blob, index, "content and directory record disagree about the size");
+            return Err(Errno::IO.into());
+        }
+        scratch.key = Some(key);
+        Ok(())
+    }
+}

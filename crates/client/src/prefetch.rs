@@ -1,0 +1,179 @@
+//! Contents ahead of readers: the small files of a directory with the first of them, and the chunks that follow in a large
+//! file. What is fetched ahead is marked until it is used, so that waste shows.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use monofs_model::limits::{CHUNK_BYTES, CONTENT_REQUEST_ITEMS_MAX};
+use monofs_model::{EntryKind, Oid, Result, TreeRecord};
+
+use crate::content::{Content, Span};
+use crate::counters::Counters;
+use crate::fs::identity::Ino;
+use crate::fs::inode::What;
+use crate::fs::{ChunkWant, Fs};
+
+/// Files up to this size are fetched with their directory.
+pub const SMALL_FILE_BYTES: u64 = CHUNK_BYTES as u64;
+/// Most bytes fetched with one file of a directory.
+pub const DIRECTORY_BATCH_BYTES: u64 = 8 << 20;
+/// Largest window of a sequential read of a large file, in chunks.
+const WINDOW_CHUNKS_MAX: u32 = 16;
+/// Most large files whose reading is followed.
+const STREAMS_MAX: usize = 256;
+/// Most blobs marked as fetched ahead; beyond, the oldest shard is counted as wasted.
+const MARKS_MAX: usize = 1 << 17;
+const SHARDS: usize = 16;
+
+/// Blobs that were fetched ahead and not used yet.
+pub struct Marks {
+    counters: Arc<Counters>,
+    shards: [Mutex<HashMap<Oid, u64>>; SHARDS],
+}
+
+impl Marks {
+    /// Nothing is marked.
+    pub fn new(counters: Arc<Counters>) -> Arc<Self> {
+        Arc::new(Self { counters, shards: std::array::from_fn(|_| Mutex::default()) })
+    }
+
+    fn shard(&self, blob: &Oid) -> &Mutex<HashMap<Oid, u64>> {
+        &self.shards[blob.as_bytes()[0] as usize % SHARDS]
+    }
+
+    /// These blobs are being fetched ahead.
+    pub fn mark(&self, spans: &[Span]) {
+        for span in spans {
+            let mut shard = self.shard(&span.blob).lock().unwrap_or_else(PoisonError::into_inner);
+            if shard.len() >= MARKS_MAX / SHARDS {
+                self.counters.prefetch_wasted.add(shard.len() as u64);
+                shard.clear();
+            }
+            if shard.insert(span.blob, span.size).is_none() {
+                self.counters.prefetched.one();
+                self.counters.prefetched_bytes.add(span.size);
+            }
+        }
+    }
+
+    /// Somebody read this blob. Returns its size if it had been fetched ahead.
+    pub fn used(&self, blob: &Oid) -> Option<u64> {
+        let size = self.shard(blob).lock().unwrap_or_else(PoisonError::into_inner).remove(blob)?;
+        self.counters.prefetch_used.one();
+        Some(size)
+    }
+
+    /// Blobs fetched ahead and not used so far.
+    pub fn outstanding(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+}
+
+/// How a large file is being read.
+#[derive(Debug, Clone, Copy)]
+struct Stream {
+    /// The chunk that comes next if the reading is sequential.
+    next: u32,
+    /// Chunks requested so far end here.
+    requested: u32,
+    window: u32,
+}
+
+/// Decides what to fetch ahead.
+pub struct Prefetch {
+    content: Content,
+    marks: Arc<Marks>,
+    enabled: bool,
+    streams: Mutex<HashMap<Oid, Stream>>,
+}
+
+impl Prefetch {
+    /// With `enabled` false, only what is asked for is fetched.
+    pub fn new(content: Content, marks: Arc<Marks>, enabled: bool) -> Self {
+        Self { content, marks, enabled, streams: Mutex::default() }
+    }
+
+    /// Gets the chunks that a read misses, and with them what is likely to be read next.
+    pub async fn serve(&self, fs: &Fs, want: &ChunkWant) -> Result<()> {
+        let ahead = match (self.enabled, want.size <= SMALL_FILE_BYTES) {
+            (false, _) => Vec::new(),
+            (true, true) => self.siblings(fs, want),
+            (true, false) => Vec::new(),
+        };
+        self.marks.mark(&ahead);
+        self.content.chunks(&want.repo, Span::from(want), ahead).await
+    }
+
+    /// The other small files of the directory that are not at hand, from the wanted one on and then from the start.
+    fn siblings(&self, fs: &Fs, want: &ChunkWant) -> Vec<Span> {
+        let Some(record) = directory_record(fs, want.directory) else { return Vec::new() };
+        let at = record.iter().position(|entry| entry.oid == want.blob).unwrap_or(0);
+        let small = |n: usize| {
+            let entry = record.get(n)?;
+            let fits = matches!(entry.kind, EntryKind::File | EntryKind::Executable) && entry.size <= SMALL_FILE_BYTES;
+            (fits && entry.oid != want.blob).then_some(Span { blob: entry.oid, size: entry.size, first: 0, count: 1 })
+        };
+        let mut bytes = 0;
+        let in_budget = |span: &Span| {
+            bytes += span.size;
+            bytes <= DIRECTORY_BATCH_BYTES
+        };
+        let order = (at..record.len()).chain(0..at);
+        let spans: Vec<Span> =
+            order.filter_map(small).take_while(in_budget).take(CONTENT_REQUEST_ITEMS_MAX - 1).collect();
+        absent(fs, spans)
+    }
+
+    /// A chunk of a large file was read. If the reading is sequential, says which following chunks to fetch now.
+    pub fn follow(&self, read: &ChunkWant) -> Option<Span> {
+        if !self.enabled {
+            return None;
+        }
+        let chunks = u32::try_from(monofs_store::frame::chunk_count(read.size)).unwrap_or(u32::MAX);
+        let end = read.first + read.count;
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if streams.len() >= STREAMS_MAX && !streams.contains_key(&read.blob) {
+            streams.clear();
+        }
+        let fresh = Stream { next: 0, requested: end, window: 1 };
+        let stream = streams.entry(read.blob).or_insert(fresh);
+        if read.first != stream.next && end != stream.next {
+            // A jump: start over from here, and prefetch nothing until the reading goes on.
+            *stream = Stream { next: end, ..fresh };
+            return None;
+        }
+        stream.next = end;
+        // Ask again when half of the window is used up.
+        if stream.requested.saturating_sub(end) > stream.window / 2 || end >= chunks {
+            return None;
+        }
+        let first = stream.requested.max(end);
+        stream.window = (stream.window * 2).min(WINDOW_CHUNKS_MAX);
+        let last = end.saturating_add(stream.window).min(chunks);
+        stream.requested = last;
+        let count = last.saturating_sub(first);
+        (count > 0).then_some(Span { blob: read.blob, size: read.size, first, count })
+    }
+
+    /// Fetches chunks of a large file ahead.
+    pub async fn run_ahead(&self, read: ChunkWant, span: Span) {
+        // Whoever reads them will ask again and see the error.
+        let _ = self.content.ahead(&read.repo, &[span]).await;
+    }
+}
+
+/// The current record of a directory, if it is at hand.
+fn directory_record(fs: &Fs, directory: Ino) -> Option<TreeRecord> {
+    let tree = fs.inodes.with(directory, |inode| match &inode.what {
+        What::Entry { kind: EntryKind::Directory, oid, .. } => Some(*oid),
+        _ => None,
+    })??;
+    fs.cache.record(&tree)
+}
+
+/// Those of the small files that are not at hand.
+fn absent(fs: &Fs, spans: Vec<Span>) -> Vec<Span> {
+    let missing = fs.cache.missing_frames(spans.iter().map(|span| (span.blob, 0)));
+    let missing: std::collections::HashSet<Oid> = missing.into_iter().map(|(blob, _)| blob).collect();
+    spans.into_iter().filter(|span| missing.contains(&span.blob)).collect()
+}

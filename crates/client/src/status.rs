@@ -1,0 +1,241 @@
+//! What `/.monofs/status` and [`crate::Mounted::status`] tell.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Instant;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::cache::CacheStatus;
+use crate::catalog::Link;
+use crate::fuse::Shared;
+
+/// The state of a mount.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    pub version: &'static str,
+    pub mount: String,
+    pub uptime_seconds: u64,
+    pub router: RouterStatus,
+    pub catalog: CatalogStatus,
+    pub cache: CacheStatus,
+    pub reads: ReadStatus,
+    pub prefetch: PrefetchStatus,
+    pub invalidations: InvalidationStatus,
+    pub inodes: usize,
+    /// Requests of the kernel by kind.
+    pub upcalls: BTreeMap<&'static str, u64>,
+    /// One line each: what is wrong. Empty: all is well.
+    pub problems: Vec<String>,
+}
+
+/// The connection to the routers.
+#[derive(Debug, Clone, Serialize)]
+pub struct RouterStatus {
+    pub connected: bool,
+    pub address: Option<String>,
+    pub connected_seconds: Option<u64>,
+    /// Since the last message; what is shown may be this old.
+    pub view_age_seconds: Option<u64>,
+    pub last_error: Option<String>,
+    pub view_number: u64,
+    pub members: Vec<MemberStatus>,
+}
+
+/// A member of the view.
+#[derive(Debug, Clone, Serialize)]
+pub struct MemberStatus {
+    pub id: String,
+    pub address: String,
+    pub state: &'static str,
+}
+
+/// What is shown.
+#[derive(Debug, Clone, Serialize)]
+pub struct CatalogStatus {
+    pub repositories: usize,
+    pub epoch: Option<String>,
+    pub received_revision: Option<u64>,
+    pub applied_revision: Option<u64>,
+    /// Shown at an older commit than the catalogue says, and why.
+    pub lagging: BTreeMap<String, String>,
+    /// Shown from the copy on disk; no router has confirmed it.
+    pub offline_copy: bool,
+}
+
+/// Where reads were answered from.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReadStatus {
+    pub records_in_memory: u64,
+    pub records_on_disk: u64,
+    pub records_missed: u64,
+    pub frames_in_memory: u64,
+    pub frames_on_disk: u64,
+    pub frames_missed: u64,
+    pub waited: u64,
+    pub failed: u64,
+    pub calls: u64,
+    pub calls_failed: u64,
+    pub hedges: u64,
+    pub in_flight: usize,
+    pub trees_fetched: u64,
+    pub chunks_fetched: u64,
+    pub bytes_fetched: u64,
+    pub corrupt: u64,
+    pub cache_written: u64,
+    pub cache_write_errors: u64,
+    pub cache_write_skipped: u64,
+}
+
+/// What was fetched ahead.
+#[derive(Debug, Clone, Serialize)]
+pub struct PrefetchStatus {
+    pub blobs: u64,
+    pub bytes: u64,
+    pub used: u64,
+    pub wasted: u64,
+    pub outstanding: usize,
+}
+
+/// What the kernel was told.
+#[derive(Debug, Clone, Serialize)]
+pub struct InvalidationStatus {
+    pub flips: u64,
+    pub names: u64,
+    pub directories: u64,
+}
+
+/// Makes statuses; filled in once the mount exists, since the file system itself serves the status.
+pub struct Source {
+    mount: String,
+    started: Instant,
+    link: Arc<Link>,
+    shared: OnceLock<Weak<Shared>>,
+}
+
+impl Source {
+    /// A source for the mount at `mount`.
+    pub fn new(mount: String, link: Arc<Link>) -> Arc<Self> {
+        Arc::new(Self { mount, started: Instant::now(), link, shared: OnceLock::new() })
+    }
+
+    /// From now on there is something to tell.
+    pub fn attach(&self, shared: &Arc<Shared>) {
+        let _ = self.shared.set(Arc::downgrade(shared));
+    }
+
+    /// The status document.
+    pub fn document(&self) -> Bytes {
+        let text = self.status().and_then(|status| serde_json::to_vec_pretty(&status).ok());
+        let mut text = text.unwrap_or_else(|| b"{}".to_vec());
+        text.push(b'\n');
+        text.into()
+    }
+
+    /// The state now. `None` when the mount is gone.
+    pub fn status(&self) -> Option<Status> {
+        let shared = self.shared.get()?.upgrade()?;
+        let cache = shared.fs.cache.status();
+        let router = self.router(&shared);
+        let catalog = self.catalog(&shared);
+        let problems = problems(&router, &catalog, &cache);
+        let counters = &shared.counters;
+        Some(Status {
+            version: env!("CARGO_PKG_VERSION"),
+            mount: self.mount.clone(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            router,
+            catalog,
+            cache,
+            reads: reads(&shared),
+            prefetch: PrefetchStatus {
+                blobs: counters.prefetched.get(),
+                bytes: counters.prefetched_bytes.get(),
+                used: counters.prefetch_used.get(),
+                wasted: counters.prefetch_wasted.get(),
+                outstanding: shared.fs.marks.outstanding(),
+            },
+            invalidations: InvalidationStatus {
+                flips: counters.flips.get(),
+                names: counters.names_invalidated.get(),
+                directories: counters.directories_invalidated.get(),
+            },
+            inodes: shared.fs.inode_count(),
+            upcalls: counters.operations().collect(),
+            problems,
+        })
+    }
+
+    fn router(&self, shared: &Shared) -> RouterStatus {
+        let state = self.link.state().clone();
+        let view = shared.content.replicas().view();
+        let member = |member: &monofs_model::Member| MemberStatus {
+            id: member.id.to_string(),
+            address: member.address.clone(),
+            state: member.state.as_str(),
+        };
+        RouterStatus {
+            connected: state.connected_since.is_some(),
+            address: state.router,
+            connected_seconds: state.connected_since.map(|since| since.elapsed().as_secs()),
+            view_age_seconds: state.last_message.map(|last| last.elapsed().as_secs()),
+            last_error: state.last_error,
+            view_number: view.number,
+            members: view.members.iter().map(member).collect(),
+        }
+    }
+
+    fn catalog(&self, shared: &Shared) -> CatalogStatus {
+        let repositories = shared.fs.world().repos().len();
+        let state = self.link.state().clone();
+        CatalogStatus {
+            repositories,
+            epoch: state.applied.as_ref().map(|position| position.epoch.clone()),
+            received_revision: state.received.map(|position| position.revision),
+            applied_revision: state.applied.map(|position| position.revision),
+            lagging: state.lagging,
+            offline_copy: state.from_copy,
+        }
+    }
+}
+
+fn reads(shared: &Shared) -> ReadStatus {
+    let counters = &shared.counters;
+    ReadStatus {
+        records_in_memory: counters.records_in_memory.get(),
+        records_on_disk: counters.records_on_disk.get(),
+        records_missed: counters.records_missed.get(),
+        frames_in_memory: counters.frames_in_memory.get(),
+        frames_on_disk: counters.frames_on_disk.get(),
+        frames_missed: counters.frames_missed.get(),
+        waited: counters.waited.get(),
+        failed: counters.failed.get(),
+        calls: counters.calls.get(),
+        calls_failed: counters.calls_failed.get(),
+        hedges: counters.hedges.get(),
+        in_flight: shared.content.in_flight(),
+        trees_fetched: counters.trees_fetched.get(),
+        chunks_fetched: counters.chunks_fetched.get(),
+        bytes_fetched: counters.bytes_fetched.get(),
+        corrupt: counters.corrupt.get(),
+        cache_written: counters.cache_written.get(),
+        cache_write_errors: counters.cache_write_errors.get(),
+        cache_write_skipped: counters.cache_write_skipped.get(),
+    }
+}
+
+fn problems(router: &RouterStatus, catalog: &CatalogStatus, cache: &CacheStatus) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !router.connected {
+        let why = router.last_error.as_deref().unwrap_or("connecting");
+        problems.push(format!("no router is connected ({why}); what is shown may be old"));
+    }
+    for (path, why) in &catalog.lagging {
+        problems.push(format!("{path} is shown at an older commit: {why}"));
+    }
+    if let Some(why) = &cache.last_error {
+        problems.push(format!("the cache cannot be written: {why}"));
+    }
+    problems
+}
