@@ -110,12 +110,21 @@ where
     }
 }
 
-fn prepare<A: Parser>(name: &'static str, style: Style) -> Result<(A, Context), layers::Error> {
-    let mut command = Shared::augment_args(A::command().name(name).version(version::LONG));
-    if style == Style::Server {
-        command = ServerShared::augment_args(command);
+/// The whole command line of a tool, for shell completions and manual pages.
+pub fn tool_command<A: Parser>(name: &'static str) -> clap::Command {
+    command::<A>(name, Style::Tool)
+}
+
+fn command<A: Parser>(name: &'static str, style: Style) -> clap::Command {
+    let command = Shared::augment_args(A::command().name(name).version(version::LONG));
+    match style {
+        Style::Server => ServerShared::augment_args(command),
+        Style::Tool => command,
     }
-    let mut matches = layers::matches(command, std::env::args_os())?;
+}
+
+fn prepare<A: Parser>(name: &'static str, style: Style) -> Result<(A, Context), layers::Error> {
+    let mut matches = layers::matches(command::<A>(name, style), std::env::args_os())?;
     let shared = Shared::from_arg_matches(&matches)?;
     let shutdown_timeout = match style {
         Style::Server => ServerShared::from_arg_matches(&matches)?.shutdown_timeout,

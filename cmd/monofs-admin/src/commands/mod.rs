@@ -1,0 +1,113 @@
+//! The commands, one file each: what it takes, what it asks, what it prints.
+
+pub mod cat;
+pub mod completions;
+pub mod delete;
+pub mod fetchers;
+pub mod ingest;
+pub mod ls;
+pub mod node_files;
+pub mod nodes;
+pub mod refresh;
+pub mod repo;
+pub mod repos;
+pub mod stat;
+pub mod stats;
+pub mod status;
+pub mod verify;
+
+use anyhow::Result;
+use monofs_launch::exit::Failure;
+use monofs_proto::v1;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::{Args, Command};
+use crate::cluster::{Cluster, Router};
+use crate::output::{Format, Mood};
+
+/// What a command works with.
+pub struct Session {
+    pub cluster: Cluster,
+    pub format: Format,
+    /// Cancelled by Ctrl-C.
+    pub interrupt: CancellationToken,
+}
+
+impl Session {
+    /// Whether the answer is a JSON document.
+    pub fn json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// What the cluster says of itself.
+    async fn status(&self) -> Result<v1::StatusResponse, Failure> {
+        let call = |router: Router| async move { router.admin().status(router.request(v1::StatusRequest {})).await };
+        self.cluster.ask(call).await
+    }
+
+    /// All repositories whose path starts with `prefix`.
+    async fn repositories(&self, prefix: &str) -> Result<Vec<v1::Repository>, Failure> {
+        let mut all = Vec::new();
+        let mut message = v1::ListRepositoriesRequest { prefix: prefix.to_owned(), ..Default::default() };
+        loop {
+            let call = |router: Router| {
+                let request = router.request(message.clone());
+                async move { router.admin().list_repositories(request).await }
+            };
+            let page: v1::ListRepositoriesResponse = self.cluster.ask(call).await?;
+            let empty = page.repositories.is_empty();
+            all.extend(page.repositories);
+            // A router that gives empty pages for ever has nothing more to say.
+            if page.next_page_token.is_empty() || empty {
+                return Ok(all);
+            }
+            message.page_token = page.next_page_token;
+        }
+    }
+}
+
+/// Runs what the command line asks for.
+pub async fn run(args: Args, interrupt: CancellationToken) -> Result<()> {
+    let cluster = Cluster::new(args.global.router, args.global.rpc_timeout);
+    let session = Session { cluster, format: args.global.format, interrupt };
+    match args.command {
+        Command::Ingest(args) => ingest::run(args, &session).await,
+        Command::Repos(args) => repos::run(args, &session).await,
+        Command::Repo(args) => repo::run(args, &session).await,
+        Command::Refresh(args) => refresh::run(args, &session).await,
+        Command::Delete(args) => delete::run(args, &session).await,
+        Command::Status(args) => status::run(args, &session).await,
+        Command::Stats(args) => stats::run(args, &session).await,
+        Command::Nodes(args) => nodes::run(args, &session).await,
+        Command::Fetchers(args) => fetchers::run(args, &session).await,
+        Command::NodeFiles(args) => node_files::run(args, &session).await,
+        Command::Ls(args) => ls::run(args, &session).await,
+        Command::Cat(args) => cat::run(args, &session).await,
+        Command::Stat(args) => stat::run(args, &session).await,
+        Command::Verify(args) => verify::run(args, &session).await,
+        Command::Completions(args) => completions::run(args),
+    }
+}
+
+/// How good a member's state is.
+fn member_mood(state: v1::MemberState) -> Mood {
+    match state {
+        v1::MemberState::Active => Mood::Good,
+        v1::MemberState::Down => Mood::Bad,
+        _ => Mood::Uneasy,
+    }
+}
+
+/// How good a repository's state is.
+fn repository_mood(state: v1::RepositoryState) -> Mood {
+    match state {
+        v1::RepositoryState::Ready => Mood::Good,
+        v1::RepositoryState::Failed => Mood::Bad,
+        _ => Mood::Uneasy,
+    }
+}
+
+/// A display path as a user may write it: slashes around it do not matter.
+fn display_path(text: &str) -> String {
+    text.trim_matches('/').to_owned()
+}

@@ -1,0 +1,183 @@
+//! Live progress on standard error: a bar on a terminal, plain lines anywhere else.
+
+use std::collections::HashSet;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use monofs_proto::v1;
+use monofs_proto::v1::fetch_progress::Phase as FetchPhase;
+use monofs_proto::v1::ingest_progress::Phase;
+
+use crate::output::note;
+use crate::text::{clean, count, size};
+
+/// Plain lines of one phase are at least this far apart.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
+/// How often a bar moves although nothing arrived.
+const TICK: Duration = Duration::from_millis(120);
+/// Most complaints of replicas that are told.
+const COMPLAINTS_MAX: usize = 100;
+
+/// Where the work is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// What is being done.
+    pub phase: &'static str,
+    pub done: u64,
+    /// 0 = not known.
+    pub total: u64,
+    /// The figures as text.
+    pub detail: String,
+}
+
+/// Shows one piece of work.
+pub struct Progress {
+    subject: String,
+    bar: Option<ProgressBar>,
+    last: Option<(Step, Instant)>,
+    complaints: HashSet<String>,
+}
+
+impl Progress {
+    /// Progress of work on `subject`.
+    pub fn new(subject: &str) -> Self {
+        let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            let template = if colours {
+                "{spinner:.cyan} {prefix} {bar:30.cyan} {msg} ({elapsed})"
+            } else {
+                "{spinner} {prefix} {bar:30} {msg} ({elapsed})"
+            };
+            bar.set_style(ProgressStyle::with_template(template).expect("the template is a constant"));
+            bar.enable_steady_tick(TICK);
+            bar
+        });
+        Self { subject: clean(subject), bar, last: None, complaints: HashSet::new() }
+    }
+
+    /// Shows where the work is now.
+    pub fn show(&mut self, step: Step) {
+        if let Some(bar) = &self.bar {
+            bar.set_prefix(step.phase);
+            bar.set_length(step.total.max(1));
+            bar.set_position(if step.total == 0 { 0 } else { step.done.min(step.total) });
+            bar.set_message(step.detail.clone());
+            return;
+        }
+        let new_phase = self.last.as_ref().is_none_or(|(last, _)| last.phase != step.phase);
+        let due = self.last.as_ref().is_some_and(|(last, at)| *last != step && at.elapsed() >= PLAIN_INTERVAL);
+        if new_phase || due {
+            let gap = if step.detail.is_empty() { "" } else { ": " };
+            note(&format!("{}: {}{gap}{}", self.subject, step.phase, step.detail));
+            self.last = Some((step, Instant::now()));
+        }
+    }
+
+    /// Tells something once, above the bar.
+    pub fn complain(&mut self, line: &str) {
+        if self.complaints.len() >= COMPLAINTS_MAX || !self.complaints.insert(line.to_owned()) {
+            return;
+        }
+        match &self.bar {
+            Some(bar) => bar.suspend(|| note(line)),
+            None => note(line),
+        }
+    }
+
+    /// Shows where an ingest or refresh is.
+    pub fn ingest(&mut self, wire: &v1::IngestProgress) {
+        for replica in wire.replicas.iter().filter(|replica| !replica.error.is_empty()) {
+            self.complain(&format!("warning: {}: {}", clean(&replica.node_id), clean(&replica.error)));
+        }
+        self.show(ingest_step(wire));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// What an ingest's message says.
+fn ingest_step(wire: &v1::IngestProgress) -> Step {
+    let step = |phase, done, total, detail| Step { phase, done, total, detail };
+    match wire.phase() {
+        Phase::Unspecified | Phase::Resolving => step("resolving", 0, 0, String::new()),
+        Phase::Fetching => fetch_step(wire.fetch.as_ref()),
+        Phase::Adopting => {
+            let each = |r: &v1::ReplicaProgress| replica(r, r.trees_done, r.trees_total, r.durable);
+            let (done, total) = sum(wire, |r| (r.trees_done, r.trees_total));
+            step("copying directories", done, total, wire.replicas.iter().map(each).collect::<Vec<_>>().join(", "))
+        }
+        Phase::Published => step("published", 1, 1, String::new()),
+        Phase::Hydrating => {
+            let each = |r: &v1::ReplicaProgress| replica(r, r.blobs_done, r.blobs_total, false);
+            let (done, total) = sum(wire, |r| (r.blobs_done, r.blobs_total));
+            step("copying contents", done, total, wire.replicas.iter().map(each).collect::<Vec<_>>().join(", "))
+        }
+        Phase::Done => step("done", 1, 1, String::new()),
+    }
+}
+
+fn fetch_step(fetch: Option<&v1::FetchProgress>) -> Step {
+    let Some(fetch) = fetch else {
+        return Step { phase: "fetching", done: 0, total: 0, detail: String::new() };
+    };
+    let phase = match fetch.phase() {
+        FetchPhase::Unspecified | FetchPhase::Receiving => "fetching",
+        FetchPhase::Connecting => "connecting",
+        FetchPhase::Indexing => "indexing",
+        FetchPhase::Walking => "reading directories",
+        FetchPhase::Done => "fetched",
+    };
+    let objects = match (fetch.objects_done, fetch.objects_total) {
+        (0, 0) => None,
+        (done, 0) => Some(count(done, "object")),
+        (done, total) => Some(format!("{done}/{total} objects")),
+    };
+    let bytes = (fetch.bytes_done > 0).then(|| size(fetch.bytes_done));
+    let detail = [objects, bytes].into_iter().flatten().collect::<Vec<_>>().join(", ");
+    Step { phase, done: fetch.objects_done, total: fetch.objects_total, detail }
+}
+
+fn replica(wire: &v1::ReplicaProgress, done: u64, total: u64, durable: bool) -> String {
+    let id = clean(&wire.node_id);
+    match (wire.error.is_empty(), durable, total) {
+        (false, _, _) => format!("{id} failed"),
+        (_, true, _) => format!("{id} durable"),
+        (_, _, 0) => format!("{id} {done}"),
+        _ => format!("{id} {done}/{total}"),
+    }
+}
+
+fn sum(wire: &v1::IngestProgress, of: impl Fn(&v1::ReplicaProgress) -> (u64, u64)) -> (u64, u64) {
+    wire.replicas.iter().map(of).fold((0, 0), |(a, b), (done, total)| (a.saturating_add(done), b.saturating_add(total)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_phase_of_an_ingest_has_its_words() {
+        let mut wire = v1::IngestProgress::default();
+        assert_eq!(ingest_step(&wire).phase, "resolving");
+        wire.set_phase(Phase::Fetching);
+        let mut fetch = v1::FetchProgress { objects_done: 5, objects_total: 9, bytes_done: 2048, ..Default::default() };
+        fetch.set_phase(FetchPhase::Receiving);
+        wire.fetch = Some(fetch);
+        let step = ingest_step(&wire);
+        assert_eq!((step.phase, step.detail.as_str()), ("fetching", "5/9 objects, 2.0 KiB"));
+        wire.set_phase(Phase::Adopting);
+        let replica =
+            |id: &str| v1::ReplicaProgress { node_id: id.into(), trees_done: 3, trees_total: 4, ..Default::default() };
+        wire.replicas = vec![replica("n1"), v1::ReplicaProgress { error: "full".into(), ..replica("n2") }];
+        let step = ingest_step(&wire);
+        assert_eq!((step.done, step.total, step.detail.as_str()), (6, 8, "n1 3/4, n2 failed"));
+    }
+}

@@ -1,0 +1,144 @@
+//! Text for people: names without control characters, sizes, times.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// The last second of the year 9999, the last one RFC 3339 can write.
+const TIME_MAX: i64 = 253_402_300_799;
+
+/// Text from the cluster as it may reach a terminal: control characters are shown as escapes.
+pub fn clean(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Beyond control characters: marks that reorder or hide what follows.
+        let hides =
+            matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
+        if c.is_control() || hides {
+            shown.extend(c.escape_default());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
+
+/// Raw name bytes as they may reach a terminal: what is no UTF-8 is shown as `\xff`.
+pub fn clean_bytes(bytes: &[u8]) -> String {
+    let mut shown = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        shown.push_str(&clean(chunk.valid()));
+        chunk.invalid().iter().for_each(|byte| shown.push_str(&format!("\\x{byte:02x}")));
+    }
+    shown
+}
+
+/// Digest bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The first twelve digits of an object id, or `-`.
+pub fn short(oid: &str) -> String {
+    if oid.is_empty() { "-".to_owned() } else { clean(&oid.chars().take(12).collect::<String>()) }
+}
+
+/// Bytes in binary units: `512 B`, `1.3 GiB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// A count with its noun: `1 node`, `2 nodes`.
+pub fn count(number: u64, noun: &str) -> String {
+    match (number, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        _ => format!("{number} {noun}s"),
+    }
+}
+
+/// Seconds since the epoch as RFC 3339; `None` for 0, which means never.
+pub fn time(seconds: i64) -> Option<String> {
+    match u64::try_from(seconds) {
+        Ok(0) => None,
+        Ok(since) if seconds <= TIME_MAX => {
+            Some(humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(since)).to_string())
+        }
+        _ => Some(format!("@{seconds}")),
+    }
+}
+
+/// How long ago that was: `12s`, `3m`, `5h`, `2d`; `-` for never.
+pub fn ago(seconds: i64) -> String {
+    if seconds == 0 {
+        return "-".to_owned();
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
+    match now.saturating_sub(seconds) {
+        i64::MIN..60 => format!("{}s", now.saturating_sub(seconds).max(0)),
+        passed @ 60..3600 => format!("{}m", passed / 60),
+        passed @ 3600..172_800 => format!("{}h", passed / 3600),
+        passed => format!("{}d", passed / 86_400),
+    }
+}
+
+/// A part of a whole in per cent, or `-` when there is no whole.
+pub fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 { "-".to_owned() } else { format!("{:.0} %", (part as f64 / whole as f64 * 100.0).floor()) }
+}
+
+/// A word of a shell command line, quoted where a shell needs it.
+pub fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@%+=,".contains(c);
+    let shown = clean(text);
+    if !shown.is_empty() && shown.chars().all(plain) { shown } else { format!("'{}'", shown.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_drive_the_terminal() {
+        assert_eq!(clean("a\u{1b}[31mb\n"), "a\\u{1b}[31mb\\n");
+        assert_eq!(clean("\u{202e}txt.exe"), "\\u{202e}txt.exe");
+        assert_eq!(clean_bytes(b"caf\xe9 \xc3\xa9\x07"), "caf\\xe9 é\\u{7}");
+    }
+
+    #[test]
+    fn sizes_and_counts_read_well() {
+        let sizes =
+            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_395_864_371, "1.3 GiB"), (u64::MAX, "16.0 EiB")];
+        for (bytes, expected) in sizes {
+            assert_eq!(size(bytes), expected);
+        }
+        assert_eq!(size((1 << 20) - 1), "1.0 MiB");
+        assert_eq!((count(1, "directory"), count(2, "directory")), ("1 directory".into(), "2 directories".into()));
+        assert_eq!((percent(1, 3), percent(999, 1000), percent(0, 0)), ("33 %".into(), "99 %".into(), "-".into()));
+    }
+
+    #[test]
+    fn times_of_any_age_are_written() {
+        assert_eq!(time(0), None);
+        assert_eq!(time(1_700_000_000).as_deref(), Some("2023-11-14T22:13:20Z"));
+        assert_eq!(time(-5).as_deref(), Some("@-5"));
+        assert_eq!(time(i64::MAX).as_deref(), Some("@9223372036854775807"));
+        assert_eq!(ago(i64::MAX), "0s");
+        assert!(ago(1_000_000_000).ends_with('d'));
+        let _ = ago(i64::MIN);
+    }
+
+    #[test]
+    fn what_is_printed_to_be_typed_can_be_typed() {
+        assert_eq!(shell_word("github.com/org/repo"), "github.com/org/repo");
+        assert_eq!(shell_word("it's"), "'it'\\''s'");
+    }
+}

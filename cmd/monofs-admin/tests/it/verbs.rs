@@ -1,0 +1,231 @@
+//! The operator's verbs.
+
+use std::io::Write;
+use std::process::Stdio;
+
+use monofs_testkit::free_port;
+
+use crate::fake::{Fake, REPO};
+use crate::{command, run};
+
+#[test]
+fn a_cluster_that_cannot_be_reached_is_code_three() {
+    let nobody = format!("--router=127.0.0.1:{}", free_port());
+    for args in [&["status"][..], &["repos"], &["ls"], &["ingest", "--source=https://h/x"], &["verify"]] {
+        run(&[args, &[&nobody]].concat()).failed(3, "no router could be reached: 127.0.0.1:");
+    }
+    // Something listens there, but it speaks another language.
+    let stranger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = stranger.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in stranger.incoming().flatten() {
+            let _ = (&stream).write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+        }
+    });
+    run(&["repos", &format!("--router={address}")]).failed(3, "no router could be reached");
+}
+
+#[test]
+fn a_router_that_never_answers_is_passed_over_in_time() {
+    let fake = Fake::start();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let routers = format!("--router={},127.0.0.1:{},{}", silent.local_addr().unwrap(), free_port(), fake.address());
+    let json = run(&["repos", &routers, "--rpc-timeout=200ms", "--format=json"]).done().json();
+    assert_eq!(json["repositories"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn wrong_usage_is_code_two() {
+    for args in [
+        &["nonsense"][..],
+        &["repo"],
+        &["ingest"],
+        &["ingest", "--source=ext::sh -c id"],
+        &["ingest", "--source=https://h/x", "--ref=--upload-pack=x"],
+        &["ingest", "--source=https://h/x", "--consistency=maybe"],
+        &["repos", "--format=yaml"],
+        &["repos", "--router=nowhere"],
+        &["refresh"],
+        &["refresh", "a/b", "--all"],
+        &["cat"],
+        // The servers have no such service yet.
+        &["drain"],
+    ] {
+        let ran = run(args);
+        assert_eq!(ran.code, 2, "{args:?}: {}", ran.err);
+        assert!(ran.err.starts_with("error: "), "{args:?}: {}", ran.err);
+    }
+}
+
+#[test]
+fn every_command_explains_itself_with_an_example() {
+    let help = run(&["--help"]).done().text();
+    assert!(help.contains("Exit codes: 0 done"), "{help}");
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| line.starts_with("  "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    assert_eq!(commands.len(), 15, "{commands:?}");
+    for name in commands {
+        let help = run(&[name, "--help"]).done().text();
+        assert!(help.contains(&format!("Examples:\n  monofs-admin {name}")), "{help}");
+        assert!(help.contains("[default: localhost:9090]") && help.contains("MONOFS_ROUTER"), "{help}");
+    }
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(run(&["completions", shell]).done().text().contains("node-files"));
+    }
+}
+
+#[test]
+fn an_ingest_reports_progress_and_where_to_look() {
+    let fake = Fake::start();
+    let ran = fake.admin(&["ingest", "--source=https://example.com/x.git", "--wait"]).done();
+    assert!(ran.err.contains("fetching: 10/20 objects, 2.0 KiB\n"), "{}", ran.err);
+    assert!(ran.err.contains("copying directories: node1 durable\n"), "{}", ran.err);
+    let expected = "example.com/x is at abababababab (main): 2 directories, 5 files, 4.0 KiB; held by node1, node2\n\
+                    look into it: monofs-admin ls example.com/x\n";
+    assert_eq!(ran.text(), expected);
+    let asked = fake.world().ingests.lock().unwrap().pop().unwrap();
+    assert!(asked.wait_hydrated && asked.ref_name.is_empty() && asked.path.is_empty());
+    let args =
+        ["ingest", "--source=git@h:a/b.git", "--ref=v1", "--path=/p/q/", "--consistency=strong", "--content=lazy"];
+    let json = fake.admin(&[&args[..], &["--format=json"]].concat()).done().json();
+    assert_eq!(json["repository"]["path"], "p/q");
+    assert_eq!(json["unchanged"], false);
+    assert_eq!(json["replicas"][0]["node_id"], "node1");
+    let asked = fake.world().ingests.lock().unwrap().pop().unwrap();
+    assert_eq!((asked.ref_name.as_str(), asked.path.as_str(), asked.consistency, asked.content), ("v1", "p/q", 2, 2));
+}
+
+#[test]
+fn an_ingest_that_fails_says_why_and_with_which_code() {
+    let fake = Fake::start();
+    let ingest = |host: &str| fake.admin(&["ingest", &format!("--source=https://{host}/x.git")]);
+    ingest("taken").failed(4, "is taken by another source");
+    ingest("offline").failed(1, "connection refused");
+    ingest("mute").failed(1, "without saying how");
+}
+
+#[test]
+fn repositories_have_a_stable_shape() {
+    let fake = Fake::start();
+    let json = fake.admin(&["repos", "github.com", "--format=json"]).done().json();
+    let mut expected = serde_json::json!({
+        "path": REPO, "state": "ready", "source": format!("https://{REPO}.git"), "ref": "main",
+        "commit": "ab".repeat(20), "commit_time": "2020-09-13T12:26:40Z", "root": null,
+        "directories": 2, "files": 5, "bytes": 4096, "submodules": 1, "generation": 3,
+        "holders": ["node1", "node2"], "content": "eager", "consistency": "eventual",
+        "storage_id": "0123456789abcdef0123456789abcdef", "created_at": "2023-11-14T22:13:20Z",
+        "refreshed_at": "2023-11-14T22:14:20Z", "last_error": null,
+    });
+    expected["root"] = json["repositories"][0]["root"].clone();
+    assert_eq!(json, serde_json::json!({"repositories": [expected]}));
+    let table = fake.admin(&["repos"]).done().text();
+    assert_eq!(table.lines().count(), 4, "{table}");
+    assert!(table.starts_with("PATH") && table.contains("abababababab"), "{table}");
+    let repo = fake.admin(&["repo", &format!("/{REPO}/"), "--format=json"]).done().json();
+    assert_eq!(repo["replicas"][0]["held"]["disk_bytes"], 8192);
+    assert_eq!(repo["replicas"][1]["error"], "no answer");
+    let text = fake.admin(&["repo", REPO]).done().text();
+    assert!(text.contains("commit:       ababab") && text.contains("25 %"), "{text}");
+    fake.admin(&["repo", "no/such"]).failed(1, "no repository at no/such");
+}
+
+#[test]
+fn delete_asks_and_without_a_terminal_wants_yes() {
+    let fake = Fake::start();
+    fake.admin(&["delete", REPO]).failed(2, "no terminal to ask on");
+    assert_eq!(fake.admin(&["repos", "--format=json"]).done().json()["repositories"].as_array().unwrap().len(), 3);
+    assert_eq!(fake.admin(&["delete", REPO, "--yes", "--format=json"]).done().json()["deleted"], REPO);
+    fake.admin(&["delete", REPO, "--yes"]).failed(1, "no repository at");
+}
+
+#[test]
+fn refreshing_all_goes_on_after_a_failure() {
+    let fake = Fake::start();
+    let one = fake.admin(&["refresh", REPO, "--format=json"]).done().json();
+    assert_eq!(one["refreshed"][0]["result"], "unchanged");
+    let all = fake.admin(&["refresh", "--all", "--format=json"]);
+    all.failed(1, "1 of 3 repositories could not be refreshed");
+    let results: Vec<_> = all.json()["refreshed"].as_array().unwrap().iter().map(|r| r["result"].clone()).collect();
+    assert_eq!(results, ["unchanged", "updated", "failed"]);
+    fake.admin(&["refresh", "gitlab.com/new"]).failed(4, "being ingested");
+}
+
+#[test]
+fn status_is_one_screen_with_what_is_wrong_and_what_to_type() {
+    let fake = Fake::start();
+    let ran = fake.admin(&["status"]).done();
+    let text = ran.text();
+    assert!(text.starts_with("1 problem:\n  ! node2 is down: start it, or \\u{1b}[31mwait\n"), "{text}");
+    for part in
+        ["2 ready, 1 being ingested, 0 failed; 2 copies wanted, view 12", "fetcher1", "75 %", "connection refused"]
+    {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+    assert!(!ran.out.contains(&0x1b), "no escape reaches the terminal");
+    let dead = format!("127.0.0.1:{}", free_port());
+    let json = run(&["status", &format!("--router={dead},{}", fake.address()), "--format=json"]).done().json();
+    assert_eq!(json["healthy"], false);
+    assert_eq!(json["problems"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        (json["routers"][0]["reachable"].as_bool(), json["routers"][1]["reachable"].as_bool()),
+        (Some(false), Some(true))
+    );
+    assert_eq!(json["nodes"][0]["figures"]["repositories"], 2);
+    assert_eq!(json["nodes"][1]["state"], "down");
+    let text = Fake::start_empty().admin(&["status"]).done().text();
+    assert!(text.contains("next:\n  > monofs-node --node-id=ID"), "{text}");
+}
+
+#[test]
+fn figures_and_holdings_are_told_in_both_formats() {
+    let fake = Fake::start();
+    let all = fake.admin(&["stats", "--type=all", "--format=json"]).done().json();
+    assert_eq!((all["cluster"]["files"].as_u64(), all["cluster"]["nodes_active"].as_u64()), (Some(10), Some(1)));
+    assert_eq!(all["nodes"].as_array().unwrap().len(), 2);
+    let cluster = fake.admin(&["stats", "--type=cluster", "--format=json"]).done().json();
+    assert!(cluster.get("nodes").is_none());
+    assert!(fake.admin(&["stats", "--type=nodes"]).done().text().contains("BYTES SERVED"));
+    assert!(fake.admin(&["stats"]).done().text().contains("repositories:"));
+    let nodes = fake.admin(&["nodes", "--format=json"]).done().json();
+    assert_eq!(nodes["nodes"][1]["error"], "connection refused");
+    assert!(fake.admin(&["nodes"]).done().text().contains("node1:9000"));
+    assert_eq!(fake.admin(&["fetchers", "--format=json"]).done().json()["fetchers"][0]["figures"]["cache_hits"], 3);
+    assert!(fake.admin(&["fetchers"]).done().text().contains("75 %"));
+    let held = fake.admin(&["node-files", "--node-id=all", "--format=json"]).done().json();
+    assert_eq!(held["nodes"][0]["repositories"][0]["path"], REPO);
+    assert_eq!(held["nodes"][1]["error"], "connection refused");
+    assert!(fake.admin(&["node-files", "--node-id=node1"]).done().text().contains(REPO));
+    fake.admin(&["node-files", "--node-id=node2"]).failed(3, "no node could be asked");
+    fake.admin(&["node-files", "--node-id=node9"]).failed(1, "no node is called node9");
+}
+
+#[test]
+fn verify_fails_when_anything_is_damaged() {
+    let fake = Fake::start();
+    let good = fake.admin(&["verify", "--format=json"]).done().json();
+    assert_eq!((good["ok"].as_bool(), good["replicas"][0]["objects"].as_u64()), (Some(true), Some(9)));
+    let bad = fake.admin(&["verify", &format!("--path={REPO}")]);
+    bad.failed(1, "1 error found");
+    assert!(bad.text().contains("node2 github.com/org/repo: blob ab12: the bytes do not match"), "{}", bad.text());
+}
+
+#[test]
+fn settings_come_from_the_environment_and_a_file_too() {
+    let fake = Fake::start();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("admin.toml");
+    std::fs::write(&file, format!("router = ['{}']\nformat = 'json'\n[stats]\ntype = 'nodes'\n", fake.address()))
+        .unwrap();
+    let output = command(&["stats"]).env("MONOFS_CONFIG", &file).stdin(Stdio::null()).output().unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(json.get("cluster").is_none() && json["nodes"].is_array());
+    let output =
+        command(&["repos", "--format=json"]).env("MONOFS_ROUTER", fake.address().to_string()).output().unwrap();
+    assert!(output.status.success());
+}
