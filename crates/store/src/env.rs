@@ -12,6 +12,7 @@
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -20,8 +21,9 @@ use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoT
 use monofs_model::{Error, Result};
 use parking_lot::{RwLock, RwLockReadGuard};
 
+use crate::descriptor::close_on_exec;
 use crate::fault::{damaged, io_error, lmdb_error, sync_dir};
-use crate::structure::{Meta, Unproved, prove};
+use crate::structure::{Depth, Meta, Unproved, prove};
 
 /// Bytes to bytes: the codecs are ours.
 pub(crate) type Table = Database<'static, Bytes, Bytes>;
@@ -157,7 +159,7 @@ impl Environment {
         } else if !create {
             return Err(Error::corrupt(damaged(dir, "it is empty")));
         }
-        allocate_lock_file(dir)?;
+        let free_descriptor = allocate_lock_file(dir)?;
         let map_bytes = first_map_bytes(file_bytes, options);
         let mut open = EnvOpenOptions::new().read_txn_without_tls();
         open.map_size(map_bytes).max_dbs(tables_max).max_readers(READERS_MAX);
@@ -170,6 +172,7 @@ impl Environment {
         // against a second process.
         let env = unsafe { open.open(dir) }.map_err(|e| lmdb_error(dir, "open", e))?;
         let file = env.try_clone_inner_file().map_err(|e| lmdb_error(dir, "open", e))?;
+        close_on_exec(&file, free_descriptor);
         let this = Self {
             env,
             gate: RwLock::new(()),
@@ -352,7 +355,7 @@ impl Environment {
             let proved = match Meta::read(&self.file, Some(txn.id() as u64)) {
                 // Two commits later the meta page of this view is overwritten, though not its tables.
                 Ok(None) => continue,
-                Ok(Some(meta)) => prove(&self.file, &meta, u64::MAX),
+                Ok(Some(meta)) => prove(&self.file, &meta, Depth::Everything),
                 Err(e) => Err(e),
             };
             return match proved {
@@ -419,13 +422,15 @@ pub(crate) fn put_changed(table: Table, wtxn: &mut RwTxn<'_>, key: &[u8], value:
 
 /// LMDB writes its lock file through a map, page by page as readers come; on a full disk the first write to a page that has
 /// no block yet would kill the process (SIGBUS). So all blocks are taken beforehand.
-fn allocate_lock_file(dir: &Path) -> Result<()> {
+///
+/// Gives the number of a descriptor that was free just now: those of the environment come after it.
+fn allocate_lock_file(dir: &Path) -> Result<RawFd> {
     let path = dir.join(LOCK_FILE);
     let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = opened.map_err(|e| io_error(&path, "open", &e))?;
     match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, LOCK_FILE_BYTES) {
         // Where blocks cannot be taken beforehand there is nothing to do.
-        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(file.as_raw_fd()),
         Err(e) => Err(io_error(&path, "allocate", &e.into())),
     }
 }
@@ -451,7 +456,8 @@ fn prove_file(dir: &Path) -> Result<()> {
     let proved = Meta::read(&file, None).and_then(|meta| {
         let meta = meta.expect("no transaction was asked for");
         needed = meta.needed_bytes();
-        prove(&file, &meta, if have < needed { u64::MAX } else { PROVE_PAGES_AT_OPEN })
+        let depth = Depth::Index { pages_max: if have < needed { u64::MAX } else { PROVE_PAGES_AT_OPEN } };
+        prove(&file, &meta, depth)
     });
     match proved {
         Ok(_) => Ok(()),

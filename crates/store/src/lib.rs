@@ -12,6 +12,7 @@
 //! Invariant: a row in a repository's `snapshots` table means that every directory record of its closure is present.
 
 pub mod cache;
+mod descriptor;
 mod encoding;
 mod env;
 mod fault;
@@ -27,3 +28,17 @@ pub use env::{Durability, EnvOptions};
 pub use pool::RepoPool;
 pub use repo::{CheckProgress, CheckReport, Counts, GcReport, LargeWriter, Reader, RepoMeta, RepoStore};
 pub use state::{CommitOutcome, Compare, Scan, StateEnv, Versioned, Write};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_are_shared_between_threads() {
+        fn shared<T: Send + Sync>() {}
+        shared::<RepoStore>();
+        shared::<RepoPool>();
+        shared::<CacheStore>();
+        shared::<StateEnv>();
+    }
+}

@@ -42,6 +42,8 @@ struct State {
     open: HashMap<StorageId, Open>,
     /// Being opened, closed, made or removed by some thread.
     busy: HashSet<StorageId>,
+    /// Admitted by `make_room` and not in `open` yet.
+    opening: usize,
     clock: u64,
 }
 
@@ -121,12 +123,14 @@ impl RepoPool {
             return Ok(None);
         }
         self.make_room()?;
-        let store = match create {
-            Some(meta) if !dir.exists() => self.create(meta, &dir)?,
-            _ => RepoStore::open_existing_with(&dir, &self.options)?,
+        let opened = match create {
+            Some(meta) if !dir.exists() => self.create(meta, &dir),
+            _ => RepoStore::open_existing_with(&dir, &self.options),
         };
-        let store = Arc::new(store);
-        self.state.lock().open.insert(id.clone(), Open { store: store.clone(), used: now });
+        let mut state = self.state.lock();
+        state.opening -= 1;
+        let store = Arc::new(opened?);
+        state.open.insert(id.clone(), Open { store: store.clone(), used: now });
         Ok(Some(store))
     }
 
@@ -166,23 +170,20 @@ impl RepoPool {
         }
     }
 
-    /// Closes the least recently used repository that nobody uses, until one more fits.
+    /// Closes the least recently used repositories that nobody uses until one more fits, and admits that one.
     fn make_room(&self) -> Result<()> {
         loop {
             let mut state = self.state.lock();
-            // Those being opened by other threads count too.
-            if state.open.len() + state.busy.len() <= self.max_open {
+            if state.open.len() + state.opening < self.max_open {
+                state.opening += 1;
                 return Ok(());
             }
             let unused = state.open.iter().filter(|(_, open)| Arc::strong_count(&open.store) == 1);
             let Some(id) = unused.min_by_key(|(_, open)| open.used).map(|(id, _)| id.clone()) else {
-                if state.open.is_empty() {
-                    return Ok(());
-                }
-                let open = state.open.len();
+                let root = self.root.display();
                 return Err(Error::unavailable(format!(
-                    "{}: all {open} open repositories are in use; try again, or raise the bound",
-                    self.root.display()
+                    "{root}: all {} open repositories are in use; try again, or raise the bound",
+                    self.max_open
                 )));
             };
             let closing = state.open.remove(&id);

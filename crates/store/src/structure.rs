@@ -154,12 +154,25 @@ fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64, page: u64) -> Proof
     }
 }
 
-/// Walks all tables of a view. Gives false, and proves nothing, when they have more than `pages_max` branch and leaf
-/// pages.
-pub(crate) fn prove(file: &File, meta: &Meta, pages_max: u64) -> Proof<bool> {
+/// How much of a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Depth {
+    /// Branch and leaf pages: what reads through the map rely on. Nothing at all when there are more than this many.
+    Index { pages_max: u64 },
+    /// And the headers of large values, on which only their removal relies.
+    Everything,
+}
+
+/// Walks all tables of a view. Gives false, and proves nothing, when they have too many pages for `depth`.
+pub(crate) fn prove(file: &File, meta: &Meta, depth: Depth) -> Proof<bool> {
     let file_bytes = file.metadata().map_err(Unproved::Io)?.len();
     let used = vec![0; (meta.last_page / 64 + 1) as usize];
-    let mut walk = Walk { file, meta, file_pages: file_bytes / meta.page_bytes, used, pages_left: pages_max };
+    let pages_left = match depth {
+        Depth::Index { pages_max } => pages_max,
+        Depth::Everything => u64::MAX,
+    };
+    let file_pages = file_bytes / meta.page_bytes;
+    let mut walk = Walk { file, meta, file_pages, used, pages_left, headers: depth == Depth::Everything };
     let mut tables = Vec::new();
     for (root, kind) in [(meta.free, Kind::Free), (meta.main, Kind::Main)] {
         if !walk.table(&root, kind, &mut tables)? {
@@ -192,6 +205,8 @@ struct Walk<'f> {
     /// A bit per page.
     used: Vec<u64>,
     pages_left: u64,
+    /// Whether the headers of large values are read.
+    headers: bool,
 }
 
 impl Walk<'_> {
@@ -288,6 +303,9 @@ impl Walk<'_> {
         let pages = (HEADER_BYTES as u64 - 1 + bytes as u64) / self.meta.page_bytes + 1;
         for page in first..first.saturating_add(pages) {
             self.take(page, true)?;
+        }
+        if !self.headers {
+            return Ok(());
         }
         let mut header = [0; HEADER_BYTES];
         read_exact_at(self.file, &mut header, first * self.meta.page_bytes, first)?;

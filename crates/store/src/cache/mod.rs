@@ -16,8 +16,8 @@
 
 mod generation;
 mod marker;
+mod reader;
 
-use std::cell::OnceCell;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -25,15 +25,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use heed::{RoTxn, WithoutTls};
 use monofs_model::{Error, ErrorKind, Oid, Result};
 use parking_lot::{Mutex, RwLock};
 
-use self::generation::{Family, Generation, Row};
+pub use self::reader::CacheReader;
+
+use self::generation::{Generation, Row};
+use self::reader::Idle;
 use crate::env::{EnvOptions, Environment, Table, TxnResult};
 use crate::lock::lock_directory;
 use crate::pool::remove_dir;
-use crate::repo::ChunkKey;
 
 /// Smallest bound: below, a generation would not hold a few chunks.
 pub const CACHE_BYTES_MIN: u64 = 32 << 20;
@@ -41,8 +42,6 @@ pub const CACHE_BYTES_MIN: u64 = 32 << 20;
 pub const VALUE_BYTES_MAX: usize = 64 << 20;
 /// Longest name of a named value in bytes.
 pub const NAME_BYTES_MAX: usize = 1024;
-/// Most hits in the previous generation that are remembered for promotion; further ones are forgotten.
-const PROMOTE_ROWS_MAX: usize = 65_536;
 /// Bytes promoted before each put, so that no put waits long.
 const PROMOTE_BYTES: usize = 16 << 20;
 /// A write transaction takes about this many bytes, or an eighth of a generation if that is less.
@@ -85,6 +84,7 @@ pub struct CacheStore {
     writer: Mutex<u64>,
     /// Hits in the previous generation.
     promote: Mutex<HashSet<Row>>,
+    idle: Idle,
     values: Environment,
     values_table: Table,
     rotations: AtomicU64,
@@ -118,17 +118,13 @@ impl CacheStore {
             pair: RwLock::new(Arc::new(pair)),
             writer: Mutex::new(next),
             promote: Mutex::default(),
+            idle: Idle::default(),
             values,
             values_table,
             rotations: AtomicU64::new(0),
             promoted: AtomicU64::new(0),
             _lock: lock,
         })
-    }
-
-    /// Begins reading: one consistent view. Keep it short. A failure to begin reads as an empty cache.
-    pub fn read(&self) -> CacheReader<'_> {
-        CacheReader { cache: self, pair: self.pair(), current: OnceCell::new(), previous: OnceCell::new() }
     }
 
     fn pair(&self) -> Arc<Pair> {
@@ -149,6 +145,7 @@ impl CacheStore {
 
     fn put(&self, rows: &[(Row, &[u8])]) -> Result<()> {
         let mut next = self.writer.lock();
+        let _changing = self.idle.changing();
         self.promote_some()?;
         let part_bytes = PUT_BYTES.min(self.generation_bytes() / 8);
         let mut rest = rows;
@@ -250,15 +247,6 @@ impl CacheStore {
         self.max_bytes / 2
     }
 
-    fn note_hit(&self, row: Row) {
-        // Never wait here: a hit that is not noted is only less likely to stay.
-        if let Some(mut promote) = self.promote.try_lock()
-            && promote.len() < PROMOTE_ROWS_MAX
-        {
-            promote.insert(row);
-        }
-    }
-
     /// The named value. Named values are durable and survive generations.
     pub fn kv_get(&self, name: &str) -> Result<Option<Vec<u8>>> {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
@@ -347,42 +335,6 @@ fn open_values(dir: &Path) -> Result<(Environment, Table)> {
             open()
         }
         opened => opened,
-    }
-}
-
-type OwnedTxn = Option<RoTxn<'static, WithoutTls>>;
-
-/// One consistent view of the cache; what it returns points into the map.
-pub struct CacheReader<'c> {
-    cache: &'c CacheStore,
-    pair: Arc<Pair>,
-    /// Begun on first use; `None` when that failed.
-    current: OnceCell<OwnedTxn>,
-    previous: OnceCell<OwnedTxn>,
-}
-
-impl CacheReader<'_> {
-    /// The directory record of a tree.
-    pub fn tree(&self, oid: &Oid) -> Option<&[u8]> {
-        self.get(Family::Trees, oid.as_bytes(), || Row::tree(oid))
-    }
-
-    /// The frame of one chunk.
-    pub fn chunk(&self, oid: &Oid, index: u32) -> Option<&[u8]> {
-        self.get(Family::Chunks, ChunkKey::new(oid, index).as_bytes(), || Row::chunk(oid, index))
-    }
-
-    fn get(&self, family: Family, key: &[u8], row: impl FnOnce() -> Row) -> Option<&[u8]> {
-        if let Some(newer) = &self.pair.current
-            && let Some(value) = newer.get(self.current.get_or_init(|| newer.begin()).as_ref(), family, key)
-        {
-            return Some(value);
-        }
-        let older = self.pair.previous.as_ref()?;
-        let previous = self.previous.get_or_init(|| older.begin());
-        let value = older.get(previous.as_ref(), family, key)?;
-        self.cache.note_hit(row());
-        Some(value)
     }
 }
 

@@ -143,3 +143,24 @@ fn threads_that_ask_for_the_same_repositories_get_the_same_stores() {
     });
     assert!(pool.open_count() <= 4);
 }
+
+#[test]
+fn no_file_descriptor_is_inherited_by_children() {
+    let root = tempdir().unwrap();
+    let pool = pool(root.path(), 4);
+    let _store = pool.get_or_create(&meta("a")).unwrap();
+    let mut seen = 0;
+    for fd in fs::read_dir("/proc/self/fd").unwrap() {
+        let path = fd.unwrap().path();
+        let Ok(target) = fs::read_link(&path) else { continue };
+        if target.starts_with(root.path()) {
+            let info = fs::read_to_string(path.to_str().unwrap().replace("/fd/", "/fdinfo/")).unwrap();
+            let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+            let close_on_exec = 0o2_000_000;
+            assert_ne!(u32::from_str_radix(flags, 8).unwrap() & close_on_exec, 0, "{}", target.display());
+            seen += 1;
+        }
+    }
+    // The lock of the pool; data, synchronous data and lock file of the environment.
+    assert!(seen >= 4, "{seen}");
+}

@@ -101,6 +101,25 @@ pub fn sample(format: ObjectFormat, seed: u64, dirs: usize, files: usize, shared
     result
 }
 
+/// A chain of directories with many files each, whose contents nobody has.
+pub fn wide(dirs: u64, files: u64) -> Sample {
+    let format = ObjectFormat::Sha1;
+    let mut result = sample(format, 1, 1, 0, 0);
+    for dir in 0..dirs {
+        let mut tree = Vec::new();
+        for file in 0..files {
+            tree.extend_from_slice(format!("100644 file-{file:08}\0").as_bytes());
+            tree.extend_from_slice(&noise(dir * files + file, format.oid_len()));
+        }
+        tree.extend_from_slice(b"40000 sub\0");
+        tree.extend_from_slice(result.snapshot.root.as_bytes());
+        let record = TreeRecord::encode(&tree, format, |_, _, _| Ok(1)).unwrap();
+        result.snapshot.root = Oid::of(format, ObjectKind::Tree, &tree);
+        result.trees.push((result.snapshot.root, record.bytes().clone()));
+    }
+    result
+}
+
 impl Sample {
     pub fn adopt(&self, store: &RepoStore) {
         store.adopt(&mut self.trees.iter().cloned(), &self.snapshot, &meta("sample")).unwrap();

@@ -1,0 +1,151 @@
+//! Reading the cache: views that cost no lock shared with other readers or writers.
+//!
+//! Beginning an LMDB read transaction takes a mutex of the environment, which readers on several threads would queue at. So
+//! views are kept for the next reader on the same thread while nothing was written. An idle view pins pages, so every put
+//! first ends those that idle, and what is begun before or during a put is not kept after it.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use heed::{RoTxn, WithoutTls};
+use monofs_model::Oid;
+use parking_lot::Mutex;
+
+use super::generation::{Family, Row};
+use super::{CacheStore, Pair};
+use crate::repo::ChunkKey;
+
+/// Views that idle at most; threads share them by number.
+const IDLE_MAX: usize = 32;
+/// Most hits in the previous generation that are remembered for promotion; further ones are forgotten.
+const PROMOTE_ROWS_MAX: usize = 65_536;
+
+type OwnedTxn = Option<RoTxn<'static, WithoutTls>>;
+
+/// One consistent view of both generations. Transactions begin on first use; one that could not begin stays `None`.
+struct View {
+    // Order matters: transactions end before their environments are let go.
+    current: OnceCell<OwnedTxn>,
+    previous: OnceCell<OwnedTxn>,
+    pair: Arc<Pair>,
+    /// Of [`Idle`] before the view began.
+    epoch: u64,
+}
+
+/// A place for one view; on a cache line of its own.
+#[derive(Default)]
+#[repr(align(64))]
+struct Slot(Mutex<Option<View>>);
+
+/// Views of the past that wait for their next reader.
+#[derive(Default)]
+pub(super) struct Idle {
+    /// Odd while a put runs; a view is as good as new while its own, even, epoch lasts.
+    epoch: AtomicU64,
+    slots: [Slot; IDLE_MAX],
+}
+
+/// While it lives no view is kept.
+pub(super) struct Changing<'i>(&'i Idle);
+
+impl Idle {
+    /// Ends all idle views before a put; the caller is the only writer.
+    pub(super) fn changing(&self) -> Changing<'_> {
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+        self.slots.iter().for_each(|slot| drop(slot.0.lock().take()));
+        Changing(self)
+    }
+
+    fn slot(&self) -> &Mutex<Option<View>> {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static NUMBER: usize = THREADS.fetch_add(1, Ordering::Relaxed);
+        }
+        &self.slots[NUMBER.with(|number| *number) % IDLE_MAX].0
+    }
+
+    fn take(&self) -> Option<View> {
+        let view = self.slot().try_lock()?.take()?;
+        (view.epoch == self.epoch.load(Ordering::SeqCst)).then_some(view)
+    }
+
+    fn keep(&self, view: View) {
+        if let Some(mut slot) = self.slot().try_lock()
+            && slot.is_none()
+            // Looked at under the lock: a put that begins now finds the view in its slot.
+            && view.epoch.is_multiple_of(2)
+            && view.epoch == self.epoch.load(Ordering::SeqCst)
+        {
+            *slot = Some(view);
+        }
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        self.0.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl CacheStore {
+    /// Begins reading: one consistent view. Keep it short. A failure to begin reads as an empty cache.
+    pub fn read(&self) -> CacheReader<'_> {
+        let view = self.idle.take().unwrap_or_else(|| View {
+            epoch: self.idle.epoch.load(Ordering::SeqCst),
+            pair: self.pair(),
+            current: OnceCell::new(),
+            previous: OnceCell::new(),
+        });
+        CacheReader { cache: self, view: Some(view) }
+    }
+
+    fn note_hit(&self, row: Row) {
+        // Never wait here: a hit that is not noted is only less likely to stay.
+        if let Some(mut promote) = self.promote.try_lock()
+            && promote.len() < PROMOTE_ROWS_MAX
+        {
+            promote.insert(row);
+        }
+    }
+}
+
+/// One consistent view of the cache; what it returns points into the map.
+pub struct CacheReader<'c> {
+    cache: &'c CacheStore,
+    /// Taken at the end alone.
+    view: Option<View>,
+}
+
+impl CacheReader<'_> {
+    /// The directory record of a tree.
+    pub fn tree(&self, oid: &Oid) -> Option<&[u8]> {
+        self.get(Family::Trees, oid.as_bytes(), || Row::tree(oid))
+    }
+
+    /// The frame of one chunk.
+    pub fn chunk(&self, oid: &Oid, index: u32) -> Option<&[u8]> {
+        self.get(Family::Chunks, ChunkKey::new(oid, index).as_bytes(), || Row::chunk(oid, index))
+    }
+
+    fn get(&self, family: Family, key: &[u8], row: impl FnOnce() -> Row) -> Option<&[u8]> {
+        let view = self.view.as_ref()?;
+        if let Some(newer) = &view.pair.current
+            && let Some(value) = newer.get(view.current.get_or_init(|| newer.begin()).as_ref(), family, key)
+        {
+            return Some(value);
+        }
+        let older = view.pair.previous.as_ref()?;
+        let value = older.get(view.previous.get_or_init(|| older.begin()).as_ref(), family, key)?;
+        self.cache.note_hit(row());
+        Some(value)
+    }
+}
+
+impl Drop for CacheReader<'_> {
+    fn drop(&mut self) {
+        if let Some(view) = self.view.take() {
+            self.cache.idle.keep(view);
+        }
+    }
+}
