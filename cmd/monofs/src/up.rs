@@ -15,7 +15,9 @@ use monofs_model::{Error, Repository};
 const FUSE_DEVICE: &str = "/dev/fuse";
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  monofs up --repo https://github.com/org/repo.git --mount /mnt/monofs\n  monofs up --temporary --repo .")]
+#[command(
+    after_help = "Examples:\n  monofs up --repo https://github.com/org/repo.git --mount /mnt/monofs\n  monofs up --temporary --repo ."
+)]
 pub(crate) struct Args {
     /// Repositories to ingest: URLs or local paths (repeatable)
     #[arg(long = "repo", value_name = "URL|PATH")]
@@ -90,15 +92,21 @@ async fn show(args: &Args, session: &mut Session) -> anyhow::Result<()> {
     let mut shown = Vec::new();
     for repo in &args.repos {
         println!("ingesting {repo} ...");
-        let entry = session.cluster.ingest(Ingest::of(source_of(repo)?)).await.with_context(|| format!("ingest {repo}"))?;
+        let entry =
+            session.cluster.ingest(Ingest::of(source_of(repo)?)).await.with_context(|| format!("ingest {repo}"))?;
         let snapshot = entry.snapshot.as_ref().ok_or_else(|| Error::internal("published without a snapshot"))?;
-        println!("  {} at {} ({} directories, {} contents)", entry.path, snapshot.commit, snapshot.trees, snapshot.blobs);
+        println!(
+            "  {} at {} ({} directories, {} contents)",
+            entry.path, snapshot.commit, snapshot.trees, snapshot.blobs
+        );
         shown.push(entry);
     }
     match session.mount_point.clone() {
         None => browse(&router, &shown)?,
         Some(_) if !Path::new(FUSE_DEVICE).exists() => {
-            println!("{FUSE_DEVICE} is not here, so nothing is mounted; in a container, add --device {FUSE_DEVICE} --cap-add SYS_ADMIN");
+            println!(
+                "{FUSE_DEVICE} is not here, so nothing is mounted; in a container, add --device {FUSE_DEVICE} --cap-add SYS_ADMIN"
+            );
             browse(&router, &shown)?;
         }
         Some(mount) => {

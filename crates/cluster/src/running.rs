@@ -89,7 +89,9 @@ impl Cluster {
         let limit = Duration::from_secs(10);
         let mut admin = self.admin()?;
         let request = Context::new(limit).request(v1::StatusRequest {});
-        within(limit, "status", async { admin.status(request).await.map_err(from_status) }).await.map(|answer| answer.into_inner())
+        within(limit, "status", async { admin.status(request).await.map_err(from_status) })
+            .await
+            .map(|answer| answer.into_inner())
     }
 
     /// Waits until this many nodes and fetchers are active. Errors: `Unavailable`, saying how many are.

@@ -187,6 +187,7 @@ impl<'a> Writer<'a> {
                 let oid = Oid::from_bytes(&chunk.oid)?;
                 let span =
                     *self.spans.get(&oid).ok_or_else(|| Error::corrupt(format!("blob {oid} was not asked for")))?;
+                raw.clear();
                 frame::decode_into(&chunk.frame, &mut raw)?;
                 if span.is_large() {
                     large = self.take_large(large.take(), span, &chunk, &raw)?;

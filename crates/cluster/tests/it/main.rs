@@ -1,0 +1,10 @@
+//! The whole system: real Git remotes, real listeners, real mounts.
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod failure;
+mod layers;
+mod mount;
+mod processes;
+mod system;
+mod update;

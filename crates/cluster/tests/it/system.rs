@@ -1,0 +1,106 @@
+//! A cluster with a mount, for the tests of this crate.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use monofs_cluster::client::Mounted;
+use monofs_cluster::{Builder, Cluster};
+use monofs_testkit::{ExpectedTree, Repo, assert_matches};
+
+/// How long a change may take to be seen.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Whether this machine can mount. Without /dev/fuse the test is reported as skipped; in CI that is a failure.
+pub fn can_mount() -> bool {
+    if Path::new("/dev/fuse").exists() {
+        return true;
+    }
+    let ci = std::env::var("CI").is_ok_and(|value| value == "true");
+    assert!(!ci, "CI must have /dev/fuse: run it with --device /dev/fuse --cap-add SYS_ADMIN");
+    eprintln!("skipped: no /dev/fuse on this machine");
+    false
+}
+
+/// Settings that make a cluster quick to notice things.
+pub fn builder(dir: &Path) -> Builder {
+    Builder::new(dir).router(|config| {
+        config.health_interval = Duration::from_millis(200);
+        config.unhealthy_threshold = Duration::from_millis(1500);
+        config.worker_interval = Duration::from_millis(200);
+        config.refresh_interval = Duration::ZERO;
+    })
+}
+
+/// A cluster, a mount of it, and the directory of both.
+pub struct System {
+    pub cluster: Cluster,
+    pub mounted: Option<Mounted>,
+    pub root: PathBuf,
+    pub dir: tempfile::TempDir,
+}
+
+impl System {
+    pub async fn start() -> Self {
+        Self::start_with(|builder| builder).await
+    }
+
+    pub async fn start_with(change: impl FnOnce(Builder) -> Builder) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = change(builder(&dir.path().join("cluster"))).start().await.unwrap();
+        let root = dir.path().join("mount");
+        std::fs::create_dir(&root).unwrap();
+        let mut system = Self { cluster, mounted: None, root, dir };
+        system.mount().await;
+        system
+    }
+
+    pub async fn mount(&mut self) {
+        let mut config = self.cluster.client_config("client-cache");
+        config.mount.clone_from(&self.root);
+        config.rpc_timeout = Duration::from_secs(3);
+        self.mounted = Some(monofs_cluster::client::mount(config).await.unwrap());
+    }
+
+    pub async fn unmount(&mut self) {
+        if let Some(mounted) = self.mounted.take() {
+            mounted.unmount().await.unwrap();
+        }
+    }
+
+    /// The mounted directory of a display path.
+    pub fn at(&self, path: &str) -> PathBuf {
+        self.root.join(path)
+    }
+
+    /// Waits until the mount shows the tip of `main` and compares everything.
+    pub async fn assert_shows(&self, path: &str, repo: &Repo) {
+        let expected = ExpectedTree::of(repo, "main");
+        self.wait_commit(path, &expected.commit.to_string()).await;
+        let at = self.at(path);
+        off_thread(move || assert_matches(&at, &expected)).await;
+    }
+
+    /// Waits until the mount shows this commit.
+    pub async fn wait_commit(&self, path: &str, commit: &str) {
+        let (at, commit) = (self.at(path), commit.to_owned());
+        off_thread(move || {
+            monofs_testkit::wait_until("the mount shows the commit", SOON, || {
+                monofs_testkit::model::xattr(&at, "user.monofs.commit").is_ok_and(|shown| shown == commit.as_bytes())
+            });
+        })
+        .await;
+    }
+
+    pub async fn stop(mut self) {
+        self.unmount().await;
+        self.cluster.shutdown().await;
+    }
+}
+
+/// Looks at a mount from a thread that may wait for this process's own FUSE threads.
+pub async fn off_thread<T: Send + 'static>(look: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(look).await {
+        Ok(value) => value,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
