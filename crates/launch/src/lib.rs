@@ -28,7 +28,7 @@ use crate::logging::{LogFormat, LogHandle};
 /// How long threads that are stuck in a system call may delay the exit of a process that is otherwise done.
 const RUNTIME_STOP: Duration = Duration::from_secs(1);
 
-/// The flags of every binary.
+// The flags of every binary. No doc comment: clap would take it for the description of the whole program.
 #[derive(Debug, Clone, clap::Args)]
 struct Shared {
     /// Settings file (TOML): one key for each flag, a table for each subcommand; flags and environment win
@@ -39,7 +39,7 @@ struct Shared {
     log_format: LogFormat,
 }
 
-/// The flags of every server.
+// The flags of every server.
 #[derive(Debug, Clone, clap::Args)]
 struct ServerShared {
     /// How long open work may take to finish after SIGTERM

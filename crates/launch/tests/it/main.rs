@@ -113,6 +113,7 @@ fn wrong_usage_is_code_two_and_help_is_code_zero() {
     assert!(said.contains("--adr") && said.contains("--help"), "{said}");
     let (code, said, _) = output(role().arg("--help"));
     assert_eq!(code, 0);
+    assert!(said.starts_with("A role that does as it is told\n"), "{said}");
     for part in ["[env: MONOFS_ADDR]", "[default: :9000]", "[default: 10s]", "--config", "--log-format"] {
         assert!(said.contains(part), "{part} is missing in {said}");
     }
