@@ -11,11 +11,16 @@ use tokio::net::TcpListener;
 
 /// Stores repositories and serves their directories and contents.
 #[derive(Debug, Parser)]
-#[command(after_help = "Example:\n  monofs-node --node-id node1 --db-path /var/lib/monofs/db --router router.internal:9090")]
+#[command(
+    after_help = "Example:\n  monofs-node --node-id node1 --db-path /var/lib/monofs/db --router router.internal:9090"
+)]
 struct Args {
     /// Address to listen on
     #[arg(long, default_value = ":9000", value_name = "[HOST]:PORT")]
     addr: Listen,
+    /// Address of /health, /ready and /metrics
+    #[arg(long, value_name = "[HOST]:PORT")]
+    http_addr: Option<Listen>,
     /// Unique id of this node; placement depends on it, so keep it
     #[arg(long)]
     node_id: NodeId,
@@ -64,7 +69,11 @@ fn main() -> ExitCode {
             capacity_bytes: args.capacity_gb,
             ..Config::new(args.node_id, args.db_path)
         };
+        let http = args.http_addr.map(|address| address.bind()).transpose()?;
         let node = monofs_node::spawn(config, listener).await?;
+        if let Some(http) = http {
+            node.serve_http(TcpListener::from_std(http)?)?;
+        }
         context.shutdown.cancelled().await;
         node.shutdown(context.shutdown_timeout).await;
         Ok(())

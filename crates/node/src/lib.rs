@@ -12,6 +12,7 @@ mod adopt;
 mod blobs;
 mod config;
 mod hydrate;
+mod operations;
 mod service;
 mod state;
 mod trees;
@@ -37,6 +38,7 @@ use state::NodeState;
 /// A node that runs.
 pub struct RunningNode {
     server: Running,
+    state: Arc<NodeState>,
     stop: CancellationToken,
 }
 
@@ -44,6 +46,11 @@ impl RunningNode {
     /// Where it serves gRPC.
     pub fn address(&self) -> std::net::SocketAddr {
         self.server.address()
+    }
+
+    /// Serves `/health`, `/ready` and `/metrics` on `listener`; returns where.
+    pub fn serve_http(&self, listener: TcpListener) -> Result<std::net::SocketAddr> {
+        monofs_rpc::operations::serve(listener, self.state.clone(), self.stop.child_token())
     }
 
     /// Finishes what runs, for `limit` at most, and closes the stores.
@@ -68,7 +75,7 @@ pub async fn spawn(config: Config, listener: TcpListener) -> Result<RunningNode>
     let server = monofs_rpc::serve(listener, Routes::new(content).add_service(node), stop.child_token())?;
     server.set_serving(true).await;
     tracing::info!(node = %state.config.node_id, address = %server.address(), db = %state.config.db_path.display(), "node serves");
-    Ok(RunningNode { server, stop })
+    Ok(RunningNode { server, state, stop })
 }
 
 fn join_cluster(state: &Arc<NodeState>, address: String, stop: CancellationToken) -> watch::Receiver<ClusterView> {

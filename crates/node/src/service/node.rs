@@ -11,6 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Answer, Sink, answer};
+use crate::operations::disk_free;
 use crate::state::{NodeState, blocking};
 use crate::upstream::Server;
 use crate::{adopt, hydrate};
@@ -213,9 +214,4 @@ impl Adoption {
         let fetchers = request.fetchers.into_iter().map(|address| Server { address, peer: false });
         Ok(Self { meta, snapshot, servers: peers.chain(fetchers).collect() })
     }
-}
-
-/// Free bytes of the disk that holds `path`; 0 when the system does not say.
-fn disk_free(path: &std::path::Path) -> u64 {
-    rustix::fs::statvfs(path).map_or(0, |stat| stat.f_bavail * stat.f_frsize)
 }
