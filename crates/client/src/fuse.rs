@@ -23,6 +23,7 @@ use crate::fs::readdir::DirItem;
 use crate::fs::{Attr, BLOCK_BYTES, FileKind, Found, Fs, Miss, Outcome, Trust};
 use crate::invalidate::Kernel;
 use crate::prefetch::Prefetch;
+use crate::spawner::Spawner;
 
 /// As good as for ever: what changes is announced.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -42,16 +43,16 @@ pub struct Shared {
     pub uid: u32,
     pub gid: u32,
     pub timeout: Duration,
-    pub runtime: tokio::runtime::Handle,
+    pub(crate) spawner: Spawner,
 }
 
 impl Shared {
     /// Gets what is missing.
-    async fn fetch(&self, miss: Miss) -> Result<(), Errno> {
+    async fn fetch(self: &Arc<Self>, miss: Miss) -> Result<(), Errno> {
         let result = match &miss {
             Miss::Fail(errno) => return Err(*errno),
             Miss::Tree(want) => self.content.tree(&want.repo, want.tree).await,
-            Miss::Chunks(want) => self.prefetch.serve(&self.fs, want).await,
+            Miss::Chunks(want) => self.prefetch.serve(self, want).await,
         };
         result.map_err(|error| {
             tracing::warn!(%error, "a read failed");
@@ -60,7 +61,7 @@ impl Shared {
     }
 
     /// Asks again and again, fetching what is missing in between, for at most the timeout.
-    async fn retry<T>(&self, miss: Miss, ask: impl Fn(&Fs) -> Outcome<T>) -> Result<T, Errno> {
+    async fn retry<T>(self: &Arc<Self>, miss: Miss, ask: impl Fn(&Fs) -> Outcome<T>) -> Result<T, Errno> {
         self.counters.waited.one();
         let work = async {
             let mut miss = miss;
@@ -142,7 +143,7 @@ impl Adapter {
             Err(Miss::Fail(errno)) => answer(shared, Err(errno)),
             Err(miss) => {
                 let shared = self.0.clone();
-                self.0.runtime.spawn(async move {
+                self.0.spawner.spawn(async move {
                     let result = shared.retry(miss, |fs| ask(fs)).await;
                     answer(&shared, result);
                 });
@@ -255,7 +256,7 @@ impl Filesystem for Adapter {
             Err(Miss::Fail(error)) => reply.error(errno(error)),
             Err(miss) => {
                 let shared = self.0.clone();
-                self.0.runtime.spawn(async move { read_later(&shared, miss, ino.0, offset, size, reply).await });
+                self.0.spawner.spawn(async move { read_later(&shared, miss, ino.0, offset, size, reply).await });
             }
         }
     }
@@ -271,7 +272,7 @@ impl Filesystem for Adapter {
             Err(Miss::Fail(error)) => reply.error(errno(error)),
             Err(miss) => {
                 let shared = self.0.clone();
-                self.0.runtime.spawn(async move {
+                self.0.spawner.spawn(async move {
                     let wanted = move |fs: &Fs| fs.readdir(ino.0, offset, false, &mut |_: &DirItem<'_>| true);
                     if let Err(error) = shared.retry(miss, wanted).await {
                         return reply.error(errno(error));
@@ -296,7 +297,7 @@ impl Filesystem for Adapter {
             Err(Miss::Fail(error)) => reply.error(errno(error)),
             Err(miss) => {
                 let shared = self.0.clone();
-                self.0.runtime.spawn(async move {
+                self.0.spawner.spawn(async move {
                     let wanted = move |fs: &Fs| fs.readdir(ino.0, offset, false, &mut |_: &DirItem<'_>| true);
                     if let Err(error) = shared.retry(miss, wanted).await {
                         return reply.error(errno(error));
@@ -335,7 +336,7 @@ impl Adapter {
         let Some(read) = read else { return };
         if let Some(span) = self.0.prefetch.follow(&read) {
             let shared = self.0.clone();
-            self.0.runtime.spawn(async move { shared.prefetch.run_ahead(read, span).await });
+            self.0.spawner.spawn(async move { shared.prefetch.run_ahead(read, span).await });
         }
     }
 }

@@ -22,6 +22,7 @@ pub mod invalidate;
 pub mod mount;
 pub mod prefetch;
 pub mod repo;
+mod spawner;
 pub mod status;
 
 pub use config::{AddressChoice, Config};

@@ -198,7 +198,7 @@ impl Inner {
             detail: error.message.clone(),
         };
         let request = Context::new(self.timeout).request(failure);
-        self.runtime.spawn(async move {
+        self.spawner.spawn(async move {
             let _ = v1::cluster_client::ClusterClient::new(channel).report_failure(request).await;
         });
     }

@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use monofs_model::limits::{CONTENT_REQUEST_ITEMS_MAX, TREE_CLOSURE_BYTES};
 use monofs_model::{Error, Oid, Result, StorageId};
 use monofs_rpc::channel::ChannelPool;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use self::fetch::{Ask, Load};
@@ -26,6 +25,7 @@ use crate::config::Config;
 use crate::counters::Counters;
 use crate::fs::ChunkWant;
 use crate::repo::Repo;
+use crate::spawner::Spawner;
 
 /// Budget of a request for trees once the repository's whole closure has been asked for.
 const TREE_MORE_BYTES: u64 = 1 << 20;
@@ -76,22 +76,22 @@ pub(crate) struct Inner {
     closures: Mutex<HashMap<StorageId, watch::Sender<u64>>>,
     /// Since when nobody has answered.
     down_since: Mutex<Option<Instant>>,
-    runtime: Handle,
+    spawner: Spawner,
 }
 
 impl Content {
-    /// Content from the members of the view that `replicas` will be told of. Runs its tasks on the current runtime.
-    pub fn new(config: &Config, cache: Arc<Cache>, counters: Arc<Counters>, channels: ChannelPool) -> Self {
+    /// Content from the members of the view that [`Content::replicas`] will be told of.
+    pub(crate) fn new(config: &Config, cache: Arc<Cache>, counters: Arc<Counters>, spawner: Spawner) -> Self {
         Self(Arc::new(Inner {
             cache,
             counters,
             replicas: Replicas::new(config.routers.clone(), config.addresses, config.via_router),
-            channels,
+            channels: ChannelPool::default(),
             timeout: config.rpc_timeout,
             flights: Flights::default(),
             closures: Mutex::default(),
             down_since: Mutex::default(),
-            runtime: Handle::current(),
+            spawner,
         }))
     }
 
@@ -179,7 +179,7 @@ impl Content {
         let ask = need.ask(&mine, &claim);
         let (load, arrived) = Load::new(mine.into_iter().collect(), claim);
         let (inner, repo) = (self.0.clone(), repo.clone());
-        self.0.runtime.spawn(async move {
+        self.0.spawner.spawn(async move {
             let result = inner.fetch(&repo, &ask, &load, true).await;
             load.finish(result);
         });

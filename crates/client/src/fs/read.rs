@@ -61,7 +61,6 @@ impl Fs {
                 let count = ((end - 1) / CHUNK_BYTES as u64) as u32 - first + 1;
                 let want = ChunkWant { repo, blob, size, first, count, directory };
                 self.read_chunks(&want, offset, end, take)?;
-                self.marks.used(&want.blob);
                 Ok((size > CHUNK_BYTES as u64).then_some(want))
             }
         }
@@ -105,11 +104,13 @@ impl Fs {
                 let to = (end - base).min(CHUNK_BYTES as u64) as usize;
                 let piece = scratch.raw.get(from..to).ok_or(Errno::IO)?;
                 if want.count == 1 {
+                    self.marks.used(&want.blob);
                     take(piece);
                     return Ok(());
                 }
                 scratch.joined.extend_from_slice(piece);
             }
+            self.marks.used(&want.blob);
             take(&scratch.joined);
             Ok(())
         })

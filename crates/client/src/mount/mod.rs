@@ -2,7 +2,7 @@
 //!
 //! Order of the start: the mount point is looked at, the cache opened, the catalogue loaded (from a router, or from the copy
 //! in the cache), and only then the kernel asked to mount; requests are answered from the moment the kernel can be told of
-//! changes. Order of the end: the kernel lets go of the mount (lazily, if it is busy), then the tasks end, then the cache is
+//! changes. Order of the end: the kernel lets go of the mount (by force, if it is busy), then the tasks end, then the cache is
 //! closed.
 
 pub mod point;
@@ -13,9 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use monofs_model::{Error, Result};
-use monofs_rpc::channel::ChannelPool;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::Cache;
@@ -29,6 +27,7 @@ use crate::fs::Fs;
 use crate::fuse::{Adapter, Notifier, Shared};
 use crate::invalidate::Invalidator;
 use crate::prefetch::{Marks, Prefetch};
+use crate::spawner::Spawner;
 use crate::status::{Source, Status};
 
 /// Batches of changes that may wait to be applied.
@@ -42,7 +41,6 @@ pub struct Mounted {
     shared: Arc<Shared>,
     source: Arc<Source>,
     stop: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
     session: Option<std::thread::JoinHandle<std::io::Result<()>>>,
     unmounter: Option<fuser::SessionUnmounter>,
     ended: CancellationToken,
@@ -58,21 +56,15 @@ pub async fn mount(config: Config) -> Result<Mounted> {
     let cache = open_cache(&config, counters.clone()).await?;
     let link = Arc::new(Link::default());
     let source = Source::new(mount.display().to_string(), link.clone());
-    let shared = build(&config, &source, cache, counters);
+    let stop = CancellationToken::new();
+    let shared = build(&config, &source, cache, counters, Spawner::new(stop.clone()));
     source.attach(&shared);
 
-    let stop = CancellationToken::new();
     let invalidator = Arc::new(OnceLock::new());
-    let tasks = follow(&config, &mount, &shared, &link, &invalidator, &stop).await;
-    let tasks = match tasks {
-        Ok(tasks) => tasks,
-        Err(error) => {
-            stop.cancel();
-            close(shared).await;
-            return Err(error);
-        }
+    let started = match follow(&config, &mount, &shared, &link, &invalidator, &stop).await {
+        Ok(()) => start_session(&config, &mount, &shared, &invalidator).await,
+        Err(error) => Err(error),
     };
-    let started = start_session(&config, &mount, &shared, &invalidator).await;
     let (session, unmounter, ended) = match started {
         Ok(started) => started,
         Err(error) => {
@@ -85,7 +77,7 @@ pub async fn mount(config: Config) -> Result<Mounted> {
     // The attributes of the mount point are asked of us, so not on a thread that must answer.
     let _ = blocking(move || readahead::widen(&at)).await;
     tracing::info!(mount = %mount.display(), "mounted");
-    Ok(Mounted { mount, shared, source, stop, tasks, session: Some(session), unmounter: Some(unmounter), ended })
+    Ok(Mounted { mount, shared, source, stop, session: Some(session), unmounter: Some(unmounter), ended })
 }
 
 async fn open_cache(config: &Config, counters: Arc<Counters>) -> Result<Arc<Cache>> {
@@ -102,9 +94,14 @@ async fn open_cache(config: &Config, counters: Arc<Counters>) -> Result<Arc<Cach
     .await?
 }
 
-fn build(config: &Config, source: &Arc<Source>, cache: Arc<Cache>, counters: Arc<Counters>) -> Arc<Shared> {
-    let channels = ChannelPool::default();
-    let content = Content::new(config, cache.clone(), counters.clone(), channels);
+fn build(
+    config: &Config,
+    source: &Arc<Source>,
+    cache: Arc<Cache>,
+    counters: Arc<Counters>,
+    spawner: Spawner,
+) -> Arc<Shared> {
+    let content = Content::new(config, cache.clone(), counters.clone(), spawner.clone());
     let marks = Marks::new(counters.clone());
     let documents = {
         let source = source.clone();
@@ -119,7 +116,7 @@ fn build(config: &Config, source: &Arc<Source>, cache: Arc<Cache>, counters: Arc
         uid: config.uid.unwrap_or_else(|| rustix::process::getuid().as_raw()),
         gid: config.gid.unwrap_or_else(|| rustix::process::getgid().as_raw()),
         timeout: config.rpc_timeout,
-        runtime: tokio::runtime::Handle::current(),
+        spawner,
     })
 }
 
@@ -131,7 +128,7 @@ async fn follow(
     link: &Arc<Link>,
     invalidator: &Arc<OnceLock<Invalidator>>,
     stop: &CancellationToken,
-) -> Result<Vec<JoinHandle<()>>> {
+) -> Result<()> {
     let (changes, inbox) = mpsc::channel(CHANGES_MAX);
     let (views, new_views) = watch::channel(None);
     let (applied, mut positions) = watch::channel(None);
@@ -152,7 +149,8 @@ async fn follow(
         tried,
         stop: stop.clone(),
     };
-    let tasks = vec![tokio::spawn(watch.run()), tokio::spawn(applier.run(inbox))];
+    shared.spawner.spawn_watchful(watch.run());
+    shared.spawner.spawn_watchful(applier.run(inbox));
     let wait = if has_copy { config.start_wait } else { config.rpc_timeout };
     let ready = async {
         tokio::select! {
@@ -162,7 +160,7 @@ async fn follow(
     };
     let heard = tokio::time::timeout(wait, ready).await.unwrap_or(false);
     if heard || has_copy {
-        return Ok(tasks);
+        return Ok(());
     }
     let why = link.state().last_error.clone().unwrap_or_else(|| format!("no answer within {wait:?}"));
     Err(Error::unavailable(format!(
@@ -248,7 +246,7 @@ impl Mounted {
         self.ended.cancelled().await;
     }
 
-    /// Unmounts. Processes that still use the mount keep what they have open until they close it or this process ends.
+    /// Unmounts. Processes that still use the mount get errors from then on.
     pub async fn unmount(mut self) -> Result<()> {
         let result = match self.unmounter.take() {
             Some(mut unmounter) if !self.ended.is_cancelled() => {
@@ -261,9 +259,6 @@ impl Mounted {
         let _ = tokio::time::timeout(RELEASE_WAIT, self.ended.cancelled()).await;
         if let Some(session) = self.session.take().filter(|_| self.ended.is_cancelled()) {
             let _ = blocking(move || session.join()).await;
-        }
-        for task in self.tasks.drain(..) {
-            let _ = tokio::time::timeout(RELEASE_WAIT, task).await;
         }
         close(self.shared.clone()).await;
         result
@@ -282,7 +277,9 @@ impl Drop for Mounted {
     }
 }
 
+/// Ends the tasks, which have been told to stop, and then the cache.
 async fn close(shared: Arc<Shared>) {
+    shared.spawner.ended(RELEASE_WAIT).await;
     let _ = blocking(move || shared.fs.cache.close()).await;
 }
 

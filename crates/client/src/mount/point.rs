@@ -37,7 +37,8 @@ pub fn prepare(path: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Takes the mount away, lazily when it is busy.
+/// Takes the mount away. When it is busy it goes all the same: whoever uses it gets errors from then on, as they would
+/// when this process ends.
 pub fn release(path: &Path, unmounter: &mut fuser::SessionUnmounter) -> Result<()> {
     let at = path.display();
     let Err(error) = unmounter.unmount() else { return Ok(()) };
@@ -45,8 +46,13 @@ pub fn release(path: &Path, unmounter: &mut fuser::SessionUnmounter) -> Result<(
         // It is not mounted any more.
         return Ok(());
     }
-    tracing::info!(mount = %at, %error, "still in use: unmounting lazily");
-    detach(path).map_err(|e| Error::refused(format!("unmount {at}: {e}; run 'fusermount3 -uz {at}'")))
+    tracing::info!(mount = %at, %error, "still in use: taking it away from its users");
+    // FORCE ends the connection, so that no request is waited for; DETACH takes the name away.
+    let forced = rustix::mount::unmount(path, UnmountFlags::FORCE | UnmountFlags::DETACH);
+    forced
+        .map_err(io::Error::from)
+        .or_else(|_| detach(path))
+        .map_err(|e| Error::refused(format!("unmount {at}: {e}; run 'fusermount3 -uz {at}'")))
 }
 
 fn is_stale(error: &io::Error) -> bool {

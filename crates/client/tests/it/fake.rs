@@ -39,8 +39,6 @@ pub enum Mode {
     Empty,
     /// Answers with bytes that do not match.
     Corrupt,
-    /// Serves records only.
-    TreesOnly,
 }
 
 /// All objects of all repositories.
@@ -74,6 +72,27 @@ impl Peer {
             Mode::Silent => std::future::pending().await,
             _ => Ok(mode),
         }
+    }
+
+    /// The answers for one span, each made when it is sent.
+    fn chunks(&self, mode: Mode, span: &v1::BlobSpan) -> Box<dyn Iterator<Item = v1::GetBlobsResponse> + Send> {
+        let oid = Oid::from_bytes(&span.oid).unwrap();
+        self.asked.spans.lock().unwrap().push((oid, span.first_chunk, span.chunk_count));
+        let blob = self.objects.lock().unwrap().blobs.get(&oid).cloned();
+        let Some(blob) = blob.filter(|_| mode != Mode::Empty) else {
+            let missing = v1::GetBlobsResponse { chunks: vec![], missing: vec![span.oid.clone()] };
+            return Box::new(std::iter::once(missing));
+        };
+        let all = frame::chunk_count(blob.len() as u64) as u32;
+        let count = if span.chunk_count == 0 { all - span.first_chunk } else { span.chunk_count };
+        let raw_oid = span.oid.clone();
+        Box::new((span.first_chunk..span.first_chunk + count).map(move |index| {
+            let start = index as usize * CHUNK_BYTES;
+            let raw = &blob[start..blob.len().min(start + CHUNK_BYTES)];
+            let frame = if mode == Mode::Corrupt { frame::encode(b"something else") } else { frame::encode(raw) };
+            let chunk = v1::BlobChunk { oid: raw_oid.clone(), index, frame };
+            v1::GetBlobsResponse { chunks: vec![chunk], missing: vec![] }
+        }))
     }
 }
 
@@ -119,26 +138,8 @@ impl Content for Peer {
         let mode = self.enter().await?;
         let request = request.into_inner();
         self.asked.blobs.fetch_add(1, Ordering::Relaxed);
-        let mut answers = Vec::new();
-        for span in request.spans {
-            let oid = Oid::from_bytes(&span.oid).unwrap();
-            self.asked.spans.lock().unwrap().push((oid, span.first_chunk, span.chunk_count));
-            let blob = self.objects.lock().unwrap().blobs.get(&oid).cloned();
-            let blob = blob.filter(|_| !matches!(mode, Mode::Empty | Mode::TreesOnly));
-            let Some(blob) = blob else {
-                answers.push(Ok(v1::GetBlobsResponse { chunks: vec![], missing: vec![span.oid] }));
-                continue;
-            };
-            let all = frame::chunk_count(blob.len() as u64) as u32;
-            let count = if span.chunk_count == 0 { all - span.first_chunk } else { span.chunk_count };
-            for index in span.first_chunk..span.first_chunk + count {
-                let start = index as usize * CHUNK_BYTES;
-                let raw = &blob[start..blob.len().min(start + CHUNK_BYTES)];
-                let frame = if mode == Mode::Corrupt { frame::encode(b"something else") } else { frame::encode(raw) };
-                let chunk = v1::BlobChunk { oid: span.oid.clone(), index, frame };
-                answers.push(Ok(v1::GetBlobsResponse { chunks: vec![chunk], missing: vec![] }));
-            }
-        }
+        let peer = self.clone();
+        let answers = request.spans.into_iter().flat_map(move |span| peer.chunks(mode, &span)).map(Ok);
         Ok(Response::new(Box::pin(futures::stream::iter(answers))))
     }
 }
@@ -158,6 +159,8 @@ struct FakeRouter {
     revisions: Arc<watch::Sender<u64>>,
     acked: Arc<watch::Sender<u64>>,
     hellos: Arc<Mutex<Vec<v1::WatchHello>>>,
+    /// Ends the streams of a router that is stopped: its connections are tasks of their own.
+    down: CancellationToken,
 }
 
 const EPOCH: &str = "epoch-1";
@@ -170,6 +173,9 @@ impl Catalog for FakeRouter {
         &self,
         request: Request<Streaming<v1::WatchRequest>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        if self.down.is_cancelled() {
+            return Err(to_status(Error::unavailable("stopped")));
+        }
         let mut said = request.into_inner();
         let hello = match said.message().await?.and_then(|m| m.message) {
             Some(v1::watch_request::Message::Hello(hello)) => hello,
@@ -189,6 +195,7 @@ impl Catalog for FakeRouter {
                 }
                 tokio::select! {
                     changed = revisions.changed() => if changed.is_err() { return },
+                    () = router.down.cancelled() => return,
                     heard = said.message() => match heard {
                         Ok(Some(v1::WatchRequest { message: Some(v1::watch_request::Message::Ack(position)) })) => {
                             router.acked.send_replace(position.revision);
@@ -248,6 +255,7 @@ impl FakeRouter {
 pub struct Server {
     running: Option<Running>,
     address: SocketAddr,
+    down: CancellationToken,
     pub mode: Arc<Mutex<Mode>>,
     pub asked: Arc<Asked>,
 }
@@ -258,6 +266,9 @@ impl Server {
     }
 
     pub async fn stop(&mut self) {
+        // What is left of its connections fails.
+        self.set(Mode::Fail);
+        self.down.cancel();
         if let Some(running) = self.running.take() {
             running.shutdown(Duration::ZERO).await;
         }
@@ -281,6 +292,7 @@ impl FakeCluster {
             revisions: Arc::new(watch::channel(0).0),
             acked: Arc::new(watch::channel(0).0),
             hellos: Arc::default(),
+            down: CancellationToken::new(),
         };
         let mut servers = Vec::new();
         for _ in 0..nodes {
@@ -415,11 +427,6 @@ impl FakeCluster {
         self.router = start(&self.objects, Some(self.catalog.clone()), &address).await;
     }
 
-    pub async fn restart_node(&mut self, n: usize) {
-        let address = self.nodes[n].address.to_string();
-        self.nodes[n] = start(&self.objects, None, &address).await;
-    }
-
     /// Stops everything.
     pub async fn stop(&mut self) {
         self.router.stop().await;
@@ -449,12 +456,13 @@ async fn start(objects: &Arc<Mutex<Objects>>, catalog: Option<FakeRouter>, addre
     let (mode, asked) = (Arc::new(Mutex::new(Mode::Serve)), Arc::new(Asked::default()));
     let peer = Peer { objects: objects.clone(), mode: mode.clone(), asked: asked.clone() };
     let mut routes = Routes::new(ContentServer::new(peer));
+    let down = CancellationToken::new();
     if let Some(catalog) = catalog {
-        routes = routes.add_service(CatalogServer::new(catalog));
+        routes = routes.add_service(CatalogServer::new(FakeRouter { down: down.clone(), ..catalog }));
     }
     let listener = bind(address).await.unwrap();
     let running = serve(listener, routes, CancellationToken::new()).unwrap();
-    Server { address: running.address(), running: Some(running), mode, asked }
+    Server { address: running.address(), running: Some(running), down, mode, asked }
 }
 
 fn encode(objects: &Objects, tree: &[u8], format: ObjectFormat) -> Option<TreeRecord> {

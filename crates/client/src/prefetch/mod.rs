@@ -1,17 +1,24 @@
-//! Contents ahead of readers: the small files of a directory with the first of them, and the chunks that follow in a large
-//! file. What is fetched ahead is marked until it is used, so that waste shows.
+//! Contents ahead of readers: the small files of a directory with the first of them, the directories that follow when
+//! somebody walks a tree, and the chunks that follow in a large file.
 
-use std::collections::HashMap;
+pub mod marks;
+mod walk;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use monofs_model::limits::{CHUNK_BYTES, CONTENT_REQUEST_ITEMS_MAX};
-use monofs_model::{EntryKind, Oid, Result, TreeRecord};
+use monofs_model::tree::Entry;
+use monofs_model::{EntryKind, Oid, Result};
 
 use crate::content::{Content, Span};
-use crate::counters::Counters;
 use crate::fs::identity::Ino;
 use crate::fs::inode::What;
 use crate::fs::{ChunkWant, Fs};
+use crate::fuse::Shared;
+
+pub use self::marks::Marks;
+use self::walk::Walks;
 
 /// Files up to this size are fetched with their directory.
 pub const SMALL_FILE_BYTES: u64 = CHUNK_BYTES as u64;
@@ -21,53 +28,6 @@ pub const DIRECTORY_BATCH_BYTES: u64 = 8 << 20;
 const WINDOW_CHUNKS_MAX: u32 = 16;
 /// Most large files whose reading is followed.
 const STREAMS_MAX: usize = 256;
-/// Most blobs marked as fetched ahead; beyond, the oldest shard is counted as wasted.
-const MARKS_MAX: usize = 1 << 17;
-const SHARDS: usize = 16;
-
-/// Blobs that were fetched ahead and not used yet.
-pub struct Marks {
-    counters: Arc<Counters>,
-    shards: [Mutex<HashMap<Oid, u64>>; SHARDS],
-}
-
-impl Marks {
-    /// Nothing is marked.
-    pub fn new(counters: Arc<Counters>) -> Arc<Self> {
-        Arc::new(Self { counters, shards: std::array::from_fn(|_| Mutex::default()) })
-    }
-
-    fn shard(&self, blob: &Oid) -> &Mutex<HashMap<Oid, u64>> {
-        &self.shards[blob.as_bytes()[0] as usize % SHARDS]
-    }
-
-    /// These blobs are being fetched ahead.
-    pub fn mark(&self, spans: &[Span]) {
-        for span in spans {
-            let mut shard = self.shard(&span.blob).lock().unwrap_or_else(PoisonError::into_inner);
-            if shard.len() >= MARKS_MAX / SHARDS {
-                self.counters.prefetch_wasted.add(shard.len() as u64);
-                shard.clear();
-            }
-            if shard.insert(span.blob, span.size).is_none() {
-                self.counters.prefetched.one();
-                self.counters.prefetched_bytes.add(span.size);
-            }
-        }
-    }
-
-    /// Somebody read this blob. Returns its size if it had been fetched ahead.
-    pub fn used(&self, blob: &Oid) -> Option<u64> {
-        let size = self.shard(blob).lock().unwrap_or_else(PoisonError::into_inner).remove(blob)?;
-        self.counters.prefetch_used.one();
-        Some(size)
-    }
-
-    /// Blobs fetched ahead and not used so far.
-    pub fn outstanding(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
-    }
-}
 
 /// How a large file is being read.
 #[derive(Debug, Clone, Copy)]
@@ -85,34 +45,32 @@ pub struct Prefetch {
     marks: Arc<Marks>,
     enabled: bool,
     streams: Mutex<HashMap<Oid, Stream>>,
+    walks: Walks,
 }
 
 impl Prefetch {
     /// With `enabled` false, only what is asked for is fetched.
     pub fn new(content: Content, marks: Arc<Marks>, enabled: bool) -> Self {
-        Self { content, marks, enabled, streams: Mutex::default() }
+        Self { content, marks, enabled, streams: Mutex::default(), walks: Walks::default() }
     }
 
     /// Gets the chunks that a read misses, and with them what is likely to be read next.
-    pub async fn serve(&self, fs: &Fs, want: &ChunkWant) -> Result<()> {
-        let ahead = match (self.enabled, want.size <= SMALL_FILE_BYTES) {
-            (false, _) => Vec::new(),
-            (true, true) => self.siblings(fs, want),
-            (true, false) => Vec::new(),
-        };
+    pub async fn serve(&self, shared: &Arc<Shared>, want: &ChunkWant) -> Result<()> {
+        let mut ahead = Vec::new();
+        if self.enabled && want.size <= SMALL_FILE_BYTES {
+            ahead = self.siblings(&shared.fs, want);
+            self.walks.missed(shared, want);
+        }
         self.marks.mark(&ahead);
         self.content.chunks(&want.repo, Span::from(want), ahead).await
     }
 
     /// The other small files of the directory that are not at hand, from the wanted one on and then from the start.
     fn siblings(&self, fs: &Fs, want: &ChunkWant) -> Vec<Span> {
-        let Some(record) = directory_record(fs, want.directory) else { return Vec::new() };
+        let tree = directory_tree(fs, want.directory);
+        let Some(record) = tree.and_then(|tree| fs.cache.record(&tree)) else { return Vec::new() };
         let at = record.iter().position(|entry| entry.oid == want.blob).unwrap_or(0);
-        let small = |n: usize| {
-            let entry = record.get(n)?;
-            let fits = matches!(entry.kind, EntryKind::File | EntryKind::Executable) && entry.size <= SMALL_FILE_BYTES;
-            (fits && entry.oid != want.blob).then_some(Span { blob: entry.oid, size: entry.size, first: 0, count: 1 })
-        };
+        let small = |n: usize| small_file(&record.get(n)?).filter(|span| span.blob != want.blob);
         let mut bytes = 0;
         let in_budget = |span: &Span| {
             bytes += span.size;
@@ -162,18 +120,23 @@ impl Prefetch {
     }
 }
 
-/// The current record of a directory, if it is at hand.
-fn directory_record(fs: &Fs, directory: Ino) -> Option<TreeRecord> {
-    let tree = fs.inodes.with(directory, |inode| match &inode.what {
+/// The tree that a directory shows now.
+fn directory_tree(fs: &Fs, directory: Ino) -> Option<Oid> {
+    fs.inodes.with(directory, |inode| match &inode.what {
         What::Entry { kind: EntryKind::Directory, oid, .. } => Some(*oid),
         _ => None,
-    })??;
-    fs.cache.record(&tree)
+    })?
+}
+
+/// The span of a file that is small enough to be fetched unasked.
+fn small_file(entry: &Entry<'_>) -> Option<Span> {
+    let fits = matches!(entry.kind, EntryKind::File | EntryKind::Executable) && entry.size <= SMALL_FILE_BYTES;
+    fits.then_some(Span { blob: entry.oid, size: entry.size, first: 0, count: 1 })
 }
 
 /// Those of the small files that are not at hand.
 fn absent(fs: &Fs, spans: Vec<Span>) -> Vec<Span> {
     let missing = fs.cache.missing_frames(spans.iter().map(|span| (span.blob, 0)));
-    let missing: std::collections::HashSet<Oid> = missing.into_iter().map(|(blob, _)| blob).collect();
+    let missing: HashSet<Oid> = missing.into_iter().map(|(blob, _)| blob).collect();
     spans.into_iter().filter(|span| missing.contains(&span.blob)).collect()
 }
