@@ -37,7 +37,9 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// `host:port` of the routers to register with.
     pub routers: Vec<String>,
-    /// `host:port` at which the others reach this fetcher; empty = the address it listens on.
+    /// `host:port` at which nodes and routers reach this fetcher; empty = the host's name and the port it listens on.
+    pub advertise: String,
+    /// Announced to whoever is outside the private network; empty = the same as `advertise`.
     pub external_addr: String,
 }
 
@@ -55,6 +57,7 @@ impl Default for Config {
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             routers: Vec::new(),
+            advertise: String::new(),
             external_addr: String::new(),
         }
     }

@@ -66,6 +66,7 @@ pub struct Flights {
     pub records: Arc<RecordCache>,
     pub counters: Counters,
     limits: Limits,
+    worker_count: usize,
     workers: Arc<Semaphore>,
     flights: Mutex<HashMap<Key, Arc<Flight>>>,
     locks: Mutex<HashMap<StorageId, Weak<tokio::sync::Mutex<()>>>>,
@@ -123,6 +124,7 @@ impl Flights {
             records,
             counters: Counters::default(),
             limits,
+            worker_count: workers,
             workers: Arc::new(Semaphore::new(workers)),
             flights: Mutex::new(HashMap::new()),
             locks: Mutex::new(HashMap::new()),
@@ -144,9 +146,13 @@ impl Flights {
         self.lock().len()
     }
 
-    /// Asks every fetch under way to stop.
-    pub fn cancel_all(&self) {
+    /// Asks every fetch under way to stop, and waits for that at most `limit`. No fetch can begin afterwards.
+    pub async fn end(&self, limit: std::time::Duration) {
         self.lock().values().for_each(|flight| flight.task.cancel());
+        let all = u32::try_from(self.worker_count).unwrap_or(u32::MAX);
+        // Every permit back means that nobody works any more.
+        let _ = tokio::time::timeout(limit, self.workers.acquire_many(all)).await;
+        self.workers.close();
     }
 
     /// Joins the fetch of `origin`, starting it if there is none. Errors: `Unavailable` when too many are under way.

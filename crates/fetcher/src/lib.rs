@@ -10,6 +10,7 @@ mod content;
 pub mod credentials;
 pub mod flights;
 pub mod git;
+mod http;
 pub mod modules;
 pub mod objects;
 pub mod records;

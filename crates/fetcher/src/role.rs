@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use monofs_model::limits::MESSAGE_BYTES_MAX;
 use monofs_model::view::Role;
-use monofs_model::{Member, MemberState, NodeId, Result};
+use monofs_model::{Error, Member, MemberState, NodeId, Oid, Result, StorageId};
 use monofs_proto::v1::content_server::ContentServer;
 use monofs_proto::v1::fetcher_server::FetcherServer;
 use monofs_rpc::{ChannelPool, register, server};
@@ -51,8 +51,15 @@ impl Running {
     }
 
     /// Whether `commit` of the repository is cached.
-    pub fn holds(&self, id: &monofs_model::StorageId, commit: &monofs_model::Oid) -> bool {
+    pub fn holds(&self, id: &StorageId, commit: &Oid) -> bool {
         self.flights.cache.holds(id, commit)
+    }
+
+    /// Serves `/health`, `/ready` and `/metrics` on `listener`; returns where.
+    pub fn serve_http(&self, listener: TcpListener) -> Result<SocketAddr> {
+        let address = listener.local_addr().map_err(|e| Error::internal(format!("address of a listener: {e}")))?;
+        tokio::spawn(crate::http::serve(listener, self.flights.clone(), self.stop.child_token()));
+        Ok(address)
     }
 
     /// Waits until the server ends by itself.
@@ -64,7 +71,8 @@ impl Running {
     pub async fn shutdown(self, limit: Duration) {
         self.stop.cancel();
         self.server.shutdown(limit).await;
-        self.flights.cancel_all();
+        self.flights.end(limit).await;
+        self.flights.cache.close();
     }
 }
 
@@ -79,7 +87,7 @@ pub async fn spawn_with(config: Config, listener: TcpListener, source: Arc<dyn S
     config.check()?;
     let (dir, bytes_max) = (config.cache_dir.clone(), config.cache_bytes_max);
     let opened = tokio::task::spawn_blocking(move || Cache::open(&dir, bytes_max));
-    let cache = Arc::new(opened.await.map_err(|e| monofs_model::Error::internal(format!("open the cache: {e}")))??);
+    let cache = Arc::new(opened.await.map_err(|e| Error::internal(format!("open the cache: {e}")))??);
     let records = Arc::new(RecordCache::new(config.record_cache_bytes));
     let limits = Limits {
         connect_timeout: config.connect_timeout,
@@ -118,16 +126,13 @@ fn announce(config: &Config, listening: SocketAddr, cache: Arc<Cache>, stop: &Ca
         return Ok(());
     }
     let id = NodeId::new(&config.fetcher_id)?;
-    let address = match (config.external_addr.as_str(), listening.ip().is_unspecified()) {
-        ("", true) => format!("127.0.0.1:{}", listening.port()),
-        ("", false) => listening.to_string(),
-        (given, _) => given.to_owned(),
-    };
+    let address = advertised(config, listening);
+    let external_address = config.external_addr.clone();
     let member = move || Member {
         id: id.clone(),
         role: Role::Fetcher,
         address: address.clone(),
-        external_address: String::new(),
+        external_address: external_address.clone(),
         weight: 1.0,
         zone: String::new(),
         state: MemberState::Active,
@@ -137,4 +142,17 @@ fn announce(config: &Config, listening: SocketAddr, cache: Arc<Cache>, stop: &Ca
     };
     register::register(ChannelPool::default(), config.routers.clone(), member, stop.child_token());
     Ok(())
+}
+
+/// The address to announce.
+fn advertised(config: &Config, listening: SocketAddr) -> String {
+    if !config.advertise.is_empty() {
+        return config.advertise.clone();
+    }
+    if !listening.ip().is_unspecified() {
+        return listening.to_string();
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "127.0.0.1" } else { host.trim() };
+    format!("{host}:{}", listening.port())
 }

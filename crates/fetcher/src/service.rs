@@ -111,7 +111,11 @@ impl Service {
         let (answers, receiver) = mpsc::channel(MESSAGES_WAITING);
         let (this, work) = (self.clone(), Arc::new(work));
         tokio::spawn(async move {
-            if let Err(error) = this.answer(&id, origin, held_only, work, &answers).await {
+            let result = tokio::select! {
+                result = this.answer(&id, origin, held_only, work, &answers) => result,
+                () = answers.closed() => Ok(()),
+            };
+            if let Err(error) = result {
                 // The reader may be gone; then nobody needs the error.
                 let _ = answers.send(Err(to_status(error))).await;
             }

@@ -5,12 +5,15 @@
 //! called on blocking threads, watch [`Task::cancelled`] and respect its deadlines.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gix::progress::StepShared;
 use monofs_model::{Error, Oid, RefName, Result, SourceUrl};
+
+/// Most bytes that are kept of what a remote says beside the data.
+const SAID_BYTES_MAX: usize = 8 << 10;
 
 /// What a ref is upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +65,7 @@ pub struct Task {
     over_limit: AtomicBool,
     bytes: AtomicU64,
     total: AtomicU64,
+    said: Mutex<String>,
     pub(crate) received: StepShared,
     pub(crate) resolved: StepShared,
     pub limits: Limits,
@@ -139,6 +143,20 @@ impl Task {
             return false;
         }
         true
+    }
+
+    /// Keeps what a remote says beside the data: it may explain a failure.
+    pub(crate) fn hear(&self, text: &str) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() + text.len() < SAID_BYTES_MAX {
+            said.push_str(text);
+            said.push('\n');
+        }
+    }
+
+    /// What a remote said beside the data.
+    pub(crate) fn heard(&self) -> String {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn set_bytes(&self, bytes: u64) {

@@ -28,7 +28,7 @@ pub struct Cache {
     bytes_max: u64,
     repos: Mutex<HashMap<StorageId, Arc<CachedRepo>>>,
     serial: AtomicU64,
-    _lock: File,
+    lock: Mutex<Option<File>>,
 }
 
 /// A directory for a fetch under way; removed unless it is published.
@@ -74,10 +74,15 @@ impl Cache {
             bytes_max,
             repos: Mutex::new(repos),
             serial: AtomicU64::new(serial),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         };
         cache.evict(None, None);
         Ok(cache)
+    }
+
+    /// Lets another fetcher use the directory. Nothing may be fetched after this.
+    pub fn close(&self) {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// The cached repository, noted as used now.
@@ -109,16 +114,10 @@ impl Cache {
         let moved = fs::create_dir_all(&parent).and_then(|()| fs::rename(work.dir(), &dir));
         moved.map_err(|e| Error::internal(format!("publish {}: {e}", dir.display())))?;
         let repo = Arc::new(CachedRepo::create(id.clone(), source.clone(), generation, dir, snapshot)?);
-        if let Some(before) = self.lock().insert(id.clone(), repo.clone()) {
-            before.doom();
-        }
+        // Its files are removed outside the lock.
+        let before = self.lock().insert(id.clone(), repo.clone());
+        before.inspect(|before| before.doom());
         Ok(repo)
-    }
-
-    /// Forgets a repository, because it is damaged or to make room.
-    pub fn remove(&self, id: &StorageId) -> bool {
-        let removed = self.lock().remove(id);
-        removed.inspect(|repo| repo.doom()).is_some()
     }
 
     /// Forgets `repo`, unless a newer generation has taken its place.

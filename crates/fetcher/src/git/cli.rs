@@ -31,14 +31,28 @@ pub fn is_installed() -> bool {
 fn git(source: &SourceUrl, host: &HostCredentials, task: &Task) -> Result<Command> {
     let mut command = child::git();
     command.args(["-c", "credential.helper=", "-c", BIG_FILE_THRESHOLD]);
-    command.args(["-c", "fetch.fsckObjects=false", "-c", "transfer.bundleURI=false", "-c", "protocol.version=2"]);
-    let mut settings: Vec<(&str, String)> = vec![("http.followRedirects", "initial".to_owned())];
-    settings.push(("http.lowSpeedLimit", "1".to_owned()));
-    settings.push(("http.lowSpeedTime", task.limits.idle_timeout.as_secs().max(1).to_string()));
+    command.args(["-c", "fetch.unpackLimit=1", "-c", "transfer.bundleURI=false", "-c", "protocol.version=2"]);
+    // Only the scheme of the URL itself, also after a redirect.
+    let allowed = match source.scheme() {
+        Scheme::Https => "protocol.https.allow=always",
+        Scheme::Http => "protocol.http.allow=always",
+        Scheme::Ssh => "protocol.ssh.allow=always",
+        Scheme::Git => "protocol.git.allow=always",
+        Scheme::File => "protocol.file.allow=always",
+    };
+    command.args(["-c", "protocol.allow=never", "-c", allowed]);
+    let mut settings = vec![
+        ("http.lowSpeedLimit", "1".to_owned()),
+        ("http.lowSpeedTime", task.limits.idle_timeout.as_secs().max(1).to_string()),
+    ];
     if matches!(source.scheme(), Scheme::Http | Scheme::Https)
         && let Some(login) = host.login()?
     {
         settings.push(("http.extraHeader", format!("Authorization: {}", basic(&login.user, login.token.reveal()))));
+        // `git` would send the header to wherever it is sent on to.
+        settings.push(("http.followRedirects", "false".to_owned()));
+    } else {
+        settings.push(("http.followRedirects", "initial".to_owned()));
     }
     if let Some(ca_file) = &host.ca_file {
         settings.push(("http.sslCAInfo", ca_file.display().to_string()));

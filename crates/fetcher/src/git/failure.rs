@@ -83,7 +83,7 @@ pub fn judge_io(error: &io::Error, asked: &Asked<'_>) -> Option<Error> {
 }
 
 /// How a word in a remote's or a command's text is understood. The first match wins.
-const WORDS: [(&str, Meaning); 43] = [
+const WORDS: [(&str, Meaning); 57] = [
     ("not our ref", Meaning::NoCommit),
     ("unadvertised object", Meaning::NoCommit),
     ("remote error: upload-pack: not our ref", Meaning::NoCommit),
@@ -102,6 +102,8 @@ const WORDS: [(&str, Meaning); 43] = [
     ("invalid credentials", Meaning::Refused),
     ("no credentials were returned", Meaning::Refused),
     ("access denied or repository not exported", Meaning::NoRepository),
+    ("no such repository", Meaning::NoRepository),
+    ("repository not exported", Meaning::NoRepository),
     ("repository not found", Meaning::NoRepository),
     ("does not appear to be a git repository", Meaning::NoRepository),
     ("not a git repository", Meaning::NoRepository),
@@ -124,6 +126,18 @@ const WORDS: [(&str, Meaning); 43] = [
     ("certificate", Meaning::Certificate),
     ("ssl connect error", Meaning::Certificate),
     ("no space left on device", Meaning::Full),
+    ("tree depth", Meaning::Damaged),
+    ("repository corruption", Meaning::Damaged),
+    ("in tree entry", Meaning::Damaged),
+    ("too-short tree", Meaning::Damaged),
+    ("hash mismatch", Meaning::Damaged),
+    ("is corrupt", Meaning::Damaged),
+    ("unable to read", Meaning::Damaged),
+    ("bad tree object", Meaning::Damaged),
+    ("bad object", Meaning::Damaged),
+    ("unpack-objects failed", Meaning::Damaged),
+    ("index-pack failed", Meaning::Damaged),
+    ("missing necessary objects", Meaning::Damaged),
     ("early eof", Meaning::Unreachable("it closed the connection in the middle of an answer")),
     ("unexpected end of file", Meaning::Unreachable("it closed the connection in the middle of an answer")),
     ("hung up unexpectedly", Meaning::Unreachable("it closed the connection in the middle of an answer")),
@@ -137,6 +151,7 @@ enum Meaning {
     HostKey,
     Certificate,
     Full,
+    Damaged,
     Unreachable(&'static str),
 }
 
@@ -162,6 +177,11 @@ pub fn judge_text(text: &str, asked: &Asked<'_>) -> Option<Error> {
             one_line(text)
         )),
         Meaning::Full => Error::full(format!("no room to fetch {source}: {}", one_line(text))),
+        Meaning::Damaged => Error::corrupt(format!(
+            "{source} (ref '{}'): the remote's repository or what it sent is damaged: {}; run 'git fsck' there",
+            asked.ref_name,
+            one_line(text)
+        )),
         Meaning::Unreachable(why) => unreachable(asked, why),
     })
 }
@@ -241,6 +261,6 @@ mod tests {
             assert_eq!(error.kind, kind, "{text}");
             assert!(!error.message.contains('\n'));
         }
-        assert!(judge_text("bad object", &asked).is_none());
+        assert!(judge_text("something else", &asked).is_none());
     }
 }

@@ -64,7 +64,12 @@ impl Progress for Gauge {
         self.task.set_phase(phase);
     }
 
-    fn set_name(&mut self, _name: String) {}
+    fn set_name(&mut self, name: String) {
+        // And this way what the remote's programs write.
+        if name.contains("fatal") || name.contains("error") {
+            self.task.hear(&name);
+        }
+    }
 
     fn name(&self) -> Option<String> {
         None
@@ -74,7 +79,12 @@ impl Progress for Gauge {
         self.id
     }
 
-    fn message(&self, _level: MessageLevel, _message: String) {}
+    fn message(&self, level: MessageLevel, message: String) {
+        // gix reports the remote's error channel this way.
+        if level == MessageLevel::Failure || message.contains("fatal") || message.contains("error") {
+            self.task.hear(&message);
+        }
+    }
 }
 
 impl NestedProgress for Gauge {

@@ -26,7 +26,7 @@ use crate::source::{Resolved, Task, Want};
 
 /// Largest object that gix may hold while it indexes a pack; a repository with larger ones is left to `git`, which
 /// streams them.
-const OBJECT_BYTES_MAX: usize = 256 << 20;
+const OBJECT_BYTES_MAX: usize = 64 << 20;
 /// How far back a short commit id is looked for, in commits of the default branch.
 const HISTORY_COMMITS_MAX: u32 = 20_000;
 
@@ -191,12 +191,13 @@ fn judge(remote: Remote, asked: &Asked<'_>, task: &Task, error: &gix::Error) -> 
         if child.timed_out() {
             return Verdict::Clear(super::failure::unreachable(asked, "it did not answer in time"));
         }
-        let said = child.abort();
-        if let Some(error) = judge_text(&said, asked) {
-            return Verdict::Clear(error);
-        }
+        task.hear(&child.abort());
     }
-    judge_gix(error, asked)
+    let said = task.heard();
+    match judge_text(&said, asked) {
+        Some(error) => Verdict::Clear(error),
+        None => judge_gix(error, asked),
+    }
 }
 
 fn advertised(r: &Ref) -> Option<AdvertisedRef> {

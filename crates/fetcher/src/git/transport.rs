@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gix::protocol::transport::Protocol;
 use gix::protocol::transport::client::blocking_io::http;
@@ -23,6 +23,8 @@ use crate::credentials::HostCredentials;
 use crate::source::Task;
 
 const GIT_PORT: u16 = 9418;
+/// How long one read waits before it looks whether its task was cancelled.
+const READ_SLICE: Duration = Duration::from_millis(200);
 
 /// Any transport.
 pub type BoxedTransport = Box<dyn Transport + Send>;
@@ -44,19 +46,43 @@ pub fn open(asked: &Asked<'_>, host: &HostCredentials, task: &Arc<Task>) -> Resu
     }
 }
 
-fn open_git(asked: &Asked<'_>, task: &Task) -> Result<Remote> {
+fn open_git(asked: &Asked<'_>, task: &Arc<Task>) -> Result<Remote> {
     let (host, port) = (asked.source.host(), asked.source.port().unwrap_or(GIT_PORT));
     let stream = connect(host, port, task.limits.connect_timeout).map_err(|e| match e {
         None => unreachable(asked, "its name cannot be resolved"),
         Some(e) => judge_io(&e, asked).unwrap_or_else(|| unreachable(asked, &e.to_string())),
     })?;
     let idle = Some(task.limits.idle_timeout);
-    let prepared = stream.set_read_timeout(idle).and_then(|()| stream.set_write_timeout(idle));
+    let prepared = stream.set_read_timeout(Some(READ_SLICE)).and_then(|()| stream.set_write_timeout(idle));
     let write = prepared.and_then(|()| stream.set_nodelay(true)).and_then(|()| stream.try_clone());
     let write = write.map_err(|e| Error::internal(format!("set up a connection to {host}:{port}: {e}")))?;
     let (path, name) = (decoded_path(asked.source)?, Some((host.to_owned(), asked.source.port())));
-    let connection = Connection::new(stream, write, Protocol::V2, path, name, ConnectMode::Daemon, false);
+    let read = PatientStream { stream, task: task.clone() };
+    let connection = Connection::new(read, write, Protocol::V2, path, name, ConnectMode::Daemon, false);
     Ok(Remote { transport: Box::new(connection), child: None })
+}
+
+/// A stream whose reads end at the idle timeout, or soon after their task was cancelled.
+struct PatientStream {
+    stream: TcpStream,
+    task: Arc<Task>,
+}
+
+impl Read for PatientStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let began = Instant::now();
+        loop {
+            match self.stream.read(buffer) {
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    self.task.check().map_err(io::Error::other)?;
+                    if began.elapsed() > self.task.limits.idle_timeout {
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, "the remote was silent for too long"));
+                    }
+                }
+                result => return result,
+            }
+        }
+    }
 }
 
 /// Connects to the first address that answers; `None` when there is no address.

@@ -1,5 +1,13 @@
 //! The fetcher against real Git servers, over its gRPC interface.
 #![allow(clippy::unwrap_used)]
 
+mod cache;
+mod content;
+mod fallback;
+mod faults;
+mod hostile;
+mod names;
 mod protocols;
+mod refresh;
 mod rig;
+mod secrets;

@@ -21,6 +21,9 @@ fn sample(format: ObjectFormat) -> Repo {
 async fn end_to_end(rig: &Rig, repo: &Repo, url: &str) {
     let fetched = rig.ingest(url, "main").await.unwrap();
     assert_eq!(fetched.snapshot.commit, repo.rev("main"));
+    let last = fetched.progress.last().unwrap();
+    assert_eq!(last.phase(), monofs_proto::v1::fetch_progress::Phase::Done);
+    assert!(last.objects_total > 0 && last.bytes_done > 0, "{last:?}");
     assert_same(rig, &fetched, repo, "main").await;
     let again = rig.ingest(url, "").await.unwrap();
     assert_eq!(again.snapshot, fetched.snapshot);

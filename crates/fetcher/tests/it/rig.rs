@@ -85,7 +85,15 @@ impl Rig {
     }
 
     pub async fn fetch(&self, source: &str, ref_name: &str, commit: Bytes) -> Result<Fetched> {
-        let id = id_of(source);
+        self.fetch_id(id_of(source), source, ref_name, commit).await
+    }
+
+    /// Fetches under an id of the test's choice.
+    pub async fn fetch_as(&self, id: &StorageId, source: &str, ref_name: &str, commit: Oid) -> Result<Fetched> {
+        self.fetch_id(id.clone(), source, ref_name, Bytes::copy_from_slice(commit.as_bytes())).await
+    }
+
+    async fn fetch_id(&self, id: StorageId, source: &str, ref_name: &str, commit: Bytes) -> Result<Fetched> {
         let origin = v1::Origin { source: source.to_owned(), ref_name: ref_name.to_owned(), commit };
         let request = v1::FetchRequest { storage_id: id.to_string(), origin: Some(origin.clone()) };
         let mut stream = self.fetcher_client().fetch(request).await.map_err(from_status)?.into_inner();
@@ -209,6 +217,29 @@ pub struct Seen {
     pub oid: Oid,
     pub size: u64,
     pub contents: Vec<u8>,
+}
+
+/// The object at a path of a revision, such as `main:dir/file`.
+pub fn object(repo: &monofs_testkit::Repo, spec: &str) -> Oid {
+    String::from_utf8(repo.git(["rev-parse", "--verify", spec])).unwrap().trim().parse().unwrap()
+}
+
+/// A repository of one commit with `bytes` that do not compress.
+pub fn noisy(seed: usize, bytes: usize) -> monofs_testkit::Repo {
+    let repo = monofs_testkit::Repo::new();
+    let mut state = seed as u64 + 1;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 3) as u8
+    })
+    .take(bytes)
+    .collect();
+    repo.commit(|c| {
+        c.file("noise", noise).file("seed", format!("{seed}"));
+    });
+    repo
 }
 
 /// A storage id that belongs to a source.

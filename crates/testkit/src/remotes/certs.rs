@@ -25,7 +25,8 @@ impl Authority {
         let ask = ["req", "-keyout", &key, "-out", &request, "-subj", "/CN=localhost"];
         openssl(&[&ask[..], &curve].concat());
         let extensions = at("server.ext");
-        let text = "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n";
+        let text =
+            "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n";
         std::fs::write(&extensions, text).expect("write the extensions");
         let sign = ["x509", "-req", "-days", "30", "-in", &request, "-CA", &ca, "-CAkey", &ca_key, "-CAcreateserial"];
         openssl(&[&sign[..], &["-out", &cert, "-extfile", &extensions]].concat());

@@ -1,0 +1,100 @@
+//! The installed git behind the same seam: it does what gix does, and takes over what gix cannot.
+
+use std::sync::Arc;
+
+use monofs_fetcher::git::{GitSource, cli, layout};
+use monofs_fetcher::objects::Packs;
+use monofs_fetcher::source::{Resolved, Source, Task, Want};
+use monofs_fetcher::{Credentials, walk};
+use monofs_model::{ErrorKind, ObjectFormat, Oid, RefName, Result, SourceUrl};
+use monofs_testkit::Repo;
+use monofs_testkit::remotes::{Fault, GitDaemon, HttpOptions, HttpRemote, Proxy};
+
+use crate::rig::error_of;
+
+/// Two sources that must behave alike.
+enum Way {
+    Native,
+    Cli,
+}
+
+impl Way {
+    fn resolve(&self, source: &SourceUrl, ref_name: &RefName) -> Result<Resolved> {
+        let task = Task::new(Default::default());
+        match self {
+            Way::Native => GitSource::new(Credentials::default(), true).resolve(source, ref_name, &task),
+            Way::Cli => cli::resolve(source, ref_name, &Credentials::default(), &task),
+        }
+    }
+
+    fn fetch(&self, want: &Want<'_>, task: &Arc<Task>) -> Result<()> {
+        match self {
+            Way::Native => GitSource::new(Credentials::default(), true).fetch(want, task),
+            Way::Cli => cli::fetch(want, &Credentials::default(), task),
+        }
+    }
+}
+
+fn conforms(way: &Way, repo: &Repo, url: &str, proxy: Option<&Proxy>) {
+    let source = SourceUrl::new(url).unwrap();
+    let main = RefName::new("main").unwrap();
+    let resolved = way.resolve(&source, &main).unwrap();
+    assert_eq!((resolved.commit, resolved.full_ref.as_str()), (repo.rev("main"), "refs/heads/main"));
+    assert_eq!(way.resolve(&source, &RefName::default()).unwrap(), resolved);
+    assert_eq!(way.resolve(&source, &RefName::new("v1").unwrap()).unwrap().commit, repo.rev("v1^{commit}"));
+    assert_eq!(error_of(way.resolve(&source, &RefName::new("none").unwrap())).kind, ErrorKind::NotFound);
+
+    let dir = tempfile::tempdir().unwrap();
+    layout::create(dir.path(), repo.format()).unwrap();
+    let fetch = |commit: Oid, have: &[Oid]| {
+        let task = Task::new(Default::default());
+        let want = Want { source: &source, ref_name: &main, commit, have, into: dir.path() };
+        way.fetch(&want, &task).map(|()| task.progress())
+    };
+    let progress = fetch(resolved.commit, &[]).unwrap();
+    assert!(progress.objects_total > 0, "{progress:?}");
+    let walk = |commit: &Oid| {
+        let objects = Packs::open(dir.path(), repo.format()).unwrap().reader();
+        walk::snapshot(&objects, commit, &Task::new(Default::default()), &mut |_, _| {})
+    };
+    assert_eq!(walk(&resolved.commit).unwrap().commit, resolved.commit);
+    let nobody = resolved.commit.to_string().replace(|c: char| c.is_ascii_hexdigit(), "1").parse().unwrap();
+    assert_eq!(error_of(fetch(nobody, &[])).kind, ErrorKind::NotFound);
+
+    let before = proxy.map_or(0, Proxy::answered);
+    let next = repo.commit(|c| {
+        c.file("next", "1");
+    });
+    fetch(next, &[resolved.commit]).unwrap();
+    if let Some(proxy) = proxy {
+        assert!(proxy.answered() - before < 8000, "a small change took {} bytes", proxy.answered() - before);
+    }
+    assert_eq!(walk(&next).unwrap().commit, next);
+}
+
+fn sample(format: ObjectFormat) -> Repo {
+    let repo = Repo::with_format(format);
+    let first = repo.commit(|c| {
+        c.file("a", "1").many("many", 2000);
+    });
+    repo.tag("v1", &first);
+    repo.commit(|c| {
+        c.file("a", "2");
+    });
+    repo
+}
+
+#[test]
+fn both_ways_conform() {
+    for way in [Way::Native, Way::Cli] {
+        for format in [ObjectFormat::Sha1, ObjectFormat::Sha256] {
+            let repo = sample(format);
+            conforms(&way, &repo, &repo.url(), None);
+            let daemon = GitDaemon::serve(repo.parent());
+            let proxy = Proxy::to(daemon.port(), Fault::None);
+            conforms(&way, &repo, &format!("git://127.0.0.1:{}/repo.git", proxy.port()), Some(&proxy));
+            let http = HttpRemote::serve(repo.parent(), &HttpOptions::default());
+            conforms(&way, &repo, &http.url("repo.git"), None);
+        }
+    }
+}
