@@ -1,4 +1,4 @@
-//! The router's HTTP side: `/health`, `/ready`, `/api/status`, `/api/fetchers`. JSON, one error shape.
+//! The router's HTTP side: `/health`, `/ready`, `/metrics`, `/api/status`, `/api/fetchers`. JSON, one error shape.
 //!
 //! Invariant: no endpoint reads the router host's own files.
 
@@ -48,6 +48,7 @@ pub(crate) async fn serve(
     let app = Router::new()
         .route("/health", get(api::health))
         .route("/ready", get(api::ready))
+        .route("/metrics", get(api::metrics))
         .route("/api/status", get(api::status))
         .route("/api/fetchers", get(api::fetchers))
         .fallback(api::not_found)

@@ -1,9 +1,10 @@
 //! The refresh worker: looks upstream for new commits of every repository, evenly spread over the refresh interval.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use monofs_model::RepositoryState;
+use monofs_model::{DisplayPath, RepositoryState};
 use tokio_util::sync::CancellationToken;
 
 use crate::{RouterState, clock, ingest};
@@ -19,6 +20,8 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
     if interval.is_zero() {
         return;
     }
+    // When each repository was last tried: one whose remote fails waits for its turn like any other.
+    let mut tried: HashMap<DisplayPath, i64> = HashMap::new();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -30,11 +33,13 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
             .page("", "", usize::MAX)
             .into_iter()
             .filter(|entry| entry.state == RepositoryState::Ready && entry.refreshed_at <= due)
-            .filter(|entry| !is_pinned(entry))
+            .filter(|entry| !is_pinned(entry) && tried.get(&entry.path).is_none_or(|at| *at <= due))
             .collect();
+        tried.retain(|_, at| *at > due);
         waiting.sort_by_key(|entry| entry.refreshed_at);
         let room = BATCH_MAX.saturating_sub(state.ingests.len());
         for entry in waiting.iter().take(room) {
+            tried.insert(entry.path.clone(), clock::now());
             if let Err(error) = ingest::refresh(&state, entry) {
                 tracing::warn!(path = %entry.path, %error, "cannot refresh");
             }

@@ -9,6 +9,7 @@ use monofs_model::view::Role;
 use monofs_model::{ErrorKind, Member, MemberState, RepositoryState, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::fetcher_client::FetcherClient;
+use monofs_rpc::operations::Metric;
 use monofs_rpc::{Context, from_status, within};
 
 use crate::RouterState;
@@ -70,6 +71,21 @@ pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
 
 fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
+}
+
+/// What the router counts.
+pub(crate) fn metrics(state: &RouterState) -> Vec<Metric> {
+    let view = state.members.view();
+    let active = |role| view.members.iter().filter(|m| m.role == role && m.state == MemberState::Active).count() as u64;
+    vec![
+        Metric::new("monofs_router_repositories", "Entries of the catalogue.", state.catalog.len() as u64),
+        Metric::new("monofs_router_catalog_revision", "Revision of the catalogue.", state.catalog.position().revision),
+        Metric::new("monofs_router_view_number", "Number of the cluster view.", view.number),
+        Metric::new("monofs_router_nodes_active", "Nodes that are active.", active(Role::Node)),
+        Metric::new("monofs_router_fetchers_active", "Fetchers that are active.", active(Role::Fetcher)),
+        Metric::new("monofs_router_ingests_running", "Ingests and refreshes that run.", state.ingests.len() as u64),
+        Metric::new("monofs_router_clients", "Connected clients.", state.watchers.list().len() as u64),
+    ]
 }
 
 /// Everything about the cluster, with every member asked in parallel.

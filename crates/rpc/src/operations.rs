@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use monofs_model::{Error, Result};
 use tokio::net::TcpListener;
@@ -43,16 +44,18 @@ pub fn serve(listener: TcpListener, role: Arc<dyn Operations>, stop: Cancellatio
     let routes = Router::new()
         .route("/health", get(move || async move { health(&healthy.problems()) }))
         .route("/ready", get(|| async { "ready\n" }))
-        .route(
-            "/metrics",
-            get(move || async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text(&measured.metrics())) }),
-        );
+        .route("/metrics", get(move || async move { exposition(&measured.metrics()) }));
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await {
             tracing::error!(%address, %error, "the HTTP server ended");
         }
     });
     Ok(address)
+}
+
+/// The answer of `/metrics`.
+pub fn exposition(metrics: &[Metric]) -> impl IntoResponse + use<> {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text(metrics))
 }
 
 fn health(problems: &[String]) -> (StatusCode, String) {

@@ -35,7 +35,7 @@ async fn wrong_sources_refs_and_paths_say_what_is_wrong() {
     let commit = repo.commit(|c| {
         c.file("dir/f", "1");
     });
-    let (tree, blob) = (repo.rev("main^{tree}"), repo.rev("main:dir/f"));
+    let (tree, blob) = (repo.rev("main^{tree}"), repo.blob(b"1"));
     repo.point("refs/tags/a-tree", &tree);
     repo.point("refs/tags/a-blob", &blob);
     let empty = Repo::new();

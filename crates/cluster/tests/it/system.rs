@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use monofs_cluster::client::Mounted;
 use monofs_cluster::{Builder, Cluster};
-use monofs_testkit::{ExpectedTree, Repo, assert_matches};
+use monofs_testkit::model::{Checks, assert_matches_with};
+use monofs_testkit::{ExpectedTree, Repo};
 
 /// How long a change may take to be seen.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -74,10 +75,20 @@ impl System {
 
     /// Waits until the mount shows the tip of `main` and compares everything.
     pub async fn assert_shows(&self, path: &str, repo: &Repo) {
+        self.compare(path, repo, true).await;
+    }
+
+    /// The same after an update: what did not change keeps the time that it was shown with.
+    pub async fn assert_follows(&self, path: &str, repo: &Repo) {
+        self.compare(path, repo, false).await;
+    }
+
+    async fn compare(&self, path: &str, repo: &Repo, exact_times: bool) {
         let expected = ExpectedTree::of(repo, "main");
         self.wait_commit(path, &expected.commit.to_string()).await;
         let at = self.at(path);
-        off_thread(move || assert_matches(&at, &expected)).await;
+        let checks = Checks { mount: true, contents: true, exact_times };
+        off_thread(move || assert_matches_with(&at, &expected, checks)).await;
     }
 
     /// Waits until the mount shows this commit.

@@ -47,7 +47,7 @@ async fn every_kind_of_change_is_seen_and_nothing_else_moves() {
         c.file("deep/a/b/c", "2");
     });
     system.cluster.refresh("h/r").await.unwrap();
-    system.assert_shows("h/r", &repo).await;
+    system.assert_follows("h/r", &repo).await;
 
     off_thread(move || {
         let mut old = String::new();
@@ -79,7 +79,7 @@ async fn random_edits_are_exact_after_every_flip() {
     for _ in 0..12 {
         random::edit(&repo, &mut rng, 10);
         system.cluster.refresh("h/r").await.unwrap();
-        system.assert_shows("h/r", &repo).await;
+        system.assert_follows("h/r", &repo).await;
     }
     system.stop().await;
 }

@@ -9,6 +9,7 @@ use axum::response::IntoResponse;
 use futures::future::join_all;
 use monofs_model::MemberState;
 use monofs_proto::v1;
+use monofs_rpc::operations::exposition;
 use serde_json::{Value, json};
 
 use crate::{RouterState, status};
@@ -30,6 +31,11 @@ pub(super) async fn health(State(state): State<Arc<RouterState>>) -> impl IntoRe
 /// 200 as soon as requests are answered: the catalogue is loaded before the listener is served.
 pub(super) async fn ready(State(state): State<Arc<RouterState>>) -> impl IntoResponse {
     Json(json!({ "status": "ready", "repositories": state.catalog.len() }))
+}
+
+/// Counters and gauges for Prometheus.
+pub(super) async fn metrics(State(state): State<Arc<RouterState>>) -> impl IntoResponse {
+    exposition(&status::metrics(&state))
 }
 
 /// The whole status.
