@@ -19,6 +19,7 @@ pub mod errno;
 pub mod fs;
 pub mod fuse;
 pub mod invalidate;
+mod memory;
 pub mod mount;
 pub mod prefetch;
 pub mod repo;

@@ -20,6 +20,9 @@ pub mod readdir;
 pub mod switch;
 pub mod xattr;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

@@ -26,6 +26,7 @@ use crate::counters::Counters;
 use crate::fs::Fs;
 use crate::fuse::{Adapter, Notifier, Shared};
 use crate::invalidate::Invalidator;
+use crate::memory;
 use crate::prefetch::{Marks, Prefetch};
 use crate::spawner::Spawner;
 use crate::status::{Source, Status};
@@ -76,6 +77,7 @@ pub async fn mount(config: Config) -> Result<Mounted> {
     let at = mount.clone();
     // The attributes of the mount point are asked of us, so not on a thread that must answer.
     let _ = blocking(move || readahead::widen(&at)).await;
+    memory::look_after(&config.cache_dir, &shared.spawner);
     tracing::info!(mount = %mount.display(), "mounted");
     Ok(Mounted { mount, shared, source, stop, session: Some(session), unmounter: Some(unmounter), ended })
 }

@@ -1,0 +1,258 @@
+//! The file system without kernel and network: records by hand, positions, flips and what they invalidate.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use monofs_model::{ErrorKind, ObjectFormat, ObjectKind, Oid, TreeRecord};
+
+use super::identity::{Identity, Ino, ROOT};
+use super::namespace::tests::entry;
+use super::readdir::DirItem;
+use super::switch::Invalidation;
+use super::{Attr, FileKind, Found, Fs, Miss};
+use crate::cache::Cache;
+use crate::counters::Counters;
+use crate::errno::Errno;
+use crate::prefetch::Marks;
+use crate::repo::Repo;
+
+struct Fixture {
+    fs: Fs,
+    _dir: tempfile::TempDir,
+}
+
+/// A name of a directory: a file with this content, or a directory with this tree.
+#[derive(Clone, Copy)]
+enum Is<'a> {
+    File(&'a str),
+    Directory(Oid),
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let counters = Arc::new(Counters::default());
+        let cache = Cache::open(dir.path(), 64 << 20, counters.clone()).unwrap();
+        let documents = Box::new(|| Bytes::from_static(b"{}"));
+        Self { fs: Fs::new(cache, Marks::new(counters), documents, 100), _dir: dir }
+    }
+
+    /// Puts in a directory record and returns its oid.
+    fn tree(&self, names: &[(&str, Is<'_>)]) -> Oid {
+        let mut raw = Vec::new();
+        for (name, is) in names {
+            let (mode, oid) = match is {
+                Is::File(content) => ("100644", Oid::of(ObjectFormat::Sha1, ObjectKind::Blob, content.as_bytes())),
+                Is::Directory(tree) => ("40000", *tree),
+            };
+            raw.extend_from_slice(format!("{mode} {name}\0").as_bytes());
+            raw.extend_from_slice(oid.as_bytes());
+        }
+        let oid = Oid::of(ObjectFormat::Sha1, ObjectKind::Tree, &raw);
+        self.fs.cache.put_record(oid, TreeRecord::encode(&raw, ObjectFormat::Sha1, |_, _, _| Ok(1)).unwrap());
+        oid
+    }
+
+    fn show(&self, root: Oid) -> Arc<Repo> {
+        let repo = Repo::new(entry("h/r", root, 1)).unwrap();
+        self.fs.change_repositories(vec![repo.clone()], &[]);
+        repo
+    }
+
+    fn find(&self, parent: Ino, name: &str) -> Option<Attr> {
+        match self.fs.lookup(parent, name.as_bytes()).unwrap() {
+            Found::Inode(attr, _) => Some(attr),
+            Found::Nothing => None,
+        }
+    }
+
+    fn walk(&self, path: &str) -> Option<Ino> {
+        path.split('/').try_fold(ROOT, |parent, name| Some(self.find(parent, name)?.ino))
+    }
+
+    fn flip(&self, repo: &Arc<Repo>, root: Oid, generation: u64) -> Vec<Invalidation> {
+        self.fs.try_flip(repo, &entry("h/r", root, generation), &HashSet::new()).unwrap().invalidations
+    }
+
+    /// Names from `position` on, at most `limit`, and where to go on.
+    fn list(&self, ino: Ino, position: u64, limit: usize) -> Result<(Vec<String>, u64), Miss> {
+        let (mut names, mut next) = (Vec::new(), position);
+        self.fs.readdir(ino, position, true, &mut |item: &DirItem<'_>| {
+            let full = names.len() == limit;
+            if !full {
+                names.push(String::from_utf8_lossy(item.name).into_owned());
+                next = item.next;
+            }
+            full
+        })?;
+        Ok((names, next))
+    }
+}
+
+fn names(change: &Invalidation) -> Vec<&str> {
+    change.names.iter().map(|name| std::str::from_utf8(name).unwrap()).collect()
+}
+
+#[test]
+fn a_flip_names_what_changed_in_directories_that_the_kernel_knows() {
+    let fixture = Fixture::new();
+    let same = fixture.tree(&[("x", Is::File("x"))]);
+    let old_sub = fixture.tree(&[("a", Is::File("1")), ("b", Is::File("b")), ("gone", Is::Directory(same))]);
+    let new_sub = fixture.tree(&[("a", Is::File("2")), ("b", Is::File("b")), ("new", Is::File("n"))]);
+    let unknown = fixture.tree(&[("a", Is::File("3"))]);
+    let old = fixture.tree(&[
+        ("known", Is::Directory(old_sub)),
+        ("other", Is::Directory(old_sub)),
+        ("s", Is::Directory(same)),
+    ]);
+    let new = fixture.tree(&[
+        ("known", Is::Directory(new_sub)),
+        ("other", Is::Directory(unknown)),
+        ("s", Is::Directory(same)),
+    ]);
+    let repo = fixture.show(old);
+    let (root, known) = (fixture.walk("h/r").unwrap(), fixture.walk("h/r/known").unwrap());
+    let gone = fixture.walk("h/r/known/gone").unwrap();
+    let file = fixture.walk("h/r/known/a").unwrap();
+
+    let changes = fixture.flip(&repo, new, 2);
+    assert_eq!(changes.len(), 1, "the root's names lead where they led: {changes:?}");
+    assert_eq!((changes[0].directory, names(&changes[0])), (known, vec!["a", "gone", "new"]));
+    assert_eq!(fixture.walk("h/r").unwrap(), root);
+    assert_eq!(fixture.walk("h/r/known").unwrap(), known);
+    assert_ne!(fixture.walk("h/r/known/a").unwrap(), file);
+    assert!(fixture.walk("h/r/known/gone").is_none());
+    assert_eq!(fixture.fs.getattr(known).unwrap().mtime, 1_000_002, "its names changed with this commit");
+    assert_eq!(fixture.fs.getattr(root).unwrap().mtime, 1_000_001);
+    // What is still open goes on: the old file, and the directory that is gone.
+    assert_eq!(fixture.fs.getattr(file).unwrap().kind, FileKind::File);
+    assert_eq!(fixture.list(gone, 0, 9).unwrap().0, [".", "..", "x"]);
+    // The same name again is another directory.
+    fixture.flip(&repo, old, 3);
+    assert_ne!(fixture.walk("h/r/known/gone").unwrap(), gone);
+    assert_eq!(fixture.walk("h/r/known/a").unwrap(), file, "the same bytes are the same inode");
+}
+
+#[test]
+fn a_flip_asks_for_records_and_changes_nothing_without_them() {
+    let fixture = Fixture::new();
+    let old = fixture.tree(&[("a", Is::File("1"))]);
+    let repo = fixture.show(old);
+    fixture.walk("h/r/a").unwrap();
+    let absent = Oid::from_bytes(&[9; 20]).unwrap();
+    let needed = fixture.fs.try_flip(&repo, &entry("h/r", absent, 2), &HashSet::new()).unwrap_err();
+    assert_eq!((needed.new, needed.old), (vec![absent], vec![]));
+    assert_eq!(repo.root(), old);
+    assert!(fixture.walk("h/r/a").is_some());
+}
+
+#[test]
+fn a_repository_that_nobody_looked_at_flips_without_any_record() {
+    let fixture = Fixture::new();
+    let repo = fixture.show(Oid::from_bytes(&[8; 20]).unwrap());
+    assert!(fixture.flip(&repo, Oid::from_bytes(&[9; 20]).unwrap(), 2).is_empty());
+}
+
+#[test]
+fn lost_records_cost_all_names_and_not_the_flip() {
+    let fixture = Fixture::new();
+    let old = Oid::from_bytes(&[8; 20]).unwrap();
+    let repo = fixture.show(old);
+    fixture.walk("h/r").unwrap();
+    let new = fixture.tree(&[("a", Is::File("1"))]);
+    let needed = fixture.fs.try_flip(&repo, &entry("h/r", new, 2), &HashSet::new()).unwrap_err();
+    assert_eq!(needed.old, [old]);
+    let flipped = fixture.fs.try_flip(&repo, &entry("h/r", new, 2), &HashSet::from([old])).unwrap();
+    assert!(flipped.drop_all_names);
+    assert_eq!(names(&flipped.invalidations[0]), ["a"]);
+}
+
+#[test]
+fn a_listing_goes_on_in_the_version_it_began_with() {
+    let fixture = Fixture::new();
+    let old = fixture.tree(&[("a", Is::File("1")), ("b", Is::File("1")), ("c", Is::File("1"))]);
+    let new = fixture.tree(&[("x", Is::File("1"))]);
+    let repo = fixture.show(old);
+    let root = fixture.walk("h/r").unwrap();
+    let (first, next) = fixture.list(root, 0, 3).unwrap();
+    assert_eq!(first, [".", "..", "a"]);
+    fixture.flip(&repo, new, 2);
+    assert_eq!(fixture.list(root, next, 9).unwrap().0, ["b", "c"]);
+    assert_eq!(fixture.list(root, 0, 9).unwrap().0, [".", "..", "x"]);
+    // So it does a few versions later, and then says that it cannot.
+    for generation in 3..6 {
+        let tree = fixture.tree(&[("y", Is::File(&generation.to_string()))]);
+        fixture.flip(&repo, tree, generation);
+    }
+    assert_eq!(fixture.list(root, next, 9).unwrap().0, ["b", "c"]);
+    fixture.flip(&repo, old, 6);
+    assert!(matches!(fixture.list(root, next, 9), Err(Miss::Fail(Errno::STALE))));
+}
+
+#[test]
+fn what_a_full_sink_refuses_is_not_referenced() {
+    let fixture = Fixture::new();
+    let root = fixture.tree(&[("a", Is::File("1")), ("b", Is::File("2"))]);
+    fixture.show(root);
+    let at = fixture.walk("h/r").unwrap();
+    let before = fixture.fs.inode_count();
+    fixture.list(at, 0, 3).unwrap();
+    assert_eq!(fixture.fs.inode_count(), before + 1);
+}
+
+#[test]
+fn a_missing_record_is_named_and_a_file_is_no_directory() {
+    let fixture = Fixture::new();
+    let absent = Oid::from_bytes(&[9; 20]).unwrap();
+    let root = fixture.tree(&[("d", Is::Directory(absent)), ("f", Is::File("1"))]);
+    fixture.show(root);
+    let directory = fixture.walk("h/r/d").unwrap();
+    assert!(matches!(fixture.fs.lookup(directory, b"x"), Err(Miss::Tree(want)) if want.tree == absent));
+    let file = fixture.walk("h/r/f").unwrap();
+    assert!(matches!(fixture.fs.lookup(file, b"x"), Err(Miss::Fail(Errno::NOTDIR))));
+    assert!(matches!(fixture.fs.read(directory, 0, 1, &mut |_| {}), Err(Miss::Fail(Errno::ISDIR))));
+    assert!(matches!(fixture.fs.read(file, 0, 1, &mut |_| {}), Err(Miss::Chunks(want)) if want.first == 0));
+    assert!(matches!(fixture.fs.getattr(12345), Err(Miss::Fail(Errno::STALE))));
+}
+
+#[test]
+fn content_is_answered_before_it_is_on_disk_and_found_there_after() {
+    let fixture = Fixture::new();
+    let root = fixture.tree(&[("f", Is::File("1"))]);
+    fixture.show(root);
+    let file = fixture.walk("h/r/f").unwrap();
+    let blob = Oid::of(ObjectFormat::Sha1, ObjectKind::Blob, b"1");
+    fixture.fs.cache.put_frame(blob, 0, monofs_store::frame::encode(b"1"));
+    let read = || {
+        let mut bytes = Vec::new();
+        fixture.fs.read(file, 0, 100, &mut |piece| bytes.extend_from_slice(piece)).map(|_| bytes)
+    };
+    assert_eq!(read().unwrap(), b"1");
+    fixture.fs.cache.flush();
+    assert_eq!(fixture.fs.cache.status().pending_bytes, 0);
+    assert_eq!(read().unwrap(), b"1");
+    let busy = Cache::open(fixture._dir.path(), 64 << 20, Arc::default()).map(drop).unwrap_err();
+    assert_eq!(busy.kind, ErrorKind::Refused);
+}
+
+#[test]
+fn numbers_of_a_listing_are_those_of_a_lookup() {
+    let fixture = Fixture::new();
+    let sub = fixture.tree(&[("x", Is::File("x"))]);
+    let root = fixture.tree(&[("d", Is::Directory(sub)), ("f", Is::File("1"))]);
+    fixture.show(root);
+    let at = fixture.walk("h/r").unwrap();
+    let mut listed = Vec::new();
+    let mut sink = |item: &DirItem<'_>| {
+        listed.push((item.name.to_vec(), item.ino));
+        false
+    };
+    fixture.fs.readdir(at, 0, false, &mut sink).unwrap();
+    assert_eq!(fixture.fs.inode_count(), 4, "listing without attributes registers nothing");
+    for (name, ino) in listed.into_iter().skip(2) {
+        assert_eq!(fixture.find(at, std::str::from_utf8(&name).unwrap()).unwrap().ino, ino);
+    }
+    assert_eq!(fixture.fs.inodes.find(Identity::directory(at, b"d")), fixture.walk("h/r/d"));
+}
