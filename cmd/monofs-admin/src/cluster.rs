@@ -196,6 +196,9 @@ fn answered(status: Status, unavailable: Unavailable) -> Failure {
 /// The failure of a command for an error of the cluster.
 pub fn explain(error: Error, unavailable: Unavailable) -> Failure {
     let hint = match (error.kind, unavailable) {
+        (ErrorKind::NotFound, Unavailable::Work) => {
+            "check --source, --ref and the path; `monofs-admin repos` lists what is there"
+        }
         (ErrorKind::NotFound, _) => {
             "`monofs-admin repos` lists the repositories, `monofs-admin ls` what is below a path"
         }

@@ -91,7 +91,10 @@ impl Progress {
         for replica in wire.replicas.iter().filter(|replica| !replica.error.is_empty()) {
             self.complain(&format!("warning: {}: {}", clean(&replica.node_id), clean(&replica.error)));
         }
-        self.show(ingest_step(wire));
+        // At the end the answer says it all.
+        if wire.phase() != Phase::Done {
+            self.show(ingest_step(wire));
+        }
     }
 }
 

@@ -50,7 +50,11 @@ pub fn variable_of(long: &str) -> String {
 }
 
 fn with_environment(command: Command) -> Command {
-    command.mut_args(flag_with_value).mut_args(from_variable).mut_subcommands(with_environment)
+    command
+        .mut_args(flag_with_value)
+        .mut_args(from_variable)
+        .mut_args(no_empty_default)
+        .mut_subcommands(with_environment)
 }
 
 /// Lets on/off flags take a value too.
@@ -66,6 +70,12 @@ fn flag_with_value(arg: Arg) -> Arg {
         .value_name("BOOL")
         .value_parser(BoolishValueParser::new())
         .hide_possible_values(true)
+}
+
+/// `[default: ""]` tells nobody anything.
+fn no_empty_default(arg: Arg) -> Arg {
+    let empty = arg.get_default_values().iter().all(|value| value.is_empty());
+    if empty { arg.hide_default_value(true) } else { arg }
 }
 
 fn from_variable(arg: Arg) -> Arg {

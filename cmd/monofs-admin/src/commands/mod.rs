@@ -45,7 +45,7 @@ impl Session {
         self.cluster.ask(call).await
     }
 
-    /// All repositories whose path starts with `prefix`.
+    /// All repositories at or below `prefix`.
     async fn repositories(&self, prefix: &str) -> Result<Vec<v1::Repository>, Failure> {
         let mut all = Vec::new();
         let mut message = v1::ListRepositoriesRequest { prefix: prefix.to_owned(), ..Default::default() };

@@ -18,7 +18,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// Only those whose path starts with this
+    /// Only those at or below this path
     #[arg(value_name = "PREFIX", default_value = "", hide_default_value = true)]
     prefix: String,
 }
@@ -29,15 +29,15 @@ struct Answer {
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
-    let prefix = args.prefix.trim_start_matches('/');
-    let repositories = session.repositories(prefix).await?;
+    let prefix = display_path(&args.prefix);
+    let repositories = session.repositories(&prefix).await?;
     if session.json() {
         return emit_json(&Answer { repositories: repositories.iter().map(Into::into).collect() });
     }
     if repositories.is_empty() {
-        match display_path(prefix).as_str() {
+        match prefix.as_str() {
             "" => note("no repositories yet; add one: monofs-admin ingest --source=URL"),
-            _ => note("no repository has a path that starts so; `monofs-admin repos` lists all"),
+            _ => note("no repository is there; `monofs-admin repos` lists all"),
         }
         return Ok(());
     }

@@ -152,7 +152,7 @@ fn next(status: &v1::StatusResponse) -> Vec<String> {
         next.push("monofs-node --node-id=ID --router=ROUTER:9090".to_owned());
     }
     if !status.fetchers.iter().any(|fetcher| active(&fetcher.member)) {
-        next.push("monofs-fetcher, named to the router with --fetcher-addrs=HOST:9200".to_owned());
+        next.push("monofs-fetcher --router=ROUTER:9090".to_owned());
     }
     if status.repositories_failed > 0 {
         next.push("monofs-admin repos".to_owned());

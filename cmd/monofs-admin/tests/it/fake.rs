@@ -215,6 +215,10 @@ impl v1::admin_server::Admin for World {
             steps.truncate(2);
             steps.push(Err(to_status(Error::unavailable("fetch https://offline/x.git: connection refused"))));
         }
+        if source.contains("slow") {
+            let first = steps.swap_remove(0);
+            return Ok(Response::new(stream::iter([first]).chain(stream::pending()).boxed()));
+        }
         if source.contains("mute") {
             steps.truncate(2);
         }

@@ -1,6 +1,6 @@
 //! The operator's verbs.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
 use monofs_testkit::free_port;
@@ -108,6 +108,22 @@ fn an_ingest_that_fails_says_why_and_with_which_code() {
     ingest("taken").failed(4, "is taken by another source");
     ingest("offline").failed(1, "connection refused");
     ingest("mute").failed(1, "without saying how");
+}
+
+#[test]
+fn an_interrupted_ingest_says_that_the_cluster_goes_on() {
+    let fake = Fake::start();
+    let mut child = command(&["ingest", "--source=https://slow/x.git", &format!("--router={}", fake.address())])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), "https://slow/x.git: resolving");
+    let sent = std::process::Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    assert_eq!(lines.next().unwrap(), "error: interrupted; the cluster goes on with the work");
+    assert_eq!(lines.next().unwrap(), "hint: `monofs-admin repos` shows how it ends");
+    assert_eq!(child.wait().unwrap().code(), Some(1));
 }
 
 #[test]
