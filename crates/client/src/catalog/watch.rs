@@ -51,6 +51,8 @@ pub struct Watch {
     pub applied: watch::Receiver<Option<v1::Position>>,
     /// Rises when every router was tried in vain for the first time.
     pub tried: watch::Sender<bool>,
+    /// Rises when a router was heard for the first time.
+    pub heard: watch::Sender<bool>,
     pub stop: CancellationToken,
 }
 
@@ -170,6 +172,7 @@ impl Watch {
     }
 
     fn heard_from(&self, router: &str) {
+        self.heard.send_if_modified(|heard| !std::mem::replace(heard, true));
         let mut state = self.link.state();
         let now = Instant::now();
         state.last_message = Some(now);

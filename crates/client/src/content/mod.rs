@@ -48,10 +48,15 @@ pub struct Span {
 }
 
 impl Span {
+    /// Its chunks.
+    pub fn chunks(&self) -> impl Iterator<Item = (Oid, u32)> + use<> {
+        let blob = self.blob;
+        (self.first..self.first.saturating_add(self.count)).map(move |index| (blob, index))
+    }
+
     /// The keys of its chunks.
     pub fn keys(&self) -> impl Iterator<Item = Key> + use<> {
-        let blob = self.blob;
-        (self.first..self.first.saturating_add(self.count)).map(move |index| Key::Chunk(blob, index))
+        self.chunks().map(|(blob, index)| Key::Chunk(blob, index))
     }
 }
 
@@ -137,13 +142,14 @@ impl Content {
     /// Brings chunks into the cache that nobody waits for yet. Returns when they are there.
     pub async fn ahead(&self, repo: &Arc<Repo>, spans: &[Span]) -> Result<()> {
         let inner = &self.0;
-        let claim = inner.flights.claim(spans.iter().flat_map(Span::keys));
+        let absent = inner.cache.missing_frames(spans.iter().flat_map(Span::chunks));
+        let claim = inner.flights.claim(absent.into_iter().map(|(blob, index)| Key::Chunk(blob, index)));
         let spans: Vec<Span> =
             spans.iter().filter(|span| span.keys().any(|key| claim.contains(&key))).copied().collect();
         if spans.is_empty() {
             return Ok(());
         }
-        let needed = spans.iter().flat_map(Span::keys).collect();
+        let needed = spans.iter().flat_map(Span::keys).filter(|key| claim.contains(key)).collect();
         let (load, _) = Load::new(needed, claim);
         inner.fetch(repo, &Ask::Spans(spans), &load, false).await
     }
@@ -201,8 +207,7 @@ impl Need {
                 trees.iter().filter(|tree| !cache.has_record(tree)).map(|tree| Key::Tree(*tree)).collect()
             }
             Self::Spans { wanted, .. } => {
-                let keys = (wanted.first..wanted.first + wanted.count).map(|index| (wanted.blob, index));
-                cache.missing_frames(keys).into_iter().map(|(blob, index)| Key::Chunk(blob, index)).collect()
+                cache.missing_frames(wanted.chunks()).into_iter().map(|(blob, index)| Key::Chunk(blob, index)).collect()
             }
         }
     }

@@ -33,6 +33,8 @@ use crate::status::{Source, Status};
 
 /// Batches of changes that may wait to be applied.
 const CHANGES_MAX: usize = 16;
+/// How long a router may take to say what changed since the position it was told.
+const RESUME_GRACE: Duration = Duration::from_millis(50);
 /// How long the end of a mount waits for the kernel to let go of it.
 const RELEASE_WAIT: Duration = Duration::from_secs(2);
 
@@ -135,6 +137,7 @@ async fn follow(
     let (views, new_views) = watch::channel(None);
     let (applied, mut positions) = watch::channel(None);
     let (tried, mut all_tried) = watch::channel(false);
+    let (heard, mut any_heard) = watch::channel(false);
     let mut applier = Applier::new(shared.clone(), link.clone(), invalidator.clone(), new_views, applied, stop.clone());
     let has_copy = applier.load_copy().await;
     positions.mark_unchanged();
@@ -149,16 +152,27 @@ async fn follow(
         views,
         applied: positions.clone(),
         tried,
+        heard,
         stop: stop.clone(),
     };
     shared.spawner.spawn_watchful(watch.run());
     shared.spawner.spawn_watchful(applier.run(inbox));
     let wait = if has_copy { config.start_wait } else { config.rpc_timeout };
+    let up_to_date = || {
+        let state = link.state();
+        state.received == state.applied
+    };
     let ready = async {
         tokio::select! {
-            _ = positions.changed() => true,
-            _ = all_tried.wait_for(|tried| *tried) => false,
+            _ = positions.changed() => return true,
+            _ = all_tried.wait_for(|tried| *tried) => return false,
+            _ = any_heard.wait_for(|heard| *heard), if has_copy => {}
         }
+        // A router that has nothing new to say says nothing; what is new it says at once.
+        if tokio::time::timeout(RESUME_GRACE, positions.changed()).await.is_err() && !up_to_date() {
+            let _ = positions.changed().await;
+        }
+        true
     };
     let heard = tokio::time::timeout(wait, ready).await.unwrap_or(false);
     if heard || has_copy {

@@ -10,7 +10,7 @@ use rustix::mount::UnmountFlags;
 /// Checks the mount point and returns its full path. A mount that a dead client left there is cleared away.
 pub fn prepare(path: &Path) -> Result<PathBuf> {
     let at = path.display();
-    match std::fs::metadata(path) {
+    match std::fs::metadata(path).and_then(|_| answers(path)) {
         Err(e) if is_stale(&e) => {
             tracing::warn!(mount = %at, "clearing away the mount that a client left when it died");
             detach(path).map_err(|e| {
@@ -53,6 +53,11 @@ pub fn release(path: &Path, unmounter: &mut fuser::SessionUnmounter) -> Result<(
         .map_err(io::Error::from)
         .or_else(|_| detach(path))
         .map_err(|e| Error::refused(format!("unmount {at}: {e}; run 'fusermount3 -uz {at}'")))
+}
+
+/// Asks the file system itself: the attributes of a dead mount may still be in the kernel's cache, its figures never are.
+fn answers(path: &Path) -> io::Result<()> {
+    Ok(rustix::fs::statvfs(path).map(drop)?)
 }
 
 fn is_stale(error: &io::Error) -> bool {

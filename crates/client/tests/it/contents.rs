@@ -93,6 +93,14 @@ async fn a_sequential_read_of_a_large_file_is_fetched_ahead() {
     })
     .await;
     let spans = cluster.spans_asked();
+    // A second reader with the kernel's cache out of the way asks nothing more.
+    on_mount(&mounted, "h/r/large", |at| {
+        let file = fs::File::open(at).unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        std::io::copy(&mut &file, &mut std::io::sink()).unwrap();
+    })
+    .await;
+    assert_eq!(cluster.spans_asked().len(), spans.len());
     let chunks: u32 = spans.iter().map(|(_, _, count)| count).sum();
     // A reader that waited long for a request made ahead asks too.
     assert!((25..50).contains(&chunks), "each chunk once, as a rule: {spans:?}");
@@ -120,7 +128,7 @@ async fn what_was_read_is_there_after_a_remount_without_any_node() {
     mounted.unmount().await.unwrap();
     cluster.stop().await;
     let mounted = mount(Config { rpc_timeout: std::time::Duration::from_secs(1), ..cluster.config() }).await.unwrap();
-    assert_eq!(on_mount(&mounted, "h/r/d", read_all).await, first);
+    assert_eq!(on_mount(&mounted, "h/r/d", read_all).await, first, "a start without any router");
     let status = mounted.status().unwrap();
     assert!(status.catalog.offline_copy && !status.router.connected);
     assert!(!status.problems.is_empty());
@@ -143,6 +151,32 @@ async fn keep_cache_false_starts_afresh() {
         mounted.unmount().await.unwrap();
         assert_eq!(cluster.blobs_asked(), requests);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_remount_shows_what_changed_meanwhile_and_does_not_wait_when_nothing_did() {
+    let cluster = FakeCluster::start(1).await;
+    let repo = Repo::new();
+    repo.commit(|c| {
+        c.file("f", "one");
+    });
+    cluster.publish("h/r", &repo, "main");
+    let mounted = cluster.mount().await;
+    on_mount(&mounted, "h/r/f", |at| assert_eq!(fs::read(at).unwrap(), b"one")).await;
+    cluster.applied().await;
+    mounted.unmount().await.unwrap();
+    let start = std::time::Instant::now();
+    let patient = Config { start_wait: std::time::Duration::from_secs(60), ..cluster.config() };
+    let mounted = mount(patient.clone()).await.unwrap();
+    assert!(start.elapsed() < std::time::Duration::from_secs(10), "took {:?}", start.elapsed());
+    mounted.unmount().await.unwrap();
+    repo.commit(|c| {
+        c.file("f", "two");
+    });
+    cluster.publish("h/r", &repo, "main");
+    let mounted = mount(patient).await.unwrap();
+    on_mount(&mounted, "h/r/f", |at| assert_eq!(fs::read(at).unwrap(), b"two")).await;
+    mounted.unmount().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

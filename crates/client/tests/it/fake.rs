@@ -186,6 +186,10 @@ impl Catalog for FakeRouter {
         let router = self.clone();
         tokio::spawn(async move {
             let mut revisions = router.revisions.subscribe();
+            let view = v1::watch_response::Message::View(router.state.lock().unwrap().view.clone());
+            if say.send(Ok(v1::WatchResponse { message: Some(view) })).await.is_err() {
+                return;
+            }
             let mut at = hello.resume.filter(|position| position.epoch == EPOCH).map(|position| position.revision);
             loop {
                 for message in router.messages(&mut at) {
@@ -246,8 +250,7 @@ impl FakeRouter {
             }
         }
         *at = Some(state.revision);
-        let view = Message::View(state.view.clone());
-        [view, Message::Delta(delta)].map(|message| v1::WatchResponse { message: Some(message) }).into()
+        vec![v1::WatchResponse { message: Some(Message::Delta(delta)) }]
     }
 }
 
