@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use monofs_model::limits::NAME_BYTES_MAX;
 use monofs_model::tree::Entry;
 use monofs_model::{EntryKind, Oid};
 
@@ -31,6 +32,10 @@ pub(super) enum Directory {
 impl Fs {
     /// What `name` in the directory `parent` is. Takes one reference to the inode in the answer.
     pub fn lookup(&self, parent: Ino, name: &[u8]) -> Outcome<Found> {
+        if name.len() > NAME_BYTES_MAX {
+            // The kernel itself lets four times as much through.
+            return Err(Errno::NAMETOOLONG.into());
+        }
         let world = self.world();
         match self.directory(parent)? {
             Directory::Control if name == STATUS_NAME => Ok(Found::Inode(self.new_document(), Trust::Once)),

@@ -3,8 +3,9 @@
 //!
 //! A walk lists the repository's directories depth first, starts where the reader is, and goes on in the direction in which
 //! the reader moves. It keeps a window of bytes ahead that grows while its bytes are used, stops while they are not, and ends
-//! when they are not used for a while. A miss elsewhere moves it there. What the reader itself asks for is a request of its
-//! own and waits for nothing here.
+//! when they are not used for a while. A miss elsewhere moves it there, with a window of its own: the reader of a whole tree
+//! comes back for the rest (parallel tools visit directories in no fixed order). What the reader itself asks for is a
+//! request of its own and waits for nothing here.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -29,6 +30,10 @@ const WALK_IDLE: Duration = Duration::from_secs(3);
 const WALK_POLL: Duration = Duration::from_millis(10);
 /// Bytes ahead of the reader: at first, and at most.
 const WINDOW_BYTES: (u64, u64) = (16 << 20, 256 << 20);
+/// Bytes fetched ahead and not used yet, in all places where the reader was.
+const AHEAD_BYTES_MAX: u64 = 1 << 30;
+/// Moves of the reader that decide the direction.
+const VOTES_MAX: i32 = 3;
 /// One request of a walk.
 const BATCH_BYTES: u64 = 4 << 20;
 const BATCH_FILES: usize = 1024;
@@ -71,7 +76,8 @@ impl Walks {
             let (place, reader) = watch::channel(tree);
             track.walk = Some(place);
             let trail: Vec<Oid> = track.missed.drain(..).map(|(tree, _)| tree).collect();
-            let walk = Walk { shared: shared.clone(), repo: want.repo.clone(), reader, window: WINDOW_BYTES.0 };
+            let walk =
+                Walk { shared: shared.clone(), repo: want.repo.clone(), reader, window: WINDOW_BYTES.0, elsewhere: 0 };
             shared.spawner.spawn(async move {
                 let repo = walk.repo.storage_id().clone();
                 match walk.run(&trail).await {
@@ -88,6 +94,8 @@ struct Walk {
     repo: Arc<Repo>,
     reader: watch::Receiver<Oid>,
     window: u64,
+    /// Bytes that were waiting for the reader when it turned up in another place.
+    elsewhere: u64,
 }
 
 impl Walk {
@@ -104,8 +112,8 @@ impl Walk {
         let list = self.directories(&content).await?;
         let index: HashMap<Oid, usize> = list.iter().enumerate().rev().map(|(n, tree)| (*tree, n)).collect();
         let places: Vec<usize> = trail.iter().filter_map(|tree| index.get(tree).copied()).collect();
-        let falling = places.windows(2).filter(|pair| pair[1] < pair[0]).count() * 2 > places.len().saturating_sub(1);
-        let mut cursor = Cursor::new(places.last().copied().unwrap_or(0), falling, list.len());
+        let mut cursor = Cursor::new(places.first().copied().unwrap_or(0), list.len());
+        places.iter().skip(1).for_each(|place| cursor.move_to(*place));
         let mut running = FuturesUnordered::new();
         let mut used = self.marks().used_bytes();
         let mut grown = used;
@@ -115,6 +123,7 @@ impl Walk {
                 let tree = *self.reader.borrow_and_update();
                 if let Some(place) = index.get(&tree) {
                     cursor.move_to(*place);
+                    self.elsewhere = self.marks().waiting_bytes();
                 }
             }
             let now = self.marks().used_bytes();
@@ -124,7 +133,9 @@ impl Walk {
             if used - grown > self.window / 2 {
                 (self.window, grown) = ((self.window * 2).min(WINDOW_BYTES.1), used);
             }
-            let may_fetch = self.marks().waiting_bytes() < self.window && running.len() < BATCHES_MAX;
+            let waiting = self.marks().waiting_bytes();
+            let in_window = waiting < AHEAD_BYTES_MAX && waiting.saturating_sub(self.elsewhere) < self.window;
+            let may_fetch = in_window && running.len() < BATCHES_MAX;
             let batch = if may_fetch { self.batch(&list, &mut cursor) } else { Vec::new() };
             if !batch.is_empty() {
                 self.fs().cache.room().await;
@@ -184,22 +195,31 @@ impl Walk {
     }
 }
 
-/// Visits every place of a list once, from a start in one direction and around.
+/// Visits every place of a list once, from where the reader is, in the direction in which it moves, and around.
 struct Cursor {
     visited: Vec<bool>,
     left: usize,
     at: usize,
-    falling: bool,
+    /// Where the reader was last.
+    reader: usize,
+    /// Its latest moves: up counts one, down minus one.
+    votes: i32,
 }
 
 impl Cursor {
-    fn new(start: usize, falling: bool, len: usize) -> Self {
-        Self { visited: vec![false; len], left: len, at: start, falling }
+    fn new(start: usize, len: usize) -> Self {
+        Self { visited: vec![false; len], left: len, at: start, reader: start, votes: 0 }
     }
 
-    /// Goes on from another place; what was visited stays so.
+    /// The reader is in another place; what was visited stays so.
     fn move_to(&mut self, place: usize) {
-        self.at = place;
+        let vote = match place.cmp(&self.reader) {
+            std::cmp::Ordering::Less => -1,
+            std::cmp::Ordering::Equal => 0,
+            std::cmp::Ordering::Greater => 1,
+        };
+        self.votes = (self.votes + vote).clamp(-VOTES_MAX, VOTES_MAX);
+        (self.at, self.reader) = (place, place);
     }
 
     fn is_done(&self) -> bool {
@@ -216,7 +236,7 @@ impl Iterator for Cursor {
         }
         let len = self.visited.len();
         while self.visited[self.at] {
-            self.at = if self.falling { (self.at + len - 1) % len } else { (self.at + 1) % len };
+            self.at = if self.votes < 0 { (self.at + len - 1) % len } else { (self.at + 1) % len };
         }
         self.visited[self.at] = true;
         self.left -= 1;
@@ -230,13 +250,15 @@ mod tests {
 
     #[test]
     fn a_cursor_visits_everything_once_whatever_the_reader_does() {
-        let mut rising = Cursor::new(3, false, 5);
+        let mut rising = Cursor::new(3, 5);
         assert_eq!(rising.by_ref().collect::<Vec<_>>(), [3, 4, 0, 1, 2]);
         assert!(rising.is_done());
-        let mut falling = Cursor::new(1, true, 5);
+        let mut falling = Cursor::new(2, 5);
+        falling.move_to(1);
         assert_eq!(falling.by_ref().take(3).collect::<Vec<_>>(), [1, 0, 4]);
         falling.move_to(4);
+        falling.move_to(3);
         assert_eq!(falling.collect::<Vec<_>>(), [3, 2]);
-        assert_eq!(Cursor::new(0, false, 0).next(), None);
+        assert_eq!(Cursor::new(0, 0).next(), None);
     }
 }

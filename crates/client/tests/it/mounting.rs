@@ -246,6 +246,23 @@ async fn the_mount_of_a_dead_client_is_cleared_away() {
     mounted.unmount().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_mount_whose_attributes_are_still_cached_is_cleared_away() {
+    let cluster = FakeCluster::start(1).await;
+    let dead = cluster.mount().await;
+    let held = on_mount(&dead, "", |at| fs::metadata(at).and_then(|_| fs::File::open(at)).unwrap()).await;
+    // Force on a mount that is in use ends its connection and leaves it where it is.
+    let forced = rustix::mount::unmount(dead.path(), rustix::mount::UnmountFlags::FORCE);
+    assert_eq!(forced, Err(rustix::io::Errno::BUSY));
+    let mut config = cluster.config();
+    config.cache_dir.set_extension("other");
+    let mounted = monofs_client::mount(config).await.unwrap();
+    on_mount(&mounted, "", |at| assert_eq!(fs::read_dir(at).unwrap().count(), 0)).await;
+    drop(held);
+    mounted.unmount().await.unwrap();
+    blocking(move || drop(dead)).await;
+}
+
 /// Leaves a FUSE mount whose server is gone: the device is closed while it is mounted.
 fn stale_mount(path: &std::path::Path) {
     let device = fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
