@@ -195,4 +195,17 @@ mod tests {
         let error = Credentials::parse("[hosts.h]\ntokn = 1\n").unwrap_err();
         assert!(error.message.contains("tokn") && error.message.contains("line 2"), "{error}");
     }
+
+    #[test]
+    fn every_example_of_the_documentation_is_accepted() {
+        let document = include_str!("../../../docs/credentials.md");
+        let examples: Vec<&str> =
+            document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert!(examples.len() >= 2);
+        let all = Credentials::parse(&examples.concat()).unwrap();
+        let user = |url| all.of(&SourceUrl::new(url).unwrap()).user;
+        assert_eq!(user("https://git.example.org/a/b").as_deref(), Some("robot"));
+        assert_eq!(user("https://git.example.org:8443/a/b").as_deref(), Some("other"));
+        assert!(all.of(&SourceUrl::new("git@ssh.example.org:a/b").unwrap()).known_hosts.is_some());
+    }
 }

@@ -9,7 +9,7 @@ use monofs_model::view::Role;
 use monofs_model::{Error, Member, MemberState, NodeId, Oid, Result, StorageId};
 use monofs_proto::v1::content_server::ContentServer;
 use monofs_proto::v1::fetcher_server::FetcherServer;
-use monofs_rpc::{ChannelPool, register, server};
+use monofs_rpc::{ChannelPool, operations, register, server};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -57,9 +57,7 @@ impl Running {
 
     /// Serves `/health`, `/ready` and `/metrics` on `listener`; returns where.
     pub fn serve_http(&self, listener: TcpListener) -> Result<SocketAddr> {
-        let address = listener.local_addr().map_err(|e| Error::internal(format!("address of a listener: {e}")))?;
-        tokio::spawn(crate::http::serve(listener, self.flights.clone(), self.stop.child_token()));
-        Ok(address)
+        operations::serve(listener, self.flights.clone(), self.stop.child_token())
     }
 
     /// Waits until the server ends by itself.

@@ -14,7 +14,7 @@ fn large() -> Repo {
             let noise: Vec<u8> = pattern(100_000)
                 .iter()
                 .enumerate()
-                .map(|(at, b)| b.wrapping_mul(31).wrapping_add((at * (i + 7) >> 3) as u8))
+                .map(|(at, b)| b.wrapping_mul(31).wrapping_add(((at * (i + 7)) >> 3) as u8))
                 .collect();
             c.file(format!("dir{i}/data"), noise);
         }
