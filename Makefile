@@ -4,7 +4,7 @@
 REPO ?= .
 CARGO ?= cargo
 
-.PHONY: demo test check bench build fmt
+.PHONY: demo test check bench build fmt fuzz
 
 build:
 	$(CARGO) build --workspace --bins
@@ -32,3 +32,9 @@ bench:
 
 fmt:
 	$(CARGO) fmt --all
+
+# Every decoder of outside bytes, SECONDS each.
+SECONDS ?= 30
+fuzz:
+	@scripts/require g++
+	scripts/fuzz $(SECONDS)
