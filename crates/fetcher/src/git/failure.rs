@@ -51,14 +51,11 @@ pub fn judge_gix(error: &gix::Error, asked: &Asked<'_>) -> Verdict {
         if cause.is::<AuthenticationRequired>() {
             return Verdict::Clear(refused(asked));
         }
-        if let Some(io_error) = cause.downcast_ref::<io::Error>()
-            && let Some(error) = judge_io(io_error, asked)
-        {
-            return Verdict::Clear(error);
-        }
     }
     let text = one_line(&texts.join(": "));
-    judge_text(&text, asked).map_or(Verdict::Strange(text), Verdict::Clear)
+    // What was said is more exact than how the connection ended.
+    let by_io = || error.iter_errors().find_map(|cause| judge_io(cause.downcast_ref::<io::Error>()?, asked));
+    judge_text(&text, asked).or_else(by_io).map_or(Verdict::Strange(text), Verdict::Clear)
 }
 
 /// Understands a failed system call on a connection.
@@ -78,12 +75,11 @@ pub fn judge_io(error: &io::Error, asked: &Asked<'_>) -> Option<Error> {
         }
         _ => return None,
     };
-    // A remote that hangs up often says why before: the caller asks `judge_text` about that first.
     Some(unreachable(asked, what))
 }
 
 /// How a word in a remote's or a command's text is understood. The first match wins.
-const WORDS: [(&str, Meaning); 57] = [
+const WORDS: [(&str, Meaning); 60] = [
     ("not our ref", Meaning::NoCommit),
     ("unadvertised object", Meaning::NoCommit),
     ("remote error: upload-pack: not our ref", Meaning::NoCommit),
@@ -111,6 +107,9 @@ const WORDS: [(&str, Meaning); 57] = [
     ("no such file or directory", Meaning::NoRepository),
     ("received http status 404", Meaning::NoRepository),
     ("received http status 410", Meaning::NoRepository),
+    ("received http status 5", Meaning::Unreachable("it answers with a server error")),
+    ("returned error: 5", Meaning::Unreachable("it answers with a server error")),
+    ("is this a git repository", Meaning::NoRepository),
     ("returned error: 404", Meaning::NoRepository),
     ("could not resolve host", Meaning::Unreachable("its name cannot be resolved")),
     ("name or service not known", Meaning::Unreachable("its name cannot be resolved")),

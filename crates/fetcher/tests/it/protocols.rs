@@ -59,7 +59,7 @@ async fn http_with_and_without_a_login() {
     let open = HttpRemote::serve(repo.parent(), &HttpOptions::default());
     end_to_end(&Rig::new().await, &repo, &open.url("repo.git")).await;
 
-    let login = HttpOptions { login: Some(("robot", "s3cret-token")), authority: None };
+    let login = HttpOptions { login: Some(("robot", "s3cret-token")), ..HttpOptions::default() };
     let closed = HttpRemote::serve(repo.parent(), &login);
     let url = closed.url("repo.git");
     let error = error_of(Rig::new().await.ingest(&url, "main").await);
@@ -84,7 +84,8 @@ async fn http_with_and_without_a_login() {
 async fn https_with_a_private_authority() {
     let repo = sample(ObjectFormat::Sha1);
     let authority = Authority::new();
-    let options = HttpOptions { login: Some(("robot", "s3cret-token")), authority: Some(&authority) };
+    let options =
+        HttpOptions { login: Some(("robot", "s3cret-token")), authority: Some(&authority), ..HttpOptions::default() };
     let remote = HttpRemote::serve(repo.parent(), &options);
     let url = remote.url("repo.git");
     let entry = |ca: bool, login: bool| HostCredentials {
@@ -122,4 +123,41 @@ async fn ssh_with_a_key_and_known_hosts() {
     assert!(error.message.contains("host key"), "{error}");
     let rig = with(remote.key(), remote.known_hosts()).await;
     assert_eq!(error_of(rig.ingest(&remote.url("none.git"), "main").await).kind, ErrorKind::NotFound);
+}
+
+/// Servers that know only protocol version 0: no `ls-refs`, all refs at once, another way to negotiate.
+#[tokio::test(flavor = "multi_thread")]
+async fn old_servers() {
+    let repo = sample(ObjectFormat::Sha1);
+    let refresh = async |rig: &Rig, url: &str| {
+        let next = repo.commit(|c| {
+            c.file("next", url);
+        });
+        let fetched = rig.ingest(url, "main").await.unwrap();
+        assert_eq!(fetched.snapshot.commit, next);
+        assert_same(rig, &fetched, &repo, "main").await;
+        assert_eq!(rig.stat().await.cached_repositories, 1);
+        assert_eq!(error_of(rig.ingest(url, "none").await).kind, ErrorKind::NotFound);
+    };
+    let http = HttpRemote::serve(repo.parent(), &HttpOptions { old_protocol: true, ..HttpOptions::default() });
+    let rig = Rig::new().await;
+    end_to_end(&rig, &repo, &http.url("repo.git")).await;
+    refresh(&rig, &http.url("repo.git")).await;
+
+    let ssh = SshRemote::serve_old(repo.parent());
+    let entry = HostCredentials {
+        ssh_key: Some(ssh.key()),
+        known_hosts: Some(ssh.known_hosts()),
+        ..HostCredentials::default()
+    };
+    let rig = Rig::with(move |config| config.credentials.insert("127.0.0.1", entry)).await;
+    end_to_end(&rig, &repo, &ssh.url("repo.git")).await;
+    refresh(&rig, &ssh.url("repo.git")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moved_repository_is_followed() {
+    let repo = sample(ObjectFormat::Sha1);
+    let http = HttpRemote::serve(repo.parent(), &HttpOptions::default());
+    end_to_end(&Rig::new().await, &repo, &http.url("moved/repo.git")).await;
 }

@@ -59,7 +59,7 @@ async fn tokens_are_in_no_argument_log_or_error() {
     repo.commit(|c| {
         c.many("many", 2000);
     });
-    let login = HttpOptions { login: Some(("robot", TOKEN)), authority: None };
+    let login = HttpOptions { login: Some(("robot", TOKEN)), ..HttpOptions::default() };
     let remote = HttpRemote::serve(repo.parent(), &login);
     let dir = tempfile::tempdir().unwrap();
     let token_file = dir.path().join("token");

@@ -16,6 +16,8 @@ pub struct HttpOptions<'a> {
     pub login: Option<(&'a str, &'a str)>,
     /// Serves https with this authority's certificate.
     pub authority: Option<&'a Authority>,
+    /// Hides what clients say about the protocol version, as old servers do: they get version 0.
+    pub old_protocol: bool,
 }
 
 /// The server.
@@ -97,11 +99,12 @@ fn configuration(port: u16, base: &Path, dir: &Path, socket: &Path, options: &Ht
     }
     let backend = git_exec("git-http-backend");
     line(format_args!("fastcgi_pass unix:{};\nfastcgi_buffering off;", socket.display()));
+    let version = if options.old_protocol { "" } else { "$http_git_protocol" };
     for (name, value) in [
         ("SCRIPT_FILENAME", backend.display().to_string()),
         ("GIT_PROJECT_ROOT", base.display().to_string()),
         ("GIT_HTTP_EXPORT_ALL", "1".to_owned()),
-        ("GIT_PROTOCOL", "$http_git_protocol".to_owned()),
+        ("GIT_PROTOCOL", version.to_owned()),
         ("PATH_INFO", "$uri".to_owned()),
         ("QUERY_STRING", "$query_string".to_owned()),
         ("REQUEST_METHOD", "$request_method".to_owned()),

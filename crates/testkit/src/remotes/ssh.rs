@@ -19,6 +19,17 @@ impl SshRemote {
     /// Gives the current user `ssh` access; `base` is where URLs are relative to.
     #[track_caller]
     pub fn serve(base: &Path) -> Self {
+        Self::serve_with(base, false)
+    }
+
+    /// Like [`SshRemote::serve`], but as an old server that knows only protocol version 0.
+    #[track_caller]
+    pub fn serve_old(base: &Path) -> Self {
+        Self::serve_with(base, true)
+    }
+
+    #[track_caller]
+    fn serve_with(base: &Path, old: bool) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let at = |name: &str| dir.path().join(name);
         for key in ["host_key", "user_key", "stranger_key"] {
@@ -36,9 +47,10 @@ impl SshRemote {
             let text = format!(
                 "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n\
                  PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nUsePAM no\n\
-                 AcceptEnv GIT_PROTOCOL\nLogLevel VERBOSE\nSetEnv PATH={path} GIT_CONFIG_NOSYSTEM=1\n",
+                 AcceptEnv {}\nLogLevel VERBOSE\nSetEnv PATH={path} GIT_CONFIG_NOSYSTEM=1\n",
                 at("host_key").display(),
                 at("authorized_keys").display(),
+                if old { "NOTHING" } else { "GIT_PROTOCOL" },
             );
             std::fs::write(&config, text).expect("write sshd_config");
             vec!["-D".into(), "-e".into(), "-f".into(), config.clone().into()]
