@@ -6,7 +6,7 @@ use monofs_testkit::model::{Checks, assert_matches_with};
 use monofs_testkit::random::{self, Rng};
 use monofs_testkit::{ExpectedTree, Repo};
 
-use crate::system::{System, can_mount, off_thread};
+use crate::system::{SOON, System, can_mount, off_thread};
 
 async fn shows_everything(repo: Repo) {
     let system = System::start().await;
@@ -91,8 +91,8 @@ async fn a_lazy_repository_is_exact_and_copies_only_what_was_read() {
     assert_eq!(held(&system).await, 0, "a lazy ingest copied contents");
     let file = system.at("h/lazy/read/me");
     assert_eq!(off_thread(move || std::fs::read(file).unwrap()).await, b"yes");
-    let after = held(&system).await;
-    assert!(after >= 1, "the content that was read did not stay on a node");
+    let kept = || async { held(&system).await >= 1 };
+    monofs_testkit::wait::wait_until_async("the content that was read stays on a node", SOON, kept).await;
     system.assert_shows("h/lazy", &repo).await;
     system.stop().await;
 }

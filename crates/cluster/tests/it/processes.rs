@@ -117,7 +117,9 @@ fn every_role_can_be_killed_and_comes_back() {
 
     // A killed client leaves a dead mount; the next one cleans it up.
     client.kill();
-    assert!(std::fs::read_dir(&mount).is_err(), "the mount of a killed client answers");
+    wait_until("the mount of the killed client is dead", SOON, || {
+        std::fs::metadata(mount.join("never-asked-before")).is_err_and(|e| e.raw_os_error() == Some(libc::ENOTCONN))
+    });
     client.restart();
     wait_follows(&at, &expected);
 
