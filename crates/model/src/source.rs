@@ -42,7 +42,9 @@ impl SourceUrl {
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(wrong("has white space or a control character"));
         }
-        if text.contains("::") && !text.contains("://[") {
+        // As Git has it: letters of a scheme, then two colons. An IPv6 address has them behind a bracket.
+        let scheme_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+        if text.split_once("::").is_some_and(|(helper, _)| helper.chars().all(scheme_letter)) {
             return Err(wrong("remote helpers such as 'ext::' are not allowed"));
         }
         let (scheme, url) = if text.starts_with('/') {
@@ -267,6 +269,7 @@ mod tests {
             ("git@github.com:org/repo.git", "github.com/org/repo"),
             ("ssh://git@host:2222/srv/x.git", "host/srv/x"),
             ("git://127.0.0.1:9418/linux.git", "127.0.0.1/linux"),
+            ("ssh://git@[::1]:2222/srv/x.git", "..1/srv/x"),
             ("/srv/work/project/.git", "local/project"),
             ("file:///srv/project.git", "local/project"),
         ] {
