@@ -137,6 +137,7 @@ fn announce(config: &Config, listening: SocketAddr, cache: Arc<Cache>, stop: &Ca
         version: env!("CARGO_PKG_VERSION").to_owned(),
         capacity_bytes: cache.bytes_max(),
         used_bytes: cache.disk_bytes(),
+        incarnation: 0,
     };
     register::register(ChannelPool::default(), config.routers.clone(), member, stop.child_token());
     Ok(())

@@ -71,6 +71,8 @@ pub struct Member {
     /// 0 = unknown.
     pub capacity_bytes: u64,
     pub used_bytes: u64,
+    /// Another number at every start of the member; 0 = not announced.
+    pub incarnation: u64,
 }
 
 /// Members, their states and what placement needs; `number` grows at every change.

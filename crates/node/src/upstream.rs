@@ -22,6 +22,9 @@ const WRITE_BATCH_BYTES: usize = 16 << 20;
 /// Messages between the network and the writer.
 const WRITE_QUEUE: usize = 8;
 
+/// Large contents that may arrive at the same time, chunk by chunk.
+const LARGE_ARRIVING_MAX: usize = 16;
+
 /// A place to pull from, in the order to try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Server {
@@ -171,7 +174,6 @@ struct Writer<'a> {
 
 /// A large blob that is arriving.
 struct Large<'a> {
-    span: Span,
     next: u32,
     hasher: ObjectHasher,
     writer: monofs_store::repo::LargeWriter<'a>,
@@ -179,7 +181,7 @@ struct Large<'a> {
 
 impl<'a> Writer<'a> {
     fn run(mut self, mut frames: mpsc::Receiver<Vec<v1::BlobChunk>>) -> Result<()> {
-        let mut large: Option<Large<'a>> = None;
+        let mut arriving: HashMap<Oid, Large<'a>> = HashMap::new();
         let mut raw = Vec::new();
         while let Some(chunks) = frames.blocking_recv() {
             let mut tapped = v1::GetBlobsResponse::default();
@@ -190,7 +192,7 @@ impl<'a> Writer<'a> {
                 raw.clear();
                 frame::decode_into(&chunk.frame, &mut raw)?;
                 if span.is_large() {
-                    large = self.take_large(large.take(), span, &chunk, &raw)?;
+                    self.take_large(&mut arriving, span, &chunk, &raw)?;
                 } else {
                     oid.verify(ObjectKind::Blob, &raw)?;
                     self.batch_bytes += chunk.frame.len();
@@ -213,20 +215,22 @@ impl<'a> Writer<'a> {
 
     fn take_large(
         &self,
-        large: Option<Large<'a>>,
+        arriving: &mut HashMap<Oid, Large<'a>>,
         span: Span,
         chunk: &v1::BlobChunk,
         raw: &[u8],
-    ) -> Result<Option<Large<'a>>> {
-        let mut large = match large {
-            Some(large) if large.span.oid == span.oid => large,
-            _ => Large {
-                span,
-                next: 0,
-                hasher: ObjectHasher::new(span.oid.format(), ObjectKind::Blob, span.size),
-                writer: self.store.begin_large(&span.oid, span.size)?,
-            },
-        };
+    ) -> Result<()> {
+        if !arriving.contains_key(&span.oid) {
+            if arriving.len() >= LARGE_ARRIVING_MAX {
+                return Err(Error::corrupt(format!(
+                    "more than {LARGE_ARRIVING_MAX} large contents arrive interleaved"
+                )));
+            }
+            let hasher = ObjectHasher::new(span.oid.format(), ObjectKind::Blob, span.size);
+            let writer = self.store.begin_large(&span.oid, span.size)?;
+            arriving.insert(span.oid, Large { next: 0, hasher, writer });
+        }
+        let large = arriving.get_mut(&span.oid).expect("was put there when it was not");
         if chunk.index != large.next {
             return Err(Error::corrupt(format!(
                 "blob {}: chunk {} where {} was due",
@@ -237,13 +241,13 @@ impl<'a> Writer<'a> {
         large.writer.put(chunk.index, chunk.frame.clone())?;
         large.next += 1;
         if large.next < crate::blobs::chunks_of(span.size) {
-            return Ok(Some(large));
+            return Ok(());
         }
+        let large = arriving.remove(&span.oid).expect("was there above");
         if large.hasher.finish() != span.oid {
             return Err(Error::corrupt(format!("blob {}: the bytes do not match the object id", span.oid)));
         }
-        large.writer.finish()?;
-        Ok(None)
+        large.writer.finish()
     }
 
     fn flush(&mut self) -> Result<()> {

@@ -147,6 +147,7 @@ impl From<&model::Member> for v1::Member {
             version: member.version.clone(),
             capacity_bytes: member.capacity_bytes,
             used_bytes: member.used_bytes,
+            incarnation: member.incarnation,
         }
     }
 }
@@ -166,6 +167,7 @@ impl TryFrom<v1::Member> for model::Member {
             version: wire.version,
             capacity_bytes: wire.capacity_bytes,
             used_bytes: wire.used_bytes,
+            incarnation: wire.incarnation,
         })
     }
 }

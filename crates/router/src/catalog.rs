@@ -171,26 +171,20 @@ impl Catalog {
         self.get(path).ok_or_else(|| crate::no_repository(path.as_str()))
     }
 
-    /// Publishes a commit: the flip. Errors: `Refused` when the entry moved on meanwhile.
-    pub async fn flip(
-        &self,
-        path: &DisplayPath,
-        expected: u64,
-        snapshot: Snapshot,
-        holder: NodeId,
-    ) -> Result<Arc<Repository>> {
-        self.update(path, |entry| {
-            if entry.generation != expected {
-                return Err(Error::refused(format!("{path} changed while it was being ingested; try again")));
+    /// Publishes a commit in `entry`: the flip. Errors: `Refused` when the stored entry moved on meanwhile.
+    pub async fn flip(&self, entry: &Repository, snapshot: &Snapshot, holder: &NodeId) -> Result<Arc<Repository>> {
+        let flipped = Repository {
+            snapshot: Some(snapshot.clone()),
+            generation: entry.generation + 1,
+            holders: vec![holder.clone()],
+            state: RepositoryState::Ready,
+            ..entry.clone()
+        };
+        self.update(&entry.path, |stored| {
+            if stored.generation != entry.generation {
+                return Err(Error::refused(format!("{} changed while it was being ingested; try again", entry.path)));
             }
-            let mut flipped = entry.clone();
-            flipped.snapshot = Some(snapshot.clone());
-            flipped.generation += 1;
-            flipped.holders = vec![holder.clone()];
-            flipped.state = RepositoryState::Ready;
-            flipped.refreshed_at = clock::now();
-            flipped.last_error.clear();
-            Ok(Some(flipped))
+            Ok(Some(flipped.clone()))
         })
         .await
     }
@@ -207,6 +201,19 @@ impl Catalog {
             Ok(Some(grown))
         };
         self.update(path, add).await.map(drop)
+    }
+
+    /// Records that `node` lost the commit of `generation`; a no-op when the entry moved on.
+    pub async fn remove_holder(&self, path: &DisplayPath, generation: u64, node: &NodeId) -> Result<()> {
+        let remove = |entry: &Repository| {
+            if entry.generation != generation || !entry.holders.contains(node) {
+                return Ok(None);
+            }
+            let mut shrunk = entry.clone();
+            shrunk.holders.retain(|holder| holder != node);
+            Ok(Some(shrunk))
+        };
+        self.update(path, remove).await.map(drop)
     }
 
     /// Removes an entry; its snapshot stays readable for the grace. Errors: `NotFound`.

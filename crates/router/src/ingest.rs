@@ -126,24 +126,30 @@ fn spec_of(entry: &Repository) -> Spec {
     }
 }
 
-/// Writes the catalogue entry as `ingesting`, or checks that the existing one may go on.
+/// Writes a new entry as `ingesting`, or checks that the existing one may go on. What the spec says otherwise than that
+/// one (ref, content, consistency) comes with the flip, so that a failed ingest leaves it as it was.
 async fn record(state: &Arc<RouterState>, spec: &Spec) -> Result<()> {
     let Some(existing) = state.catalog.get(&spec.path).filter(|entry| entry.state != RepositoryState::Failed) else {
         return state.catalog.create(new_entry(spec)).await;
     };
-    if existing.source != spec.source {
-        return Err(Error::refused(format!(
-            "'{}' shows {}; delete it first, or choose another --path",
-            spec.path, existing.source
-        )));
+    if existing.source == spec.source {
+        return Ok(());
     }
-    let adjust = |entry: &Repository| {
-        let mut changed = entry.clone();
-        (changed.ref_name, changed.content, changed.consistency) =
-            (spec.ref_name.clone(), spec.content, spec.consistency);
-        Ok(if changed == *entry { None } else { Some(changed) })
-    };
-    state.catalog.update(&spec.path, adjust).await.map(drop)
+    Err(Error::refused(format!("'{}' shows {}; delete it first, or choose another --path", spec.path, existing.source)))
+}
+
+impl Spec {
+    /// The entry as it will be when this spec has succeeded.
+    fn applied_to(&self, entry: &Repository) -> Repository {
+        Repository {
+            ref_name: self.ref_name.clone(),
+            content: self.content,
+            consistency: self.consistency,
+            refreshed_at: clock::now(),
+            last_error: String::new(),
+            ..entry.clone()
+        }
+    }
 }
 
 fn new_entry(spec: &Spec) -> Repository {

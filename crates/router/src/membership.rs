@@ -26,6 +26,8 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 struct Tracked {
     member: Member,
+    /// It came (back), perhaps without what it held.
+    audit: bool,
     /// `None` = never.
     heard: Option<Instant>,
 }
@@ -69,8 +71,9 @@ impl Members {
                     version: String::new(),
                     capacity_bytes: 0,
                     used_bytes: 0,
+                    incarnation: 0,
                 };
-                (fixed.id.clone(), Tracked { member, heard: None })
+                (fixed.id.clone(), Tracked { member, heard: None, audit: true })
             })
             .collect();
         if tracked.len() != config.members.len() {
@@ -116,8 +119,10 @@ impl Members {
         } else {
             tracing::info!(id = %member.id, address = %member.address, "member joined");
         }
-        member.state = MemberState::Active;
-        tracked.insert(member.id.clone(), Tracked { member, heard: Some(Instant::now()) });
+        let known = tracked.get(&member.id);
+        let audit = known.is_none_or(|known| known.audit || known.member.incarnation != member.incarnation);
+        member.state = known.map_or(MemberState::Joining, |known| known.member.state);
+        tracked.insert(member.id.clone(), Tracked { member, heard: Some(Instant::now()), audit });
         self.publish(tracked);
         Ok(())
     }
@@ -129,6 +134,26 @@ impl Members {
             known.heard = Some(Instant::now());
         }
         self.publish(tracked);
+    }
+
+    /// The active nodes that came (back) since they were taken from here last.
+    pub fn take_audits(&self) -> Vec<Member> {
+        let mut tracked = self.lock();
+        let due = |known: &&mut Tracked| {
+            known.audit && known.member.role == Role::Node && known.member.state == MemberState::Active
+        };
+        let take = |known: &mut Tracked| {
+            known.audit = false;
+            known.member.clone()
+        };
+        tracked.values_mut().filter(due).map(take).collect()
+    }
+
+    /// An audit of this node could not be done.
+    pub fn audit_again(&self, id: &NodeId) {
+        if let Some(known) = self.lock().get_mut(id) {
+            known.audit = true;
+        }
     }
 
     /// Somebody saw a member fail: look at once.
@@ -146,6 +171,7 @@ impl Members {
             let state = step(known.heard.map(|at| at.elapsed()), self.threshold);
             if state != known.member.state {
                 tracing::info!(id = %known.member.id, from = known.member.state.as_str(), to = state.as_str(), "member state");
+                known.audit |= state == MemberState::Active;
                 known.member.state = state;
             }
         }
@@ -236,6 +262,7 @@ mod tests {
             version: String::new(),
             capacity_bytes: 0,
             used_bytes,
+            incarnation: 0,
         }
     }
 

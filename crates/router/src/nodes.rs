@@ -143,6 +143,15 @@ impl RouterState {
         Err(Error::unavailable(format!("node {} ended without a durable copy", node.id)))
     }
 
+    /// What a node holds, in short.
+    pub async fn held_commits(&self, node: &Member) -> Result<Vec<v1::HeldRepository>> {
+        let limit = self.config.progress_timeout;
+        let request = Context::new(limit).request(v1::ListHeldRequest::default());
+        let mut client = self.node_client(node)?;
+        let answer = within(limit, "list held", async { client.list_held(request).await.map_err(from_status) });
+        Ok(answer.await?.into_inner().repositories)
+    }
+
     /// What a node holds of one repository.
     pub async fn held(&self, node: &Member, id: &StorageId) -> Result<v1::HeldRepository> {
         let request =

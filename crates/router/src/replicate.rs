@@ -1,11 +1,15 @@
 //! Brings missing copies back: nodes that should hold a repository's commit and do not yet adopt it.
 //!
 //! A node that was away at a flip, or joined later, catches up here; it becomes a holder only after it acknowledged.
-//! Nothing is ever removed here.
+//! A node that came back is asked what it holds: one that lost its disk is no holder any more, and gets its copies again.
+//! No copy is ever removed here.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use monofs_model::{Member, Repository, RepositoryState, placement};
+use bytes::Bytes;
+use monofs_model::{Member, Repository, RepositoryState, Result, placement};
+use monofs_proto::convert::oid_bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::{RouterState, membership};
@@ -20,6 +24,12 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(state.config.worker_interval) => {}
         }
+        for node in state.members.take_audits() {
+            if let Err(error) = audit(&state, &node).await {
+                tracing::warn!(node = %node.id, %error, "cannot ask a node what it holds; trying again");
+                state.members.audit_again(&node.id);
+            }
+        }
         for (entry, node) in missing(&state).into_iter().take(COPIES_PER_ROUND) {
             if stop.is_cancelled() {
                 return;
@@ -27,6 +37,24 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
             copy(&state, &entry, &node).await;
         }
     }
+}
+
+/// Corrects `holders` by what a node says it holds.
+async fn audit(state: &Arc<RouterState>, node: &Member) -> Result<()> {
+    let held: HashSet<(String, Bytes)> = state
+        .held_commits(node)
+        .await?
+        .into_iter()
+        .flat_map(|held| held.snapshots.into_iter().map(move |snapshot| (held.storage_id.clone(), snapshot.commit)))
+        .collect();
+    for entry in state.catalog.page("", "", usize::MAX) {
+        let Some(snapshot) = entry.snapshot.as_ref().filter(|_| entry.holders.contains(&node.id)) else { continue };
+        if !held.contains(&(entry.storage_id().to_string(), oid_bytes(&snapshot.commit))) {
+            tracing::warn!(path = %entry.path, node = %node.id, "the node lost its copy");
+            state.catalog.remove_holder(&entry.path, entry.generation, &node.id).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Repositories and the active nodes that should hold them and do not.

@@ -135,6 +135,7 @@ mod tests {
             version: String::new(),
             capacity_bytes: 0,
             used_bytes: 0,
+            incarnation: 0,
         }
     }
 

@@ -73,3 +73,23 @@ async fn wrong_sources_refs_and_paths_say_what_is_wrong() {
     assert_eq!(held.snapshot.unwrap().commit, commit);
     cluster.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_ingest_of_another_ref_leaves_the_entry_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = builder(dir.path()).start().await.unwrap();
+    let repo = Repo::new();
+    repo.commit(|c| {
+        c.file("f", "1");
+    });
+    cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r")).await.unwrap();
+    let error = cluster.ingest(Ingest::of(repo.url()).at("mistyped").shown_as("h/r").lazy()).await.unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotFound, "{error}");
+    let entry = cluster.repository("h/r").await.unwrap();
+    assert_eq!((entry.ref_name.as_str(), entry.content), ("main", monofs_model::ContentMode::Eager));
+    let next = repo.commit(|c| {
+        c.file("f", "2");
+    });
+    assert_eq!(cluster.refresh("h/r").await.unwrap().snapshot.unwrap().commit, next);
+    cluster.shutdown().await;
+}

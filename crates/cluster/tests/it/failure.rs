@@ -151,3 +151,28 @@ async fn replaced_snapshots_are_collected_and_what_is_shown_stays() {
     system.assert_follows("h/r", &repo).await;
     system.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_its_disk_gets_its_copies_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = crate::system::builder(dir.path()).start().await.unwrap();
+    let repo = Repo::new();
+    repo.commit(|c| {
+        c.file("f", "1");
+    });
+    cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r").strong().hydrated()).await.unwrap();
+    cluster.stop_node(0).await;
+    std::fs::remove_dir_all(dir.path().join("node1")).unwrap();
+    cluster.start_node(0).await.unwrap();
+    let whole = || async {
+        let mut admin = cluster.admin().unwrap();
+        let request = monofs_proto::v1::GetRepositoryRequest { path: "h/r".into() };
+        let answer = admin.get_repository(request).await.unwrap().into_inner();
+        let holds = |replica: &monofs_proto::v1::ReplicaStatus| {
+            replica.holder && replica.held.as_ref().is_some_and(|held| held.snapshots.len() == 1)
+        };
+        answer.replicas.len() == 2 && answer.replicas.iter().all(holds)
+    };
+    monofs_testkit::wait::wait_until_async("the copy is restored", SOON, whole).await;
+    cluster.shutdown().await;
+}

@@ -9,7 +9,7 @@ use monofs_proto::v1;
 use monofs_proto::v1::ingest_progress::Phase;
 
 use super::Job;
-use crate::{RouterState, clock, membership, no_repository, nodes};
+use crate::{RouterState, membership, no_repository, nodes};
 
 /// Runs a job to its end.
 pub(super) async fn run(state: &Arc<RouterState>, job: &Arc<Job>) -> Result<()> {
@@ -19,6 +19,7 @@ pub(super) async fn run(state: &Arc<RouterState>, job: &Arc<Job>) -> Result<()> 
     let replicas = choose_replicas(state, job)?;
     let commit = state.resolve_upstream(&id, &spec.source, &spec.ref_name).await?;
     let entry = state.catalog.get(&spec.path).ok_or_else(|| no_repository(spec.path.as_str()))?;
+    let entry = spec.applied_to(&entry);
     if let Some(current) = entry.snapshot.as_ref().filter(|current| current.commit == commit) {
         let commit = current.commit;
         return unchanged(state, job, commit).await;
@@ -55,12 +56,7 @@ fn choose_replicas(state: &RouterState, job: &Job) -> Result<Vec<Member>> {
 
 /// The ref has not moved.
 async fn unchanged(state: &Arc<RouterState>, job: &Arc<Job>, commit: monofs_model::Oid) -> Result<()> {
-    let looked = |entry: &Repository| {
-        let mut looked = entry.clone();
-        looked.refreshed_at = clock::now();
-        looked.last_error.clear();
-        Ok(Some(looked))
-    };
+    let looked = |entry: &Repository| Ok(Some(job.spec.applied_to(entry)));
     let entry = state.catalog.update(&job.spec.path, looked).await?;
     tracing::debug!(path = %job.spec.path, %commit, "unchanged upstream");
     job.update(|progress| {
@@ -136,7 +132,7 @@ async fn publish(
     held: &[NodeId],
 ) -> Result<Arc<Repository>> {
     let (first, more) = held.split_first().ok_or_else(|| Error::internal("publish without a holder"))?;
-    let flipped = state.catalog.flip(&job.spec.path, entry.generation, snapshot.clone(), first.clone()).await?;
+    let flipped = state.catalog.flip(entry, snapshot, first).await?;
     for node in more {
         state.catalog.add_holder(&job.spec.path, flipped.generation, node).await?;
     }
