@@ -10,6 +10,7 @@ pub mod native;
 pub mod transport;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use monofs_model::source::Scheme;
 use monofs_model::{Error, RefName, Result, SourceUrl};
@@ -22,12 +23,18 @@ use failure::{Asked, Verdict};
 pub struct GitSource {
     credentials: Credentials,
     allow_file: bool,
+    fallbacks: AtomicU64,
 }
 
 impl GitSource {
     /// Remotes as seen with these credentials.
     pub fn new(credentials: Credentials, allow_file: bool) -> Self {
-        Self { credentials, allow_file }
+        Self { credentials, allow_file, fallbacks: AtomicU64::new(0) }
+    }
+
+    /// How often the installed `git` had to take over so far.
+    pub fn fallbacks(&self) -> u64 {
+        self.fallbacks.load(Ordering::Relaxed)
     }
 
     fn check(&self, source: &SourceUrl) -> Result<()> {
@@ -48,6 +55,7 @@ impl GitSource {
                 if !cli::is_installed() {
                     return Err(Verdict::Strange(reason).into_error(&asked));
                 }
+                self.fallbacks.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%source, %ref_name, reason, "gix cannot {what} here: falling back to the installed git");
                 Ok(())
             }

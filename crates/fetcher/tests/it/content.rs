@@ -90,6 +90,7 @@ async fn files_too_long_for_gix_are_left_to_git() {
     let rig = Rig::new().await;
     let fetched = rig.ingest(&repo.url(), "main").await.unwrap();
     assert_eq!(fetched.snapshot.bytes, size as u64 + 1);
+    assert_eq!(rig.source.fallbacks(), 1);
     let oid = object(&repo, "main:long");
     let (blobs, _) = rig.blobs(&fetched.id, &[oid], None).await.unwrap();
     oid.verify(monofs_model::ObjectKind::Blob, &blobs[&oid]).unwrap();

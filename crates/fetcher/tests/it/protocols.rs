@@ -28,6 +28,7 @@ async fn end_to_end(rig: &Rig, repo: &Repo, url: &str) {
     let again = rig.ingest(url, "").await.unwrap();
     assert_eq!(again.snapshot, fetched.snapshot);
     assert_eq!(rig.stat().await.fetches_done, 1, "the second time it comes from the cache");
+    assert_eq!(rig.source.fallbacks(), 0, "gix does this alone");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,11 @@
 //! A fetcher on a free port with a cache of its own, and what a node would ask of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use monofs_fetcher::git::GitSource;
 use monofs_fetcher::{Config, Running};
 use monofs_model::{DisplayPath, EntryKind, Error, Oid, Result, Snapshot, StorageId, TreeRecord};
 use monofs_proto::v1;
@@ -20,6 +22,7 @@ pub struct Rig {
     pub fetcher: Running,
     pub cache: tempfile::TempDir,
     pub config: Config,
+    pub source: Arc<GitSource>,
     channel: Channel,
 }
 
@@ -45,16 +48,16 @@ impl Rig {
             ..Config::default()
         };
         change(&mut config);
-        let (fetcher, channel) = start(&config).await;
-        Self { fetcher, cache, config, channel }
+        let (fetcher, source, channel) = start(&config).await;
+        Self { fetcher, cache, config, source, channel }
     }
 
     /// Stops the fetcher and starts another one on the same cache.
     pub async fn restart(self, between: impl FnOnce(&std::path::Path)) -> Self {
         self.fetcher.shutdown(Duration::from_secs(5)).await;
         between(self.cache.path());
-        let (fetcher, channel) = start(&self.config).await;
-        Self { fetcher, cache: self.cache, config: self.config, channel }
+        let (fetcher, source, channel) = start(&self.config).await;
+        Self { fetcher, cache: self.cache, config: self.config, source, channel }
     }
 
     pub fn fetcher_client(&self) -> FetcherClient<Channel> {
@@ -279,9 +282,10 @@ pub fn error_of<T>(result: Result<T>) -> Error {
     }
 }
 
-async fn start(config: &Config) -> (Running, Channel) {
+async fn start(config: &Config) -> (Running, Arc<GitSource>, Channel) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let fetcher = monofs_fetcher::spawn(config.clone(), listener).await.unwrap();
+    let source = Arc::new(GitSource::new(config.credentials.clone(), config.allow_file));
+    let fetcher = monofs_fetcher::spawn_with(config.clone(), listener, source.clone()).await.unwrap();
     let channel = monofs_rpc::ChannelPool::default().get(&fetcher.address().to_string()).unwrap();
-    (fetcher, channel)
+    (fetcher, source, channel)
 }
