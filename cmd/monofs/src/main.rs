@@ -20,7 +20,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    monofs_launch::tool::<Args, _, _>("monofs", |args, context| async move {
+    monofs_launch::session::<Args, _, _>("monofs", |args, context| async move {
         match args.command {
             Command::Up(args) => up::run(args, context).await,
         }

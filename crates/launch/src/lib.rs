@@ -79,11 +79,22 @@ where
     start(name, Style::Tool, work)
 }
 
+/// Runs a tool that goes on until a signal and then has something to undo: like [`tool`], but drained as a server is.
+pub fn session<A, F, Fut>(name: &'static str, work: F) -> ExitCode
+where
+    A: Parser,
+    F: FnOnce(A, Context) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    start(name, Style::Session, work)
+}
+
 /// Who the process works for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Style {
     Server,
     Tool,
+    Session,
 }
 
 fn start<A, F, Fut>(name: &'static str, style: Style, work: F) -> ExitCode
@@ -118,7 +129,7 @@ pub fn tool_command<A: Parser>(name: &'static str) -> clap::Command {
 fn command<A: Parser>(name: &'static str, style: Style) -> clap::Command {
     let command = Shared::augment_args(A::command().name(name).version(version::LONG));
     match style {
-        Style::Server => ServerShared::augment_args(command),
+        Style::Server | Style::Session => ServerShared::augment_args(command),
         Style::Tool => command,
     }
 }
@@ -127,7 +138,7 @@ fn prepare<A: Parser>(name: &'static str, style: Style) -> Result<(A, Context), 
     let mut matches = layers::matches(command::<A>(name, style), std::env::args_os())?;
     let shared = Shared::from_arg_matches(&matches)?;
     let shutdown_timeout = match style {
-        Style::Server => ServerShared::from_arg_matches(&matches)?.shutdown_timeout,
+        Style::Server | Style::Session => ServerShared::from_arg_matches(&matches)?.shutdown_timeout,
         Style::Tool => Duration::ZERO,
     };
     let args = A::from_arg_matches_mut(&mut matches)?;

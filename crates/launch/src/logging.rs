@@ -108,7 +108,7 @@ pub(crate) fn init(style: Style, format: LogFormat) -> Result<LogHandle, Failure
     let (filter, reload) = reload::Layer::new(filter);
     let lines = match style {
         Style::Server => lines(format, std::io::stdout().is_terminal(), std::io::stdout),
-        Style::Tool => lines(format, std::io::stderr().is_terminal(), std::io::stderr),
+        Style::Tool | Style::Session => lines(format, std::io::stderr().is_terminal(), std::io::stderr),
     };
     // A second subscriber can only exist in a test that runs two launches in one process; the first one stays.
     let _ = tracing_subscriber::registry().with(filter.and_then(lines)).try_init();
