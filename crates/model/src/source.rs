@@ -78,6 +78,12 @@ impl SourceUrl {
         if self.scheme != Scheme::File && (host.is_empty() || host.starts_with('-') || user.starts_with('-')) {
             return Err("has no usable host name");
         }
+        if self.url.len() > SOURCE_BYTES_MAX {
+            return Err("is longer than 2048 bytes when written as a URL");
+        }
+        if host.strip_prefix('[').is_some_and(|rest| !is_bracketed_address(rest)) {
+            return Err("has no IPv6 address in its brackets");
+        }
         if self.path().trim_matches('/').is_empty() {
             return Err("names no repository");
         }
@@ -137,6 +143,13 @@ impl SourceUrl {
         };
         DisplayPath::new(&derived).map_err(|e| e.context("cannot derive where to show this source, use --path"))
     }
+}
+
+/// What follows the bracket of a host: an address, the other bracket, and perhaps a port.
+fn is_bracketed_address(rest: &str) -> bool {
+    rest.split_once(']').is_some_and(|(address, port)| {
+        address.parse::<std::net::Ipv6Addr>().is_ok() && (port.is_empty() || port.starts_with(':'))
+    })
 }
 
 fn parse_scheme(word: &str) -> Option<Scheme> {
@@ -293,6 +306,9 @@ mod tests {
             "ftp://host/x",
             "https:///x",
             "ssh://-oProxyCommand=x/y",
+            "ssh://git@[-oProxyCommand=x]:22/y",
+            "https://[host]/y",
+            "ssh://[::1/y",
             "-oProxyCommand=x:y",
             "git://host/",
             "relative/path",
