@@ -49,7 +49,7 @@ pub(crate) struct NodeState {
 
 impl NodeState {
     pub async fn open(config: Config) -> Result<Self> {
-        let (root, max_open) = (config.db_path.join("repos"), config.open_stores_max);
+        let (root, max_open) = (config.db_path.clone(), config.open_stores_max);
         let stores = blocking(move || RepoPool::open(&root, max_open, Default::default())).await?;
         Ok(Self {
             hydrator: Hydrator::new(config.hydrations_max),

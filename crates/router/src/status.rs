@@ -14,6 +14,9 @@ use monofs_rpc::{Context, from_status, within};
 
 use crate::RouterState;
 
+/// Free space of a node below which operators are told.
+const DISK_FREE_MIN: u64 = 64 << 20;
+
 /// Something wrong, with what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
@@ -101,6 +104,7 @@ pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
         counts[entry.state as usize] += 1;
     }
     let position = state.catalog.position();
+    let full_disks: Vec<String> = nodes.iter().filter_map(full_disk).collect();
     v1::StatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         view_number: view.number,
@@ -112,9 +116,15 @@ pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
         repositories_ready: counts[RepositoryState::Ready as usize],
         repositories_failed: counts[RepositoryState::Failed as usize],
         replication_factor: view.replication_factor,
-        problems: problems(state).into_iter().map(|problem| problem.line).collect(),
+        problems: problems(state).into_iter().map(|problem| problem.line).chain(full_disks).collect(),
         started_at: state.started_at,
     }
+}
+
+/// The line about a node that has (nearly) no disk left.
+fn full_disk(node: &v1::NodeStatus) -> Option<String> {
+    let stat = node.stat.as_ref().filter(|stat| stat.disk_free_bytes < DISK_FREE_MIN)?;
+    Some(format!("{} has {} bytes of disk left: make room or add nodes", stat.node_id, stat.disk_free_bytes))
 }
 
 async fn node_status(state: &RouterState, member: &Member) -> v1::NodeStatus {
