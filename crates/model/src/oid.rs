@@ -168,6 +168,7 @@ impl FromStr for Oid {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

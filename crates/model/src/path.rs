@@ -156,6 +156,7 @@ impl From<StorageId> for String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -138,6 +138,7 @@ pub fn replicas(key: &StorageId, candidates: &[Candidate], count: usize) -> Vec<
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 

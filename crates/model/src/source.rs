@@ -271,6 +271,7 @@ impl From<RefName> for String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

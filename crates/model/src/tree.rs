@@ -315,6 +315,7 @@ fn oid_after(tree: &[u8], raw: &RawEntry, format: ObjectFormat) -> Result<Oid> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use proptest::prelude::*;
 
