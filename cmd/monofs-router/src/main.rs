@@ -13,7 +13,9 @@ use tokio::net::TcpListener;
 
 /// The catalogue, placement, health and admin API of a MonoFS cluster.
 #[derive(Debug, Parser)]
-#[command(after_help = "Example:\n  monofs-router --state-dir /var/lib/monofs/router --nodes node1=10.0.0.1:9000,node2=10.0.0.2:9000")]
+#[command(
+    after_help = "Example:\n  monofs-router --state-dir /var/lib/monofs/router --nodes node1=10.0.0.1:9000,node2=10.0.0.2:9000"
+)]
 struct Args {
     /// gRPC port
     #[arg(long, default_value_t = 9090)]
