@@ -148,7 +148,7 @@ fn how_to_look(mount: &Path, router: &str, shown: &[Repository]) {
     println!("\nlook around:");
     let first = shown.first().map_or(String::new(), |entry| format!("/{}", entry.path));
     println!("  ls {}{first}", mount.display());
-    println!("  rg TODO {}{first}", mount.display());
+    println!("  rg fn {}{first}", mount.display());
     println!("  monofs-admin status --router {router}");
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 
 use monofs_model::{ClusterView, Error, ErrorKind, Result, StorageId};
 use monofs_rpc::ChannelPool;
@@ -43,6 +43,8 @@ pub(crate) struct NodeState {
     pub flights: Flights,
     pub served: Served,
     view: watch::Sender<ClusterView>,
+    /// Fetchers that the router named last: known before the next heartbeat brings the view that has them.
+    named_fetchers: RwLock<Vec<String>>,
     /// One writer of snapshots per repository: adopt, collect and drop never overlap.
     writers: Mutex<HashMap<StorageId, Arc<tokio::sync::Mutex<()>>>>,
 }
@@ -59,6 +61,7 @@ impl NodeState {
             flights: Flights::default(),
             served: Served::default(),
             view: watch::channel(ClusterView::default()).0,
+            named_fetchers: RwLock::default(),
             writers: Mutex::default(),
         })
     }
@@ -80,6 +83,17 @@ impl NodeState {
     /// The cluster as last seen.
     pub fn view(&self) -> ClusterView {
         self.view.borrow().clone()
+    }
+
+    /// The router named these fetchers.
+    pub fn name_fetchers(&self, addresses: Vec<String>) {
+        *self.named_fetchers.write().expect("no holder of this lock panics") = addresses;
+    }
+
+    /// Fetchers to use besides those of the view.
+    pub fn other_fetchers(&self) -> Vec<String> {
+        let named = self.named_fetchers.read().expect("no holder of this lock panics");
+        named.iter().chain(&self.config.fetchers).cloned().collect()
     }
 
     /// The store of a repository. Errors: `NotHeld`.

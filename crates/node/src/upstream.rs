@@ -40,8 +40,8 @@ pub(crate) fn servers(state: &NodeState, id: &StorageId) -> Vec<Server> {
     let copies = view.replication_factor.max(1) as usize;
     let peers = view.readers(id, &everyone).into_iter().filter(|m| m.id != state.config.node_id).take(copies);
     let mut servers: Vec<Server> = peers.map(|m| Server { address: m.address.clone(), peer: true }).collect();
-    let fetchers =
-        view.fetchers_for(id).into_iter().map(|m| m.address.clone()).chain(state.config.fetchers.iter().cloned());
+    let seen = view.fetchers_for(id).into_iter().map(|m| m.address.clone());
+    let fetchers = seen.chain(state.other_fetchers());
     for address in fetchers {
         if !servers.iter().any(|server| server.address == address) {
             servers.push(Server { address, peer: false });

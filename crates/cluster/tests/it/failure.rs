@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use monofs_cluster::Ingest;
+use monofs_cluster::{Cluster, Ingest};
 use monofs_testkit::random::{self, Rng};
 use monofs_testkit::{ExpectedTree, Repo};
 
@@ -152,6 +152,20 @@ async fn replaced_snapshots_are_collected_and_what_is_shown_stays() {
     system.stop().await;
 }
 
+/// Waits until two nodes are holders and have one snapshot each.
+async fn wait_two_copies(cluster: &Cluster, path: &str) {
+    let whole = || async {
+        let mut admin = cluster.admin().unwrap();
+        let request = monofs_proto::v1::GetRepositoryRequest { path: path.into() };
+        let answer = admin.get_repository(request).await.unwrap().into_inner();
+        let holds = |replica: &monofs_proto::v1::ReplicaStatus| {
+            replica.holder && replica.held.as_ref().is_some_and(|held| held.snapshots.len() == 1)
+        };
+        answer.replicas.len() == 2 && answer.replicas.iter().all(holds)
+    };
+    monofs_testkit::wait::wait_until_async("both copies are whole", SOON, whole).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_lost_its_disk_gets_its_copies_back() {
     let dir = tempfile::tempdir().unwrap();
@@ -164,15 +178,60 @@ async fn a_node_that_lost_its_disk_gets_its_copies_back() {
     cluster.stop_node(0).await;
     std::fs::remove_dir_all(dir.path().join("node1")).unwrap();
     cluster.start_node(0).await.unwrap();
-    let whole = || async {
-        let mut admin = cluster.admin().unwrap();
-        let request = monofs_proto::v1::GetRepositoryRequest { path: "h/r".into() };
-        let answer = admin.get_repository(request).await.unwrap().into_inner();
-        let holds = |replica: &monofs_proto::v1::ReplicaStatus| {
-            replica.holder && replica.held.as_ref().is_some_and(|held| held.snapshots.len() == 1)
-        };
-        answer.replicas.len() == 2 && answer.replicas.iter().all(holds)
-    };
-    monofs_testkit::wait::wait_until_async("the copy is restored", SOON, whole).await;
+    wait_two_copies(&cluster, "h/r").await;
     cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_truncated_store_is_set_aside_and_copied_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = crate::system::builder(dir.path()).start().await.unwrap();
+    let repo = Repo::new();
+    random::populate(&repo, &mut Rng::new(3), 100);
+    let ingest = Ingest::of(repo.url()).at("main").shown_as("h/r").strong().hydrated();
+    let entry = cluster.ingest(ingest).await.unwrap();
+    cluster.stop_node(0).await;
+    let store = dir.path().join("node1/repos").join(entry.storage_id().as_str());
+    let data = std::fs::OpenOptions::new().write(true).open(store.join("data.mdb")).unwrap();
+    data.set_len(data.metadata().unwrap().len() / 2).unwrap();
+    cluster.start_node(0).await.unwrap();
+    wait_two_copies(&cluster, "h/r").await;
+    let mut admin = cluster.admin().unwrap();
+    let mut checks =
+        admin.verify(monofs_proto::v1::AdminVerifyRequest { path: "h/r".into() }).await.unwrap().into_inner();
+    while let Some(check) = checks.message().await.unwrap() {
+        assert!(check.error.is_empty(), "{check:?}");
+        assert!(check.progress.as_ref().is_none_or(|progress| progress.errors.is_empty()), "{check:?}");
+    }
+    cluster.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_under_the_clients_cache_costs_no_read() {
+    if !can_mount() {
+        return;
+    }
+    let mut rng = Rng::new(11);
+    let noise = |rng: &mut Rng| (0..400_000u32).map(|_| rng.bits() as u8).collect::<Vec<u8>>();
+    let repo = Repo::new();
+    repo.commit(|c| {
+        for n in 0..60 {
+            c.file(format!("d{}/f{n}", n / 10), noise(&mut rng));
+        }
+    });
+    let mut system = System::start().await;
+    system.unmount().await;
+    let small = system.dir.path().join("small-disk");
+    std::fs::create_dir(&small).unwrap();
+    let mounted =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(&small).status();
+    assert!(mounted.unwrap().success(), "this test mounts a small tmpfs, which needs root");
+    let mut config = system.cluster.client_config("unused");
+    (config.mount, config.cache_dir) = (system.root.clone(), small.join("cache"));
+    system.mounted = Some(monofs_cluster::client::mount(config).await.unwrap());
+    system.cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r").hydrated()).await.unwrap();
+    system.assert_shows("h/r", &repo).await;
+    system.unmount().await;
+    assert!(std::process::Command::new("umount").arg("-l").arg(&small).status().unwrap().success());
+    system.stop().await;
 }

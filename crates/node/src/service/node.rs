@@ -98,6 +98,8 @@ impl v1::node_server::Node for NodeService {
         let state = self.state.clone();
         answer(|sink| async move {
             let Adoption { meta, snapshot, servers } = adoption;
+            let fetchers = servers.iter().filter(|server| !server.peer).map(|server| server.address.clone());
+            state.name_fetchers(fetchers.collect());
             let (id, content) = (meta.storage_id.clone(), meta.content);
             adopt::adopt(&state, meta, snapshot, servers, &sink).await?;
             if content == ContentMode::Eager {
