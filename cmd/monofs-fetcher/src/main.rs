@@ -25,7 +25,7 @@ struct Args {
     /// Address of /health, /ready and /metrics
     #[arg(long, value_name = "[HOST]:PORT")]
     http_addr: Option<Listen>,
-    /// Id under which routers know this fetcher (default: fetcher-<host>-<port>)
+    /// Id under which routers know this fetcher (default: fetcher-HOST-PORT)
     #[arg(long, default_value = "", hide_default_value = true)]
     fetcher_id: String,
     /// Directory of the cache; one fetcher each

@@ -36,9 +36,7 @@ async fn round(state: &Arc<RouterState>) -> Result<()> {
     let acknowledged = state.watchers.acknowledged_by_all();
     let expired_before = clock::now() - state.config.snapshot_grace.as_secs() as i64;
     for (path, all) in by_path {
-        if state.ingests.running(&path).is_some() {
-            continue;
-        }
+        let Some(_hold) = state.ingests.hold(&path) else { continue };
         let (gone, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|(retained, revision)| {
             retained.replaced_at <= expired_before && acknowledged.is_none_or(|acked| acked >= *revision)
         });

@@ -11,7 +11,7 @@
 mod job;
 mod run;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use monofs_model::{
@@ -40,12 +40,35 @@ pub(crate) struct Spec {
 #[derive(Default)]
 pub(crate) struct Ingests {
     jobs: Mutex<HashMap<DisplayPath, Arc<Job>>>,
+    /// Paths whose replaced snapshots are being collected: nothing may be adopted there meanwhile.
+    held: Mutex<HashSet<DisplayPath>>,
+}
+
+/// Keeps ingests away from a path until it is dropped.
+pub(crate) struct Hold<'a> {
+    ingests: &'a Ingests,
+    path: DisplayPath,
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.ingests.lock_held().remove(&self.path);
+    }
 }
 
 impl Ingests {
     /// The job of this path, if one runs.
     pub fn running(&self, path: &DisplayPath) -> Option<Arc<Job>> {
         self.lock().get(path).cloned()
+    }
+
+    /// Keeps ingests away from `path`; `None` when one runs there.
+    pub fn hold(&self, path: &DisplayPath) -> Option<Hold<'_>> {
+        let jobs = self.lock();
+        if jobs.contains_key(path) || !self.lock_held().insert(path.clone()) {
+            return None;
+        }
+        Some(Hold { ingests: self, path: path.clone() })
     }
 
     /// Number of jobs that run.
@@ -66,6 +89,9 @@ impl Ingests {
             }
             return Ok((job.clone(), false));
         }
+        if self.lock_held().contains(&spec.path) {
+            return Err(Error::refused(format!("'{}' is being cleaned up; try again in a moment", spec.path)));
+        }
         if jobs.len() >= JOBS_MAX {
             return Err(Error::full(format!("{JOBS_MAX} ingests are running; try again when some have ended")));
         }
@@ -76,6 +102,11 @@ impl Ingests {
 
     fn release(&self, path: &DisplayPath) {
         self.lock().remove(path);
+    }
+
+    /// Taken after `lock`, never before.
+    fn lock_held(&self) -> std::sync::MutexGuard<'_, HashSet<DisplayPath>> {
+        self.held.lock().expect("no holder of this lock panics")
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<DisplayPath, Arc<Job>>> {

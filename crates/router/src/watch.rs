@@ -52,7 +52,8 @@ impl Watchers {
         self.lock().values().map(|client| client.acked_revision).min()
     }
 
-    fn join(&self, hello: &v1::WatchHello) -> Result<u64, Error> {
+    /// A client joins that has applied everything up to `acked_revision`.
+    fn join(&self, hello: &v1::WatchHello, acked_revision: u64) -> Result<u64, Error> {
         let mut clients = self.lock();
         if clients.len() >= CLIENTS_MAX {
             return Err(Error::full(format!("{CLIENTS_MAX} clients are connected already")));
@@ -62,7 +63,7 @@ impl Watchers {
             client_id: hello.client_id.clone(),
             version: hello.version.clone(),
             mount: hello.mount.clone(),
-            acked_revision: 0,
+            acked_revision,
             connected_at: clock::now(),
         };
         clients.insert(key, status);
@@ -108,11 +109,14 @@ impl v1::catalog_server::Catalog for CatalogService {
         let Ok(Some(Ok(v1::WatchRequest { message: Some(Said::Hello(hello)) }))) = first else {
             return Err(to_status(Error::invalid("watch: the first message must be a hello")));
         };
-        let key = self.state.watchers.join(&hello).map_err(to_status)?;
+        let position = hello.resume.clone().map(|p| Position { epoch: p.epoch, revision: p.revision });
+        let epoch = self.state.catalog.position().epoch;
+        let acked =
+            position.as_ref().filter(|position| position.epoch == epoch).map_or(0, |position| position.revision);
+        let key = self.state.watchers.join(&hello, acked).map_err(to_status)?;
         let (sink, stream) = mpsc::channel(QUEUE);
         let (state, stop) = (self.state.clone(), self.stop.clone());
         tokio::spawn(async move {
-            let position = hello.resume.map(|p| Position { epoch: p.epoch, revision: p.revision });
             let watch = Watch { state: &state, key, sink, position };
             tokio::select! {
                 () = stop.cancelled() => {}
