@@ -91,8 +91,22 @@ impl System {
         off_thread(move || assert_matches_with(&at, &expected, checks)).await;
     }
 
-    /// Waits until the mount shows this commit.
+    /// Waits until the mount shows this commit and the kernel was told so: nothing stale may be seen from then on.
     pub async fn wait_commit(&self, path: &str, commit: &str) {
+        self.wait_shown(path, commit).await;
+        if let Ok(status) = self.cluster.status().await {
+            let newest = status.position.unwrap().revision;
+            let applied = || async {
+                let catalog = self.mounted.as_ref().unwrap().status().unwrap().catalog;
+                catalog
+                    .applied_revision
+                    .is_some_and(|applied| applied >= newest || Some(applied) == catalog.received_revision)
+            };
+            monofs_testkit::wait::wait_until_async("the mount applied what the router said", SOON, applied).await;
+        }
+    }
+
+    async fn wait_shown(&self, path: &str, commit: &str) {
         let (at, commit) = (self.at(path), commit.to_owned());
         off_thread(move || {
             monofs_testkit::wait_until("the mount shows the commit", SOON, || {
