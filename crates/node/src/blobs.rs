@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use monofs_model::limits::{CHUNK_BYTES, CONTENT_REQUEST_ITEMS_MAX};
+use monofs_model::limits::CONTENT_REQUEST_ITEMS_MAX;
 use monofs_model::{Error, Oid, Result};
 use monofs_proto::{convert, v1};
+use monofs_store::frame;
 use monofs_store::repo::RepoStore;
 use tokio::sync::mpsc;
 
@@ -46,9 +47,9 @@ impl Span {
     }
 }
 
-/// Chunks of a blob of `size` bytes: at least one.
+/// [`frame::chunk_count`] in the width of the wire's chunk indexes.
 pub(crate) fn chunks_of(size: u64) -> u32 {
-    u32::try_from(size.div_ceil(CHUNK_BYTES as u64).max(1)).unwrap_or(u32::MAX)
+    u32::try_from(frame::chunk_count(size)).unwrap_or(u32::MAX)
 }
 
 /// Checks the spans of a request.
@@ -115,6 +116,8 @@ pub(crate) fn stream(
 
 #[cfg(test)]
 mod tests {
+    use monofs_model::limits::CHUNK_BYTES;
+
     use super::*;
 
     #[test]
