@@ -58,7 +58,7 @@ fn open_git(asked: &Asked<'_>, task: &Arc<Task>) -> Result<Remote> {
     let write = write.map_err(|e| Error::internal(format!("set up a connection to {host}:{port}: {e}")))?;
     let (path, name) = (decoded_path(asked.source)?, Some((host.to_owned(), asked.source.port())));
     let read = PatientStream { stream, task: task.clone() };
-    let connection = Connection::new(read, write, Protocol::V2, path, name, ConnectMode::Daemon, false);
+    let connection = Connection::new(read, Parting(write), Protocol::V2, path, name, ConnectMode::Daemon, false);
     Ok(Remote { transport: Box::new(connection), child: None })
 }
 
@@ -85,6 +85,26 @@ impl Read for PatientStream {
     }
 }
 
+/// A writer to a remote that may hang up in the middle of our words.
+///
+/// A server that refuses what it is asked for says so and closes, without reading to the end. The failed write would hide
+/// what it said, so such a failure is left to the next read: that finds the last words first, then the end.
+struct Parting<W>(W);
+
+impl<W: Write> Write for Parting<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes).or_else(|e| if has_hung_up(&e) { Ok(bytes.len()) } else { Err(e) })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush().or_else(|e| if has_hung_up(&e) { Ok(()) } else { Err(e) })
+    }
+}
+
+fn has_hung_up(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
 /// Connects to the first address that answers; `None` when there is no address.
 fn connect(host: &str, port: u16, timeout: Duration) -> Result<TcpStream, Option<io::Error>> {
     let mut last = None;
@@ -101,7 +121,7 @@ fn over_child(command: Command, asked: &Asked<'_>, task: &Arc<Task>) -> Result<R
     let mut child = Child::spawn(command, task, |_| {})?;
     let (read, write) = child.take_pipes();
     let path = decoded_path(asked.source)?;
-    let (read, write): (Box<dyn Read + Send>, Box<dyn Write + Send>) = (Box::new(read), Box::new(write));
+    let (read, write): (Box<dyn Read + Send>, Box<dyn Write + Send>) = (Box::new(read), Box::new(Parting(write)));
     let connection =
         Connection::new(read, write, Protocol::V2, path, None::<(String, Option<u16>)>, ConnectMode::Process, false);
     Ok(Remote { transport: Box::new(connection), child: Some(child) })
