@@ -69,6 +69,8 @@ pub struct Counters {
     pub records_in_memory: Counter,
     pub records_on_disk: Counter,
     pub records_missed: Counter,
+    /// Contents that were waiting decoded.
+    pub contents_ready: Counter,
     pub frames_in_memory: Counter,
     pub frames_on_disk: Counter,
     pub frames_missed: Counter,
@@ -86,6 +88,9 @@ pub struct Counters {
     pub prefetched_bytes: Counter,
     pub prefetch_used: Counter,
     pub prefetch_wasted: Counter,
+    /// Files put into the kernel's page cache before they were read, and their bytes.
+    pub stored: Counter,
+    pub stored_bytes: Counter,
     pub cache_written: Counter,
     pub cache_write_errors: Counter,
     /// Not written because the writer was too far behind.

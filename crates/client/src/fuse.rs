@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
@@ -19,6 +19,7 @@ use fuser::{
 use crate::content::Content;
 use crate::counters::{Counters, Operation};
 use crate::errno::Errno;
+use crate::fill::{Filler, PageCache};
 use crate::fs::readdir::DirItem;
 use crate::fs::{Attr, BLOCK_BYTES, FileKind, Found, Fs, Miss, Outcome, Trust};
 use crate::invalidate::Kernel;
@@ -44,6 +45,8 @@ pub struct Shared {
     pub gid: u32,
     pub timeout: Duration,
     pub(crate) spawner: Spawner,
+    /// Set once the kernel has mounted; never, when nothing is to be fetched ahead.
+    pub(crate) filler: OnceLock<Filler>,
 }
 
 impl Shared {
@@ -291,9 +294,20 @@ impl Filesystem for Adapter {
 
     fn readdirplus(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, reply: fuser::ReplyDirectoryPlus) {
         self.0.counters.operation(Operation::Readdirplus);
+        if offset == 0 {
+            self.0.prefetch.listed(&self.0.fs, ino.0);
+        }
         let mut reply = reply;
-        match self.0.fs.readdir(ino.0, offset, true, &mut |item: &DirItem<'_>| add_plus(&self.0, &mut reply, item)) {
-            Ok(()) => reply.ok(),
+        let mut names = false;
+        let mut add = |item: &DirItem<'_>| {
+            names = true;
+            add_plus(&self.0, &mut reply, item)
+        };
+        match self.0.fs.readdir(ino.0, offset, true, &mut add) {
+            Ok(()) => match self.0.filler.get() {
+                Some(filler) if !names => filler.fill(ino.0, move || reply.ok()),
+                _ => reply.ok(),
+            },
             Err(Miss::Fail(error)) => reply.error(errno(error)),
             Err(miss) => {
                 let shared = self.0.clone();
@@ -384,6 +398,12 @@ impl Notifier {
     /// `device` is a duplicate of the session's: fuser has no call for dropping all names.
     pub fn new(notifier: fuser::Notifier, device: OwnedFd) -> Self {
         Self { notifier, device }
+    }
+}
+
+impl PageCache for fuser::Notifier {
+    fn store(&self, ino: u64, bytes: &[u8]) -> io::Result<()> {
+        self.store(INodeNo(ino), 0, bytes)
     }
 }
 

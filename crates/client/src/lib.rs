@@ -16,6 +16,7 @@ pub mod config;
 pub mod content;
 pub mod counters;
 pub mod errno;
+pub mod fill;
 pub mod fs;
 pub mod fuse;
 pub mod invalidate;

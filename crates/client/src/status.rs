@@ -70,6 +70,7 @@ pub struct ReadStatus {
     pub records_in_memory: u64,
     pub records_on_disk: u64,
     pub records_missed: u64,
+    pub contents_ready: u64,
     pub frames_in_memory: u64,
     pub frames_on_disk: u64,
     pub frames_missed: u64,
@@ -96,6 +97,9 @@ pub struct PrefetchStatus {
     pub used: u64,
     pub wasted: u64,
     pub outstanding: usize,
+    /// Files put into the kernel's page cache before they were read, and their bytes.
+    pub stored: u64,
+    pub stored_bytes: u64,
 }
 
 /// What the kernel was told.
@@ -155,6 +159,8 @@ impl Source {
                 used: counters.prefetch_used.get(),
                 wasted: counters.prefetch_wasted.get(),
                 outstanding: shared.fs.marks.outstanding(),
+                stored: counters.stored.get(),
+                stored_bytes: counters.stored_bytes.get(),
             },
             invalidations: InvalidationStatus {
                 flips: counters.flips.get(),
@@ -206,6 +212,7 @@ fn reads(shared: &Shared) -> ReadStatus {
         records_in_memory: counters.records_in_memory.get(),
         records_on_disk: counters.records_on_disk.get(),
         records_missed: counters.records_missed.get(),
+        contents_ready: counters.contents_ready.get(),
         frames_in_memory: counters.frames_in_memory.get(),
         frames_on_disk: counters.frames_on_disk.get(),
         frames_missed: counters.frames_missed.get(),

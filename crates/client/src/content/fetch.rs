@@ -293,23 +293,26 @@ impl Inner {
             return Ok(());
         }
         let size = sizes.get(&blob).ok_or_else(|| Error::invalid("an answer to another question"))?;
-        verify_chunk(&blob, *size, &chunk.frame).inspect_err(|_| self.counters.corrupt.one())?;
+        let raw = verify_chunk(&blob, *size, &chunk.frame).inspect_err(|_| self.counters.corrupt.one())?;
         self.counters.chunks_fetched.one();
         self.counters.bytes_fetched.add(chunk.frame.len() as u64);
-        self.cache.put_frame(blob, chunk.index, Bytes::copy_from_slice(&chunk.frame));
+        // A copy: the message that it came in is far larger and would live as long.
+        self.cache.put_frame(blob, chunk.index, Bytes::copy_from_slice(&chunk.frame), raw);
         load.landed(&key);
         Ok(())
     }
 }
 
-/// A blob of one chunk must match its oid. A chunk of a longer one cannot be checked on its own: the node verified the
-/// blob, and the frame's checksum covers the way from there.
-fn verify_chunk(blob: &Oid, size: u64, encoded: &Bytes) -> Result<()> {
-    let raw = frame::decode(encoded)?;
-    match frame::chunk_count(size) {
-        1 => blob.verify(ObjectKind::Blob, &raw),
-        _ => Ok(()),
+/// A blob of one chunk must match its oid, and is given decoded. A chunk of a longer one cannot be checked on its own: the
+/// node verified the blob, and the frame's checksum covers the way from there.
+fn verify_chunk(blob: &Oid, size: u64, encoded: &Bytes) -> Result<Option<Bytes>> {
+    if frame::chunk_count(size) > 1 {
+        return frame::decode(encoded).map(|_| None);
     }
+    let mut raw = Vec::with_capacity(frame::raw_len(encoded)?);
+    frame::decode_into(encoded, &mut raw)?;
+    blob.verify(ObjectKind::Blob, &raw)?;
+    Ok(Some(raw.into()))
 }
 
 fn wire_span(span: &Span) -> v1::BlobSpan {

@@ -17,6 +17,7 @@ use monofs_model::{EntryKind, Oid, Repository};
 
 use super::identity::{CONTROL, Identity, Ino, ROOT, SLOTS};
 use super::{Attr, FileKind};
+use crate::prefetch::kinds::Kind;
 use crate::repo::Repo;
 
 const SHARDS: usize = 16;
@@ -49,6 +50,8 @@ pub struct Inode {
     check: u64,
     pub parent: Ino,
     pub what: What,
+    /// What its name says that it is.
+    pub name_kind: Kind,
     pub size: u64,
     /// Seconds since the epoch.
     pub mtime: i64,
@@ -68,6 +71,7 @@ impl Inode {
             check: identity.check,
             parent,
             what,
+            name_kind: Kind::default(),
             size,
             mtime,
             pinned: None,

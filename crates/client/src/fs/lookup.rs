@@ -12,6 +12,7 @@ use super::inode::{Inode, What};
 use super::namespace::{Child, join};
 use super::{Attr, DIRECTORY_BYTES, Found, Fs, Outcome, Trust};
 use crate::errno::Errno;
+use crate::prefetch::kinds::Kind;
 use crate::repo::Repo;
 
 /// Where a directory's names come from.
@@ -136,7 +137,9 @@ impl Fs {
 
 fn new_entry(identity: Identity, parent: Ino, repo: &Arc<Repo>, entry: &Entry<'_>) -> Inode {
     let what = What::Entry { kind: entry.kind, oid: entry.oid, repo: repo.clone() };
-    Inode::new(identity, parent, what, size_of(entry), repo.commit_time())
+    let mut inode = Inode::new(identity, parent, what, size_of(entry), repo.commit_time());
+    inode.name_kind = Kind::of(entry.name);
+    inode
 }
 
 /// The size that `stat` reports for an entry.

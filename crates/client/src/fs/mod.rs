@@ -35,6 +35,7 @@ use self::namespace::Namespace;
 use crate::cache::Cache;
 use crate::errno::Errno;
 use crate::prefetch::Marks;
+use crate::prefetch::kinds::Kinds;
 use crate::repo::{Repo, snapshot_of};
 
 /// Block size reported to programs: the largest read the kernel sends is a good buffer size, 4 KiB is what they expect.
@@ -149,6 +150,7 @@ pub struct Fs {
     pub(crate) inodes: InodeTable,
     pub(crate) cache: Arc<Cache>,
     pub(crate) marks: Arc<Marks>,
+    pub(crate) kinds: Kinds,
     documents: Documents,
     /// The switch lock: names and the inodes they lead to change only under its write side.
     world: RwLock<Namespace>,
@@ -164,6 +166,7 @@ impl Fs {
             inodes: InodeTable::new(now),
             cache,
             marks,
+            kinds: Kinds::default(),
             documents,
             world: RwLock::default(),
             now: AtomicI64::new(now),

@@ -16,6 +16,7 @@ use super::identity::Ino;
 use super::inode::What;
 use super::{ChunkWant, Fs, Miss, Outcome};
 use crate::errno::Errno;
+use crate::prefetch::kinds::Kind;
 use crate::repo::Repo;
 
 /// Largest single read; the kernel's own limit is 1 MiB, or as much as `fs.fuse.max_pages_limit` says.
@@ -37,7 +38,7 @@ thread_local! {
 /// Bytes of something readable.
 enum Source {
     Text(Bytes),
-    Blob { repo: Arc<Repo>, blob: Oid, size: u64, directory: Ino },
+    Blob { repo: Arc<Repo>, blob: Oid, size: u64, directory: Ino, kind: Kind },
 }
 
 impl Fs {
@@ -55,8 +56,12 @@ impl Fs {
                 take(&[]);
                 Ok(None)
             }
-            Source::Blob { repo, blob, size, directory } => {
+            Source::Blob { repo, blob, size, directory, kind } => {
+                self.kinds.read(kind);
                 let end = size.min(offset + u64::from(length).min(READ_BYTES_MAX));
+                if size <= CHUNK_BYTES as u64 && self.read_ready(&blob, size, offset, end, take) {
+                    return Ok(None);
+                }
                 let first = (offset / CHUNK_BYTES as u64) as u32;
                 let count = ((end - 1) / CHUNK_BYTES as u64) as u32 - first + 1;
                 let want = ChunkWant { repo, blob, size, first, count, directory };
@@ -87,11 +92,23 @@ impl Fs {
         let source = self.inodes.with(ino, |inode| match &inode.what {
             What::Document(text) => Ok(Source::Text(text.clone())),
             What::Entry { kind, oid, repo } if kind.is_blob() => {
-                Ok(Source::Blob { repo: repo.clone(), blob: *oid, size: inode.size, directory: inode.parent })
+                let (size, directory, kind) = (inode.size, inode.parent, inode.name_kind);
+                Ok(Source::Blob { repo: repo.clone(), blob: *oid, size, directory, kind })
             }
             _ => Err(Errno::ISDIR),
         });
         Ok(source.ok_or(Errno::STALE)??)
+    }
+
+    /// Answers from what waits decoded. False: it is not there.
+    fn read_ready(&self, blob: &Oid, size: u64, offset: u64, end: u64, take: &mut dyn FnMut(&[u8])) -> bool {
+        let Some(raw) = self.cache.ready(blob).filter(|raw| raw.len() as u64 == size) else { return false };
+        take(&raw[offset as usize..end as usize]);
+        self.marks.used(blob);
+        if end == size {
+            self.cache.was_read(blob);
+        }
+        true
     }
 
     fn read_chunks(&self, want: &ChunkWant, offset: u64, end: u64, take: &mut dyn FnMut(&[u8])) -> Outcome<()> {

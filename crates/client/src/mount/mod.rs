@@ -23,6 +23,7 @@ use crate::catalog::watch::{Identity, Watch};
 use crate::config::Config;
 use crate::content::Content;
 use crate::counters::Counters;
+use crate::fill::Filler;
 use crate::fs::Fs;
 use crate::fuse::{Adapter, Notifier, Shared};
 use crate::invalidate::Invalidator;
@@ -121,6 +122,7 @@ fn build(
         gid: config.gid.unwrap_or_else(|| rustix::process::getgid().as_raw()),
         timeout: config.rpc_timeout,
         spawner,
+        filler: OnceLock::new(),
     })
 }
 
@@ -201,6 +203,9 @@ async fn start_session(
     let device = device.map_err(|e| Error::internal(format!("duplicate the FUSE device: {e}")))?;
     let kernel = Notifier::new(session.notifier(), device);
     let _ = invalidator.set(Invalidator::start(kernel, shared.counters.clone())?);
+    if config.prefetch {
+        let _ = shared.filler.set(Filler::start(session.notifier(), shared)?);
+    }
     let unmounter = session.unmount_callable();
     let ended = CancellationToken::new();
     let end = ended.clone();

@@ -1,7 +1,9 @@
 //! Contents ahead of readers: the small files of a directory with the first of them, the directories that follow when
 //! somebody walks a tree, and the chunks that follow in a large file.
 
+pub mod kinds;
 pub mod marks;
+mod order;
 mod walk;
 
 use std::collections::{HashMap, HashSet};
@@ -65,6 +67,17 @@ impl Prefetch {
         self.content.chunks(&want.repo, Span::from(want), ahead).await
     }
 
+    /// A directory is being listed from its start.
+    pub fn listed(&self, fs: &Fs, directory: Ino) {
+        let repository = fs.inodes.with(directory, |inode| match &inode.what {
+            What::Entry { kind: EntryKind::Directory, oid, repo } => Some((repo.clone(), *oid)),
+            _ => None,
+        });
+        if let Some((repo, tree)) = repository.flatten().filter(|_| self.enabled) {
+            self.walks.listed(repo.storage_id(), tree);
+        }
+    }
+
     /// The other small files of the directory that are not at hand, from the wanted one on and then from the start.
     fn siblings(&self, fs: &Fs, want: &ChunkWant) -> Vec<Span> {
         let tree = directory_tree(fs, want.directory);
@@ -121,7 +134,7 @@ impl Prefetch {
 }
 
 /// The tree that a directory shows now.
-fn directory_tree(fs: &Fs, directory: Ino) -> Option<Oid> {
+pub(crate) fn directory_tree(fs: &Fs, directory: Ino) -> Option<Oid> {
     fs.inodes.with(directory, |inode| match &inode.what {
         What::Entry { kind: EntryKind::Directory, oid, .. } => Some(*oid),
         _ => None,

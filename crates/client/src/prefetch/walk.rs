@@ -1,21 +1,24 @@
 //! Walks: when the files of several directories of one repository are read within a short time, the contents of the
-//! others are streamed ahead of the reader.
+//! others are streamed ahead of the readers.
 //!
-//! A walk lists the repository's directories depth first, starts where the reader is, and goes on in the direction in which
-//! the reader moves. It keeps a window of bytes ahead that grows while its bytes are used, stops while they are not, and ends
-//! when they are not used for a while. A miss elsewhere moves it there, with a window of its own: the reader of a whole tree
-//! comes back for the rest (parallel tools visit directories in no fixed order). What the reader itself asks for is a
-//! request of its own and waits for nothing here.
+//! A walk knows all directories of the repository and hears of each one that is listed or missed; [`super::order`] tells from
+//! that where readers are and what comes next. It keeps a window of bytes ahead of each reader, which grows while the reader
+//! uses it; what is ahead of all of them fits into the memory for decoded contents. It ends when nothing is heard for a
+//! while. What a reader itself asks for is a request of its own and waits for nothing here.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use monofs_model::{EntryKind, Oid, Result, StorageId};
-use tokio::sync::watch;
+use monofs_model::tree::Entry;
+use monofs_model::{EntryKind, Oid, Result, StorageId, TreeRecord};
+use tokio::sync::mpsc;
 
+use super::kinds::Kind;
+use super::order::{STREAMS_MAX, Streams, Tree};
 use super::{Marks, absent, directory_tree, small_file};
+use crate::cache::READY_BYTES_MAX;
 use crate::content::{Content, Span};
 use crate::fs::{ChunkWant, Fs};
 use crate::fuse::Shared;
@@ -24,32 +27,35 @@ use crate::repo::Repo;
 /// A walk is assumed when this many directories were missed within this time.
 const WALK_DIRECTORIES: usize = 3;
 const WALK_WITHIN: Duration = Duration::from_secs(2);
-/// A walk ends when nothing it fetched was used for this long.
+/// A walk ends when nothing was heard of its readers for this long.
 const WALK_IDLE: Duration = Duration::from_secs(3);
-/// How often a walk that waits for its reader looks again.
+/// How often a walk that waits for its readers looks what they used.
 const WALK_POLL: Duration = Duration::from_millis(10);
-/// Bytes ahead of the reader: at first, and at most.
-const WINDOW_BYTES: (u64, u64) = (16 << 20, 256 << 20);
-/// Bytes fetched ahead and not used yet, in all places where the reader was.
-const AHEAD_BYTES_MAX: u64 = 1 << 30;
-/// Moves of the reader that decide the direction.
-const VOTES_MAX: i32 = 3;
+/// Bytes ahead of a reader: at first, and at most.
+const WINDOW_BYTES: (u64, u64) = (4 << 20, (READY_BYTES_MAX / (STREAMS_MAX + 1)) as u64);
 /// One request of a walk.
-const BATCH_BYTES: u64 = 4 << 20;
+const BATCH_BYTES: u64 = 2 << 20;
 const BATCH_FILES: usize = 1024;
 /// Requests of one walk at a time.
 const BATCHES_MAX: usize = 3;
 /// Directories of one repository that a walk knows; of a larger one, those that come first.
-const LIST_MAX: usize = 1 << 18;
+const LIST_MAX: usize = 1 << 17;
 /// Repositories whose misses are remembered.
 const REPOS_MAX: usize = 256;
+/// Directories heard of and not looked at yet; more are not waited for.
+const HEARD_MAX: usize = 256;
 
 /// The directories missed lately, and the walk that follows them.
 #[derive(Default)]
 struct Track {
     missed: VecDeque<(Oid, Instant)>,
-    /// Where the reader of a running walk is.
-    walk: Option<watch::Sender<Oid>>,
+    walk: Option<mpsc::Sender<Oid>>,
+}
+
+impl Track {
+    fn walk(&self) -> Option<&mpsc::Sender<Oid>> {
+        self.walk.as_ref().filter(|walk| !walk.is_closed())
+    }
 }
 
 /// All walks of a mount.
@@ -59,28 +65,41 @@ pub(super) struct Walks {
 }
 
 impl Walks {
-    /// A small file was not at hand. Starts a walk, or moves the one that runs.
+    fn tracks(&self) -> MutexGuard<'_, HashMap<StorageId, Track>> {
+        self.tracks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A directory is being listed. Tells the walk that runs in its repository.
+    pub fn listed(&self, repo: &StorageId, tree: Oid) {
+        if let Some(walk) = self.tracks().get(repo).and_then(Track::walk) {
+            // A walk that is behind is not helped by more.
+            let _ = walk.try_send(tree);
+        }
+    }
+
+    /// A small file was not at hand. Starts a walk, or tells the one that runs.
     pub fn missed(&self, shared: &Arc<Shared>, want: &ChunkWant) {
         let Some(tree) = directory_tree(&shared.fs, want.directory) else { return };
-        let mut tracks = self.tracks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tracks = self.tracks();
         if tracks.len() >= REPOS_MAX {
-            tracks.retain(|_, track| track.walk.as_ref().is_some_and(|walk| !walk.is_closed()));
+            tracks.retain(|_, track| track.walk().is_some());
         }
         let track = tracks.entry(want.repo.storage_id().clone()).or_default();
         let now = Instant::now();
         track.missed.retain(|(missed, at)| *missed != tree && now.duration_since(*at) < WALK_WITHIN);
         track.missed.push_back((tree, now));
-        if let Some(walk) = track.walk.as_ref().filter(|walk| !walk.is_closed()) {
-            walk.send_replace(tree);
+        if let Some(walk) = track.walk() {
+            let _ = walk.try_send(tree);
         } else if track.missed.len() >= WALK_DIRECTORIES {
-            let (place, reader) = watch::channel(tree);
-            track.walk = Some(place);
-            let trail: Vec<Oid> = track.missed.drain(..).map(|(tree, _)| tree).collect();
-            let walk =
-                Walk { shared: shared.clone(), repo: want.repo.clone(), reader, window: WINDOW_BYTES.0, elsewhere: 0 };
+            let (walk, heard) = mpsc::channel(HEARD_MAX);
+            for (tree, _) in track.missed.drain(..) {
+                let _ = walk.try_send(tree);
+            }
+            track.walk = Some(walk);
+            let walk = Walk { shared: shared.clone(), repo: want.repo.clone(), heard };
             shared.spawner.spawn(async move {
                 let repo = walk.repo.storage_id().clone();
-                match walk.run(&trail).await {
+                match walk.run().await {
                     Ok(()) => tracing::debug!(%repo, "a walk ended"),
                     Err(error) => tracing::debug!(%repo, %error, "a walk was given up"),
                 }
@@ -92,10 +111,8 @@ impl Walks {
 struct Walk {
     shared: Arc<Shared>,
     repo: Arc<Repo>,
-    reader: watch::Receiver<Oid>,
-    window: u64,
-    /// Bytes that were waiting for the reader when it turned up in another place.
-    elsewhere: u64,
+    /// Directories that readers turned to.
+    heard: mpsc::Receiver<Oid>,
 }
 
 impl Walk {
@@ -107,36 +124,25 @@ impl Walk {
         &self.shared.fs.marks
     }
 
-    async fn run(mut self, trail: &[Oid]) -> Result<()> {
+    async fn run(mut self) -> Result<()> {
         let content = self.shared.content.clone();
-        let list = self.directories(&content).await?;
-        let index: HashMap<Oid, usize> = list.iter().enumerate().rev().map(|(n, tree)| (*tree, n)).collect();
-        let places: Vec<usize> = trail.iter().filter_map(|tree| index.get(tree).copied()).collect();
-        let mut cursor = Cursor::new(places.first().copied().unwrap_or(0), list.len());
-        places.iter().skip(1).for_each(|place| cursor.move_to(*place));
+        let tree = self.directories(&content).await?;
+        let mut streams = Streams::new(&tree, WINDOW_BYTES);
         let mut running = FuturesUnordered::new();
         let mut used = self.marks().used_bytes();
-        let mut grown = used;
-        let mut last_use = Instant::now();
+        let mut last_sign = Instant::now();
+        let mut heard = false;
         loop {
-            if self.reader.has_changed().unwrap_or(false) {
-                let tree = *self.reader.borrow_and_update();
-                if let Some(place) = index.get(&tree) {
-                    cursor.move_to(*place);
-                    self.elsewhere = self.marks().waiting_bytes();
-                }
+            while let Ok(at) = self.heard.try_recv() {
+                tree.find(&at).inspect(|node| streams.visit(*node, &tree));
+                heard = true;
             }
-            let now = self.marks().used_bytes();
-            if now != used {
-                (used, last_use) = (now, Instant::now());
+            let used_now = self.marks().used_bytes();
+            if heard || used_now != used {
+                last_sign = Instant::now();
             }
-            if used - grown > self.window / 2 {
-                (self.window, grown) = ((self.window * 2).min(WINDOW_BYTES.1), used);
-            }
-            let waiting = self.marks().waiting_bytes();
-            let in_window = waiting < AHEAD_BYTES_MAX && waiting.saturating_sub(self.elsewhere) < self.window;
-            let may_fetch = in_window && running.len() < BATCHES_MAX;
-            let batch = if may_fetch { self.batch(&list, &mut cursor) } else { Vec::new() };
+            let may_fetch = running.len() < BATCHES_MAX;
+            let batch = if may_fetch { self.batch(&tree, &mut streams) } else { Vec::new() };
             if !batch.is_empty() {
                 self.fs().cache.room().await;
                 self.marks().mark(&batch);
@@ -144,121 +150,91 @@ impl Walk {
                 running.push(async move { content.ahead(&repo, &batch).await });
                 continue;
             }
-            if cursor.is_done() && running.is_empty() {
+            if running.is_empty() && (streams.is_done() || last_sign.elapsed() > WALK_IDLE) {
                 return Ok(());
             }
             tokio::select! {
                 Some(result) = running.next() => result?,
+                at = self.heard.recv() => {
+                    at.and_then(|at| tree.find(&at)).inspect(|node| streams.visit(*node, &tree));
+                    heard = true;
+                }
                 () = tokio::time::sleep(WALK_POLL) => {
-                    if last_use.elapsed() > WALK_IDLE {
-                        return Ok(());
+                    // Readers whose listings the kernel has are not heard.
+                    if !heard {
+                        streams.consume(used_now - used);
                     }
+                    (used, heard) = (used_now, false);
                 }
             }
         }
     }
 
-    /// The trees of all directories of the snapshot being served, depth first in the order of listings. One that occurs
-    /// again is left out: its contents are the same.
-    async fn directories(&self, content: &Content) -> Result<Vec<Oid>> {
-        let mut list = Vec::new();
+    /// All directories of the snapshot being served, depth first in the order of listings. One that occurs again is left
+    /// out: its contents are the same.
+    async fn directories(&self, content: &Content) -> Result<Tree> {
+        let mut list: Vec<Oid> = Vec::new();
+        let mut below: Vec<u32> = Vec::new();
         let mut seen = HashSet::new();
-        let mut pending = vec![self.repo.root()];
-        while let Some(tree) = pending.pop().filter(|_| list.len() < LIST_MAX) {
+        // What is to be visited, and whose subtree ends.
+        let mut pending = vec![Step::Visit(self.repo.root())];
+        while let Some(step) = pending.pop() {
+            let tree = match step {
+                Step::Visit(tree) if list.len() < LIST_MAX => tree,
+                Step::Visit(_) => continue,
+                Step::End(node) => {
+                    below[node] = (list.len() - node - 1) as u32;
+                    continue;
+                }
+            };
             let mut record = self.fs().cache.record(&tree);
             if record.is_none() {
                 content.tree(&self.repo, tree).await?;
                 record = self.fs().cache.record(&tree);
             }
             let Some(record) = record else { continue };
+            pending.push(Step::End(list.len()));
             list.push(tree);
-            let below = record.iter().filter(|entry| entry.kind == EntryKind::Directory).map(|entry| entry.oid);
+            below.push(0);
+            let children = record.iter().filter(|entry| entry.kind == EntryKind::Directory).map(|entry| entry.oid);
             let start = pending.len();
-            pending.extend(below.filter(|tree| seen.insert(*tree)));
+            pending.extend(children.filter(|tree| seen.insert(*tree)).map(Step::Visit));
             pending[start..].reverse();
         }
-        Ok(list)
+        Ok(Tree::new(list, &below))
+    }
+
+    /// The small files of a directory, without those of kinds that the readers pass over.
+    fn small_files(&self, record: &TreeRecord) -> Vec<Span> {
+        let (kinds, used) = (&self.fs().kinds, self.marks().used_bytes());
+        let wanted = |entry: &Entry<'_>| {
+            let kind = Kind::of(entry.name);
+            let span = small_file(entry).filter(|_| kinds.worth_fetching(kind, used))?;
+            kinds.fetched(kind);
+            Some(span)
+        };
+        record.iter().filter_map(|entry| wanted(&entry)).collect()
     }
 
     /// The next small files that are not at hand.
-    fn batch(&self, list: &[Oid], cursor: &mut Cursor) -> Vec<Span> {
+    fn batch(&self, tree: &Tree, streams: &mut Streams) -> Vec<Span> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH_BYTES && batch.len() < BATCH_FILES {
-            let Some(place) = cursor.next() else { break };
-            let Some(record) = list.get(place).and_then(|tree| self.fs().cache.record(tree)) else { continue };
-            let small: Vec<Span> = record.iter().filter_map(|entry| small_file(&entry)).collect();
-            let missing = absent(self.fs(), small);
-            bytes += missing.iter().map(|span| span.size).sum::<u64>();
+            let Some((stream, node)) = streams.next(tree) else { break };
+            let Some(record) = self.fs().cache.record(tree.oid(node)) else { continue };
+            let missing = absent(self.fs(), self.small_files(&record));
+            let fetched = missing.iter().map(|span| span.size).sum();
+            streams.fetched(stream, fetched);
+            bytes += fetched;
             batch.extend(missing);
         }
         batch
     }
 }
 
-/// Visits every place of a list once, from where the reader is, in the direction in which it moves, and around.
-struct Cursor {
-    visited: Vec<bool>,
-    left: usize,
-    at: usize,
-    /// Where the reader was last.
-    reader: usize,
-    /// Its latest moves: up counts one, down minus one.
-    votes: i32,
-}
-
-impl Cursor {
-    fn new(start: usize, len: usize) -> Self {
-        Self { visited: vec![false; len], left: len, at: start, reader: start, votes: 0 }
-    }
-
-    /// The reader is in another place; what was visited stays so.
-    fn move_to(&mut self, place: usize) {
-        let vote = match place.cmp(&self.reader) {
-            std::cmp::Ordering::Less => -1,
-            std::cmp::Ordering::Equal => 0,
-            std::cmp::Ordering::Greater => 1,
-        };
-        self.votes = (self.votes + vote).clamp(-VOTES_MAX, VOTES_MAX);
-        (self.at, self.reader) = (place, place);
-    }
-
-    fn is_done(&self) -> bool {
-        self.left == 0
-    }
-}
-
-impl Iterator for Cursor {
-    type Item = usize;
-
-    fn next(&mut self) -> Option<usize> {
-        if self.left == 0 {
-            return None;
-        }
-        let len = self.visited.len();
-        while self.visited[self.at] {
-            self.at = if self.votes < 0 { (self.at + len - 1) % len } else { (self.at + 1) % len };
-        }
-        self.visited[self.at] = true;
-        self.left -= 1;
-        Some(self.at)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cursor_visits_everything_once_whatever_the_reader_does() {
-        let mut rising = Cursor::new(3, 5);
-        assert_eq!(rising.by_ref().collect::<Vec<_>>(), [3, 4, 0, 1, 2]);
-        assert!(rising.is_done());
-        let mut falling = Cursor::new(2, 5);
-        falling.move_to(1);
-        assert_eq!(falling.by_ref().take(3).collect::<Vec<_>>(), [1, 0, 4]);
-        falling.move_to(4);
-        falling.move_to(3);
-        assert_eq!(falling.collect::<Vec<_>>(), [3, 2]);
-        assert_eq!(Cursor::new(0, 0).next(), None);
-    }
+/// A step of listing all directories.
+enum Step {
+    Visit(Oid),
+    /// Everything below the directory at this place of the list is in the list.
+    End(usize),
 }

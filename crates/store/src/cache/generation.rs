@@ -23,14 +23,14 @@ const ROW_OVERHEAD: u64 = 128;
 const SPARE: u64 = 16;
 
 /// Which table a row is in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Family {
     Trees,
     Chunks,
 }
 
 /// A row's address.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Row {
     family: Family,
     key: Box<[u8]>,

@@ -134,21 +134,23 @@ impl CacheStore {
     /// Stores directory records.
     pub fn put_trees(&self, batch: &[(Oid, Bytes)]) -> Result<()> {
         let rows = batch.iter().map(|(oid, record)| (Row::tree(oid), &record[..])).collect::<Vec<_>>();
-        self.put(&rows)
+        self.put(rows)
     }
 
     /// Stores frames of single chunks.
     pub fn put_chunks(&self, batch: &[(Oid, u32, Bytes)]) -> Result<()> {
         let rows = batch.iter().map(|(oid, chunk, frame)| (Row::chunk(oid, *chunk), &frame[..])).collect::<Vec<_>>();
-        self.put(&rows)
+        self.put(rows)
     }
 
-    fn put(&self, rows: &[(Row, &[u8])]) -> Result<()> {
+    fn put(&self, mut rows: Vec<(Row, &[u8])>) -> Result<()> {
+        // In the order of the tree: neighbours share pages, and each page is found and copied once.
+        rows.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         let mut next = self.writer.lock();
         let _changing = self.idle.changing();
         self.promote_some()?;
         let part_bytes = PUT_BYTES.min(self.generation_bytes() / 8);
-        let mut rest = rows;
+        let mut rest = &rows[..];
         while !rest.is_empty() {
             let mut bytes = 0;
             let taken = rest.iter().take_while(|(_, value)| {

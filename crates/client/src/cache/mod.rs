@@ -6,6 +6,8 @@
 //!
 //! Invariant: only verified content comes in here. The readers of records trust their bytes after parsing.
 
+mod ready;
+
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,18 +20,20 @@ use monofs_model::{Error, Oid, Result, TreeRecord};
 use monofs_store::cache::{CacheOptions, CacheStore};
 use tokio::sync::Notify;
 
+pub use self::ready::READY_BYTES_MAX;
+use self::ready::Ready;
 use crate::counters::Counters;
 
 /// Bound of the validated records kept in memory.
 pub const RECORD_MEMORY_BYTES: u64 = 48 << 20;
 /// Bound of the frames kept in memory after they were written.
-pub const FRAME_MEMORY_BYTES: u64 = 8 << 20;
+pub const FRAME_MEMORY_BYTES: u64 = 4 << 20;
 /// Bound of what waits for the writer; over it, content that somebody waits for is served without being written.
-pub const PENDING_BYTES_MAX: usize = 48 << 20;
+pub const PENDING_BYTES_MAX: usize = 32 << 20;
 /// Prefetching stops while more than this waits for the writer.
 const PENDING_BYTES_HIGH: usize = PENDING_BYTES_MAX / 2;
 /// One write transaction holds at most about this much.
-const WRITE_BATCH_BYTES: usize = 8 << 20;
+const WRITE_BATCH_BYTES: usize = 16 << 20;
 /// Most frames remembered as damaged.
 const DISTRUST_MAX: usize = 4096;
 /// Cost of an entry besides its bytes.
@@ -73,6 +77,7 @@ pub struct Cache {
     counters: Arc<Counters>,
     records: quick_cache::sync::Cache<Oid, TreeRecord, ByBytes>,
     frames: quick_cache::sync::Cache<ChunkKey, Bytes, ByBytes>,
+    ready: Ready,
     shared: Arc<Shared>,
     jobs: Sender<Job>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -122,6 +127,7 @@ impl Cache {
             counters,
             records: quick_cache::sync::Cache::with_weighter(16_384, RECORD_MEMORY_BYTES, ByBytes),
             frames: quick_cache::sync::Cache::with_weighter(1024, FRAME_MEMORY_BYTES, ByBytes),
+            ready: Ready::default(),
             shared,
             jobs,
             writer: Mutex::new(Some(thread)),
@@ -155,6 +161,20 @@ impl Cache {
     /// Whether the record of a tree is at hand.
     pub fn has_record(&self, tree: &Oid) -> bool {
         self.records.contains_key(tree) || self.record(tree).is_some()
+    }
+
+    /// The bytes of a whole blob of one chunk, if they are here decoded.
+    pub fn ready(&self, blob: &Oid) -> Option<Bytes> {
+        let raw = self.ready.get(blob);
+        if raw.is_some() {
+            self.counters.contents_ready.one();
+        }
+        raw
+    }
+
+    /// The kernel has the blob's bytes to the end: they need not be kept decoded.
+    pub fn was_read(&self, blob: &Oid) {
+        self.ready.drop_read(blob);
     }
 
     /// Looks at a frame, if it is at hand.
@@ -209,9 +229,12 @@ impl Cache {
         }
     }
 
-    /// Takes in a verified frame.
-    pub fn put_frame(&self, blob: Oid, index: u32, frame: Bytes) {
+    /// Takes in a verified frame; `raw`: what it decodes to, if that is the whole blob.
+    pub fn put_frame(&self, blob: Oid, index: u32, frame: Bytes, raw: Option<Bytes>) {
         let key = (blob, index);
+        if let Some(raw) = raw {
+            self.ready.put(blob, raw);
+        }
         self.frames.insert(key, frame.clone());
         if self.reserve(frame.len()) {
             self.shared.pending().chunks.insert(key, frame.clone());
@@ -277,7 +300,7 @@ impl Cache {
         CacheStatus {
             disk_bytes: stats.current_bytes + stats.previous_bytes,
             disk_bytes_max: stats.max_bytes,
-            memory_bytes: self.records.weight() + self.frames.weight(),
+            memory_bytes: self.records.weight() + self.frames.weight() + self.ready.bytes() as u64,
             pending_bytes: self.shared.pending_bytes.load(Ordering::Relaxed) as u64,
             last_error: self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
