@@ -81,6 +81,23 @@ alive() { kill -0 "${pid[$1]}" 2>/dev/null || fail "$1 ended"; }
 
 admin() { "$bin/monofs-admin" --router "$router" "$@" 2>>"$work/admin.log"; }
 
+# Waits until every node holds FILES contents. It asks for what hydration is doing, which costs a node nothing, and counts
+# what is held only when that is over.
+wait_for_contents() { # FILES
+    local queued held
+    while true; do
+        queued=$(admin stats --format json | awk -F'[:,]' '/"hydrations_queued"/ { print $2 + 0 }')
+        if [ "$queued" = 0 ]; then
+            held=$(contents_on_nodes)
+            [ "$held" = $(($1 * ${#node_names[@]})) ] && return
+        fi
+        alive router
+        sleep 0.05
+    done
+}
+
+contents_on_nodes() { admin node-files --node-id all --format json | awk -F'[:,]' '/"files"/ { sum += $2 } END { print sum + 0 }'; }
+
 repository() { echo "$mnt/${git_host%:*}/$1"; } # NAME: where NAME.git of the git daemon appears in the mount
 
 mount_client() { # DIRECTORY: mounts, and returns when `ls` of this directory answers
