@@ -100,7 +100,7 @@ contents_on_nodes() { admin node-files --node-id all --format json | awk -F'[:,]
 
 repository() { echo "$mnt/${git_host%:*}/$1"; } # NAME: where NAME.git of the git daemon appears in the mount
 
-mount_client() { # DIRECTORY: mounts, and returns when `ls` of this directory answers
+mount_client() { # DIRECTORY, one of the mount: mounts, and returns when `ls` of it answers
     start client "$bin/monofs-client" --mount "$mnt" --router "$router" --cache "$work/client"
     until ls "$1" >/dev/null 2>&1; do
         alive client
