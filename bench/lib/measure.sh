@@ -10,7 +10,7 @@ timed() { # KEY COMMAND...: wall-clock seconds of the command, whose output is d
     local key=$1 from to
     shift
     from=$(date +%s.%N)
-    "$@" >/dev/null
+    "$@" >/dev/null || fail "$key: '$*' failed"
     to=$(date +%s.%N)
     note "$key" "$(echo "$to - $from" | bc)" s
 }
