@@ -1,10 +1,11 @@
-# `make demo` shows the system, `make test` proves it, `make check` is what a change must pass, `make bench` measures.
+# `make demo` shows the system, `make test` proves it, `make check` is what a change must pass, `make bench` measures it
+# beside git and ext4, `make bench-growth` measures how it grows.
 # Everything that is missing is installed (Debian, as root) or named with the exact command.
 
 REPO ?= .
 CARGO ?= cargo
 
-.PHONY: demo test check bench build fmt fuzz
+.PHONY: demo test check bench bench-growth build fmt fuzz
 
 build:
 	$(CARGO) build --workspace --bins
@@ -29,6 +30,13 @@ bench:
 	@scripts/require fuse3 git gcc ripgrep bc python3
 	$(CARGO) build --release --bins
 	bench/run
+
+bench-growth:
+	@scripts/require fuse3 git gcc bc python3 gnuplot-nox
+	$(CARGO) build --release --bins
+	bench/growth
+	bench/growth-repositories
+	bench/plot
 
 fmt:
 	$(CARGO) fmt --all
