@@ -158,7 +158,7 @@ impl Report {
         warnings
     }
 
-    /// Errors: nothing succeeded, so that there is no figure to look at.
+    /// Errors: nothing succeeded.
     pub fn check(&self) -> Result<(), Failure> {
         if self.total.ok > 0 {
             return Ok(());

@@ -114,14 +114,13 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     let (tally, elapsed, cpu) = watch(running, &plan, &mut progress).await?;
     drop(progress);
     let report = Report::new(setting, &plan, &tally, elapsed, cpu);
-    report.check()?;
     if session.json() {
         emit_json(&report)?;
     } else {
         emit(&report.text())?;
     }
     report.warnings.iter().for_each(|warning| note(&format!("warning: {}", clean(warning))));
-    Ok(())
+    Ok(report.check()?)
 }
 
 impl Args {

@@ -163,10 +163,16 @@ fn until_measuring(stderr: &mut BufReader<ChildStderr>) {
     }
 }
 
+#[track_caller]
 fn finish(child: Child) -> Value {
+    let (code, report) = end(child);
+    assert_eq!(code, Some(0), "{report:#}");
+    report
+}
+
+fn end(child: Child) -> (Option<i32>, Value) {
     let output = child.wait_with_output().unwrap();
-    assert!(output.status.success(), "{:?}", output.status);
-    serde_json::from_slice(&output.stdout).unwrap()
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap())
 }
 
 /// A server that answers nothing for a while: all that was due then must be seen to be late, not one request for each
@@ -235,8 +241,10 @@ fn a_node_that_stops_while_it_alone_is_asked_gives_errors_by_kind() {
     let (child, mut stderr) = start(&address, &args);
     until_measuring(&mut stderr);
     live.stop_node(0);
-    let report = finish(child);
+    let (code, report) = end(child);
     let total = &report["total"];
+    // Unreachable, when the node was gone before anything that counts was asked.
+    assert_eq!(code, Some(if number(&total["ok"]) > 0 { 0 } else { 3 }), "{report:#}");
     assert_eq!(total["errors_by_kind"]["unavailable"], total["errors"], "{report:#}");
     assert!(number(&total["errors"]) > 0 && total["first_error"].as_str().is_some(), "{report:#}");
     assert!(report["warnings"].to_string().contains(" errors ("), "{report:#}");
