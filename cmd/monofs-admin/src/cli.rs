@@ -75,5 +75,6 @@ pub enum Command {
     Cat(commands::cat::Args),
     Stat(commands::stat::Args),
     Verify(commands::verify::Args),
+    Bench(commands::bench::Args),
     Completions(commands::completions::Args),
 }

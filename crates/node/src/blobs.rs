@@ -1,5 +1,6 @@
 //! Answers `GetBlobs` from the store; what is not held is handed back to be pulled from upstream.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,8 +9,8 @@ use monofs_model::{Error, Oid, Result};
 use monofs_proto::{convert, v1};
 use monofs_store::frame;
 use monofs_store::repo::RepoStore;
-use tokio::sync::mpsc;
 
+use crate::service::Pieces;
 use crate::state::Served;
 
 /// A message is sent when its frames reach this many bytes.
@@ -74,44 +75,52 @@ pub(crate) fn spans(request: &v1::GetBlobsRequest) -> Result<Vec<Span>> {
     request.spans.iter().map(span).collect()
 }
 
-/// Sends what the store holds of `spans` and returns the rest. Blocking; holds an LMDB snapshot only while it fills one
-/// message. An error of the receiver (it is gone) ends the work with nothing left to do.
-pub(crate) fn stream(
-    store: &Arc<RepoStore>,
-    spans: &[Span],
-    served: &Served,
-    sink: &mpsc::Sender<Result<v1::GetBlobsResponse, tonic::Status>>,
-) -> Result<Vec<Span>> {
-    let mut missing = Vec::new();
-    let mut waiting = spans.iter().flat_map(|span| (span.first..span.end).map(move |index| (span, index))).peekable();
-    while waiting.peek().is_some() {
+/// What the store holds of some spans, message by message; the rest is kept in `missing`. Blocking; holds an LMDB
+/// snapshot only while it fills one message.
+pub(crate) struct Held {
+    pub store: Arc<RepoStore>,
+    spans: VecDeque<Span>,
+    /// Spans of which something is not held; complete when done.
+    pub missing: Vec<Span>,
+}
+
+impl Held {
+    pub fn new(store: Arc<RepoStore>, spans: Vec<Span>) -> Self {
+        Self { store, spans: spans.into(), missing: Vec::new() }
+    }
+}
+
+impl Pieces for Held {
+    type Message = v1::GetBlobsResponse;
+
+    fn is_done(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    fn next(&mut self, served: &Served) -> Result<Option<v1::GetBlobsResponse>> {
         let mut message = v1::GetBlobsResponse::default();
         let mut bytes = 0;
-        {
-            let reader = store.read()?;
-            while bytes < MESSAGE_BYTES {
-                let Some((span, index)) = waiting.next() else { break };
-                if missing.last() == Some(span) {
-                    continue;
-                }
-                // Chunks of a large blob count only once the whole was verified.
-                let held = !span.is_large() || index > span.first || reader.has_blob(&span.oid);
-                match if held { reader.chunk(&span.oid, index)? } else { None } {
-                    Some(frame) => {
-                        bytes += frame.len();
-                        let frame = Bytes::copy_from_slice(frame);
-                        message.chunks.push(v1::BlobChunk { oid: convert::oid_bytes(&span.oid), index, frame });
+        let reader = self.store.read()?;
+        while bytes < MESSAGE_BYTES {
+            let Some(span) = self.spans.pop_front() else { break };
+            // Chunks of a large blob count only once the whole was verified.
+            let held = !span.is_large() || reader.has_blob(&span.oid);
+            match if held { reader.chunk(&span.oid, span.first)? } else { None } {
+                Some(frame) => {
+                    bytes += frame.len();
+                    let (oid, frame) = (convert::oid_bytes(&span.oid), Bytes::copy_from_slice(frame));
+                    message.chunks.push(v1::BlobChunk { oid, index: span.first, frame });
+                    let rest = Span { first: span.first + 1, ..span };
+                    if rest.first < rest.end {
+                        self.spans.push_front(rest);
                     }
-                    None => missing.push(*span),
                 }
+                None => self.missing.push(span),
             }
         }
         served.chunks(message.chunks.len(), bytes);
-        if !message.chunks.is_empty() && sink.blocking_send(Ok(message)).is_err() {
-            return Ok(Vec::new());
-        }
+        Ok(Some(message).filter(|message| !message.chunks.is_empty()))
     }
-    Ok(missing)
 }
 
 #[cfg(test)]

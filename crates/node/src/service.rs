@@ -10,11 +10,24 @@ use monofs_model::Result;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use crate::state::Served;
+
 /// Messages between the work and the connection of one streaming answer.
 const ANSWER_QUEUE: usize = 4;
 
 type Sink<T> = mpsc::Sender<Result<T, tonic::Status>>;
 type Answer<T> = Result<tonic::Response<ReceiverStream<Result<T, tonic::Status>>>, tonic::Status>;
+
+/// An answer made message by message. Blocking.
+pub(crate) trait Pieces: Send + 'static {
+    type Message: Send + 'static;
+
+    /// Whether nothing is left to make.
+    fn is_done(&self) -> bool;
+
+    /// The next message, unless it would be empty.
+    fn next(&mut self, served: &Served) -> Result<Option<Self::Message>>;
+}
 
 /// A streaming answer fed by `work`; its error becomes the last message.
 fn answer<T, F>(work: impl FnOnce(Sink<T>) -> F) -> Answer<T>

@@ -102,17 +102,12 @@ impl NodeState {
     /// `NotHeld` from then on and asks another replica.
     pub async fn store(&self, id: &StorageId) -> Result<Arc<RepoStore>> {
         let (stores, id) = (self.stores.clone(), id.clone());
-        blocking(move || match stores.get(&id) {
-            Ok(Some(store)) => Ok(store),
-            Ok(None) => Err(Error::not_held(format!("repository {id} is not on this node"))),
-            Err(error) if error.kind == ErrorKind::Corrupt => {
-                tracing::error!(storage_id = %id, %error, "store is corrupt; set aside, will be adopted again");
-                stores.quarantine(&id)?;
-                Err(Error::not_held(format!("repository {id} was corrupt on this node and is set aside")))
-            }
-            Err(error) => Err(error),
-        })
-        .await
+        blocking(move || find_store(&stores, &id)).await
+    }
+
+    /// [`NodeState::store`] for a thread that may block.
+    pub fn store_blocking(&self, id: &StorageId) -> Result<Arc<RepoStore>> {
+        find_store(&self.stores, id)
     }
 
     /// The lock that every change of a repository's set of snapshots holds.
@@ -125,6 +120,19 @@ impl NodeState {
     /// Bytes of disk that the stores use.
     pub fn disk_used(&self) -> u64 {
         self.stores.disk_bytes()
+    }
+}
+
+fn find_store(stores: &RepoPool, id: &StorageId) -> Result<Arc<RepoStore>> {
+    match stores.get(id) {
+        Ok(Some(store)) => Ok(store),
+        Ok(None) => Err(Error::not_held(format!("repository {id} is not on this node"))),
+        Err(error) if error.kind == ErrorKind::Corrupt => {
+            tracing::error!(storage_id = %id, %error, "store is corrupt; set aside, will be adopted again");
+            stores.quarantine(id)?;
+            Err(Error::not_held(format!("repository {id} was corrupt on this node and is set aside")))
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -8,8 +8,8 @@ use monofs_model::limits::CONTENT_REQUEST_ITEMS_MAX;
 use monofs_model::{EntryKind, Error, Oid, Result, TreeRecord};
 use monofs_proto::v1;
 use monofs_store::repo::RepoStore;
-use tokio::sync::mpsc;
 
+use crate::service::Pieces;
 use crate::state::Served;
 
 /// A message is sent when its records reach this many bytes.
@@ -47,46 +47,53 @@ impl Walk {
     }
 }
 
-/// Walks the store and sends answers until done or the receiver is gone. Blocking; holds an LMDB snapshot only while it
-/// fills one message.
-pub(crate) fn stream(
-    store: &Arc<RepoStore>,
-    mut walk: Walk,
-    served: &Served,
-    sink: &mpsc::Sender<Result<v1::GetTreesResponse, tonic::Status>>,
-) -> Result<()> {
-    while !walk.queue.is_empty() {
+/// A walk over a store, message by message. Blocking; holds an LMDB snapshot only while it fills one.
+pub(crate) struct Trees {
+    store: Arc<RepoStore>,
+    walk: Walk,
+}
+
+impl Trees {
+    pub fn new(store: Arc<RepoStore>, walk: Walk) -> Self {
+        Self { store, walk }
+    }
+}
+
+impl Pieces for Trees {
+    type Message = v1::GetTreesResponse;
+
+    fn is_done(&self) -> bool {
+        self.walk.queue.is_empty()
+    }
+
+    fn next(&mut self, served: &Served) -> Result<Option<v1::GetTreesResponse>> {
+        let walk = &mut self.walk;
         let mut message = v1::GetTreesResponse::default();
         let mut bytes = 0;
-        {
-            let reader = store.read()?;
-            while bytes < MESSAGE_BYTES {
-                let Some((oid, level)) = walk.queue.pop_front() else { break };
-                let Some(found) = reader.tree(&oid)? else {
-                    if level == 1 {
-                        message.missing.push(monofs_proto::convert::oid_bytes(&oid));
-                    }
-                    continue;
-                };
-                if level > 1 && found.len() as u64 > walk.budget {
-                    // Breadth first: what is next would be deeper still.
-                    walk.queue.retain(|(_, level)| *level == 1);
-                    walk.budget = 0;
-                    continue;
+        let reader = self.store.read()?;
+        while bytes < MESSAGE_BYTES {
+            let Some((oid, level)) = walk.queue.pop_front() else { break };
+            let Some(found) = reader.tree(&oid)? else {
+                if level == 1 {
+                    message.missing.push(monofs_proto::convert::oid_bytes(&oid));
                 }
-                walk.budget -= if level > 1 { found.len() as u64 } else { 0 };
-                let record = Bytes::copy_from_slice(found);
-                bytes += record.len();
-                if level < walk.depth && walk.budget > 0 {
-                    walk.descend(&TreeRecord::parse(record.clone())?, level);
-                }
-                message.trees.push(v1::TreeRecord { oid: monofs_proto::convert::oid_bytes(&oid), record });
+                continue;
+            };
+            if level > 1 && found.len() as u64 > walk.budget {
+                // Breadth first: what is next would be deeper still.
+                walk.queue.retain(|(_, level)| *level == 1);
+                walk.budget = 0;
+                continue;
             }
+            walk.budget -= if level > 1 { found.len() as u64 } else { 0 };
+            let record = Bytes::copy_from_slice(found);
+            bytes += record.len();
+            if level < walk.depth && walk.budget > 0 {
+                walk.descend(&TreeRecord::parse(record.clone())?, level);
+            }
+            message.trees.push(v1::TreeRecord { oid: monofs_proto::convert::oid_bytes(&oid), record });
         }
         served.trees(message.trees.len(), bytes);
-        if sink.blocking_send(Ok(message)).is_err() {
-            break;
-        }
+        Ok(Some(message).filter(|message| !message.trees.is_empty() || !message.missing.is_empty()))
     }
-    Ok(())
 }

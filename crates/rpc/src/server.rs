@@ -7,9 +7,9 @@ use monofs_model::{Error, Result};
 use monofs_proto::v1::FILE_DESCRIPTOR_SET;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
 use tracing::info_span;
 
@@ -72,7 +72,6 @@ pub fn serve(listener: TcpListener, routes: Routes, stop: CancellationToken) -> 
         .map_err(|e| Error::internal(format!("gRPC reflection: {e}")))?;
     let routes = routes.add_service(health_service).add_service(reflection);
     let server = tonic::transport::Server::builder()
-        .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
@@ -85,10 +84,32 @@ pub fn serve(listener: TcpListener, routes: Routes, stop: CancellationToken) -> 
         .add_routes(routes);
     let stopped = stop.clone();
     let task = tokio::spawn(async move {
-        let incoming = TcpListenerStream::new(listener);
-        if let Err(error) = server.serve_with_incoming_shutdown(incoming, stopped.cancelled()).await {
+        if let Err(error) = server.serve_with_incoming_shutdown(incoming(listener), stopped.cancelled()).await {
             tracing::error!(%address, %error, "the gRPC server ended");
         }
     });
     Ok(Running { address, stop, health, task })
+}
+
+/// Connections without Nagle's algorithm, which tonic sets on listeners of its own only: with it, an answer in more than
+/// one piece waits for the client's delayed acknowledgement, 40 ms.
+fn incoming(listener: TcpListener) -> TcpIncoming {
+    TcpIncoming::from(listener).with_nodelay(Some(true))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use futures::StreamExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_connections_do_not_wait_to_fill_packets() {
+        let listener = bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, server) =
+            tokio::join!(tokio::net::TcpStream::connect(address), async { incoming(listener).next().await });
+        assert!(client.is_ok() && server.unwrap().unwrap().nodelay().unwrap());
+    }
 }

@@ -1,5 +1,6 @@
 //! The commands, one file each: what it takes, what it asks, what it prints.
 
+pub mod bench;
 pub mod cat;
 pub mod completions;
 pub mod delete;
@@ -47,6 +48,11 @@ impl Session {
 
     /// All repositories at or below `prefix`.
     async fn repositories(&self, prefix: &str) -> Result<Vec<v1::Repository>, Failure> {
+        self.repositories_up_to(prefix, usize::MAX).await
+    }
+
+    /// The first repositories at or below `prefix`, at most `max`.
+    async fn repositories_up_to(&self, prefix: &str, max: usize) -> Result<Vec<v1::Repository>, Failure> {
         let mut all = Vec::new();
         let mut message = v1::ListRepositoriesRequest { prefix: prefix.to_owned(), ..Default::default() };
         loop {
@@ -58,7 +64,8 @@ impl Session {
             let empty = page.repositories.is_empty();
             all.extend(page.repositories);
             // A router that gives empty pages for ever has nothing more to say.
-            if page.next_page_token.is_empty() || empty {
+            if page.next_page_token.is_empty() || empty || all.len() >= max {
+                all.truncate(max);
                 return Ok(all);
             }
             message.page_token = page.next_page_token;
@@ -85,6 +92,7 @@ pub async fn run(args: Args, interrupt: CancellationToken) -> Result<()> {
         Command::Cat(args) => cat::run(args, &session).await,
         Command::Stat(args) => stat::run(args, &session).await,
         Command::Verify(args) => verify::run(args, &session).await,
+        Command::Bench(args) => bench::run(args, &session).await,
         Command::Completions(args) => completions::run(args),
     }
 }

@@ -1,6 +1,8 @@
-//! The binary against a router that only pretends: exit codes, JSON shapes, what reaches a terminal.
+//! The binary against a router that only pretends: exit codes, JSON shapes, what reaches a terminal. `bench` runs
+//! against real clusters.
 #![allow(clippy::unwrap_used)]
 
+mod bench;
 mod fake;
 mod tree;
 mod verbs;

@@ -69,7 +69,7 @@ fn every_command_explains_itself_with_an_example() {
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| *name != "help")
         .collect();
-    assert_eq!(commands.len(), 15, "{commands:?}");
+    assert_eq!(commands.len(), 16, "{commands:?}");
     for name in commands {
         let help = run(&[name, "--help"]).done().text();
         assert!(help.contains(&format!("Examples:\n  monofs-admin {name}")), "{help}");

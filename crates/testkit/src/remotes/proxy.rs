@@ -2,8 +2,9 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What the proxy does to the answers of the server behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,7 @@ struct Shared {
     stopped: AtomicBool,
     answered: AtomicU64,
     connections: AtomicU64,
+    stalled_until: Mutex<Option<Instant>>,
 }
 
 impl Proxy {
@@ -42,6 +44,7 @@ impl Proxy {
             stopped: AtomicBool::new(false),
             answered: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            stalled_until: Mutex::new(None),
         });
         std::thread::spawn({
             let shared = shared.clone();
@@ -58,6 +61,11 @@ impl Proxy {
     /// Bytes of answers passed on so far.
     pub fn answered(&self) -> u64 {
         self.shared.answered.load(Ordering::SeqCst)
+    }
+
+    /// From now on and for this long no answer passes; what came meanwhile passes then.
+    pub fn stall(&self, time: Duration) {
+        *self.shared.stalled_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + time);
     }
 
     /// Connections accepted so far.
@@ -81,6 +89,8 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         }
         shared.connections.fetch_add(1, Ordering::SeqCst);
         let Ok(server) = TcpStream::connect(("127.0.0.1", shared.target)) else { continue };
+        // Else small answers wait for acknowledgements that the other side delays.
+        let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let (Ok(client_in), Ok(server_in)) = (client.try_clone(), server.try_clone()) else { continue };
         std::thread::spawn(move || ask(client_in, server_in));
         let shared = shared.clone();
@@ -116,6 +126,10 @@ fn answer(mut server: TcpStream, mut client: TcpStream, shared: &Shared) {
         }
         if end > limit {
             bytes = &mut bytes[..(limit - passed) as usize];
+        }
+        let stalled_until = *shared.stalled_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(until) = stalled_until {
+            std::thread::sleep(until.saturating_duration_since(Instant::now()));
         }
         shared.answered.fetch_add(bytes.len() as u64, Ordering::SeqCst);
         if client.write_all(bytes).is_err() {
