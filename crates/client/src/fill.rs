@@ -91,7 +91,7 @@ fn fill(kernel: &dyn PageCache, shared: &Shared, directory: Ino, raw: &mut Vec<u
         }
         let identity = Identity::entry(directory, entry.name, entry.kind, &entry.oid);
         let Some(ino) = fs.inodes.find(identity) else { continue };
-        let ready = fs.cache.ready(&entry.oid);
+        let ready = fs.cache.ready(&entry.oid, 0);
         let bytes: &[u8] = match &ready {
             Some(ready) => ready,
             None => {
@@ -107,7 +107,7 @@ fn fill(kernel: &dyn PageCache, shared: &Shared, directory: Ino, raw: &mut Vec<u
         if bytes.len() as u64 == entry.size && kernel.store(ino, bytes).is_ok() {
             fs.kinds.stored(kind, entry.size);
             fs.marks.used(&entry.oid);
-            fs.cache.was_read(&entry.oid);
+            fs.cache.was_read(&entry.oid, 0);
             shared.counters.stored.one();
             shared.counters.stored_bytes.add(entry.size);
         }

@@ -54,7 +54,7 @@ impl Shared {
     async fn fetch(self: &Arc<Self>, miss: Miss) -> Result<(), Errno> {
         let result = match &miss {
             Miss::Fail(errno) => return Err(*errno),
-            Miss::Tree(want) => self.content.tree(&want.repo, want.tree).await,
+            Miss::Tree(want) => self.prefetch.list(&self.fs, want).await,
             Miss::Chunks(want) => self.prefetch.serve(self, want).await,
         };
         result.map_err(|error| {
@@ -350,7 +350,7 @@ impl Adapter {
         let Some(read) = read else { return };
         if let Some(span) = self.0.prefetch.follow(&read) {
             let shared = self.0.clone();
-            self.0.spawner.spawn(async move { shared.prefetch.run_ahead(read, span).await });
+            self.0.spawner.spawn(async move { shared.prefetch.run_ahead(&shared.fs, read, span).await });
         }
     }
 }

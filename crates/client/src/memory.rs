@@ -8,9 +8,9 @@ use std::time::Duration;
 use crate::spawner::Spawner;
 
 /// Mapped file pages that may be resident before they are let go.
-const MAPPED_BYTES_MAX: u64 = 48 << 20;
+const MAPPED_BYTES_MAX: u64 = 32 << 20;
 /// How often that is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Looks after the mappings of the files below `dir` until the mount ends.
 pub(crate) fn look_after(dir: &Path, spawner: &Spawner) {

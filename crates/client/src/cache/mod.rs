@@ -26,14 +26,12 @@ use crate::counters::Counters;
 
 /// Bound of the validated records kept in memory.
 pub const RECORD_MEMORY_BYTES: u64 = 48 << 20;
-/// Bound of the frames kept in memory after they were written.
-pub const FRAME_MEMORY_BYTES: u64 = 4 << 20;
 /// Bound of what waits for the writer; over it, content that somebody waits for is served without being written.
-pub const PENDING_BYTES_MAX: usize = 32 << 20;
+pub const PENDING_BYTES_MAX: usize = 24 << 20;
 /// Prefetching stops while more than this waits for the writer.
 const PENDING_BYTES_HIGH: usize = PENDING_BYTES_MAX / 2;
 /// One write transaction holds at most about this much.
-const WRITE_BATCH_BYTES: usize = 16 << 20;
+const WRITE_BATCH_BYTES: usize = 12 << 20;
 /// Most frames remembered as damaged.
 const DISTRUST_MAX: usize = 4096;
 /// Cost of an entry besides its bytes.
@@ -65,18 +63,11 @@ impl quick_cache::Weighter<Oid, TreeRecord> for ByBytes {
     }
 }
 
-impl quick_cache::Weighter<ChunkKey, Bytes> for ByBytes {
-    fn weight(&self, _: &ChunkKey, frame: &Bytes) -> u64 {
-        (frame.len() + ENTRY_BYTES) as u64
-    }
-}
-
 /// Everything at hand.
 pub struct Cache {
     store: Arc<CacheStore>,
     counters: Arc<Counters>,
     records: quick_cache::sync::Cache<Oid, TreeRecord, ByBytes>,
-    frames: quick_cache::sync::Cache<ChunkKey, Bytes, ByBytes>,
     ready: Ready,
     shared: Arc<Shared>,
     jobs: Sender<Job>,
@@ -126,7 +117,6 @@ impl Cache {
             store,
             counters,
             records: quick_cache::sync::Cache::with_weighter(16_384, RECORD_MEMORY_BYTES, ByBytes),
-            frames: quick_cache::sync::Cache::with_weighter(1024, FRAME_MEMORY_BYTES, ByBytes),
             ready: Ready::default(),
             shared,
             jobs,
@@ -163,18 +153,18 @@ impl Cache {
         self.records.contains_key(tree) || self.record(tree).is_some()
     }
 
-    /// The bytes of a whole blob of one chunk, if they are here decoded.
-    pub fn ready(&self, blob: &Oid) -> Option<Bytes> {
-        let raw = self.ready.get(blob);
+    /// The bytes of a chunk, if they are here decoded.
+    pub fn ready(&self, blob: &Oid, index: u32) -> Option<Bytes> {
+        let raw = self.ready.get(&(*blob, index));
         if raw.is_some() {
             self.counters.contents_ready.one();
         }
         raw
     }
 
-    /// The kernel has the blob's bytes to the end: they need not be kept decoded.
-    pub fn was_read(&self, blob: &Oid) {
-        self.ready.drop_read(blob);
+    /// The kernel has a chunk's bytes to the end: they need not be kept decoded.
+    pub fn was_read(&self, blob: &Oid, index: u32) {
+        self.ready.drop_read(&(*blob, index));
     }
 
     /// Looks at a frame, if it is at hand.
@@ -194,15 +184,22 @@ impl Cache {
         None
     }
 
+    /// Which of these records are not at hand.
+    pub fn missing_records(&self, trees: impl Iterator<Item = Oid>) -> Vec<Oid> {
+        let reader = self.store.read();
+        let here = |tree: &Oid| self.records.contains_key(tree) || self.shared.pending().trees.contains_key(tree);
+        trees.filter(|tree| !here(tree) && reader.tree(tree).is_none()).collect()
+    }
+
     /// Which of these chunks are not at hand.
     pub fn missing_frames(&self, keys: impl Iterator<Item = ChunkKey>) -> Vec<ChunkKey> {
         let reader = self.store.read();
         let on_disk = |key: &ChunkKey| reader.chunk(&key.0, key.1).is_some() && !self.is_distrusted(key);
-        keys.filter(|key| self.frame_in_memory(key).is_none() && !on_disk(key)).collect()
+        keys.filter(|key| !self.ready.has(key) && self.frame_in_memory(key).is_none() && !on_disk(key)).collect()
     }
 
     fn frame_in_memory(&self, key: &ChunkKey) -> Option<Bytes> {
-        self.frames.get(key).or_else(|| self.shared.pending().chunks.get(key).cloned())
+        self.shared.pending().chunks.get(key).cloned()
     }
 
     fn is_distrusted(&self, key: &ChunkKey) -> bool {
@@ -212,7 +209,6 @@ impl Cache {
     /// The frame on disk is damaged: do as if it were not there until it is written again.
     pub fn distrust(&self, blob: &Oid, index: u32) {
         self.counters.corrupt.one();
-        self.frames.remove(&(*blob, index));
         let mut distrusted = self.shared.distrusted.write().unwrap_or_else(PoisonError::into_inner);
         if distrusted.len() < DISTRUST_MAX {
             distrusted.insert((*blob, index));
@@ -229,13 +225,10 @@ impl Cache {
         }
     }
 
-    /// Takes in a verified frame; `raw`: what it decodes to, if that is the whole blob.
-    pub fn put_frame(&self, blob: Oid, index: u32, frame: Bytes, raw: Option<Bytes>) {
+    /// Takes in a verified frame and what it decodes to.
+    pub fn put_frame(&self, blob: Oid, index: u32, frame: Bytes, raw: Bytes) {
         let key = (blob, index);
-        if let Some(raw) = raw {
-            self.ready.put(blob, raw);
-        }
-        self.frames.insert(key, frame.clone());
+        self.ready.put(key, raw);
         if self.reserve(frame.len()) {
             self.shared.pending().chunks.insert(key, frame.clone());
             self.send(Job::Chunk(key, frame));
@@ -300,7 +293,7 @@ impl Cache {
         CacheStatus {
             disk_bytes: stats.current_bytes + stats.previous_bytes,
             disk_bytes_max: stats.max_bytes,
-            memory_bytes: self.records.weight() + self.frames.weight() + self.ready.bytes() as u64,
+            memory_bytes: self.records.weight() + self.ready.bytes() as u64,
             pending_bytes: self.shared.pending_bytes.load(Ordering::Relaxed) as u64,
             last_error: self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }

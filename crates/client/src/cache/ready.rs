@@ -1,14 +1,14 @@
 //! Contents as the kernel wants them: verified, decoded, and not asked for yet.
 //!
-//! Content is decoded to be verified when it arrives. What was fetched ahead is kept decoded here until it is read, so that
-//! reading it costs no second decoding. Once read to its end, it is the kernel's to keep. Bounded: the oldest goes first, and
-//! is then decoded again from its frame.
+//! Content is decoded to be verified when it arrives. It is kept decoded here until it is read, so that reading it costs no
+//! second decoding, and so that whoever waited for it gets it even when the disk is too slow to take it. Once read to its end,
+//! a chunk is the kernel's to keep. Bounded: the oldest goes first, and is then decoded again from its frame.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::ChunkKey;
 use bytes::Bytes;
-use monofs_model::Oid;
 
 /// Most bytes kept, over all shards.
 pub const READY_BYTES_MAX: usize = 40 << 20;
@@ -16,32 +16,34 @@ const SHARDS: usize = 8;
 
 #[derive(Default)]
 struct Shard {
-    contents: HashMap<Oid, Bytes>,
+    contents: HashMap<ChunkKey, Bytes>,
     /// In the order of arrival; what was taken meanwhile is still named.
-    order: VecDeque<Oid>,
+    order: VecDeque<ChunkKey>,
     bytes: usize,
 }
 
-/// Decoded contents of files of one chunk.
+/// Decoded chunks.
 #[derive(Default)]
 pub struct Ready {
     shards: [Mutex<Shard>; SHARDS],
 }
 
 impl Ready {
-    fn shard(&self, blob: &Oid) -> MutexGuard<'_, Shard> {
-        self.shards[blob.as_bytes()[1] as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+    fn shard(&self, (blob, index): &ChunkKey) -> MutexGuard<'_, Shard> {
+        // The chunks of one blob are spread, too.
+        let at = blob.as_bytes()[1] as usize + *index as usize;
+        self.shards[at % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes in the verified bytes of a whole blob.
-    pub fn put(&self, blob: Oid, raw: Bytes) {
+    /// Takes in the verified bytes of a chunk.
+    pub fn put(&self, key: ChunkKey, raw: Bytes) {
         let len = raw.len();
-        let mut shard = self.shard(&blob);
+        let mut shard = self.shard(&key);
         let shard = &mut *shard;
-        if shard.contents.insert(blob, raw).is_some() {
+        if shard.contents.insert(key, raw).is_some() {
             return;
         }
-        shard.order.push_back(blob);
+        shard.order.push_back(key);
         shard.bytes += len;
         // Names of what was taken are dropped on the way, so the order stays as short as the contents are many.
         while shard.bytes > READY_BYTES_MAX / SHARDS || shard.order.len() > 2 * shard.contents.len() + 64 {
@@ -50,15 +52,20 @@ impl Ready {
         }
     }
 
-    /// The bytes of a blob, if they are here.
-    pub fn get(&self, blob: &Oid) -> Option<Bytes> {
-        self.shard(blob).contents.get(blob).cloned()
+    /// The bytes of a chunk, if they are here.
+    pub fn get(&self, key: &ChunkKey) -> Option<Bytes> {
+        self.shard(key).contents.get(key).cloned()
     }
 
-    /// The kernel has them now.
-    pub fn drop_read(&self, blob: &Oid) {
-        let mut shard = self.shard(blob);
-        if let Some(raw) = shard.contents.remove(blob) {
+    /// Whether a chunk is here.
+    pub fn has(&self, key: &ChunkKey) -> bool {
+        self.shard(key).contents.contains_key(key)
+    }
+
+    /// The kernel has it now.
+    pub fn drop_read(&self, key: &ChunkKey) {
+        let mut shard = self.shard(key);
+        if let Some(raw) = shard.contents.remove(key) {
             shard.bytes -= raw.len();
         }
     }
@@ -72,13 +79,15 @@ impl Ready {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use monofs_model::Oid;
+
     use super::*;
 
-    fn oid(n: u32) -> Oid {
+    fn key(n: u32) -> ChunkKey {
         let mut id = [0; 20];
         id[..4].copy_from_slice(&n.to_be_bytes());
         id[1] = n as u8;
-        Oid::from_bytes(&id).unwrap()
+        (Oid::from_bytes(&id).unwrap(), n % 3)
     }
 
     #[test]
@@ -86,21 +95,21 @@ mod tests {
         let ready = Ready::default();
         let piece = Bytes::from(vec![7u8; 100_000]);
         for n in 0..2000 {
-            ready.put(oid(n), piece.clone());
-            assert!(ready.get(&oid(n)).is_some());
+            ready.put(key(n), piece.clone());
+            assert!(ready.get(&key(n)).is_some());
             assert!(ready.bytes() <= READY_BYTES_MAX);
         }
-        assert!(ready.get(&oid(0)).is_none());
+        assert!(ready.get(&key(0)).is_none());
     }
 
     #[test]
     fn what_was_read_is_gone_and_leaves_no_trace() {
         let ready = Ready::default();
         for n in 0..100_000 {
-            ready.put(oid(n), Bytes::from_static(b"x"));
-            ready.put(oid(n), Bytes::from_static(b"x"));
-            ready.drop_read(&oid(n));
-            ready.drop_read(&oid(n));
+            ready.put(key(n), Bytes::from_static(b"x"));
+            ready.put(key(n), Bytes::from_static(b"x"));
+            ready.drop_read(&key(n));
+            ready.drop_read(&key(n));
         }
         assert_eq!(ready.bytes(), 0);
         let named: usize = ready.shards.iter().map(|shard| shard.lock().unwrap().order.len()).sum();

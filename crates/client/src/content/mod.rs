@@ -115,11 +115,12 @@ impl Content {
         self.0.flights.count()
     }
 
-    /// Brings the record of a tree into the cache; the first time for a repository, all records below it too.
-    pub async fn tree(&self, repo: &Arc<Repo>, tree: Oid) -> Result<()> {
+    /// Brings the record of a tree into the cache; the first time for a repository, all records below it too. Those of `ahead`
+    /// are asked for in the same request and not waited for.
+    pub async fn tree(&self, repo: &Arc<Repo>, tree: Oid, ahead: Vec<Oid>) -> Result<()> {
         self.0.await_closure(repo, &tree).await;
         let budget = if repo.first_touch() { TREE_CLOSURE_BYTES } else { TREE_MORE_BYTES };
-        let result = self.trees(repo, vec![tree], budget).await;
+        let result = self.obtain(repo, Need::Trees { trees: vec![tree], ahead, budget }).await;
         if result.is_err() {
             repo.touch_again();
         }
@@ -129,7 +130,7 @@ impl Content {
     /// Brings the records of these trees into the cache, and up to `budget` bytes of what is below them.
     pub async fn trees(&self, repo: &Arc<Repo>, trees: Vec<Oid>, budget: u64) -> Result<()> {
         for batch in trees.chunks(CONTENT_REQUEST_ITEMS_MAX) {
-            self.obtain(repo, Need::Trees { trees: batch.to_vec(), budget }).await?;
+            self.obtain(repo, Need::Trees { trees: batch.to_vec(), ahead: Vec::new(), budget }).await?;
         }
         Ok(())
     }
@@ -195,7 +196,7 @@ impl Content {
 
 /// What a caller needs.
 enum Need {
-    Trees { trees: Vec<Oid>, budget: u64 },
+    Trees { trees: Vec<Oid>, ahead: Vec<Oid>, budget: u64 },
     Spans { wanted: Span, ahead: Vec<Span> },
 }
 
@@ -213,18 +214,21 @@ impl Need {
     }
 
     fn all_keys(&self, missing: &[Key]) -> Vec<Key> {
-        let ahead: &[Span] = match self {
-            Self::Trees { .. } => &[],
-            Self::Spans { ahead, .. } => ahead,
-        };
-        missing.iter().copied().chain(ahead.iter().flat_map(Span::keys)).collect()
+        let mut keys = missing.to_vec();
+        match self {
+            Self::Trees { ahead, .. } => keys.extend(ahead.iter().map(|tree| Key::Tree(*tree))),
+            Self::Spans { ahead, .. } => keys.extend(ahead.iter().flat_map(Span::keys)),
+        }
+        keys
     }
 
     fn ask(&self, mine: &[Key], claim: &Claim) -> Ask {
         match self {
-            Self::Trees { budget, .. } => {
+            Self::Trees { ahead, budget, .. } => {
                 let trees = mine.iter().filter_map(|key| if let Key::Tree(tree) = key { Some(*tree) } else { None });
-                Ask::Trees { trees: trees.collect(), budget: *budget }
+                let ahead = ahead.iter().filter(|tree| claim.contains(&Key::Tree(**tree)));
+                let trees = trees.chain(ahead.copied()).take(CONTENT_REQUEST_ITEMS_MAX).collect();
+                Ask::Trees { trees, budget: *budget }
             }
             Self::Spans { wanted, ahead } => {
                 let ahead = ahead.iter().filter(|span| span.keys().any(|key| claim.contains(&key)));

@@ -56,7 +56,7 @@ impl Fs {
                 }
             }
             Directory::Tree { repo, tree, .. } => {
-                let record = self.record(&repo, &tree)?;
+                let record = self.record(&repo, &tree, parent)?;
                 match record.find(name) {
                     Some(entry) => Ok(Found::Inode(self.remember_entry(parent, &repo, &entry)?, Trust::Forever)),
                     None => Ok(Found::Nothing),

@@ -106,6 +106,8 @@ pub enum Found {
 pub struct TreeWant {
     pub repo: Arc<Repo>,
     pub tree: Oid,
+    /// The directory that it is, or was.
+    pub directory: Ino,
 }
 
 /// Chunks of a file that are needed and not all here.
@@ -186,9 +188,10 @@ impl Fs {
         self.now.load(Ordering::Relaxed)
     }
 
-    /// The record of a tree, or the miss that names it.
-    pub(crate) fn record(&self, repo: &Arc<Repo>, tree: &Oid) -> Outcome<TreeRecord> {
-        self.cache.record(tree).ok_or_else(|| Miss::Tree(TreeWant { repo: repo.clone(), tree: *tree }))
+    /// The record of a tree that `directory` is or was, or the miss that names it.
+    pub(crate) fn record(&self, repo: &Arc<Repo>, tree: &Oid, directory: Ino) -> Outcome<TreeRecord> {
+        let want = || TreeWant { repo: repo.clone(), tree: *tree, directory };
+        self.cache.record(tree).ok_or_else(|| Miss::Tree(want()))
     }
 
     /// The size of everything shown.

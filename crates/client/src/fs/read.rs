@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use monofs_model::limits::{CHUNK_BYTES, SYMLINK_BYTES_MAX};
 use monofs_model::{EntryKind, Oid};
-use monofs_store::frame;
+use monofs_store::frame::{self, chunk_len};
 
 use super::identity::Ino;
 use super::inode::What;
@@ -59,9 +59,6 @@ impl Fs {
             Source::Blob { repo, blob, size, directory, kind } => {
                 self.kinds.read(kind);
                 let end = size.min(offset + u64::from(length).min(READ_BYTES_MAX));
-                if size <= CHUNK_BYTES as u64 && self.read_ready(&blob, size, offset, end, take) {
-                    return Ok(None);
-                }
                 let first = (offset / CHUNK_BYTES as u64) as u32;
                 let count = ((end - 1) / CHUNK_BYTES as u64) as u32 - first + 1;
                 let want = ChunkWant { repo, blob, size, first, count, directory };
@@ -100,35 +97,41 @@ impl Fs {
         Ok(source.ok_or(Errno::STALE)??)
     }
 
-    /// Answers from what waits decoded. False: it is not there.
-    fn read_ready(&self, blob: &Oid, size: u64, offset: u64, end: u64, take: &mut dyn FnMut(&[u8])) -> bool {
-        let Some(raw) = self.cache.ready(blob).filter(|raw| raw.len() as u64 == size) else { return false };
-        take(&raw[offset as usize..end as usize]);
-        self.marks.used(blob);
-        if end == size {
-            self.cache.was_read(blob);
-        }
-        true
-    }
-
     fn read_chunks(&self, want: &ChunkWant, offset: u64, end: u64, take: &mut dyn FnMut(&[u8])) -> Outcome<()> {
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.joined.clear();
             for index in want.first..want.first + want.count {
-                self.decode(want, index, scratch)?;
                 let base = u64::from(index) * CHUNK_BYTES as u64;
                 let from = offset.saturating_sub(base) as usize;
                 let to = (end - base).min(CHUNK_BYTES as u64) as usize;
-                let piece = scratch.raw.get(from..to).ok_or(Errno::IO)?;
-                if want.count == 1 {
-                    self.marks.used(&want.blob);
-                    take(piece);
-                    return Ok(());
+                let ready = self.cache.ready(&want.blob, index);
+                let raw: &[u8] = match &ready {
+                    Some(ready) => ready,
+                    None => {
+                        self.decode(want, index, scratch)?;
+                        &scratch.raw
+                    }
+                };
+                let whole = chunk_len(want.size, u64::from(index));
+                if raw.len() != whole {
+                    // A directory record may lie about sizes until the content is seen.
+                    tracing::warn!(blob = %want.blob, index, "content and directory record disagree about the size");
+                    return Err(Errno::IO.into());
                 }
-                scratch.joined.extend_from_slice(piece);
+                let piece = raw.get(from..to).ok_or(Errno::IO)?;
+                if want.count == 1 {
+                    take(piece);
+                } else {
+                    scratch.joined.extend_from_slice(piece);
+                }
+                if to == whole && ready.is_some() {
+                    self.cache.was_read(&want.blob, index);
+                }
             }
             self.marks.used(&want.blob);
-            take(&scratch.joined);
+            if want.count > 1 {
+                take(&scratch.joined);
+            }
             Ok(())
         })
     }
@@ -150,13 +153,7 @@ impl Fs {
                 self.cache.distrust(&want.blob, index);
                 return Err(Miss::Chunks(want.clone()));
             }
-            Some(Ok(_)) => {}
-        }
-        // A directory record may lie about sizes until the content is seen.
-        let base = u64::from(index) * CHUNK_BYTES as u64;
-        if scratch.raw.len() as u64 != (want.size - base).min(CHUNK_BYTES as u64) {
-            tracing::warn!(blob = %want.blob, index, "content and directory record disagree about the size");
-            return Err(Errno::IO.into());
+            Some(Ok(())) => {}
         }
         scratch.key = Some(key);
         Ok(())

@@ -57,11 +57,11 @@ impl Fs {
             Directory::Namespace(path) => listing.namespace(&world, &path, version, sink),
             Directory::Tree { repo, tree, version: current } => {
                 if position == 0 || version == current {
-                    let record = self.record(&repo, &tree)?;
+                    let record = self.record(&repo, &tree, ino)?;
                     return listing.tree(&repo, &record, current, None, sink);
                 }
                 let past = self.inodes.with(ino, |inode| inode.tree_at(version)).flatten().ok_or(Errno::STALE)?;
-                let (record, now) = (self.record(&repo, &past)?, self.record(&repo, &tree)?);
+                let (record, now) = (self.record(&repo, &past, ino)?, self.record(&repo, &tree, ino)?);
                 listing.tree(&repo, &record, version, Some(&now), sink)
             }
         }

@@ -224,7 +224,7 @@ fn content_is_answered_before_it_is_on_disk_and_found_there_after() {
     fixture.show(root);
     let file = fixture.walk("h/r/f").unwrap();
     let blob = Oid::of(ObjectFormat::Sha1, ObjectKind::Blob, b"1");
-    fixture.fs.cache.put_frame(blob, 0, monofs_store::frame::encode(b"1"), None);
+    fixture.fs.cache.put_frame(blob, 0, monofs_store::frame::encode(b"1"), bytes::Bytes::from_static(b"1"));
     let read = || {
         let mut bytes = Vec::new();
         fixture.fs.read(file, 0, 100, &mut |piece| bytes.extend_from_slice(piece)).map(|_| bytes)

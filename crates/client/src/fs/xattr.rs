@@ -103,7 +103,7 @@ impl Fs {
                 _ => None,
             });
             let Some((tree, repo)) = above.ok_or(Errno::STALE)? else { break };
-            let record = self.record(&repo, &tree)?;
+            let record = self.record(&repo, &tree, parent)?;
             let identity = Identity { base: at & !(SLOTS - 1), check };
             let name = record.iter().find(|e| Identity::entry(parent, e.name, e.kind, &e.oid) == identity);
             names.push(name.ok_or(Errno::NODATA)?.name.to_vec());

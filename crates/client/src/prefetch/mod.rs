@@ -16,7 +16,7 @@ use monofs_model::{EntryKind, Oid, Result};
 use crate::content::{Content, Span};
 use crate::fs::identity::Ino;
 use crate::fs::inode::What;
-use crate::fs::{ChunkWant, Fs};
+use crate::fs::{ChunkWant, Fs, TreeWant};
 use crate::fuse::Shared;
 
 pub use self::marks::Marks;
@@ -26,6 +26,8 @@ use self::walk::Walks;
 pub const SMALL_FILE_BYTES: u64 = CHUNK_BYTES as u64;
 /// Most bytes fetched with one file of a directory.
 pub const DIRECTORY_BATCH_BYTES: u64 = 8 << 20;
+/// Most directory records that are fetched with the one that is needed.
+const NEIGHBOURS_MAX: usize = 256;
 /// Largest window of a sequential read of a large file, in chunks.
 const WINDOW_CHUNKS_MAX: u32 = 16;
 /// Most large files whose reading is followed.
@@ -65,6 +67,12 @@ impl Prefetch {
         }
         self.marks.mark(&ahead);
         self.content.chunks(&want.repo, Span::from(want), ahead).await
+    }
+
+    /// Gets the record of a directory, and with it those of its neighbours: whoever lists one is likely to list the next.
+    pub async fn list(&self, fs: &Fs, want: &TreeWant) -> Result<()> {
+        let neighbours = if self.enabled { neighbours(fs, want) } else { Vec::new() };
+        self.content.tree(&want.repo, want.tree, neighbours).await
     }
 
     /// A directory is being listed from its start.
@@ -127,10 +135,24 @@ impl Prefetch {
     }
 
     /// Fetches chunks of a large file ahead.
-    pub async fn run_ahead(&self, read: ChunkWant, span: Span) {
+    pub async fn run_ahead(&self, fs: &Fs, read: ChunkWant, span: Span) {
+        fs.cache.room().await;
         // Whoever reads them will ask again and see the error.
         let _ = self.content.ahead(&read.repo, &[span]).await;
     }
+}
+
+/// The trees of the directories beside the wanted one whose records are not at hand, from it on and then from the start.
+fn neighbours(fs: &Fs, want: &TreeWant) -> Vec<Oid> {
+    let parent = fs.inodes.with(want.directory, |inode| inode.parent);
+    let tree = parent.filter(|parent| *parent != want.directory).and_then(|parent| directory_tree(fs, parent));
+    let Some(record) = tree.and_then(|tree| fs.cache.record(&tree)) else { return Vec::new() };
+    let directories = |entry: Entry<'_>| (entry.kind == EntryKind::Directory).then_some(entry.oid);
+    let beside: Vec<Oid> = record.iter().filter_map(directories).collect();
+    let at = beside.iter().position(|tree| *tree == want.tree).unwrap_or(0);
+    let (before, from) = beside.split_at(at);
+    let others = from.iter().chain(before).copied().filter(|tree| *tree != want.tree);
+    fs.cache.missing_records(others.take(NEIGHBOURS_MAX))
 }
 
 /// The tree that a directory shows now.

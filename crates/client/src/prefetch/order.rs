@@ -93,9 +93,10 @@ pub struct Stream {
 }
 
 impl Stream {
-    fn new(order: usize, node: Node, tree: &Tree, window: u64) -> Self {
+    /// A reader that may be one at random: nothing is fetched for it before it has moved on.
+    fn new(order: usize, node: Node, tree: &Tree) -> Self {
         let next = tree.rank[order][node as usize];
-        Self { order, node, next, votes: [0; 2], ahead: VecDeque::new(), ahead_bytes: 0, window }
+        Self { order, node, next, votes: [0; 2], ahead: VecDeque::new(), ahead_bytes: 0, window: 0 }
     }
 
     fn is_near(&self, node: Node, tree: &Tree) -> bool {
@@ -158,11 +159,14 @@ impl Streams {
             None => {
                 self.streams.truncate(STREAMS_MAX - 1);
                 let order = self.streams.front().map_or(0, |stream| stream.order);
-                Stream::new(order, node, tree, self.window.0)
+                Stream::new(order, node, tree)
             }
         };
+        let moved = stream.node != node;
         if stream.advance(node, tree) > 0 {
             stream.window = (stream.window * 2).min(self.window.1);
+        } else if moved {
+            stream.window = stream.window.max(self.window.0);
         }
         self.streams.push_front(stream);
     }
@@ -194,11 +198,6 @@ impl Streams {
             stream.ahead.push_back((stream.next - 1, bytes));
             stream.ahead_bytes += bytes;
         }
-    }
-
-    /// Whether every directory was fetched.
-    pub fn is_done(&self) -> bool {
-        self.fetched.iter().all(|fetched| *fetched)
     }
 }
 
@@ -245,11 +244,13 @@ mod tests {
         let tree = flat(1000);
         let mut streams = Streams::new(&tree, (30, 1000));
         streams.visit(0, &tree);
-        assert_eq!(fetch(&mut streams, &tree), [0, 1, 2]);
         assert!(fetch(&mut streams, &tree).is_empty());
         streams.visit(1, &tree);
-        // 0 and 1 are behind, 2 is ahead, and the window has doubled.
-        assert_eq!(fetch(&mut streams, &tree), [3, 4, 5, 6, 7]);
+        assert_eq!(fetch(&mut streams, &tree), [1, 2, 3]);
+        assert!(fetch(&mut streams, &tree).is_empty());
+        streams.visit(2, &tree);
+        // 1 and 2 are behind, 3 is ahead, and the window has doubled.
+        assert_eq!(fetch(&mut streams, &tree), [4, 5, 6, 7, 8]);
         assert_eq!(streams.streams[0].window, 60);
     }
 
@@ -289,6 +290,8 @@ mod tests {
         let mut streams = Streams::new(&tree, (20, 20));
         for n in 0..50 {
             streams.visit(n * 100, &tree);
+            assert!(fetch(&mut streams, &tree).is_empty(), "one visit is no walk");
+            streams.visit(n * 100 + 1, &tree);
             fetch(&mut streams, &tree);
         }
         assert_eq!(streams.streams.len(), STREAMS_MAX);
@@ -296,6 +299,5 @@ mod tests {
         streams.consume(20);
         fetch(&mut streams, &tree);
         assert_eq!(streams.streams[0].next, before + 2);
-        assert!(!streams.is_done());
     }
 }

@@ -19,7 +19,7 @@ use super::kinds::Kind;
 use super::order::{STREAMS_MAX, Streams, Tree};
 use super::{Marks, absent, directory_tree, small_file};
 use crate::cache::READY_BYTES_MAX;
-use crate::content::{Content, Span};
+use crate::content::Span;
 use crate::fs::{ChunkWant, Fs};
 use crate::fuse::Shared;
 use crate::repo::Repo;
@@ -40,6 +40,8 @@ const BATCH_FILES: usize = 1024;
 const BATCHES_MAX: usize = 3;
 /// Directories of one repository that a walk knows; of a larger one, those that come first.
 const LIST_MAX: usize = 1 << 17;
+/// How often a walk that hears of a directory unknown to it lists the tree again.
+const LIST_EVERY: Duration = Duration::from_secs(1);
 /// Repositories whose misses are remembered.
 const REPOS_MAX: usize = 256;
 /// Directories heard of and not looked at yet; more are not waited for.
@@ -126,20 +128,26 @@ impl Walk {
 
     async fn run(mut self) -> Result<()> {
         let content = self.shared.content.clone();
-        let tree = self.directories(&content).await?;
+        let mut tree = self.directories();
+        let mut listed = Instant::now();
         let mut streams = Streams::new(&tree, WINDOW_BYTES);
         let mut running = FuturesUnordered::new();
         let mut used = self.marks().used_bytes();
         let mut last_sign = Instant::now();
-        let mut heard = false;
+        let (mut heard, mut unknown) = (false, false);
         loop {
             while let Ok(at) = self.heard.try_recv() {
-                tree.find(&at).inspect(|node| streams.visit(*node, &tree));
-                heard = true;
+                (heard, last_sign) = (true, Instant::now());
+                match tree.find(&at) {
+                    Some(node) => streams.visit(node, &tree),
+                    None => unknown = true,
+                }
             }
-            let used_now = self.marks().used_bytes();
-            if heard || used_now != used {
-                last_sign = Instant::now();
+            if unknown && listed.elapsed() > LIST_EVERY {
+                // More of the tree has become known since.
+                tree = self.directories();
+                streams = Streams::new(&tree, WINDOW_BYTES);
+                (listed, unknown) = (Instant::now(), false);
             }
             let may_fetch = running.len() < BATCHES_MAX;
             let batch = if may_fetch { self.batch(&tree, &mut streams) } else { Vec::new() };
@@ -150,33 +158,37 @@ impl Walk {
                 running.push(async move { content.ahead(&repo, &batch).await });
                 continue;
             }
-            if running.is_empty() && (streams.is_done() || last_sign.elapsed() > WALK_IDLE) {
+            if running.is_empty() && last_sign.elapsed() > WALK_IDLE {
                 return Ok(());
             }
             tokio::select! {
                 Some(result) = running.next() => result?,
-                at = self.heard.recv() => {
-                    at.and_then(|at| tree.find(&at)).inspect(|node| streams.visit(*node, &tree));
-                    heard = true;
+                Some(at) = self.heard.recv() => {
+                    (heard, last_sign) = (true, Instant::now());
+                    match tree.find(&at) {
+                        Some(node) => streams.visit(node, &tree),
+                        None => unknown = true,
+                    }
                 }
                 () = tokio::time::sleep(WALK_POLL) => {
+                    let now = self.marks().used_bytes();
                     // Readers whose listings the kernel has are not heard.
-                    if !heard {
-                        streams.consume(used_now - used);
+                    if !heard && now != used {
+                        streams.consume(now - used);
+                        last_sign = Instant::now();
                     }
-                    (used, heard) = (used_now, false);
+                    (used, heard) = (now, false);
                 }
             }
         }
     }
 
-    /// All directories of the snapshot being served, depth first in the order of listings. One that occurs again is left
-    /// out: its contents are the same.
-    async fn directories(&self, content: &Content) -> Result<Tree> {
+    /// The directories of the snapshot being served whose records are at hand, depth first in the order of listings. One that
+    /// occurs again is left out: its contents are the same.
+    fn directories(&self) -> Tree {
         let mut list: Vec<Oid> = Vec::new();
         let mut below: Vec<u32> = Vec::new();
         let mut seen = HashSet::new();
-        // What is to be visited, and whose subtree ends.
         let mut pending = vec![Step::Visit(self.repo.root())];
         while let Some(step) = pending.pop() {
             let tree = match step {
@@ -187,12 +199,7 @@ impl Walk {
                     continue;
                 }
             };
-            let mut record = self.fs().cache.record(&tree);
-            if record.is_none() {
-                content.tree(&self.repo, tree).await?;
-                record = self.fs().cache.record(&tree);
-            }
-            let Some(record) = record else { continue };
+            let Some(record) = self.fs().cache.record(&tree) else { continue };
             pending.push(Step::End(list.len()));
             list.push(tree);
             below.push(0);
@@ -201,7 +208,7 @@ impl Walk {
             pending.extend(children.filter(|tree| seen.insert(*tree)).map(Step::Visit));
             pending[start..].reverse();
         }
-        Ok(Tree::new(list, &below))
+        Tree::new(list, &below)
     }
 
     /// The small files of a directory, without those of kinds that the readers pass over.
