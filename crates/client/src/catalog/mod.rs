@@ -9,23 +9,47 @@
 //! Invariant: a position is acknowledged only when everything up to it is shown and the kernel has been told.
 
 pub mod apply;
+mod copy;
 pub mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use monofs_model::{Error, Repository, Result};
+use monofs_model::Result;
 use monofs_proto::v1;
+
+use crate::packed::{self, Packed};
 
 /// A batch of changes that is to be applied as a whole.
 #[derive(Debug, Default)]
 pub struct Change {
     pub position: Option<v1::Position>,
-    /// What is not among the upserts is gone.
+    /// What is not among the entries is gone.
     pub reset: bool,
-    pub upserts: Vec<v1::Repository>,
-    pub removed: Vec<String>,
+    /// By path, what is there now; `None`: nothing that readers are to see. A later one replaces an earlier one.
+    pub entries: Vec<(String, Option<Packed>)>,
+}
+
+impl Change {
+    /// Takes in a part of a listing, or of what changed. Errors: `Invalid` for what is no page; an entry that is not
+    /// understood is left out.
+    pub fn add(&mut self, delta: v1::CatalogDelta) -> Result<()> {
+        if delta.reset {
+            *self = Self { reset: true, ..Self::default() };
+        }
+        let paged = packed::entries(delta.page)?.into_iter().map(Packed::check);
+        let removed = delta.removed_paths.into_iter().map(|path| Ok((path, None)));
+        let upserts = delta.upserts.into_iter().map(Packed::pack);
+        for entry in paged.chain(removed).chain(upserts) {
+            match entry {
+                Ok(entry) => self.entries.push(entry),
+                Err(error) => tracing::warn!(%error, "ignoring what the router said about a repository"),
+            }
+        }
+        self.position = delta.position.or(self.position.take());
+        Ok(())
+    }
 }
 
 /// What is known about the connection to the routers and the state of the catalogue here.
@@ -60,12 +84,4 @@ impl Link {
     pub fn state(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A catalogue entry from the wire, if readers are to see it. Errors: `Invalid`.
-fn readable(wire: v1::Repository) -> Result<Option<Repository>> {
-    let path = wire.path.clone();
-    let entry =
-        Repository::try_from(wire).map_err(|error: Error| error.context(format!("catalogue entry '{path}'")))?;
-    Ok(entry.snapshot.is_some().then_some(entry))
 }

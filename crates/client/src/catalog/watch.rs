@@ -108,6 +108,7 @@ impl Watch {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mount: self.identity.mount.clone(),
             resume,
+            pages: true,
         };
         let request = |message| v1::WatchRequest { message: Some(message) };
         // The queue is empty and its other end is held below.
@@ -147,16 +148,12 @@ impl Watch {
                 self.views.send_replace(Some(view));
             }
             Some(Hear::Delta(delta)) => {
-                if delta.reset {
-                    *listing = Change { reset: true, ..Change::default() };
-                }
-                listing.upserts.extend(delta.upserts);
-                listing.removed.extend(delta.removed_paths);
-                if listing.upserts.len() > LISTING_MAX {
+                let complete = delta.complete;
+                listing.add(delta)?;
+                if listing.entries.len() > LISTING_MAX {
                     return Err(Error::full(format!("a catalogue of more than {LISTING_MAX} repositories")));
                 }
-                listing.position = delta.position.or(listing.position.take());
-                if delta.complete {
+                if complete {
                     let change = std::mem::take(listing);
                     let position = change.position.clone();
                     if self.changes.send(change).await.is_err() {

@@ -1,11 +1,15 @@
 //! The directories above repositories: a tree of names made from the repositories' display paths.
 //!
 //! Invariant: a listing is immutable; a change makes new ones for the directories whose names changed and no others, and
-//! each keeps the few before it, so that a listing in progress is not torn.
+//! each keeps the few before it, so that a listing in progress is not torn. A change costs what the directories cost in
+//! which it changes names, whatever else there is.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use monofs_model::Repository;
+
+use super::Volume;
 use crate::repo::Repo;
 
 /// Earlier versions of a listing that a reader in the middle of one may still ask for.
@@ -28,11 +32,14 @@ impl Child {
     }
 }
 
+/// A name and what it means.
+type Name = (Arc<str>, Child);
+
 /// The names in one directory above repositories, sorted by bytes.
 #[derive(Debug)]
 pub struct Listing {
     pub version: u32,
-    names: Vec<(Box<str>, Child)>,
+    names: Arc<[Name]>,
     before: Option<Arc<Listing>>,
 }
 
@@ -45,7 +52,7 @@ impl Listing {
 
     /// The names from `position` on.
     pub fn from(&self, position: usize) -> impl Iterator<Item = (&str, &Child)> {
-        self.names.iter().skip(position).map(|(name, child)| (&**name, child))
+        self.names.get(position..).unwrap_or_default().iter().map(|(name, child)| (&**name, child))
     }
 
     fn without_history_below(&self, version: u32) -> Arc<Listing> {
@@ -71,27 +78,81 @@ pub fn at_version(listing: &Arc<Listing>, version: u32) -> Option<Arc<Listing>> 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NameChange {
     pub parent: String,
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// It was there before and is gone or means something else now.
     pub retired: bool,
 }
 
-/// All repositories by path, and the directories that lead to them.
+/// What names are to mean, by directory; of two edits of one name the later one counts.
+type Edits = BTreeMap<String, Vec<(Arc<str>, Option<Child>)>>;
+
+/// All repositories, and the directories that lead to them.
 #[derive(Debug, Default)]
 pub struct Namespace {
-    repos: BTreeMap<String, Arc<Repo>>,
     listings: HashMap<String, Arc<Listing>>,
+    totals: Totals,
+}
+
+/// Sums over all repositories.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub repositories: usize,
+    pub volume: Volume,
+    /// Memory of what is kept for every repository, touched or not; without what the allocator adds.
+    pub memory_bytes: usize,
+}
+
+impl Totals {
+    fn add(&mut self, repo: &Repo) {
+        let Volume { bytes, files } = repo.volume();
+        self.repositories += 1;
+        self.volume.bytes = self.volume.bytes.wrapping_add(bytes);
+        self.volume.files = self.volume.files.wrapping_add(files);
+        self.memory_bytes += memory_of(repo);
+    }
+
+    fn take(&mut self, repo: &Repo) {
+        let Volume { bytes, files } = repo.volume();
+        self.repositories -= 1;
+        self.volume.bytes = self.volume.bytes.wrapping_sub(bytes);
+        self.volume.files = self.volume.files.wrapping_sub(files);
+        self.memory_bytes -= memory_of(repo);
+    }
+}
+
+fn memory_of(repo: &Repo) -> usize {
+    repo.memory_bytes() + std::mem::size_of::<Name>() + split(repo.path()).1.len()
 }
 
 impl Namespace {
     /// The repository at `path`.
     pub fn repo(&self, path: &str) -> Option<&Arc<Repo>> {
-        self.repos.get(path)
+        let (parent, name) = split(path);
+        match self.listings.get(parent)?.find(name.as_bytes())? {
+            Child::Repository(repo) => Some(repo),
+            Child::Directory => None,
+        }
     }
 
-    /// All repositories in path order.
-    pub fn repos(&self) -> impl ExactSizeIterator<Item = &Arc<Repo>> {
-        self.repos.values()
+    /// All repositories, in no particular order.
+    pub fn repos(&self) -> impl Iterator<Item = &Arc<Repo>> {
+        let children = self.listings.values().flat_map(|listing| listing.from(0));
+        children.filter_map(|(_, child)| match child {
+            Child::Repository(repo) => Some(repo),
+            Child::Directory => None,
+        })
+    }
+
+    /// Sums over all repositories.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Has `repo`, which is shown, serve another entry.
+    pub fn set(&mut self, repo: &Repo, entry: Arc<Repository>) {
+        self.totals.take(repo);
+        repo.set(entry);
+        self.totals.add(repo);
     }
 
     /// The names in the directory at `path`; the root is empty.
@@ -99,74 +160,122 @@ impl Namespace {
         self.listings.get(path)
     }
 
-    /// Adds and removes repositories, and says which names changed their meaning.
+    /// Adds and removes repositories, and says which names changed their meaning in directories that were there before.
+    /// Looks at the directories with such names only.
     pub fn change(&mut self, added: Vec<Arc<Repo>>, removed: &[String]) -> Vec<NameChange> {
+        let mut edits = Edits::new();
         for path in removed {
-            self.repos.remove(path);
+            let (parent, name) = split(path);
+            edit(&mut edits, parent, name, None);
         }
         for repo in added {
-            self.repos.insert(repo.entry().path.as_str().to_owned(), repo);
+            let (mut parent, name) = split(repo.path());
+            let mut is_new = self.is_new(&edits, parent);
+            edit(&mut edits, parent, name, Some(Child::Repository(repo.clone())));
+            while is_new && !parent.is_empty() {
+                let (above, name) = split(parent);
+                is_new = self.is_new(&edits, above);
+                edit(&mut edits, above, name, Some(Child::Directory));
+                parent = above;
+            }
         }
-        let mut fresh = names_of(&self.repos);
         let mut changes = Vec::new();
-        let mut paths: Vec<String> = self.listings.keys().cloned().collect();
-        paths.extend(fresh.keys().filter(|path| !self.listings.contains_key(*path)).cloned());
-        for path in paths {
-            let names = fresh.remove(&path).unwrap_or_default();
-            let old = self.listings.get(&path);
-            let differing = differing(&path, old.map_or(&[][..], |old| &old.names), &names);
-            if differing.is_empty() && old.is_some() {
-                continue;
+        // What is inside a directory comes after it, so a directory is looked at when all below it has been.
+        while let Some((path, names)) = edits.pop_last() {
+            if self.change_directory(&path, names, &mut changes) && !path.is_empty() {
+                let (parent, name) = split(&path);
+                // Before what else is said about the name: a repository may come to its place.
+                edits.entry(parent.to_owned()).or_default().insert(0, (name.into(), None));
             }
-            changes.extend(differing);
-            if names.is_empty() && !path.is_empty() {
-                self.listings.remove(&path);
-                continue;
-            }
-            let version = old.map_or(1, |old| old.version.wrapping_add(1) & i32::MAX as u32);
-            let before = old.map(|old| old.without_history_below(version.saturating_sub(HISTORY_MAX)));
-            self.listings.insert(path, Arc::new(Listing { version, names, before }));
         }
         changes.sort();
         changes
     }
+
+    fn is_new(&self, edits: &Edits, directory: &str) -> bool {
+        !self.listings.contains_key(directory) && !edits.contains_key(directory)
+    }
+
+    /// Applies edits to one directory. True: it is empty now and gone, unless it is the root.
+    fn change_directory(
+        &mut self,
+        path: &str,
+        edits: Vec<(Arc<str>, Option<Child>)>,
+        changes: &mut Vec<NameChange>,
+    ) -> bool {
+        let old = self.listings.get(path).cloned();
+        let report = old.is_some() || path.is_empty();
+        let mut changed = false;
+        let (totals, before) = (&mut self.totals, old.as_ref().map_or(&[][..], |old| &old.names));
+        let names = merge(before, edits, |name, was, is| {
+            changed = true;
+            if let Some(Child::Repository(repo)) = was {
+                totals.take(repo);
+            }
+            if let Some(Child::Repository(repo)) = is {
+                totals.add(repo);
+            }
+            if report {
+                changes.push(NameChange { parent: path.to_owned(), name: name.clone(), retired: was.is_some() });
+            }
+        });
+        if names.is_empty() && !path.is_empty() {
+            return self.listings.remove(path).is_some();
+        }
+        if changed || old.is_none() {
+            let version = old.as_ref().map_or(1, |old| old.version.wrapping_add(1) & i32::MAX as u32);
+            let before = old.map(|old| old.without_history_below(version.saturating_sub(HISTORY_MAX)));
+            self.listings.insert(path.to_owned(), Arc::new(Listing { version, names: names.into(), before }));
+        }
+        false
+    }
 }
 
-/// The names of every directory that leads to a repository.
-fn names_of(repos: &BTreeMap<String, Arc<Repo>>) -> HashMap<String, Vec<(Box<str>, Child)>> {
-    let mut tree: HashMap<String, BTreeMap<Box<str>, Child>> = HashMap::from([(String::new(), BTreeMap::new())]);
-    for (path, repo) in repos {
-        let mut parent = String::new();
-        let mut components = path.split('/').peekable();
-        while let Some(name) = components.next() {
-            let names = tree.entry(parent.clone()).or_default();
-            if components.peek().is_none() {
-                names.insert(name.into(), Child::Repository(repo.clone()));
-            } else {
-                names.entry(name.into()).or_insert(Child::Directory);
-                parent = join(&parent, name);
-            }
-        }
+fn edit(edits: &mut Edits, directory: &str, name: &str, child: Option<Child>) {
+    match edits.get_mut(directory) {
+        Some(names) => names.push((name.into(), child)),
+        None => drop(edits.insert(directory.to_owned(), vec![(name.into(), child)])),
     }
-    tree.into_iter().map(|(path, names)| (path, names.into_iter().collect())).collect()
+}
+
+/// `old` with `edits` applied; tells the name and its old and new meaning where they differ.
+fn merge(
+    old: &[Name],
+    mut edits: Vec<(Arc<str>, Option<Child>)>,
+    mut differ: impl FnMut(&Arc<str>, Option<&Child>, Option<&Child>),
+) -> Vec<Name> {
+    edits.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut names = Vec::with_capacity(old.len() + edits.len());
+    let (mut old, mut edits) = (old.iter().peekable(), edits.into_iter().peekable());
+    while let Some((name, mut is)) = edits.next() {
+        while let Some((_, later)) = edits.next_if(|(next, _)| *next == name) {
+            is = later;
+        }
+        while let Some(kept) = old.next_if(|(next, _)| *next < name) {
+            names.push(kept.clone());
+        }
+        let was = old.next_if(|(next, _)| *next == name).map(|(_, child)| child);
+        let same = match (was, &is) {
+            (Some(was), Some(is)) => was.same(is),
+            (was, is) => was.is_none() && is.is_none(),
+        };
+        if !same {
+            differ(&name, was, is.as_ref());
+        }
+        names.extend(is.map(|child| (name, child)));
+    }
+    names.extend(old.cloned());
+    names
+}
+
+/// The directory and the name of what is at `path`.
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
 }
 
 /// The path of `name` in the directory at `parent`.
 pub fn join(parent: &str, name: &str) -> String {
     if parent.is_empty() { name.to_owned() } else { format!("{parent}/{name}") }
-}
-
-fn differing(parent: &str, old: &[(Box<str>, Child)], new: &[(Box<str>, Child)]) -> Vec<NameChange> {
-    let find = |names: &[(Box<str>, Child)], name: &str| {
-        names.binary_search_by(|(have, _)| (**have).cmp(name)).ok().map(|at| names[at].1.clone())
-    };
-    let change = |name: &str, retired| NameChange { parent: parent.to_owned(), name: name.into(), retired };
-    let gone_or_changed = old
-        .iter()
-        .filter(|(name, child)| !find(new, name).is_some_and(|now| now.same(child)))
-        .map(|(name, _)| change(name, true));
-    let added = new.iter().filter(|(name, _)| find(old, name).is_none()).map(|(name, _)| change(name, false));
-    gone_or_changed.chain(added).collect()
 }
 
 #[cfg(test)]

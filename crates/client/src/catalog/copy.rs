@@ -1,0 +1,119 @@
+//! The copy of the catalogue in the cache, for a start without any router and to resume from: written in parts, so that a
+//! change of one repository does not rewrite all of them.
+//!
+//! A repository's part is decided by its path. A part is a `CatalogPage`; the head, written after the parts, has the
+//! position they are as of, and their checksums. Invariant: a copy whose parts are not those of its head (the disk was full,
+//! or the process killed in between) is shown if there is no router, but nothing is resumed from it.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use monofs_proto::v1;
+use prost::Message;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::cache::Cache;
+use crate::fs::Fs;
+use crate::packed::{self, Packed};
+
+/// Number of parts.
+const PARTS: usize = 64;
+/// Version of the copy; another one is ignored.
+const VERSION: u32 = 1;
+const HEAD: &str = "catalog/head";
+
+static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| (0..PARTS).map(|part| format!("catalog/{part:02}")).collect());
+
+#[derive(Clone, PartialEq, Message)]
+struct Head {
+    #[prost(uint32, tag = "1")]
+    version: u32,
+    #[prost(message, optional, tag = "2")]
+    position: Option<v1::Position>,
+    /// Of each part; 0 = there is none.
+    #[prost(fixed64, repeated, tag = "3")]
+    checksums: Vec<u64>,
+}
+
+/// What is on disk, and what of it is out of date.
+#[derive(Debug)]
+pub struct Copy {
+    checksums: Vec<u64>,
+    outdated: BTreeSet<usize>,
+}
+
+/// What a copy says.
+#[derive(Debug)]
+pub struct Loaded {
+    /// `None`: it cannot be said what changed since.
+    pub position: Option<v1::Position>,
+    pub entries: Vec<(String, Option<Packed>)>,
+}
+
+fn part_of(path: &str) -> usize {
+    xxh3_64(path.as_bytes()) as usize % PARTS
+}
+
+impl Default for Copy {
+    fn default() -> Self {
+        Self { checksums: vec![0; PARTS], outdated: (0..PARTS).collect() }
+    }
+}
+
+impl Copy {
+    /// Reads the copy in the cache, if there is one.
+    pub fn load(&mut self, cache: &Cache) -> Option<Loaded> {
+        let head = Head::decode(&cache.value(HEAD)?[..]).ok()?;
+        if head.version != VERSION || head.checksums.len() != PARTS {
+            return None;
+        }
+        let mut loaded = Loaded { position: head.position, entries: Vec::new() };
+        for (part, checksum) in head.checksums.iter().copied().enumerate().filter(|(_, checksum)| *checksum != 0) {
+            let bytes = Bytes::from(cache.value(&NAMES[part]).unwrap_or_default());
+            if xxh3_64(&bytes) == checksum {
+                self.checksums[part] = checksum;
+                self.outdated.remove(&part);
+            } else {
+                loaded.position = None;
+            }
+            let entries = packed::entries(bytes).unwrap_or_default();
+            loaded.entries.extend(entries.into_iter().filter_map(|entry| Packed::check(entry).ok()));
+        }
+        // A part that is not there is as it should be.
+        self.outdated.retain(|part| head.checksums[*part] != 0);
+        Some(loaded)
+    }
+
+    /// What is shown at `path` may have changed.
+    pub fn outdate(&mut self, path: &str) {
+        self.outdated.insert(part_of(path));
+    }
+
+    /// Writes what is out of date of what `fs` shows, as of `position`. Returns the number of bytes.
+    pub fn write(&mut self, fs: &Fs, position: Option<v1::Position>) -> usize {
+        let mut parts: Vec<Vec<Packed>> = vec![Vec::new(); PARTS];
+        if !self.outdated.is_empty() {
+            for repo in fs.world().repos() {
+                let part = part_of(repo.path());
+                if self.outdated.contains(&part) {
+                    parts[part].push(repo.to_packed());
+                }
+            }
+        }
+        let mut written = 0;
+        for part in std::mem::take(&mut self.outdated) {
+            let page = packed::page(parts[part].iter());
+            let checksum = if page.is_empty() { 0 } else { xxh3_64(&page) };
+            if checksum != self.checksums[part] {
+                self.checksums[part] = checksum;
+                written += page.len();
+                fs.cache.put_value(&NAMES[part], page);
+            }
+        }
+        let head = Head { version: VERSION, position, checksums: self.checksums.clone() }.encode_to_vec();
+        written += head.len();
+        fs.cache.put_value(HEAD, head);
+        written
+    }
+}
