@@ -13,6 +13,8 @@ mod index;
 mod listing;
 mod memory;
 mod seed;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, RwLock};

@@ -124,7 +124,7 @@ impl v1::catalog_server::Catalog for CatalogService {
         let (sink, stream) = mpsc::channel(QUEUE);
         let (state, stop) = (self.state.clone(), self.stop.clone());
         tokio::spawn(async move {
-            let watch = Watch { state: &state, key, sink, position, pages: hello.pages };
+            let watch = Watch { state: &state, key, sink, position, pages: hello.pages, greeted: false };
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = watch.run(said) => {}
@@ -173,6 +173,8 @@ struct Watch<'a> {
     position: Option<Position>,
     /// The client understands pages.
     pages: bool,
+    /// It has been told where the catalogue is, so it knows whether it is up to date.
+    greeted: bool,
 }
 
 impl Watch<'_> {
@@ -213,7 +215,7 @@ impl Watch<'_> {
 
     async fn send_changes(&mut self) -> Result<(), ()> {
         let catalog = &self.state.catalog;
-        let mut listed = false;
+        let mut tell = !self.greeted;
         let changes = loop {
             if let Some(changes) = self.position.as_ref().and_then(|position| catalog.changes_since(position)) {
                 break changes;
@@ -228,9 +230,10 @@ impl Watch<'_> {
             };
             self.send_listing(&listing).await?;
             self.position = Some(listing.position.clone());
-            listed = true;
+            tell = true;
         };
-        self.send_delta(changes, listed && self.pages).await
+        self.greeted = true;
+        self.send_delta(changes, tell && self.pages).await
     }
 
     /// Everything as of the listing's position.

@@ -3,7 +3,7 @@
 //! A repository whose new records cannot be had stays at its old commit, and is tried again. The copy for an offline start
 //! is written from here, so it never says more than what was applied.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -44,7 +44,7 @@ pub struct Applier {
     pub applied: watch::Sender<Option<v1::Position>>,
     pub stop: CancellationToken,
     /// What the catalogue says where that may differ from what is shown; `None`: nothing is to be there.
-    wanted: BTreeMap<String, Option<Packed>>,
+    wanted: HashMap<String, Option<Packed>>,
     position: Option<v1::Position>,
     copy: Copy,
 }

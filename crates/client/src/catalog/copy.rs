@@ -117,3 +117,88 @@ impl Copy {
         written
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::Arc;
+
+    use monofs_model::{Oid, Repository};
+
+    use super::*;
+    use crate::counters::Counters;
+    use crate::fs::namespace::tests::entry;
+    use crate::prefetch::Marks;
+    use crate::repo::Repo;
+
+    const MANY: usize = 20_000;
+
+    fn path(number: usize) -> String {
+        format!("h/org-{:03}/project-{number:05}", number % 100)
+    }
+
+    fn at(revision: u64) -> Option<v1::Position> {
+        Some(v1::Position { epoch: "e".into(), revision })
+    }
+
+    fn repository(number: usize, generation: u64) -> Arc<Repository> {
+        entry(&path(number), Oid::from_bytes(&[1; 20]).unwrap(), generation)
+    }
+
+    /// A file system that shows many repositories, and its cache.
+    fn many(dir: &std::path::Path) -> Fs {
+        let counters = Arc::new(Counters::default());
+        let cache = Cache::open(dir, 64 << 20, counters.clone()).unwrap();
+        let fs = Fs::new(cache, Marks::new(counters), Box::new(|| Bytes::from_static(b"{}")), 1);
+        fs.change_repositories((0..MANY).filter_map(|number| Repo::new(repository(number, 1))).collect(), &[]);
+        fs
+    }
+
+    fn load(fs: &Fs) -> Loaded {
+        fs.cache.flush();
+        Copy::default().load(&fs.cache).unwrap()
+    }
+
+    #[test]
+    fn a_flip_rewrites_a_small_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = many(dir.path());
+        let mut copy = Copy::default();
+        assert!(copy.load(&fs.cache).is_none());
+        let all = copy.write(&fs, at(1));
+        assert!(all / MANY < 256, "{all} bytes for {MANY} repositories");
+        let loaded = load(&fs);
+        assert_eq!((loaded.position, loaded.entries.len()), (at(1), MANY));
+
+        let repo = fs.repo(&path(5)).unwrap();
+        fs.try_flip(&repo, &repository(5, 2), &Default::default()).unwrap();
+        copy.outdate(&path(5));
+        let one = copy.write(&fs, at(2));
+        assert!(one < all / (PARTS / 2), "{one} of {all} bytes");
+        let loaded = load(&fs);
+        let (_, flipped) = loaded.entries.into_iter().find(|(of, _)| *of == path(5)).unwrap();
+        assert_eq!((loaded.position, flipped.unwrap().decode().generation), (at(2), 2));
+        // What did not change is not written, only where the catalogue is now.
+        assert!(copy.write(&fs, at(3)) < 1024);
+        assert_eq!(load(&fs).position, at(3));
+    }
+
+    #[test]
+    fn nothing_is_resumed_from_a_copy_that_is_not_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let fs = many(dir.path());
+        Copy::default().write(&fs, at(1));
+        let part = part_of(&path(0));
+        fs.cache.flush();
+        fs.cache.put_value(&NAMES[part], packed::page([fs.repo(&path(0)).unwrap().to_packed()].iter()));
+        let mut copy = Copy::default();
+        fs.cache.flush();
+        let loaded = copy.load(&fs.cache).unwrap();
+        assert_eq!(loaded.position, None);
+        assert!((MANY / 2..MANY).contains(&loaded.entries.len()));
+        // And the part is written again.
+        copy.write(&fs, at(2));
+        let loaded = load(&fs);
+        assert_eq!((loaded.position, loaded.entries.len()), (at(2), MANY));
+    }
+}

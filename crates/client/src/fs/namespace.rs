@@ -4,7 +4,7 @@
 //! each keeps the few before it, so that a listing in progress is not torn. A change costs what the directories cost in
 //! which it changes names, whatever else there is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use monofs_model::Repository;
@@ -84,7 +84,7 @@ pub struct NameChange {
 }
 
 /// What names are to mean, by directory; of two edits of one name the later one counts.
-type Edits = BTreeMap<String, Vec<(Arc<str>, Option<Child>)>>;
+type Edits = HashMap<String, Vec<(Arc<str>, Option<Child>)>>;
 
 /// All repositories, and the directories that lead to them.
 #[derive(Debug, Default)]
@@ -103,25 +103,25 @@ pub struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, repo: &Repo) {
+    fn add(&mut self, repo: &Repo, name: &str) {
         let Volume { bytes, files } = repo.volume();
         self.repositories += 1;
         self.volume.bytes = self.volume.bytes.wrapping_add(bytes);
         self.volume.files = self.volume.files.wrapping_add(files);
-        self.memory_bytes += memory_of(repo);
+        self.memory_bytes += memory_of(repo, name);
     }
 
-    fn take(&mut self, repo: &Repo) {
+    fn take(&mut self, repo: &Repo, name: &str) {
         let Volume { bytes, files } = repo.volume();
         self.repositories -= 1;
         self.volume.bytes = self.volume.bytes.wrapping_sub(bytes);
         self.volume.files = self.volume.files.wrapping_sub(files);
-        self.memory_bytes -= memory_of(repo);
+        self.memory_bytes -= memory_of(repo, name);
     }
 }
 
-fn memory_of(repo: &Repo) -> usize {
-    repo.memory_bytes() + std::mem::size_of::<Name>() + split(repo.path()).1.len()
+fn memory_of(repo: &Repo, name: &str) -> usize {
+    repo.memory_bytes() + std::mem::size_of::<Name>() + name.len()
 }
 
 impl Namespace {
@@ -150,9 +150,10 @@ impl Namespace {
 
     /// Has `repo`, which is shown, serve another entry.
     pub fn set(&mut self, repo: &Repo, entry: Arc<Repository>) {
-        self.totals.take(repo);
+        let (_, name) = split(repo.path());
+        self.totals.take(repo, name);
         repo.set(entry);
-        self.totals.add(repo);
+        self.totals.add(repo, name);
     }
 
     /// The names in the directory at `path`; the root is empty.
@@ -170,30 +171,27 @@ impl Namespace {
         }
         for repo in added {
             let (mut parent, name) = split(repo.path());
-            let mut is_new = self.is_new(&edits, parent);
-            edit(&mut edits, parent, name, Some(Child::Repository(repo.clone())));
-            while is_new && !parent.is_empty() {
+            let mut first = edit(&mut edits, parent, name, Some(Child::Repository(repo.clone())));
+            while first && !parent.is_empty() && !self.listings.contains_key(parent) {
                 let (above, name) = split(parent);
-                is_new = self.is_new(&edits, above);
-                edit(&mut edits, above, name, Some(Child::Directory));
+                first = edit(&mut edits, above, name, Some(Child::Directory));
                 parent = above;
             }
         }
         let mut changes = Vec::new();
         // What is inside a directory comes after it, so a directory is looked at when all below it has been.
-        while let Some((path, names)) = edits.pop_last() {
-            if self.change_directory(&path, names, &mut changes) && !path.is_empty() {
+        let mut paths: BTreeSet<String> = edits.keys().cloned().collect();
+        while let Some(path) = paths.pop_last() {
+            let names = edits.remove(&path).unwrap_or_default();
+            if self.change_directory(&path, names, &mut changes) {
                 let (parent, name) = split(&path);
                 // Before what else is said about the name: a repository may come to its place.
                 edits.entry(parent.to_owned()).or_default().insert(0, (name.into(), None));
+                paths.insert(parent.to_owned());
             }
         }
         changes.sort();
         changes
-    }
-
-    fn is_new(&self, edits: &Edits, directory: &str) -> bool {
-        !self.listings.contains_key(directory) && !edits.contains_key(directory)
     }
 
     /// Applies edits to one directory. True: it is empty now and gone, unless it is the root.
@@ -210,10 +208,10 @@ impl Namespace {
         let names = merge(before, edits, |name, was, is| {
             changed = true;
             if let Some(Child::Repository(repo)) = was {
-                totals.take(repo);
+                totals.take(repo, name);
             }
             if let Some(Child::Repository(repo)) = is {
-                totals.add(repo);
+                totals.add(repo, name);
             }
             if report {
                 changes.push(NameChange { parent: path.to_owned(), name: name.clone(), retired: was.is_some() });
@@ -231,11 +229,13 @@ impl Namespace {
     }
 }
 
-fn edit(edits: &mut Edits, directory: &str, name: &str, child: Option<Child>) {
-    match edits.get_mut(directory) {
-        Some(names) => names.push((name.into(), child)),
-        None => drop(edits.insert(directory.to_owned(), vec![(name.into(), child)])),
+/// True: it is the first edit of this directory.
+fn edit(edits: &mut Edits, directory: &str, name: &str, child: Option<Child>) -> bool {
+    if let Some(names) = edits.get_mut(directory) {
+        names.push((name.into(), child));
+        return false;
     }
+    edits.insert(directory.to_owned(), vec![(name.into(), child)]).is_none()
 }
 
 /// `old` with `edits` applied; tells the name and its old and new meaning where they differ.
@@ -281,6 +281,8 @@ pub fn join(parent: &str, name: &str) -> String {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
     use monofs_model::{
         Consistency, ContentMode, DisplayPath, Oid, RefName, Repository, RepositoryState, Snapshot, SourceUrl,
     };
@@ -369,5 +371,89 @@ pub(crate) mod tests {
         }
         namespace.change(vec![repo("z")], &[]);
         assert!(at_version(namespace.listing("").unwrap(), first).is_none());
+    }
+
+    /// The names of every directory that leads to a repository, made from all paths.
+    fn names_of<'a>(paths: impl Iterator<Item = &'a String>) -> BTreeMap<String, BTreeMap<String, bool>> {
+        let mut tree = BTreeMap::from([(String::new(), BTreeMap::new())]);
+        for path in paths {
+            let mut at = path.as_str();
+            let mut is_repo = true;
+            while !at.is_empty() {
+                let (parent, name) = split(at);
+                tree.entry(parent.to_owned()).or_default().insert(name.to_owned(), is_repo);
+                (at, is_repo) = (parent, false);
+            }
+        }
+        tree
+    }
+
+    fn shown(namespace: &Namespace) -> BTreeMap<String, BTreeMap<String, bool>> {
+        let names = |listing: &Arc<Listing>| {
+            listing.from(0).map(|(name, child)| (name.to_owned(), matches!(child, Child::Repository(_)))).collect()
+        };
+        namespace.listings.iter().map(|(path, listing)| (path.clone(), names(listing))).collect()
+    }
+
+    #[test]
+    fn changes_make_what_making_everything_anew_makes() {
+        let seed = monofs_testkit::random::seed_or(1);
+        let mut rng = monofs_testkit::random::Rng::new(seed);
+        let mut namespace = Namespace::default();
+        let mut all: BTreeMap<String, Arc<Repo>> = BTreeMap::new();
+        for _ in 0..500 {
+            let (mut removed, mut added) = (Vec::new(), Vec::new());
+            for _ in 0..1 + rng.below(4) {
+                let depth = 1 + rng.below(3);
+                let name = |rng: &mut monofs_testkit::random::Rng| ["a", "a-b", "b", "c"][rng.below(4) as usize];
+                let path = (0..depth).map(|_| name(&mut rng)).collect::<Vec<_>>().join("/");
+                let inside = |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|r| r.starts_with('/'));
+                // Like the router, never one inside another: what is in the way goes in the same step.
+                let in_the_way = |other: &String| *other == path || inside(other, &path) || inside(&path, other);
+                if added.iter().any(|repo: &Arc<Repo>| in_the_way(&repo.path().to_owned())) {
+                    continue;
+                }
+                let gone: Vec<String> = all.keys().filter(|other| in_the_way(other)).cloned().collect();
+                let only_remove = gone.contains(&path) && rng.one_in(2);
+                gone.iter().for_each(|path| drop(all.remove(path)));
+                removed.extend(gone);
+                if !only_remove {
+                    let repo = repo(&path);
+                    all.insert(path, repo.clone());
+                    added.push(repo);
+                }
+            }
+            let before = shown(&namespace);
+            let changes = namespace.change(added, &removed);
+            let after = shown(&namespace);
+            assert_eq!(after, names_of(all.keys()), "seed {seed}");
+            assert!(namespace.repos().all(|repo| Arc::ptr_eq(repo, &all[repo.path()])), "seed {seed}");
+            assert_eq!(namespace.totals().repositories, all.len(), "seed {seed}");
+            assert_eq!(namespace.totals().volume, Volume { bytes: all.len() as u64, files: 2 * all.len() as u64 });
+            // Every name that came or went in a directory that was there is reported.
+            for (path, names) in &before {
+                let now = after.get(path).cloned().unwrap_or_default();
+                for name in names.keys().chain(now.keys()).filter(|name| names.get(*name) != now.get(*name)) {
+                    let told = |change: &NameChange| change.parent == *path && *change.name == **name;
+                    assert!(changes.iter().any(told), "seed {seed}: {path}/{name} is not in {changes:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_touches_only_the_directories_whose_names_it_changes() {
+        let path = |number: usize| format!("h/org-{:03}/project-{number:05}", number % 200);
+        let mut namespace = Namespace::default();
+        namespace.change((0..20_000).map(|number| repo(&path(number))).collect(), &[]);
+        assert_eq!((namespace.totals().repositories, namespace.listings.len()), (20_000, 202));
+        let per_repository = namespace.totals().memory_bytes / 20_000;
+        assert!(per_repository < 512, "{per_repository} bytes per repository");
+        let before: HashMap<String, Arc<Listing>> = namespace.listings.clone();
+        let changes = namespace.change(vec![repo("h/org-007/new")], &[path(7)]);
+        assert_eq!(changes.len(), 2);
+        let replaced = |(path, listing): (&String, &Arc<Listing>)| !Arc::ptr_eq(listing, &before[path]);
+        assert_eq!(namespace.listings.iter().filter(|entry| replaced(*entry)).count(), 1);
+        assert!(namespace.repo("h/org-007/new").is_some() && namespace.repo(&path(7)).is_none());
     }
 }
