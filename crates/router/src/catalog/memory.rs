@@ -174,7 +174,9 @@ impl Memory {
     pub fn below(&self, prefix: &str, after: &str) -> impl Iterator<Item = &Entry> + use<'_> {
         let (prefix, after) = (key(prefix), key(after));
         let end = if prefix.is_empty() { Bound::Unbounded } else { Bound::Excluded(behind(&prefix)) };
-        let start = if after > prefix { Bound::Excluded(after) } else { Bound::Included(prefix) };
+        // The prefix may be the path of an entry, and then the one that a page ended with.
+        let goes_on = !after.is_empty() && after >= prefix;
+        let start = if goes_on { Bound::Excluded(after) } else { Bound::Included(prefix) };
         let empty = matches!((&start, &end), (Bound::Excluded(after), Bound::Excluded(end)) if after >= end);
         let range = (!empty).then(|| self.entries.range::<str, _>((as_str(&start), as_str(&end))));
         range.into_iter().flatten().map(|(_, entry)| entry)

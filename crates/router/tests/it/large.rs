@@ -237,6 +237,7 @@ async fn listings_are_paged_and_complete() {
     let inside = all_repositories(&mut admin, "forge.example/org-042", 7).await;
     assert_eq!(inside.len(), MANY / ORGANISATIONS);
     assert!(inside.iter().all(|path| path.starts_with("forge.example/org-042/")));
+    assert_eq!(all_repositories(&mut admin, &path(42), 1).await, [path(42)]);
     // Names directly below, with pages smaller than what is below one name.
     let mut catalog = CatalogClient::new(router.channel().await);
     let (mut names, mut page_token) = (Vec::new(), String::new());
