@@ -35,8 +35,8 @@ pub fn entries(page: Bytes) -> Result<Vec<Bytes>> {
 }
 
 /// The page with these entries, encoded.
-pub fn page<'a>(entries: impl Iterator<Item = &'a Packed>) -> Vec<u8> {
-    Page { upserts: entries.map(|entry| entry.bytes.clone()).collect() }.encode_to_vec()
+pub fn page(entries: impl Iterator<Item = Packed>) -> Vec<u8> {
+    Page { upserts: entries.map(|entry| entry.bytes).collect() }.encode_to_vec()
 }
 
 impl Packed {

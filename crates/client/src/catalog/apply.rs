@@ -80,10 +80,13 @@ impl Applier {
         {
             self.content().replicas().set_view(view);
         }
-        let Some(copy) = self.copy.load(&cache) else { return false };
-        let position = copy.position.clone();
-        self.take(Change { position: copy.position, reset: true, entries: copy.entries });
+        let mut copy = Copy::default();
+        let Some(loaded) = copy.load(&cache) else { return false };
+        let position = loaded.position.clone();
+        self.take(Change { position: loaded.position, reset: true, entries: loaded.entries });
         self.converge().await;
+        // What is shown now is what it says.
+        self.copy = copy;
         let mut state = self.link.state();
         state.received = position;
         state.from_copy = true;

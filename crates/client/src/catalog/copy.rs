@@ -6,7 +6,7 @@
 //! or the process killed in between) is shown if there is no router, but nothing is resumed from it.
 
 use std::collections::BTreeSet;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use monofs_proto::v1;
@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::cache::Cache;
 use crate::fs::Fs;
 use crate::packed::{self, Packed};
+use crate::repo::Repo;
 
 /// Number of parts.
 const PARTS: usize = 64;
@@ -92,18 +93,20 @@ impl Copy {
 
     /// Writes what is out of date of what `fs` shows, as of `position`. Returns the number of bytes.
     pub fn write(&mut self, fs: &Fs, position: Option<v1::Position>) -> usize {
-        let mut parts: Vec<Vec<Packed>> = vec![Vec::new(); PARTS];
+        let mut parts: Vec<Vec<Arc<Repo>>> = vec![Vec::new(); PARTS];
         if !self.outdated.is_empty() {
             for repo in fs.world().repos() {
                 let part = part_of(repo.path());
                 if self.outdated.contains(&part) {
-                    parts[part].push(repo.to_packed());
+                    parts[part].push(repo.clone());
                 }
             }
         }
         let mut written = 0;
         for part in std::mem::take(&mut self.outdated) {
-            let page = packed::page(parts[part].iter());
+            // In order, so that the same entries are the same bytes.
+            parts[part].sort_by(|a, b| a.path().cmp(b.path()));
+            let page = packed::page(parts[part].iter().map(|repo| repo.to_packed()));
             let checksum = if page.is_empty() { 0 } else { xxh3_64(&page) };
             if checksum != self.checksums[part] {
                 self.checksums[part] = checksum;
@@ -121,15 +124,12 @@ impl Copy {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::sync::Arc;
-
     use monofs_model::{Oid, Repository};
 
     use super::*;
     use crate::counters::Counters;
     use crate::fs::namespace::tests::entry;
     use crate::prefetch::Marks;
-    use crate::repo::Repo;
 
     const MANY: usize = 20_000;
 
@@ -190,7 +190,7 @@ mod tests {
         Copy::default().write(&fs, at(1));
         let part = part_of(&path(0));
         fs.cache.flush();
-        fs.cache.put_value(&NAMES[part], packed::page([fs.repo(&path(0)).unwrap().to_packed()].iter()));
+        fs.cache.put_value(&NAMES[part], packed::page([fs.repo(&path(0)).unwrap().to_packed()].into_iter()));
         let mut copy = Copy::default();
         fs.cache.flush();
         let loaded = copy.load(&fs.cache).unwrap();
