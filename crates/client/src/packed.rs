@@ -44,9 +44,12 @@ impl Packed {
     pub fn check(bytes: Bytes) -> Result<(String, Option<Self>)> {
         let wire =
             v1::Repository::decode(bytes.clone()).map_err(|e| Error::invalid(format!("catalogue entry: {e}")))?;
-        let path = wire.path.clone();
-        let entry = Repository::try_from(wire).map_err(|e| e.context(format!("catalogue entry '{path}'")))?;
-        Ok((path, Self::with(&entry, bytes)))
+        let entry = Repository::try_from(wire).map_err(|e| {
+            let path = v1::Repository::decode(bytes.clone()).map_or(String::new(), |wire| wire.path);
+            e.context(format!("catalogue entry '{}'", path.escape_debug()))
+        })?;
+        let packed = Self::with(&entry, bytes);
+        Ok((entry.path.into(), packed))
     }
 
     /// Checks an entry. Returns its path, and `None` if readers are not to see it. Errors: `Invalid`.
@@ -71,8 +74,8 @@ impl Packed {
         Repository::try_from(wire).expect("it was checked when it was packed")
     }
 
-    /// Length when encoded, in bytes.
-    pub fn len(&self) -> usize {
+    /// Length when encoded.
+    pub fn encoded_bytes(&self) -> usize {
         self.bytes.len()
     }
 

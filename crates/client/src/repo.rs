@@ -90,7 +90,7 @@ impl Repo {
 
     /// Memory that it takes while nobody has touched it, in bytes, without what the allocator adds.
     pub fn memory_bytes(&self) -> usize {
-        std::mem::size_of::<Self>() + self.path.len() + self.look(|shown| shown.packed.len())
+        std::mem::size_of::<Self>() + self.path.len() + self.look(|shown| shown.packed.encoded_bytes())
     }
 
     fn look<T>(&self, look: impl FnOnce(&Shown) -> T) -> T {

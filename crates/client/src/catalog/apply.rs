@@ -177,8 +177,10 @@ impl Applier {
     /// Shows repositories that appeared and no longer those that disappeared. Returns those that changed.
     async fn come_and_go(&mut self) -> Vec<(Arc<Repo>, Packed)> {
         let (mut added, mut removed, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+        let nothing_shown = self.tree().world().totals().repositories == 0;
         for (path, packed) in std::mem::take(&mut self.wanted) {
-            match (self.tree().repo(&path), packed) {
+            let shown = if nothing_shown { None } else { self.tree().repo(&path) };
+            match (shown, packed) {
                 (None, Some(packed)) => added.push(Repo::packed(&path, packed)),
                 (Some(_), None) => removed.push(path),
                 (Some(repo), Some(packed)) if !repo.shows(&packed) => changed.push((repo, packed)),

@@ -88,7 +88,9 @@ impl Copy {
 
     /// What is shown at `path` may have changed.
     pub fn outdate(&mut self, path: &str) {
-        self.outdated.insert(part_of(path));
+        if self.outdated.len() < PARTS {
+            self.outdated.insert(part_of(path));
+        }
     }
 
     /// Writes what is out of date of what `fs` shows, as of `position`. Returns the number of bytes.
