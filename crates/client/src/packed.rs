@@ -11,6 +11,10 @@ use prost::Message;
 
 use crate::fs::Volume;
 
+/// Most threads that check a large catalogue, and the fewest pages that are worth one.
+const CHECKERS_MAX: usize = 4;
+const PAGES_MIN: usize = 8;
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Packed {
@@ -29,9 +33,34 @@ struct Page {
     upserts: Vec<Bytes>,
 }
 
-/// The encoded entries of an encoded page; they share its memory. Errors: `Invalid`.
-pub fn entries(page: Bytes) -> Result<Vec<Bytes>> {
-    Page::decode(page).map(|page| page.upserts).map_err(|e| Error::invalid(format!("catalogue page: {e}")))
+/// The path of an entry, and the entry unless readers are not to see it.
+pub type Checked = (String, Option<Packed>);
+
+/// Checks the entries of an encoded page; they share its memory. One that is not understood is left out.
+/// Errors: `Invalid` for what is no page.
+pub fn check_page(page: Bytes) -> Result<Vec<Checked>> {
+    let page = Page::decode(page).map_err(|e| Error::invalid(format!("catalogue page: {e}")))?;
+    Ok(page.upserts.into_iter().filter_map(|entry| understood(Packed::check(entry))).collect())
+}
+
+/// [`check_page`] of many pages, on several threads. Blocks.
+pub fn check_pages(pages: &[Bytes]) -> Vec<Result<Vec<Checked>>> {
+    let check = |pages: &[Bytes]| pages.iter().cloned().map(check_page).collect::<Vec<_>>();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(CHECKERS_MAX);
+    let share = pages.len().div_ceil(threads).max(PAGES_MIN);
+    if pages.len() <= share {
+        return check(pages);
+    }
+    std::thread::scope(|scope| {
+        let shares: Vec<_> = pages.chunks(share).map(|share| scope.spawn(move || check(share))).collect();
+        let panicked = |_| vec![Err(Error::internal("checking the catalogue panicked"))];
+        shares.into_iter().flat_map(|share| share.join().unwrap_or_else(panicked)).collect()
+    })
+}
+
+/// An entry that is not understood, perhaps of a newer router, is not shown, and that is said.
+pub fn understood(entry: Result<Checked>) -> Option<Checked> {
+    entry.inspect_err(|error| tracing::warn!(%error, "ignoring what the catalogue says about a repository")).ok()
 }
 
 /// The page with these entries, encoded.
@@ -41,7 +70,7 @@ pub fn page(entries: impl Iterator<Item = Packed>) -> Vec<u8> {
 
 impl Packed {
     /// Checks an encoded entry of a page. Returns its path, and `None` if readers are not to see it. Errors: `Invalid`.
-    pub fn check(bytes: Bytes) -> Result<(String, Option<Self>)> {
+    pub fn check(bytes: Bytes) -> Result<Checked> {
         let wire =
             v1::Repository::decode(bytes.clone()).map_err(|e| Error::invalid(format!("catalogue entry: {e}")))?;
         let entry = Repository::try_from(wire).map_err(|e| {
@@ -53,7 +82,7 @@ impl Packed {
     }
 
     /// Checks an entry. Returns its path, and `None` if readers are not to see it. Errors: `Invalid`.
-    pub fn pack(wire: v1::Repository) -> Result<(String, Option<Self>)> {
+    pub fn pack(wire: v1::Repository) -> Result<Checked> {
         Self::check(for_readers(wire).encode_to_vec().into())
     }
 

@@ -83,7 +83,7 @@ impl Applier {
         let mut copy = Copy::default();
         let Some(loaded) = copy.load(&cache) else { return false };
         let position = loaded.position.clone();
-        self.take(Change { position: loaded.position, reset: true, entries: loaded.entries });
+        self.take(Change::listing(loaded.position, loaded.entries));
         self.converge().await;
         // What is shown now is what it says.
         self.copy = copy;

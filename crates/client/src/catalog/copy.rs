@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cache::Cache;
 use crate::fs::Fs;
-use crate::packed::{self, Packed};
+use crate::packed::{self, Checked};
 use crate::repo::Repo;
 
 /// Number of parts.
@@ -49,7 +49,7 @@ pub struct Copy {
 pub struct Loaded {
     /// `None`: it cannot be said what changed since.
     pub position: Option<v1::Position>,
-    pub entries: Vec<(String, Option<Packed>)>,
+    pub entries: Vec<Checked>,
 }
 
 fn part_of(path: &str) -> usize {
@@ -69,6 +69,7 @@ impl Copy {
         if head.version != VERSION || head.checksums.len() != PARTS {
             return None;
         }
+        let mut pages = Vec::new();
         let mut loaded = Loaded { position: head.position, entries: Vec::new() };
         for (part, checksum) in head.checksums.iter().copied().enumerate().filter(|(_, checksum)| *checksum != 0) {
             let bytes = Bytes::from(cache.value(&NAMES[part]).unwrap_or_default());
@@ -78,9 +79,10 @@ impl Copy {
             } else {
                 loaded.position = None;
             }
-            let entries = packed::entries(bytes).unwrap_or_default();
-            loaded.entries.extend(entries.into_iter().filter_map(|entry| Packed::check(entry).ok()));
+            pages.push(bytes);
         }
+        // A part that is no page is not that of the head either, and will be written again.
+        loaded.entries.extend(packed::check_pages(&pages).into_iter().flatten().flatten());
         // A part that is not there is as it should be.
         self.outdated.retain(|part| head.checksums[*part] != 0);
         Some(loaded)

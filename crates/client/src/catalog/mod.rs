@@ -16,10 +16,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use bytes::Bytes;
 use monofs_model::Result;
 use monofs_proto::v1;
 
-use crate::packed::{self, Packed};
+use crate::packed::{self, Checked, Packed};
 
 /// A batch of changes that is to be applied as a whole.
 #[derive(Debug, Default)]
@@ -28,27 +29,45 @@ pub struct Change {
     /// What is not among the entries is gone.
     pub reset: bool,
     /// By path, what is there now; `None`: nothing that readers are to see. A later one replaces an earlier one.
-    pub entries: Vec<(String, Option<Packed>)>,
+    pub entries: Vec<Checked>,
+    /// Pages of a listing, whose entries come before those above; see [`Change::checked`].
+    pages: Vec<Bytes>,
 }
 
 impl Change {
-    /// Takes in a part of a listing, or of what changed. Errors: `Invalid` for what is no page; an entry that is not
-    /// understood is left out.
-    pub fn add(&mut self, delta: v1::CatalogDelta) -> Result<()> {
+    /// What a listing says.
+    pub fn listing(position: Option<v1::Position>, entries: Vec<Checked>) -> Self {
+        Self { position, reset: true, entries, pages: Vec::new() }
+    }
+
+    /// Takes in a part of a listing, or of what changed.
+    pub fn add(&mut self, delta: v1::CatalogDelta) {
         if delta.reset {
             *self = Self { reset: true, ..Self::default() };
         }
-        let paged = packed::entries(delta.page)?.into_iter().map(Packed::check);
-        let removed = delta.removed_paths.into_iter().map(|path| Ok((path, None)));
-        let upserts = delta.upserts.into_iter().map(Packed::pack);
-        for entry in paged.chain(removed).chain(upserts) {
-            match entry {
-                Ok(entry) => self.entries.push(entry),
-                Err(error) => tracing::warn!(%error, "ignoring what the router said about a repository"),
-            }
+        if !delta.page.is_empty() {
+            // Without what it was received in.
+            self.pages.push(Bytes::copy_from_slice(&delta.page));
         }
+        self.entries.extend(delta.removed_paths.into_iter().map(|path| (path, None)));
+        self.entries.extend(delta.upserts.into_iter().filter_map(|entry| packed::understood(Packed::pack(entry))));
         self.position = delta.position.or(self.position.take());
-        Ok(())
+    }
+
+    /// Bytes of pages and number of other entries so far.
+    pub fn size(&self) -> (usize, usize) {
+        (self.pages.iter().map(Bytes::len).sum(), self.entries.len())
+    }
+
+    /// The change with the entries of its pages. Blocks. Errors: `Invalid` for what is no page.
+    pub fn checked(mut self) -> Result<Self> {
+        if !self.pages.is_empty() {
+            let pages: Result<Vec<Vec<Checked>>> =
+                packed::check_pages(&std::mem::take(&mut self.pages)).into_iter().collect();
+            let later = std::mem::take(&mut self.entries);
+            self.entries = pages?.into_iter().flatten().chain(later).collect();
+        }
+        Ok(self)
     }
 }
 

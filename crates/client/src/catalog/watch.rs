@@ -28,6 +28,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 const OUTBOX: usize = 8;
 /// Most entries of one listing: the deltas of a listing are gathered before they are applied.
 const LISTING_MAX: usize = 1_000_000;
+/// Most bytes of the pages of one listing.
+const LISTING_BYTES_MAX: usize = 1 << 30;
 
 /// Who this client is to a router.
 #[derive(Debug, Clone)]
@@ -149,12 +151,17 @@ impl Watch {
             }
             Some(Hear::Delta(delta)) => {
                 let complete = delta.complete;
-                listing.add(delta)?;
-                if listing.entries.len() > LISTING_MAX {
-                    return Err(Error::full(format!("a catalogue of more than {LISTING_MAX} repositories")));
+                listing.add(delta);
+                let (page_bytes, entries) = listing.size();
+                if page_bytes > LISTING_BYTES_MAX || entries > LISTING_MAX {
+                    return Err(Error::full(format!(
+                        "a catalogue of more than {LISTING_BYTES_MAX} bytes or {LISTING_MAX} changes"
+                    )));
                 }
                 if complete {
                     let change = std::mem::take(listing);
+                    let checking = tokio::task::spawn_blocking(move || change.checked());
+                    let change = checking.await.map_err(|e| Error::internal(format!("check the catalogue: {e}")))??;
                     let position = change.position.clone();
                     if self.changes.send(change).await.is_err() {
                         return Err(Error::unavailable("the mount is going away"));
