@@ -22,6 +22,7 @@ pub mod fuse;
 pub mod invalidate;
 mod memory;
 pub mod mount;
+pub mod packed;
 pub mod prefetch;
 pub mod repo;
 mod spawner;

@@ -3,50 +3,104 @@
 //! Invariant: the snapshot changes only in [`crate::fs::Fs::try_flip`], under the switch lock, together with the inodes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use monofs_model::{Oid, Repository, Snapshot, StorageId};
+
+use crate::fs::Volume;
+use crate::packed::Packed;
 
 /// One mounted repository.
 #[derive(Debug)]
 pub struct Repo {
-    storage_id: StorageId,
-    entry: RwLock<Arc<Repository>>,
+    path: Box<str>,
+    storage_id: OnceLock<StorageId>,
+    shown: RwLock<Shown>,
     closure_asked: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Shown {
+    packed: Packed,
+    /// Decoded when it was first asked for.
+    entry: Option<Arc<Repository>>,
 }
 
 impl Repo {
     /// A repository that readers see at `entry`'s snapshot. `None` without a snapshot: such entries are never shown.
     pub fn new(entry: Arc<Repository>) -> Option<Arc<Self>> {
-        entry.snapshot.as_ref()?;
-        let storage_id = entry.storage_id();
-        Some(Arc::new(Self { storage_id, entry: RwLock::new(entry), closure_asked: AtomicBool::new(false) }))
+        let (path, packed) = (entry.path.clone(), Packed::of(&entry)?);
+        Some(Self::with(path.as_str(), Shown { packed, entry: Some(entry) }))
+    }
+
+    /// The repository at `path`, which is that of the entry.
+    pub fn packed(path: &str, packed: Packed) -> Arc<Self> {
+        Self::with(path, Shown { packed, entry: None })
+    }
+
+    fn with(path: &str, shown: Shown) -> Arc<Self> {
+        let (path, storage_id) = (path.into(), OnceLock::new());
+        Arc::new(Self { path, storage_id, shown: RwLock::new(shown), closure_asked: AtomicBool::new(false) })
+    }
+
+    /// Where it is shown.
+    pub fn path(&self) -> &str {
+        &self.path
     }
 
     /// The id under which nodes store it.
     pub fn storage_id(&self) -> &StorageId {
-        &self.storage_id
+        self.storage_id.get_or_init(|| self.entry().storage_id())
     }
 
     /// The entry being served.
     pub fn entry(&self) -> Arc<Repository> {
-        self.entry.read().unwrap_or_else(PoisonError::into_inner).clone()
+        if let Some(entry) = self.look(|shown| shown.entry.clone()) {
+            return entry;
+        }
+        let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+        let Shown { packed, entry } = &mut *shown;
+        entry.get_or_insert_with(|| Arc::new(packed.decode())).clone()
+    }
+
+    /// The entry being served, packed.
+    pub fn to_packed(&self) -> Packed {
+        self.look(|shown| shown.packed.clone())
+    }
+
+    /// Whether readers see the same as with this entry.
+    pub fn shows(&self, packed: &Packed) -> bool {
+        self.look(|shown| shown.packed.same(packed))
     }
 
     /// The root tree being served.
     pub fn root(&self) -> Oid {
-        snapshot_of(&self.entry()).root
+        self.look(|shown| shown.packed.root)
     }
 
     /// Commit time of the snapshot being served.
     pub fn commit_time(&self) -> i64 {
-        snapshot_of(&self.entry()).commit_time
+        self.look(|shown| shown.packed.commit_time)
+    }
+
+    /// The size of what is being served.
+    pub fn volume(&self) -> Volume {
+        self.look(|shown| shown.packed.volume)
+    }
+
+    /// Memory that it takes while nobody has touched it, in bytes, without what the allocator adds.
+    pub fn memory_bytes(&self) -> usize {
+        std::mem::size_of::<Self>() + self.path.len() + self.look(|shown| shown.packed.encoded_bytes())
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&Shown) -> T) -> T {
+        look(&self.shown.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Serves another entry from now on. Entries without a snapshot are ignored.
     pub(crate) fn set(&self, entry: Arc<Repository>) {
-        if entry.snapshot.is_some() {
-            *self.entry.write().unwrap_or_else(PoisonError::into_inner) = entry;
+        if let Some(packed) = Packed::of(&entry) {
+            *self.shown.write().unwrap_or_else(PoisonError::into_inner) = Shown { packed, entry: Some(entry) };
         }
     }
 

@@ -55,6 +55,8 @@ pub struct MemberStatus {
 #[derive(Debug, Clone, Serialize)]
 pub struct CatalogStatus {
     pub repositories: usize,
+    /// Memory that the catalogue takes, in bytes, without what was decoded of repositories that somebody touched.
+    pub memory_bytes: usize,
     pub epoch: Option<String>,
     pub received_revision: Option<u64>,
     pub applied_revision: Option<u64>,
@@ -193,10 +195,11 @@ impl Source {
     }
 
     fn catalog(&self, shared: &Shared) -> CatalogStatus {
-        let repositories = shared.fs.world().repos().len();
+        let totals = shared.fs.world().totals();
         let state = self.link.state().clone();
         CatalogStatus {
-            repositories,
+            repositories: totals.repositories,
+            memory_bytes: totals.memory_bytes,
             epoch: state.applied.as_ref().map(|position| position.epoch.clone()),
             received_revision: state.received.map(|position| position.revision),
             applied_revision: state.applied.map(|position| position.revision),

@@ -27,11 +27,10 @@ impl DisplayPath {
         if trimmed.len() > DISPLAY_PATH_BYTES_MAX {
             return Err(wrong("is longer than 1024 bytes"));
         }
-        let components: Vec<&str> = trimmed.split('/').collect();
-        if components.len() > DISPLAY_PATH_COMPONENTS_MAX {
-            return Err(wrong("has more than 32 components"));
-        }
-        for component in components {
+        for (number, component) in trimmed.split('/').enumerate() {
+            if number == DISPLAY_PATH_COMPONENTS_MAX {
+                return Err(wrong("has more than 32 components"));
+            }
             check_component(component).map_err(wrong)?;
         }
         Ok(Self(trimmed.to_owned()))
@@ -61,7 +60,8 @@ impl DisplayPath {
         hasher.update(b"monofs-storage-v1\0");
         hasher.update(self.0.as_bytes());
         let digest = hasher.finalize();
-        StorageId(digest[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+        let digits = digest[..16].iter().flat_map(|byte| [byte >> 4, byte & 15]);
+        StorageId(digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect())
     }
 }
 

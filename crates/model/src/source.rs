@@ -31,8 +31,7 @@ pub struct SourceUrl {
 impl SourceUrl {
     /// Checks and normalises (`/path` -> `file:///path`, `user@host:path` -> `ssh://user@host/path`).
     pub fn new(text: &str) -> Result<Self> {
-        let shown = redact(text);
-        let wrong = |why: &str| Error::invalid(format!("source '{}': {why}", shown.escape_debug()));
+        let wrong = |why: &str| Error::invalid(format!("source '{}': {why}", redact(text).escape_debug()));
         if text.is_empty() || text.len() > SOURCE_BYTES_MAX {
             return Err(wrong("is empty or longer than 2048 bytes"));
         }
@@ -44,7 +43,8 @@ impl SourceUrl {
         }
         // As Git has it: letters of a scheme, then two colons. An IPv6 address has them behind a bracket.
         let scheme_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
-        if text.split_once("::").is_some_and(|(helper, _)| helper.chars().all(scheme_letter)) {
+        if text.split_once(':').is_some_and(|(helper, rest)| rest.starts_with(':') && helper.chars().all(scheme_letter))
+        {
             return Err(wrong("remote helpers such as 'ext::' are not allowed"));
         }
         let (scheme, url) = if text.starts_with('/') {
@@ -84,13 +84,14 @@ impl SourceUrl {
         if host.strip_prefix('[').is_some_and(|rest| !is_bracketed_address(rest)) {
             return Err("has no IPv6 address in its brackets");
         }
-        if self.path().trim_matches('/').is_empty() {
+        let path = self.path();
+        if path.trim_matches('/').is_empty() {
             return Err("names no repository");
         }
-        if self.path().split('/').any(|segment| segment == ".." || segment.eq_ignore_ascii_case("%2e%2e")) {
+        if path.split('/').any(|segment| segment == ".." || segment.eq_ignore_ascii_case("%2e%2e")) {
             return Err("has a '..' segment");
         }
-        if self.path().starts_with("/-") {
+        if path.starts_with("/-") {
             return Err("has a path that looks like an option");
         }
         Ok(())

@@ -5,21 +5,30 @@
 //! Values are a version byte and a message of the wire protocol, which only ever gains fields.
 //!
 //! Invariants: memory changes only after the store did; of two paths in the catalogue none lies inside the other
-//! (failed entries do not count: they never had readers); a change that readers can see is in the log of changes.
+//! (failed entries do not count: they never had readers); a change that readers can see is in the log of changes;
+//! nothing here looks at all entries but the load at the start and [`Catalog::listing`], whose result is shared.
 
 mod entry;
+mod index;
+mod listing;
 mod memory;
+mod seed;
+#[cfg(test)]
+mod tests;
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use monofs_model::{DisplayPath, Error, NodeId, Repository, RepositoryState, Result, Snapshot, StorageId};
-use monofs_store::state::{CommitOutcome, Compare, Scan, Write};
+use monofs_store::state::{CommitOutcome, Compare, Scan, Versioned, Write};
 use tokio::sync::watch;
 
 pub(crate) use entry::Retained;
 use entry::{NAMES_KEY, RETAINED_PREFIX, repo_key, retained_key};
+pub(crate) use listing::Listing;
 pub(crate) use memory::{Changes, Position};
 use memory::{Entry, Memory};
+pub use seed::seed_catalogue;
 
 use crate::clock;
 use crate::state::StateStore;
@@ -29,7 +38,31 @@ pub(crate) struct Catalog {
     memory: RwLock<Memory>,
     /// One writer of this process at a time; others are met by compare-and-set.
     writing: tokio::sync::Mutex<()>,
+    /// Of the last change that readers can see.
     revision: watch::Sender<u64>,
+    /// The last full listing that was made; held while another is made, so that one serves all who wait.
+    listing: tokio::sync::Mutex<Option<Arc<Listing>>>,
+    /// When the oldest retained snapshot was replaced, seconds since the epoch; none is older.
+    oldest_retained: AtomicI64,
+}
+
+/// Entries that operators must hear about: how many, and the first.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    pub count: usize,
+    pub first: Option<DisplayPath>,
+}
+
+/// What is the case with all entries.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary {
+    pub ingesting: usize,
+    pub ready: usize,
+    pub failed: Trouble,
+    /// Ready, with fewer copies than asked about.
+    pub few: Trouble,
+    /// Ready, and the last refresh failed.
+    pub stale: Trouble,
 }
 
 impl Catalog {
@@ -49,17 +82,19 @@ impl Catalog {
             memory: RwLock::new(memory),
             writing: tokio::sync::Mutex::new(()),
             revision: watch::channel(revision).0,
+            listing: tokio::sync::Mutex::default(),
+            oldest_retained: AtomicI64::new(i64::MIN),
         })
     }
 
     /// Number of entries.
     pub fn len(&self) -> usize {
-        self.read(|memory| memory.entries.len())
+        self.read(Memory::len)
     }
 
     /// The entry at exactly this path.
     pub fn get(&self, path: &DisplayPath) -> Option<Arc<Repository>> {
-        self.read(|memory| memory.entries.get(path.as_str()).map(|entry| entry.repository.clone()))
+        self.read(|memory| memory.get(path.as_str()).map(|entry| entry.repository.clone()))
     }
 
     /// The entry at exactly this path. Errors: `NotFound`, `Invalid`.
@@ -69,23 +104,15 @@ impl Catalog {
 
     /// The entry stored under this id.
     pub fn by_storage_id(&self, id: &StorageId) -> Option<Arc<Repository>> {
-        self.read(|memory| {
-            memory.by_id.get(id).and_then(|path| memory.entries.get(path.as_str())).map(|e| e.repository.clone())
-        })
+        self.read(|memory| memory.by_id(id).map(|entry| entry.repository.clone()))
     }
 
     /// The entry that `path` lies in, and the rest of the path.
     pub fn resolve(&self, path: &str) -> Option<(Arc<Repository>, String)> {
-        let path = path.trim_matches('/');
-        self.read(|memory| {
-            let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-            ends.filter_map(|end| memory.entries.get(&path[..end]).map(|entry| (entry, end)))
-                .map(|(entry, end)| (entry.repository.clone(), path[end..].trim_start_matches('/').to_owned()))
-                .next()
-        })
+        self.read(|memory| memory.resolve(path).map(|(entry, rest)| (entry.repository.clone(), rest)))
     }
 
-    /// Up to `limit` entries whose path starts with `prefix` (whole components), after the path `after`.
+    /// Up to `limit` entries at or below `prefix` (whole components), after the path `after`, in the order of paths.
     pub fn page(&self, prefix: &str, after: &str, limit: usize) -> Vec<Arc<Repository>> {
         self.read(|memory| memory.below(prefix, after).take(limit).map(|entry| entry.repository.clone()).collect())
     }
@@ -95,9 +122,71 @@ impl Catalog {
         self.read(|memory| memory.names(prefix, after, limit))
     }
 
-    /// What readers must learn to get from `position` to now.
-    pub fn changes_since(&self, position: Option<&Position>) -> Changes {
+    /// What readers must learn to get from `position` to now; `None` when that is not known any more.
+    pub fn changes_since(&self, position: &Position) -> Option<Changes> {
         self.read(|memory| memory.changes_since(position))
+    }
+
+    /// Everything that readers see, as of a position that [`Catalog::changes_since`] knows.
+    pub async fn listing(&self) -> Result<Arc<Listing>> {
+        let mut kept = self.listing.lock().await;
+        if let Some(listing) = kept.as_ref().filter(|listing| self.read(|memory| listing.is_useful(memory))) {
+            return Ok(listing.clone());
+        }
+        // Not two of them in memory.
+        *kept = None;
+        let (position, entries) =
+            self.read(|memory| (memory.position.clone(), memory.published().cloned().collect::<Vec<_>>()));
+        let made = tokio::task::spawn_blocking(move || Arc::new(Listing::encode(position, &entries)));
+        let listing = made.await.map_err(|e| Error::internal(format!("encode the catalogue: {e}")))?;
+        *kept = Some(listing.clone());
+        Ok(listing)
+    }
+
+    /// What is the case with all entries, of which ready ones should have `copies` holders.
+    pub fn summary(&self, copies: usize) -> Summary {
+        self.read(|memory| {
+            let index = memory.index();
+            let path = |key: &Arc<str>| memory.with_keys([key].into_iter()).next().map(|e| e.repository.path.clone());
+            let trouble = |count, first: Option<&Arc<str>>| Trouble { count, first: first.and_then(path) };
+            let (few, first_few) = index.below(copies);
+            Summary {
+                ingesting: index.ingesting.len(),
+                ready: index.ready(),
+                failed: trouble(index.failed.len(), index.failed.first()),
+                few: trouble(few, first_few),
+                stale: trouble(index.stale.len(), index.stale.first()),
+            }
+        })
+    }
+
+    /// The entries whose first ingest has not ended.
+    pub fn ingesting(&self) -> Vec<Arc<Repository>> {
+        self.read(|memory| {
+            memory.with_keys(memory.index().ingesting.iter()).map(|entry| entry.repository.clone()).collect()
+        })
+    }
+
+    /// The entries that `node` is recorded to hold.
+    pub fn held_by(&self, node: &NodeId) -> Vec<Arc<Repository>> {
+        let held = |memory: &Memory| {
+            let keys = memory.index().by_holder.get(node).into_iter().flatten();
+            memory.with_keys(keys).map(|entry| entry.repository.clone()).collect()
+        };
+        self.read(held)
+    }
+
+    /// Up to `limit` ready entries of a moving ref that nobody tried to refresh after `before`, the longest waiting first.
+    pub fn due(&self, before: i64, limit: usize) -> Vec<Arc<Repository>> {
+        self.read(|memory| {
+            let due = memory.index().due.iter().take_while(|(looked_at, _)| *looked_at <= before);
+            memory.with_keys(due.take(limit).map(|(_, key)| key)).map(|entry| entry.repository.clone()).collect()
+        })
+    }
+
+    /// Notes that a refresh is being tried now, however it ends.
+    pub fn looked(&self, path: &DisplayPath) {
+        self.memory.write().expect("no holder of this lock panics").looked(path, clock::now());
     }
 
     /// Where the catalogue is now.
@@ -105,7 +194,7 @@ impl Catalog {
         self.read(|memory| memory.position.clone())
     }
 
-    /// Wakes at every change.
+    /// Wakes at every change that readers can see.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.revision.subscribe()
     }
@@ -131,7 +220,7 @@ impl Catalog {
                     repository.path
                 )));
             }
-            let revision = memory.entries.get(repository.path.as_str()).map_or(0, |entry| entry.revision);
+            let revision = memory.get(repository.path.as_str()).map_or(0, |entry| entry.revision);
             Ok((revision, memory.names_revision, gone))
         })?;
         let key = repo_key(&repository.path);
@@ -141,9 +230,11 @@ impl Catalog {
         let compares = vec![Compare { key, revision }, Compare { key: NAMES_KEY.into(), revision: names }];
         let revision = self.commit(compares, writes).await?;
         self.apply(revision, |memory| {
-            gone.iter().for_each(|path| memory.remove(path, revision));
+            for path in &gone {
+                memory.remove(path, revision);
+            }
             memory.names_revision = revision;
-            memory.put(repository, revision);
+            memory.put(repository, revision)
         });
         Ok(())
     }
@@ -155,8 +246,7 @@ impl Catalog {
         mut change: impl FnMut(&Repository) -> Result<Option<Repository>>,
     ) -> Result<Arc<Repository>> {
         let _writing = self.writing.lock().await;
-        let Some(Entry { repository, revision }) = self.read(|memory| memory.entries.get(path.as_str()).cloned())
-        else {
+        let Some(Entry { repository, revision, .. }) = self.read(|memory| memory.get(path.as_str()).cloned()) else {
             return Err(crate::no_repository(path.as_str()));
         };
         let Some(changed) = change(&repository)? else { return Ok(repository) };
@@ -164,9 +254,12 @@ impl Catalog {
         let mut writes = vec![Write::Put { key: key.clone(), value: entry::encode_repository(&changed) }];
         let replaced = repository.snapshot.as_ref().filter(|old| Some(*old) != changed.snapshot.as_ref());
         if let Some(old) = replaced {
-            writes.push(retain(&repository, old, repository.generation));
+            writes.push(retain(&repository, old));
         }
         let revision = self.commit(vec![Compare { key, revision }], writes).await?;
+        if replaced.is_some() {
+            self.oldest_retained.fetch_min(clock::now(), Ordering::AcqRel);
+        }
         self.apply(revision, |memory| memory.put(changed, revision));
         self.get(path).ok_or_else(|| crate::no_repository(path.as_str()))
     }
@@ -219,8 +312,8 @@ impl Catalog {
     /// Removes an entry; its snapshot stays readable for the grace. Errors: `NotFound`.
     pub async fn remove(&self, path: &DisplayPath) -> Result<()> {
         let _writing = self.writing.lock().await;
-        let Some((Entry { repository, revision }, names)) =
-            self.read(|memory| memory.entries.get(path.as_str()).cloned().map(|entry| (entry, memory.names_revision)))
+        let Some((Entry { repository, revision, .. }, names)) =
+            self.read(|memory| memory.get(path.as_str()).cloned().map(|entry| (entry, memory.names_revision)))
         else {
             return Err(crate::no_repository(path.as_str()));
         };
@@ -228,21 +321,40 @@ impl Catalog {
         let mut writes =
             vec![Write::Delete { key: key.clone() }, Write::Put { key: NAMES_KEY.into(), value: Vec::new() }];
         if let Some(old) = &repository.snapshot {
-            writes.push(retain(&repository, old, repository.generation));
+            writes.push(retain(&repository, old));
         }
         let compares = vec![Compare { key, revision }, Compare { key: NAMES_KEY.into(), revision: names }];
         let revision = self.commit(compares, writes).await?;
+        self.oldest_retained.fetch_min(clock::now(), Ordering::AcqRel);
         self.apply(revision, |memory| {
             memory.names_revision = revision;
-            memory.remove(path, revision);
+            memory.remove(path, revision)
         });
         Ok(())
     }
 
-    /// Snapshots that were replaced and not yet collected, with the revision that replaced them.
-    pub async fn retained(&self) -> Result<Vec<(Retained, u64)>> {
-        let Scan { rows, .. } = self.store.scan(RETAINED_PREFIX).await?;
-        rows.iter().map(|(_, versioned)| Ok((entry::decode_retained(&versioned.value)?, versioned.revision))).collect()
+    /// Snapshots that were replaced and not yet collected, with the revision that replaced them. Nothing if all of them
+    /// were replaced after `expired_before`, seconds since the epoch: then the state store is not asked.
+    pub async fn retained(&self, expired_before: i64) -> Result<Vec<(Retained, u64)>> {
+        if self.oldest_retained.load(Ordering::Acquire) > expired_before {
+            return Ok(Vec::new());
+        }
+        // What is retained from here on lowers it again, after it is in the store.
+        self.oldest_retained.store(i64::MAX, Ordering::Release);
+        let rows = match self.store.scan(RETAINED_PREFIX).await {
+            Ok(Scan { rows, .. }) => rows,
+            Err(error) => {
+                self.oldest_retained.store(i64::MIN, Ordering::Release);
+                return Err(error);
+            }
+        };
+        let decoded = |versioned: &Versioned| Ok((entry::decode_retained(&versioned.value)?, versioned.revision));
+        let retained: Result<Vec<_>> = rows.iter().map(|(_, versioned)| decoded(versioned)).collect();
+        let oldest = retained
+            .as_ref()
+            .map_or(i64::MIN, |all| all.iter().map(|(retained, _)| retained.replaced_at).min().unwrap_or(i64::MAX));
+        self.oldest_retained.fetch_min(oldest, Ordering::AcqRel);
+        retained
     }
 
     /// Forgets a retained snapshot, after nodes collected it.
@@ -262,18 +374,20 @@ impl Catalog {
         look(&self.memory.read().expect("no holder of this lock panics"))
     }
 
-    fn apply(&self, revision: u64, change: impl FnOnce(&mut Memory)) {
-        change(&mut self.memory.write().expect("no holder of this lock panics"));
-        self.revision.send_replace(revision);
+    /// `change` says whether readers must hear about it.
+    fn apply(&self, revision: u64, change: impl FnOnce(&mut Memory) -> bool) {
+        if change(&mut self.memory.write().expect("no holder of this lock panics")) {
+            self.revision.send_replace(revision);
+        }
     }
 }
 
-fn retain(repository: &Repository, old: &Snapshot, generation: u64) -> Write {
+fn retain(repository: &Repository, old: &Snapshot) -> Write {
     let retained = Retained {
         path: repository.path.clone(),
         snapshot: old.clone(),
         holders: repository.holders.clone(),
-        generation,
+        generation: repository.generation,
         replaced_at: clock::now(),
     };
     Write::Put {

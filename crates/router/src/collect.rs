@@ -30,11 +30,11 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
 
 async fn round(state: &Arc<RouterState>) -> Result<()> {
     let mut by_path: BTreeMap<DisplayPath, Vec<(Retained, u64)>> = BTreeMap::new();
-    for (retained, revision) in state.catalog.retained().await? {
+    let expired_before = clock::now() - state.config.snapshot_grace.as_secs() as i64;
+    for (retained, revision) in state.catalog.retained(expired_before).await? {
         by_path.entry(retained.path.clone()).or_default().push((retained, revision));
     }
     let acknowledged = state.watchers.acknowledged_by_all();
-    let expired_before = clock::now() - state.config.snapshot_grace.as_secs() as i64;
     for (path, all) in by_path {
         let Some(_hold) = state.ingests.hold(&path) else { continue };
         let (gone, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|(retained, revision)| {

@@ -138,10 +138,8 @@ pub(crate) fn refresh(state: &Arc<RouterState>, entry: &Repository) -> Result<Ar
 
 /// Goes on with ingests that were running when the router stopped.
 pub(crate) fn resume(state: &Arc<RouterState>) {
-    for entry in state.catalog.page("", "", usize::MAX) {
-        if entry.state == RepositoryState::Ingesting
-            && let Err(error) = refresh(state, &entry)
-        {
+    for entry in state.catalog.ingesting() {
+        if let Err(error) = refresh(state, &entry) {
             tracing::warn!(path = %entry.path, %error, "an interrupted ingest cannot go on");
         }
     }

@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use catalog::Catalog;
+pub use catalog::seed_catalogue;
 pub use config::{Config, StateLocation, StaticMember};
 use ingest::Ingests;
 use membership::Members;
@@ -108,6 +109,7 @@ pub async fn spawn_with(
     tokio::spawn(replicate::run(state.clone(), stop.clone()));
     tokio::spawn(collect::run(state.clone(), stop.clone()));
     ingest::resume(&state);
+    tokio::spawn(watch::prepare(state.clone()));
     let http = http::serve(state.clone(), http, stop.child_token()).await?;
     let grpc = monofs_rpc::serve(grpc, routes(&state, &stop), stop.child_token())?;
     grpc.set_serving(true).await;

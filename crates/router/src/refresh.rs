@@ -1,18 +1,23 @@
-//! The refresh worker: looks upstream for new commits of every repository, evenly spread over the refresh interval.
+//! The refresh worker: looks upstream for new commits of every repository, once per refresh interval.
+//!
+//! The catalogue says who is due, the longest waiting first, so a round costs what it starts. A repository whose remote
+//! fails waits for its turn like any other. Without a fetcher or a node nothing is tried.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use monofs_model::{DisplayPath, RepositoryState};
+use monofs_model::view::Role;
+use monofs_model::{ClusterView, MemberState};
 use tokio_util::sync::CancellationToken;
 
 use crate::{RouterState, clock, ingest};
 
 /// How often the worker looks who is due.
 const TICK_MAX: Duration = Duration::from_secs(5);
-/// Refreshes started in one tick and running at a time.
-const BATCH_MAX: usize = 16;
+/// How often it looks while more are due than may run.
+const TICK_BEHIND: Duration = Duration::from_millis(100);
+/// Refreshes running at a time.
+const RUNNING_MAX: usize = 16;
 
 /// Starts refreshes that are due, until `stop`.
 pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
@@ -20,34 +25,33 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
     if interval.is_zero() {
         return;
     }
-    // When each repository was last tried: one whose remote fails waits for its turn like any other.
-    let mut tried: HashMap<DisplayPath, i64> = HashMap::new();
+    let mut behind = false;
     loop {
+        let pause = if behind { TICK_BEHIND } else { TICK_MAX };
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(TICK_MAX.min(interval)) => {}
+            () = tokio::time::sleep(pause.min(interval)) => {}
         }
-        let due = clock::now() - interval.as_secs() as i64;
-        let mut waiting: Vec<_> = state
-            .catalog
-            .page("", "", usize::MAX)
-            .into_iter()
-            .filter(|entry| entry.state == RepositoryState::Ready && entry.refreshed_at <= due)
-            .filter(|entry| !is_pinned(entry) && tried.get(&entry.path).is_none_or(|at| *at <= due))
-            .collect();
-        tried.retain(|_, at| *at > due);
-        waiting.sort_by_key(|entry| entry.refreshed_at);
-        let room = BATCH_MAX.saturating_sub(state.ingests.len());
-        for entry in waiting.iter().take(room) {
-            tried.insert(entry.path.clone(), clock::now());
-            if let Err(error) = ingest::refresh(&state, entry) {
-                tracing::warn!(path = %entry.path, %error, "cannot refresh");
-            }
-        }
+        behind = can_refresh(&state.members.view()) && start_due(&state, interval);
     }
 }
 
-/// A repository that follows a full commit id never moves.
-fn is_pinned(entry: &monofs_model::Repository) -> bool {
-    matches!(entry.ref_name.as_str().len(), 40 | 64) && entry.ref_name.may_be_commit()
+/// Starts what is due and may run. True: more is due.
+fn start_due(state: &Arc<RouterState>, interval: Duration) -> bool {
+    let before = clock::now() - interval.as_secs() as i64;
+    let room = RUNNING_MAX.saturating_sub(state.ingests.len());
+    let due = state.catalog.due(before, room + 1);
+    for entry in due.iter().take(room) {
+        state.catalog.looked(&entry.path);
+        if let Err(error) = ingest::refresh(state, entry) {
+            tracing::warn!(path = %entry.path, %error, "cannot refresh");
+        }
+    }
+    due.len() > room
+}
+
+/// Whether there is somebody to ask, and somebody to take what is new.
+fn can_refresh(view: &ClusterView) -> bool {
+    let active = |role| view.members.iter().any(|member| member.role == role && member.state == MemberState::Active);
+    active(Role::Fetcher) && active(Role::Node)
 }

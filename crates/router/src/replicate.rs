@@ -3,22 +3,29 @@
 //! A node that was away at a flip, or joined later, catches up here; it becomes a holder only after it acknowledged.
 //! A node that came back is asked what it holds: one that lost its disk is no holder any more, and gets its copies again.
 //! No copy is ever removed here.
+//!
+//! An entry is looked at when it changed, and all of them, some in each round, when the nodes changed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use monofs_model::{Member, Repository, RepositoryState, Result, placement};
+use monofs_model::placement::Candidate;
+use monofs_model::{ClusterView, DisplayPath, Member, Repository, RepositoryState, Result, placement};
 use monofs_proto::convert::oid_bytes;
 use tokio_util::sync::CancellationToken;
 
+use crate::catalog::{Catalog, Position};
 use crate::{RouterState, membership};
 
 /// Copies made in one round.
 const COPIES_PER_ROUND: usize = 16;
+/// Entries looked at in one round.
+const LOOKS_PER_ROUND: usize = 10_000;
 
 /// Copies what is missing, again and again, until `stop`.
 pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
+    let mut todo = Todo::default();
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -30,7 +37,7 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
                 state.members.audit_again(&node.id);
             }
         }
-        for (entry, node) in missing(&state).into_iter().take(COPIES_PER_ROUND) {
+        for (entry, node) in todo.missing(&state) {
             if stop.is_cancelled() {
                 return;
             }
@@ -47,8 +54,8 @@ async fn audit(state: &Arc<RouterState>, node: &Member) -> Result<()> {
         .into_iter()
         .flat_map(|held| held.snapshots.into_iter().map(move |snapshot| (held.storage_id.clone(), snapshot.commit)))
         .collect();
-    for entry in state.catalog.page("", "", usize::MAX) {
-        let Some(snapshot) = entry.snapshot.as_ref().filter(|_| entry.holders.contains(&node.id)) else { continue };
+    for entry in state.catalog.held_by(&node.id) {
+        let Some(snapshot) = &entry.snapshot else { continue };
         if !held.contains(&(entry.storage_id().to_string(), oid_bytes(&snapshot.commit))) {
             tracing::warn!(path = %entry.path, node = %node.id, "the node lost its copy");
             state.catalog.remove_holder(&entry.path, entry.generation, &node.id).await?;
@@ -57,28 +64,92 @@ async fn audit(state: &Arc<RouterState>, node: &Member) -> Result<()> {
     Ok(())
 }
 
-/// Repositories and the active nodes that should hold them and do not.
-fn missing(state: &RouterState) -> Vec<(Arc<Repository>, Member)> {
-    let view = state.members.view();
-    let candidates = membership::placeable(&view);
-    let copies = view.replication_factor.max(1) as usize;
-    let mut missing = Vec::new();
-    for entry in state.catalog.page("", "", usize::MAX) {
-        if entry.state != RepositoryState::Ready || state.ingests.running(&entry.path).is_some() {
-            continue;
+/// What is left to look at.
+#[derive(Default)]
+struct Todo {
+    /// Changes of the catalogue up to here are noted.
+    position: Option<Position>,
+    /// Entries that changed.
+    changed: BTreeSet<DisplayPath>,
+    /// Entries that lacked a copy, or were being ingested, when they were looked at: theirs is the turn after all others.
+    again: BTreeSet<DisplayPath>,
+    /// What copies are placed by, as of the last sweep.
+    placed_by: (Vec<Candidate>, usize),
+    /// A sweep over all entries goes on after this path.
+    sweep: Option<String>,
+}
+
+impl Todo {
+    /// Repositories and the active nodes that should hold them and do not, some of them.
+    fn missing(&mut self, state: &RouterState) -> Vec<(Arc<Repository>, Member)> {
+        let view = state.members.view();
+        let placed_by = (membership::placeable(&view), view.replication_factor.max(1) as usize);
+        if self.placed_by != placed_by {
+            (self.placed_by, self.sweep) = (placed_by, Some(String::new()));
         }
-        for id in placement::replicas(&entry.storage_id(), &candidates, copies) {
+        self.note_changes(&state.catalog);
+        let mut missing = Vec::new();
+        for path in std::mem::take(&mut self.changed) {
+            if missing.len() >= COPIES_PER_ROUND {
+                self.changed.insert(path);
+            } else if let Some(entry) = state.catalog.get(&path) {
+                self.look_at(state, &view, &entry, &mut missing);
+            }
+        }
+        if let Some(after) = &self.sweep {
+            let page = state.catalog.page("", after, LOOKS_PER_ROUND);
+            if page.is_empty() {
+                self.sweep = None;
+            }
+            for entry in page {
+                if missing.len() >= COPIES_PER_ROUND {
+                    break;
+                }
+                self.look_at(state, &view, &entry, &mut missing);
+                self.sweep = Some(entry.path.to_string());
+            }
+        }
+        missing
+    }
+
+    fn note_changes(&mut self, catalog: &Catalog) {
+        let changes = self.position.as_ref().and_then(|position| catalog.changes_since(position));
+        match changes {
+            Some(changes) => {
+                self.changed.extend(changes.upserts.iter().map(|entry| entry.path.clone()));
+                self.position = Some(changes.position);
+            }
+            None => (self.position, self.sweep) = (Some(catalog.position()), Some(String::new())),
+        }
+        if self.changed.is_empty() && self.sweep.is_none() {
+            self.changed = std::mem::take(&mut self.again);
+        }
+    }
+
+    fn look_at(
+        &mut self,
+        state: &RouterState,
+        view: &ClusterView,
+        entry: &Arc<Repository>,
+        missing: &mut Vec<(Arc<Repository>, Member)>,
+    ) {
+        if entry.state != RepositoryState::Ready {
+            return;
+        }
+        if state.ingests.running(&entry.path).is_some() {
+            self.again.insert(entry.path.clone());
+            return;
+        }
+        let (candidates, copies) = &self.placed_by;
+        for id in placement::replicas(&entry.storage_id(), candidates, *copies) {
             if !entry.holders.contains(&id)
                 && let Some(node) = view.nodes().find(|member| member.id == id)
             {
                 missing.push((entry.clone(), node.clone()));
+                self.again.insert(entry.path.clone());
             }
         }
-        if missing.len() >= COPIES_PER_ROUND {
-            break;
-        }
     }
-    missing
 }
 
 async fn copy(state: &Arc<RouterState>, entry: &Repository, node: &Member) {

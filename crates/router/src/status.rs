@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use monofs_model::view::Role;
-use monofs_model::{ErrorKind, Member, MemberState, RepositoryState, Result};
+use monofs_model::{ErrorKind, Member, MemberState, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::fetcher_client::FetcherClient;
 use monofs_rpc::operations::Metric;
 use monofs_rpc::{Context, from_status, within};
 
 use crate::RouterState;
+use crate::catalog::Summary;
 
 /// Free space of a node below which operators are told.
 const DISK_FREE_MIN: u64 = 64 << 20;
@@ -45,27 +46,14 @@ pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
     for member in view.members.iter().filter(|m| matches!(m.state, MemberState::Down | MemberState::Suspect)) {
         add(false, format!("{} ({}) is {}: look at its log", member.id, member.address, member.state.as_str()));
     }
-    let (mut failed, mut few, mut stale) = (Vec::new(), Vec::new(), Vec::new());
     let want = (view.replication_factor as usize).min(view.nodes().count());
-    for entry in state.catalog.page("", "", usize::MAX) {
-        match entry.state {
-            RepositoryState::Failed => failed.push(entry.path.clone()),
-            RepositoryState::Ready if entry.holders.len() < want => few.push(entry.path.clone()),
-            RepositoryState::Ready if !entry.last_error.is_empty() => stale.push(entry.path.clone()),
-            _ => {}
-        }
-    }
-    for (paths, what) in
+    let Summary { failed, few, stale, .. } = state.catalog.summary(want);
+    for (trouble, what) in
         [(failed, "failed to ingest"), (few, "below the wanted number of copies"), (stale, "failed to refresh")]
     {
-        if let Some(first) = paths.first() {
-            add(
-                false,
-                format!(
-                    "{} {what}, first {first}: `monofs-admin repo {first}`",
-                    count(paths.len(), "repository", "repositories")
-                ),
-            );
+        if let Some(first) = trouble.first {
+            let number = count(trouble.count, "repository", "repositories");
+            add(false, format!("{number} {what}, first {first}: `monofs-admin repo {first}`"));
         }
     }
     problems.sort_by_key(|problem| !problem.critical);
@@ -87,7 +75,7 @@ pub(crate) fn metrics(state: &RouterState) -> Vec<Metric> {
         Metric::new("monofs_router_nodes_active", "Nodes that are active.", active(Role::Node)),
         Metric::new("monofs_router_fetchers_active", "Fetchers that are active.", active(Role::Fetcher)),
         Metric::new("monofs_router_ingests_running", "Ingests and refreshes that run.", state.ingests.len() as u64),
-        Metric::new("monofs_router_clients", "Connected clients.", state.watchers.list().len() as u64),
+        Metric::new("monofs_router_clients", "Connected clients.", state.watchers.len() as u64),
     ]
 }
 
@@ -99,10 +87,7 @@ pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
         join_all(members(Role::Node).map(|member| node_status(state, member))),
         join_all(members(Role::Fetcher).map(|member| fetcher_status(state, member))),
     );
-    let mut counts = [0u64; 3];
-    for entry in state.catalog.page("", "", usize::MAX) {
-        counts[entry.state as usize] += 1;
-    }
+    let repositories = state.catalog.summary(0);
     let position = state.catalog.position();
     let full_disks: Vec<String> = nodes.iter().filter_map(full_disk).collect();
     v1::StatusResponse {
@@ -112,9 +97,9 @@ pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
         nodes,
         fetchers,
         clients: state.watchers.list(),
-        repositories_ingesting: counts[RepositoryState::Ingesting as usize],
-        repositories_ready: counts[RepositoryState::Ready as usize],
-        repositories_failed: counts[RepositoryState::Failed as usize],
+        repositories_ingesting: repositories.ingesting as u64,
+        repositories_ready: repositories.ready as u64,
+        repositories_failed: repositories.failed.count as u64,
         replication_factor: view.replication_factor,
         problems: problems(state).into_iter().map(|problem| problem.line).chain(full_disks).collect(),
         started_at: state.started_at,

@@ -1,6 +1,7 @@
 //! The `Catalog` service: the watch stream that tells clients the view and every change, and look-ups of the namespace.
 //!
-//! A client resumes from its position; if that is too old or of another epoch it gets everything again, marked `reset`.
+//! A client resumes from its position; if that is too old or of another epoch it gets everything again, marked `reset`: the
+//! catalogue's shared listing, and then what changed since that was made.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -12,20 +13,21 @@ use monofs_proto::v1;
 use monofs_proto::v1::watch_request::Message as Said;
 use monofs_proto::v1::watch_response::Message;
 use monofs_rpc::to_status;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::catalog::{Changes, Position};
+use crate::catalog::{Changes, Listing, Position};
 use crate::{RouterState, clock, no_repository};
 
 /// Something is sent at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A client that takes nothing for this long is cut off; it reconnects and resumes.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
-/// Entries in one message of a full listing.
-const PAGE: usize = 2000;
+/// Most changes in one message.
+const CHANGES_MAX: usize = 500;
 /// Messages waiting for a slow client.
 const QUEUE: usize = 4;
 /// Most connected clients.
@@ -45,6 +47,11 @@ impl Watchers {
     /// Every connected client.
     pub fn list(&self) -> Vec<v1::ClientStatus> {
         self.lock().values().cloned().collect()
+    }
+
+    /// Number of connected clients.
+    pub fn len(&self) -> usize {
+        self.lock().len()
     }
 
     /// The revision that every connected client acknowledged; `None` without clients.
@@ -117,7 +124,7 @@ impl v1::catalog_server::Catalog for CatalogService {
         let (sink, stream) = mpsc::channel(QUEUE);
         let (state, stop) = (self.state.clone(), self.stop.clone());
         tokio::spawn(async move {
-            let watch = Watch { state: &state, key, sink, position };
+            let watch = Watch { state: &state, key, sink, position, pages: hello.pages, greeted: false };
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = watch.run(said) => {}
@@ -152,11 +159,22 @@ pub(crate) fn page_size(asked: u32) -> usize {
     if asked == 0 { LIST_PAGE } else { (asked as usize).min(LIST_PAGE_MAX) }
 }
 
+/// Makes the listing that the first clients will ask for.
+pub(crate) async fn prepare(state: Arc<RouterState>) {
+    if let Err(error) = state.catalog.listing().await {
+        tracing::warn!(%error, "cannot encode the catalogue ahead");
+    }
+}
+
 struct Watch<'a> {
     state: &'a RouterState,
     key: u64,
     sink: mpsc::Sender<Result<v1::WatchResponse, Status>>,
     position: Option<Position>,
+    /// The client understands pages.
+    pages: bool,
+    /// It has been told where the catalogue is, so it knows whether it is up to date.
+    greeted: bool,
 }
 
 impl Watch<'_> {
@@ -196,28 +214,70 @@ impl Watch<'_> {
     }
 
     async fn send_changes(&mut self) -> Result<(), ()> {
-        let Changes { reset, upserts, removed, position } = self.state.catalog.changes_since(self.position.as_ref());
-        if !reset && upserts.is_empty() && removed.is_empty() {
-            self.position = Some(position);
-            return Ok(());
-        }
-        let mut pages = upserts.chunks(PAGE).peekable();
-        let mut first = true;
-        loop {
-            let page = pages.next().unwrap_or_default();
-            let complete = pages.peek().is_none();
-            let delta = v1::CatalogDelta {
-                position: Some(v1::Position { epoch: position.epoch.clone(), revision: position.revision }),
-                reset: reset && first,
-                complete,
-                upserts: page.iter().map(|repository| v1::Repository::from(&**repository)).collect(),
-                removed_paths: if first { removed.clone() } else { Vec::new() },
-            };
-            self.send(Message::Delta(delta)).await?;
-            if complete {
-                break;
+        let catalog = &self.state.catalog;
+        let mut tell = !self.greeted;
+        let changes = loop {
+            if let Some(changes) = self.position.as_ref().and_then(|position| catalog.changes_since(position)) {
+                break changes;
             }
-            first = false;
+            // It can happen twice only if the log overflows while a listing is sent.
+            let listing = match catalog.listing().await {
+                Ok(listing) => listing,
+                Err(error) => {
+                    let _ = self.sink.send(Err(to_status(error))).await;
+                    return Err(());
+                }
+            };
+            self.send_listing(&listing).await?;
+            self.position = Some(listing.position.clone());
+            tell = true;
+        };
+        self.greeted = true;
+        self.send_delta(changes, tell && self.pages).await
+    }
+
+    /// Everything as of the listing's position.
+    async fn send_listing(&self, listing: &Listing) -> Result<(), ()> {
+        let last = listing.pages.len() - 1;
+        for (number, page) in listing.pages.iter().enumerate() {
+            let mut delta = v1::CatalogDelta {
+                position: Some(wire(&listing.position)),
+                reset: number == 0,
+                // Who does not understand pages gathers the listing without regard to the order of what is in it.
+                complete: !self.pages && number == last,
+                ..Default::default()
+            };
+            if self.pages {
+                delta.page = page.clone();
+            } else {
+                let page = v1::CatalogPage::decode(page.clone());
+                delta.upserts = page.expect("encoded by this process").upserts;
+            }
+            self.send(Message::Delta(delta)).await?;
+        }
+        Ok(())
+    }
+
+    /// What changed; `always`: also if nothing did.
+    async fn send_delta(&mut self, changes: Changes, always: bool) -> Result<(), ()> {
+        let Changes { upserts, mut removed, position } = changes;
+        if always || !upserts.is_empty() || !removed.is_empty() {
+            let mut parts = upserts.chunks(CHANGES_MAX).peekable();
+            loop {
+                let part = parts.next().unwrap_or_default();
+                let complete = parts.peek().is_none();
+                let delta = v1::CatalogDelta {
+                    position: Some(wire(&position)),
+                    complete,
+                    upserts: part.iter().map(|repository| v1::Repository::from(&**repository)).collect(),
+                    removed_paths: std::mem::take(&mut removed),
+                    ..Default::default()
+                };
+                self.send(Message::Delta(delta)).await?;
+                if complete {
+                    break;
+                }
+            }
         }
         self.position = Some(position);
         Ok(())
@@ -230,4 +290,8 @@ impl Watch<'_> {
             _ => Err(()),
         }
     }
+}
+
+fn wire(position: &Position) -> v1::Position {
+    v1::Position { epoch: position.epoch.clone(), revision: position.revision }
 }

@@ -3,27 +3,27 @@
 //! A repository whose new records cannot be had stays at its old commit, and is tried again. The copy for an offline start
 //! is written from here, so it never says more than what was applied.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use monofs_model::limits::TREE_DEPTH_MAX;
-use monofs_model::{ErrorKind, Oid, Repository, Result};
+use monofs_model::{ErrorKind, Oid, Result};
 use monofs_proto::v1;
 use prost::Message;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Change, Link, readable};
+use super::copy::Copy;
+use super::{Change, Link};
 use crate::content::Content;
 use crate::counters::Counters;
 use crate::fs::Fs;
 use crate::fs::switch::{Flipped, Invalidation};
 use crate::invalidate::Invalidator;
+use crate::packed::Packed;
 use crate::repo::Repo;
 
-/// The copy of the catalogue in the cache: an encoded `CatalogDelta`.
-const CATALOG_VALUE: &str = "catalog";
 /// The copy of the cluster view in the cache.
 const VIEW_VALUE: &str = "view";
 /// The copy is written at most this often.
@@ -43,11 +43,10 @@ pub struct Applier {
     pub views: watch::Receiver<Option<v1::ClusterView>>,
     pub applied: watch::Sender<Option<v1::Position>>,
     pub stop: CancellationToken,
-    /// What the catalogue says.
-    wanted: BTreeMap<String, Arc<Repository>>,
-    /// Paths whose entry may differ from what is shown.
-    dirty: BTreeSet<String>,
+    /// What the catalogue says where that may differ from what is shown; `None`: nothing is to be there.
+    wanted: HashMap<String, Option<Packed>>,
     position: Option<v1::Position>,
+    copy: Copy,
 }
 
 impl Applier {
@@ -61,8 +60,8 @@ impl Applier {
         stop: CancellationToken,
     ) -> Self {
         let counters = fs.counters.clone();
-        let (wanted, dirty, position) = Default::default();
-        Self { fs, link, counters, invalidator, views, applied, stop, wanted, dirty, position }
+        let (wanted, position, copy) = Default::default();
+        Self { fs, link, counters, invalidator, views, applied, stop, wanted, position, copy }
     }
 
     fn tree(&self) -> &Fs {
@@ -81,13 +80,13 @@ impl Applier {
         {
             self.content().replicas().set_view(view);
         }
-        let Some(copy) = cache.value(CATALOG_VALUE).and_then(|bytes| v1::CatalogDelta::decode(&bytes[..]).ok()) else {
-            return false;
-        };
-        let position = copy.position.clone();
-        let change = Change { position: copy.position, reset: true, upserts: copy.upserts, removed: vec![] };
-        self.take(change);
+        let mut copy = Copy::default();
+        let Some(loaded) = copy.load(&cache) else { return false };
+        let position = loaded.position.clone();
+        self.take(Change::listing(loaded.position, loaded.entries));
         self.converge().await;
+        // What is shown now is what it says.
+        self.copy = copy;
         let mut state = self.link.state();
         state.received = position;
         state.from_copy = true;
@@ -100,7 +99,7 @@ impl Applier {
         let mut copied = tokio::time::Instant::now();
         let mut copy_due = false;
         loop {
-            let retry = !self.dirty.is_empty();
+            let retry = !self.wanted.is_empty();
             tokio::select! {
                 change = changes.recv() => {
                     let Some(change) = change else { break };
@@ -133,24 +132,10 @@ impl Applier {
 
     fn take(&mut self, change: Change) {
         if change.reset {
-            self.dirty.extend(std::mem::take(&mut self.wanted).into_keys());
+            // What the listing does not have is to go.
+            self.wanted = self.tree().paths().into_iter().map(|path| (path, None)).collect();
         }
-        for path in change.removed {
-            self.wanted.remove(&path);
-            self.dirty.insert(path);
-        }
-        for wire in change.upserts {
-            let path = wire.path.clone();
-            match readable(wire) {
-                Ok(Some(entry)) => drop(self.wanted.insert(path.clone(), Arc::new(entry))),
-                Ok(None) => drop(self.wanted.remove(&path)),
-                Err(error) => {
-                    tracing::warn!(%error, "ignoring what the router said about a repository");
-                    continue;
-                }
-            }
-            self.dirty.insert(path);
-        }
+        self.wanted.extend(change.entries);
         self.position = change.position.or(self.position.take());
     }
 
@@ -158,60 +143,61 @@ impl Applier {
     async fn converge(&mut self) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
         self.tree().set_now(now);
-        self.come_and_go().await;
-        for path in std::mem::take(&mut self.dirty) {
-            let (Some(entry), Some(repo)) = (self.wanted.get(&path).cloned(), self.tree().repo(&path)) else {
-                continue;
-            };
+        for (repo, packed) in self.come_and_go().await {
             let outcome = tokio::select! {
-                outcome = self.flip(&repo, &entry) => outcome,
+                outcome = self.flip(&repo, &packed) => outcome,
                 () = self.stop.cancelled() => return,
             };
+            let path = repo.path();
             let mut state = self.link.state();
             match outcome {
-                Ok(()) => drop(state.lagging.remove(&path)),
+                Ok(()) => {
+                    state.lagging.remove(path);
+                    self.copy.outdate(path);
+                }
                 Err(error) => {
-                    if !state.lagging.contains_key(&path) {
+                    if !state.lagging.contains_key(path) {
                         tracing::warn!(repo = path, %error, "cannot switch to the new commit; showing the old one");
                     }
-                    state.lagging.insert(path.clone(), error.to_string());
+                    state.lagging.insert(path.to_owned(), error.to_string());
                     drop(state);
-                    self.dirty.insert(path);
+                    self.wanted.insert(path.to_owned(), Some(packed));
                 }
             }
         }
         let mut state = self.link.state();
         state.lagging.retain(|path, _| self.wanted.contains_key(path));
-        if self.dirty.is_empty() {
+        if self.wanted.is_empty() {
             state.applied.clone_from(&self.position);
             drop(state);
             self.applied.send_replace(self.position.clone());
         }
     }
 
-    /// Repositories that appear and disappear.
-    async fn come_and_go(&mut self) {
-        let shown = |path: &String| self.tree().repo(path).is_some();
-        let removed: Vec<String> =
-            self.dirty.iter().filter(|path| !self.wanted.contains_key(*path) && shown(path)).cloned().collect();
-        let added: Vec<Arc<Repo>> = self
-            .dirty
-            .iter()
-            .filter(|path| !shown(path))
-            .filter_map(|path| Repo::new(self.wanted.get(path)?.clone()))
-            .collect();
-        if added.is_empty() && removed.is_empty() {
-            return;
+    /// Shows repositories that appeared and no longer those that disappeared. Returns those that changed.
+    async fn come_and_go(&mut self) -> Vec<(Arc<Repo>, Packed)> {
+        let (mut added, mut removed, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+        let nothing_shown = self.tree().world().totals().repositories == 0;
+        for (path, packed) in std::mem::take(&mut self.wanted) {
+            let shown = if nothing_shown { None } else { self.tree().repo(&path) };
+            match (shown, packed) {
+                (None, Some(packed)) => added.push(Repo::packed(&path, packed)),
+                (Some(_), None) => removed.push(path),
+                (Some(repo), Some(packed)) if !repo.shows(&packed) => changed.push((repo, packed)),
+                _ => {}
+            }
         }
-        let invalidations = self.tree().change_repositories(added, &removed);
-        self.tell(invalidations, false).await;
+        if !added.is_empty() || !removed.is_empty() {
+            added.iter().for_each(|repo| self.copy.outdate(repo.path()));
+            removed.iter().for_each(|path| self.copy.outdate(path));
+            let invalidations = self.tree().change_repositories(added, &removed);
+            self.tell(invalidations, false).await;
+        }
+        changed
     }
 
-    async fn flip(&self, repo: &Arc<Repo>, entry: &Arc<Repository>) -> Result<()> {
-        let shown = repo.entry();
-        if shown == *entry {
-            return Ok(());
-        }
+    async fn flip(&self, repo: &Arc<Repo>, packed: &Packed) -> Result<()> {
+        let (shown, entry) = (repo.entry(), &Arc::new(packed.decode()));
         let same_snapshot = shown.snapshot == entry.snapshot;
         let mut lost: HashSet<Oid> = HashSet::new();
         for _ in 0..FLIP_ROUNDS_MAX {
@@ -252,10 +238,9 @@ impl Applier {
     }
 
     /// Puts what is shown on disk, for a start without any router.
-    fn write_copy(&self) {
-        let shown = self.tree().repos().iter().map(|repo| v1::Repository::from(&*repo.entry())).collect();
+    fn write_copy(&mut self) {
         let position = self.link.state().applied.clone();
-        let copy = v1::CatalogDelta { position, reset: true, complete: true, upserts: shown, removed_paths: vec![] };
-        self.tree().cache.put_value(CATALOG_VALUE, copy.encode_to_vec());
+        let fs = self.fs.clone();
+        self.copy.write(&fs.fs, position);
     }
 }

@@ -9,23 +9,66 @@
 //! Invariant: a position is acknowledged only when everything up to it is shown and the kernel has been told.
 
 pub mod apply;
+mod copy;
 pub mod watch;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use monofs_model::{Error, Repository, Result};
+use bytes::Bytes;
+use monofs_model::Result;
 use monofs_proto::v1;
+
+use crate::packed::{self, Checked, Packed};
 
 /// A batch of changes that is to be applied as a whole.
 #[derive(Debug, Default)]
 pub struct Change {
     pub position: Option<v1::Position>,
-    /// What is not among the upserts is gone.
+    /// What is not among the entries is gone.
     pub reset: bool,
-    pub upserts: Vec<v1::Repository>,
-    pub removed: Vec<String>,
+    /// By path, what is there now; `None`: nothing that readers are to see. A later one replaces an earlier one.
+    pub entries: Vec<Checked>,
+    /// Pages of a listing, whose entries come before those above; see [`Change::checked`].
+    pages: Vec<Bytes>,
+}
+
+impl Change {
+    /// What a listing says.
+    pub fn listing(position: Option<v1::Position>, entries: Vec<Checked>) -> Self {
+        Self { position, reset: true, entries, pages: Vec::new() }
+    }
+
+    /// Takes in a part of a listing, or of what changed.
+    pub fn add(&mut self, delta: v1::CatalogDelta) {
+        if delta.reset {
+            *self = Self { reset: true, ..Self::default() };
+        }
+        if !delta.page.is_empty() {
+            // Without what it was received in.
+            self.pages.push(Bytes::copy_from_slice(&delta.page));
+        }
+        self.entries.extend(delta.removed_paths.into_iter().map(|path| (path, None)));
+        self.entries.extend(delta.upserts.into_iter().filter_map(|entry| packed::understood(Packed::pack(entry))));
+        self.position = delta.position.or(self.position.take());
+    }
+
+    /// Bytes of pages and number of other entries so far.
+    pub fn size(&self) -> (usize, usize) {
+        (self.pages.iter().map(Bytes::len).sum(), self.entries.len())
+    }
+
+    /// The change with the entries of its pages. Blocks. Errors: `Invalid` for what is no page.
+    pub fn checked(mut self) -> Result<Self> {
+        if !self.pages.is_empty() {
+            let pages: Result<Vec<Vec<Checked>>> =
+                packed::check_pages(&std::mem::take(&mut self.pages)).into_iter().collect();
+            let later = std::mem::take(&mut self.entries);
+            self.entries = pages?.into_iter().flatten().chain(later).collect();
+        }
+        Ok(self)
+    }
 }
 
 /// What is known about the connection to the routers and the state of the catalogue here.
@@ -60,12 +103,4 @@ impl Link {
     pub fn state(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A catalogue entry from the wire, if readers are to see it. Errors: `Invalid`.
-fn readable(wire: v1::Repository) -> Result<Option<Repository>> {
-    let path = wire.path.clone();
-    let entry =
-        Repository::try_from(wire).map_err(|error: Error| error.context(format!("catalogue entry '{path}'")))?;
-    Ok(entry.snapshot.is_some().then_some(entry))
 }

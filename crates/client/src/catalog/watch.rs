@@ -28,6 +28,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 const OUTBOX: usize = 8;
 /// Most entries of one listing: the deltas of a listing are gathered before they are applied.
 const LISTING_MAX: usize = 1_000_000;
+/// Most bytes of the pages of one listing.
+const LISTING_BYTES_MAX: usize = 1 << 30;
 
 /// Who this client is to a router.
 #[derive(Debug, Clone)]
@@ -108,6 +110,7 @@ impl Watch {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mount: self.identity.mount.clone(),
             resume,
+            pages: true,
         };
         let request = |message| v1::WatchRequest { message: Some(message) };
         // The queue is empty and its other end is held below.
@@ -147,17 +150,18 @@ impl Watch {
                 self.views.send_replace(Some(view));
             }
             Some(Hear::Delta(delta)) => {
-                if delta.reset {
-                    *listing = Change { reset: true, ..Change::default() };
+                let complete = delta.complete;
+                listing.add(delta);
+                let (page_bytes, entries) = listing.size();
+                if page_bytes > LISTING_BYTES_MAX || entries > LISTING_MAX {
+                    return Err(Error::full(format!(
+                        "a catalogue of more than {LISTING_BYTES_MAX} bytes or {LISTING_MAX} changes"
+                    )));
                 }
-                listing.upserts.extend(delta.upserts);
-                listing.removed.extend(delta.removed_paths);
-                if listing.upserts.len() > LISTING_MAX {
-                    return Err(Error::full(format!("a catalogue of more than {LISTING_MAX} repositories")));
-                }
-                listing.position = delta.position.or(listing.position.take());
-                if delta.complete {
+                if complete {
                     let change = std::mem::take(listing);
+                    let checking = tokio::task::spawn_blocking(move || change.checked());
+                    let change = checking.await.map_err(|e| Error::internal(format!("check the catalogue: {e}")))??;
                     let position = change.position.clone();
                     if self.changes.send(change).await.is_err() {
                         return Err(Error::unavailable("the mount is going away"));

@@ -36,7 +36,7 @@ use crate::cache::Cache;
 use crate::errno::Errno;
 use crate::prefetch::Marks;
 use crate::prefetch::kinds::Kinds;
-use crate::repo::{Repo, snapshot_of};
+use crate::repo::Repo;
 
 /// Block size reported to programs: the largest read the kernel sends is a good buffer size, 4 KiB is what they expect.
 pub const BLOCK_BYTES: u32 = 4096;
@@ -196,11 +196,7 @@ impl Fs {
 
     /// The size of everything shown.
     pub fn volume(&self) -> Volume {
-        self.world().repos().fold(Volume::default(), |sum, repo| {
-            let entry = repo.entry();
-            let snapshot = snapshot_of(&entry);
-            Volume { bytes: sum.bytes + snapshot.bytes, files: sum.files + snapshot.blobs + snapshot.trees }
-        })
+        self.world().totals().volume
     }
 
     /// How many inodes the kernel refers to.

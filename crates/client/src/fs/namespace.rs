@@ -1,11 +1,15 @@
 //! The directories above repositories: a tree of names made from the repositories' display paths.
 //!
 //! Invariant: a listing is immutable; a change makes new ones for the directories whose names changed and no others, and
-//! each keeps the few before it, so that a listing in progress is not torn.
+//! each keeps the few before it, so that a listing in progress is not torn. A change costs what the directories cost in
+//! which it changes names, whatever else there is.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use monofs_model::Repository;
+
+use super::Volume;
 use crate::repo::Repo;
 
 /// Earlier versions of a listing that a reader in the middle of one may still ask for.
@@ -28,11 +32,14 @@ impl Child {
     }
 }
 
+/// A name and what it means.
+type Name = (Arc<str>, Child);
+
 /// The names in one directory above repositories, sorted by bytes.
 #[derive(Debug)]
 pub struct Listing {
     pub version: u32,
-    names: Vec<(Box<str>, Child)>,
+    names: Arc<[Name]>,
     before: Option<Arc<Listing>>,
 }
 
@@ -45,7 +52,7 @@ impl Listing {
 
     /// The names from `position` on.
     pub fn from(&self, position: usize) -> impl Iterator<Item = (&str, &Child)> {
-        self.names.iter().skip(position).map(|(name, child)| (&**name, child))
+        self.names.get(position..).unwrap_or_default().iter().map(|(name, child)| (&**name, child))
     }
 
     fn without_history_below(&self, version: u32) -> Arc<Listing> {
@@ -71,27 +78,82 @@ pub fn at_version(listing: &Arc<Listing>, version: u32) -> Option<Arc<Listing>> 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NameChange {
     pub parent: String,
-    pub name: Box<str>,
+    pub name: Arc<str>,
     /// It was there before and is gone or means something else now.
     pub retired: bool,
 }
 
-/// All repositories by path, and the directories that lead to them.
+/// What names are to mean, by directory; of two edits of one name the later one counts.
+type Edits = HashMap<String, Vec<(Arc<str>, Option<Child>)>>;
+
+/// All repositories, and the directories that lead to them.
 #[derive(Debug, Default)]
 pub struct Namespace {
-    repos: BTreeMap<String, Arc<Repo>>,
     listings: HashMap<String, Arc<Listing>>,
+    totals: Totals,
+}
+
+/// Sums over all repositories.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub repositories: usize,
+    pub volume: Volume,
+    /// Memory of what is kept for every repository, touched or not; without what the allocator adds.
+    pub memory_bytes: usize,
+}
+
+impl Totals {
+    fn add(&mut self, repo: &Repo, name: &str) {
+        let Volume { bytes, files } = repo.volume();
+        self.repositories += 1;
+        self.volume.bytes = self.volume.bytes.wrapping_add(bytes);
+        self.volume.files = self.volume.files.wrapping_add(files);
+        self.memory_bytes += memory_of(repo, name);
+    }
+
+    fn take(&mut self, repo: &Repo, name: &str) {
+        let Volume { bytes, files } = repo.volume();
+        self.repositories -= 1;
+        self.volume.bytes = self.volume.bytes.wrapping_sub(bytes);
+        self.volume.files = self.volume.files.wrapping_sub(files);
+        self.memory_bytes -= memory_of(repo, name);
+    }
+}
+
+fn memory_of(repo: &Repo, name: &str) -> usize {
+    repo.memory_bytes() + std::mem::size_of::<Name>() + name.len()
 }
 
 impl Namespace {
     /// The repository at `path`.
     pub fn repo(&self, path: &str) -> Option<&Arc<Repo>> {
-        self.repos.get(path)
+        let (parent, name) = split(path);
+        match self.listings.get(parent)?.find(name.as_bytes())? {
+            Child::Repository(repo) => Some(repo),
+            Child::Directory => None,
+        }
     }
 
-    /// All repositories in path order.
-    pub fn repos(&self) -> impl ExactSizeIterator<Item = &Arc<Repo>> {
-        self.repos.values()
+    /// All repositories, in no particular order.
+    pub fn repos(&self) -> impl Iterator<Item = &Arc<Repo>> {
+        let children = self.listings.values().flat_map(|listing| listing.from(0));
+        children.filter_map(|(_, child)| match child {
+            Child::Repository(repo) => Some(repo),
+            Child::Directory => None,
+        })
+    }
+
+    /// Sums over all repositories.
+    pub fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    /// Has `repo`, which is shown, serve another entry.
+    pub fn set(&mut self, repo: &Repo, entry: Arc<Repository>) {
+        let (_, name) = split(repo.path());
+        self.totals.take(repo, name);
+        repo.set(entry);
+        self.totals.add(repo, name);
     }
 
     /// The names in the directory at `path`; the root is empty.
@@ -99,56 +161,116 @@ impl Namespace {
         self.listings.get(path)
     }
 
-    /// Adds and removes repositories, and says which names changed their meaning.
+    /// Adds and removes repositories, and says which names changed their meaning in directories that were there before.
+    /// Looks at the directories with such names only.
     pub fn change(&mut self, added: Vec<Arc<Repo>>, removed: &[String]) -> Vec<NameChange> {
+        let mut edits = Edits::new();
         for path in removed {
-            self.repos.remove(path);
+            let (parent, name) = split(path);
+            edit(&mut edits, parent, name, None);
         }
         for repo in added {
-            self.repos.insert(repo.entry().path.as_str().to_owned(), repo);
+            let (mut parent, name) = split(repo.path());
+            let mut first = edit(&mut edits, parent, name, Some(Child::Repository(repo.clone())));
+            while first && !parent.is_empty() && !self.listings.contains_key(parent) {
+                let (above, name) = split(parent);
+                first = edit(&mut edits, above, name, Some(Child::Directory));
+                parent = above;
+            }
         }
-        let mut fresh = names_of(&self.repos);
         let mut changes = Vec::new();
-        let mut paths: Vec<String> = self.listings.keys().cloned().collect();
-        paths.extend(fresh.keys().filter(|path| !self.listings.contains_key(*path)).cloned());
-        for path in paths {
-            let names = fresh.remove(&path).unwrap_or_default();
-            let old = self.listings.get(&path);
-            let differing = differing(&path, old.map_or(&[][..], |old| &old.names), &names);
-            if differing.is_empty() && old.is_some() {
-                continue;
+        // What is inside a directory comes after it, so a directory is looked at when all below it has been.
+        let mut paths: BTreeSet<String> = edits.keys().cloned().collect();
+        while let Some(path) = paths.pop_last() {
+            let names = edits.remove(&path).unwrap_or_default();
+            if self.change_directory(&path, names, &mut changes) {
+                let (parent, name) = split(&path);
+                // Before what else is said about the name: a repository may come to its place.
+                edits.entry(parent.to_owned()).or_default().insert(0, (name.into(), None));
+                paths.insert(parent.to_owned());
             }
-            changes.extend(differing);
-            if names.is_empty() && !path.is_empty() {
-                self.listings.remove(&path);
-                continue;
-            }
-            let version = old.map_or(1, |old| old.version.wrapping_add(1) & i32::MAX as u32);
-            let before = old.map(|old| old.without_history_below(version.saturating_sub(HISTORY_MAX)));
-            self.listings.insert(path, Arc::new(Listing { version, names, before }));
         }
         changes.sort();
         changes
     }
+
+    /// Applies edits to one directory. True: it is empty now and gone, unless it is the root.
+    fn change_directory(
+        &mut self,
+        path: &str,
+        edits: Vec<(Arc<str>, Option<Child>)>,
+        changes: &mut Vec<NameChange>,
+    ) -> bool {
+        let old = self.listings.get(path).cloned();
+        let report = old.is_some() || path.is_empty();
+        let mut changed = false;
+        let (totals, before) = (&mut self.totals, old.as_ref().map_or(&[][..], |old| &old.names));
+        let names = merge(before, edits, |name, was, is| {
+            changed = true;
+            if let Some(Child::Repository(repo)) = was {
+                totals.take(repo, name);
+            }
+            if let Some(Child::Repository(repo)) = is {
+                totals.add(repo, name);
+            }
+            if report {
+                changes.push(NameChange { parent: path.to_owned(), name: name.clone(), retired: was.is_some() });
+            }
+        });
+        if names.is_empty() && !path.is_empty() {
+            return self.listings.remove(path).is_some();
+        }
+        if changed || old.is_none() {
+            let version = old.as_ref().map_or(1, |old| old.version.wrapping_add(1) & i32::MAX as u32);
+            let before = old.map(|old| old.without_history_below(version.saturating_sub(HISTORY_MAX)));
+            self.listings.insert(path.to_owned(), Arc::new(Listing { version, names: names.into(), before }));
+        }
+        false
+    }
 }
 
-/// The names of every directory that leads to a repository.
-fn names_of(repos: &BTreeMap<String, Arc<Repo>>) -> HashMap<String, Vec<(Box<str>, Child)>> {
-    let mut tree: HashMap<String, BTreeMap<Box<str>, Child>> = HashMap::from([(String::new(), BTreeMap::new())]);
-    for (path, repo) in repos {
-        let mut parent = String::new();
-        let mut components = path.split('/').peekable();
-        while let Some(name) = components.next() {
-            let names = tree.entry(parent.clone()).or_default();
-            if components.peek().is_none() {
-                names.insert(name.into(), Child::Repository(repo.clone()));
-            } else {
-                names.entry(name.into()).or_insert(Child::Directory);
-                parent = join(&parent, name);
-            }
-        }
+/// True: it is the first edit of this directory.
+fn edit(edits: &mut Edits, directory: &str, name: &str, child: Option<Child>) -> bool {
+    if let Some(names) = edits.get_mut(directory) {
+        names.push((name.into(), child));
+        return false;
     }
-    tree.into_iter().map(|(path, names)| (path, names.into_iter().collect())).collect()
+    edits.insert(directory.to_owned(), vec![(name.into(), child)]).is_none()
+}
+
+/// `old` with `edits` applied; tells the name and its old and new meaning where they differ.
+fn merge(
+    old: &[Name],
+    mut edits: Vec<(Arc<str>, Option<Child>)>,
+    mut differ: impl FnMut(&Arc<str>, Option<&Child>, Option<&Child>),
+) -> Vec<Name> {
+    edits.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut names = Vec::with_capacity(old.len() + edits.len());
+    let (mut old, mut edits) = (old.iter().peekable(), edits.into_iter().peekable());
+    while let Some((name, mut is)) = edits.next() {
+        while let Some((_, later)) = edits.next_if(|(next, _)| *next == name) {
+            is = later;
+        }
+        while let Some(kept) = old.next_if(|(next, _)| *next < name) {
+            names.push(kept.clone());
+        }
+        let was = old.next_if(|(next, _)| *next == name).map(|(_, child)| child);
+        let same = match (was, &is) {
+            (Some(was), Some(is)) => was.same(is),
+            (was, is) => was.is_none() && is.is_none(),
+        };
+        if !same {
+            differ(&name, was, is.as_ref());
+        }
+        names.extend(is.map(|child| (name, child)));
+    }
+    names.extend(old.cloned());
+    names
+}
+
+/// The directory and the name of what is at `path`.
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
 }
 
 /// The path of `name` in the directory at `parent`.
@@ -156,22 +278,11 @@ pub fn join(parent: &str, name: &str) -> String {
     if parent.is_empty() { name.to_owned() } else { format!("{parent}/{name}") }
 }
 
-fn differing(parent: &str, old: &[(Box<str>, Child)], new: &[(Box<str>, Child)]) -> Vec<NameChange> {
-    let find = |names: &[(Box<str>, Child)], name: &str| {
-        names.binary_search_by(|(have, _)| (**have).cmp(name)).ok().map(|at| names[at].1.clone())
-    };
-    let change = |name: &str, retired| NameChange { parent: parent.to_owned(), name: name.into(), retired };
-    let gone_or_changed = old
-        .iter()
-        .filter(|(name, child)| !find(new, name).is_some_and(|now| now.same(child)))
-        .map(|(name, _)| change(name, true));
-    let added = new.iter().filter(|(name, _)| find(old, name).is_none()).map(|(name, _)| change(name, false));
-    gone_or_changed.chain(added).collect()
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
     use monofs_model::{
         Consistency, ContentMode, DisplayPath, Oid, RefName, Repository, RepositoryState, Snapshot, SourceUrl,
     };
@@ -260,5 +371,89 @@ pub(crate) mod tests {
         }
         namespace.change(vec![repo("z")], &[]);
         assert!(at_version(namespace.listing("").unwrap(), first).is_none());
+    }
+
+    /// The names of every directory that leads to a repository, made from all paths.
+    fn names_of<'a>(paths: impl Iterator<Item = &'a String>) -> BTreeMap<String, BTreeMap<String, bool>> {
+        let mut tree = BTreeMap::from([(String::new(), BTreeMap::new())]);
+        for path in paths {
+            let mut at = path.as_str();
+            let mut is_repo = true;
+            while !at.is_empty() {
+                let (parent, name) = split(at);
+                tree.entry(parent.to_owned()).or_default().insert(name.to_owned(), is_repo);
+                (at, is_repo) = (parent, false);
+            }
+        }
+        tree
+    }
+
+    fn shown(namespace: &Namespace) -> BTreeMap<String, BTreeMap<String, bool>> {
+        let names = |listing: &Arc<Listing>| {
+            listing.from(0).map(|(name, child)| (name.to_owned(), matches!(child, Child::Repository(_)))).collect()
+        };
+        namespace.listings.iter().map(|(path, listing)| (path.clone(), names(listing))).collect()
+    }
+
+    #[test]
+    fn changes_make_what_making_everything_anew_makes() {
+        let seed = monofs_testkit::random::seed_or(1);
+        let mut rng = monofs_testkit::random::Rng::new(seed);
+        let mut namespace = Namespace::default();
+        let mut all: BTreeMap<String, Arc<Repo>> = BTreeMap::new();
+        for _ in 0..500 {
+            let (mut removed, mut added) = (Vec::new(), Vec::new());
+            for _ in 0..1 + rng.below(4) {
+                let depth = 1 + rng.below(3);
+                let name = |rng: &mut monofs_testkit::random::Rng| ["a", "a-b", "b", "c"][rng.below(4) as usize];
+                let path = (0..depth).map(|_| name(&mut rng)).collect::<Vec<_>>().join("/");
+                let inside = |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|r| r.starts_with('/'));
+                // Like the router, never one inside another: what is in the way goes in the same step.
+                let in_the_way = |other: &String| *other == path || inside(other, &path) || inside(&path, other);
+                if added.iter().any(|repo: &Arc<Repo>| in_the_way(&repo.path().to_owned())) {
+                    continue;
+                }
+                let gone: Vec<String> = all.keys().filter(|other| in_the_way(other)).cloned().collect();
+                let only_remove = gone.contains(&path) && rng.one_in(2);
+                gone.iter().for_each(|path| drop(all.remove(path)));
+                removed.extend(gone);
+                if !only_remove {
+                    let repo = repo(&path);
+                    all.insert(path, repo.clone());
+                    added.push(repo);
+                }
+            }
+            let before = shown(&namespace);
+            let changes = namespace.change(added, &removed);
+            let after = shown(&namespace);
+            assert_eq!(after, names_of(all.keys()), "seed {seed}");
+            assert!(namespace.repos().all(|repo| Arc::ptr_eq(repo, &all[repo.path()])), "seed {seed}");
+            assert_eq!(namespace.totals().repositories, all.len(), "seed {seed}");
+            assert_eq!(namespace.totals().volume, Volume { bytes: all.len() as u64, files: 2 * all.len() as u64 });
+            // Every name that came or went in a directory that was there is reported.
+            for (path, names) in &before {
+                let now = after.get(path).cloned().unwrap_or_default();
+                for name in names.keys().chain(now.keys()).filter(|name| names.get(*name) != now.get(*name)) {
+                    let told = |change: &NameChange| change.parent == *path && *change.name == **name;
+                    assert!(changes.iter().any(told), "seed {seed}: {path}/{name} is not in {changes:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_change_touches_only_the_directories_whose_names_it_changes() {
+        let path = |number: usize| format!("h/org-{:03}/project-{number:05}", number % 200);
+        let mut namespace = Namespace::default();
+        namespace.change((0..20_000).map(|number| repo(&path(number))).collect(), &[]);
+        assert_eq!((namespace.totals().repositories, namespace.listings.len()), (20_000, 202));
+        let per_repository = namespace.totals().memory_bytes / 20_000;
+        assert!(per_repository < 512, "{per_repository} bytes per repository");
+        let before: HashMap<String, Arc<Listing>> = namespace.listings.clone();
+        let changes = namespace.change(vec![repo("h/org-007/new")], &[path(7)]);
+        assert_eq!(changes.len(), 2);
+        let replaced = |(path, listing): (&String, &Arc<Listing>)| !Arc::ptr_eq(listing, &before[path]);
+        assert_eq!(namespace.listings.iter().filter(|entry| replaced(*entry)).count(), 1);
+        assert!(namespace.repo("h/org-007/new").is_some() && namespace.repo(&path(7)).is_none());
     }
 }

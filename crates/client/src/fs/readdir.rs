@@ -110,7 +110,7 @@ impl Listing<'_> {
     fn namespace(&self, world: &Namespace, path: &str, version: u32, sink: &mut dyn Sink) -> Outcome<()> {
         let Some(current) = world.listing(path) else {
             // Still open, but no repository is below it any more.
-            debug_assert!(self.ino != ROOT || world.repos().len() == 0);
+            debug_assert!(self.ino != ROOT || world.totals().repositories == 0);
             return self.dots(1, sink).map(|_| ());
         };
         let (listing, trust) = match self.index {

@@ -5,7 +5,7 @@
 //! side of the switch lock; what the kernel must be told comes back as a list, to be sent afterwards by a thread that holds
 //! no lock. Until then the kernel may show the old names, which lead to the old bytes; after it, only the new ones.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -70,15 +70,16 @@ impl Fs {
         self.world().repo(path).cloned()
     }
 
-    /// All repositories.
-    pub fn repos(&self) -> Vec<Arc<Repo>> {
-        self.world().repos().cloned().collect()
+    /// The paths of all repositories.
+    pub fn paths(&self) -> Vec<String> {
+        self.world().repos().map(|repo| repo.path().to_owned()).collect()
     }
 
     /// Shows `added` and stops showing what is at the paths `removed`.
     pub fn change_repositories(&self, added: Vec<Arc<Repo>>, removed: &[String]) -> Vec<Invalidation> {
         let mut world = self.world_mut();
-        let gone: Vec<Arc<Repo>> = removed.iter().filter_map(|path| world.repo(path).cloned()).collect();
+        let shown = |path: &String| Some((path.clone(), world.repo(path)?.clone()));
+        let gone: HashMap<String, Arc<Repo>> = removed.iter().filter_map(shown).collect();
         let changes = world.change(added, removed);
         let mut invalidations: Vec<Invalidation> = Vec::new();
         let mut retired = Vec::new();
@@ -87,8 +88,7 @@ impl Fs {
             if change.retired
                 && let Some(ino) = self.inodes.find(Identity::directory(directory, change.name.as_bytes()))
             {
-                let path = join(&change.parent, &change.name);
-                let pinned = gone.iter().map(|repo| repo.entry()).find(|entry| entry.path.as_str() == path);
+                let pinned = gone.get(&join(&change.parent, &change.name)).map(|repo| repo.entry());
                 retired.push((ino, pinned));
             }
             let name = change.name.as_bytes().into();
@@ -106,7 +106,7 @@ impl Fs {
     /// Serves `entry` instead of what `repo` serves now, in one step, if all records needed for that are here. Old records
     /// that are `lost` for good are done without.
     pub fn try_flip(&self, repo: &Arc<Repo>, entry: &Arc<Repository>, lost: &HashSet<Oid>) -> Result<Flipped, Needed> {
-        let _world = self.world_mut();
+        let mut world = self.world_mut();
         let (old, new) = (repo.entry(), snapshot_of(entry));
         let plan = match self.known(old.path.as_str()) {
             Some(root) => self.plan(root, new.root, lost)?,
@@ -119,7 +119,7 @@ impl Fs {
         let pinned = Some(old);
         plan.retired.iter().for_each(|ino| self.inodes.retire(*ino, &pinned));
         plan.replaced.iter().filter_map(|id| self.inodes.find(*id)).for_each(|ino| self.inodes.pin(ino, &pinned));
-        repo.set(entry.clone());
+        world.set(repo, entry.clone());
         let changed = plan.changes.into_iter().filter(|change| !change.names.is_empty());
         let invalidations = changed.map(|c| Invalidation { directory: c.directory, names: c.names }).collect();
         Ok(Flipped { invalidations, drop_all_names: plan.drop_all_names })

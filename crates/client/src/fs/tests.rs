@@ -256,3 +256,30 @@ fn numbers_of_a_listing_are_those_of_a_lookup() {
     }
     assert_eq!(fixture.fs.inodes.find(Identity::directory(at, b"d")), fixture.walk("h/r/d"));
 }
+
+#[test]
+fn a_large_directory_above_repositories_is_listed_page_by_page_while_it_changes() {
+    let fixture = Fixture::new();
+    let root = fixture.tree(&[("a", Is::File("1"))]);
+    let repo = |number: usize| Repo::new(entry(&format!("h/r{number:05}"), root, 1)).unwrap();
+    fixture.fs.change_repositories((0..20_000).map(repo).collect(), &[]);
+    let host = fixture.walk("h").unwrap();
+    let (mut names, mut position) = (Vec::new(), 0);
+    loop {
+        let (page, next) = fixture.list(host, position, 777).unwrap();
+        if page.is_empty() {
+            break;
+        }
+        // Any position can be returned to.
+        assert_eq!(fixture.list(host, position, 777).unwrap(), (page.clone(), next));
+        names.extend(page);
+        position = next;
+        if names.len() == 777 {
+            fixture.fs.change_repositories(vec![repo(20_000)], &["h/r00001".into(), "h/r19999".into()]);
+        }
+    }
+    let expected = [".", ".."].into_iter().map(str::to_owned).chain((0..20_000).map(|n| format!("r{n:05}")));
+    assert_eq!(names, expected.collect::<Vec<_>>());
+    assert_eq!(fixture.list(host, 0, usize::MAX).unwrap().0.len(), 2 + 20_000 - 1);
+    assert_eq!(fixture.fs.volume().files, 2 * (20_000 - 1));
+}

@@ -10,7 +10,7 @@ mod readahead;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use monofs_model::{Error, Result};
 use tokio::sync::{mpsc, watch};
@@ -36,6 +36,8 @@ use crate::status::{Source, Status};
 const CHANGES_MAX: usize = 16;
 /// How long a router may take to say what changed since the position it was told.
 const RESUME_GRACE: Duration = Duration::from_millis(50);
+/// Longest wait for a first listing that goes on arriving.
+const LISTING_WAIT_MAX: Duration = Duration::from_secs(120);
 /// How long the end of a mount waits for the kernel to let go of it.
 const RELEASE_WAIT: Duration = Duration::from_secs(2);
 
@@ -176,7 +178,16 @@ async fn follow(
         }
         true
     };
-    let heard = tokio::time::timeout(wait, ready).await.unwrap_or(false);
+    tokio::pin!(ready);
+    let started = Instant::now();
+    let heard = loop {
+        match tokio::time::timeout(wait, &mut ready).await {
+            Ok(heard) => break heard,
+            // A large catalogue on a busy machine: as long as the router goes on sending, it is waited for.
+            Err(_) if !has_copy && heard_within(link, wait) && started.elapsed() < LISTING_WAIT_MAX => {}
+            Err(_) => break false,
+        }
+    };
     if heard || has_copy {
         return Ok(());
     }
@@ -184,6 +195,10 @@ async fn follow(
     Err(Error::unavailable(format!(
         "no router answers ({why}), and the cache has no catalogue to start from; check --router"
     )))
+}
+
+fn heard_within(link: &Link, silence: Duration) -> bool {
+    link.state().last_message.is_some_and(|last| last.elapsed() < silence)
 }
 
 type Started = (std::thread::JoinHandle<std::io::Result<()>>, fuser::SessionUnmounter, CancellationToken);
