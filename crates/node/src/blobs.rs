@@ -13,8 +13,12 @@ use monofs_store::repo::RepoStore;
 use crate::service::Pieces;
 use crate::state::Served;
 
-/// A message is sent when its frames reach this many bytes.
-const MESSAGE_BYTES: usize = 1 << 20;
+/// A message is sent when its frames reach this many bytes: the first one soon, since somebody waits for what was asked for
+/// first, and the rest in pieces that are cheap to send.
+const MESSAGE_BYTES: (usize, usize) = (16 << 10, 1 << 20);
+
+/// Chunks of a large blob that are read from the disk ahead of the one that is sent.
+const READ_AHEAD_CHUNKS: u32 = 8;
 
 /// A run of chunks of one blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,13 +84,14 @@ pub(crate) fn spans(request: &v1::GetBlobsRequest) -> Result<Vec<Span>> {
 pub(crate) struct Held {
     pub store: Arc<RepoStore>,
     spans: VecDeque<Span>,
+    message_bytes: usize,
     /// Spans of which something is not held; complete when done.
     pub missing: Vec<Span>,
 }
 
 impl Held {
     pub fn new(store: Arc<RepoStore>, spans: Vec<Span>) -> Self {
-        Self { store, spans: spans.into(), missing: Vec::new() }
+        Self { store, spans: spans.into(), message_bytes: MESSAGE_BYTES.0, missing: Vec::new() }
     }
 }
 
@@ -101,10 +106,13 @@ impl Pieces for Held {
         let mut message = v1::GetBlobsResponse::default();
         let mut bytes = 0;
         let reader = self.store.read()?;
-        while bytes < MESSAGE_BYTES {
+        while bytes < self.message_bytes {
             let Some(span) = self.spans.pop_front() else { break };
             // Chunks of a large blob count only once the whole was verified.
             let held = !span.is_large() || reader.has_blob(&span.oid);
+            if held && span.is_large() && span.first.is_multiple_of(READ_AHEAD_CHUNKS / 2) {
+                reader.will_need(&span.oid, span.first..span.first.saturating_add(READ_AHEAD_CHUNKS));
+            }
             match if held { reader.chunk(&span.oid, span.first)? } else { None } {
                 Some(frame) => {
                     bytes += frame.len();
@@ -118,6 +126,7 @@ impl Pieces for Held {
                 None => self.missing.push(span),
             }
         }
+        self.message_bytes = (self.message_bytes * 8).min(MESSAGE_BYTES.1);
         served.chunks(message.chunks.len(), bytes);
         Ok(Some(message).filter(|message| !message.chunks.is_empty()))
     }

@@ -5,14 +5,14 @@
 //! crash.
 
 use std::collections::HashSet;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 
 use bytes::Bytes;
 use monofs_model::{Error, Oid, Result};
 
 use super::trees::parts;
 use super::{Counts, Reader, RepoStore};
-use crate::env::{TxnResult, put_changed};
+use crate::env::{TxnResult, page_bytes, put_changed};
 use crate::frame;
 
 /// Longest oid and a chunk number.
@@ -140,6 +140,18 @@ impl Reader<'_> {
             return Ok(None);
         }
         Ok(frame)
+    }
+
+    /// Has the kernel read these chunks of a long blob from the disk: faults of the map would bring in little at a time.
+    pub fn will_need(&self, oid: &Oid, chunks: Range<u32>) {
+        for frame in chunks.map_while(|index| self.chunk(oid, index).ok()?) {
+            let page = page_bytes() as usize;
+            let start = frame.as_ptr() as usize / page * page;
+            let len = frame.as_ptr() as usize + frame.len() - start;
+            // SAFETY: the range is a part of the map that `frame` borrows, rounded down to a page. The advice starts reading
+            // and changes nothing; should it fail, the faults do the same later.
+            let _ = unsafe { libc::madvise(start as *mut libc::c_void, len, libc::MADV_WILLNEED) };
+        }
     }
 
     /// Whether a blob is wholly held. A damaged database holds nothing.
