@@ -386,3 +386,31 @@ impl Writer {
         last.is_none()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use monofs_model::limits::CHUNK_BYTES;
+    use monofs_store::frame;
+
+    use super::*;
+
+    #[test]
+    fn what_somebody_waits_for_is_there_even_when_the_disk_is_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::open(dir.path(), 256 << 20, Arc::default()).unwrap();
+        let mut noise = vec![0u8; CHUNK_BYTES];
+        let blob = Oid::from_bytes(&[7; 20]).unwrap();
+        for index in 0..2 * (PENDING_BYTES_MAX / CHUNK_BYTES) as u32 {
+            noise
+                .iter_mut()
+                .enumerate()
+                .for_each(|(n, byte)| *byte = (n as u32).wrapping_mul(2_654_435_761 + 2 * index).to_be_bytes()[0]);
+            cache.put_frame(blob, index, frame::encode(&noise), noise.clone().into());
+            assert!(cache.missing_frames([(blob, index)].into_iter()).is_empty());
+            assert_eq!(cache.ready(&blob, index).unwrap(), noise);
+        }
+        assert!(cache.shared.pending_bytes.load(Ordering::Relaxed) <= PENDING_BYTES_MAX + 2 * CHUNK_BYTES);
+        cache.close();
+    }
+}

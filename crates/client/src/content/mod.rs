@@ -24,6 +24,7 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::counters::Counters;
 use crate::fs::ChunkWant;
+use crate::prefetch::Marks;
 use crate::repo::Repo;
 use crate::spawner::Spawner;
 
@@ -73,6 +74,8 @@ pub struct Content(Arc<Inner>);
 pub(crate) struct Inner {
     pub cache: Arc<Cache>,
     pub counters: Arc<Counters>,
+    /// What is fetched unasked is marked once it is claimed, so before anybody can read it.
+    pub marks: Arc<Marks>,
     pub replicas: Replicas,
     pub channels: ChannelPool,
     pub timeout: Duration,
@@ -86,10 +89,17 @@ pub(crate) struct Inner {
 
 impl Content {
     /// Content from the members of the view that [`Content::replicas`] will be told of.
-    pub(crate) fn new(config: &Config, cache: Arc<Cache>, counters: Arc<Counters>, spawner: Spawner) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        cache: Arc<Cache>,
+        counters: Arc<Counters>,
+        marks: Arc<Marks>,
+        spawner: Spawner,
+    ) -> Self {
         Self(Arc::new(Inner {
             cache,
             counters,
+            marks,
             replicas: Replicas::new(config.routers.clone(), config.addresses, config.via_router),
             channels: ChannelPool::default(),
             timeout: config.rpc_timeout,
@@ -150,6 +160,7 @@ impl Content {
         if spans.is_empty() {
             return Ok(());
         }
+        inner.marks.mark(&spans);
         let needed = spans.iter().flat_map(Span::keys).filter(|key| claim.contains(key)).collect();
         let (load, _) = Load::new(needed, claim);
         inner.fetch(repo, &Ask::Spans(spans), &load, false).await
@@ -184,6 +195,10 @@ impl Content {
     /// Runs the request in a task of its own, which may go on after what is needed has arrived.
     async fn start(&self, repo: &Arc<Repo>, need: &Need, mine: Vec<Key>, claim: Claim) -> Result<()> {
         let ask = need.ask(&mine, &claim);
+        if let (Need::Spans { .. }, Ask::Spans(spans)) = (need, &ask) {
+            // The first is what somebody waits for.
+            self.0.marks.mark(&spans[1..]);
+        }
         let (load, arrived) = Load::new(mine.into_iter().collect(), claim);
         let (inner, repo) = (self.0.clone(), repo.clone());
         self.0.spawner.spawn(async move {

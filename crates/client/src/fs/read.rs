@@ -120,6 +120,7 @@ impl Fs {
                 }
                 let piece = raw.get(from..to).ok_or(Errno::IO)?;
                 if want.count == 1 {
+                    self.marks.used(&want.blob);
                     take(piece);
                 } else {
                     scratch.joined.extend_from_slice(piece);
@@ -128,8 +129,8 @@ impl Fs {
                     self.cache.was_read(&want.blob, index);
                 }
             }
-            self.marks.used(&want.blob);
             if want.count > 1 {
+                self.marks.used(&want.blob);
                 take(&scratch.joined);
             }
             Ok(())

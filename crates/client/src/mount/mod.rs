@@ -108,16 +108,16 @@ fn build(
     counters: Arc<Counters>,
     spawner: Spawner,
 ) -> Arc<Shared> {
-    let content = Content::new(config, cache.clone(), counters.clone(), spawner.clone());
     let marks = Marks::new(counters.clone());
+    let content = Content::new(config, cache.clone(), counters.clone(), marks.clone(), spawner.clone());
     let documents = {
         let source = source.clone();
         Box::new(move || source.document())
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
     Arc::new(Shared {
-        fs: Fs::new(cache, marks.clone(), documents, now),
-        prefetch: Prefetch::new(content.clone(), marks, config.prefetch),
+        fs: Fs::new(cache, marks, documents, now),
+        prefetch: Prefetch::new(content.clone(), config.prefetch),
         content,
         counters,
         uid: config.uid.unwrap_or_else(|| rustix::process::getuid().as_raw()),

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use monofs_model::Oid;
 
+use super::SMALL_FILE_BYTES;
 use crate::content::Span;
 use crate::counters::Counters;
 
@@ -32,9 +33,9 @@ impl Marks {
         &self.shards[blob.as_bytes()[0] as usize % SHARDS]
     }
 
-    /// These blobs are being fetched ahead.
+    /// These blobs are being fetched ahead. Large ones, of which some chunks are, are not followed.
     pub fn mark(&self, spans: &[Span]) {
-        for span in spans {
+        for span in spans.iter().filter(|span| span.size <= SMALL_FILE_BYTES) {
             let mut shard = self.shard(&span.blob).lock().unwrap_or_else(PoisonError::into_inner);
             if shard.len() >= MARKS_MAX / SHARDS {
                 self.counters.prefetch_wasted.add(shard.len() as u64);

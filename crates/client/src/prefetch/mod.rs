@@ -3,7 +3,7 @@
 
 pub mod kinds;
 pub mod marks;
-mod order;
+pub mod order;
 mod walk;
 
 use std::collections::{HashMap, HashSet};
@@ -46,7 +46,6 @@ struct Stream {
 /// Decides what to fetch ahead.
 pub struct Prefetch {
     content: Content,
-    marks: Arc<Marks>,
     enabled: bool,
     streams: Mutex<HashMap<Oid, Stream>>,
     walks: Walks,
@@ -54,8 +53,8 @@ pub struct Prefetch {
 
 impl Prefetch {
     /// With `enabled` false, only what is asked for is fetched.
-    pub fn new(content: Content, marks: Arc<Marks>, enabled: bool) -> Self {
-        Self { content, marks, enabled, streams: Mutex::default(), walks: Walks::default() }
+    pub fn new(content: Content, enabled: bool) -> Self {
+        Self { content, enabled, streams: Mutex::default(), walks: Walks::default() }
     }
 
     /// Gets the chunks that a read misses, and with them what is likely to be read next.
@@ -65,7 +64,6 @@ impl Prefetch {
             ahead = self.siblings(&shared.fs, want);
             self.walks.missed(shared, want);
         }
-        self.marks.mark(&ahead);
         self.content.chunks(&want.repo, Span::from(want), ahead).await
     }
 

@@ -50,11 +50,6 @@ impl Tree {
     pub fn oid(&self, node: Node) -> &Oid {
         &self.nodes[node as usize]
     }
-
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.nodes.len()
-    }
 }
 
 /// Depth first with children in reverse, given how many directories are below each one in the order of the listing.
@@ -149,7 +144,7 @@ pub struct Streams {
 impl Streams {
     /// No reader yet; `window`: bytes ahead of one, at first and at most.
     pub fn new(tree: &Tree, window: (u64, u64)) -> Self {
-        Self { streams: VecDeque::new(), fetched: vec![false; tree.len()], window }
+        Self { streams: VecDeque::new(), fetched: vec![false; tree.nodes.len()], window }
     }
 
     /// Somebody turned to a directory.

@@ -153,7 +153,6 @@ impl Walk {
             let batch = if may_fetch { self.batch(&tree, &mut streams) } else { Vec::new() };
             if !batch.is_empty() {
                 self.fs().cache.room().await;
-                self.marks().mark(&batch);
                 let (content, repo) = (content.clone(), self.repo.clone());
                 running.push(async move { content.ahead(&repo, &batch).await });
                 continue;

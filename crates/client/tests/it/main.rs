@@ -6,6 +6,7 @@ mod failures;
 mod fake;
 mod mounting;
 mod updates;
+mod walks;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};
