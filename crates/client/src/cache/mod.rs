@@ -186,16 +186,21 @@ impl Cache {
 
     /// Which of these records are not at hand.
     pub fn missing_records(&self, trees: impl Iterator<Item = Oid>) -> Vec<Oid> {
-        let reader = self.store.read();
         let here = |tree: &Oid| self.records.contains_key(tree) || self.shared.pending().trees.contains_key(tree);
-        trees.filter(|tree| !here(tree) && reader.tree(tree).is_none()).collect()
+        let mut missing: Vec<Oid> = trees.filter(|tree| !here(tree)).collect();
+        // The view of the disk is taken last: what is not pending any more is in it.
+        let reader = self.store.read();
+        missing.retain(|tree| reader.tree(tree).is_none());
+        missing
     }
 
     /// Which of these chunks are not at hand.
     pub fn missing_frames(&self, keys: impl Iterator<Item = ChunkKey>) -> Vec<ChunkKey> {
+        let here = |key: &ChunkKey| self.ready.has(key) || self.frame_in_memory(key).is_some();
+        let mut missing: Vec<ChunkKey> = keys.filter(|key| !here(key)).collect();
         let reader = self.store.read();
-        let on_disk = |key: &ChunkKey| reader.chunk(&key.0, key.1).is_some() && !self.is_distrusted(key);
-        keys.filter(|key| !self.ready.has(key) && self.frame_in_memory(key).is_none() && !on_disk(key)).collect()
+        missing.retain(|key| reader.chunk(&key.0, key.1).is_none() || self.is_distrusted(key));
+        missing
     }
 
     fn frame_in_memory(&self, key: &ChunkKey) -> Option<Bytes> {
