@@ -184,7 +184,6 @@ impl Inner {
                 }
                 () = tokio::time::sleep(stall.wait) => {
                     if stall.is_stalled(load) && waiting.len() > 0 && (stall.hangs() || self.hedging.take()) {
-                        self.counters.hedges.one();
                         next = Some(Reason::Hedge { arrivals: load.arrivals() });
                     }
                 }
@@ -403,6 +402,9 @@ struct Timed<'a> {
 
 impl<'a> Timed<'a> {
     fn begin(inner: &'a Inner, candidate: &'a Candidate, progress: Progress<'a>) -> Self {
+        if matches!(progress.reason, Reason::Hedge { .. }) {
+            inner.counters.hedges.one();
+        }
         inner.replicas.loads().begin(&candidate.address);
         Self { inner, address: &candidate.address, progress, begun: Instant::now(), answered: false }
     }

@@ -175,7 +175,7 @@ mod tests {
         assert!(delay > 10 * MS && delay <= 10 * MS * 5 / 4, "{delay:?}");
         hedging.observe(Kind::Blobs, 80 * MS);
         assert!(hedging.delay(Kind::Blobs, true) > 80 * MS);
-        (0..600).for_each(|_| hedging.observe(Kind::Blobs, MS / 2));
+        (0..1500).for_each(|_| hedging.observe(Kind::Blobs, MS / 2));
         assert_eq!(hedging.delay(Kind::Blobs, true), HEDGE_AFTER_MIN, "what is old decays");
         (0..600).for_each(|_| hedging.observe(Kind::Blobs, 1000 * MS));
         assert_eq!(hedging.delay(Kind::Blobs, true), HEDGE_AFTER_MAX);
