@@ -150,10 +150,11 @@ impl Inner {
     ) -> Result<()> {
         let entry = repo.entry();
         let kind = ask.kind(patient);
-        let mut waiting = self.replicas.candidates(&entry, kind, Instant::now().into_std()).into_iter();
+        let candidates = self.replicas.candidates(&entry, kind, Instant::now().into_std());
+        let mut stall = Stall::new(load, self.hedge_after(&candidates, kind, patient));
+        let mut waiting = candidates.into_iter();
         let mut running = FuturesUnordered::new();
         let mut last = Error::unavailable("no node or router is known to ask");
-        let mut stall = Stall::new(load, self.hedging.delay(kind, patient));
         let mut next = Some(Reason::Turn);
         let mut reached = false;
         self.hedging.request();
@@ -193,6 +194,16 @@ impl Inner {
                     return Err(Error::unavailable(format!("content of {}: no answer within {limit:?}", entry.path)));
                 }
             }
+        }
+    }
+
+    /// When the second of the candidates is asked too. Early only if it is another node: a router would ask the same one.
+    fn hedge_after(&self, candidates: &[Candidate], kind: Kind, patient: bool) -> Duration {
+        match candidates {
+            [Candidate { node: Some(first), .. }, Candidate { node: Some(second), .. }, ..] if first != second => {
+                self.hedging.delay(kind, patient)
+            }
+            _ => HEDGE_AFTER_MAX,
         }
     }
 
