@@ -12,6 +12,8 @@ work=$(mktemp -d "$base/run.XXXXXX")
 mnt=$work/mnt
 mkdir "$mnt"
 declare -A pid=()
+host=127.0.0.1 # where the roles listen
+client_in=()   # the command before the client's: where it runs
 
 cleanup() {
     local name
@@ -50,8 +52,8 @@ start_git_daemon() { # DIRECTORY: serves the repositories in it as git://$git_ho
 }
 
 start_router() { # [STATE-DIRECTORY]
-    router=127.0.0.1:$(free_port)
-    start router "$bin/monofs-router" --listen 127.0.0.1 --port "${router#*:}" --http-port "$(free_port)" \
+    router=$host:$(free_port)
+    start router "$bin/monofs-router" --listen "$host" --port "${router#*:}" --http-port "$(free_port)" \
         --state-dir "${1:-$work/router}" --refresh-interval 0s
 }
 
@@ -60,9 +62,9 @@ start_cluster() { # a router, the nodes and a fetcher, until all of them are act
     local node
     start_router
     for node in "${node_names[@]}"; do
-        start "$node" "$bin/monofs-node" --addr "127.0.0.1:$(free_port)" --node-id "$node" --db-path "$work/$node" --router "$router"
+        start "$node" "$bin/monofs-node" --addr "$host:$(free_port)" --node-id "$node" --db-path "$work/$node" --router "$router"
     done
-    start fetcher "$bin/monofs-fetcher" --addr "127.0.0.1:$(free_port)" --cache-dir "$work/fetcher" --router "$router"
+    start fetcher "$bin/monofs-fetcher" --addr "$host:$(free_port)" --cache-dir "$work/fetcher" --router "$router"
     until [ "$(admin status --format json 2>/dev/null | grep -c '"state": "active"')" -eq $((${#node_names[@]} + 1)) ]; do
         alive router
         sleep 0.05
@@ -101,7 +103,7 @@ contents_on_nodes() { admin node-files --node-id all --format json | awk -F'[:,]
 repository() { echo "$mnt/${git_host%:*}/$1"; } # NAME: where NAME.git of the git daemon appears in the mount
 
 mount_client() { # DIRECTORY, one of the mount: mounts, and returns when `ls` of it answers
-    start client "$bin/monofs-client" --mount "$mnt" --router "$router" --cache "$work/client"
+    start client "${client_in[@]}" "$bin/monofs-client" --mount "$mnt" --router "$router" --cache "$work/client"
     until ls "$1" >/dev/null 2>&1; do
         alive client
         sleep 0.002

@@ -81,6 +81,8 @@ pub struct Counters {
     pub calls: Counter,
     /// Second requests sent because the first was slow.
     pub hedges: Counter,
+    /// Hedges whose answer came first.
+    pub hedges_won: Counter,
     pub calls_failed: Counter,
     /// Content that did not match its oid or could not be decoded.
     pub corrupt: Counter,

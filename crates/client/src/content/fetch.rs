@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
+use monofs_model::limits::TREE_CLOSURE_BYTES;
 use monofs_model::{Error, ErrorKind, ObjectKind, Oid, Repository, Result, TreeRecord};
 use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
@@ -17,20 +18,33 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::flights::{Claim, Key};
+use super::hedge::{HANGS_AFTER, HEDGE_AFTER_MAX, Kind};
 use super::replicas::Candidate;
 use super::{Inner, Span};
 use crate::repo::{Repo, snapshot_of};
 
-/// With nothing arriving for this long, the next replica is asked too.
-const HEDGE_AFTER: Duration = Duration::from_millis(300);
 /// Pause before all replicas are asked again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
+/// Content up to this size is one small read: a node answers it with one message.
+const SMALL_BYTES_MAX: u64 = 256 << 10;
 
 /// What to ask for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ask {
     Trees { trees: Vec<Oid>, budget: u64 },
     Spans(Vec<Span>),
+}
+
+impl Ask {
+    /// What its time to the first message can be compared with.
+    fn kind(&self, patient: bool) -> Kind {
+        match self {
+            _ if !patient => Kind::Bulk,
+            Self::Trees { budget, .. } if *budget < TREE_CLOSURE_BYTES => Kind::Trees,
+            Self::Spans(spans) if spans.iter().map(Span::bytes).sum::<u64>() <= SMALL_BYTES_MAX => Kind::Blobs,
+            _ => Kind::Bulk,
+        }
+    }
 }
 
 /// What has arrived of a request, shared by the attempts that serve it.
@@ -84,6 +98,11 @@ impl Load {
         state.needed.contains(key) || state.claim.contains(key)
     }
 
+    /// How many records and chunks have arrived.
+    fn arrivals(&self) -> u64 {
+        self.arrivals.load(Ordering::Relaxed)
+    }
+
     /// The request is over.
     pub fn finish(&self, result: Result<()>) {
         if let Some(arrived) = self.state().arrived.take() {
@@ -94,14 +113,14 @@ impl Load {
 
 impl Inner {
     /// Gets what `load` needs. `patient`: somebody waits, so failures of all replicas are retried until the deadline.
-    pub(super) async fn fetch(&self, repo: &Arc<Repo>, ask: &Ask, load: &Load, patient: bool) -> Result<()> {
+    pub(super) async fn fetch(self: &Arc<Self>, repo: &Arc<Repo>, ask: &Ask, load: &Load, patient: bool) -> Result<()> {
         let deadline = Instant::now() + self.timeout;
-        let closure = matches!(ask, Ask::Trees { budget, .. } if *budget >= monofs_model::limits::TREE_CLOSURE_BYTES);
+        let closure = matches!(ask, Ask::Trees { budget, .. } if *budget >= TREE_CLOSURE_BYTES);
         if closure {
             self.closure_begins(repo);
         }
         let result = loop {
-            let error = match self.race(repo, ask, load, deadline).await {
+            let error = match self.race(repo, ask, load, patient, deadline).await {
                 Ok(()) => break Ok(()),
                 Err(error) => error,
             };
@@ -121,19 +140,30 @@ impl Inner {
     }
 
     /// Asks every candidate at most once, the next one as soon as one fails or none delivers.
-    async fn race(&self, repo: &Arc<Repo>, ask: &Ask, load: &Load, deadline: Instant) -> Result<()> {
+    async fn race(
+        self: &Arc<Self>,
+        repo: &Arc<Repo>,
+        ask: &Ask,
+        load: &Load,
+        patient: bool,
+        deadline: Instant,
+    ) -> Result<()> {
         let entry = repo.entry();
-        let mut waiting = self.replicas.candidates(&entry).into_iter();
+        let kind = ask.kind(patient);
+        let candidates = self.replicas.candidates(&entry, kind, Instant::now().into_std());
+        let mut stall = Stall::new(load, self.hedge_after(&candidates, kind, patient));
+        let mut waiting = candidates.into_iter();
         let mut running = FuturesUnordered::new();
         let mut last = Error::unavailable("no node or router is known to ask");
-        let mut arrivals = load.arrivals.load(Ordering::Relaxed);
-        let mut start_next = true;
+        let mut next = Some(Reason::Turn);
         let mut reached = false;
+        self.hedging.request();
         loop {
-            if start_next && let Some(candidate) = waiting.next() {
-                running.push(self.attempt(candidate, &entry, repo, ask, load));
+            if let Some(reason) = next.take()
+                && let Some(candidate) = waiting.next()
+            {
+                running.push(self.attempt(candidate, &entry, repo, ask, Progress { load, kind, reason }));
             }
-            start_next = false;
             if running.is_empty() {
                 self.note_answer(reached);
                 return Err(last);
@@ -151,15 +181,12 @@ impl Inner {
                         Err(error) if last.kind == ErrorKind::Unavailable && error.kind == ErrorKind::NotHeld => {}
                         Err(error) => last = error.context(&candidate.address),
                     }
-                    start_next = true;
+                    next = Some(Reason::Turn);
                 }
-                () = tokio::time::sleep(HEDGE_AFTER) => {
-                    let now = load.arrivals.load(Ordering::Relaxed);
-                    if now == arrivals && !load.is_exhausted() && waiting.len() > 0 {
-                        self.counters.hedges.one();
-                        start_next = true;
+                () = tokio::time::sleep(stall.wait) => {
+                    if stall.is_stalled(load) && waiting.len() > 0 && (stall.hangs() || self.hedging.take()) {
+                        next = Some(Reason::Hedge { arrivals: load.arrivals() });
                     }
-                    arrivals = now;
                 }
                 () = tokio::time::sleep_until(deadline), if !load.is_complete() => {
                     self.note_answer(reached);
@@ -170,8 +197,18 @@ impl Inner {
         }
     }
 
+    /// When the second of the candidates is asked too. Early only if it is another node: a router would ask the same one.
+    fn hedge_after(&self, candidates: &[Candidate], kind: Kind, patient: bool) -> Duration {
+        match candidates {
+            [Candidate { node: Some(first), .. }, Candidate { node: Some(second), .. }, ..] if first != second => {
+                self.hedging.delay(kind, patient)
+            }
+            _ => HEDGE_AFTER_MAX,
+        }
+    }
+
     /// Learns from how an attempt ended. True: the peer was reached.
-    fn judge(&self, candidate: &Candidate, outcome: &Result<()>) -> bool {
+    fn judge(self: &Arc<Self>, candidate: &Candidate, outcome: &Result<()>) -> bool {
         match outcome {
             Ok(()) => self.replicas.answered(candidate),
             Err(error) if matches!(error.kind, ErrorKind::NotHeld | ErrorKind::NotFound) => {
@@ -189,17 +226,23 @@ impl Inner {
         true
     }
 
-    /// Tells a router that a node failed, so that it looks at once. Best effort.
-    fn report(&self, member_id: String, error: &Error) {
-        let Some(channel) = self.replicas.routers().first().and_then(|r| self.channels.get(r).ok()) else { return };
+    /// Tells a router that a node failed, so that it looks at once. Best effort: the first router that takes it.
+    fn report(self: &Arc<Self>, member_id: String, error: &Error) {
         let failure = v1::ReportFailureRequest {
             member_id,
             error_kind: error.kind.as_str().to_owned(),
             detail: error.message.clone(),
         };
-        let request = Context::new(self.timeout).request(failure);
+        let inner = self.clone();
         self.spawner.spawn(async move {
-            let _ = v1::cluster_client::ClusterClient::new(channel).report_failure(request).await;
+            for router in inner.replicas.reporters() {
+                let Ok(channel) = inner.channels.get(&router) else { continue };
+                let request = Context::new(inner.timeout).request(failure.clone());
+                match v1::cluster_client::ClusterClient::new(channel).report_failure(request).await {
+                    Ok(_) => return inner.replicas.reported_to(&router),
+                    Err(error) => tracing::debug!(router, %error, "a report of a failure was not taken"),
+                }
+            }
         });
     }
 
@@ -210,13 +253,15 @@ impl Inner {
         entry: &Repository,
         repo: &Arc<Repo>,
         ask: &Ask,
-        load: &Load,
+        progress: Progress<'_>,
     ) -> (Candidate, Result<()>) {
         self.counters.calls.one();
+        let mut timed = Timed::begin(self, &candidate, progress);
         let outcome = match ask {
-            Ask::Trees { trees, budget } => self.ask_trees(&candidate, entry, repo, trees, *budget, load).await,
-            Ask::Spans(spans) => self.ask_blobs(&candidate, entry, spans, load).await,
+            Ask::Trees { trees, budget } => self.ask_trees(&candidate, entry, repo, trees, *budget, &mut timed).await,
+            Ask::Spans(spans) => self.ask_blobs(&candidate, entry, spans, &mut timed).await,
         };
+        drop(timed);
         (candidate, outcome)
     }
 
@@ -227,8 +272,9 @@ impl Inner {
         repo: &Arc<Repo>,
         trees: &[Oid],
         budget: u64,
-        load: &Load,
+        timed: &mut Timed<'_>,
     ) -> Result<()> {
+        let load = timed.progress.load;
         let request = v1::GetTreesRequest {
             storage_id: repo.storage_id().to_string(),
             oids: trees.iter().filter(|tree| load.lacks(&Key::Tree(**tree))).map(oid_bytes).collect(),
@@ -241,7 +287,7 @@ impl Inner {
         let mut answers = get_trees(channel, &Context::new(self.timeout), request).await?;
         while let Some(answer) = answers.next().await {
             for tree in answer?.trees {
-                load.arrivals.fetch_add(1, Ordering::Relaxed);
+                timed.arrived();
                 self.take_tree(tree, load)?;
             }
             self.closure_goes_on(repo);
@@ -263,7 +309,14 @@ impl Inner {
         Ok(())
     }
 
-    async fn ask_blobs(&self, candidate: &Candidate, entry: &Repository, spans: &[Span], load: &Load) -> Result<()> {
+    async fn ask_blobs(
+        &self,
+        candidate: &Candidate,
+        entry: &Repository,
+        spans: &[Span],
+        timed: &mut Timed<'_>,
+    ) -> Result<()> {
+        let load = timed.progress.load;
         let lacking = spans.iter().filter(|span| span.keys().any(|key| load.lacks(&key)));
         let request = v1::GetBlobsRequest {
             storage_id: entry.storage_id().to_string(),
@@ -276,7 +329,7 @@ impl Inner {
         let mut answers = get_blobs(channel, &Context::new(self.timeout), request).await?;
         while let Some(answer) = answers.next().await {
             for chunk in answer?.chunks {
-                load.arrivals.fetch_add(1, Ordering::Relaxed);
+                timed.arrived();
                 self.take_chunk(chunk, &sizes, load)?;
             }
             if load.is_exhausted() {
@@ -300,6 +353,99 @@ impl Inner {
         self.cache.put_frame(blob, chunk.index, Bytes::copy_from_slice(&chunk.frame), raw);
         load.landed(&key);
         Ok(())
+    }
+}
+
+/// Why a peer is asked.
+#[derive(Clone, Copy)]
+enum Reason {
+    /// It is the best one, or the better ones have failed.
+    Turn,
+    /// Those asked before are slow: so much had arrived when that was found.
+    Hedge { arrivals: u64 },
+}
+
+/// The request that an attempt serves.
+#[derive(Clone, Copy)]
+struct Progress<'a> {
+    load: &'a Load,
+    kind: Kind,
+    reason: Reason,
+}
+
+/// Notices that nothing arrives any more.
+struct Stall {
+    /// How long to wait before looking.
+    wait: Duration,
+    arrivals: u64,
+    since: Instant,
+}
+
+impl Stall {
+    fn new(load: &Load, wait: Duration) -> Self {
+        Self { wait, arrivals: load.arrivals(), since: Instant::now() }
+    }
+
+    /// Whether nothing has arrived since the last look, and something is still wanted.
+    fn is_stalled(&mut self, load: &Load) -> bool {
+        self.wait = HEDGE_AFTER_MAX;
+        let arrivals = load.arrivals();
+        let stalled = arrivals == self.arrivals;
+        if !stalled {
+            (self.arrivals, self.since) = (arrivals, Instant::now());
+        }
+        stalled && !load.is_exhausted()
+    }
+
+    fn hangs(&self) -> bool {
+        self.since.elapsed() >= HANGS_AFTER
+    }
+}
+
+/// The clock of one attempt: tells the peer's load, and what the delay of hedges is made of.
+struct Timed<'a> {
+    inner: &'a Inner,
+    address: &'a str,
+    progress: Progress<'a>,
+    begun: Instant,
+    answered: bool,
+}
+
+impl<'a> Timed<'a> {
+    fn begin(inner: &'a Inner, candidate: &'a Candidate, progress: Progress<'a>) -> Self {
+        if matches!(progress.reason, Reason::Hedge { .. }) {
+            inner.counters.hedges.one();
+        }
+        inner.replicas.loads().begin(&candidate.address);
+        Self { inner, address: &candidate.address, progress, begun: Instant::now(), answered: false }
+    }
+
+    /// A record or chunk came.
+    fn arrived(&mut self) {
+        let before = self.progress.load.arrivals.fetch_add(1, Ordering::Relaxed);
+        if std::mem::replace(&mut self.answered, true) {
+            return;
+        }
+        let (kind, now) = (self.progress.kind, Instant::now());
+        let took = now - self.begun;
+        self.inner.hedging.observe(kind, took);
+        self.inner.replicas.loads().observe(self.address, kind, took, now.into_std());
+        if matches!(self.progress.reason, Reason::Hedge { arrivals } if arrivals == before) {
+            self.inner.counters.hedges_won.one();
+        }
+    }
+}
+
+impl Drop for Timed<'_> {
+    fn drop(&mut self) {
+        let loads = self.inner.replicas.loads();
+        loads.end(self.address);
+        if !self.answered {
+            let (kind, now) = (self.progress.kind, Instant::now());
+            let took = now - self.begun;
+            self.inner.hedging.observe_at_least(kind, took);
+            loads.observe_at_least(self.address, kind, took, now.into_std());
+        }
     }
 }
 

@@ -4,8 +4,10 @@
 //! Everything here is immutable and named by its oid, so answers that arrive twice or late do no harm: whatever was
 //! verified goes into the cache. Callers are told that their keys are at hand; they then look into the cache again.
 
+pub mod balance;
 pub mod fetch;
 pub mod flights;
+pub mod hedge;
 pub mod replicas;
 
 use std::collections::HashMap;
@@ -15,10 +17,12 @@ use std::time::{Duration, Instant};
 use monofs_model::limits::{CONTENT_REQUEST_ITEMS_MAX, TREE_CLOSURE_BYTES};
 use monofs_model::{Error, Oid, Result, StorageId};
 use monofs_rpc::channel::ChannelPool;
+use monofs_store::frame::chunk_len;
 use tokio::sync::watch;
 
 use self::fetch::{Ask, Load};
 use self::flights::{Claim, Flights, Key, landed};
+use self::hedge::Hedging;
 use self::replicas::Replicas;
 use crate::cache::Cache;
 use crate::config::Config;
@@ -49,6 +53,12 @@ pub struct Span {
 }
 
 impl Span {
+    /// Raw bytes of its chunks.
+    pub fn bytes(&self) -> u64 {
+        let chunks = u64::from(self.first)..u64::from(self.first) + u64::from(self.count);
+        chunks.map(|index| chunk_len(self.size, index) as u64).sum()
+    }
+
     /// Its chunks.
     pub fn chunks(&self) -> impl Iterator<Item = (Oid, u32)> + use<> {
         let blob = self.blob;
@@ -79,6 +89,7 @@ pub(crate) struct Inner {
     pub replicas: Replicas,
     pub channels: ChannelPool,
     pub timeout: Duration,
+    hedging: Hedging,
     flights: Flights,
     /// Repositories whose closure is streaming in; the value changes with each message.
     closures: Mutex<HashMap<StorageId, watch::Sender<u64>>>,
@@ -103,6 +114,7 @@ impl Content {
             replicas: Replicas::new(config.routers.clone(), config.addresses, config.via_router),
             channels: ChannelPool::default(),
             timeout: config.rpc_timeout,
+            hedging: Hedging::default(),
             flights: Flights::default(),
             closures: Mutex::default(),
             down_since: Mutex::default(),

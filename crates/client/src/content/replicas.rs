@@ -1,11 +1,15 @@
-//! Whom to ask: the holders of a repository in HRW order, then the routers' proxy; those that failed lately last.
+//! Whom to ask: of the first two active holders of a repository in HRW order the less loaded one, then the others in that
+//! order, then the routers' proxy; those that failed lately last.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use monofs_model::{ClusterView, NodeId, Repository};
+use monofs_model::{ClusterView, Member, MemberState, NodeId, Repository};
 
+use super::balance::Loads;
+use super::hedge::Kind;
 use crate::config::AddressChoice;
 
 /// A peer that failed is asked last for this long.
@@ -32,6 +36,9 @@ pub struct Replicas {
     view: RwLock<Arc<ClusterView>>,
     suspects: Mutex<HashMap<String, Instant>>,
     reported: Mutex<HashMap<NodeId, Instant>>,
+    /// Index of the router that took the last report.
+    reporter: AtomicUsize,
+    loads: Loads,
 }
 
 impl Replicas {
@@ -44,6 +51,8 @@ impl Replicas {
             view: RwLock::default(),
             suspects: Mutex::default(),
             reported: Mutex::default(),
+            reporter: AtomicUsize::new(0),
+            loads: Loads::default(),
         }
     }
 
@@ -57,28 +66,53 @@ impl Replicas {
         self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Whom to ask about this repository, best first.
-    pub fn candidates(&self, entry: &Repository) -> Vec<Candidate> {
+    /// How loaded the peers are.
+    pub fn loads(&self) -> &Loads {
+        &self.loads
+    }
+
+    /// Whom to ask for this kind of content of this repository, best first. A node's second address comes after the first
+    /// addresses of all nodes, since it leads to the node that has just failed or been slow.
+    pub fn candidates(&self, entry: &Repository, kind: Kind, now: Instant) -> Vec<Candidate> {
         let view = self.view();
-        let mut all = Vec::new();
+        let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_suspect = |address: &str| suspects.get(address).is_some_and(|until| *until > now);
+        // Of the address that would be asked; one that failed is sorted last below, whatever its load.
+        let load = |member: &Member| {
+            let address = self.addresses_of(member).into_iter().flatten().find(|address| !is_suspect(address));
+            address.map_or(f64::INFINITY, |address| self.loads.of(address, kind, now))
+        };
+        let (mut all, mut second) = (Vec::new(), Vec::new());
         if !self.via_router {
-            for member in view.readers(&entry.storage_id(), &entry.holders) {
-                let internal = Some(&member.address).filter(|a| !a.is_empty());
-                let external = Some(&member.external_address).filter(|a| !a.is_empty());
-                let chosen = match self.addresses {
-                    AddressChoice::Internal => [internal, None],
-                    AddressChoice::External => [external.or(internal), None],
-                    AddressChoice::Auto => [internal, external.filter(|e| Some(*e) != internal)],
-                };
-                let node = Some(member.id.clone());
-                all.extend(chosen.into_iter().flatten().map(|a| Candidate { address: a.clone(), node: node.clone() }));
+            let mut readers = view.readers(&entry.storage_id(), &entry.holders);
+            if let [first, next, ..] = &mut readers[..]
+                && first.state == MemberState::Active
+                && next.state == MemberState::Active
+                && load(next) < load(first)
+            {
+                std::mem::swap(first, next);
             }
+            for member in readers {
+                let node = Some(member.id.clone());
+                let [first, other] = self.addresses_of(member);
+                all.extend(first.map(|a| Candidate { address: a.clone(), node: node.clone() }));
+                second.extend(other.map(|a| Candidate { address: a.clone(), node: node.clone() }));
+            }
+            all.append(&mut second);
         }
         all.extend(self.routers.iter().map(|router| Candidate { address: router.clone(), node: None }));
-        let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        all.sort_by_key(|candidate| suspects.get(&candidate.address).is_some_and(|until| *until > now));
+        all.sort_by_key(|candidate| is_suspect(&candidate.address));
         all
+    }
+
+    fn addresses_of<'a>(&self, member: &'a Member) -> [Option<&'a String>; 2] {
+        let internal = Some(&member.address).filter(|a| !a.is_empty());
+        let external = Some(&member.external_address).filter(|a| !a.is_empty());
+        match self.addresses {
+            AddressChoice::Internal => [internal, None],
+            AddressChoice::External => [external.or(internal), None],
+            AddressChoice::Auto => [internal, external.filter(|e| Some(*e) != internal)],
+        }
     }
 
     /// This peer failed or was too slow. Returns the member to report to the router, if it is time to.
@@ -108,9 +142,18 @@ impl Replicas {
         self.suspects.lock().unwrap_or_else(PoisonError::into_inner).remove(&candidate.address);
     }
 
-    /// The routers.
-    pub fn routers(&self) -> &[String] {
-        &self.routers
+    /// The routers, from the one that took the last report on.
+    pub fn reporters(&self) -> Vec<String> {
+        let mut routers = self.routers.clone();
+        routers.rotate_left(self.reporter.load(Ordering::Relaxed) % self.routers.len().max(1));
+        routers
+    }
+
+    /// This router took a report.
+    pub fn reported_to(&self, router: &str) {
+        if let Some(at) = self.routers.iter().position(|known| known == router) {
+            self.reporter.store(at, Ordering::Relaxed);
+        }
     }
 }
 
@@ -145,8 +188,12 @@ mod tests {
         entry
     }
 
+    fn candidates(replicas: &Replicas, entry: &Repository) -> Vec<Candidate> {
+        replicas.candidates(entry, Kind::Blobs, Instant::now())
+    }
+
     fn addresses(replicas: &Replicas, entry: &Repository) -> Vec<String> {
-        replicas.candidates(entry).into_iter().map(|c| c.address).collect()
+        candidates(replicas, entry).into_iter().map(|c| c.address).collect()
     }
 
     fn view(members: Vec<Member>) -> ClusterView {
@@ -170,12 +217,66 @@ mod tests {
         let replicas = Replicas::new(vec!["r:1".into()], AddressChoice::Auto, false);
         replicas.set_view(view(vec![node("a", ""), node("b", "")]));
         let entry = repository(&["a", "b"]);
-        let first = replicas.candidates(&entry)[0].clone();
+        let first = candidates(&replicas, &entry)[0].clone();
         assert!(replicas.failed(&first).is_some());
         assert!(replicas.failed(&first).is_none(), "one report is enough for now");
-        assert_eq!(replicas.candidates(&entry)[2], first);
+        assert_eq!(candidates(&replicas, &entry)[2], first);
         replicas.answered(&first);
-        assert_eq!(replicas.candidates(&entry)[0], first);
+        assert_eq!(candidates(&replicas, &entry)[0], first);
+    }
+
+    #[test]
+    fn a_second_address_comes_after_every_nodes_first() {
+        let replicas = Replicas::new(vec!["r:1".into()], AddressChoice::Auto, false);
+        replicas.set_view(view(vec![node("a", "a-out:1"), node("b", "b-out:1")]));
+        let order = addresses(&replicas, &repository(&["a", "b"]));
+        assert!(
+            order[..2].iter().all(|a| !a.contains("out")) && order[2..4].iter().all(|a| a.contains("out")),
+            "{order:?}"
+        );
+    }
+
+    #[test]
+    fn the_less_loaded_of_the_first_two_active_holders_is_asked_first() {
+        const MS: Duration = Duration::from_millis(1);
+        let replicas = Replicas::new(vec![], AddressChoice::Auto, false);
+        let members = vec![node("a", ""), node("b", ""), node("c", "")];
+        replicas.set_view(view(members.clone()));
+        let (entry, now) = (repository(&["a", "b", "c"]), Instant::now());
+        let order = |kind| -> Vec<String> {
+            replicas.candidates(&entry, kind, now).into_iter().map(|candidate| candidate.address).collect()
+        };
+        let ranked = order(Kind::Blobs);
+        let swapped = vec![ranked[1].clone(), ranked[0].clone(), ranked[2].clone()];
+        let loads = replicas.loads();
+        ranked[..2].iter().for_each(|address| loads.begin(address));
+        assert_eq!(order(Kind::Blobs), ranked, "equally loaded: in HRW order");
+        loads.observe(&ranked[0], Kind::Blobs, 50 * MS, now);
+        loads.observe(&ranked[1], Kind::Blobs, 2 * MS, now);
+        assert_eq!(order(Kind::Blobs), swapped);
+        assert_eq!(order(Kind::Trees), ranked, "kinds are apart");
+        (0..60).for_each(|_| loads.begin(&ranked[1]));
+        assert_eq!(order(Kind::Blobs), ranked, "a fast one with much to do is not better");
+        (0..60).for_each(|_| loads.end(&ranked[1]));
+        assert_eq!(order(Kind::Blobs), swapped);
+        let mut draining = members.clone();
+        draining.iter_mut().for_each(|member| {
+            member.state = if member.address == ranked[1] { MemberState::Draining } else { MemberState::Active }
+        });
+        replicas.set_view(view(draining));
+        assert_eq!(order(Kind::Blobs), ranked, "the second one is not active");
+        replicas.set_view(view(members));
+        replicas.failed(&Candidate { address: ranked[1].clone(), node: None });
+        let order: Vec<_> = replicas.candidates(&entry, Kind::Blobs, now).into_iter().map(|c| c.address).collect();
+        assert_eq!(order, [ranked[0].clone(), ranked[2].clone(), ranked[1].clone()]);
+    }
+
+    #[test]
+    fn reports_go_to_the_router_that_took_the_last_one() {
+        let replicas = Replicas::new(vec!["r:1".into(), "r:2".into(), "r:3".into()], AddressChoice::Auto, false);
+        assert_eq!(replicas.reporters(), ["r:1", "r:2", "r:3"]);
+        replicas.reported_to("r:2");
+        assert_eq!(replicas.reporters(), ["r:2", "r:3", "r:1"]);
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub enum Mode {
     Serve,
     /// Fails every request.
     Fail,
+    /// Answers, but this much later.
+    Slow(Duration),
     /// Never answers.
     Silent,
     /// Holds nothing.
@@ -70,6 +72,10 @@ impl Peer {
         match mode {
             Mode::Fail => Err(to_status(Error::unavailable("told to fail"))),
             Mode::Silent => std::future::pending().await,
+            Mode::Slow(delay) => {
+                tokio::time::sleep(delay).await;
+                Ok(mode)
+            }
             _ => Ok(mode),
         }
     }

@@ -1,0 +1,158 @@
+//! How loaded each peer is, as seen from here: requests under way times a moving average of latency.
+//!
+//! The average is "peak EWMA" (Finagle's `aperture` balancer, `tower::load::PeakEwma`): a slower answer counts at once, a
+//! faster one by `w = exp(-elapsed / DECAY)`, and without answers the estimate decays towards zero, so that a peer that was
+//! slow is tried again. tower's own wraps a service with one latency; here a peer has one for each kind of request, and
+//! requests that are given up count with the time that they lasted. Time is passed in, so that tests need no clock.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::hedge::{KINDS, Kind};
+
+/// How long it takes an estimate to fall to a third.
+const DECAY: Duration = Duration::from_secs(10);
+/// What a peer is taken for that was not asked lately; no estimate is lower, or requests under way would not count.
+const LATENCY_MIN: Duration = Duration::from_micros(100);
+/// Most peers that are remembered.
+const PEERS_MAX: usize = 4096;
+
+/// The loads of all peers by address.
+#[derive(Default)]
+pub struct Loads(Mutex<HashMap<String, Peer>>);
+
+#[derive(Default)]
+struct Peer {
+    under_way: u32,
+    latencies: [Option<Estimate>; KINDS],
+}
+
+#[derive(Clone, Copy)]
+struct Estimate {
+    seconds: f64,
+    at: Instant,
+}
+
+impl Estimate {
+    fn decayed(&self, now: Instant) -> f64 {
+        self.seconds * (-now.saturating_duration_since(self.at).as_secs_f64() / DECAY.as_secs_f64()).exp()
+    }
+
+    /// The peak, else the weighted mean of what was and what is.
+    fn update(&self, took: f64, now: Instant) -> f64 {
+        if took > self.seconds {
+            return took;
+        }
+        let weight = (-now.saturating_duration_since(self.at).as_secs_f64() / DECAY.as_secs_f64()).exp();
+        self.seconds * weight + took * (1.0 - weight)
+    }
+}
+
+impl Loads {
+    fn peers(&self) -> MutexGuard<'_, HashMap<String, Peer>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Expected seconds until this peer answers one more request of this kind.
+    pub fn of(&self, address: &str, kind: Kind, now: Instant) -> f64 {
+        let peers = self.peers();
+        let Some(peer) = peers.get(address) else { return LATENCY_MIN.as_secs_f64() };
+        let latency = peer.latencies[kind as usize].map_or(0.0, |estimate| estimate.decayed(now));
+        latency.max(LATENCY_MIN.as_secs_f64()) * f64::from(peer.under_way + 1)
+    }
+
+    /// A request to this peer begins; ends with [`Loads::end`].
+    pub fn begin(&self, address: &str) {
+        let mut peers = self.peers();
+        if peers.len() >= PEERS_MAX && !peers.contains_key(address) {
+            peers.retain(|_, peer| peer.under_way > 0);
+        }
+        peers.entry(address.to_owned()).or_default().under_way += 1;
+    }
+
+    /// A request to this peer ended.
+    pub fn end(&self, address: &str) {
+        if let Some(peer) = self.peers().get_mut(address) {
+            peer.under_way = peer.under_way.saturating_sub(1);
+        }
+    }
+
+    /// The first message of this peer came after `took`.
+    pub fn observe(&self, address: &str, kind: Kind, took: Duration, now: Instant) {
+        if let Some(peer) = self.peers().get_mut(address) {
+            let latency = &mut peer.latencies[kind as usize];
+            let took = took.as_secs_f64();
+            let seconds = latency.map_or(took, |estimate| estimate.update(took, now));
+            *latency = Some(Estimate { seconds, at: now });
+        }
+    }
+
+    /// A request was given up after `took` without any message: the peer is at least that slow.
+    pub fn observe_at_least(&self, address: &str, kind: Kind, took: Duration, now: Instant) {
+        if let Some(peer) = self.peers().get_mut(address) {
+            let latency = &mut peer.latencies[kind as usize];
+            if latency.is_none_or(|estimate| took.as_secs_f64() > estimate.decayed(now)) {
+                *latency = Some(Estimate { seconds: took.as_secs_f64(), at: now });
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn asked(loads: &Loads, address: &str, took: Duration, now: Instant) {
+        loads.begin(address);
+        loads.observe(address, Kind::Blobs, took, now);
+        loads.end(address);
+    }
+
+    #[test]
+    fn a_peak_counts_at_once_and_is_forgotten_slowly() {
+        let (loads, start) = (Loads::default(), Instant::now());
+        asked(&loads, "a", MS, start);
+        asked(&loads, "a", 50 * MS, start);
+        assert!((loads.of("a", Kind::Blobs, start) - 0.050).abs() < 1e-6);
+        asked(&loads, "a", MS, start + Duration::from_secs(1));
+        let second = loads.of("a", Kind::Blobs, start + Duration::from_secs(1));
+        assert!(second > 0.044 && second < 0.046, "{second}");
+        let later = loads.of("a", Kind::Blobs, start + Duration::from_secs(11));
+        assert!(later < second / 2.7 && later > second / 2.8, "without answers it decays: {later}");
+        assert!((loads.of("a", Kind::Blobs, start + Duration::from_secs(1000)) - 0.0001).abs() < 1e-9);
+    }
+
+    #[test]
+    fn requests_under_way_multiply_and_kinds_are_apart() {
+        let (loads, now) = (Loads::default(), Instant::now());
+        asked(&loads, "a", 2 * MS, now);
+        (0..3).for_each(|_| loads.begin("a"));
+        assert!((loads.of("a", Kind::Blobs, now) - 0.008).abs() < 1e-9);
+        assert!((loads.of("a", Kind::Bulk, now) - 0.0004).abs() < 1e-9);
+        assert!((loads.of("unknown", Kind::Blobs, now) - 0.0001).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_request_given_up_makes_its_peer_at_least_that_slow() {
+        let (loads, now) = (Loads::default(), Instant::now());
+        asked(&loads, "a", 2 * MS, now);
+        loads.observe_at_least("a", Kind::Blobs, MS, now);
+        assert!((loads.of("a", Kind::Blobs, now) - 0.002).abs() < 1e-9);
+        loads.observe_at_least("a", Kind::Blobs, 9 * MS, now);
+        assert!((loads.of("a", Kind::Blobs, now) - 0.009).abs() < 1e-9);
+    }
+
+    #[test]
+    fn peers_are_bounded() {
+        let (loads, now) = (Loads::default(), Instant::now());
+        loads.begin("busy");
+        for n in 0..2 * PEERS_MAX {
+            asked(&loads, &n.to_string(), MS, now);
+        }
+        let peers = loads.peers();
+        assert!(peers.len() <= PEERS_MAX && peers.contains_key("busy"));
+    }
+}
