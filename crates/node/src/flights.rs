@@ -110,3 +110,34 @@ impl Drop for Claim {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use monofs_model::limits::CHUNK_BYTES;
+    use monofs_model::{DisplayPath, ObjectFormat, ObjectKind};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_large_blob_is_claimed_once_and_its_readers_hear_what_has_arrived() {
+        let flights = Arc::new(Flights::default());
+        let id = DisplayPath::new("h/r").expect("a path").storage_id();
+        let oid = Oid::of(ObjectFormat::Sha1, ObjectKind::Blob, b"long");
+        let span = Span::whole(oid, 5 * CHUNK_BYTES as u64);
+        let (claim, mine, others) = flights.claim(&id, vec![span]);
+        assert_eq!((mine.len(), others.len()), (1, 0));
+        let mut own = claim.follow(&oid).expect("claimed");
+        let (_second, mine, mut others) = flights.claim(&id, vec![Span { first: 3, ..span }]);
+        assert!(mine.is_empty(), "nobody pulls it twice");
+        let (_, mut other) = others.pop().expect("it is elsewhere");
+        flights.arrived(&id, &oid, 2);
+        assert_eq!((own.beyond(0).await, other.beyond(1).await), (Some(2), Some(2)));
+        flights.arrived(&id, &oid, 4);
+        assert_eq!(other.beyond(3).await, Some(4));
+        drop(claim);
+        assert_eq!(other.beyond(4).await, None);
+        own.ended().await;
+        let (_, mine, _) = flights.claim(&id, vec![span]);
+        assert_eq!(mine.len(), 1, "what ended can be claimed again");
+    }
+}
