@@ -12,6 +12,9 @@ pub const FETCH_WORKERS: usize = 4;
 /// Most fetches that may be configured to run at once.
 pub const FETCH_WORKERS_MAX: usize = 256;
 
+/// Largest object held in memory while a pack is indexed, in bytes, unless configured otherwise.
+pub const OBJECT_BYTES_MAX: usize = 32 << 20;
+
 /// The settings of one fetcher.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -27,6 +30,9 @@ pub struct Config {
     pub record_cache_bytes: u64,
     /// Fetches that may run at once; further ones wait.
     pub fetch_workers: usize,
+    /// Bytes of the largest object that is held in memory while a pack is indexed; a pack with a larger one is handed to the
+    /// installed `git`, which streams it.
+    pub object_bytes_max: usize,
     /// Who to be at which host.
     pub credentials: Credentials,
     /// Whether `file` sources are allowed: they let whoever may ingest read this host's repositories.
@@ -52,6 +58,7 @@ impl Default for Config {
             cache_age: Duration::from_secs(2 * 3600),
             record_cache_bytes: 64 << 20,
             fetch_workers: FETCH_WORKERS,
+            object_bytes_max: OBJECT_BYTES_MAX,
             credentials: Credentials::default(),
             allow_file: true,
             connect_timeout: Duration::from_secs(10),

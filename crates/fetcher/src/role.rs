@@ -90,6 +90,7 @@ pub async fn spawn_with(config: Config, listener: TcpListener, source: Arc<dyn S
     let limits = Limits {
         connect_timeout: config.connect_timeout,
         idle_timeout: config.idle_timeout,
+        object_bytes_max: config.object_bytes_max,
         bytes_max: config.cache_bytes_max,
     };
     let flights = Flights::new(source, cache.clone(), records, config.fetch_workers, limits);

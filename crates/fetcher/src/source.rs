@@ -78,11 +78,18 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Most bytes a remote may send.
     pub bytes_max: u64,
+    /// Largest object that is held in memory while a pack is indexed.
+    pub object_bytes_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { connect_timeout: Duration::from_secs(10), idle_timeout: Duration::from_secs(60), bytes_max: u64::MAX }
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            bytes_max: u64::MAX,
+            object_bytes_max: crate::config::OBJECT_BYTES_MAX,
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::state::{NodeState, blocking};
 use crate::upstream::{Server, origin};
 
 /// Records are written in batches of about this many bytes.
-const WRITE_BATCH_BYTES: usize = 32 << 20;
+const WRITE_BATCH_BYTES: usize = 8 << 20;
 
 /// Sends progress; a caller that went away does not stop the work.
 pub(crate) type Progress = mpsc::Sender<Result<v1::AdoptProgress, tonic::Status>>;

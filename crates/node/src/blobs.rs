@@ -132,6 +132,48 @@ impl Pieces for Held {
     }
 }
 
+/// The chunks of a span that are in the store although the rest of the blob still arrives. Blocking.
+pub(crate) struct Arriving {
+    store: Arc<RepoStore>,
+    /// What is left: it begins with the first chunk that is not in the store yet when done.
+    pub span: Span,
+    done: bool,
+}
+
+impl Arriving {
+    pub fn new(store: Arc<RepoStore>, span: Span) -> Self {
+        Self { store, span, done: false }
+    }
+}
+
+impl Pieces for Arriving {
+    type Message = v1::GetBlobsResponse;
+
+    fn is_done(&self) -> bool {
+        self.done
+    }
+
+    fn next(&mut self, served: &Served) -> Result<Option<v1::GetBlobsResponse>> {
+        let mut message = v1::GetBlobsResponse::default();
+        let mut bytes = 0;
+        let reader = self.store.read()?;
+        let span = &mut self.span;
+        while bytes < MESSAGE_BYTES.1 && !self.done {
+            if let Some(frame) = reader.arriving_chunk(&span.oid, span.first)? {
+                bytes += frame.len();
+                let (oid, frame) = (convert::oid_bytes(&span.oid), Bytes::copy_from_slice(frame));
+                message.chunks.push(v1::BlobChunk { oid, index: span.first, frame });
+                span.first += 1;
+                self.done = span.first == span.end;
+            } else {
+                self.done = true;
+            }
+        }
+        served.chunks(message.chunks.len(), bytes);
+        Ok(Some(message).filter(|message| !message.chunks.is_empty()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use monofs_model::limits::CHUNK_BYTES;

@@ -1,17 +1,18 @@
 //! Copies the contents of adopted snapshots to this node in the background.
 //!
-//! A named worker per repository, a bounded number at a time; what fails is tried again with growing pauses, and the last
-//! error is shown by `ListHeld`. Lazy repositories are never queued: their contents come on first read.
+//! A named worker per repository, a bounded number at a time, walks each snapshot once and pulls on the way; what fails is tried
+//! again with growing pauses, and the last error is shown by `ListHeld`. Lazy repositories are never queued: their contents come on first read.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use monofs_model::{ContentMode, Error, ErrorKind, Result, Snapshot, StorageId};
-use monofs_store::repo::{RepoMeta, RepoStore};
+use monofs_store::repo::{BlobWalk, RepoMeta, RepoStore};
 use tokio::sync::Semaphore;
 
 use crate::blobs::Span;
+use crate::progress::Counter;
 use crate::state::{NodeState, blocking};
 use crate::upstream;
 
@@ -159,37 +160,90 @@ async fn hydrate(state: &Arc<NodeState>, id: &StorageId) -> Result<()> {
     let (meta, mut snapshots) = blocking(move || Ok((looked.meta()?, looked.snapshots()?))).await?;
     snapshots.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.commit_time));
     for snapshot in snapshots {
-        while hydrate_some(state, &store, &meta, &snapshot).await? {}
+        let counter = state.progress.of(id, &snapshot.commit);
+        if counter.is_complete() {
+            continue;
+        }
+        let pulled =
+            Hydration { state, store: &store, meta: &meta, snapshot: &snapshot, counter: &counter }.run().await;
+        if pulled.is_err() {
+            // Part of a batch may have been stored.
+            state.progress.forget(id, &snapshot.commit);
+        }
+        pulled?;
     }
     Ok(())
 }
 
-/// Pulls up to [`LOOKUP_MAX`] missing contents of a snapshot; false when nothing is missing.
-async fn hydrate_some(
-    state: &Arc<NodeState>,
-    store: &Arc<RepoStore>,
-    meta: &RepoMeta,
-    snapshot: &Snapshot,
-) -> Result<bool> {
-    let (looked, root) = (store.clone(), snapshot.root);
-    let missing = blocking(move || looked.read()?.missing_blobs(&root, LOOKUP_MAX)).await?;
-    if missing.is_empty() {
-        return Ok(false);
-    }
-    tracing::info!(repository = %meta.path, commit = %snapshot.commit, missing = missing.len(), "hydrating");
-    let spans: Vec<Span> = missing.into_iter().map(|(oid, size)| Span::whole(oid, size)).collect();
-    for batch in batches(&spans) {
-        let (_claim, mine, _) = state.flights.claim(&meta.storage_id, batch.to_vec());
-        let left = upstream::pull(state, store, meta, Some(snapshot.commit), mine, None).await?;
-        if let Some(span) = left.first() {
-            let more = left.len() - 1;
-            return Err(Error::unavailable(format!(
-                "{}: no server has blob {} (and {more} more)",
-                meta.path, span.oid
-            )));
+/// The hydration of one snapshot.
+struct Hydration<'a> {
+    state: &'a Arc<NodeState>,
+    store: &'a Arc<RepoStore>,
+    meta: &'a RepoMeta,
+    snapshot: &'a Snapshot,
+    counter: &'a Counter,
+}
+
+impl Hydration<'_> {
+    /// Pulls what is missing while it walks the snapshot once.
+    async fn run(&self) -> Result<()> {
+        let held = self.counter.held(self.store, self.snapshot).await?;
+        let (path, commit, blobs) = (&self.meta.path, &self.snapshot.commit, self.snapshot.blobs);
+        tracing::info!(repository = %path, %commit, held, blobs, "hydrating");
+        let mut walk = BlobWalk::new(self.snapshot.root);
+        loop {
+            let looked = self.store.clone();
+            let (paused, missing) = blocking(move || {
+                let missing = walk.next_missing(&looked.read()?, LOOKUP_MAX)?;
+                Ok((walk, missing))
+            })
+            .await?;
+            walk = paused;
+            if missing.is_empty() {
+                break;
+            }
+            let spans: Vec<Span> = missing.into_iter().map(|(oid, size)| Span::whole(oid, size)).collect();
+            for batch in batches(&spans) {
+                self.pull(batch.to_vec()).await?;
+            }
         }
+        let (store, commit) = (self.store.clone(), self.snapshot.commit);
+        // Of a snapshot that was dropped meanwhile the contents may be, too.
+        if blocking(move || store.has_snapshot(&commit)).await? {
+            self.counter.complete();
+        }
+        Ok(())
     }
-    Ok(true)
+
+    /// Returns when all of `wanted` is held, whoever pulled it.
+    async fn pull(&self, mut wanted: Vec<Span>) -> Result<()> {
+        while !wanted.is_empty() {
+            let (claim, mine, others) = self.state.flights.claim(&self.meta.storage_id, wanted);
+            let pulled = mine.len();
+            if pulled > 0 {
+                let commit = Some(self.snapshot.commit);
+                let left = upstream::pull(self.state, self.store, self.meta, commit, mine, None).await?;
+                self.refuse_holes(&left)?;
+                self.counter.add(pulled);
+            }
+            drop(claim);
+            let mut late = Vec::with_capacity(others.len());
+            for (span, mut flight) in others {
+                flight.ended().await;
+                late.push(span);
+            }
+            let (store, count) = (self.store.clone(), late.len());
+            wanted = blocking(move || upstream::still_missing(&store, late)).await?;
+            self.counter.add(count - wanted.len());
+        }
+        Ok(())
+    }
+
+    fn refuse_holes(&self, left: &[Span]) -> Result<()> {
+        let Some(span) = left.first() else { return Ok(()) };
+        let (path, oid, more) = (&self.meta.path, &span.oid, left.len() - 1);
+        Err(Error::unavailable(format!("{path}: no server has blob {oid} (and {more} more)")))
+    }
 }
 
 /// Cuts spans into requests bounded in number and bytes.

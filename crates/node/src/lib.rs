@@ -11,8 +11,10 @@
 mod adopt;
 mod blobs;
 mod config;
+mod flights;
 mod hydrate;
 mod operations;
+mod progress;
 mod service;
 mod state;
 mod trees;

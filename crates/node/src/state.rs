@@ -12,8 +12,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::flights::Flights;
 use crate::hydrate::Hydrator;
-use crate::upstream::Flights;
+use crate::progress::Progress;
 
 /// Counters of what was served, since the start.
 #[derive(Default)]
@@ -40,7 +41,8 @@ pub(crate) struct NodeState {
     pub stores: Arc<RepoPool>,
     pub channels: ChannelPool,
     pub hydrator: Hydrator,
-    pub flights: Flights,
+    pub flights: Arc<Flights>,
+    pub progress: Arc<Progress>,
     pub served: Served,
     view: watch::Sender<ClusterView>,
     /// Fetchers that the router named last: known before the next heartbeat brings the view that has them.
@@ -58,7 +60,8 @@ impl NodeState {
             config,
             stores: Arc::new(stores),
             channels: ChannelPool::default(),
-            flights: Flights::default(),
+            flights: Arc::default(),
+            progress: Arc::default(),
             served: Served::default(),
             view: watch::channel(ClusterView::default()).0,
             named_fetchers: RwLock::default(),
@@ -101,13 +104,13 @@ impl NodeState {
     /// A store that turns out to be corrupt is set aside, so that the repository can be adopted again; the caller hears
     /// `NotHeld` from then on and asks another replica.
     pub async fn store(&self, id: &StorageId) -> Result<Arc<RepoStore>> {
-        let (stores, id) = (self.stores.clone(), id.clone());
-        blocking(move || find_store(&stores, &id)).await
+        let (stores, progress, id) = (self.stores.clone(), self.progress.clone(), id.clone());
+        blocking(move || find_store(&stores, &progress, &id)).await
     }
 
     /// [`NodeState::store`] for a thread that may block.
     pub fn store_blocking(&self, id: &StorageId) -> Result<Arc<RepoStore>> {
-        find_store(&self.stores, id)
+        find_store(&self.stores, &self.progress, id)
     }
 
     /// The lock that every change of a repository's set of snapshots holds.
@@ -123,13 +126,14 @@ impl NodeState {
     }
 }
 
-fn find_store(stores: &RepoPool, id: &StorageId) -> Result<Arc<RepoStore>> {
+fn find_store(stores: &RepoPool, progress: &Progress, id: &StorageId) -> Result<Arc<RepoStore>> {
     match stores.get(id) {
         Ok(Some(store)) => Ok(store),
         Ok(None) => Err(Error::not_held(format!("repository {id} is not on this node"))),
         Err(error) if error.kind == ErrorKind::Corrupt => {
             tracing::error!(storage_id = %id, %error, "store is corrupt; set aside, will be adopted again");
             stores.quarantine(id)?;
+            progress.retain(id, &[]);
             Err(Error::not_held(format!("repository {id} was corrupt on this node and is set aside")))
         }
         Err(error) => Err(error),

@@ -2,7 +2,7 @@
 //! enters the store.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -12,13 +12,15 @@ use monofs_proto::v1;
 use monofs_rpc::Context;
 use monofs_store::frame;
 use monofs_store::repo::{RepoMeta, RepoStore};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::blobs::Span;
 use crate::state::{NodeState, blocking};
 
 /// Frames are written to the store in batches of about this many bytes.
-const WRITE_BATCH_BYTES: usize = 16 << 20;
+const WRITE_BATCH_BYTES: usize = 8 << 20;
+/// And of at most this many frames: each may touch a page of its own, which LMDB keeps in memory until the commit.
+const WRITE_BATCH_ITEMS: usize = 4096;
 /// Messages between the network and the writer.
 const WRITE_QUEUE: usize = 8;
 
@@ -117,9 +119,10 @@ async fn pull_from(
     let (queue, frames) = mpsc::channel(WRITE_QUEUE);
     let spans: HashMap<Oid, Span> = wanted.iter().map(|span| (span.oid, *span)).collect();
     let writer = {
-        let store = store.clone();
+        let (store, flights, id) = (store.clone(), state.flights.clone(), meta.storage_id.clone());
         tokio::spawn(blocking(move || {
-            Writer { store: &store, spans, tap, batch: Vec::new(), batch_bytes: 0 }.run(frames)
+            let arrived = |oid: &Oid, chunks| flights.arrived(&id, oid, chunks);
+            Writer { store: &store, spans, tap, arrived: &arrived, batch: Vec::new(), batch_bytes: 0 }.run(frames)
         }))
     };
     let mut missing = Vec::new();
@@ -168,6 +171,8 @@ struct Writer<'a> {
     store: &'a RepoStore,
     spans: HashMap<Oid, Span>,
     tap: Option<mpsc::Sender<Result<v1::GetBlobsResponse, tonic::Status>>>,
+    /// Is told how many chunks of a large blob are in the store.
+    arrived: &'a dyn Fn(&Oid, u32),
     batch: Vec<(Oid, Bytes)>,
     batch_bytes: usize,
 }
@@ -206,7 +211,7 @@ impl<'a> Writer<'a> {
                 // A reader that went away does not stop the contents from being kept.
                 let _ = tap.blocking_send(Ok(tapped));
             }
-            if self.batch_bytes >= WRITE_BATCH_BYTES {
+            if self.batch_bytes >= WRITE_BATCH_BYTES || self.batch.len() >= WRITE_BATCH_ITEMS {
                 self.flush()?;
             }
         }
@@ -228,6 +233,7 @@ impl<'a> Writer<'a> {
             }
             let hasher = ObjectHasher::new(span.oid.format(), ObjectKind::Blob, span.size);
             let writer = self.store.begin_large(&span.oid, span.size)?;
+            (self.arrived)(&span.oid, 0);
             arriving.insert(span.oid, Large { next: 0, hasher, writer });
         }
         let large = arriving.get_mut(&span.oid).expect("was put there when it was not");
@@ -239,6 +245,7 @@ impl<'a> Writer<'a> {
         }
         large.hasher.update(raw);
         large.writer.put(chunk.index, chunk.frame.clone())?;
+        (self.arrived)(&span.oid, large.writer.stored());
         large.next += 1;
         if large.next < crate::blobs::chunks_of(span.size) {
             return Ok(());
@@ -257,51 +264,5 @@ impl<'a> Writer<'a> {
         self.batch.clear();
         self.batch_bytes = 0;
         Ok(())
-    }
-}
-
-/// Which contents are being pulled right now, so that two readers never pull the same ones.
-#[derive(Default)]
-pub(crate) struct Flights {
-    running: Mutex<HashMap<(StorageId, Oid), watch::Receiver<()>>>,
-}
-
-/// Spans that this caller pulls; dropping it lets the waiting ones look again.
-pub(crate) struct Claim<'a> {
-    flights: &'a Flights,
-    keys: Vec<(StorageId, Oid)>,
-    _done: watch::Sender<()>,
-}
-
-/// A span that somebody else pulls, and what tells when that ended.
-pub(crate) type Elsewhere = (Span, watch::Receiver<()>);
-
-impl Flights {
-    /// Splits `spans` into those the caller must pull now and those that somebody else already pulls.
-    pub fn claim<'a>(&'a self, id: &StorageId, spans: Vec<Span>) -> (Claim<'a>, Vec<Span>, Vec<Elsewhere>) {
-        let (done, waiting) = watch::channel(());
-        let mut claim = Claim { flights: self, keys: Vec::new(), _done: done };
-        let (mut mine, mut others) = (Vec::new(), Vec::new());
-        let mut running = self.running.lock().expect("no holder of this lock panics");
-        for span in spans {
-            match running.get(&(id.clone(), span.oid)) {
-                Some(flight) => others.push((span, flight.clone())),
-                None => {
-                    running.insert((id.clone(), span.oid), waiting.clone());
-                    claim.keys.push((id.clone(), span.oid));
-                    mine.push(span);
-                }
-            }
-        }
-        (claim, mine, others)
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        let mut running = self.flights.running.lock().expect("no holder of this lock panics");
-        for key in &self.keys {
-            running.remove(key);
-        }
     }
 }

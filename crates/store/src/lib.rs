@@ -26,7 +26,7 @@ mod structure;
 pub use cache::{CacheOptions, CacheReader, CacheStats, CacheStore};
 pub use env::{Durability, EnvOptions};
 pub use pool::RepoPool;
-pub use repo::{CheckProgress, CheckReport, Counts, GcReport, LargeWriter, Reader, RepoMeta, RepoStore};
+pub use repo::{BlobWalk, CheckProgress, CheckReport, Counts, GcReport, LargeWriter, Reader, RepoMeta, RepoStore};
 pub use state::{CommitOutcome, Compare, Scan, StateEnv, Versioned, Write};
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 mod bad_input;
 mod conformance;
 mod failure;
+mod hydration;
 mod layers;
 mod mount;
 mod processes;

@@ -179,6 +179,14 @@ fn parse_refs(listed: &[u8]) -> Vec<AdvertisedRef> {
 
 /// Reads `Receiving objects:  45% (123/273), 1.20 MiB | ...` and `Resolving deltas: ...`.
 fn follow(task: &Task, line: &str) {
+    follow_objects(task, line);
+    if let Some(bytes) = line.split(", ").nth(1).and_then(parse_bytes) {
+        task.set_bytes(bytes);
+    }
+}
+
+/// The same without the bytes, which are counted where they come in.
+pub fn follow_objects(task: &Task, line: &str) {
     let line = line.trim_start_matches("remote: ");
     let phase = if line.starts_with("Receiving objects:") || line.starts_with("Unpacking objects:") {
         Phase::Receiving
@@ -194,9 +202,6 @@ fn follow(task: &Task, line: &str) {
     counter.store(done, std::sync::atomic::Ordering::Relaxed);
     task.set_total(total);
     task.set_phase(phase);
-    if let Some(bytes) = line.split(", ").nth(1).and_then(parse_bytes) {
-        task.set_bytes(bytes);
-    }
 }
 
 /// Reads `1.20 MiB` at the start of a text.

@@ -5,6 +5,7 @@ pub mod child;
 pub mod cli;
 pub mod failure;
 mod gauge;
+mod intake;
 pub mod layout;
 pub mod native;
 pub mod transport;

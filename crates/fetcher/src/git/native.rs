@@ -1,6 +1,6 @@
 //! Git remotes through gix: no subprocess for `git`, `http` and `https`; `ssh` and `git upload-pack` as bare pipes.
 //!
-//! It asks for one commit by id at depth 1, names what it already has, and lets gix index the pack as it arrives. gix
+//! It asks for one commit by id at depth 1, names what it already has, and hands the pack to `intake`. gix
 //! computes every object's id from its bytes, so an indexed pack never holds an object under a wrong id.
 
 use std::num::NonZeroU32;
@@ -8,7 +8,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use gix::ObjectId;
-use gix::odb::pack;
 use gix::protocol::credentials;
 use gix::protocol::fetch::{Arguments, Negotiate, Response, Shallow, Tags, negotiate};
 use gix::protocol::handshake::Ref;
@@ -19,14 +18,12 @@ use monofs_model::{Error, ObjectFormat, Oid, RefName, SourceUrl};
 
 use super::advert::{self, AdvertisedRef, Choice};
 use super::failure::{Asked, Verdict, judge_gix, judge_text};
-use super::gauge::{Gauge, MeteredPack};
+use super::gauge::Gauge;
+use super::intake::Intake;
 use super::transport::{self, Remote};
 use crate::credentials::Credentials;
 use crate::source::{Resolved, Task, Want};
 
-/// Largest object that gix may hold while it indexes a pack; a repository with larger ones is left to `git`, which
-/// streams them.
-const OBJECT_BYTES_MAX: usize = 64 << 20;
 /// How far back a short commit id is looked for, in commits of the default branch.
 const HISTORY_COMMITS_MAX: u32 = 20_000;
 
@@ -128,31 +125,12 @@ impl<'a> Session<'a> {
             tags: Tags::None,
             reject_shallow_remote: false,
         };
-        let objects = into.join("objects");
-        let bases = gix::odb::at(&objects, hash_kind(format)).map_err(gix::Error::from_error)?;
-        let write_options = pack::bundle::write::Options {
-            alloc_limit_bytes: Some(OBJECT_BYTES_MAX),
-            ..pack::bundle::write::Options::default()
-        };
+        let intake = Intake { into, format, thin: !fetch.have.is_empty(), task: self.task };
         let task = self.task;
         let consume = |reader: &mut dyn std::io::BufRead,
                        progress: &mut dyn gix::DynNestedProgress,
                        stop: &std::sync::atomic::AtomicBool|
-         -> GixResult<bool> {
-            let written = pack::Bundle::write_to_directory(
-                &mut MeteredPack { inner: reader, task },
-                Some(&objects.join("pack")),
-                progress,
-                stop,
-                Some(bases),
-                hash_kind(format),
-                write_options,
-            )?;
-            if let Some(keep) = written.keep_path {
-                std::fs::remove_file(keep).map_err(gix::Error::from_error)?;
-            }
-            Ok(true)
-        };
+         -> GixResult<bool> { intake.take(reader, progress, stop).map(|()| true) };
         let context = gix::protocol::fetch::Context {
             handshake: &mut self.handshake,
             transport: &mut self.remote.transport,

@@ -10,7 +10,7 @@ use monofs_model::{ErrorKind, ObjectFormat, Oid, RefName, Result, SourceUrl};
 use monofs_testkit::Repo;
 use monofs_testkit::remotes::{Fault, GitDaemon, HttpOptions, HttpRemote, Proxy};
 
-use crate::rig::error_of;
+use crate::rig::{Rig, assert_same, error_of};
 
 /// Two sources that must behave alike.
 enum Way {
@@ -97,4 +97,44 @@ fn both_ways_conform() {
             conforms(&way, &repo, &http.url("repo.git"), None);
         }
     }
+}
+
+/// Long objects that compress well and that do not, at the first fetch and beside what is cached.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pack_that_gix_refuses_is_received_once() {
+    const LONG: usize = 3 << 20;
+    for (name, contents) in [("noise", noise(LONG)), ("zeros", vec![0; LONG])] {
+        let repo = Repo::new();
+        repo.commit(|c| {
+            c.file("first", "1").file(name, &contents);
+        });
+        let daemon = GitDaemon::serve(repo.parent());
+        let proxy = Proxy::to(daemon.port(), Fault::None);
+        let url = format!("git://127.0.0.1:{}/repo.git", proxy.port());
+        let rig = Rig::with(|config| config.object_bytes_max = 1 << 20).await;
+        let commit = rig.resolve(&url, "main").await.unwrap().commit;
+        let (connections, answered) = (proxy.connections(), proxy.answered());
+        let fetched = rig.fetch(&url, "main", commit).await.unwrap();
+        assert_same(&rig, &fetched, &repo, "main").await;
+        assert_eq!(proxy.connections() - connections, 1, "{name}");
+        let took = proxy.answered() - answered;
+        assert!(took < LONG as u64 * 3 / 2, "{name}: {took} bytes came");
+        assert_eq!(rig.source.fallbacks(), 0, "{name}");
+
+        let mut changed = contents.clone();
+        changed[100] ^= 1;
+        repo.commit(|c| {
+            c.file(name, &changed).file("second", noise(LONG));
+        });
+        let connections = proxy.connections();
+        let fetched = rig.ingest(&url, "main").await.unwrap();
+        assert_same(&rig, &fetched, &repo, "main").await;
+        assert_eq!(proxy.connections() - connections, 2, "{name}: one for the ref and one for the commit");
+        assert_eq!(rig.source.fallbacks(), 0, "{name}");
+    }
+}
+
+fn noise(bytes: usize) -> Vec<u8> {
+    let mut rng = monofs_testkit::random::Rng::new(bytes as u64);
+    (0..bytes).map(|_| rng.bits() as u8).collect()
 }

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, StreamExt};
-use monofs_model::{Error, Result, StorageId};
+use monofs_model::{Error, Oid, Result, StorageId};
 use monofs_proto::{convert, v1};
 use monofs_rpc::to_status;
-use monofs_store::repo::RepoStore;
+use monofs_store::repo::{RepoMeta, RepoStore};
+use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status};
 
 use super::{Answer, Pieces, Sink, answer};
-use crate::blobs::{self, Held, Span};
+use crate::blobs::{self, Arriving, Held, Span};
+use crate::flights::{Arrival, Claim};
 use crate::state::{NodeState, blocking};
 use crate::trees::{Trees, Walk};
 use crate::upstream;
@@ -135,21 +137,107 @@ async fn serve_pulled(
     let held = store.clone();
     let (meta, snapshots) = blocking(move || Ok((held.meta()?, held.snapshots()?))).await?;
     let commit = snapshots.iter().max_by_key(|snapshot| snapshot.commit_time).map(|snapshot| snapshot.commit);
-    let (claim, mine, others) = state.flights.claim(&meta.storage_id, missing);
-    let mut left = Vec::new();
-    if !mine.is_empty() {
-        left = upstream::pull(state, store, &meta, commit, mine, Some(sink.clone())).await?;
+    let pulled = Pulled { state, store, meta: Arc::new(meta), commit, sink };
+    let (large, small): (Vec<Span>, Vec<Span>) = missing.into_iter().partition(Span::is_large);
+    let mut left = pulled.small(small).await?;
+    for span in large {
+        left.extend(pulled.large(span).await?);
     }
-    drop(claim);
-    let mut late = Vec::new();
-    for (span, mut flight) in others {
-        // The sender is dropped, without a word, when the other pull ends, well or badly.
-        let _ = tokio::time::timeout(state.config.upstream_timeout, flight.changed())
-            .await
-            .map_err(|_| Error::unavailable(format!("blob {} is still being pulled", span.oid)))?;
-        late.push(span);
-    }
-    let late = send_rest(state, None, Held::new(store.clone(), late), sink).await?;
-    left.extend(late.map(|held| held.missing).unwrap_or_default());
     Ok(left)
+}
+
+/// One answer with contents that are not here yet.
+struct Pulled<'a> {
+    state: &'a Arc<NodeState>,
+    store: &'a Arc<RepoStore>,
+    meta: Arc<RepoMeta>,
+    commit: Option<Oid>,
+    sink: &'a Sink<v1::GetBlobsResponse>,
+}
+
+impl Pulled<'_> {
+    /// Blobs of one chunk, sent on as they arrive.
+    async fn small(&self, spans: Vec<Span>) -> Result<Vec<Span>> {
+        let (claim, mine, others) = self.state.flights.claim(&self.meta.storage_id, spans);
+        let mut left = Vec::new();
+        if !mine.is_empty() {
+            let tap = Some(self.sink.clone());
+            left = upstream::pull(self.state, self.store, &self.meta, self.commit, mine, tap).await?;
+        }
+        drop(claim);
+        let mut late = Vec::new();
+        for (span, mut flight) in others {
+            let ended = tokio::time::timeout(self.state.config.upstream_timeout, flight.ended());
+            ended.await.map_err(|_| still_pulled(&span))?;
+            late.push(span);
+        }
+        if !late.is_empty() {
+            left.extend(self.held(late).await?);
+        }
+        Ok(left)
+    }
+
+    /// Sends what the store holds by now; gives the rest.
+    async fn held(&self, spans: Vec<Span>) -> Result<Vec<Span>> {
+        let sent = send_rest(self.state, None, Held::new(self.store.clone(), spans), self.sink).await?;
+        Ok(sent.map(|held| held.missing).unwrap_or_default())
+    }
+
+    /// Some chunks of a large blob. The whole of it is pulled, once, whoever asks for which part and however soon they leave;
+    /// the answer ends with the chunks that it is about.
+    async fn large(&self, span: Span) -> Result<Option<Span>> {
+        let (claim, mine, mut others) = self.state.flights.claim(&self.meta.storage_id, vec![span]);
+        let own = if mine.is_empty() { None } else { claim.follow(&span.oid) };
+        let (arrival, pull) = match own {
+            Some(arrival) => (arrival, Some(self.pull_whole(span, claim))),
+            None => match others.pop() {
+                Some((_, arrival)) => (arrival, None),
+                None => return Err(Error::internal(format!("blob {}: neither claimed nor elsewhere", span.oid))),
+            },
+        };
+        let Some(rest) = self.follow(span, arrival).await? else { return Ok(None) };
+        if let Some(pull) = pull {
+            pull.await.map_err(|e| Error::internal(format!("pulling blob {} broke off: {e}", span.oid)))??;
+        }
+        Ok(self.held(vec![rest]).await?.pop())
+    }
+
+    /// Pulls a large blob in a task of its own.
+    fn pull_whole(&self, span: Span, claim: Claim) -> JoinHandle<Result<()>> {
+        let (state, store, meta, commit) = (self.state.clone(), self.store.clone(), self.meta.clone(), self.commit);
+        tokio::spawn(async move {
+            let _claim = claim;
+            let turn = state.flights.large_turns.clone().acquire_owned().await;
+            let _turn = turn.map_err(|_| Error::unavailable("the node stops"))?;
+            let whole = Span::whole(span.oid, span.size);
+            upstream::pull(&state, &store, &meta, commit, vec![whole], None).await.map(drop)
+        })
+    }
+
+    /// Sends the chunks of `span` as they enter the store; gives what is left of it when the pull has ended.
+    async fn follow(&self, mut span: Span, mut arrival: Arrival) -> Result<Option<Span>> {
+        let patience = self.state.config.upstream_timeout;
+        while span.first < span.end {
+            let beyond = tokio::time::timeout(patience, arrival.beyond(span.first));
+            if beyond.await.map_err(|_| still_pulled(&span))?.is_none() {
+                return Ok(Some(span));
+            }
+            let arrived = send_rest(self.state, None, Arriving::new(self.store.clone(), span), self.sink).await?;
+            // Without a receiver there is nothing left to send.
+            let next = arrived.map_or(span.end, |arrived| arrived.span.first);
+            if next == span.first {
+                // What had arrived was taken back: the next server is tried from the start.
+                let news = tokio::time::timeout(patience, arrival.news());
+                if !news.await.map_err(|_| still_pulled(&span))? {
+                    return Ok(Some(span));
+                }
+            }
+            span.first = next;
+        }
+        Ok(None)
+    }
+}
+
+fn still_pulled(span: &Span) -> Error {
+    Error::unavailable(format!("blob {} is still being pulled; try again", span.oid))
 }

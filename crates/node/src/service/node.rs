@@ -14,7 +14,7 @@ use super::{Answer, Sink, answer};
 use crate::operations::disk_free;
 use crate::state::{NodeState, blocking};
 use crate::upstream::Server;
-use crate::{adopt, hydrate};
+use crate::{adopt, hydrate, progress};
 
 /// Objects between two progress messages of a verification.
 const VERIFY_REPORT_EVERY: u64 = 1000;
@@ -41,8 +41,10 @@ impl NodeService {
     async fn drop_repository(&self, id: StorageId) -> Result<bool> {
         let lock = self.state.writer(&id);
         let _writer = lock.lock().await;
-        let stores = self.state.stores.clone();
-        blocking(move || stores.drop_repo(&id)).await
+        let (stores, dropped) = (self.state.stores.clone(), id.clone());
+        let existed = blocking(move || stores.drop_repo(&dropped)).await;
+        self.state.progress.retain(&id, &[]);
+        existed
     }
 
     async fn retain(&self, request: v1::RetainRequest) -> Result<v1::RetainResponse> {
@@ -54,38 +56,48 @@ impl NodeService {
         let lock = self.state.writer(&id);
         let _writer = lock.lock().await;
         let store = self.state.store(&id).await?;
-        let report = blocking(move || store.gc(&keep)).await?;
+        let kept = keep.clone();
+        let report = blocking(move || store.gc(&kept)).await;
+        self.state.progress.retain(&id, &keep);
+        let report = report?;
         Ok(v1::RetainResponse { trees_dropped: report.trees_removed, chunks_dropped: report.chunks_removed })
     }
 
     async fn held(&self, id: StorageId, detailed: bool) -> Result<v1::HeldRepository> {
         let store = self.state.store(&id).await?;
-        let last_error = self.state.hydrator.last_error(&id);
-        blocking(move || describe(&store, last_error, detailed)).await
+        let looked = store.clone();
+        let (meta, snapshots, counts) =
+            blocking(move || Ok((looked.meta()?, looked.snapshots()?, looked.counts()?))).await?;
+        let (mut hydrated, mut total) = (0, 0);
+        for snapshot in snapshots.iter().filter(|_| detailed) {
+            total += snapshot.blobs;
+            hydrated += self.hydrated(&meta, &store, snapshot).await?;
+        }
+        Ok(v1::HeldRepository {
+            storage_id: meta.storage_id.to_string(),
+            path: meta.path.to_string(),
+            snapshots: snapshots.iter().map(v1::Snapshot::from).collect(),
+            trees: counts.trees,
+            blobs: counts.blobs,
+            disk_bytes: store.disk_bytes(),
+            hydrated_blobs: hydrated,
+            total_blobs: total,
+            last_error: self.state.hydrator.last_error(&id),
+        })
     }
-}
 
-fn describe(store: &RepoStore, last_error: String, detailed: bool) -> Result<v1::HeldRepository> {
-    let meta = store.meta()?;
-    let snapshots = store.snapshots()?;
-    let counts = store.counts()?;
-    let (mut hydrated, mut total) = (0, 0);
-    for snapshot in snapshots.iter().filter(|_| detailed) {
-        let missing = store.read()?.missing_blobs(&snapshot.root, usize::MAX)?.len() as u64;
-        total += snapshot.blobs;
-        hydrated += snapshot.blobs.saturating_sub(missing);
+    /// Distinct blobs of a snapshot that are here. Of an eager repository the hydrator keeps count; of a lazy one nobody does,
+    /// so its files are walked each time.
+    async fn hydrated(&self, meta: &RepoMeta, store: &Arc<RepoStore>, snapshot: &Snapshot) -> Result<u64> {
+        let (store, snapshot) = (store.clone(), snapshot.clone());
+        if meta.content == ContentMode::Lazy {
+            return blocking(move || progress::count(&store, snapshot.root)).await;
+        }
+        let counter = self.state.progress.of(&meta.storage_id, &snapshot.commit);
+        // A task of its own, so that a caller who gives up does not make the next one begin anew.
+        let counted = tokio::spawn(async move { counter.held(&store, &snapshot).await });
+        counted.await.map_err(|e| Error::internal(format!("counting contents broke off: {e}")))?
     }
-    Ok(v1::HeldRepository {
-        storage_id: meta.storage_id.to_string(),
-        path: meta.path.to_string(),
-        snapshots: snapshots.iter().map(v1::Snapshot::from).collect(),
-        trees: counts.trees,
-        blobs: counts.blobs,
-        disk_bytes: store.disk_bytes(),
-        hydrated_blobs: hydrated,
-        total_blobs: total,
-        last_error,
-    })
 }
 
 #[tonic::async_trait]

@@ -8,11 +8,12 @@ use std::collections::HashSet;
 use std::ops::{Bound, Range};
 
 use bytes::Bytes;
+use monofs_model::limits::CHUNK_BYTES;
 use monofs_model::{Error, Oid, Result};
 
 use super::trees::parts;
-use super::{Counts, Reader, RepoStore};
-use crate::env::{TxnResult, page_bytes, put_changed};
+use super::{Reader, RepoStore};
+use crate::env::{TxnResult, page_bytes};
 use crate::frame;
 
 /// Longest oid and a chunk number.
@@ -53,12 +54,23 @@ impl RepoStore {
     /// Stores blobs of one chunk each. Verifies nothing: callers check the frame against the oid first.
     pub fn put_blobs(&self, batch: &[(Oid, Bytes)]) -> Result<()> {
         for part in parts(batch, |(_, frame)| frame.len()) {
-            self.env.write("put contents", |wtxn| -> TxnResult<()> {
+            let mut held = self.held.lock();
+            let added = self.env.write("put contents", |wtxn| -> TxnResult<u64> {
+                let mut added = 0;
                 for (oid, frame) in part {
-                    put_changed(self.tables.blobs, wtxn, ChunkKey::new(oid, 0).as_bytes(), frame)?;
+                    let key = ChunkKey::new(oid, 0);
+                    let found = self.tables.blobs.get(wtxn, key.as_bytes())?;
+                    added += u64::from(found.is_none());
+                    // Content-addressed rows mostly are the same, and rewriting them would copy pages.
+                    if found != Some(frame) {
+                        self.tables.blobs.put(wtxn, key.as_bytes(), frame)?;
+                    }
                 }
-                Ok(())
+                Ok(added)
             })?;
+            if let Some(held) = held.as_mut() {
+                *held += added;
+            }
         }
         Ok(())
     }
@@ -154,6 +166,13 @@ impl Reader<'_> {
         }
     }
 
+    /// The frame of one chunk, also of a blob that is still being written and was not verified as a whole. Whoever gets it
+    /// verifies what it is put together to.
+    pub fn arriving_chunk(&self, oid: &Oid, index: u32) -> Result<Option<&[u8]>> {
+        let frame = self.store.tables.blobs.get(&self.txn, ChunkKey::new(oid, index).as_bytes());
+        frame.map_err(|e| self.error("read contents", e))
+    }
+
     /// Whether a blob is wholly held. A damaged database holds nothing.
     pub fn has_blob(&self, oid: &Oid) -> bool {
         matches!(self.chunk(oid, 0), Ok(Some(_)))
@@ -163,9 +182,12 @@ impl Reader<'_> {
         Ok(self.store.tables.pending.get(&self.txn, oid.as_bytes())?.is_some())
     }
 
-    pub(super) fn counts(&self) -> Result<Counts> {
+    pub(super) fn count_trees(&self) -> Result<u64> {
+        self.store.tables.trees.len(&self.txn).map_err(|e| self.error("count objects", e))
+    }
+
+    pub(super) fn count_blobs(&self) -> Result<u64> {
         let broken = |e| self.error("count objects", e);
-        let trees = self.store.tables.trees.len(&self.txn).map_err(broken)?;
         let mut blobs = 0;
         let keys = self.store.tables.blobs.remap_data_type::<heed::types::DecodeIgnore>();
         for row in keys.iter(&self.txn).map_err(broken)? {
@@ -173,7 +195,7 @@ impl Reader<'_> {
             blobs += u64::from(key.ends_with(&[0; 4]));
         }
         let pending = self.store.tables.pending.len(&self.txn).map_err(broken)?;
-        Ok(Counts { trees, blobs: blobs - pending.min(blobs) })
+        Ok(blobs - pending.min(blobs))
     }
 }
 
@@ -218,7 +240,14 @@ impl LargeWriter<'_> {
         }
         self.bytes += frame.len();
         self.batch.push((index, frame));
-        if self.bytes >= LARGE_BATCH_BYTES { self.commit(false) } else { Ok(()) }
+        // The first commits are small, so that whoever waits for the beginning gets it soon.
+        let due = (self.next as usize * CHUNK_BYTES / 2).min(LARGE_BATCH_BYTES);
+        if self.bytes >= due { self.commit(false) } else { Ok(()) }
+    }
+
+    /// Chunks that are in the store already, from the first on.
+    pub fn stored(&self) -> u32 {
+        self.next - self.batch.len() as u32
     }
 
     /// Makes the blob held. Call it only after the whole was verified against its oid.
@@ -239,6 +268,7 @@ impl LargeWriter<'_> {
         if !last {
             self.mode = Mode::Marked;
         }
+        let mut held = store.held.lock();
         store.env.write("put contents", |wtxn| -> TxnResult<()> {
             for (index, frame) in &self.batch {
                 store.tables.blobs.put(wtxn, ChunkKey::new(&oid, *index).as_bytes(), frame)?;
@@ -250,6 +280,9 @@ impl LargeWriter<'_> {
             }
             Ok(())
         })?;
+        if let (true, Some(held)) = (last, held.as_mut()) {
+            *held += 1;
+        }
         self.batch.clear();
         self.bytes = 0;
         Ok(())

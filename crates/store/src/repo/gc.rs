@@ -106,6 +106,9 @@ impl RepoStore {
         loop {
             let Slice { gone, last } = self.sweep_slice(table, after.as_deref(), &kept)?;
             for part in gone.chunks(SWEEP_ROWS) {
+                let mut held = self.held.lock();
+                // Whoever asks next counts anew.
+                *held = None;
                 let removed = self.env.write("sweep", |wtxn| -> TxnResult<(u64, u64)> {
                     let (mut rows, mut bytes) = (0, 0);
                     for key in part {

@@ -19,6 +19,7 @@
 //!
 //! Callers: a node's adopt, hydrate and service; the pool opens and closes.
 
+mod blob_walk;
 mod blobs;
 mod check;
 mod gc;
@@ -31,6 +32,7 @@ use std::path::Path;
 use monofs_model::{ContentMode, DisplayPath, Error, ObjectFormat, Oid, RefName, Result, SourceUrl, StorageId};
 use parking_lot::{Mutex, RwLock};
 
+pub use blob_walk::BlobWalk;
 pub(crate) use blobs::ChunkKey;
 pub use blobs::LargeWriter;
 pub use check::{CheckProgress, CheckReport, PROBLEMS_MAX};
@@ -119,6 +121,9 @@ struct Tables {
 pub struct RepoStore {
     env: Environment,
     tables: Tables,
+    /// Blobs wholly held, once somebody asked. Whoever adds or removes blobs holds it over the transaction, so that no count
+    /// can miss or repeat a change.
+    held: Mutex<Option<u64>>,
     /// Long blobs that a [`LargeWriter`] of this process is writing.
     writing: Mutex<HashSet<Oid>>,
     /// Held for reading while a snapshot's closure is being put, for writing by `gc`, which must not sweep what a snapshot
@@ -152,7 +157,7 @@ impl RepoStore {
         let env = Environment::open(dir, options, 16, create)?;
         let [facts, trees, blobs, pending, snapshots] = env.tables(KIND, TABLES, create)?;
         let tables = Tables { facts, trees, blobs, pending, snapshots };
-        let store = Self { env, tables, writing: Mutex::default(), sweep: RwLock::new(()) };
+        let store = Self { env, tables, held: Mutex::default(), writing: Mutex::default(), sweep: RwLock::new(()) };
         store.remove_pending()?;
         Ok(store)
     }
@@ -188,9 +193,16 @@ impl RepoStore {
         self.env.disk_bytes()
     }
 
-    /// How many objects are held. Counts blobs by walking their keys.
+    /// How many objects are held. The first call since the repository was opened walks the keys of all blobs, and writers
+    /// wait for it; later ones are immediate.
     pub fn counts(&self) -> Result<Counts> {
-        self.read()?.counts()
+        let mut held = self.held.lock();
+        let reader = self.read()?;
+        let blobs = match *held {
+            Some(blobs) => blobs,
+            None => *held.insert(reader.count_blobs()?),
+        };
+        Ok(Counts { trees: reader.count_trees()?, blobs })
     }
 
     /// Tells an open repository that its directory was renamed.

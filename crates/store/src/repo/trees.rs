@@ -1,4 +1,5 @@
-//! Directory records of a repository, and walks over the closure of a root tree.
+//! Directory records of a repository, and walks over the closure of a root tree; see [`super::blob_walk`] for the one that
+//! pauses.
 
 use std::collections::HashSet;
 
@@ -61,27 +62,6 @@ impl Reader<'_> {
         self.closure(root, |step| {
             if let Step::Missing(oid) = step {
                 missing.push(oid);
-            }
-            Ok(missing.len() < limit)
-        })?;
-        Ok(missing)
-    }
-
-    /// Blobs that the closure of `root` names and the store lacks, with their sizes, at most `limit`, each once.
-    /// Errors: `NotHeld` when a directory record is missing.
-    pub fn missing_blobs(&self, root: &Oid, limit: usize) -> Result<Vec<(Oid, u64)>> {
-        let mut missing = Vec::new();
-        let mut seen = HashSet::new();
-        self.closure(root, |step| {
-            match step {
-                Step::Missing(oid) => return Err(missing_tree(root, &oid).into()),
-                Step::Tree(_, record) => {
-                    for entry in record.iter().filter(|entry| entry.kind.is_blob()) {
-                        if missing.len() < limit && seen.insert(entry.oid) && !self.has_blob(&entry.oid) {
-                            missing.push((entry.oid, entry.size));
-                        }
-                    }
-                }
             }
             Ok(missing.len() < limit)
         })?;

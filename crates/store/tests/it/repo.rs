@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use monofs_model::limits::CHUNK_BYTES;
 use monofs_model::{ContentMode, ErrorKind, ObjectFormat, ObjectKind, Oid, Snapshot, TreeRecord};
-use monofs_store::{Durability, EnvOptions, RepoStore, frame};
+use monofs_store::{BlobWalk, Durability, EnvOptions, RepoStore, frame};
 use tempfile::tempdir;
 
 use crate::sample::{large, meta, noise, open, problems, sample, wide};
@@ -31,7 +31,7 @@ fn what_was_adopted_is_read_back_byte_for_byte_after_a_restart() {
             assert_eq!(&frame::decode(frame).unwrap()[..], &raw[..]);
             assert!(reader.chunk(oid, 1).unwrap().is_none());
         }
-        assert!(reader.missing_blobs(&sample.snapshot.root, usize::MAX).unwrap().is_empty());
+        assert!(BlobWalk::new(sample.snapshot.root).next_missing(&reader, usize::MAX).unwrap().is_empty());
         drop(reader);
         let counts = store.counts().unwrap();
         assert_eq!((counts.trees, counts.blobs), (20, 600));
@@ -77,22 +77,72 @@ fn a_snapshot_with_a_hole_is_refused_and_leaves_no_row() {
 }
 
 #[test]
-fn missing_blobs_are_named_once_with_their_sizes_and_bounded() {
+fn missing_blobs_are_named_once_with_their_sizes_in_one_walk_that_pauses() {
     let dir = tempdir().unwrap();
     let store = open(dir.path());
     let sample = sample(ObjectFormat::Sha1, 1, 4, 10, 0);
     sample.adopt(&store);
     store.put_blobs(&sample.blobs[..15]).unwrap();
-    let reader = store.read().unwrap();
-    let mut missing = reader.missing_blobs(&sample.snapshot.root, usize::MAX).unwrap();
     let mut expected: Vec<_> =
         sample.blobs.iter().zip(&sample.raw).skip(15).map(|((oid, _), raw)| (*oid, raw.len() as u64)).collect();
-    missing.sort();
     expected.sort();
-    assert_eq!(missing, expected);
-    assert_eq!(reader.missing_blobs(&sample.snapshot.root, 7).unwrap().len(), 7);
+    for limit in [1, 7, usize::MAX] {
+        let mut walk = BlobWalk::new(sample.snapshot.root);
+        let mut missing = Vec::new();
+        loop {
+            let step = walk.next_missing(&store.read().unwrap(), limit).unwrap();
+            assert!(step.len() <= limit);
+            if step.is_empty() {
+                break;
+            }
+            missing.extend(step);
+        }
+        missing.sort();
+        assert_eq!(missing, expected, "in steps of {limit}");
+    }
+    let mut held = std::collections::HashSet::new();
+    let mut walk = BlobWalk::new(sample.snapshot.root);
+    while walk.next_held(&store.read().unwrap(), 3, |oid| held.extend([*oid])).unwrap() {}
+    assert_eq!(held, sample.blobs[..15].iter().map(|(oid, _)| *oid).collect::<std::collections::HashSet<_>>());
     let nowhere = Oid::of(ObjectFormat::Sha1, ObjectKind::Tree, b"nowhere");
-    assert_eq!(reader.missing_blobs(&nowhere, 7).unwrap_err().kind, ErrorKind::NotHeld);
+    let error = BlobWalk::new(nowhere).next_missing(&store.read().unwrap(), 7).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::NotHeld);
+}
+
+#[test]
+fn what_is_put_between_two_steps_of_a_walk_is_not_missing_in_the_next() {
+    let dir = tempdir().unwrap();
+    let store = open(dir.path());
+    let sample = sample(ObjectFormat::Sha1, 1, 4, 10, 0);
+    sample.adopt(&store);
+    let mut walk = BlobWalk::new(sample.snapshot.root);
+    assert_eq!(walk.next_missing(&store.read().unwrap(), 5).unwrap().len(), 5);
+    store.put_blobs(&sample.blobs).unwrap();
+    assert!(walk.next_missing(&store.read().unwrap(), 5).unwrap().is_empty());
+}
+
+#[test]
+fn counts_follow_every_change_without_counting_again() {
+    let dir = tempdir().unwrap();
+    let store = open(dir.path());
+    let sample = sample(ObjectFormat::Sha1, 1, 4, 10, 0);
+    sample.adopt(&store);
+    assert_eq!(store.counts().unwrap().blobs, 0);
+    store.put_blobs(&sample.blobs[..15]).unwrap();
+    store.put_blobs(&sample.blobs[10..20]).unwrap();
+    assert_eq!(store.counts().unwrap().blobs, 20);
+    let (long, _, frames) = large(5, 3 * CHUNK_BYTES);
+    let mut writer = store.begin_large(&long, 3 * CHUNK_BYTES as u64).unwrap();
+    for (index, frame) in frames.into_iter().enumerate() {
+        writer.put(index as u32, frame).unwrap();
+        assert_eq!(store.counts().unwrap().blobs, 20, "half a blob does not count");
+    }
+    writer.finish().unwrap();
+    assert_eq!(store.counts().unwrap().blobs, 21);
+    store.gc(&[sample.snapshot.commit]).unwrap();
+    assert_eq!(store.counts().unwrap().blobs, 20);
+    drop(store);
+    assert_eq!(RepoStore::open_existing(dir.path()).unwrap().counts().unwrap().blobs, 20);
 }
 
 #[test]
