@@ -3,7 +3,7 @@
 //! The average is "peak EWMA" (Finagle's `aperture` balancer, `tower::load::PeakEwma`): a slower answer counts at once, a
 //! faster one by `w = exp(-elapsed / DECAY)`, and without answers the estimate decays towards zero, so that a peer that was
 //! slow is tried again. tower's own wraps a service with one latency; here a peer has one for each kind of request, and
-//! requests that are given up count with the time that they lasted. Time is passed in, so that tests need no clock.
+//! requests that are given up count too. Time is passed in, so that tests need no clock.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,10 +11,13 @@ use std::time::{Duration, Instant};
 
 use super::hedge::{KINDS, Kind};
 
-/// How long it takes an estimate to fall to a third.
-const DECAY: Duration = Duration::from_secs(10);
+/// How long it takes an estimate to fall to a third. Short, since asking a slow peer again costs one hedge, while a peak
+/// that was chance turns requests away from a good peer.
+const DECAY: Duration = Duration::from_secs(2);
 /// What a peer is taken for that was not asked lately; no estimate is lower, or requests under way would not count.
 const LATENCY_MIN: Duration = Duration::from_micros(100);
+/// No estimate is higher.
+const LATENCY_MAX: Duration = Duration::from_secs(10);
 /// Most peers that are remembered.
 const PEERS_MAX: usize = 4096;
 
@@ -88,13 +91,14 @@ impl Loads {
         }
     }
 
-    /// A request was given up after `took` without any message: the peer is at least that slow.
-    pub fn observe_at_least(&self, address: &str, kind: Kind, took: Duration, now: Instant) {
+    /// A request was given up after `took` without any message, so the peer is at least that slow. `lost`: because another
+    /// was quicker; how much slower it is nobody knows, so it counts as twice as slow as it was taken for.
+    pub fn given_up(&self, address: &str, kind: Kind, took: Duration, lost: bool, now: Instant) {
         if let Some(peer) = self.peers().get_mut(address) {
             let latency = &mut peer.latencies[kind as usize];
-            if latency.is_none_or(|estimate| took.as_secs_f64() > estimate.decayed(now)) {
-                *latency = Some(Estimate { seconds: took.as_secs_f64(), at: now });
-            }
+            let (took, before) = (took.as_secs_f64(), latency.map_or(0.0, |estimate| estimate.decayed(now)));
+            let seconds = took.max(if lost { 2.0 * before } else { before }).min(LATENCY_MAX.as_secs_f64());
+            *latency = Some(Estimate { seconds, at: now });
         }
     }
 }
@@ -117,10 +121,10 @@ mod tests {
         asked(&loads, "a", MS, start);
         asked(&loads, "a", 50 * MS, start);
         assert!((loads.of("a", Kind::Blobs, start) - 0.050).abs() < 1e-6);
-        asked(&loads, "a", MS, start + Duration::from_secs(1));
-        let second = loads.of("a", Kind::Blobs, start + Duration::from_secs(1));
+        asked(&loads, "a", MS, start + DECAY / 10);
+        let second = loads.of("a", Kind::Blobs, start + DECAY / 10);
         assert!(second > 0.044 && second < 0.046, "{second}");
-        let later = loads.of("a", Kind::Blobs, start + Duration::from_secs(11));
+        let later = loads.of("a", Kind::Blobs, start + DECAY / 10 + DECAY);
         assert!(later < second / 2.7 && later > second / 2.8, "without answers it decays: {later}");
         assert!((loads.of("a", Kind::Blobs, start + Duration::from_secs(1000)) - 0.0001).abs() < 1e-9);
     }
@@ -139,10 +143,15 @@ mod tests {
     fn a_request_given_up_makes_its_peer_at_least_that_slow() {
         let (loads, now) = (Loads::default(), Instant::now());
         asked(&loads, "a", 2 * MS, now);
-        loads.observe_at_least("a", Kind::Blobs, MS, now);
-        assert!((loads.of("a", Kind::Blobs, now) - 0.002).abs() < 1e-9);
-        loads.observe_at_least("a", Kind::Blobs, 9 * MS, now);
-        assert!((loads.of("a", Kind::Blobs, now) - 0.009).abs() < 1e-9);
+        let given_up = |took: Duration, lost| {
+            loads.given_up("a", Kind::Blobs, took, lost, now);
+            (loads.of("a", Kind::Blobs, now) * 1e6).round()
+        };
+        assert_eq!(given_up(MS, false), 2000.0);
+        assert_eq!(given_up(9 * MS, false), 9000.0);
+        assert_eq!(given_up(MS, true), 18_000.0, "twice as slow as thought");
+        (0..20).for_each(|_| assert!(given_up(MS, true) > 0.0));
+        assert_eq!(given_up(MS, true), LATENCY_MAX.as_micros() as f64);
     }
 
     #[test]

@@ -233,13 +233,20 @@ impl Inner {
             error_kind: error.kind.as_str().to_owned(),
             detail: error.message.clone(),
         };
-        let inner = self.clone();
+        // Not the whole of it: the cache in it must be free as soon as the mount has ended.
+        let (channels, timeout, inner) = (self.channels.clone(), self.timeout, Arc::downgrade(self));
+        let routers = self.replicas.reporters();
         self.spawner.spawn(async move {
-            for router in inner.replicas.reporters() {
-                let Ok(channel) = inner.channels.get(&router) else { continue };
-                let request = Context::new(inner.timeout).request(failure.clone());
+            for router in routers {
+                let Ok(channel) = channels.get(&router) else { continue };
+                let request = Context::new(timeout).request(failure.clone());
                 match v1::cluster_client::ClusterClient::new(channel).report_failure(request).await {
-                    Ok(_) => return inner.replicas.reported_to(&router),
+                    Ok(_) => {
+                        if let Some(inner) = inner.upgrade() {
+                            inner.replicas.reported_to(&router);
+                        }
+                        return;
+                    }
                     Err(error) => tracing::debug!(router, %error, "a report of a failure was not taken"),
                 }
             }
@@ -444,7 +451,8 @@ impl Drop for Timed<'_> {
             let (kind, now) = (self.progress.kind, Instant::now());
             let took = now - self.begun;
             self.inner.hedging.observe_at_least(kind, took);
-            loads.observe_at_least(self.address, kind, took, now.into_std());
+            let lost = matches!(self.progress.reason, Reason::Turn);
+            loads.given_up(self.address, kind, took, lost, now.into_std());
         }
     }
 }

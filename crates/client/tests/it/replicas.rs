@@ -69,7 +69,7 @@ async fn a_replica_that_becomes_slow_is_hedged_and_then_avoided() {
         file += 1;
     }
     let status = mounted.status().unwrap().reads;
-    assert!(slowest < slow, "the slowest read took {slowest:?}");
+    assert!(slowest < slow, "the slowest read took {slowest:?}, {} hedges", status.hedges);
     assert!(status.hedges_won > before.hedges_won, "{} of {} hedges won", status.hedges_won, status.hedges);
     // Requests are counted by the fake when it has waited, and those given up are not counted at all.
     let slow_ones = asked(&cluster, preferred) - begun + status.hedges - before.hedges;
