@@ -4,6 +4,7 @@
 //! kernel -> fuse (decode, reply) -> fs (names, attributes, bytes: synchronous) -> cache (memory, pending, disk)
 //!             |  misses                                                              ^ verified content
 //!             +--> prefetch -> content (single flight, replicas, hedging, deadline) -+
+//!             +--> fill: what is at hand into the page cache, when a listing ends
 //! router -> catalog (watch, apply) -> fs::switch (one step) -> invalidate (a thread of its own) -> kernel
 //! ```
 //!
