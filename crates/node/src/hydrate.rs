@@ -127,8 +127,8 @@ pub(crate) fn start(state: &Arc<NodeState>, id: StorageId) {
         return;
     }
     // The task holds the node weakly, so that a node that was dropped is not kept alive by its background work.
-    let weak = Arc::downgrade(state);
-    tokio::spawn(async move {
+    let (weak, stop) = (Arc::downgrade(state), state.stop.clone());
+    let work = async move {
         let mut pause = PAUSE_FIRST;
         loop {
             let Some(state) = weak.upgrade() else { return };
@@ -150,7 +150,8 @@ pub(crate) fn start(state: &Arc<NodeState>, id: StorageId) {
                 }
             }
         }
-    });
+    };
+    state.tasks.spawn(async move { stop.run_until_cancelled(work).await });
 }
 
 /// Pulls until nothing is missing from any snapshot held, the newest first.

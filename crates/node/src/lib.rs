@@ -59,6 +59,10 @@ impl RunningNode {
     pub async fn shutdown(self, limit: Duration) {
         self.stop.cancel();
         self.server.shutdown(limit).await;
+        self.state.tasks.close();
+        if tokio::time::timeout(limit, self.state.tasks.wait()).await.is_err() {
+            tracing::warn!(tasks = self.state.tasks.len(), "work in the background did not end in time");
+        }
     }
 }
 
@@ -66,7 +70,7 @@ impl RunningNode {
 pub async fn spawn(config: Config, listener: TcpListener) -> Result<RunningNode> {
     let stop = CancellationToken::new();
     let address = config.advertised(&listener)?;
-    let state = Arc::new(NodeState::open(config).await?);
+    let state = Arc::new(NodeState::open(config, stop.clone()).await?);
     let view = join_cluster(&state, address, stop.clone());
     state.follow(view, stop.clone());
     hydrate::resume(&state).await?;

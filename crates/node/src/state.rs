@@ -10,6 +10,7 @@ use monofs_store::pool::RepoPool;
 use monofs_store::repo::RepoStore;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::flights::Flights;
@@ -44,6 +45,9 @@ pub(crate) struct NodeState {
     pub flights: Arc<Flights>,
     pub progress: Arc<Progress>,
     pub served: Served,
+    /// Work that no connection waits for: a shutdown does. It ends soon after `stop`.
+    pub tasks: TaskTracker,
+    pub stop: CancellationToken,
     view: watch::Sender<ClusterView>,
     /// Fetchers that the router named last: known before the next heartbeat brings the view that has them.
     named_fetchers: RwLock<Vec<String>>,
@@ -52,7 +56,7 @@ pub(crate) struct NodeState {
 }
 
 impl NodeState {
-    pub async fn open(config: Config) -> Result<Self> {
+    pub async fn open(config: Config, stop: CancellationToken) -> Result<Self> {
         let (root, max_open) = (config.db_path.clone(), config.open_stores_max);
         let stores = blocking(move || RepoPool::open(&root, max_open, Default::default())).await?;
         Ok(Self {
@@ -63,6 +67,8 @@ impl NodeState {
             flights: Arc::default(),
             progress: Arc::default(),
             served: Served::default(),
+            tasks: TaskTracker::new(),
+            stop,
             view: watch::channel(ClusterView::default()).0,
             named_fetchers: RwLock::default(),
             writers: Mutex::default(),

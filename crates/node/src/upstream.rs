@@ -120,7 +120,7 @@ async fn pull_from(
     let spans: HashMap<Oid, Span> = wanted.iter().map(|span| (span.oid, *span)).collect();
     let writer = {
         let (store, flights, id) = (store.clone(), state.flights.clone(), meta.storage_id.clone());
-        tokio::spawn(blocking(move || {
+        state.tasks.spawn(blocking(move || {
             let arrived = |oid: &Oid, chunks| flights.arrived(&id, oid, chunks);
             Writer { store: &store, spans, tap, arrived: &arrived, batch: Vec::new(), batch_bytes: 0 }.run(frames)
         }))

@@ -74,28 +74,39 @@ async fn hydration_that_was_stopped_goes_on_and_progress_is_true_after_a_restart
     let seen = held(&cluster, "h/r").await;
     assert_eq!((seen.hydrated_blobs, seen.total_blobs, seen.blobs), (250, FILES, 250));
 
-    // Eager from now on, and stopped wherever it is by then.
+    // The next commit is eager, and stopped wherever it is by then.
+    repo.commit(|c| {
+        c.file("next", "another");
+    });
+    let next = blobs(&repo);
     cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r")).await.unwrap();
     cluster.stop_fetcher(0).await;
     cluster.stop_node(0).await;
     cluster.start_node(0).await.unwrap();
     cluster.wait_members(1, 0).await.unwrap();
-    let everything = || all.iter().map(|(oid, size)| span(oid, *size, 0, 0)).collect::<Vec<_>>();
+    let everything = || next.iter().map(|(oid, size)| span(oid, *size, 0, 0)).collect::<Vec<_>>();
     let seen = held(&cluster, "h/r").await;
-    assert_eq!(seen.hydrated_blobs, read(&cluster, &id, everything(), true).await.len() as u64);
-    assert!(seen.hydrated_blobs >= 250 && seen.total_blobs == FILES, "{seen:?}");
+    let here = read(&cluster, &id, everything(), true).await;
+    let old = here.iter().filter(|chunk| all.contains_key(&oid_of(chunk))).count();
+    assert_eq!(seen.snapshots.len(), 2);
+    assert_eq!((seen.hydrated_blobs, seen.blobs), ((here.len() + old) as u64, here.len() as u64));
+    assert!(old >= 250 && seen.total_blobs == 2 * FILES + 1, "{seen:?}");
 
     cluster.start_fetcher(0).await.unwrap();
-    let done = || async { held(&cluster, "h/r").await.hydrated_blobs == FILES };
+    let done = || async { held(&cluster, "h/r").await.hydrated_blobs == 2 * FILES + 1 };
     monofs_testkit::wait::wait_until_async("all contents came", SOON, done).await;
-    assert_eq!(read(&cluster, &id, everything(), true).await.len() as u64, FILES);
+    assert_eq!(read(&cluster, &id, everything(), true).await.len() as u64, FILES + 1);
     cluster.stop_fetcher(0).await;
     cluster.stop_node(0).await;
     cluster.start_node(0).await.unwrap();
     cluster.wait_members(1, 0).await.unwrap();
     let seen = held(&cluster, "h/r").await;
-    assert_eq!((seen.hydrated_blobs, seen.total_blobs, seen.blobs), (FILES, FILES, FILES));
+    assert_eq!((seen.hydrated_blobs, seen.total_blobs, seen.blobs), (2 * FILES + 1, 2 * FILES + 1, FILES + 1));
     cluster.shutdown().await;
+}
+
+fn oid_of(chunk: &v1::BlobChunk) -> String {
+    monofs_model::Oid::from_bytes(&chunk.oid).unwrap().to_string()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

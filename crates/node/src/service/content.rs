@@ -205,13 +205,16 @@ impl Pulled<'_> {
     /// Pulls a large blob in a task of its own.
     fn pull_whole(&self, span: Span, claim: Claim) -> JoinHandle<Result<()>> {
         let (state, store, meta, commit) = (self.state.clone(), self.store.clone(), self.meta.clone(), self.commit);
-        tokio::spawn(async move {
+        let (tasks, stop) = (state.tasks.clone(), state.stop.clone());
+        let pull = async move {
             let _claim = claim;
             let turn = state.flights.large_turns.clone().acquire_owned().await;
-            let _turn = turn.map_err(|_| Error::unavailable("the node stops"))?;
+            let _turn = turn.map_err(|_| Error::internal("the turns of large pulls are closed"))?;
             let whole = Span::whole(span.oid, span.size);
             upstream::pull(&state, &store, &meta, commit, vec![whole], None).await.map(drop)
-        })
+        };
+        let stops = || Err(Error::unavailable("the node stops"));
+        tasks.spawn(async move { stop.run_until_cancelled(pull).await.unwrap_or_else(stops) })
     }
 
     /// Sends the chunks of `span` as they enter the store; gives what is left of it when the pull has ended.

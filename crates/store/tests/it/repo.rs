@@ -204,10 +204,9 @@ fn a_thread_that_reads_while_its_write_must_grow_the_map_gets_an_error_instead_o
     let (oid, _, frames) = large(1, 3 * CHUNK_BYTES);
     let reader = store.read().unwrap();
     let mut writer = store.begin_large(&oid, 3 * CHUNK_BYTES as u64).unwrap();
-    for (index, frame) in frames.into_iter().enumerate() {
-        writer.put(index as u32, frame).unwrap();
-    }
-    let error = writer.finish().unwrap_err();
+    let mut frames = frames.into_iter().enumerate();
+    let written = frames.try_for_each(|(index, frame)| writer.put(index as u32, frame));
+    let error = written.and_then(|()| writer.finish()).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Internal);
     drop(reader);
     assert_eq!(store.counts().unwrap().blobs, 0);
