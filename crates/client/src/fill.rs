@@ -12,14 +12,13 @@ use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use monofs_model::limits::CHUNK_BYTES;
-use monofs_model::{EntryKind, Error, Result};
+use monofs_model::{Error, Result};
 use monofs_store::frame;
 
 use crate::fs::identity::{Identity, Ino};
 use crate::fuse::Shared;
-use crate::prefetch::directory_tree;
 use crate::prefetch::kinds::Kind;
+use crate::prefetch::{directory_tree, small_file};
 
 /// Threads that store.
 const THREADS: usize = 2;
@@ -84,9 +83,8 @@ fn fill(kernel: &dyn PageCache, shared: &Shared, directory: Ino, raw: &mut Vec<u
     let fs = &shared.fs;
     let Some(record) = directory_tree(fs, directory).and_then(|tree| fs.cache.record(&tree)) else { return };
     for entry in record.iter() {
-        let is_file = matches!(entry.kind, EntryKind::File | EntryKind::Executable);
         let kind = Kind::of(entry.name);
-        if !is_file || entry.size == 0 || entry.size > CHUNK_BYTES as u64 || !fs.kinds.may_store(kind) {
+        if entry.size == 0 || small_file(&entry).is_none() || !fs.kinds.may_store(kind) {
             continue;
         }
         let identity = Identity::entry(directory, entry.name, entry.kind, &entry.oid);

@@ -97,7 +97,7 @@ impl Kinds {
         let row = self.row(kind);
         let read = row.read.load(Ordering::Relaxed);
         read > 0
-            && self.now() - read.min(self.now()) < EVIDENCE.as_millis() as u64
+            && self.now().saturating_sub(read) < EVIDENCE.as_millis() as u64
             && row.stored.load(Ordering::Relaxed) < STORED_FILES_MAX
             && self.credit.load(Ordering::Relaxed) > 0
     }

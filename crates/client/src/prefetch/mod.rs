@@ -162,7 +162,7 @@ pub(crate) fn directory_tree(fs: &Fs, directory: Ino) -> Option<Oid> {
 }
 
 /// The span of a file that is small enough to be fetched unasked.
-fn small_file(entry: &Entry<'_>) -> Option<Span> {
+pub(crate) fn small_file(entry: &Entry<'_>) -> Option<Span> {
     let fits = matches!(entry.kind, EntryKind::File | EntryKind::Executable) && entry.size <= SMALL_FILE_BYTES;
     fits.then_some(Span { blob: entry.oid, size: entry.size, first: 0, count: 1 })
 }

@@ -135,8 +135,9 @@ impl Walk {
         let mut used = self.marks().used_bytes();
         let mut last_sign = Instant::now();
         let (mut heard, mut unknown) = (false, false);
+        let mut next = None;
         loop {
-            while let Ok(at) = self.heard.try_recv() {
+            while let Some(at) = next.take().or_else(|| self.heard.try_recv().ok()) {
                 (heard, last_sign) = (true, Instant::now());
                 match tree.find(&at) {
                     Some(node) => streams.visit(node, &tree),
@@ -162,13 +163,7 @@ impl Walk {
             }
             tokio::select! {
                 Some(result) = running.next() => result?,
-                Some(at) = self.heard.recv() => {
-                    (heard, last_sign) = (true, Instant::now());
-                    match tree.find(&at) {
-                        Some(node) => streams.visit(node, &tree),
-                        None => unknown = true,
-                    }
-                }
+                Some(at) = self.heard.recv() => next = Some(at),
                 () = tokio::time::sleep(WALK_POLL) => {
                     let now = self.marks().used_bytes();
                     // Readers whose listings the kernel has are not heard.
