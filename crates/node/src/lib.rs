@@ -17,6 +17,7 @@ mod operations;
 mod progress;
 mod service;
 mod state;
+mod suspects;
 mod trees;
 mod upstream;
 

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::flights::Flights;
 use crate::hydrate::Hydrator;
 use crate::progress::Progress;
+use crate::suspects::Suspects;
 
 /// Counters of what was served, since the start.
 #[derive(Default)]
@@ -41,6 +42,9 @@ pub(crate) struct NodeState {
     pub config: Config,
     pub stores: Arc<RepoPool>,
     pub channels: ChannelPool,
+    /// Connections over which silent servers are asked whether they are there.
+    pub probes: ChannelPool,
+    pub suspects: Suspects,
     pub hydrator: Hydrator,
     pub flights: Arc<Flights>,
     pub progress: Arc<Progress>,
@@ -64,6 +68,8 @@ impl NodeState {
             config,
             stores: Arc::new(stores),
             channels: ChannelPool::default(),
+            probes: ChannelPool::default(),
+            suspects: Suspects::default(),
             flights: Arc::default(),
             progress: Arc::default(),
             served: Served::default(),

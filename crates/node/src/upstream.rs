@@ -2,14 +2,16 @@
 //! enters the store.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use monofs_model::oid::ObjectHasher;
 use monofs_model::{Error, ErrorKind, ObjectKind, Oid, Result, StorageId};
 use monofs_proto::v1;
-use monofs_rpc::Context;
+use monofs_rpc::{Context, while_alive};
 use monofs_store::frame;
 use monofs_store::repo::{RepoMeta, RepoStore};
 use tokio::sync::mpsc;
@@ -35,7 +37,7 @@ pub(crate) struct Server {
     pub peer: bool,
 }
 
-/// Peers that may hold the repository, then fetchers.
+/// Peers that may hold the repository, then fetchers; those that failed lately last.
 pub(crate) fn servers(state: &NodeState, id: &StorageId) -> Vec<Server> {
     let view = state.view();
     let everyone: Vec<_> = view.nodes().map(|member| member.id.clone()).collect();
@@ -49,7 +51,39 @@ pub(crate) fn servers(state: &NodeState, id: &StorageId) -> Vec<Server> {
             servers.push(Server { address, peer: false });
         }
     }
+    let now = Instant::now();
+    servers.sort_by_key(|server| state.suspects.contains(&server.address, now));
     servers
+}
+
+/// A server that is asked, and whether there is another to ask instead.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub server: &'a Server,
+    pub alternative: bool,
+}
+
+impl<'a> Asked<'a> {
+    /// The servers one after the other.
+    pub fn each(servers: &'a [Server]) -> impl Iterator<Item = Self> {
+        let last = servers.len().saturating_sub(1);
+        servers.iter().enumerate().map(move |(index, server)| Self { server, alternative: index < last })
+    }
+
+    /// Waits for an answer. A server that has gone silently is given up soon where there is another, else at the deadline
+    /// of `answer`.
+    pub async fn wait<T>(&self, state: &NodeState, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        let address = &self.server.address;
+        let answer = match self.alternative {
+            true => while_alive(&state.probes, address, answer).await,
+            false => answer.await,
+        };
+        match &answer {
+            Err(error) if error.kind == ErrorKind::Unavailable => state.suspects.failed(address, Instant::now()),
+            _ => state.suspects.answered(address),
+        }
+        answer
+    }
 }
 
 /// Pulls `spans` of one repository into its store. Frames of the asked spans are also sent to `tap` as they are
@@ -65,11 +99,13 @@ pub(crate) async fn pull(
 ) -> Result<Vec<Span>> {
     let mut wanted = spans;
     let mut failure = None;
-    for server in servers(state, &meta.storage_id) {
+    let servers = servers(state, &meta.storage_id);
+    for asked in Asked::each(&servers) {
+        let server = asked.server;
         if wanted.is_empty() {
             break;
         }
-        match pull_from(state, store, meta, commit, &server, &wanted, tap.clone()).await {
+        match pull_from(state, store, meta, commit, asked, &wanted, tap.clone()).await {
             Ok(missing) => wanted = missing,
             Err(error) => {
                 if error.kind != ErrorKind::NotHeld {
@@ -104,18 +140,19 @@ async fn pull_from(
     store: &Arc<RepoStore>,
     meta: &RepoMeta,
     commit: Option<Oid>,
-    server: &Server,
+    asked: Asked<'_>,
     wanted: &[Span],
     tap: Option<mpsc::Sender<Result<v1::GetBlobsResponse, tonic::Status>>>,
 ) -> Result<Vec<Span>> {
-    let context = Context::new(state.config.upstream_timeout);
+    let (server, context) = (asked.server, Context::new(state.config.upstream_timeout));
     let request = v1::GetBlobsRequest {
         storage_id: meta.storage_id.to_string(),
         spans: wanted.iter().map(|span| Span::whole(span.oid, span.size).to_wire()).collect(),
         origin: (!server.peer).then(|| origin(meta, commit)),
         held_only: server.peer,
     };
-    let mut answers = monofs_rpc::content::get_blobs(state.channels.get(&server.address)?, &context, request).await?;
+    let call = monofs_rpc::content::get_blobs(state.channels.get(&server.address)?, &context, request);
+    let mut answers = asked.wait(state, call).await?;
     let (queue, frames) = mpsc::channel(WRITE_QUEUE);
     let spans: HashMap<Oid, Span> = wanted.iter().map(|span| (span.oid, *span)).collect();
     let writer = {
@@ -127,9 +164,10 @@ async fn pull_from(
     };
     let mut missing = Vec::new();
     let mut outcome = Ok(());
-    while let Some(answer) = answers.next().await {
-        match answer {
-            Ok(answer) => {
+    loop {
+        match asked.wait(state, async { answers.next().await.transpose() }).await {
+            Ok(None) => break,
+            Ok(Some(answer)) => {
                 missing.extend(monofs_proto::convert::oids(&answer.missing)?);
                 if queue.send(answer.chunks).await.is_err() {
                     break;

@@ -1,0 +1,300 @@
+//! A cluster of real processes, each on a host of its own, with an operator and a mount.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::time::{Duration, Instant};
+
+use monofs_testkit::clock::WallClock;
+use monofs_testkit::disk::SmallDisk;
+use monofs_testkit::model::xattr;
+use monofs_testkit::netns::{Host, Net};
+use monofs_testkit::process::binary;
+use monofs_testkit::proxy::Proxy;
+use monofs_testkit::wait::wait_for;
+use monofs_testkit::{Process, wait_until};
+use serde_json::Value;
+
+/// How long the cluster may take to be whole again.
+pub const SOON: Duration = Duration::from_secs(60);
+/// Deadline of one file system call and of one call of the operator.
+pub const RPC_TIMEOUT: Duration = Duration::from_secs(5);
+/// Size of each server's disk in bytes.
+const DISK_BYTES: u64 = 384 << 20;
+/// Speed of the links of nodes and fetchers, so that a full-tree read takes seconds and faults come in the middle of it.
+const LINK_KBITS: u32 = 100_000;
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Router,
+    Node,
+    Fetcher,
+}
+
+/// A server on its host. The process ends before its disk does.
+pub struct Server {
+    pub id: String,
+    pub host: Host,
+    pub process: Process,
+    pub disk: SmallDisk,
+    pub clock: WallClock,
+    /// What stands before it, if the plan says so.
+    pub proxy: Option<Proxy>,
+    /// Speed of its link when nothing is wrong; `None`: not limited.
+    pub link_kbits: Option<u32>,
+}
+
+impl Server {
+    fn start(plan: &Plan, dir: &Path, id: &str, host: Host, role: Role, args: &[String]) -> Self {
+        let at = dir.join(id);
+        let (disk, clock) = (SmallDisk::mount(&at, DISK_BYTES), WallClock::new(dir, id));
+        let envs: Vec<(OsString, OsString)> = if plan.clocks { clock.envs() } else { Vec::new() };
+        let (program, port, place) = match role {
+            Role::Router => ("monofs-router", 9090, "--state-dir"),
+            Role::Node => ("monofs-node", 9000, "--db-path"),
+            Role::Fetcher => ("monofs-fetcher", 9200, "--cache-dir"),
+        };
+        let outside = host.address().to_string();
+        let (proxy, ip, inner) = match plan.proxies {
+            true => (Some(Proxy::on(&host, port, port + 1)), "127.0.0.1", port + 1),
+            false => (None, outside.as_str(), port),
+        };
+        let mut all = match role {
+            Role::Router => vec![format!("--listen={ip}"), format!("--port={inner}")],
+            _ => vec![format!("--addr={ip}:{inner}"), format!("--advertise={outside}:{port}")],
+        };
+        all.push(format!("{place}={}", at.join("data").display()));
+        all.extend_from_slice(args);
+        let link_kbits = (role != Role::Router).then_some(LINK_KBITS);
+        link_kbits.into_iter().for_each(|kbits| host.slow(kbits));
+        let process = host.spawn(program, all, envs);
+        Self { id: id.to_owned(), host, process, disk, clock, proxy, link_kbits }
+    }
+}
+
+/// The cluster. Fields end in this order: the client before the servers, processes before the network.
+pub struct Site {
+    pub client: Option<Client>,
+    pub routers: Vec<Server>,
+    pub nodes: Vec<Server>,
+    pub fetchers: Vec<Server>,
+    pub client_host: Host,
+    operator: Host,
+    mounts: usize,
+    _net: Net,
+    pub dir: tempfile::TempDir,
+}
+
+/// A mount by a process on the client's host.
+pub struct Client {
+    pub process: Process,
+    pub root: PathBuf,
+    cache: PathBuf,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.process.kill();
+        // A killed client leaves a dead mount; one that ended by itself leaves none.
+        let _ = rustix::mount::unmount(&self.root, rustix::mount::UnmountFlags::DETACH);
+        let _ = std::fs::remove_dir_all(&self.cache);
+    }
+}
+
+/// What a site is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    pub nodes: usize,
+    pub fetchers: usize,
+    /// Every process sees a wall clock that can jump.
+    pub clocks: bool,
+    /// Every server is behind a proxy that can break its connections.
+    pub proxies: bool,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { nodes: 3, fetchers: 2, clocks: false, proxies: false }
+    }
+}
+
+impl Site {
+    /// Starts everything and waits until all members are active.
+    #[track_caller]
+    pub fn start(plan: Plan) -> Self {
+        assert!(Path::new("/dev/fuse").exists(), "this test mounts: it needs /dev/fuse");
+        let dir = tempfile::Builder::new().prefix("monofs-site-").tempdir().unwrap();
+        let mut net = Net::new();
+        let router_host = net.host("router1");
+        let router = format!("{}:9090", router_host.address());
+        let server = |id: &str, host: Host, role: Role, args: Vec<String>| Server::start(&plan, dir.path(), id, host, role, &args);
+        let args = ["--health-interval=200ms", "--unhealthy-threshold=1500ms", "--refresh-interval=0s"];
+        let routers = vec![server("router1", router_host, Role::Router, args.map(str::to_owned).into())];
+        let join = [format!("--router={router}")];
+        let nodes = (1..=plan.nodes).map(|n| {
+            let (id, host) = (format!("node{n}"), net.host(&format!("node{n}")));
+            server(&id, host, Role::Node, [&join[..], &[format!("--node-id={id}")]].concat())
+        });
+        let nodes = nodes.collect();
+        let fetchers = (1..=plan.fetchers).map(|n| {
+            let (id, host) = (format!("fetcher{n}"), net.host(&format!("fetcher{n}")));
+            server(&id, host, Role::Fetcher, [&join[..], &[format!("--fetcher-id={id}")]].concat())
+        });
+        let fetchers = fetchers.collect();
+        let (client_host, operator) = (net.host("client"), net.host("operator"));
+        let client = None;
+        let site = Self { client, routers, nodes, fetchers, client_host, operator, mounts: 0, _net: net, dir };
+        site.wait_whole();
+        site
+    }
+
+    /// A server of a role.
+    pub fn server(&mut self, role: Role, index: usize) -> &mut Server {
+        match role {
+            Role::Router => &mut self.routers[index],
+            Role::Node => &mut self.nodes[index],
+            Role::Fetcher => &mut self.fetchers[index],
+        }
+    }
+
+    /// What each server of a role has sent so far, in bytes.
+    #[track_caller]
+    pub fn sent_bytes(&self, role: Role) -> Vec<u64> {
+        let servers = match role {
+            Role::Router => &self.routers,
+            Role::Node => &self.nodes,
+            Role::Fetcher => &self.fetchers,
+        };
+        servers.iter().map(|server| server.host.sent_bytes()).collect()
+    }
+
+    /// The index of the server of a role that has sent most since `before`: the one that is in use.
+    #[track_caller]
+    pub fn busiest(&self, role: Role, before: &[u64]) -> usize {
+        let now = self.sent_bytes(role);
+        let grown = now.iter().zip(before).map(|(now, before)| now - before);
+        grown.enumerate().max_by_key(|(_, grown)| *grown).expect("a site has one of each role").0
+    }
+
+    /// The nodes that the catalogue says hold `path`.
+    #[track_caller]
+    pub fn holders(&self, path: &str) -> Vec<String> {
+        let repository = self.repository(path).unwrap_or_else(|| panic!("{path} is not in the catalogue"));
+        let holders = repository["holders"].as_array().unwrap();
+        holders.iter().map(|id| id.as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The catalogue's entry.
+    pub fn repository(&self, path: &str) -> Option<Value> {
+        let answer = self.admin_json(&["repo", path])?;
+        Some(answer["repository"].clone())
+    }
+
+    /// Runs the operator's command line.
+    pub fn admin(&self, args: &[&str]) -> Output {
+        self.admin_command(args).output().unwrap()
+    }
+
+    /// The same, to be started by the caller.
+    pub fn admin_command(&self, args: &[&str]) -> std::process::Command {
+        let router = format!("{}:9090", self.routers[0].host.address());
+        let mut command = self.operator.command(binary("monofs-admin"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MONOFS_")) {
+            command.env_remove(name);
+        }
+        let timeout = format!("--rpc-timeout={}s", RPC_TIMEOUT.as_secs());
+        command.args(["--router", &router, &timeout]).args(args);
+        command
+    }
+
+    /// Its answer; `None` when it fails.
+    pub fn admin_json(&self, args: &[&str]) -> Option<Value> {
+        let out = self.admin(&[args, &["--format=json"]].concat());
+        out.status.success().then(|| serde_json::from_slice(&out.stdout).ok())?
+    }
+
+    /// Runs it and panics with what it says when it fails.
+    #[track_caller]
+    pub fn must(&self, args: &[&str]) {
+        let out = self.admin(args);
+        assert!(out.status.success(), "{args:?}: {}", said(&out));
+    }
+
+    /// Adds a repository and waits until every replica holds it, contents too unless it is lazy.
+    #[track_caller]
+    pub fn ingest(&self, url: &str, path: &str, content: &str) {
+        let content = format!("--content={content}");
+        let wait: &[&str] = if content.ends_with("eager") { &["--wait"] } else { &[] };
+        let args = ["ingest", "--source", url, "--ref", "main", "--path", path, "--consistency=strong", &content];
+        self.must(&[&args[..], wait].concat());
+    }
+
+    /// Waits until every member is active.
+    #[track_caller]
+    pub fn wait_whole(&self) {
+        let wanted = self.nodes.len() + self.fetchers.len();
+        let mut last = Value::Null;
+        let start = Instant::now();
+        loop {
+            let active = self.admin_json(&["status"]).map(|status| {
+                last = status;
+                last.to_string().matches("\"active\"").count()
+            });
+            if active.is_some_and(|active| active >= wanted) {
+                return;
+            }
+            assert!(start.elapsed() < SOON, "not all {wanted} members are active within {SOON:?}: {last}");
+        }
+    }
+
+    /// Waits until `path` has as many holders as it should.
+    #[track_caller]
+    pub fn wait_replicated(&self, path: &str) {
+        wait_until("both replicas hold the commit", SOON, || {
+            self.repository(path).is_some_and(|entry| entry["holders"].as_array().is_some_and(|all| all.len() >= 2))
+        });
+    }
+
+    /// Ends the mount, if there is one, and makes one with an empty cache.
+    #[track_caller]
+    pub fn remount(&mut self) {
+        self.client = None;
+        self.mounts += 1;
+        let root = self.dir.path().join(format!("mount{}", self.mounts));
+        let cache = self.dir.path().join(format!("client-cache{}", self.mounts));
+        std::fs::create_dir(&root).unwrap();
+        let routers: Vec<String> = self.routers.iter().map(|router| format!("{}:9090", router.host.address())).collect();
+        let args = [
+            format!("--mount={}", root.display()),
+            format!("--cache={}", cache.display()),
+            format!("--router={}", routers.join(",")),
+            format!("--rpc-timeout={}s", RPC_TIMEOUT.as_secs()),
+        ];
+        let process = self.client_host.spawn("monofs-client", args, []);
+        self.client = Some(Client { process, root, cache });
+    }
+
+    /// Where a repository is mounted, once it shows `commit`.
+    #[track_caller]
+    pub fn shown(&self, path: &str, commit: &str) -> PathBuf {
+        let at = self.client.as_ref().expect("there is a mount").root.join(path);
+        wait_until("the mount shows the commit", SOON, || {
+            xattr(&at, "user.monofs.commit").is_ok_and(|shown| shown == commit.as_bytes())
+        });
+        at
+    }
+
+    /// What the mount says of itself.
+    #[track_caller]
+    pub fn mount_status(&self) -> Value {
+        let file = self.client.as_ref().expect("there is a mount").root.join(".monofs/status");
+        wait_for("the mount tells its status", SOON, || serde_json::from_slice(&std::fs::read(&file).ok()?).ok())
+    }
+}
+
+/// What a command said.
+pub fn said(out: &Output) -> String {
+    let both = [&out.stderr[..], &out.stdout[..]].concat();
+    format!("{}: {}", out.status, String::from_utf8_lossy(&both).trim())
+}
