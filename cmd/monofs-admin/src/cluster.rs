@@ -65,7 +65,8 @@ impl Cluster {
         self.ask_about(About::Cluster, call).await
     }
 
-    /// Asks the first router that can answer for a stream; `silence` is the longest pause between two answers.
+    /// Asks the first router that can answer for a stream; `silence` is the longest pause between two answers. Where that
+    /// is no longer than a call may take, the first answer is awaited before a router counts as one that can.
     pub async fn follow<T, F>(
         &self,
         about: About,
@@ -75,8 +76,17 @@ impl Cluster {
     where
         F: Future<Output = Result<Response<Streaming<T>>, Status>>,
     {
-        let stream = self.ask_about(about, call).await?;
-        Ok(Answers { stream, silence, about })
+        let prompt = silence <= self.timeout;
+        let open = |router: Router| {
+            let opened = call(router);
+            async move {
+                let mut stream = opened.await?.into_inner();
+                let first = if prompt { Some(stream.message().await?) } else { None };
+                Ok(Response::new((first, stream)))
+            }
+        };
+        let (first, stream) = self.ask_about(about, open).await?;
+        Ok(Answers { first, stream, silence, about })
     }
 
     /// Asks the first router that can answer about something.

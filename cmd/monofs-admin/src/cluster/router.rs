@@ -48,6 +48,8 @@ impl Router {
 
 /// The answers of a streaming call.
 pub struct Answers<T> {
+    /// The first answer (`None`: there is not even one), if it has been taken from the stream.
+    pub(super) first: Option<Option<T>>,
     pub(super) stream: Streaming<T>,
     pub(super) silence: Duration,
     pub(super) about: About,
@@ -56,6 +58,9 @@ pub struct Answers<T> {
 impl<T> Answers<T> {
     /// The next answer; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<T>, Failure> {
+        if let Some(first) = self.first.take() {
+            return Ok(first);
+        }
         match tokio::time::timeout(self.silence, self.stream.message()).await {
             Ok(Ok(message)) => Ok(message),
             Ok(Err(status)) => Err(answered(status, self.about)),

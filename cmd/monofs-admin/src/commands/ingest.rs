@@ -132,7 +132,7 @@ pub async fn follow(
     let mut repository = None;
     loop {
         let answer = tokio::select! {
-            answer = answers.next() => answer?,
+            answer = answers.next() => answer.map_err(broken_off)?,
             () = session.interrupt.cancelled() => {
                 return Err(Failure::new(Code::Failed, "interrupted; the cluster goes on with the work")
                     .hint(format!("`{watch}` shows how it ends")));
@@ -145,6 +145,15 @@ pub async fn follow(
             answer.repository = repository;
             return Ok(answer);
         }
+    }
+}
+
+/// A stream that broke says nothing about the work.
+fn broken_off(failure: Failure) -> Failure {
+    match failure.code {
+        Code::Unreachable => failure
+            .hint("`monofs-admin repos` shows whether the work goes on; the same command again joins or repeats it"),
+        _ => failure,
     }
 }
 

@@ -46,6 +46,8 @@ pub struct World {
     trees: HashMap<Oid, Bytes>,
     blobs: HashMap<Oid, Bytes>,
     operations: Mutex<Operations>,
+    /// It has lost its state store: nothing can be changed.
+    unable: bool,
 }
 
 impl Fake {
@@ -58,6 +60,11 @@ impl Fake {
     /// A router with nothing.
     pub fn start_empty() -> Self {
         Self::start_with(World::default())
+    }
+
+    /// A router that has lost its state store.
+    pub fn start_unable() -> Self {
+        Self::start_with(World { unable: true, ..World::filled() })
     }
 
     fn start_with(world: World) -> Self {
@@ -109,6 +116,10 @@ fn ready(path: &str) -> v1::Repository {
 }
 
 impl World {
+    fn able(&self) -> Result<(), Status> {
+        if self.unable { Err(to_status(Error::unavailable("the state store cannot be reached"))) } else { Ok(()) }
+    }
+
     fn find(&self, path: &str) -> Result<v1::Repository, Status> {
         let repositories = self.repositories.lock().unwrap();
         let found = repositories.iter().find(|repository| repository.path == path).cloned();

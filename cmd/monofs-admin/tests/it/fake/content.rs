@@ -53,6 +53,9 @@ impl v1::content_server::Content for World {
     type GetBlobsStream = Answers<v1::GetBlobsResponse>;
 
     async fn get_trees(&self, request: Request<v1::GetTreesRequest>) -> Result<Response<Self::GetTreesStream>, Status> {
+        if let Err(status) = self.able() {
+            return Ok(streamed(vec![Err(status)]));
+        }
         let request = request.into_inner();
         let mut answer = v1::GetTreesResponse::default();
         for oid in request.oids {
@@ -65,6 +68,9 @@ impl v1::content_server::Content for World {
     }
 
     async fn get_blobs(&self, request: Request<v1::GetBlobsRequest>) -> Result<Response<Self::GetBlobsStream>, Status> {
+        if let Err(status) = self.able() {
+            return Ok(streamed(vec![Err(status)]));
+        }
         let mut answers = Vec::new();
         for span in request.into_inner().spans {
             let oid = Oid::from_bytes(&span.oid).map_err(to_status)?;

@@ -15,7 +15,9 @@ const SINCE: i64 = 1_700_000_100;
 pub struct Operations {
     maintenance: Option<v1::Maintenance>,
     intents: Vec<v1::NodeIntent>,
-    pub jobs: Vec<v1::Job>,
+    jobs: Vec<v1::Job>,
+    /// How often a job was watched.
+    watched: usize,
     removed: Vec<String>,
 }
 
@@ -175,7 +177,8 @@ impl Operations {
             reason: "one copy too many".into(),
             ..copy.clone()
         };
-        let job_id = if request.dry_run { String::new() } else { "rebalance-1".to_owned() };
+        let name = request.path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("all");
+        let job_id = if request.dry_run { String::new() } else { format!("rebalance-{name}") };
         if !request.dry_run {
             self.jobs.push(job(&job_id, Kind::Rebalance, &request.path));
         }
@@ -194,12 +197,22 @@ impl Operations {
         found.ok_or_else(|| Error::not_found(format!("no job is called {id}")))
     }
 
-    /// What a watcher of the job is told, one after the other.
+    /// What a watcher of the job is told, one after the other. A job called `...-bad` fails, one called `...-stopped` is
+    /// cancelled, the first watcher of `...-cut` is told nothing of its end, and `...-mute` has none.
     pub fn watch_job(&mut self, request: v1::WatchJobRequest) -> Result<Vec<v1::Job>> {
         let running = self.job(&request.id)?.clone();
+        self.watched += 1;
         let waiting = v1::Job { state: State::Waiting.into(), message: "waits for node2".into(), ..running.clone() };
-        let done = ended(v1::Job { steps_done: 4, bytes_done: 4096, ..running.clone() }, State::Done);
-        Ok(vec![running, waiting, done])
+        let broken = v1::Job { last_error: "node1: disk full".into(), ..running.clone() };
+        let all = v1::Job { steps_done: 4, bytes_done: 4096, ..running.clone() };
+        let last = match request.id.rsplit('-').next() {
+            Some("bad") => ended(broken, State::Failed),
+            Some("stopped") => ended(running.clone(), State::Cancelled),
+            Some("mute") => return Ok(vec![running]),
+            Some("cut") if self.watched == 1 => return Ok(vec![running]),
+            _ => ended(all, State::Done),
+        };
+        Ok(vec![running, waiting, last])
     }
 
     pub fn cancel_job(&mut self, request: v1::CancelJobRequest) -> Result<v1::CancelJobResponse> {
