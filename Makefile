@@ -5,7 +5,7 @@
 REPO ?= .
 CARGO ?= cargo
 
-.PHONY: demo test check bench bench-growth build fmt fuzz
+.PHONY: demo test test-long check bench bench-growth build fmt fuzz
 
 build:
 	$(CARGO) build --workspace --bins
@@ -16,10 +16,17 @@ demo:
 	@target/debug/monofs up --temporary --repo "$(REPO)"
 
 test:
-	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl
+	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl iproute2 iptables faketime
 	@scripts/require-cargo
 	$(CARGO) build --workspace --bins
 	$(CARGO) nextest run --workspace
+
+# What takes over five minutes: more kinds of faults, and ten minutes of chaos (MONOFS_CHAOS_SECONDS, MONOFS_TEST_SEED).
+test-long:
+	@scripts/require fuse3 git iproute2 iptables faketime
+	@scripts/require-cargo
+	$(CARGO) build --workspace --bins
+	$(CARGO) nextest run --workspace --profile long --run-ignored only --no-capture
 
 check:
 	$(CARGO) fmt --all --check

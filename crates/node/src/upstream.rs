@@ -107,6 +107,10 @@ pub(crate) async fn pull(
         }
         match pull_from(state, store, meta, commit, asked, &wanted, tap.clone()).await {
             Ok(missing) => wanted = missing,
+            // The disk that is full is ours: no other server makes room on it.
+            Err(error) if error.kind == ErrorKind::Full => {
+                return Err(error.context(format!("contents of {}", meta.path)));
+            }
             Err(error) => {
                 if error.kind != ErrorKind::NotHeld {
                     tracing::warn!(server = %server.address, repository = %meta.path, %error, "pull failed; trying the next server");

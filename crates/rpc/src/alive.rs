@@ -22,11 +22,7 @@ pub const PROBE_TIMEOUT: Duration = Duration::from_millis(700);
 
 /// Waits for `answer` of the peer at `address` for as long as the peer is there. `probes` holds the connections that peers
 /// are asked over, and no others. Errors: those of `answer`; `Unavailable` when the peer is gone.
-pub async fn while_alive<T>(
-    probes: &ChannelPool,
-    address: &str,
-    answer: impl Future<Output = Result<T>>,
-) -> Result<T> {
+pub async fn while_alive<T>(probes: &ChannelPool, address: &str, answer: impl Future<Output = Result<T>>) -> Result<T> {
     let mut answer = std::pin::pin!(answer);
     loop {
         if let Ok(result) = tokio::time::timeout(SILENT_AFTER, &mut answer).await {

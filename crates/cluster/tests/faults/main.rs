@@ -5,8 +5,10 @@
 //! by `make test-long`.
 #![allow(clippy::unwrap_used)]
 
+mod chaos;
 mod fault;
 mod ingesting;
 mod reader;
 mod reading;
+mod rolling;
 mod site;

@@ -5,8 +5,8 @@ use std::ffi::OsStr;
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use monofs_model::{ObjectKind, Oid};
@@ -42,7 +42,9 @@ impl Seen {
         if took > self.longest {
             (self.longest, self.longest_at) = (took, format!("{what} {}", path.display()));
         }
-        result.inspect_err(|error| note(&mut self.failed, format!("{what} {}: {error} after {took:?}", path.display()))).ok()
+        result
+            .inspect_err(|error| note(&mut self.failed, format!("{what} {}: {error} after {took:?}", path.display())))
+            .ok()
     }
 }
 

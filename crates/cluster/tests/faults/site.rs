@@ -80,10 +80,35 @@ pub struct Site {
     pub nodes: Vec<Server>,
     pub fetchers: Vec<Server>,
     pub client_host: Host,
-    operator: Host,
+    pub admin: Admin,
     mounts: usize,
     _net: Net,
     pub dir: tempfile::TempDir,
+}
+
+/// The operator's command line on a host of its own. Cheap to clone.
+#[derive(Clone)]
+pub struct Admin {
+    host: Host,
+    router: String,
+}
+
+impl Admin {
+    /// Runs it.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// The same, to be started by the caller.
+    pub fn command(&self, args: &[&str]) -> std::process::Command {
+        let mut command = self.host.command(binary("monofs-admin"));
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MONOFS_")) {
+            command.env_remove(name);
+        }
+        let timeout = format!("--rpc-timeout={}s", RPC_TIMEOUT.as_secs());
+        command.args(["--router", &self.router, &timeout]).args(args);
+        command
+    }
 }
 
 /// A mount by a process on the client's host.
@@ -128,7 +153,9 @@ impl Site {
         let mut net = Net::new();
         let router_host = net.host("router1");
         let router = format!("{}:9090", router_host.address());
-        let server = |id: &str, host: Host, role: Role, args: Vec<String>| Server::start(&plan, dir.path(), id, host, role, &args);
+        let server = |id: &str, host: Host, role: Role, args: Vec<String>| {
+            Server::start(&plan, dir.path(), id, host, role, &args)
+        };
         let args = ["--health-interval=200ms", "--unhealthy-threshold=1500ms", "--refresh-interval=0s"];
         let routers = vec![server("router1", router_host, Role::Router, args.map(str::to_owned).into())];
         let join = [format!("--router={router}")];
@@ -142,9 +169,10 @@ impl Site {
             server(&id, host, Role::Fetcher, [&join[..], &[format!("--fetcher-id={id}")]].concat())
         });
         let fetchers = fetchers.collect();
-        let (client_host, operator) = (net.host("client"), net.host("operator"));
+        let client_host = net.host("client");
+        let admin = Admin { host: net.host("operator"), router };
         let client = None;
-        let site = Self { client, routers, nodes, fetchers, client_host, operator, mounts: 0, _net: net, dir };
+        let site = Self { client, routers, nodes, fetchers, client_host, admin, mounts: 0, _net: net, dir };
         site.wait_whole();
         site
     }
@@ -177,12 +205,21 @@ impl Site {
         grown.enumerate().max_by_key(|(_, grown)| *grown).expect("a site has one of each role").0
     }
 
-    /// The nodes that the catalogue says hold `path`.
-    #[track_caller]
-    pub fn holders(&self, path: &str) -> Vec<String> {
-        let repository = self.repository(path).unwrap_or_else(|| panic!("{path} is not in the catalogue"));
-        let holders = repository["holders"].as_array().unwrap();
-        holders.iter().map(|id| id.as_str().unwrap().to_owned()).collect()
+    /// The nodes that the catalogue says hold `path`; `None` when no router answers or it is not there.
+    pub fn holders(&self, path: &str) -> Option<Vec<String>> {
+        let repository = self.repository(path)?;
+        Some(repository["holders"].as_array()?.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect())
+    }
+
+    /// The nodes that themselves say that they hold `path` at this commit; at any for an empty one.
+    pub fn copies(&self, path: &str, commit: &str) -> Vec<String> {
+        let Some(answer) = self.admin_json(&["node-files", "--node-id=all", "--path", path]) else { return Vec::new() };
+        let nodes = answer["nodes"].as_array().cloned().unwrap_or_default();
+        let holds = |node: &&Value| {
+            let held = node["repositories"].as_array().into_iter().flatten();
+            held.filter_map(|held| held["commits"].as_array()).flatten().any(|held| commit.is_empty() || held == commit)
+        };
+        nodes.iter().filter(holds).filter_map(|node| node["node_id"].as_str().map(str::to_owned)).collect()
     }
 
     /// The catalogue's entry.
@@ -193,19 +230,7 @@ impl Site {
 
     /// Runs the operator's command line.
     pub fn admin(&self, args: &[&str]) -> Output {
-        self.admin_command(args).output().unwrap()
-    }
-
-    /// The same, to be started by the caller.
-    pub fn admin_command(&self, args: &[&str]) -> std::process::Command {
-        let router = format!("{}:9090", self.routers[0].host.address());
-        let mut command = self.operator.command(binary("monofs-admin"));
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MONOFS_")) {
-            command.env_remove(name);
-        }
-        let timeout = format!("--rpc-timeout={}s", RPC_TIMEOUT.as_secs());
-        command.args(["--router", &router, &timeout]).args(args);
-        command
+        self.admin.run(args)
     }
 
     /// Its answer; `None` when it fails.
@@ -264,7 +289,8 @@ impl Site {
         let root = self.dir.path().join(format!("mount{}", self.mounts));
         let cache = self.dir.path().join(format!("client-cache{}", self.mounts));
         std::fs::create_dir(&root).unwrap();
-        let routers: Vec<String> = self.routers.iter().map(|router| format!("{}:9090", router.host.address())).collect();
+        let routers: Vec<String> =
+            self.routers.iter().map(|router| format!("{}:9090", router.host.address())).collect();
         let args = [
             format!("--mount={}", root.display()),
             format!("--cache={}", cache.display()),
