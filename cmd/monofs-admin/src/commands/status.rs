@@ -75,15 +75,15 @@ struct Client {
 pub async fn run(_: Args, session: &Session) -> Result<()> {
     let asked = futures::future::join_all(session.cluster.routers().iter().map(|address| ask(session, address))).await;
     let mut routers = Vec::new();
-    let mut first: Option<v1::StatusResponse> = None;
+    let mut best: Option<v1::StatusResponse> = None;
     let mut failure = None;
     for (address, answer) in session.cluster.routers().iter().zip(asked) {
         match answer {
             Ok(status) => {
                 routers.push(reachable(address, &status));
                 // A router that knows the others has its state store: it knows more.
-                if first.as_ref().is_none_or(|first| first.routers.is_empty() && !status.routers.is_empty()) {
-                    first = Some(status);
+                if best.as_ref().is_none_or(|best| best.routers.is_empty() && !status.routers.is_empty()) {
+                    best = Some(status);
                 }
             }
             Err(error) => {
@@ -92,7 +92,7 @@ pub async fn run(_: Args, session: &Session) -> Result<()> {
             }
         }
     }
-    let Some(status) = first else {
+    let Some(status) = best else {
         // Ask again in the usual order only to say it in the usual words.
         return Err(session
             .status()
