@@ -65,6 +65,22 @@ fn a_watch_that_breaks_off_is_taken_up_again() {
 }
 
 #[test]
+fn a_watch_outlives_its_router_only_for_a_while() {
+    let fake = Fake::start();
+    fake.admin(&["rebalance", "--path=x/mute"]).done();
+    let mut child = command(&["jobs", "watch", "rebalance-mute", &format!("--router={}", fake.address())])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().starts_with("rebalance-mute: running: "));
+    drop(fake);
+    assert_eq!(lines.next().unwrap(), "error: the routers tell nothing more about job rebalance-mute");
+    assert!(lines.next().unwrap().contains("`monofs-admin jobs watch rebalance-mute` asks again"));
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+}
+
+#[test]
 fn an_interrupted_watch_leaves_the_job_alone() {
     let fake = Fake::start();
     fake.admin(&["rebalance", "--path=x/mute"]).done();
