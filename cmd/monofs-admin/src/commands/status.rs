@@ -195,7 +195,7 @@ fn next(status: &v1::StatusResponse) -> Vec<String> {
     if status.maintenance.is_some() {
         next.push("monofs-admin undrain".to_owned());
     }
-    next.extend(status.intents.iter().map(|intent| end_of(intent)));
+    next.extend(status.intents.iter().map(end_of));
     if !status.nodes.iter().any(|node| active(&node.member)) {
         next.push("monofs-node --node-id=ID --router=ROUTER:9090".to_owned());
     }
