@@ -130,8 +130,9 @@ class KubernetesTest(unittest.TestCase):
         for directory in ("base", "overlays/small"):
             parts = {w.name: w for w in workloads(directory)}
             count = parts["monofs-etcd"].item["spec"]["replicas"]
-            told = [host for host, _ in parts["monofs-router"].started.etcd()]
-            self.assertEqual(told, [f"monofs-etcd-{n}.monofs-etcd" for n in range(count)])
+            port = parts["monofs-etcd"].ports["client"]
+            expected = [(f"monofs-etcd-{n}.monofs-etcd", port) for n in range(count)]
+            self.assertEqual(parts["monofs-router"].started.etcd(), expected)
             (cluster,) = [e["value"] for e in parts["monofs-etcd"].container["env"] if e["name"] == "INITIAL_CLUSTER"]
             self.assertEqual(cluster, ",".join(f"monofs-etcd-{n}=http://monofs-etcd-{n}.monofs-etcd:2380" for n in range(count)))
 
