@@ -9,7 +9,7 @@ use monofs_model::view::Role;
 use monofs_model::{Error, Member, MemberState, NodeId, Oid, Result, StorageId};
 use monofs_proto::v1::content_server::ContentServer;
 use monofs_proto::v1::fetcher_server::FetcherServer;
-use monofs_rpc::{ChannelPool, operations, register, server};
+use monofs_rpc::{ChannelPool, host, operations, register, server};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -125,7 +125,7 @@ fn announce(config: &Config, listening: SocketAddr, cache: Arc<Cache>, stop: &Ca
         return Ok(());
     }
     let id = NodeId::new(&config.fetcher_id)?;
-    let address = advertised(config, listening);
+    let address = host::advertised(&config.advertise, listening);
     let external_address = config.external_addr.clone();
     let member = move || Member {
         id: id.clone(),
@@ -142,17 +142,4 @@ fn announce(config: &Config, listening: SocketAddr, cache: Arc<Cache>, stop: &Ca
     };
     register::register(ChannelPool::default(), config.routers.clone(), member, stop.child_token());
     Ok(())
-}
-
-/// The address to announce.
-fn advertised(config: &Config, listening: SocketAddr) -> String {
-    if !config.advertise.is_empty() {
-        return config.advertise.clone();
-    }
-    if !listening.ip().is_unspecified() {
-        return listening.to_string();
-    }
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = if host.trim().is_empty() { "127.0.0.1" } else { host.trim() };
-    format!("{host}:{}", listening.port())
 }

@@ -75,6 +75,8 @@ pub fn serve(listener: TcpListener, routes: Routes, stop: CancellationToken) -> 
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        // For probes of load balancers; gRPC itself is HTTP/2.
+        .accept_http1(true)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .trace_fn(|request| {
