@@ -9,7 +9,7 @@ use monofs_model::view::Role;
 use monofs_model::{Error, Member, MemberState, NodeId, Oid, Result, StorageId};
 use monofs_proto::v1::content_server::ContentServer;
 use monofs_proto::v1::fetcher_server::FetcherServer;
-use monofs_rpc::{ChannelPool, host, operations, register, server};
+use monofs_rpc::{ChannelPool, operations, register, server};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -125,7 +125,7 @@ fn announce(config: &Config, listening: SocketAddr, cache: Arc<Cache>, stop: &Ca
         return Ok(());
     }
     let id = NodeId::new(&config.fetcher_id)?;
-    let address = host::advertised(&config.advertise, listening);
+    let address = advertised(config, listening);
     let external_address = config.external_addr.clone();
     let member = move || Member {
         id: id.clone(),
@@ -142,4 +142,9 @@ fn announce(config: &Config, listening: SocketAddr, cache: Arc<Cache>, stop: &Ca
     };
     register::register(ChannelPool::default(), config.routers.clone(), member, stop.child_token());
     Ok(())
+}
+
+/// The address to announce.
+fn advertised(config: &Config, listening: SocketAddr) -> String {
+    if config.advertise.is_empty() { monofs_rpc::server::announced(listening) } else { config.advertise.clone() }
 }

@@ -56,7 +56,10 @@ impl Config {
 
     /// The address to announce.
     pub(crate) fn advertised(&self, listener: &TcpListener) -> Result<String> {
+        if !self.advertise.is_empty() {
+            return Ok(self.advertise.clone());
+        }
         let address = listener.local_addr().map_err(|e| Error::internal(format!("address of a listener: {e}")))?;
-        Ok(monofs_rpc::host::advertised(&self.advertise, address))
+        Ok(monofs_rpc::server::announced(address))
     }
 }
