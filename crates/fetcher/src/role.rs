@@ -139,6 +139,8 @@ fn announce(config: &Config, listening: SocketAddr, cache: Arc<Cache>, stop: &Ca
         capacity_bytes: cache.bytes_max(),
         used_bytes: cache.disk_bytes(),
         incarnation: 0,
+        share_percent: 100,
+        failed_over: false,
     };
     register::register(ChannelPool::default(), config.routers.clone(), member, stop.child_token());
     Ok(())

@@ -14,6 +14,9 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::error::{Error, Result};
 use crate::path::StorageId;
 
+/// Sets [`spread`] apart from the ranking.
+const SPREAD_SEED: u64 = 0x7368_6172_65;
+
 /// The unique name of a node or fetcher: 1..=64 of `[A-Za-z0-9._-]`, not starting with `-` or `.`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -112,6 +115,14 @@ pub fn rank(key: &StorageId, candidates: &[Candidate]) -> Vec<NodeId> {
         nodes.insert(WeightedNode::new(IdNode::new(candidate.id.clone()), capacity));
     }
     nodes.calc_candidates(&Key(key.as_str().as_bytes())).map(|node| (*node.node).clone()).collect()
+}
+
+/// A stable number for this pair that does not depend on the ranking: which repositories a growing share takes in first.
+pub fn spread(key: &StorageId, node: &NodeId) -> u64 {
+    let mut hasher = Xxh3::with_seed(SPREAD_SEED);
+    hasher.write(key.as_str().as_bytes());
+    hasher.write(node.as_str().as_bytes());
+    hasher.finish()
 }
 
 /// Where the `count` copies of `key` should be, most preferred first: the ranking, but a zone is used a second time only

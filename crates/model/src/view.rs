@@ -1,7 +1,7 @@
 //! The cluster as the router sees it and as it pushes it to clients.
 
 use crate::path::StorageId;
-use crate::placement::{Candidate, NodeId, rank};
+use crate::placement::{Candidate, NodeId, rank, spread};
 
 /// The state of a member.
 ///
@@ -23,9 +23,9 @@ pub enum MemberState {
 }
 
 impl MemberState {
-    /// Whether reads may be sent there.
+    /// Whether reads may be sent there: what it is a recorded holder of, it can serve, also while it catches up or is emptied.
     pub fn serves(self) -> bool {
-        matches!(self, Self::Active | Self::Suspect | Self::Draining)
+        matches!(self, Self::Active | Self::Suspect | Self::Draining | Self::Drained | Self::Recovering)
     }
 
     /// Whether new copies may be placed there.
@@ -73,6 +73,10 @@ pub struct Member {
     pub used_bytes: u64,
     /// Another number at every start of the member; 0 = not announced.
     pub incarnation: u64,
+    /// Percent of its repositories that readers ask it first about: rises to 100 after a recovery.
+    pub share_percent: u32,
+    /// An operator moved reads and copies off it: readers ask it last.
+    pub failed_over: bool,
 }
 
 /// Members, their states and what placement needs; `number` grows at every change.
@@ -94,10 +98,15 @@ impl ClusterView {
         self.members.iter().filter(|member| member.role == Role::Fetcher)
     }
 
-    /// The holders of `key` that serve reads, in the order in which to ask them; suspects last.
+    /// The holders of `key` that serve reads, in the order in which to ask them: those whose turn it is, then those that
+    /// should rather not be asked (recovering, suspect, failed over).
     pub fn readers(&self, key: &StorageId, holders: &[NodeId]) -> Vec<&Member> {
         let mut serving = ranked(key, self.nodes().filter(|m| m.state.serves() && holders.contains(&m.id)));
-        serving.sort_by_key(|member| member.state == MemberState::Suspect);
+        serving.sort_by_key(|member| match member.state {
+            MemberState::Active | MemberState::Draining if !member.failed_over && member.has_share_of(key) => 0,
+            MemberState::Suspect => 2,
+            _ => 1,
+        });
         serving
     }
 
@@ -106,6 +115,13 @@ impl ClusterView {
         let mut ranked = ranked(key, self.fetchers());
         ranked.sort_by_key(|member| !matches!(member.state, MemberState::Active));
         ranked
+    }
+}
+
+impl Member {
+    /// Whether `key` is in the share of repositories that it is asked first about: a growing share only gains keys.
+    pub fn has_share_of(&self, key: &StorageId) -> bool {
+        self.share_percent >= 100 || spread(key, &self.id) % 100 < u64::from(self.share_percent)
     }
 }
 

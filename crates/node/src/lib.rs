@@ -102,6 +102,8 @@ fn join_cluster(state: &Arc<NodeState>, address: String, stop: CancellationToken
         capacity_bytes: announced.config.capacity_bytes,
         used_bytes: announced.disk_used(),
         incarnation,
+        share_percent: 100,
+        failed_over: false,
     };
     monofs_rpc::register::register(ChannelPool::clone(&state.channels), state.config.routers.clone(), member, stop)
 }

@@ -148,6 +148,8 @@ impl From<&model::Member> for v1::Member {
             capacity_bytes: member.capacity_bytes,
             used_bytes: member.used_bytes,
             incarnation: member.incarnation,
+            share_percent: member.share_percent,
+            failed_over: member.failed_over,
         }
     }
 }
@@ -168,6 +170,8 @@ impl TryFrom<v1::Member> for model::Member {
             capacity_bytes: wire.capacity_bytes,
             used_bytes: wire.used_bytes,
             incarnation: wire.incarnation,
+            share_percent: if wire.share_percent == 0 { 100 } else { wire.share_percent.min(100) },
+            failed_over: wire.failed_over,
         })
     }
 }

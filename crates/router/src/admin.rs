@@ -47,6 +47,7 @@ impl v1::admin_server::Admin for AdminService {
     type IngestStream = Progress;
     type RefreshStream = Progress;
     type VerifyStream = BoxStream<'static, Result<v1::AdminVerifyProgress, Status>>;
+    type WatchJobStream = BoxStream<'static, Result<v1::Job, Status>>;
 
     async fn ingest(&self, request: Request<v1::IngestRequest>) -> Result<Response<Progress>, Status> {
         let request = request.into_inner();
@@ -129,6 +130,58 @@ impl v1::admin_server::Admin for AdminService {
             }
         });
         Ok(Response::new(ReceiverStream::new(stream).boxed()))
+    }
+
+    async fn drain(&self, _: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
+        Err(Status::unimplemented("drain"))
+    }
+
+    async fn undrain(&self, _: Request<v1::UndrainRequest>) -> Result<Response<v1::UndrainResponse>, Status> {
+        Err(Status::unimplemented("undrain"))
+    }
+
+    async fn trigger_failover(
+        &self,
+        _: Request<v1::TriggerFailoverRequest>,
+    ) -> Result<Response<v1::TriggerFailoverResponse>, Status> {
+        Err(Status::unimplemented("trigger_failover"))
+    }
+
+    async fn clear_failover(
+        &self,
+        _: Request<v1::ClearFailoverRequest>,
+    ) -> Result<Response<v1::ClearFailoverResponse>, Status> {
+        Err(Status::unimplemented("clear_failover"))
+    }
+
+    async fn list_failovers(
+        &self,
+        _: Request<v1::ListFailoversRequest>,
+    ) -> Result<Response<v1::ListFailoversResponse>, Status> {
+        Err(Status::unimplemented("list_failovers"))
+    }
+
+    async fn remove_member(
+        &self,
+        _: Request<v1::RemoveMemberRequest>,
+    ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
+        Err(Status::unimplemented("remove_member"))
+    }
+
+    async fn rebalance(&self, _: Request<v1::RebalanceRequest>) -> Result<Response<v1::RebalanceResponse>, Status> {
+        Err(Status::unimplemented("rebalance"))
+    }
+
+    async fn list_jobs(&self, _: Request<v1::ListJobsRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
+        Err(Status::unimplemented("list_jobs"))
+    }
+
+    async fn cancel_job(&self, _: Request<v1::CancelJobRequest>) -> Result<Response<v1::CancelJobResponse>, Status> {
+        Err(Status::unimplemented("cancel_job"))
+    }
+
+    async fn watch_job(&self, _: Request<v1::WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
+        Err(Status::unimplemented("watch_job"))
     }
 }
 

@@ -20,24 +20,22 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, RwLock};
 
 use monofs_model::{DisplayPath, Error, NodeId, Repository, RepositoryState, Result, Snapshot, StorageId};
-use monofs_store::state::{CommitOutcome, Compare, Scan, Versioned, Write};
+use monofs_store::state::{Compare, Scan, Versioned, Write};
 use tokio::sync::watch;
 
 pub(crate) use entry::Retained;
-use entry::{NAMES_KEY, RETAINED_PREFIX, repo_key, retained_key};
+use entry::{NAMES_KEY, REPO_PREFIX, RETAINED_PREFIX, repo_key, retained_key};
 pub(crate) use listing::Listing;
 pub(crate) use memory::{Changes, Position};
 use memory::{Entry, Memory};
 pub use seed::seed_catalogue;
 
 use crate::clock;
-use crate::state::StateStore;
+use crate::state::{Batch, Event, Follower, Shared};
 
 pub(crate) struct Catalog {
-    store: Arc<dyn StateStore>,
+    shared: Arc<Shared>,
     memory: RwLock<Memory>,
-    /// One writer of this process at a time; others are met by compare-and-set.
-    writing: tokio::sync::Mutex<()>,
     /// Of the last change that readers can see.
     revision: watch::Sender<u64>,
     /// The last full listing that was made; held while another is made, so that one serves all who wait.
@@ -66,25 +64,16 @@ pub(crate) struct Summary {
 }
 
 impl Catalog {
-    /// Reads everything. Errors: an entry of a newer version, or the state store's own.
-    pub async fn load(store: Arc<dyn StateStore>) -> Result<Self> {
-        let Scan { rows, revision } = store.scan(entry::REPO_PREFIX).await?;
-        let mut memory = Memory::new(Position { epoch: store.epoch().to_owned(), revision });
-        for (key, versioned) in rows {
-            let repository = entry::decode_repository(&versioned.value)
-                .map_err(|e| e.context(format!("catalogue entry {}", String::from_utf8_lossy(&key))))?;
-            memory.load(repository, versioned.revision);
-        }
-        let Scan { rows, .. } = store.scan(NAMES_KEY).await?;
-        memory.names_revision = rows.first().map_or(0, |(_, versioned)| versioned.revision);
-        Ok(Self {
-            store,
-            memory: RwLock::new(memory),
-            writing: tokio::sync::Mutex::new(()),
-            revision: watch::channel(revision).0,
+    /// An empty one; it fills when `shared` is started.
+    pub fn new(shared: &Arc<Shared>) -> Self {
+        let position = Position { epoch: shared.store().epoch().to_owned(), revision: 0 };
+        Self {
+            shared: shared.clone(),
+            memory: RwLock::new(Memory::new(position)),
+            revision: watch::channel(0).0,
             listing: tokio::sync::Mutex::default(),
             oldest_retained: AtomicI64::new(i64::MIN),
-        })
+        }
     }
 
     /// Number of entries.
@@ -201,12 +190,28 @@ impl Catalog {
 
     /// Adds an entry. Errors: `Refused` when a path is, encloses or lies inside another's.
     pub async fn create(&self, repository: Repository) -> Result<()> {
-        let _writing = self.writing.lock().await;
-        let (revision, names, gone) = self.read(|memory| {
+        let key = repo_key(&repository.path);
+        let value = entry::encode_repository(&repository);
+        self.shared
+            .transact(|| {
+                let (revision, names, gone) = self.room_for(&repository)?;
+                let mut writes: Vec<Write> = gone.iter().map(|path| Write::Delete { key: repo_key(path) }).collect();
+                writes.push(Write::Put { key: key.clone(), value: value.clone() });
+                writes.push(Write::Put { key: NAMES_KEY.into(), value: Vec::new() });
+                let compares =
+                    vec![Compare { key: key.clone(), revision }, Compare { key: NAMES_KEY.into(), revision: names }];
+                Ok((compares, writes))
+            })
+            .await
+    }
+
+    /// The revisions of the entry's own key and of the names, and the failed entries that it replaces. Errors: `Refused`.
+    fn room_for(&self, repository: &Repository) -> Result<(u64, u64, Vec<DisplayPath>)> {
+        self.read(|memory| {
             let mut gone = Vec::new();
             for other in memory.overlapping(&repository.path) {
                 if other.repository.state == RepositoryState::Failed {
-                    gone.push(other.repository.path.clone());
+                    gone.extend((other.repository.path != repository.path).then(|| other.repository.path.clone()));
                     continue;
                 }
                 let theirs = &other.repository.path;
@@ -222,21 +227,7 @@ impl Catalog {
             }
             let revision = memory.get(repository.path.as_str()).map_or(0, |entry| entry.revision);
             Ok((revision, memory.names_revision, gone))
-        })?;
-        let key = repo_key(&repository.path);
-        let mut writes: Vec<Write> = gone.iter().map(|path| Write::Delete { key: repo_key(path) }).collect();
-        writes.push(Write::Put { key: key.clone(), value: entry::encode_repository(&repository) });
-        writes.push(Write::Put { key: NAMES_KEY.into(), value: Vec::new() });
-        let compares = vec![Compare { key, revision }, Compare { key: NAMES_KEY.into(), revision: names }];
-        let revision = self.commit(compares, writes).await?;
-        self.apply(revision, |memory| {
-            for path in &gone {
-                memory.remove(path, revision);
-            }
-            memory.names_revision = revision;
-            memory.put(repository, revision)
-        });
-        Ok(())
+        })
     }
 
     /// Changes an entry by compare-and-set; `change` says `None` to leave it. Errors: `NotFound`, `change`'s own.
@@ -245,23 +236,23 @@ impl Catalog {
         path: &DisplayPath,
         mut change: impl FnMut(&Repository) -> Result<Option<Repository>>,
     ) -> Result<Arc<Repository>> {
-        let _writing = self.writing.lock().await;
-        let Some(Entry { repository, revision, .. }) = self.read(|memory| memory.get(path.as_str()).cloned()) else {
-            return Err(crate::no_repository(path.as_str()));
-        };
-        let Some(changed) = change(&repository)? else { return Ok(repository) };
         let key = repo_key(path);
-        let mut writes = vec![Write::Put { key: key.clone(), value: entry::encode_repository(&changed) }];
-        let replaced = repository.snapshot.as_ref().filter(|old| Some(*old) != changed.snapshot.as_ref());
-        if let Some(old) = replaced {
-            writes.push(retain(&repository, old));
-        }
-        let revision = self.commit(vec![Compare { key, revision }], writes).await?;
-        if replaced.is_some() {
-            self.oldest_retained.fetch_min(clock::now(), Ordering::AcqRel);
-        }
-        self.apply(revision, |memory| memory.put(changed, revision));
-        self.get(path).ok_or_else(|| crate::no_repository(path.as_str()))
+        let attempt = || {
+            let Entry { repository, revision, .. } = self.entry(path)?;
+            let Some(changed) = change(&repository)? else { return Ok((Vec::new(), Vec::new())) };
+            let mut writes = vec![Write::Put { key: key.clone(), value: entry::encode_repository(&changed) }];
+            let replaced = repository.snapshot.as_ref().filter(|old| Some(*old) != changed.snapshot.as_ref());
+            writes.extend(replaced.map(|old| retain(&repository, old)));
+            Ok((vec![Compare { key: key.clone(), revision }], writes))
+        };
+        self.shared.transact(attempt).await?;
+        self.entry(path).map(|entry| entry.repository)
+    }
+
+    /// Errors: `NotFound`.
+    fn entry(&self, path: &DisplayPath) -> Result<Entry> {
+        let found = self.read(|memory| memory.get(path.as_str()).cloned());
+        found.ok_or_else(|| crate::no_repository(path.as_str()))
     }
 
     /// Publishes a commit in `entry`: the flip. Errors: `Refused` when the stored entry moved on meanwhile.
@@ -311,26 +302,18 @@ impl Catalog {
 
     /// Removes an entry; its snapshot stays readable for the grace. Errors: `NotFound`.
     pub async fn remove(&self, path: &DisplayPath) -> Result<()> {
-        let _writing = self.writing.lock().await;
-        let Some((Entry { repository, revision, .. }, names)) =
-            self.read(|memory| memory.get(path.as_str()).cloned().map(|entry| (entry, memory.names_revision)))
-        else {
-            return Err(crate::no_repository(path.as_str()));
-        };
         let key = repo_key(path);
-        let mut writes =
-            vec![Write::Delete { key: key.clone() }, Write::Put { key: NAMES_KEY.into(), value: Vec::new() }];
-        if let Some(old) = &repository.snapshot {
-            writes.push(retain(&repository, old));
-        }
-        let compares = vec![Compare { key, revision }, Compare { key: NAMES_KEY.into(), revision: names }];
-        let revision = self.commit(compares, writes).await?;
-        self.oldest_retained.fetch_min(clock::now(), Ordering::AcqRel);
-        self.apply(revision, |memory| {
-            memory.names_revision = revision;
-            memory.remove(path, revision)
-        });
-        Ok(())
+        let attempt = || {
+            let Entry { repository, revision, .. } = self.entry(path)?;
+            let names = self.read(|memory| memory.names_revision);
+            let mut writes =
+                vec![Write::Delete { key: key.clone() }, Write::Put { key: NAMES_KEY.into(), value: Vec::new() }];
+            writes.extend(repository.snapshot.as_ref().map(|old| retain(&repository, old)));
+            let compares =
+                vec![Compare { key: key.clone(), revision }, Compare { key: NAMES_KEY.into(), revision: names }];
+            Ok((compares, writes))
+        };
+        self.shared.transact(attempt).await
     }
 
     /// Snapshots that were replaced and not yet collected, with the revision that replaced them. Nothing if all of them
@@ -341,7 +324,7 @@ impl Catalog {
         }
         // What is retained from here on lowers it again, after it is in the store.
         self.oldest_retained.store(i64::MAX, Ordering::Release);
-        let rows = match self.store.scan(RETAINED_PREFIX).await {
+        let rows = match self.shared.store().scan(RETAINED_PREFIX).await {
             Ok(Scan { rows, .. }) => rows,
             Err(error) => {
                 self.oldest_retained.store(i64::MIN, Ordering::Release);
@@ -357,29 +340,94 @@ impl Catalog {
         retained
     }
 
-    /// Forgets a retained snapshot, after nodes collected it.
+    /// Forgets a retained snapshot, after nodes collected it. A no-op when it was replaced again meanwhile.
     pub async fn forget_retained(&self, retained: &Retained, revision: u64) -> Result<()> {
         let key = retained_key(&retained.path.storage_id(), &retained.snapshot.commit);
-        self.commit(vec![Compare { key: key.clone(), revision }], vec![Write::Delete { key }]).await.map(drop)
-    }
-
-    async fn commit(&self, compares: Vec<Compare>, writes: Vec<Write>) -> Result<u64> {
-        match self.store.commit(compares, writes).await? {
-            CommitOutcome::Done { revision } => Ok(revision),
-            CommitOutcome::Conflict => Err(Error::refused("the catalogue changed meanwhile; try again")),
-        }
+        let compares = vec![Compare { key: key.clone(), revision }];
+        self.shared.store().commit(compares, vec![Write::Delete { key }]).await.map(drop)
     }
 
     fn read<T>(&self, look: impl FnOnce(&Memory) -> T) -> T {
         look(&self.memory.read().expect("no holder of this lock panics"))
     }
 
-    /// `change` says whether readers must hear about it.
-    fn apply(&self, revision: u64, change: impl FnOnce(&mut Memory) -> bool) {
-        if change(&mut self.memory.write().expect("no holder of this lock panics")) {
-            self.revision.send_replace(revision);
-        }
+    fn write<T>(&self, change: impl FnOnce(&mut Memory) -> T) -> T {
+        change(&mut self.memory.write().expect("no holder of this lock panics"))
     }
+}
+
+impl Follower for Catalog {
+    fn load(&self, scan: &Scan) -> Result<()> {
+        let epoch = self.shared.store().epoch().to_owned();
+        let mut memory = Memory::new(Position { epoch, revision: scan.revision });
+        for (key, versioned) in &scan.rows {
+            if key.starts_with(REPO_PREFIX.as_bytes()) {
+                memory.load(decode_entry(key, versioned)?, versioned.revision);
+            } else if key == NAMES_KEY.as_bytes() {
+                memory.names_revision = versioned.revision;
+            }
+        }
+        // What was looked at, and what was retained, while nobody followed.
+        self.oldest_retained.store(i64::MIN, Ordering::Release);
+        self.write(|now| *now = memory);
+        self.revision.send_replace(scan.revision);
+        Ok(())
+    }
+
+    fn apply(&self, batch: &Batch) -> Result<()> {
+        let mut changes = Vec::new();
+        for Event { key, value } in &batch.events {
+            if let Some(path) = key.strip_prefix(REPO_PREFIX.as_bytes()) {
+                let change = match value {
+                    Some(versioned) => decode_entry(key, versioned).map(|entry| Change::Put(Box::new(entry))),
+                    None => DisplayPath::new(&String::from_utf8_lossy(path)).map(Change::Remove),
+                };
+                match change {
+                    Ok(change) => changes.push(change),
+                    // The others of this commit must not wait for it.
+                    Err(error) => tracing::error!(%error, "cannot take over a change of the catalogue"),
+                }
+            } else if key == NAMES_KEY.as_bytes() {
+                changes.push(Change::Names);
+            } else if key.starts_with(RETAINED_PREFIX.as_bytes())
+                && let Some(versioned) = value
+            {
+                let retained = entry::decode_retained(&versioned.value)?;
+                self.oldest_retained.fetch_min(retained.replaced_at, Ordering::AcqRel);
+            }
+        }
+        let visible = self.write(|memory| {
+            let mut visible = false;
+            for change in changes {
+                visible |= match change {
+                    Change::Put(repository) => memory.put(*repository, batch.revision),
+                    Change::Remove(path) => memory.remove(&path, batch.revision),
+                    Change::Names => {
+                        memory.names_revision = batch.revision;
+                        false
+                    }
+                };
+            }
+            memory.position.revision = memory.position.revision.max(batch.revision);
+            visible
+        });
+        if visible {
+            self.revision.send_replace(batch.revision);
+        }
+        Ok(())
+    }
+}
+
+/// What a commit does to memory, decoded before the lock is taken.
+enum Change {
+    Put(Box<Repository>),
+    Remove(DisplayPath),
+    Names,
+}
+
+fn decode_entry(key: &[u8], versioned: &Versioned) -> Result<Repository> {
+    entry::decode_repository(&versioned.value)
+        .map_err(|e| e.context(format!("catalogue entry {}", String::from_utf8_lossy(key))))
 }
 
 fn retain(repository: &Repository, old: &Snapshot) -> Write {

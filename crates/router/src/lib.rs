@@ -40,13 +40,17 @@ pub use catalog::seed_catalogue;
 pub use config::{Config, StateLocation, StaticMember};
 use ingest::Ingests;
 use membership::Members;
-use state::StateStore;
+use state::{Shared, StateStore, Tables};
 use watch::Watchers;
 
 /// What the router's services and workers share.
 pub(crate) struct RouterState {
     pub config: Config,
-    pub catalog: Catalog,
+    pub shared: Arc<Shared>,
+    pub tables: Tables,
+    pub catalog: Arc<Catalog>,
+    /// Whether this router is the one that runs the workers of which there must be one.
+    pub leading: tokio::sync::watch::Receiver<bool>,
     pub members: Members,
     pub channels: ChannelPool,
     pub ingests: Ingests,
@@ -95,8 +99,17 @@ pub async fn spawn_with(
     http: TcpListener,
 ) -> Result<RunningRouter> {
     let stop = CancellationToken::new();
+    let shared = Shared::new(store);
+    let tables = Tables::new(&shared);
+    let catalog = Arc::new(Catalog::new(&shared));
+    let mut followers = tables.followers();
+    followers.push(catalog.clone());
+    shared.start(followers, stop.clone()).await?;
     let state = Arc::new(RouterState {
-        catalog: Catalog::load(store).await?,
+        shared,
+        tables,
+        catalog,
+        leading: tokio::sync::watch::channel(true).1,
         members: Members::new(&config)?,
         channels: ChannelPool::default(),
         ingests: Ingests::default(),

@@ -72,6 +72,8 @@ impl Members {
                     capacity_bytes: 0,
                     used_bytes: 0,
                     incarnation: 0,
+                    share_percent: 100,
+                    failed_over: false,
                 };
                 (fixed.id.clone(), Tracked { member, heard: None, audit: true })
             })
@@ -263,6 +265,8 @@ mod tests {
             capacity_bytes: 0,
             used_bytes,
             incarnation: 0,
+            share_percent: 100,
+            failed_over: false,
         }
     }
 

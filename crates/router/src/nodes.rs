@@ -114,6 +114,7 @@ impl RouterState {
             content: v1::ContentMode::from(entry.content).into(),
             peers: peers.iter().filter(|peer| peer.id != node.id).map(|peer| peer.address.clone()).collect(),
             fetchers: view.fetchers_for(&id).iter().map(|fetcher| fetcher.address.clone()).collect(),
+            bytes_per_second_max: 0,
         };
         let silence = self.config.progress_timeout;
         let mut client = self.node_client(node)?;

@@ -1,18 +1,49 @@
-//! Where the control state lives: ordered keys with revisions, changed by compare-and-set.
+//! Where the control state lives: ordered keys with revisions, changed by compare-and-set, watched by every router.
 //!
 //! Invariants: a commit is atomic and durable when it returns; revisions only grow, also over restarts; another epoch
-//! means that the history was lost.
+//! means that the history was lost; a watch gives every commit after its start, whole and in order, or ends with an error.
 
 mod embedded;
+mod follow;
+mod table;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use monofs_model::Result;
-use monofs_store::state::{CommitOutcome, Compare, Scan, Write};
+use monofs_store::state::{CommitOutcome, Compare, Scan, Versioned, Write};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::StateLocation;
 pub use embedded::EmbeddedState;
+pub(crate) use follow::{Follower, Shared};
+pub(crate) use table::{Table, Tables};
+
+/// A change of one key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub key: Vec<u8>,
+    /// `None` = it was deleted.
+    pub value: Option<Versioned>,
+}
+
+/// Everything that one commit changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    pub revision: u64,
+    pub events: Vec<Event>,
+}
+
+/// A key that is there as long as this process holds it: dropping it lets it go, at once or when its time is over.
+#[derive(Debug)]
+pub struct Hold {
+    /// Cancelled when the key is held no longer, although nobody let it go.
+    pub lost: CancellationToken,
+    /// Tells the store's task to let go.
+    pub release: DropGuard,
+}
 
 /// The control state; see the module. Errors: `Unavailable` when the store is away (reads go on from memory).
 #[async_trait]
@@ -21,6 +52,12 @@ pub trait StateStore: Send + Sync {
     async fn scan(&self, prefix: &str) -> Result<Scan>;
     /// Writes everything if every comparison holds, else nothing.
     async fn commit(&self, compares: Vec<Compare>, writes: Vec<Write>) -> Result<CommitOutcome>;
+    /// Every commit after `revision`, in order. Errors: `NotHeld` (also as an item) when the history does not reach back
+    /// that far: scan again.
+    async fn watch(&self, revision: u64) -> Result<BoxStream<'static, Result<Batch>>>;
+    /// Creates `key` for as long as this process lives and holds it; it goes at most `ttl` after the process ended or was
+    /// cut off. `None`: somebody else holds it.
+    async fn hold(&self, key: &str, value: Vec<u8>, ttl: Duration) -> Result<Option<Hold>>;
     /// Names this history.
     fn epoch(&self) -> &str;
 }

@@ -103,6 +103,10 @@ pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
         replication_factor: view.replication_factor,
         problems: problems(state).into_iter().map(|problem| problem.line).chain(full_disks).collect(),
         started_at: state.started_at,
+        maintenance: state.tables.maintenance.get(""),
+        intents: state.tables.intents.list(),
+        routers: state.tables.routers.list(),
+        ..Default::default()
     }
 }
 

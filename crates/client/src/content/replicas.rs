@@ -179,6 +179,8 @@ mod tests {
             capacity_bytes: 0,
             used_bytes: 0,
             incarnation: 0,
+            share_percent: 100,
+            failed_over: false,
         }
     }
 

@@ -1,43 +1,129 @@
 //! The state store of a single router: LMDB in its state directory.
+//!
+//! Watches are fed by the commits of this process, which are the only ones: the directory is locked. Held keys of a process
+//! that was killed are removed at the next start.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use monofs_model::{Error, Result};
-use monofs_store::state::{CommitOutcome, Compare, Scan, StateEnv, Write};
+use monofs_store::state::{CommitOutcome, Compare, Scan, StateEnv, Versioned, Write};
+use tokio::sync::{Mutex, broadcast};
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_util::sync::CancellationToken;
 
-use super::StateStore;
+use super::{Batch, Event, Hold, StateStore};
+
+/// Commits that a slow watch may be behind; further back it must scan again.
+const WATCH_BATCHES_MAX: usize = 4096;
+/// Names the keys that are held: their values are empty.
+const HELD_PREFIX: &str = "held/";
 
 /// [`StateStore`] over [`StateEnv`].
 pub struct EmbeddedState {
-    env: Arc<StateEnv>,
+    inner: Arc<Inner>,
     epoch: String,
+}
+
+struct Inner {
+    env: Arc<StateEnv>,
+    /// Held over a commit and its announcement, so that watches hear of commits in their order.
+    commits: Mutex<broadcast::Sender<Batch>>,
 }
 
 impl EmbeddedState {
     /// Opens or creates the state in `dir`. Errors: another process has it open.
     pub async fn open(dir: PathBuf) -> Result<Self> {
-        let env = blocking(move || StateEnv::open(&dir)).await?;
+        let env = Arc::new(blocking(move || StateEnv::open(&dir)).await?);
         let epoch = env.epoch();
-        Ok(Self { env: Arc::new(env), epoch })
+        let inner = Arc::new(Inner { env, commits: Mutex::new(broadcast::channel(WATCH_BATCHES_MAX).0) });
+        inner.release_all().await?;
+        Ok(Self { inner, epoch })
     }
 }
 
 #[async_trait]
 impl StateStore for EmbeddedState {
     async fn scan(&self, prefix: &str) -> Result<Scan> {
+        self.inner.scan(prefix).await
+    }
+
+    async fn commit(&self, compares: Vec<Compare>, writes: Vec<Write>) -> Result<CommitOutcome> {
+        self.inner.commit(compares, writes).await
+    }
+
+    async fn watch(&self, revision: u64) -> Result<BoxStream<'static, Result<Batch>>> {
+        let commits = self.inner.commits.lock().await;
+        let env = self.inner.env.clone();
+        if blocking(move || env.revision()).await? != revision {
+            return Err(Error::not_held(format!("the history does not reach back to revision {revision}")));
+        }
+        let behind = |_| Error::not_held("the watch fell too far behind");
+        Ok(BroadcastStream::new(commits.subscribe()).map(move |batch| batch.map_err(behind)).boxed())
+    }
+
+    async fn hold(&self, key: &str, value: Vec<u8>, _ttl: Duration) -> Result<Option<Hold>> {
+        let (key, mark) = (key.as_bytes().to_vec(), format!("{HELD_PREFIX}{key}").into_bytes());
+        let compares = vec![Compare { key: key.clone(), revision: 0 }];
+        let writes = vec![Write::Put { key: key.clone(), value }, Write::Put { key: mark.clone(), value: Vec::new() }];
+        if self.inner.commit(compares, writes).await? == CommitOutcome::Conflict {
+            return Ok(None);
+        }
+        let released = CancellationToken::new();
+        let (inner, dropped) = (self.inner.clone(), released.clone());
+        tokio::spawn(async move {
+            dropped.cancelled().await;
+            let writes = vec![Write::Delete { key }, Write::Delete { key: mark }];
+            if let Err(error) = inner.commit(Vec::new(), writes).await {
+                tracing::warn!(%error, "cannot let go of a held key; the next start does");
+            }
+        });
+        Ok(Some(Hold { lost: CancellationToken::new(), release: released.drop_guard() }))
+    }
+
+    fn epoch(&self) -> &str {
+        &self.epoch
+    }
+}
+
+impl Inner {
+    async fn scan(&self, prefix: &str) -> Result<Scan> {
         let (env, prefix) = (self.env.clone(), prefix.to_owned());
         blocking(move || env.scan_at(prefix.as_bytes())).await
     }
 
     async fn commit(&self, compares: Vec<Compare>, writes: Vec<Write>) -> Result<CommitOutcome> {
+        let commits = self.commits.lock().await;
         let env = self.env.clone();
-        blocking(move || env.commit(&compares, &writes)).await
+        let (outcome, writes) = blocking(move || Ok((env.commit(&compares, &writes)?, writes))).await?;
+        if let CommitOutcome::Done { revision } = outcome
+            && !writes.is_empty()
+        {
+            // Nobody watches: nobody to tell.
+            let _ = commits.send(Batch { revision, events: writes.into_iter().map(|w| event(w, revision)).collect() });
+        }
+        Ok(outcome)
     }
 
-    fn epoch(&self) -> &str {
-        &self.epoch
+    /// Removes what a process that was killed held.
+    async fn release_all(&self) -> Result<()> {
+        let marks = self.scan(HELD_PREFIX).await?.rows;
+        if marks.is_empty() {
+            return Ok(());
+        }
+        let keys = marks.into_iter().flat_map(|(mark, _)| [mark[HELD_PREFIX.len()..].to_vec(), mark]);
+        self.commit(Vec::new(), keys.map(|key| Write::Delete { key }).collect()).await.map(drop)
+    }
+}
+
+fn event(write: Write, revision: u64) -> Event {
+    match write {
+        Write::Put { key, value } => Event { key, value: Some(Versioned { value, revision }) },
+        Write::Delete { key } => Event { key, value: None },
     }
 }
 
