@@ -6,7 +6,7 @@ REPO ?= .
 CARGO ?= cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test test-deployments test-long test-compose check bench bench-growth build fmt fuzz
+.PHONY: demo test test-deployments test-long test-compose test-systemd check bench bench-growth build fmt fuzz
 
 # The binaries for a deployment, in bin/, with monofs-server as another name of monofs-node.
 build:
@@ -31,12 +31,17 @@ test-deployments:
 	BINARIES=$(abspath $(TARGET))/debug deploy/test/static
 
 # What takes minutes.
-test-long: test-compose
+test-long: test-compose test-systemd
 
 # docker-compose.yml, started.
 test-compose: build
 	@scripts/require docker.io docker-compose debootstrap iptables iproute2 git
 	deploy/test/compose
+
+# The systemd units, started.
+test-systemd: build
+	@scripts/require docker.io debootstrap iptables iproute2 git
+	deploy/test/systemd
 
 check:
 	$(CARGO) fmt --all --check

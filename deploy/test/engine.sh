@@ -1,6 +1,6 @@
-# A container engine for one test, in namespaces of its own (network, mounts, processes): it needs no registry and no free port,
-# changes nothing outside, and the kernel ends all of it with the test. Sourced by tests, which then call `run_test "$@"` and define
-# `test_inside`, and `collect_logs DIRECTORY` for when it fails.
+# A container engine for one test, in namespaces of its own (network, mounts, processes): it needs no registry and no free
+# port, changes nothing outside, and the kernel ends all of it with the test. Sourced by tests, which define `test_inside`, and
+# `collect_logs DIRECTORY` for when it fails, and then call `run_test "$@"`.
 # Needs root. KEEP_LOGS=DIRECTORY keeps the logs of a test that passes, LIMIT is the longest that it may take.
 
 # Debian's client before any other: it builds with BuildKit without a plugin.
