@@ -124,7 +124,7 @@ pub async fn spawn_with(
     ingest::resume(&state);
     tokio::spawn(watch::prepare(state.clone()));
     let http = http::serve(state.clone(), http, stop.child_token()).await?;
-    let grpc = monofs_rpc::serve(grpc, routes(&state, &stop), stop.child_token())?;
+    let grpc = monofs_rpc::serve(grpc, http::with_probes(routes(&state, &stop), &state), stop.child_token())?;
     grpc.set_serving(true).await;
     tracing::info!(grpc = %grpc.address(), http = %http.address(), repositories = state.catalog.len(), "router serves");
     Ok(RunningRouter { grpc, http, stop })
