@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::path::StorageId;
 
 /// Sets [`spread`] apart from the ranking.
-const SPREAD_SEED: u64 = 0x7368_6172_65;
+const SPREAD_SEED: u64 = 0x0073_6861_7265;
 
 /// The unique name of a node or fetcher: 1..=64 of `[A-Za-z0-9._-]`, not starting with `-` or `.`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
