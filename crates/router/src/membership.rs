@@ -143,6 +143,12 @@ impl Members {
         self.standing(id).and_then(|standing| standing.down_since).map(|since| since.elapsed())
     }
 
+    /// How long the copies of a node that is down still count where they are; `None` = they do not, or it is not down.
+    pub fn copies_stay_for(&self, id: &NodeId) -> Option<Duration> {
+        let standing = self.standing(id).filter(|standing| standing.relied_on && !standing.departing)?;
+        self.rebalance_delay.checked_sub(standing.down_since?.elapsed()).filter(|left| !left.is_zero())
+    }
+
     /// The nodes that should hold copies now: those that take part, and those that are down for less than
     /// `--rebalance-delay`. Which of them can be given one now, [`placeable`] says.
     pub fn placement_nodes(&self) -> Vec<Candidate> {

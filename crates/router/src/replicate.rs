@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use monofs_model::placement::Candidate;
-use monofs_model::{ClusterView, DisplayPath, Member, Repository, RepositoryState, Result, placement};
+use monofs_model::{ClusterView, DisplayPath, Member, Repository, RepositoryState, placement};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::{Catalog, Position};
