@@ -1,6 +1,6 @@
 //! Nodes that go and come back, and what is remembered of them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use monofs_cluster::{Builder, Cluster, Ingest};
 use monofs_proto::v1;
@@ -42,34 +42,20 @@ async fn a_node_that_comes_back_recovers_and_its_reads_return_in_steps() {
     // What it missed is worked on at the worker's pace, so none of its states is too short to be seen.
     cluster.start_node(0).await.unwrap();
     let mut seen: Vec<(MemberState, u32)> = Vec::new();
-    let returned = || {
-        let member = node(&cluster, "node1");
-        let seen = &mut seen;
-        async move {
-            let member = member.await?;
-            let now = (member.state(), member.share_percent);
-            if seen.last() != Some(&now) {
-                seen.push(now);
-            }
-            (now == (MemberState::Active, 100)).then_some(())
+    let end = Instant::now() + SOON;
+    while seen.last() != Some(&(MemberState::Active, 100)) {
+        assert!(Instant::now() < end, "waited {SOON:?} in vain until all reads returned: {seen:?}");
+        if let Some(member) = node(&cluster, "node1").await {
+            seen.push((member.state(), member.share_percent));
+            seen.dedup();
         }
-    };
-    wait_returned(returned).await;
+    }
     let holders = cluster.repository("h/r").await.unwrap().holders.len();
     assert_eq!(holders, 2, "it was active before it had caught up: {seen:?}");
     assert!(seen.iter().any(|(state, _)| *state == MemberState::Recovering), "{seen:?}");
     let shares: Vec<u32> = seen.iter().filter(|(s, _)| *s == MemberState::Active).map(|(_, share)| *share).collect();
     assert!(shares.is_sorted() && shares[0] < 100 && shares.len() > 2, "{seen:?}");
     cluster.shutdown().await;
-}
-
-/// [`wait_for_async`] for a condition that remembers what it saw.
-async fn wait_returned<F: Future<Output = Option<()>>>(mut look: impl FnMut() -> F) {
-    let end = tokio::time::Instant::now() + SOON;
-    while look().await.is_none() {
-        assert!(tokio::time::Instant::now() < end, "waited {SOON:?} in vain until reads returned");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -107,10 +93,10 @@ async fn during_maintenance_nobody_goes_down_and_a_restarted_node_is_used_again(
     cluster.stop_node(0).await;
     wait_state(&cluster, "node1", MemberState::Suspect).await;
     // Longer than it takes to be down otherwise.
-    let longer = tokio::time::Instant::now() + Duration::from_secs(3);
+    let longer = Instant::now() + Duration::from_secs(3);
     let calm = || async {
         assert_eq!(node(&cluster, "node1").await.unwrap().state(), MemberState::Suspect);
-        (tokio::time::Instant::now() > longer).then_some(())
+        (Instant::now() > longer).then_some(())
     };
     wait_for_async("the threshold has passed twice", SOON, calm).await;
     cluster.start_node(0).await.unwrap();

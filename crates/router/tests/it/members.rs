@@ -161,9 +161,9 @@ async fn what_is_wanted_of_nodes_is_shared_idempotent_and_survives_restarts() {
     first.wait("n1 is empty", "n1", |m| m.state() == v1::MemberState::Drained).await;
     assert!(second.status().await.intents.iter().any(|intent| intent.node_id == "n1" && intent.reason == "new disk"));
 
-    refused(second.failover("n1").await, Code::FailedPrecondition, "`monofs-admin undrain --node=n1` first");
+    refused(first.failover("n1").await, Code::FailedPrecondition, "`monofs-admin undrain --node=n1` first");
     refused(second.clear("n1").await, Code::FailedPrecondition, "is being drained (new disk)");
-    refused(second.remove("n1").await, Code::FailedPrecondition, "stop it first");
+    refused(first.remove("n1").await, Code::FailedPrecondition, "stop it first");
     first.stop().await;
     second.stop().await;
 
@@ -230,15 +230,17 @@ async fn a_member_that_does_not_come_back_is_down_and_can_be_removed_unless_it_i
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path()).await;
     let entries = [held_by("h/both", &["gone", "kept"]), held_by("h/only", &["last"])];
-    seed_catalogue(&*store, entries).await.unwrap();
+    seed_catalogue(store.clone(), entries.into_iter()).await.unwrap();
+    let witness = Router::start(&store, |_| {}).await;
     let mut router = Router::start(&store, |_| {}).await;
     for id in ["gone", "kept", "last"] {
         router.announce(node(id)).await.unwrap();
     }
     for id in ["gone", "last"] {
-        router.wait("it registered", id, |_| true).await;
+        witness.wait("it is recorded", id, |_| true).await;
     }
     router.stop().await;
+    witness.stop().await;
 
     let mut router = Router::start(&store, |config| config.unhealthy_threshold = Duration::from_millis(300)).await;
     router.wait("it is down", "gone", |m| m.state() == v1::MemberState::Down).await;
