@@ -1,7 +1,9 @@
 //! The `Admin` service: the operator's verbs, each decoded, checked and handed to the part that does it.
 
+mod failovers;
 mod members;
 mod progress;
+mod removal;
 
 use std::sync::Arc;
 
@@ -19,8 +21,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::ingest::{self, Spec};
-use progress::{Progress, follow};
 use crate::{RouterState, membership, status, watch};
+use progress::{Progress, follow};
 
 /// Messages waiting for a slow caller.
 const QUEUE: usize = 16;
@@ -133,20 +135,32 @@ impl v1::admin_server::Admin for AdminService {
         members::undrain(&self.state, request.into_inner()).await.map(Response::new).map_err(to_status)
     }
 
-    async fn trigger_failover(&self, request: Request<v1::TriggerFailoverRequest>) -> Result<Response<v1::TriggerFailoverResponse>, Status> {
+    async fn trigger_failover(
+        &self,
+        request: Request<v1::TriggerFailoverRequest>,
+    ) -> Result<Response<v1::TriggerFailoverResponse>, Status> {
         members::trigger_failover(&self.state, request.into_inner()).await.map(Response::new).map_err(to_status)
     }
 
-    async fn clear_failover(&self, request: Request<v1::ClearFailoverRequest>) -> Result<Response<v1::ClearFailoverResponse>, Status> {
+    async fn clear_failover(
+        &self,
+        request: Request<v1::ClearFailoverRequest>,
+    ) -> Result<Response<v1::ClearFailoverResponse>, Status> {
         members::clear_failover(&self.state, request.into_inner()).await.map(Response::new).map_err(to_status)
     }
 
-    async fn list_failovers(&self, _: Request<v1::ListFailoversRequest>) -> Result<Response<v1::ListFailoversResponse>, Status> {
-        members::list_failovers(&self.state).await.map(Response::new).map_err(to_status)
+    async fn list_failovers(
+        &self,
+        _: Request<v1::ListFailoversRequest>,
+    ) -> Result<Response<v1::ListFailoversResponse>, Status> {
+        failovers::list_failovers(&self.state).await.map(Response::new).map_err(to_status)
     }
 
-    async fn remove_member(&self, request: Request<v1::RemoveMemberRequest>) -> Result<Response<v1::RemoveMemberResponse>, Status> {
-        members::remove_member(&self.state, request.into_inner()).await.map(Response::new).map_err(to_status)
+    async fn remove_member(
+        &self,
+        request: Request<v1::RemoveMemberRequest>,
+    ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
+        removal::remove_member(&self.state, request.into_inner()).await.map(Response::new).map_err(to_status)
     }
 
     async fn rebalance(&self, _: Request<v1::RebalanceRequest>) -> Result<Response<v1::RebalanceResponse>, Status> {

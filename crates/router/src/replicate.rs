@@ -13,8 +13,8 @@ use monofs_model::placement::Candidate;
 use monofs_model::{ClusterView, DisplayPath, Member, Repository, RepositoryState, placement};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{Catalog, Position};
 use crate::RouterState;
+use crate::catalog::{Catalog, Position};
 
 /// Copies made in one round.
 const COPIES_PER_ROUND: usize = 16;

@@ -8,8 +8,9 @@ use monofs_model::view::Role;
 use monofs_model::{Member, MemberState, NodeId};
 use proptest::prelude::*;
 
-use super::machine::{Command, Event, Machine, Settings};
-use super::member::{Audit, Intent, Tracked};
+use super::event::{Command, Event, Settings};
+use super::machine::Machine;
+use super::member::{Audit, Intent, keeps_copies};
 use crate::config::StaticMember;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -44,11 +45,8 @@ struct Rig {
 
 impl Rig {
     fn new(members: &[StaticMember]) -> Self {
-        let settings = Settings {
-            threshold: THRESHOLD,
-            recovery_time: 4 * SECOND,
-            recovery_shares: vec![10, 25, 50, 75],
-        };
+        let settings =
+            Settings { threshold: THRESHOLD, recovery_time: 4 * SECOND, recovery_shares: vec![10, 25, 50, 75] };
         let now = Instant::now();
         let machine = Machine::new(settings, members, 0, now).unwrap();
         let view = machine.members().map(|known| (known.member.id.clone(), known.member.clone())).collect();
@@ -221,9 +219,9 @@ fn every_transition() {
                 (|rig| drop(rig.announce(1)), "active"),
                 (|rig| drop(rig.step(Event::Maintenance(true))), "active"),
                 (|rig| rig.pass(100 * THRESHOLD), "suspect"),
-                (|rig| drop(rig.step(Event::Maintenance(false))), "active"),
-                (|rig| rig.pass(THRESHOLD / 2), "suspect"),
-                (|rig| rig.pass(THRESHOLD / 2), "down"),
+                (|rig| drop(rig.step(Event::Maintenance(false))), "suspect"),
+                (|rig| rig.pass(THRESHOLD - SECOND), "suspect"),
+                (|rig| rig.pass(SECOND), "down"),
                 (|rig| drop(rig.step(Event::Maintenance(true))), "down"),
                 (|rig| drop(rig.step(Event::Answered(id("n")))), "recovering"),
             ],
@@ -273,12 +271,8 @@ fn a_member_named_by_its_address_is_there_once() {
         assert_eq!(rig.view[&id("pod-0.svc")].state, MemberState::Joining, "nobody knows who that is");
         // It calls itself pod-0 and announces an address that only its own host knows.
         let announced = Event::Announced(member("pod-0", "pod-0:9000", 5));
-        let identified = Event::Identified {
-            asked: id("pod-0.svc"),
-            id: id("pod-0"),
-            incarnation: 5,
-            version: String::new(),
-        };
+        let identified =
+            Event::Identified { asked: id("pod-0.svc"), id: id("pod-0"), incarnation: 5, version: String::new() };
         let (first, second) = if announces_first { (announced, identified) } else { (identified, announced) };
         rig.step(first);
         rig.step(second);
@@ -334,7 +328,7 @@ fn removed_members_are_forgotten_but_for_those_of_the_command_line() {
 #[test]
 fn a_node_that_is_down_keeps_its_copies_for_the_delay() {
     let keeps = |state, relied_on, gone: u64| {
-        Tracked::keeps_copies(state, relied_on, Some(Duration::from_secs(gone)), Duration::from_secs(600))
+        keeps_copies(state, relied_on, Some(Duration::from_secs(gone)), Duration::from_secs(600))
     };
     assert!(keeps(MemberState::Down, true, 599));
     assert!(!keeps(MemberState::Down, true, 600));
@@ -347,7 +341,7 @@ fn a_node_that_is_down_keeps_its_copies_for_the_delay() {
         (MemberState::Draining, false),
         (MemberState::Drained, false),
     ] {
-        assert_eq!(Tracked::keeps_copies(state, true, None, Duration::ZERO), kept, "{state:?}");
+        assert_eq!(keeps_copies(state, true, None, Duration::ZERO), kept, "{state:?}");
     }
 }
 

@@ -73,7 +73,9 @@ fn of_member(state: &RouterState, member: &Member) -> Option<String> {
         )
     };
     Some(match member.state {
-        MemberState::Suspect => format!("{id} ({address}) is suspect, nothing was heard of it for a while: look at its log"),
+        MemberState::Suspect => {
+            format!("{id} ({address}) is suspect, nothing was heard of it for a while: look at its log")
+        }
         MemberState::Down => match state.members.copies_stay_for(id) {
             Some(left) => format!(
                 "{id} ({address}) is down since {held_for}: look at its log and start it; in {} its copies are made elsewhere",
@@ -85,7 +87,9 @@ fn of_member(state: &RouterState, member: &Member) -> Option<String> {
         },
         _ if member.failed_over => failed_over(),
         MemberState::Recovering => {
-            format!("{id} is recovering since {held_for}: it gets what it missed, `monofs-admin jobs` says how far it is")
+            format!(
+                "{id} is recovering since {held_for}: it gets what it missed, `monofs-admin jobs` says how far it is"
+            )
         }
         MemberState::Draining => format!(
             "{id} is draining{why}: its copies move off, `monofs-admin jobs` says how far; `monofs-admin undrain --node={id}` keeps it"

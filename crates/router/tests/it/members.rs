@@ -156,7 +156,9 @@ async fn what_is_wanted_of_nodes_is_shared_idempotent_and_survives_restarts() {
     second.wait("the other router knows who registered", "n3", |_| true).await;
     assert!(!first.drain("n1", false).await.unwrap());
     assert!(first.drain("n1", false).await.unwrap(), "it was so already");
-    first.wait("n1 drains", "n1", |m| m.state() == v1::MemberState::Draining || m.state() == v1::MemberState::Drained).await;
+    first
+        .wait("n1 drains", "n1", |m| m.state() == v1::MemberState::Draining || m.state() == v1::MemberState::Drained)
+        .await;
     // Nothing is on it.
     first.wait("n1 is empty", "n1", |m| m.state() == v1::MemberState::Drained).await;
     assert!(second.status().await.intents.iter().any(|intent| intent.node_id == "n1" && intent.reason == "new disk"));
