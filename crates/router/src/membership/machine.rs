@@ -206,9 +206,13 @@ impl Machine {
         now: Instant,
         out: &mut Vec<Command>,
     ) {
-        let Some(fixed) = self.members.get(asked).and_then(|known| known.fixed.clone()) else { return };
+        let Some(thought) = self.members.get(asked) else { return };
+        let Some(fixed) = thought.fixed.clone() else { return };
         if fixed.named && id != *asked {
-            tracing::warn!(%asked, calls_itself = %id, address = fixed.address, "--nodes gives a member a wrong id");
+            // Said until it is down for want of an answer of its own.
+            if thought.member.state != MemberState::Down {
+                tracing::warn!(%asked, calls_itself = %id, address = fixed.address, "--nodes gives a member a wrong id");
+            }
             return;
         }
         let known = self.members.get(&id);
@@ -260,6 +264,9 @@ impl Machine {
         }
         if known.moved_to(&member) {
             tracing::warn!(id = %member.id, was = known.member.address, is = member.address, "member moved");
+        }
+        if known.member.address != member.address && self.addresses.get(&known.member.address) == Some(&member.id) {
+            self.addresses.remove(&known.member.address);
         }
         let shown = &known.member;
         (member.state, member.share_percent, member.failed_over) =
