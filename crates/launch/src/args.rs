@@ -124,6 +124,8 @@ impl FromStr for Listen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     pub id: String,
+    /// The id was given, not made from the address.
+    pub named: bool,
     /// `host:port`.
     pub address: String,
 }
@@ -158,11 +160,12 @@ impl FromStr for Peers {
         let mut peers: Vec<Peer> = Vec::with_capacity(parsed.len());
         for (index, (id, at)) in parsed.iter().enumerate() {
             let rank = (0..2).find(|rank| unique(names[index][*rank], *rank)).unwrap_or(2);
+            let named = id.is_some();
             let id = id.unwrap_or(names[index][rank]).to_owned();
             if peers.iter().any(|peer| peer.id == id) {
                 return Err(Error::invalid(format!("'{id}' is there twice; give every member an id of its own")));
             }
-            peers.push(Peer { id, address: (*at).to_owned() });
+            peers.push(Peer { id, named, address: (*at).to_owned() });
         }
         Ok(Self(peers))
     }
@@ -293,6 +296,8 @@ mod tests {
         assert_eq!(peers("10.0.0.1:1,10.0.0.2:1").unwrap(), ["10.0.0.1=10.0.0.1:1", "10.0.0.2=10.0.0.2:1"]);
         assert_eq!(peers("127.0.0.1:1,127.0.0.1:2").unwrap(), ["127.0.0.1:1=127.0.0.1:1", "127.0.0.1:2=127.0.0.1:2"]);
         assert!(peers("").unwrap().is_empty());
+        let named: Vec<_> = "n1=a:1,b:2".parse::<Peers>().unwrap().iter().map(|peer| peer.named).collect();
+        assert_eq!(named, [true, false]);
         for bad in ["n1=a:1,n1=b:2", "=a:1", "n1=", "n1=a", "a", "n/1=a:1", "n1=a:0", "a:1,a:1"] {
             assert!(peers(bad).is_err(), "{bad:?}");
         }

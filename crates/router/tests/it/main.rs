@@ -3,4 +3,5 @@
 
 mod large;
 mod probes;
+mod members;
 mod seeding;
