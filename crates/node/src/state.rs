@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::flights::Flights;
 use crate::hydrate::Hydrator;
+use crate::pace::Paces;
 use crate::progress::Progress;
 
 /// Counters of what was served, since the start.
@@ -44,6 +45,7 @@ pub(crate) struct NodeState {
     pub hydrator: Hydrator,
     pub flights: Arc<Flights>,
     pub progress: Arc<Progress>,
+    pub paces: Paces,
     pub served: Served,
     /// Work that no connection waits for: a shutdown does. It ends soon after `stop`.
     pub tasks: TaskTracker,
@@ -66,6 +68,7 @@ impl NodeState {
             channels: ChannelPool::default(),
             flights: Arc::default(),
             progress: Arc::default(),
+            paces: Paces::default(),
             served: Served::default(),
             tasks: TaskTracker::new(),
             stop,
