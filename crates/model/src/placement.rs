@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, Result};
 use crate::path::StorageId;
-pub use placer::{PlacementKey, Placer, Ranked};
+pub use placer::{Placed, PlacementKey, Placer, Ranked};
 
 /// Of the ranking.
 const HRW_SEED: u64 = 0x6d6f_6e6f_6673_0001;

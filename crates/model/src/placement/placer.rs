@@ -122,13 +122,22 @@ impl Placer {
         chosen
     }
 
-    /// Whether the candidate `tag` could be among the `count` of `key`, given those that were chosen without it.
-    pub fn may_enter(&self, key: &PlacementKey, tag: u32, chosen: &[Ranked], count: usize) -> bool {
-        let Some(spot) = self.spots.iter().find(|spot| spot.tag == tag) else { return false };
+    /// The candidate with this number.
+    pub fn candidate(&self, tag: u32) -> Option<Placed<'_>> {
+        self.spots.iter().find(|spot| spot.tag == tag).map(Placed)
+    }
+}
+
+/// One of a [`Placer`]'s candidates.
+pub struct Placed<'a>(&'a Spot);
+
+impl Placed<'_> {
+    /// Whether it could be among the `count` of `key`, given those that were chosen without it.
+    pub fn may_enter(&self, key: &PlacementKey, chosen: &[Ranked], count: usize) -> bool {
         // Each zone once, and it ranks behind all of them: nothing changes.
         let once = |at: usize| !chosen[..at].iter().any(|other| other.zone == chosen[at].zone);
         let lowest = chosen.iter().map(|ranked| ranked.score).fold(f64::INFINITY, f64::min);
-        chosen.len() < count || !(0..chosen.len()).all(once) || rank(key, spot).score >= lowest
+        chosen.len() < count || rank(key, self.0).score >= lowest || !(0..chosen.len()).all(once)
     }
 }
 
@@ -201,7 +210,7 @@ mod tests {
                 .iter()
                 .map(|id| rank(&key, with.spots.iter().find(|spot| spot.id == *id).unwrap()))
                 .collect();
-            if !with.may_enter(&key, last as u32, &ranked, count) {
+            if !with.candidate(last as u32).unwrap().may_enter(&key, &ranked, count) {
                 prop_assert_eq!(replicas(&id, &all, count), without);
             }
         }
