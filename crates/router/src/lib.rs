@@ -105,19 +105,21 @@ pub async fn spawn_with(
     let mut followers = tables.followers();
     followers.push(catalog.clone());
     shared.start(followers, stop.clone()).await?;
+    let (members, membership) = Members::new(&config, &tables)?;
     let state = Arc::new(RouterState {
         shared,
         tables,
         catalog,
         leading: tokio::sync::watch::channel(true).1,
-        members: Members::new(&config)?,
+        members,
         channels: ChannelPool::default(),
         ingests: Ingests::default(),
         watchers: Watchers::default(),
         started_at: clock::now(),
         config,
     });
-    tokio::spawn(membership::probe(state.clone(), stop.clone()));
+    tokio::spawn(membership::run(membership, state.clone(), stop.clone()));
+    tokio::spawn(membership::recover(state.clone(), stop.clone()));
     tokio::spawn(refresh::run(state.clone(), stop.clone()));
     tokio::spawn(replicate::run(state.clone(), stop.clone()));
     tokio::spawn(collect::run(state.clone(), stop.clone()));
