@@ -8,8 +8,8 @@
 //! to every router, and to this one after a restart, until it is removed.
 
 mod facts;
-mod machine;
-mod member;
+pub(crate) mod machine;
+pub(crate) mod member;
 mod probe;
 mod recovery;
 #[cfg(test)]

@@ -14,6 +14,7 @@ use monofs_rpc::{Context, from_status, within};
 
 use crate::RouterState;
 use crate::catalog::Summary;
+use crate::reconcile::jobs::has_ended;
 
 /// Free space of a node below which operators are told.
 const DISK_FREE_MIN: u64 = 64 << 20;
@@ -106,6 +107,7 @@ pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
         maintenance: state.tables.maintenance.get(""),
         intents: state.tables.intents.list(),
         routers: state.tables.routers.list(),
+        jobs: state.tables.jobs.list().into_iter().filter(|job| !has_ended(job)).collect(),
         ..Default::default()
     }
 }

@@ -238,6 +238,12 @@ impl Planner {
         &self.nodes[number as usize].id
     }
 
+    /// The number of this node, if it was ever seen.
+    #[cfg(test)]
+    pub fn known_number(&self, id: &NodeId) -> Option<u32> {
+        self.numbers.get(id).copied()
+    }
+
     /// The number by which causes name this node.
     pub fn number(&mut self, id: &NodeId) -> u32 {
         if let Some(number) = self.numbers.get(id) {
@@ -247,6 +253,22 @@ impl Planner {
         self.numbers.insert(id.clone(), number);
         self.nodes.push(Known { id: id.clone(), facts: None, holds: 0, lacks: 0 });
         number
+    }
+
+    /// Those of `holders` that answer.
+    pub fn serving<'a>(&self, holders: &'a [NodeId]) -> impl Iterator<Item = &'a NodeId> {
+        let serving = |id: &&NodeId| self.numbers.get(*id).is_some_and(|number| self.serves(*number));
+        holders.iter().filter(serving)
+    }
+
+    /// Whether the node with this number is one of the last [`Event::Nodes`].
+    pub fn is_member(&self, number: u32) -> bool {
+        self.nodes[number as usize].facts.is_some()
+    }
+
+    /// Whether repositories are recorded on nodes that are no members.
+    pub fn has_strangers(&self) -> bool {
+        self.nodes.iter().any(|known| known.facts.is_none() && known.holds > 0)
     }
 
     /// The steps of a repository that is not taken in, in the order in which they would be done.
