@@ -282,6 +282,8 @@ mod tests {
         assert_eq!(peers("a:1,b:2").unwrap(), ["a=a:1", "b=b:2"]);
         assert_eq!(peers("127.0.0.1:1,127.0.0.1:2").unwrap(), ["127.0.0.1:1=127.0.0.1:1", "127.0.0.1:2=127.0.0.1:2"]);
         assert!(peers("").unwrap().is_empty());
+        let named: Vec<_> = "n1=a:1,b:2".parse::<Peers>().unwrap().iter().map(|peer| peer.named).collect();
+        assert_eq!(named, [true, false]);
         for bad in ["n1=a:1,n1=b:2", "=a:1", "n1=", "n1=a", "a", "n/1=a:1", "n1=a:0", "a:1,a:1"] {
             assert!(peers(bad).is_err(), "{bad:?}");
         }

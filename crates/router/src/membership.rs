@@ -7,6 +7,7 @@
 //! Invariants: only that task changes the view, so its number grows with every change; a member that registered is known
 //! to every router, and to this one after a restart, until it is removed.
 
+pub(crate) mod event;
 mod facts;
 pub(crate) mod machine;
 pub(crate) mod member;
@@ -30,9 +31,10 @@ use tokio_util::sync::CancellationToken;
 use crate::RouterState;
 use crate::config::Config;
 use crate::state::{Table, Tables};
+use event::{Command, Event, Settings};
 use facts::Shared;
-use machine::{Command, Event, Machine, Settings};
-use member::Tracked;
+use machine::Machine;
+use member::{Tracked, keeps_copies};
 use probe::Prober;
 pub(crate) use recovery::run as recover;
 use writer::Writer;
@@ -143,6 +145,12 @@ impl Members {
         self.standing(id).and_then(|standing| standing.down_since).map(|since| since.elapsed())
     }
 
+    /// How long the copies of a node that is down still count where they are; `None` = they do not, or it is not down.
+    pub fn copies_stay_for(&self, id: &NodeId) -> Option<Duration> {
+        let standing = self.standing(id).filter(|standing| standing.relied_on && !standing.departing)?;
+        self.rebalance_delay.checked_sub(standing.down_since?.elapsed()).filter(|left| !left.is_zero())
+    }
+
     /// The nodes that should hold copies now: those that take part, and those that are down for less than
     /// `--rebalance-delay`. Which of them can be given one now, [`placeable`] says.
     pub fn placement_nodes(&self) -> Vec<Candidate> {
@@ -151,8 +159,7 @@ impl Members {
         let should_hold = |node: &&Member| {
             standings.get(&node.id).is_some_and(|standing| {
                 let gone = standing.down_since.map(|since| since.elapsed());
-                !standing.departing
-                    && Tracked::keeps_copies(node.state, standing.relied_on, gone, self.rebalance_delay)
+                !standing.departing && keeps_copies(node.state, standing.relied_on, gone, self.rebalance_delay)
             })
         };
         view.nodes().filter(should_hold).map(Into::into).collect()
@@ -179,10 +186,7 @@ impl Members {
     /// No copy is left on this node, which is being drained. Errors: the state store's.
     pub async fn emptied(&self, id: &NodeId) -> Result<()> {
         let empty = |row: Option<&v1::NodeIntent>| {
-            Ok(row.map(|row| v1::NodeIntent {
-                emptied: row.kind() == v1::node_intent::Kind::Drain,
-                ..row.clone()
-            }))
+            Ok(row.map(|row| v1::NodeIntent { emptied: row.kind() == v1::node_intent::Kind::Drain, ..row.clone() }))
         };
         self.intents.update(id.as_str(), empty).await.map(drop)
     }

@@ -27,6 +27,5 @@ mod steps;
 mod tests;
 mod work;
 
-
 pub(crate) use leftovers::settle as settle_leftovers;
 pub(crate) use run::run;

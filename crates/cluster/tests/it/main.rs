@@ -6,6 +6,7 @@ mod conformance;
 mod failure;
 mod hydration;
 mod layers;
+mod members;
 mod mount;
 mod processes;
 mod system;

@@ -65,27 +65,29 @@ pub(super) fn watch(
     if state.tables.jobs.get(&id).is_none() {
         return Err(Error::not_found(unknown));
     }
-    let next = move |(state, mut changed, last): (Arc<RouterState>, tokio::sync::watch::Receiver<()>, Option<v1::Job>)| {
-        let (id, unknown) = (id.clone(), unknown.clone());
-        async move {
-            if last.as_ref().is_some_and(has_ended) {
-                return None;
-            }
-            loop {
-                changed.changed().await.ok()?;
-                match state.tables.jobs.get(&id) {
-                    None => {
-                        let gone = v1::Job { ended_at: 1, state: v1::job::State::Done.into(), ..Default::default() };
-                        return Some((Err(to_status(Error::not_found(unknown))), (state, changed, Some(gone))));
+    let next =
+        move |(state, mut changed, last): (Arc<RouterState>, tokio::sync::watch::Receiver<()>, Option<v1::Job>)| {
+            let (id, unknown) = (id.clone(), unknown.clone());
+            async move {
+                if last.as_ref().is_some_and(has_ended) {
+                    return None;
+                }
+                loop {
+                    changed.changed().await.ok()?;
+                    match state.tables.jobs.get(&id) {
+                        None => {
+                            let gone =
+                                v1::Job { ended_at: 1, state: v1::job::State::Done.into(), ..Default::default() };
+                            return Some((Err(to_status(Error::not_found(unknown))), (state, changed, Some(gone))));
+                        }
+                        now if now != last => {
+                            let job = now.clone().unwrap_or_default();
+                            return Some((Ok(job), (state, changed, now)));
+                        }
+                        _ => {}
                     }
-                    now if now != last => {
-                        let job = now.clone().unwrap_or_default();
-                        return Some((Ok(job), (state, changed, now)));
-                    }
-                    _ => {}
                 }
             }
-        }
-    };
+        };
     Ok(stream::unfold((state.clone(), changed, None), next).boxed())
 }

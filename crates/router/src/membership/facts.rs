@@ -7,7 +7,7 @@ use monofs_model::{Member, NodeId};
 use monofs_proto::v1;
 use tokio::sync::watch;
 
-use super::machine::Event;
+use super::event::Event;
 use super::member::{Audit, Intent};
 use crate::state::{Table, Tables};
 
@@ -33,8 +33,7 @@ impl<T: prost::Message + Default + Clone + PartialEq + Send + Sync + 'static> Se
     /// What differs since the last call, by the name that `name` finds in a row; `None` = it is gone.
     fn changes(&mut self, name: impl Fn(&T) -> &str) -> Vec<(String, Option<T>)> {
         self.changed.mark_unchanged();
-        let now: BTreeMap<String, T> =
-            self.table.list().into_iter().map(|row| (name(&row).to_owned(), row)).collect();
+        let now: BTreeMap<String, T> = self.table.list().into_iter().map(|row| (name(&row).to_owned(), row)).collect();
         let gone = self.rows.keys().filter(|key| !now.contains_key(*key)).map(|key| (key.clone(), None));
         let changed = now.iter().filter(|(key, row)| self.rows.get(*key) != Some(row));
         let changes = gone.chain(changed.map(|(key, row)| (key.clone(), Some(row.clone())))).collect();

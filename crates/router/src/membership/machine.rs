@@ -5,102 +5,17 @@
 //! from facts, see [`Tracked::judge`]. [`super::run`] owns the one instance of a router.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use monofs_model::view::Role;
 use monofs_model::{Error, Member, MemberState, NodeId, Result};
 
+use super::event::{Command, Event, Settings};
 use super::member::{Audit, Facts, Intent, Tracked};
-use crate::config::{Config, StaticMember};
+use crate::config::StaticMember;
 
 /// Most members; another one is refused.
 pub(crate) const MEMBERS_MAX: usize = 10_000;
-
-/// What became known, or is over.
-#[derive(Debug, Clone)]
-pub(crate) enum Event {
-    /// It announced itself to this router. Ask [`Machine::admit`] first.
-    Announced(Member),
-    /// A probe of it was answered.
-    Answered(NodeId),
-    /// A probe of one named on the command line was answered, by who says to be `id`.
-    Identified { asked: NodeId, id: NodeId, incarnation: u64, version: String },
-    /// A probe failed.
-    Failed(NodeId),
-    /// A client or another member saw it fail.
-    Reported(NodeId),
-    /// The shared table has this member, from before this router started.
-    Loaded(Member),
-    /// The shared table has this member from now on, or has it no more.
-    Registered(NodeId, Option<Member>),
-    Intent(NodeId, Option<Intent>),
-    Audited(NodeId, Option<Audit>),
-    /// The audits say that it came back.
-    ReturnNoted(NodeId),
-    Maintenance(bool),
-    /// [`Machine::due`] has come.
-    Tick,
-}
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Command {
-    /// From now on readers see it like this.
-    Show(Member),
-    /// Readers do not see it any more.
-    Hide(NodeId),
-    /// Record this registration for all routers.
-    Record(Member),
-    /// Record that this node was away: what it holds is to be looked at again.
-    NoteReturn(NodeId),
-    /// Probe it now.
-    Probe(NodeId),
-}
-
-/// The times that decide.
-#[derive(Debug, Clone)]
-pub(crate) struct Settings {
-    /// Silence after which a member is down.
-    pub threshold: Duration,
-    /// How long the reads of a node that recovered take to return.
-    pub recovery_time: Duration,
-    /// Their shares in percent, for an equal part of that time each; then it is 100.
-    pub recovery_shares: Vec<u32>,
-}
-
-impl From<&Config> for Settings {
-    fn from(config: &Config) -> Self {
-        Self {
-            threshold: config.unhealthy_threshold,
-            recovery_time: config.recovery_time,
-            recovery_shares: config.recovery_shares.clone(),
-        }
-    }
-}
-
-impl Settings {
-    /// How long one share is in force.
-    fn step_time(&self) -> Duration {
-        self.recovery_time / self.recovery_shares.len().max(1) as u32
-    }
-
-    /// The share of reads `elapsed` after a recovery.
-    fn share(&self, elapsed: Duration) -> u32 {
-        let step = self.step_time();
-        let at = if step.is_zero() { usize::MAX } else { (elapsed.as_nanos() / step.as_nanos()) as usize };
-        self.recovery_shares.get(at).copied().unwrap_or(100)
-    }
-
-    /// When the share changes next; `None` when it has reached the last one.
-    pub fn next_step(&self, from: Instant, now: Instant) -> Option<Instant> {
-        let step = self.step_time();
-        if step.is_zero() {
-            return None;
-        }
-        let done = (now.saturating_duration_since(from).as_nanos() / step.as_nanos()) as usize;
-        (done < self.recovery_shares.len()).then(|| from + step * (done as u32 + 1))
-    }
-}
 
 /// All members.
 pub(crate) struct Machine {
@@ -204,9 +119,10 @@ impl Machine {
         match event {
             Event::Announced(member) => self.announced(member, now, &mut out),
             Event::Answered(id) => {
-                let counts = self.members.get(&id).is_some_and(|known| {
-                    !known.placeholder && self.addresses.get(&known.member.address) == Some(&id)
-                });
+                let counts = self
+                    .members
+                    .get(&id)
+                    .is_some_and(|known| !known.placeholder && self.addresses.get(&known.member.address) == Some(&id));
                 if counts {
                     self.heard(&id, now, &mut out);
                 }
@@ -290,9 +206,13 @@ impl Machine {
         now: Instant,
         out: &mut Vec<Command>,
     ) {
-        let Some(fixed) = self.members.get(asked).and_then(|known| known.fixed.clone()) else { return };
+        let Some(thought) = self.members.get(asked) else { return };
+        let Some(fixed) = thought.fixed.clone() else { return };
         if fixed.named && id != *asked {
-            tracing::warn!(%asked, calls_itself = %id, address = fixed.address, "--nodes gives a member a wrong id");
+            // Said until it is down for want of an answer of its own.
+            if thought.member.state != MemberState::Down {
+                tracing::warn!(%asked, calls_itself = %id, address = fixed.address, "--nodes gives a member a wrong id");
+            }
             return;
         }
         let known = self.members.get(&id);
@@ -310,9 +230,8 @@ impl Machine {
         let id = member.id.clone();
         let new = !self.members.contains_key(&id);
         let member = self.adopt(member, loaded, now, out);
-        let newer = |other: &NodeId| {
-            self.members.get(other).is_none_or(|other| other.member.incarnation < member.incarnation)
-        };
+        let newer =
+            |other: &NodeId| self.members.get(other).is_none_or(|other| other.member.incarnation < member.incarnation);
         if self.addresses.get(&member.address).is_none_or(newer) {
             self.claim_address(&member);
         }
@@ -346,8 +265,12 @@ impl Machine {
         if known.moved_to(&member) {
             tracing::warn!(id = %member.id, was = known.member.address, is = member.address, "member moved");
         }
+        if known.member.address != member.address && self.addresses.get(&known.member.address) == Some(&member.id) {
+            self.addresses.remove(&known.member.address);
+        }
         let shown = &known.member;
-        (member.state, member.share_percent, member.failed_over) = (shown.state, shown.share_percent, shown.failed_over);
+        (member.state, member.share_percent, member.failed_over) =
+            (shown.state, shown.share_percent, shown.failed_over);
         let same = Member { used_bytes: member.used_bytes, ..shown.clone() } == member;
         known.member = member.clone();
         if !same {

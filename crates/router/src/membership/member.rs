@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use monofs_model::view::Role;
 use monofs_model::{Member, MemberState};
 
-use super::machine::Settings;
+use super::event::Settings;
 use crate::config::StaticMember;
 
 /// What an operator wants of a node.
@@ -36,7 +36,7 @@ pub(super) struct Facts {
     pub intent: Option<Intent>,
     pub audit: Option<Audit>,
     pub maintenance: bool,
-    /// When a maintenance ended: silence before that counts for nothing.
+    /// When a maintenance ended: nobody is down for a silence before that.
     pub resumed: Option<Instant>,
 }
 
@@ -49,7 +49,7 @@ pub(crate) struct Tracked {
     pub fixed: Option<StaticMember>,
     /// Named by its address only; what it calls itself is not known yet, so it is nobody's holder and not used.
     pub placeholder: bool,
-    /// As the shared table has it.
+    /// As the shared table has it, with the word of the command line in place of its own.
     pub recorded: Option<Member>,
     /// It was a member before this router started.
     pub known_before: bool,
@@ -103,9 +103,13 @@ impl Tracked {
     }
 
     /// Since when nothing was heard of it.
-    fn quiet_since(&self, facts: Facts) -> Instant {
-        let since = self.heard.unwrap_or(self.known);
-        facts.resumed.map_or(since, |resumed| resumed.max(since))
+    fn quiet_since(&self) -> Instant {
+        self.heard.unwrap_or(self.known)
+    }
+
+    /// Since when its silence counts against it.
+    fn absent_since(&self, facts: Facts) -> Instant {
+        facts.resumed.map_or(self.quiet_since(), |resumed| resumed.max(self.quiet_since()))
     }
 
     /// The state now.
@@ -133,9 +137,10 @@ impl Tracked {
     /// Undrained or cleared nodes are `behind`, so they recover. A member that was known before this router started is
     /// suspect, not joining, until it is heard. Fetchers hold nothing: they are active when they are heard.
     pub fn judge(&self, facts: Facts, settings: &Settings, now: Instant) -> MemberState {
-        let silence = now.saturating_duration_since(self.quiet_since(facts));
+        let silence = now.saturating_duration_since(self.quiet_since());
+        let absence = now.saturating_duration_since(self.absent_since(facts));
         let unheard = if self.known_before { MemberState::Suspect } else { MemberState::Joining };
-        if self.down_since.is_some() || (silence >= settings.threshold && !facts.maintenance) {
+        if self.down_since.is_some() || (absence >= settings.threshold && !facts.maintenance) {
             MemberState::Down
         } else if self.heard.is_none() {
             unheard
@@ -164,26 +169,25 @@ impl Tracked {
 
     /// When time alone can change its state or its share next.
     pub fn due(&self, facts: Facts, settings: &Settings, now: Instant) -> Option<Instant> {
-        let quiet = self.quiet_since(facts);
         let silence = match self.member.state {
             MemberState::Down => None,
             MemberState::Suspect | MemberState::Joining => {
-                (!facts.maintenance).then_some(quiet + settings.threshold)
+                (!facts.maintenance).then(|| self.absent_since(facts) + settings.threshold)
             }
-            _ => Some(quiet + settings.threshold / 2),
+            _ => Some(self.quiet_since() + settings.threshold / 2),
         };
         let ramp = self.ramp.and_then(|from| settings.next_step(from, now));
         silence.into_iter().chain(ramp).min()
     }
+}
 
-    /// Whether its copies count where they are: placement goes on wanting them there. A member that is down does so for
-    /// `delay`, one that nobody ever heard of does not.
-    pub fn keeps_copies(state: MemberState, relied_on: bool, gone: Option<Duration>, delay: Duration) -> bool {
-        match state {
-            MemberState::Active | MemberState::Recovering | MemberState::Suspect => true,
-            MemberState::Down => relied_on && gone.is_some_and(|gone| gone < delay),
-            MemberState::Joining | MemberState::Draining | MemberState::Drained => false,
-        }
+/// Whether its copies count where they are: placement goes on wanting them there. A member that is down does so for
+/// `delay`, one that nobody ever heard of does not.
+pub(super) fn keeps_copies(state: MemberState, relied_on: bool, gone: Option<Duration>, delay: Duration) -> bool {
+    match state {
+        MemberState::Active | MemberState::Recovering | MemberState::Suspect => true,
+        MemberState::Down => relied_on && gone.is_some_and(|gone| gone < delay),
+        MemberState::Joining | MemberState::Draining | MemberState::Drained => false,
     }
 }
 

@@ -14,7 +14,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::machine::Event;
+use super::event::Event;
 use super::member::Tracked;
 use crate::RouterState;
 

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::Input;
-use super::machine::Event;
+use super::event::Event;
 use crate::RouterState;
 use crate::state::{Table, Tables};
 

@@ -31,13 +31,18 @@ pub(crate) fn has_ended(job: &v1::Job) -> bool {
     matches!(job.state(), State::Done | State::Failed | State::Cancelled)
 }
 
+/// The job of this kind and subject that has not ended.
+pub(crate) fn running(state: &RouterState, kind: Kind, subject: &str) -> Option<v1::Job> {
+    state.tables.jobs.list().into_iter().find(|job| job.kind() == kind && job.subject == subject && !has_ended(job))
+}
+
 /// The job of this kind and subject that runs, or a new one. Errors: the state store's.
 pub(crate) async fn open(state: &RouterState, kind: Kind, subject: &str, reason: &str) -> Result<v1::Job> {
     let of_cause = |job: &&v1::Job| job.kind() == kind && job.subject == subject;
-    let all = state.tables.jobs.list();
-    if let Some(job) = all.iter().filter(of_cause).find(|job| !has_ended(job)) {
-        return Ok(job.clone());
+    if let Some(job) = running(state, kind, subject) {
+        return Ok(job);
     }
+    let all = state.tables.jobs.list();
     // The same name for all who open it at the same time: the first one makes it.
     let name = |n: u64| format!("{}-{n}", stem(kind, subject));
     let number = |job: &v1::Job| job.id.rsplit_once('-').and_then(|(_, n)| n.parse::<u64>().ok());
@@ -176,10 +181,7 @@ impl Book {
     }
 
     /// What is held back, and the repositories that an operator asked for.
-    pub fn asked(
-        planner: &mut Planner,
-        rows: &[v1::Job],
-    ) -> (BTreeSet<Cause>, BTreeMap<super::plan::Key, Cause>) {
+    pub fn asked(planner: &mut Planner, rows: &[v1::Job]) -> (BTreeSet<Cause>, BTreeMap<super::plan::Key, Cause>) {
         let held_back = rows.iter().filter(|job| job.held_back).filter_map(|job| cause(planner, job)).collect();
         let mut asked = BTreeMap::new();
         for job in rows.iter().filter(|job| !has_ended(job)) {
@@ -234,7 +236,11 @@ impl Book {
             row.steps_total = row.steps_done + tally.map_or(0, Tally::steps);
             row.bytes_done += done.bytes;
             row.bytes_total = row.bytes_done + left.max(live);
-            row.message = if live > 0 { format!("{message}, {live} bytes of the copies that run are taken") } else { message.clone() };
+            row.message = if live > 0 {
+                format!("{message}, {live} bytes of the copies that run are taken")
+            } else {
+                message.clone()
+            };
             if let Some(error) = &done.last_error {
                 row.last_error.clone_from(error);
             }
@@ -252,13 +258,7 @@ impl Book {
         Ok(())
     }
 
-    fn judge(
-        &self,
-        state: &RouterState,
-        planner: &Planner,
-        cause: Cause,
-        tally: Option<&Tally>,
-    ) -> (State, String) {
+    fn judge(&self, state: &RouterState, planner: &Planner, cause: Cause, tally: Option<&Tally>) -> (State, String) {
         let Some(tally) = tally else { return self.judge_empty(state, planner, cause) };
         if let Some(why) = &self.paused {
             return (State::Waiting, why.clone());
@@ -276,7 +276,8 @@ impl Book {
         let held = planner.holds(id);
         let wanted = state.tables.intents.get(id.as_str()).is_some();
         if held > 0 && wanted {
-            let message = format!("{id} does not answer; it is recorded to hold {held} copies, which stay until it does");
+            let message =
+                format!("{id} does not answer; it is recorded to hold {held} copies, which stay until it does");
             return (State::Waiting, message);
         }
         (State::Done, if wanted { format!("{id} holds nothing any more") } else { "not wanted any more".to_owned() })

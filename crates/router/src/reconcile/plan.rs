@@ -98,13 +98,22 @@ pub enum Outcome {
 /// What happened.
 pub enum Event<'a> {
     /// These are all nodes, and this many copies are wanted.
-    Nodes { nodes: &'a [NodeFacts], copies: usize },
+    Nodes {
+        nodes: &'a [NodeFacts],
+        copies: usize,
+    },
     /// It is there, or changed.
     Repository(RepositoryFacts<'a>),
     Removed(Key),
     /// What is not done now, and for which repositories an operator asked.
-    Asked { held_back: BTreeSet<Cause>, asked: BTreeMap<Key, Cause> },
-    Ended { key: Key, outcome: Outcome },
+    Asked {
+        held_back: BTreeSet<Cause>,
+        asked: BTreeMap<Key, Cause>,
+    },
+    Ended {
+        key: Key,
+        outcome: Outcome,
+    },
     /// So many more commands can be carried out.
     Room(usize),
 }
@@ -298,8 +307,7 @@ impl Planner {
         let after: Vec<Option<Candidate>> = self.nodes.iter().map(|known| places(&known.facts)).collect();
         let changed = |number: &usize| before[*number] != after[*number];
         let left: Vec<bool> = (0..after.len()).map(|number| changed(&number) && before[number].is_some()).collect();
-        let entered: Vec<usize> =
-            (0..after.len()).filter(changed).filter(|number| after[*number].is_some()).collect();
+        let entered: Vec<usize> = (0..after.len()).filter(changed).filter(|number| after[*number].is_some()).collect();
         let all = std::mem::replace(&mut self.copies, copies) != copies;
         if all || !entered.is_empty() || left.contains(&true) {
             let desired = after.iter().enumerate().filter_map(|(n, facts)| Some((n as u32, facts.as_ref()?)));

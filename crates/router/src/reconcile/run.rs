@@ -325,4 +325,3 @@ fn share(whole: u64, taken: u64, waiting: u64) -> Option<u64> {
     let left = whole.saturating_sub(taken);
     (left >= least).then(|| part.min(left))
 }
-

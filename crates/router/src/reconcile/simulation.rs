@@ -19,7 +19,8 @@ use monofs_testkit::random::Rng;
 use super::facts::standing;
 use super::plan::{Action, Command, Event, Key, NodeFacts, Outcome, Planner, RepositoryFacts};
 use crate::config::StaticMember;
-use crate::membership::machine::{self, Machine};
+use crate::membership::event;
+use crate::membership::machine::Machine;
 use crate::membership::member::{Audit, Intent, Tracked};
 use monofs_proto::v1;
 
@@ -90,7 +91,7 @@ impl World {
     fn new(settings: Settings) -> Self {
         let base = Instant::now();
         let machine_settings =
-            machine::Settings { threshold: THRESHOLD, recovery_time: Duration::ZERO, recovery_shares: Vec::new() };
+            event::Settings { threshold: THRESHOLD, recovery_time: Duration::ZERO, recovery_shares: Vec::new() };
         let none: [StaticMember; 0] = [];
         let mut world = Self {
             settings,
@@ -156,15 +157,15 @@ impl World {
         }
     }
 
-    fn machine(&mut self, event: machine::Event) {
+    fn machine(&mut self, event: event::Event) {
         let at = self.at();
         for command in self.machine.step(event, at) {
-            if let machine::Command::NoteReturn(id) = command {
+            if let event::Command::NoteReturn(id) = command {
                 // What the state store does, and tells everybody.
                 let row = Audit { incarnation: None, behind: true };
                 let at = self.at();
-                self.machine.step(machine::Event::Audited(id.clone(), Some(row)), at);
-                self.machine.step(machine::Event::ReturnNoted(id), at);
+                self.machine.step(event::Event::Audited(id.clone(), Some(row)), at);
+                self.machine.step(event::Event::ReturnNoted(id), at);
             }
         }
     }
@@ -175,7 +176,7 @@ impl World {
         let weight = [1.0, 1.0, 1.0, 2.0, 4.0][self.rng.below(5) as usize];
         self.by_id.insert(id.clone(), number);
         self.real.push(Real { id, weight, incarnation: 1, away_until: None, dead: false, disk: HashSet::new() });
-        self.machine(machine::Event::Announced(self.member(number)));
+        self.machine(event::Event::Announced(self.member(number)));
         self.counts.joins += 1;
     }
 
@@ -210,7 +211,7 @@ impl World {
             if self.real[node].away_until.is_some_and(|until| until <= self.now) && !self.real[node].dead {
                 self.real[node].away_until = None;
                 self.real[node].incarnation += 1;
-                self.machine(machine::Event::Announced(self.member(node)));
+                self.machine(event::Event::Announced(self.member(node)));
             }
         }
     }
@@ -263,7 +264,7 @@ impl World {
         intent.set_kind(v1::node_intent::Kind::Drain);
         self.intents.insert(id.clone(), intent);
         self.counts.drains += 1;
-        self.machine(machine::Event::Intent(id, Some(Intent::Drain { emptied: false })));
+        self.machine(event::Event::Intent(id, Some(Intent::Drain { emptied: false })));
     }
 
     /// What the leader does about nodes that came back, have caught up, or are empty.
@@ -282,17 +283,22 @@ impl World {
             if state == MemberState::Recovering && self.behind.insert(node) {
                 self.audit(node);
                 let row = Audit { incarnation: Some(incarnation), behind: true };
-                self.machine(machine::Event::Audited(id.clone(), Some(row)));
+                self.machine(event::Event::Audited(id.clone(), Some(row)));
             } else if state == MemberState::Recovering && self.planner.lacks(&id) == 0 {
                 self.behind.remove(&node);
                 let row = Audit { incarnation: Some(incarnation), behind: false };
-                self.machine(machine::Event::Audited(id.clone(), Some(row)));
+                self.machine(event::Event::Audited(id.clone(), Some(row)));
             }
             if state == MemberState::Draining && self.planner.holds(&id) == 0 {
                 self.remove(node);
             }
         }
-        let down: Vec<usize> = self.machine.members().filter(|k| k.member.state == MemberState::Down).map(|k| self.by_id[&k.member.id]).collect();
+        let down: Vec<usize> = self
+            .machine
+            .members()
+            .filter(|k| k.member.state == MemberState::Down)
+            .map(|k| self.by_id[&k.member.id])
+            .collect();
         for node in down {
             self.behind.remove(&node);
             // An operator gives up what is dead when its copies were made elsewhere.
@@ -315,8 +321,8 @@ impl World {
         let id = self.real[node].id.clone();
         self.real[node].dead = true;
         self.intents.remove(&id);
-        self.machine(machine::Event::Intent(id.clone(), None));
-        self.machine(machine::Event::Registered(id, None));
+        self.machine(event::Event::Intent(id.clone(), None));
+        self.machine(event::Event::Registered(id, None));
     }
 
     /// Takes it off the holders of what it does not have.
@@ -424,8 +430,7 @@ impl World {
                 self.counts.deletes += u64::from(!forgotten);
             }
         }
-        if self.lost_at.contains_key(&key)
-            && self.real.iter().filter(|real| real.disk.contains(&key)).count() >= COPIES
+        if self.lost_at.contains_key(&key) && self.real.iter().filter(|real| real.disk.contains(&key)).count() >= COPIES
         {
             self.lost_at.remove(&key);
         }
@@ -437,10 +442,10 @@ impl World {
         self.now += TICK;
         for node in 0..self.real.len() {
             if self.present(node) && self.machine.get(&self.real[node].id).is_some() {
-                self.machine(machine::Event::Answered(self.real[node].id.clone()));
+                self.machine(event::Event::Answered(self.real[node].id.clone()));
             }
         }
-        self.machine(machine::Event::Tick);
+        self.machine(event::Event::Tick);
         self.recover();
         self.look_at_nodes();
         self.work()
@@ -469,7 +474,7 @@ impl World {
         for node in 0..self.real.len() {
             if !self.real[node].dead && self.real[node].away_until.take().is_some() {
                 self.real[node].incarnation += 1;
-                self.machine(machine::Event::Announced(self.member(node)));
+                self.machine(event::Event::Announced(self.member(node)));
             }
         }
     }

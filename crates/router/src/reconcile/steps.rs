@@ -107,7 +107,8 @@ impl Tally {
 /// The copies that are missing, then the ones that are too many.
 pub(super) fn of(planner: &Planner, repo: &Repo) -> Vec<Step> {
     let desired = || repo.desired.iter().map(|ranked| ranked.tag);
-    let extra: Vec<u32> = repo.holders.iter().copied().filter(|holder| !desired().any(|node| node == *holder)).collect();
+    let extra: Vec<u32> =
+        repo.holders.iter().copied().filter(|holder| !desired().any(|node| node == *holder)).collect();
     let mut steps = Vec::new();
     for node in desired().filter(|node| !repo.holders.contains(node)) {
         let facts = planner.nodes[node as usize].facts.as_ref();

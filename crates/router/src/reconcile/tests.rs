@@ -39,7 +39,8 @@ fn plan(names: &[&str]) -> (Planner, Vec<String>) {
 }
 
 fn members(planner: &mut Planner, names: &[&str], otherwise: &[(&str, Standing)]) {
-    let standing = |name: &str| otherwise.iter().find(|(other, _)| *other == name).map_or(Standing::Member, |(_, s)| *s);
+    let standing =
+        |name: &str| otherwise.iter().find(|(other, _)| *other == name).map_or(Standing::Member, |(_, s)| *s);
     let nodes: Vec<NodeFacts> = names.iter().map(|name| node(name, standing(name))).collect();
     planner.step(Event::Nodes { nodes: &nodes, copies: 2 }, T0);
 }
@@ -108,11 +109,18 @@ fn a_drain_that_would_leave_too_few_copies_waits_unless_it_is_forced() {
     members(&mut planner, &names, &[("b", Standing::Draining { force: false })]);
     assert_eq!(next(&mut planner), None);
     let (cause, tally) = planner.pending().first_key_value().expect("it waits");
-    assert_eq!((*cause, tally.blocked()), (Cause::Drain(planner.known_number(&id("b")).expect("known")), Some(Wait::TooFewNodes)));
+    assert_eq!(
+        (*cause, tally.blocked()),
+        (Cause::Drain(planner.known_number(&id("b")).expect("known")), Some(Wait::TooFewNodes))
+    );
     members(&mut planner, &names, &[("b", Standing::Draining { force: true })]);
     let command = next(&mut planner).expect("forced");
     assert!(matches!(&command.action, Action::Delete { keep, .. } if *keep == [id("a")]), "{command:?}");
-    members(&mut planner, &names, &[("a", Standing::Draining { force: true }), ("b", Standing::Draining { force: true })]);
+    members(
+        &mut planner,
+        &names,
+        &[("a", Standing::Draining { force: true }), ("b", Standing::Draining { force: true })],
+    );
     done(&mut planner);
     assert_eq!(next(&mut planner), None, "the last copy is never deleted");
 }
@@ -139,7 +147,11 @@ fn what_was_cancelled_is_held_back_and_a_failure_is_tried_again_later() {
     assert_eq!(planner.pending()[&Cause::Rebalance].steps(), 2, "it is still to be done");
     let asked = BTreeMap::from([(KEY, Cause::Asked(KEY))]);
     planner.step(Event::Asked { held_back: BTreeSet::from([Cause::Rebalance]), asked }, T0);
-    assert_eq!(next(&mut planner).map(|command| command.cause), Some(Cause::Asked(KEY)), "an operator asked for this one");
+    assert_eq!(
+        next(&mut planner).map(|command| command.cause),
+        Some(Cause::Asked(KEY)),
+        "an operator asked for this one"
+    );
     planner.step(Event::Ended { key: KEY, outcome: Outcome::Failed }, T0);
     assert_eq!(next(&mut planner), None);
     assert_eq!(planner.step(Event::Room(1), T0 + Duration::from_secs(1)).len(), 1);

@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used)]
 
 mod large;
+mod members;
 mod seeding;
