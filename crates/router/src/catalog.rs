@@ -300,6 +300,41 @@ impl Catalog {
         self.update(path, remove).await.map(drop)
     }
 
+    /// Takes `node` off the holders of the commit of `generation` while all of `keep` are; its data may go afterwards.
+    /// Errors: `Refused` when the entry moved on, or one of them is no holder.
+    pub async fn release_holder(
+        &self,
+        path: &DisplayPath,
+        generation: u64,
+        node: &NodeId,
+        keep: &[NodeId],
+    ) -> Result<()> {
+        let release = |entry: &Repository| {
+            if entry.generation != generation {
+                return Err(Error::refused(format!("{path} moved on")));
+            }
+            let gone = keep.iter().find(|keeper| *keeper == node || !entry.holders.contains(keeper));
+            if keep.is_empty() || gone.is_some() {
+                return Err(Error::refused(format!("{path}: too few other copies are recorded")));
+            }
+            let mut shrunk = entry.clone();
+            shrunk.holders.retain(|holder| holder != node);
+            Ok(Some(shrunk))
+        };
+        self.update(path, release).await.map(drop)
+    }
+
+    /// Whether a replaced snapshot of this repository is still readable on `node`.
+    pub async fn is_retained_on(&self, id: &StorageId, node: &NodeId) -> Result<bool> {
+        let scan = self.shared.store().scan(&format!("{RETAINED_PREFIX}{id}/")).await?;
+        for (_, versioned) in &scan.rows {
+            if entry::decode_retained(&versioned.value)?.holders.contains(node) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Removes an entry; its snapshot stays readable for the grace. Errors: `NotFound`.
     pub async fn remove(&self, path: &DisplayPath) -> Result<()> {
         let key = repo_key(path);

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use monofs_model::{DisplayPath, Member, Result};
+use monofs_model::{DisplayPath, ErrorKind, Member, Result};
 use monofs_proto::{convert, v1};
 use monofs_rpc::{Context, from_status, within};
 use tokio_util::sync::CancellationToken;
@@ -49,16 +49,28 @@ async fn round(state: &Arc<RouterState>) -> Result<()> {
 
 /// Lets the nodes drop `gone` of one repository, and forgets those that every holder dropped.
 async fn collect(state: &Arc<RouterState>, path: &DisplayPath, gone: &[(Retained, u64)], kept: &[(Retained, u64)]) {
-    let current = state.catalog.get(path).and_then(|entry| entry.snapshot.clone());
-    let keep: Vec<_> =
-        kept.iter().map(|(retained, _)| retained.snapshot.commit).chain(current.map(|s| s.commit)).collect();
+    let entry = state.catalog.get(path);
+    let current = entry.as_ref().and_then(|entry| entry.snapshot.as_ref()).map(|snapshot| snapshot.commit);
+    let keep: Vec<_> = kept.iter().map(|(retained, _)| retained.snapshot.commit).chain(current).collect();
+    let gone_commits: Vec<_> = gone.iter().map(|(retained, _)| convert::oid_bytes(&retained.snapshot.commit)).collect();
     let view = state.members.view();
     for (retained, revision) in gone {
         let mut all = true;
         for id in &retained.holders {
             // A member that is gone for good has nothing to drop.
             let Some(node) = view.nodes().find(|member| member.id == *id) else { continue };
-            if let Err(error) = drop_on(state, node, path, &keep).await {
+            let counts = entry.as_ref().is_some_and(|entry| entry.holders.contains(id))
+                || kept.iter().any(|(retained, _)| retained.holders.contains(id));
+            let dropped = match counts {
+                true => drop_on(state, node, path, &keep).await,
+                // The repository moved off this node: with the last snapshot that readers might use goes all of it, unless
+                // it is being copied there again.
+                false => match state.drop_copy(node, &path.storage_id(), gone_commits.clone()).await {
+                    Err(error) if error.kind == ErrorKind::Refused => drop_on(state, node, path, &keep).await,
+                    other => other,
+                },
+            };
+            if let Err(error) = dropped {
                 tracing::warn!(%path, node = %node.id, %error, "cannot collect; trying again");
                 all = false;
             }
@@ -81,7 +93,7 @@ async fn drop_on(
     let context = Context::new(state.config.progress_timeout);
     let outcome = within(context.deadline, "collect", async {
         if keep.is_empty() {
-            let request = context.request(v1::DropRequest { storage_id });
+            let request = context.request(v1::DropRequest { storage_id, only_commits: Vec::new() });
             return client.drop(request).await.map(drop).map_err(from_status);
         }
         let commits = keep.iter().map(convert::oid_bytes).collect();
@@ -89,7 +101,7 @@ async fn drop_on(
         client.retain(request).await.map(drop).map_err(from_status)
     });
     match outcome.await {
-        Err(error) if error.kind == monofs_model::ErrorKind::NotHeld => Ok(()),
+        Err(error) if error.kind == ErrorKind::NotHeld => Ok(()),
         other => other,
     }
 }

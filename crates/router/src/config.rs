@@ -28,6 +28,9 @@ pub enum StateLocation {
     Embedded(PathBuf),
 }
 
+/// Half of what a gigabit link carries.
+pub const REBALANCE_BANDWIDTH: u64 = 64 << 20;
+
 /// Settings of a router; the doc of each field is its manual.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -42,6 +45,8 @@ pub struct Config {
     pub unhealthy_threshold: Duration,
     /// How long copies on a node that is down still count: then they are made elsewhere.
     pub rebalance_delay: Duration,
+    /// Bytes of contents a second that all copies which are being moved or repaired may take together; 0 = no limit.
+    pub rebalance_bandwidth: u64,
     /// How long reads take to return to a node that recovered.
     pub recovery_time: Duration,
     /// Percent of its repositories that it is asked first about, for equal parts of that time; then it is 100.
@@ -68,6 +73,7 @@ impl Config {
             health_interval: Duration::from_secs(2),
             unhealthy_threshold: Duration::from_secs(6),
             rebalance_delay: Duration::from_secs(600),
+            rebalance_bandwidth: REBALANCE_BANDWIDTH,
             recovery_time: Duration::from_secs(30),
             recovery_shares: vec![10, 25, 50, 75],
             refresh_interval: Duration::from_secs(300),

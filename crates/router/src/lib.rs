@@ -18,8 +18,8 @@ mod ingest;
 mod membership;
 mod nodes;
 mod proxy;
+mod reconcile;
 mod refresh;
-mod replicate;
 pub mod state;
 mod status;
 mod watch;
@@ -121,7 +121,7 @@ pub async fn spawn_with(
     tokio::spawn(membership::run(membership, state.clone(), stop.clone()));
     tokio::spawn(membership::recover(state.clone(), stop.clone()));
     tokio::spawn(refresh::run(state.clone(), stop.clone()));
-    tokio::spawn(replicate::run(state.clone(), stop.clone()));
+    tokio::spawn(reconcile::run(state.clone(), stop.clone()));
     tokio::spawn(collect::run(state.clone(), stop.clone()));
     ingest::resume(&state);
     tokio::spawn(watch::prepare(state.clone()));

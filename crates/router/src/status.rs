@@ -15,6 +15,7 @@ use monofs_rpc::operations::Metric;
 use monofs_rpc::{Context, from_status, within};
 
 use crate::RouterState;
+use crate::reconcile::jobs::has_ended;
 pub(crate) use problems::{ago, problems};
 
 /// Free space of a node below which operators are told.
@@ -62,6 +63,7 @@ pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
         maintenance: state.tables.maintenance.get(""),
         intents: state.tables.intents.list(),
         routers: state.tables.routers.list(),
+        jobs: state.tables.jobs.list().into_iter().filter(|job| !has_ended(job)).collect(),
         ..Default::default()
     }
 }

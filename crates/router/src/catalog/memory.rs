@@ -68,10 +68,6 @@ fn behind(key: &str) -> String {
     format!("{key}\u{1}")
 }
 
-fn id_key(id: &StorageId) -> u128 {
-    u128::from_str_radix(id.as_str(), 16).expect("a storage id has 32 hexadecimal digits")
-}
-
 impl Memory {
     pub fn new(position: Position) -> Self {
         let log_floor = position.revision;
@@ -88,7 +84,7 @@ impl Memory {
     }
 
     pub fn by_id(&self, id: &StorageId) -> Option<&Entry> {
-        self.entries.get(self.by_id.get(&id_key(id))?)
+        self.entries.get(self.by_id.get(&id.number())?)
     }
 
     /// The entry that `path` lies in, and the rest of the path.
@@ -114,7 +110,7 @@ impl Memory {
         let looked_at = before.map_or(i64::MIN, |before| before.looked_at).max(repository.refreshed_at);
         match before {
             Some(before) => self.index.remove(&key, before),
-            None => drop(self.by_id.insert(id_key(&repository.storage_id()), key.clone())),
+            None => drop(self.by_id.insert(repository.storage_id().number(), key.clone())),
         }
         let entry = Entry { repository: Arc::new(repository), revision, looked_at };
         self.index.add(&key, &entry);
@@ -142,7 +138,7 @@ impl Memory {
     /// True: readers must hear about it.
     pub fn remove(&mut self, path: &DisplayPath, revision: u64) -> bool {
         let key: Key = key(path.as_str()).into();
-        self.by_id.remove(&id_key(&path.storage_id()));
+        self.by_id.remove(&path.storage_id().number());
         let removed = self.entries.remove(&key);
         removed.iter().for_each(|entry| self.index.remove(&key, entry));
         let visible = removed.is_some_and(|entry| entry.repository.snapshot.is_some());
