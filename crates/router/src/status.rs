@@ -12,7 +12,7 @@ use monofs_proto::v1::fetcher_client::FetcherClient;
 use monofs_rpc::operations::Metric;
 use monofs_rpc::{Context, from_status, within};
 
-use crate::RouterState;
+use crate::{RouterState, leader};
 use crate::catalog::Summary;
 
 /// Free space of a node below which operators are told.
@@ -31,6 +31,9 @@ pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
     let view = state.members.view();
     let mut problems = Vec::new();
     let mut add = |critical, line: String| problems.push(Problem { line, critical });
+    for line in router_problems(state) {
+        add(false, line);
+    }
     let active = view.nodes().filter(|node| node.state == MemberState::Active).count();
     if active == 0 {
         add(true, "no node is active: start monofs-node with --router, then look at `monofs-admin nodes`".into());
@@ -60,6 +63,29 @@ pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
     problems
 }
 
+/// What is wrong with the routers and their state store.
+fn router_problems(state: &RouterState) -> Vec<String> {
+    if !*state.shared.reachable().borrow() {
+        let line = "the state store cannot be reached: reads go on, changes are refused; look at etcd, and at the network between";
+        return vec![line.to_owned()];
+    }
+    let mut lines = Vec::new();
+    if state.tables.leader.get("").is_none() {
+        lines.push("no router leads: refreshes, copies and collection wait; one should within seconds".to_owned());
+    }
+    let routers = state.tables.routers.list();
+    let missing = |peer: &&String| !routers.iter().any(|router| router.address == **peer);
+    lines.extend(state.config.peer_routers.iter().filter(missing).map(|peer| {
+        format!("router {peer} of --peer-routers is not there: look at its log, and at its --state and --advertise")
+    }));
+    lines.extend(routers.iter().filter(|router| router.router_id == state.own.router_id).filter_map(|router| {
+        let (id, other) = (&router.router_id, &router.address);
+        let twice = router.address != state.own.address;
+        twice.then(|| format!("{other} is router '{id}' too: give each router a --router-id of its own"))
+    }));
+    lines
+}
+
 fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
@@ -75,6 +101,12 @@ pub(crate) fn metrics(state: &RouterState) -> Vec<Metric> {
         Metric::new("monofs_router_nodes_active", "Nodes that are active.", active(Role::Node)),
         Metric::new("monofs_router_fetchers_active", "Fetchers that are active.", active(Role::Fetcher)),
         Metric::new("monofs_router_ingests_running", "Ingests and refreshes that run.", state.ingests.len() as u64),
+        Metric::new("monofs_router_leading", "1: this router leads.", u64::from(*state.leading.borrow())),
+        Metric::new(
+            "monofs_router_state_reachable",
+            "1: the state store can be reached, so changes can be made.",
+            u64::from(*state.shared.reachable().borrow()),
+        ),
         Metric::new("monofs_router_clients", "Connected clients.", state.watchers.len() as u64),
     ]
 }
@@ -105,7 +137,8 @@ pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
         started_at: state.started_at,
         maintenance: state.tables.maintenance.get(""),
         intents: state.tables.intents.list(),
-        routers: state.tables.routers.list(),
+        router_id: state.own.router_id.clone(),
+        routers: leader::routers(state),
         ..Default::default()
     }
 }

@@ -61,6 +61,16 @@ pub async fn bind(address: &str) -> Result<TcpListener> {
     TcpListener::bind(&address).await.map_err(|e| Error::unavailable(format!("listen on {address}: {e}")))
 }
 
+/// What to tell others about where a listener is: the host's name stands for every address.
+pub fn announced(listening: SocketAddr) -> String {
+    if !listening.ip().is_unspecified() {
+        return listening.to_string();
+    }
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = if host.trim().is_empty() { "127.0.0.1" } else { host.trim() };
+    format!("{host}:{}", listening.port())
+}
+
 /// Serves `routes` with health and reflection on `listener` until `stop` is cancelled.
 pub fn serve(listener: TcpListener, routes: Routes, stop: CancellationToken) -> Result<Running> {
     let address = listener.local_addr().map_err(|e| Error::internal(format!("address of a listener: {e}")))?;

@@ -3,3 +3,4 @@
 
 mod large;
 mod seeding;
+mod state;
