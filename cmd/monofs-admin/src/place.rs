@@ -12,7 +12,7 @@ use monofs_model::tree::{EntryKind, TreeRecord};
 use monofs_model::{Error, Oid};
 use monofs_proto::v1;
 
-use crate::cluster::{Cluster, Unavailable, explain};
+use crate::cluster::{About, Cluster, explain};
 use crate::text::{clean, clean_bytes, shell_word};
 
 /// Most pages of one listing that are asked for; more than that is a router that never ends.
@@ -93,11 +93,11 @@ impl Inside {
             let request = router.stream(request.clone());
             async move { router.content().get_trees(request).await }
         };
-        let mut answers = cluster.follow(Unavailable::Cluster, cluster.timeout(), call).await?;
+        let mut answers = cluster.follow(About::Cluster, cluster.timeout(), call).await?;
         while let Some(answer) = answers.next().await? {
             if let Some(tree) = answer.trees.into_iter().find(|tree| tree.oid == self.oid.as_bytes()) {
                 let record = TreeRecord::parse_verified(tree.record, &self.oid);
-                return Ok(record.map_err(|error| explain(error, Unavailable::Cluster))?);
+                return Ok(record.map_err(|error| explain(error, About::Cluster))?);
             }
         }
         Err(not_held("directory", &self.oid).into())
@@ -164,7 +164,7 @@ pub async fn locate(cluster: &Cluster, path: &TreePath) -> Result<Place> {
 }
 
 fn not_found(path: &TreePath) -> Failure {
-    explain(Error::not_found(format!("{} does not exist", path.shown())), Unavailable::Cluster)
+    explain(Error::not_found(format!("{} does not exist", path.shown())), About::Cluster)
 }
 
 /// The names below a path of the namespace.
@@ -206,7 +206,7 @@ async fn descend(cluster: &Cluster, path: &TreePath, mut repository: v1::Reposit
         if !here.is_directory() {
             let shown = clean_bytes(&here.rest.join(&b'/'));
             let wrong = Error::not_found(format!("{} does not exist: '{shown}' is no directory", path.shown()));
-            return Err(explain(wrong, Unavailable::Cluster).into());
+            return Err(explain(wrong, About::Cluster).into());
         }
         let record = here.record(cluster).await?;
         let Some(entry) = record.find(name) else { return Err(not_found(path).into()) };

@@ -1,8 +1,16 @@
 //! What `--format json` prints. Stable: fields are only ever added. Times are RFC 3339 or null, object ids hexadecimal,
 //! sizes bytes.
 
+mod member;
+mod operations;
+
 use monofs_proto::v1;
 use serde::Serialize;
+
+pub use member::{Fetcher, Member, Node, member_state};
+pub use operations::{
+    Failover, FailoverTarget, Intent, Job, Maintenance, Move, Router, intent_kind, job_kind, job_state, move_kind,
+};
 
 use crate::text::{hex, time};
 
@@ -101,132 +109,6 @@ impl From<&v1::HeldRepository> for Held {
             total_files: wire.total_blobs,
             last_error: some(&wire.last_error),
         }
-    }
-}
-
-/// A node or fetcher as the router knows it.
-#[derive(Debug, Serialize)]
-pub struct Member {
-    pub id: String,
-    pub state: &'static str,
-    pub address: String,
-    pub external_address: Option<String>,
-    pub zone: Option<String>,
-    pub weight: f64,
-    pub version: String,
-    pub capacity_bytes: Option<u64>,
-    pub used_bytes: u64,
-}
-
-impl From<&v1::Member> for Member {
-    fn from(wire: &v1::Member) -> Self {
-        Self {
-            id: wire.id.clone(),
-            state: member_state(wire.state()),
-            address: wire.address.clone(),
-            external_address: some(&wire.external_address),
-            zone: some(&wire.zone),
-            weight: wire.weight,
-            version: wire.version.clone(),
-            capacity_bytes: Some(wire.capacity_bytes).filter(|bytes| *bytes > 0),
-            used_bytes: wire.used_bytes,
-        }
-    }
-}
-
-/// The word for a member's state.
-pub fn member_state(state: v1::MemberState) -> &'static str {
-    match state {
-        v1::MemberState::Joining => "joining",
-        v1::MemberState::Active => "active",
-        v1::MemberState::Suspect => "suspect",
-        v1::MemberState::Down => "down",
-        v1::MemberState::Recovering => "recovering",
-        v1::MemberState::Draining => "draining",
-        v1::MemberState::Drained => "drained",
-        v1::MemberState::Unspecified => "unknown",
-    }
-}
-
-/// A node with its own figures, when it could be asked.
-#[derive(Debug, Serialize)]
-pub struct Node {
-    #[serde(flatten)]
-    pub member: Member,
-    pub figures: Option<NodeFigures>,
-    pub error: Option<String>,
-}
-
-/// What a node says of itself.
-#[derive(Debug, Serialize)]
-pub struct NodeFigures {
-    pub repositories: u64,
-    pub disk_used_bytes: u64,
-    pub disk_free_bytes: u64,
-    pub open_stores: u64,
-    pub hydrations_running: u64,
-    pub hydrations_queued: u64,
-    pub trees_served: u64,
-    pub chunks_served: u64,
-    pub bytes_served: u64,
-}
-
-impl From<&v1::NodeStatus> for Node {
-    fn from(wire: &v1::NodeStatus) -> Self {
-        let figures = wire.stat.as_ref().map(|stat| NodeFigures {
-            repositories: stat.repositories,
-            disk_used_bytes: stat.disk_used_bytes,
-            disk_free_bytes: stat.disk_free_bytes,
-            open_stores: stat.open_stores,
-            hydrations_running: stat.hydrations_running,
-            hydrations_queued: stat.hydrations_queued,
-            trees_served: stat.trees_served,
-            chunks_served: stat.chunks_served,
-            bytes_served: stat.bytes_served,
-        });
-        let member = Member::from(&wire.member.clone().unwrap_or_default());
-        Self { member, figures, error: some(&wire.error) }
-    }
-}
-
-/// A fetcher with its own figures, when it could be asked.
-#[derive(Debug, Serialize)]
-pub struct Fetcher {
-    #[serde(flatten)]
-    pub member: Member,
-    pub figures: Option<FetcherFigures>,
-    pub error: Option<String>,
-}
-
-/// What a fetcher says of itself.
-#[derive(Debug, Serialize)]
-pub struct FetcherFigures {
-    pub cache_bytes: u64,
-    pub cache_bytes_max: u64,
-    pub cached_repositories: u64,
-    pub cache_hits: u64,
-    pub cache_misses: u64,
-    pub fetches_running: u64,
-    pub fetches_done: u64,
-    pub fetches_failed: u64,
-    pub bytes_fetched: u64,
-}
-
-impl From<&v1::FetcherStatus> for Fetcher {
-    fn from(wire: &v1::FetcherStatus) -> Self {
-        let figures = wire.stat.as_ref().map(|stat| FetcherFigures {
-            cache_bytes: stat.cache_bytes,
-            cache_bytes_max: stat.cache_bytes_max,
-            cached_repositories: stat.cached_repositories,
-            cache_hits: stat.cache_hits,
-            cache_misses: stat.cache_misses,
-            fetches_running: stat.fetches_running,
-            fetches_done: stat.fetches_done,
-            fetches_failed: stat.fetches_failed,
-            bytes_fetched: stat.bytes_fetched,
-        });
-        let member = Member::from(&wire.member.clone().unwrap_or_default());
-        Self { member, figures, error: some(&wire.error) }
     }
 }
 

@@ -50,6 +50,9 @@ struct Args {
     /// Silence after which a member is down
     #[arg(long, default_value = "6s", value_parser = args::duration)]
     unhealthy_threshold: Duration,
+    /// Down this long: the copies of a node are made elsewhere
+    #[arg(long, default_value = "10m", value_parser = args::duration)]
+    rebalance_delay: Duration,
     /// How often branches are checked upstream, 0s = never
     #[arg(long, default_value = "5m", value_parser = args::duration)]
     refresh_interval: Duration,
@@ -89,6 +92,7 @@ impl Args {
             replication_factor: self.replication_factor,
             health_interval: self.health_interval,
             unhealthy_threshold: self.unhealthy_threshold,
+            rebalance_delay: self.rebalance_delay,
             refresh_interval: self.refresh_interval,
             snapshot_grace: self.snapshot_grace,
             ..Config::new(self.state_dir.clone())
@@ -102,6 +106,7 @@ impl Args {
             let external = self.external_addrs.iter().find(|external| external.id == peer.id);
             Ok(StaticMember {
                 id: NodeId::new(&peer.id)?,
+                named: peer.named,
                 role,
                 address: peer.address.clone(),
                 external_address: external.map_or(String::new(), |external| external.address.clone()),

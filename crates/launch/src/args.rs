@@ -124,6 +124,8 @@ impl FromStr for Listen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer {
     pub id: String,
+    /// The id was given, not made from the address.
+    pub named: bool,
     /// `host:port`.
     pub address: String,
 }
@@ -158,11 +160,12 @@ impl FromStr for Peers {
         for (index, (id, at)) in parsed.iter().enumerate() {
             let shared = hosts.iter().filter(|host| **host == hosts[index]).count() > 1;
             let unnamed = || if shared { (*at).to_owned() } else { hosts[index].clone() };
+            let named = id.is_some();
             let id = id.map_or_else(unnamed, str::to_owned);
             if peers.iter().any(|peer| peer.id == id) {
                 return Err(Error::invalid(format!("'{id}' is there twice; give every member an id of its own")));
             }
-            peers.push(Peer { id, address: (*at).to_owned() });
+            peers.push(Peer { id, named, address: (*at).to_owned() });
         }
         Ok(Self(peers))
     }
@@ -279,6 +282,8 @@ mod tests {
         assert_eq!(peers("a:1,b:2").unwrap(), ["a=a:1", "b=b:2"]);
         assert_eq!(peers("127.0.0.1:1,127.0.0.1:2").unwrap(), ["127.0.0.1:1=127.0.0.1:1", "127.0.0.1:2=127.0.0.1:2"]);
         assert!(peers("").unwrap().is_empty());
+        let named: Vec<_> = "n1=a:1,b:2".parse::<Peers>().unwrap().iter().map(|peer| peer.named).collect();
+        assert_eq!(named, [true, false]);
         for bad in ["n1=a:1,n1=b:2", "=a:1", "n1=", "n1=a", "a", "n/1=a:1", "n1=a:0", "a:1,a:1"] {
             assert!(peers(bad).is_err(), "{bad:?}");
         }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use monofs_model::{ClusterView, Error, ErrorKind, Result, StorageId};
 use monofs_rpc::ChannelPool;
@@ -45,6 +46,8 @@ pub(crate) struct NodeState {
     pub flights: Arc<Flights>,
     pub progress: Arc<Progress>,
     pub served: Served,
+    /// The time of this start, so that a router notices a restart that was too quick to be seen as an absence.
+    pub incarnation: u64,
     /// Work that no connection waits for: a shutdown does. It ends soon after `stop`.
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
@@ -67,6 +70,7 @@ impl NodeState {
             flights: Arc::default(),
             progress: Arc::default(),
             served: Served::default(),
+            incarnation: SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64),
             tasks: TaskTracker::new(),
             stop,
             view: watch::channel(ClusterView::default()).0,

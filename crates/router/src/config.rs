@@ -10,6 +10,8 @@ use monofs_model::{Error, NodeId, Result};
 #[derive(Debug, Clone, PartialEq)]
 pub struct StaticMember {
     pub id: NodeId,
+    /// Otherwise `id` stands for it only until it says what it calls itself.
+    pub named: bool,
     pub role: Role,
     /// `host:port`.
     pub address: String,
@@ -70,6 +72,12 @@ pub struct Config {
     pub health_interval: Duration,
     /// Silence after which a member is down.
     pub unhealthy_threshold: Duration,
+    /// How long copies on a node that is down still count: then they are made elsewhere.
+    pub rebalance_delay: Duration,
+    /// How long reads take to return to a node that recovered.
+    pub recovery_time: Duration,
+    /// Percent of its repositories that it is asked first about, for equal parts of that time; then it is 100.
+    pub recovery_shares: Vec<u32>,
     /// How often branches are looked up upstream; zero = never.
     pub refresh_interval: Duration,
     /// How long a replaced snapshot stays readable at least.
@@ -95,6 +103,9 @@ impl Config {
             replication_factor: 2,
             health_interval: Duration::from_secs(2),
             unhealthy_threshold: Duration::from_secs(6),
+            rebalance_delay: Duration::from_secs(600),
+            recovery_time: Duration::from_secs(30),
+            recovery_shares: vec![10, 25, 50, 75],
             refresh_interval: Duration::from_secs(300),
             snapshot_grace: Duration::from_secs(600),
             worker_interval: Duration::from_secs(5),

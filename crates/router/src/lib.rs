@@ -122,12 +122,13 @@ pub async fn spawn_with(
     followers.push(catalog.clone());
     shared.start(followers, stop.clone()).await?;
     let (leads, leading) = tokio::sync::watch::channel(false);
+    let (members, membership) = Members::new(&config, &tables)?;
     let state = Arc::new(RouterState {
         shared,
         tables,
         catalog,
         leading,
-        members: Members::new(&config)?,
+        members,
         channels: ChannelPool::default(),
         ingests: Ingests::default(),
         watchers: Watchers::default(),
@@ -140,7 +141,8 @@ pub async fn spawn_with(
         tokio::spawn(leader::lead(state.clone(), leads, stop.clone())),
         tokio::spawn(leader::present(state.clone(), stop.clone())),
     ];
-    tokio::spawn(membership::probe(state.clone(), stop.clone()));
+    tokio::spawn(membership::run(membership, state.clone(), stop.clone()));
+    tokio::spawn(membership::recover(state.clone(), stop.clone()));
     tokio::spawn(leader::while_leading(state.clone(), stop.clone(), refresh::run));
     tokio::spawn(leader::while_leading(state.clone(), stop.clone(), replicate::run));
     tokio::spawn(leader::while_leading(state.clone(), stop.clone(), collect::run));

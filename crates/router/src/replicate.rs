@@ -1,22 +1,20 @@
 //! Brings missing copies back: nodes that should hold a repository's commit and do not yet adopt it.
 //!
 //! A node that was away at a flip, or joined later, catches up here; it becomes a holder only after it acknowledged.
-//! A node that came back is asked what it holds: one that lost its disk is no holder any more, and gets its copies again.
+//! A node that lost its disk is no holder any more (see [`crate::membership`]), and gets its copies again.
 //! No copy is ever removed here.
 //!
 //! An entry is looked at when it changed, and all of them, some in each round, when the nodes changed.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use monofs_model::placement::Candidate;
-use monofs_model::{ClusterView, DisplayPath, Member, Repository, RepositoryState, Result, placement};
-use monofs_proto::convert::oid_bytes;
+use monofs_model::{ClusterView, DisplayPath, Member, Repository, RepositoryState, placement};
 use tokio_util::sync::CancellationToken;
 
+use crate::RouterState;
 use crate::catalog::{Catalog, Position};
-use crate::{RouterState, membership};
 
 /// Copies made in one round.
 const COPIES_PER_ROUND: usize = 16;
@@ -31,12 +29,6 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(state.config.worker_interval) => {}
         }
-        for node in state.members.take_audits() {
-            if let Err(error) = audit(&state, &node).await {
-                tracing::warn!(node = %node.id, %error, "cannot ask a node what it holds; trying again");
-                state.members.audit_again(&node.id);
-            }
-        }
         for (entry, node) in todo.missing(&state) {
             if stop.is_cancelled() {
                 return;
@@ -44,24 +36,6 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
             copy(&state, &entry, &node).await;
         }
     }
-}
-
-/// Corrects `holders` by what a node says it holds.
-async fn audit(state: &Arc<RouterState>, node: &Member) -> Result<()> {
-    let held: HashSet<(String, Bytes)> = state
-        .held_commits(node)
-        .await?
-        .into_iter()
-        .flat_map(|held| held.snapshots.into_iter().map(move |snapshot| (held.storage_id.clone(), snapshot.commit)))
-        .collect();
-    for entry in state.catalog.held_by(&node.id) {
-        let Some(snapshot) = &entry.snapshot else { continue };
-        if !held.contains(&(entry.storage_id().to_string(), oid_bytes(&snapshot.commit))) {
-            tracing::warn!(path = %entry.path, node = %node.id, "the node lost its copy");
-            state.catalog.remove_holder(&entry.path, entry.generation, &node.id).await?;
-        }
-    }
-    Ok(())
 }
 
 /// What is left to look at.
@@ -83,7 +57,7 @@ impl Todo {
     /// Repositories and the active nodes that should hold them and do not, some of them.
     fn missing(&mut self, state: &RouterState) -> Vec<(Arc<Repository>, Member)> {
         let view = state.members.view();
-        let placed_by = (membership::placeable(&view), view.replication_factor.max(1) as usize);
+        let placed_by = (state.members.placement_nodes(), view.replication_factor.max(1) as usize);
         if self.placed_by != placed_by {
             (self.placed_by, self.sweep) = (placed_by, Some(String::new()));
         }
@@ -143,7 +117,7 @@ impl Todo {
         let (candidates, copies) = &self.placed_by;
         for id in placement::replicas(&entry.storage_id(), candidates, *copies) {
             if !entry.holders.contains(&id)
-                && let Some(node) = view.nodes().find(|member| member.id == id)
+                && let Some(node) = view.nodes().find(|node| node.id == id && node.state.accepts())
             {
                 missing.push((entry.clone(), node.clone()));
                 self.again.insert(entry.path.clone());

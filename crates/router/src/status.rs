@@ -2,6 +2,8 @@
 //!
 //! Invariant: true state only. What could not be asked is an error beside the member, never a zero.
 
+mod problems;
+
 use std::sync::Arc;
 
 use futures::future::join_all;
@@ -13,82 +15,10 @@ use monofs_rpc::operations::Metric;
 use monofs_rpc::{Context, from_status, within};
 
 use crate::{RouterState, leader};
-use crate::catalog::Summary;
+pub(crate) use problems::{ago, problems};
 
 /// Free space of a node below which operators are told.
 const DISK_FREE_MIN: u64 = 64 << 20;
-
-/// Something wrong, with what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Problem {
-    pub line: String,
-    /// The router cannot do its work.
-    pub critical: bool,
-}
-
-/// What is wrong now, most important first.
-pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
-    let view = state.members.view();
-    let mut problems = Vec::new();
-    let mut add = |critical, line: String| problems.push(Problem { line, critical });
-    for line in router_problems(state) {
-        add(false, line);
-    }
-    let active = view.nodes().filter(|node| node.state == MemberState::Active).count();
-    if active == 0 {
-        add(true, "no node is active: start monofs-node with --router, then look at `monofs-admin nodes`".into());
-    } else if active < view.replication_factor as usize {
-        add(
-            false,
-            format!("{active} of {} nodes needed for every copy are active: start more nodes", view.replication_factor),
-        );
-    }
-    if !view.fetchers().any(|fetcher| fetcher.state == MemberState::Active) {
-        add(false, "no fetcher is active: ingest and refresh wait; start monofs-fetcher with --router".into());
-    }
-    for member in view.members.iter().filter(|m| matches!(m.state, MemberState::Down | MemberState::Suspect)) {
-        add(false, format!("{} ({}) is {}: look at its log", member.id, member.address, member.state.as_str()));
-    }
-    let want = (view.replication_factor as usize).min(view.nodes().count());
-    let Summary { failed, few, stale, .. } = state.catalog.summary(want);
-    for (trouble, what) in
-        [(failed, "failed to ingest"), (few, "below the wanted number of copies"), (stale, "failed to refresh")]
-    {
-        if let Some(first) = trouble.first {
-            let number = count(trouble.count, "repository", "repositories");
-            add(false, format!("{number} {what}, first {first}: `monofs-admin repo {first}`"));
-        }
-    }
-    problems.sort_by_key(|problem| !problem.critical);
-    problems
-}
-
-/// What is wrong with the routers and their state store.
-fn router_problems(state: &RouterState) -> Vec<String> {
-    if !*state.shared.reachable().borrow() {
-        let line = "the state store cannot be reached: reads go on, changes are refused; look at etcd, and at the network between";
-        return vec![line.to_owned()];
-    }
-    let mut lines = Vec::new();
-    if state.tables.leader.get("").is_none() {
-        lines.push("no router leads: refreshes, copies and collection wait; one should within seconds".to_owned());
-    }
-    let routers = state.tables.routers.list();
-    let missing = |peer: &&String| !routers.iter().any(|router| router.address == **peer);
-    lines.extend(state.config.peer_routers.iter().filter(missing).map(|peer| {
-        format!("router {peer} of --peer-routers is not there: look at its log, and at its --state and --advertise")
-    }));
-    lines.extend(routers.iter().filter(|router| router.router_id == state.own.router_id).filter_map(|router| {
-        let (id, other) = (&router.router_id, &router.address);
-        let twice = router.address != state.own.address;
-        twice.then(|| format!("{other} is router '{id}' too: give each router a --router-id of its own"))
-    }));
-    lines
-}
-
-fn count(number: usize, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
-}
 
 /// What the router counts.
 pub(crate) fn metrics(state: &RouterState) -> Vec<Metric> {

@@ -19,7 +19,7 @@ use monofs_rpc::ChannelPool;
 
 use super::call::{Caller, Peers};
 use super::mix::{Operation, Rng};
-use crate::cluster::{Unavailable, explain};
+use crate::cluster::{About, explain};
 use crate::text::clean;
 
 /// Most repositories that are known at all.
@@ -218,7 +218,7 @@ impl Corpus {
             let asked = servers.caller(self).closure(repository, &oids, TREE_CLOSURE_BYTES).await;
             let records = asked.map_err(|error| {
                 let path = clean(&repository.path);
-                explain(error.context(format!("looking into {path}")), Unavailable::Cluster)
+                explain(error.context(format!("looking into {path}")), About::Cluster)
             })?;
             for (oid, record) in records {
                 if !come.insert(oid) {
@@ -288,7 +288,7 @@ impl Corpus {
             let probes = group.iter().step_by((group.len() / PROBES).max(1)).take(PROBES);
             let count = probes.len();
             for file in probes {
-                let held = caller.holds(file).await.map_err(|error| explain(error, Unavailable::Cluster))?;
+                let held = caller.holds(file).await.map_err(|error| explain(error, About::Cluster))?;
                 missing += usize::from(!held);
             }
             if missing == count {

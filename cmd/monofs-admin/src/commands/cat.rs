@@ -11,7 +11,7 @@ use monofs_model::{Error, ObjectKind};
 use monofs_proto::v1;
 use monofs_store::frame;
 
-use crate::cluster::{Cluster, Router, Unavailable, explain};
+use crate::cluster::{About, Cluster, Router, explain};
 use crate::commands::Session;
 use crate::place::{Inside, Place, TreePath, kind_word, locate, not_held};
 
@@ -63,7 +63,7 @@ pub async fn copy(cluster: &Cluster, inside: &Inside, mut take: impl FnMut(&[u8]
         let request = router.stream(message.clone());
         async move { router.content().get_blobs(request).await }
     };
-    let mut answers = cluster.follow(Unavailable::Cluster, cluster.timeout(), call).await?;
+    let mut answers = cluster.follow(About::Cluster, cluster.timeout(), call).await?;
     let mut hasher = ObjectHasher::new(inside.oid.format(), ObjectKind::Blob, inside.size);
     let mut next = 0;
     let count = frame::chunk_count(inside.size);
@@ -89,7 +89,7 @@ fn open<'a>(inside: &Inside, chunk: &'a v1::BlobChunk, expected: u64) -> Result<
     if chunk.oid != inside.oid.as_bytes() || u64::from(chunk.index) != expected {
         return Err(damaged(inside, "chunks arrived out of order"));
     }
-    let raw = frame::decode(&chunk.frame).map_err(|error| explain(error, Unavailable::Cluster))?;
+    let raw = frame::decode(&chunk.frame).map_err(|error| explain(error, About::Cluster))?;
     if raw.len() != frame::chunk_len(inside.size, expected) {
         return Err(damaged(inside, "a chunk has the wrong length"));
     }
@@ -97,5 +97,5 @@ fn open<'a>(inside: &Inside, chunk: &'a v1::BlobChunk, expected: u64) -> Result<
 }
 
 fn damaged(inside: &Inside, what: &str) -> anyhow::Error {
-    explain(Error::corrupt(format!("file {}: {what}", inside.oid)), Unavailable::Cluster).into()
+    explain(Error::corrupt(format!("file {}: {what}", inside.oid)), About::Cluster).into()
 }

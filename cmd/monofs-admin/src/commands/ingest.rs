@@ -9,7 +9,7 @@ use monofs_proto::v1;
 use monofs_proto::v1::ingest_progress::Phase;
 use serde::Serialize;
 
-use crate::cluster::{Answers, Router, Unavailable};
+use crate::cluster::{About, Answers, Router};
 use crate::commands::{Session, display_path};
 use crate::output::{emit, emit_json};
 use crate::progress::Progress;
@@ -97,7 +97,7 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         let request = router.stream(message.clone());
         async move { router.admin().ingest(request).await }
     };
-    let answers = session.cluster.follow(Unavailable::Work, SILENCE, call).await?;
+    let answers = session.cluster.follow(About::Work, SILENCE, call).await?;
     let subject = if path.is_empty() { args.source.to_string() } else { path };
     let done = follow(answers, Progress::new(&subject), session, "monofs-admin repos").await?;
     let Some(repository) = &done.repository else { return Err(cut_short().into()) };
@@ -132,7 +132,7 @@ pub async fn follow(
     let mut repository = None;
     loop {
         let answer = tokio::select! {
-            answer = answers.next() => answer?,
+            answer = answers.next() => answer.map_err(broken_off)?,
             () = session.interrupt.cancelled() => {
                 return Err(Failure::new(Code::Failed, "interrupted; the cluster goes on with the work")
                     .hint(format!("`{watch}` shows how it ends")));
@@ -145,6 +145,15 @@ pub async fn follow(
             answer.repository = repository;
             return Ok(answer);
         }
+    }
+}
+
+/// A stream that broke says nothing about the work.
+fn broken_off(failure: Failure) -> Failure {
+    match failure.code {
+        Code::Unreachable => failure
+            .hint("`monofs-admin repos` shows whether the work goes on; the same command again joins or repeats it"),
+        _ => failure,
     }
 }
 

@@ -1,20 +1,30 @@
 //! The commands, one file each: what it takes, what it asks, what it prints.
 
+mod accepted;
 pub mod bench;
 pub mod cat;
+pub mod clear_failover;
 pub mod completions;
 pub mod delete;
+pub mod drain;
+pub mod failover;
 pub mod fetchers;
+mod follow;
 pub mod ingest;
+pub mod jobs;
 pub mod ls;
 pub mod node_files;
 pub mod nodes;
+pub mod rebalance;
 pub mod refresh;
+pub mod remove_member;
 pub mod repo;
 pub mod repos;
 pub mod stat;
 pub mod stats;
 pub mod status;
+pub mod trigger_failover;
+pub mod undrain;
 pub mod verify;
 
 use anyhow::Result;
@@ -87,6 +97,14 @@ pub async fn run(args: Args, interrupt: CancellationToken) -> Result<()> {
         Command::Stats(args) => stats::run(args, &session).await,
         Command::Nodes(args) => nodes::run(args, &session).await,
         Command::Fetchers(args) => fetchers::run(args, &session).await,
+        Command::Drain(args) => drain::run(args, &session).await,
+        Command::Undrain(args) => undrain::run(args, &session).await,
+        Command::Failover(args) => failover::run(args, &session).await,
+        Command::TriggerFailover(args) => trigger_failover::run(args, &session).await,
+        Command::ClearFailover(args) => clear_failover::run(args, &session).await,
+        Command::Rebalance(args) => rebalance::run(args, &session).await,
+        Command::Jobs(args) => jobs::run(args, &session).await,
+        Command::RemoveMember(args) => remove_member::run(args, &session).await,
         Command::NodeFiles(args) => node_files::run(args, &session).await,
         Command::Ls(args) => ls::run(args, &session).await,
         Command::Cat(args) => cat::run(args, &session).await,

@@ -46,7 +46,7 @@ pub fn table(nodes: &[v1::NodeStatus]) -> String {
         let figure = |of: fn(&v1::StatResponse) -> String| plain(stat.map_or_else(|| "-".to_owned(), of));
         rows.row_with([
             plain(member.id.clone()),
-            (member_state(member.state()).to_owned(), member_mood(member.state())),
+            state(&member),
             plain(member.address.clone()),
             plain(member.zone.clone()),
             plain(member.weight.to_string()),
@@ -58,4 +58,14 @@ pub fn table(nodes: &[v1::NodeStatus]) -> String {
         ]);
     }
     rows.render()
+}
+
+/// A node's state, and what it does not do although it should.
+fn state(member: &v1::Member) -> (String, Mood) {
+    let state = member_state(member.state());
+    match (member.failed_over, member.share_percent) {
+        (true, _) => (format!("{state}, failed over"), Mood::Uneasy),
+        (false, percent @ 1..100) => (format!("{state}, {percent} % of reads"), Mood::Uneasy),
+        (false, _) => (state.to_owned(), member_mood(member.state())),
+    }
 }

@@ -5,7 +5,7 @@ use monofs_launch::exit::{Code, Failure};
 use monofs_proto::v1;
 use serde::Serialize;
 
-use crate::cluster::{Router, Unavailable};
+use crate::cluster::{About, Router};
 use crate::commands::ingest::{SILENCE, describe, follow};
 use crate::commands::{Session, display_path};
 use crate::output::{emit, emit_json, note};
@@ -107,7 +107,7 @@ async fn refresh(session: &Session, path: &str) -> Result<v1::IngestProgress, Fa
         let request = router.stream(v1::RefreshRequest { path: path.to_owned() });
         async move { router.admin().refresh(request).await }
     };
-    let answers = session.cluster.follow(Unavailable::Work, SILENCE, call).await?;
+    let answers = session.cluster.follow(About::Work, SILENCE, call).await?;
     follow(answers, Progress::new(path), session, "monofs-admin repos").await
 }
 

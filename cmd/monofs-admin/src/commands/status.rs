@@ -1,14 +1,16 @@
 //! `status`: the whole cluster on one screen, what is wrong with it and what to type next.
 
+mod screen;
+
 use anyhow::Result;
 use monofs_launch::exit::Failure;
 use monofs_proto::v1;
 use serde::Serialize;
 
-use crate::commands::{Session, fetchers, nodes};
-use crate::output::{Mood, Rows, emit, emit_json};
+use crate::commands::Session;
+use crate::output::{emit, emit_json};
 use crate::shapes;
-use crate::text::{ago, clean, count, time};
+use crate::text::{shell_word, time};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -26,6 +28,11 @@ struct Answer {
     problems: Vec<String>,
     next: Vec<String>,
     routers: Vec<Router>,
+    /// All routers that run, as they know each other; empty = their state store cannot be asked.
+    routers_known: Vec<shapes::Router>,
+    maintenance: Option<shapes::Maintenance>,
+    intents: Vec<shapes::Intent>,
+    jobs: Vec<shapes::Job>,
     view_number: u64,
     revision: u64,
     replication_factor: u32,
@@ -35,13 +42,18 @@ struct Answer {
     clients: Vec<Client>,
 }
 
+/// A router that was asked.
 #[derive(Serialize)]
 struct Router {
     address: String,
     reachable: bool,
+    id: Option<String>,
     version: Option<String>,
     started_at: Option<String>,
     error: Option<String>,
+    /// Seconds since the epoch; 0 = not known.
+    #[serde(skip)]
+    started: i64,
 }
 
 #[derive(Serialize)]
@@ -69,7 +81,10 @@ pub async fn run(_: Args, session: &Session) -> Result<()> {
         match answer {
             Ok(status) => {
                 routers.push(reachable(address, &status));
-                first = first.or(Some(status));
+                // A router that knows the others has its state store: it knows more.
+                if first.as_ref().is_none_or(|first| first.routers.is_empty() && !status.routers.is_empty()) {
+                    first = Some(status);
+                }
             }
             Err(error) => {
                 routers.push(silent(address, &error));
@@ -87,7 +102,7 @@ pub async fn run(_: Args, session: &Session) -> Result<()> {
             .map_or_else(|| anyhow::anyhow!("no router is named"), Into::into));
     };
     let answer = judge(&status, routers);
-    if session.json() { emit_json(&answer) } else { emit(&screen(&status, &answer)) }
+    if session.json() { emit_json(&answer) } else { emit(&screen::text(&status, &answer)) }
 }
 
 async fn ask(session: &Session, address: &str) -> Result<v1::StatusResponse, Failure> {
@@ -100,13 +115,27 @@ async fn ask(session: &Session, address: &str) -> Result<v1::StatusResponse, Fai
 }
 
 fn reachable(address: &str, status: &v1::StatusResponse) -> Router {
-    let (version, started_at) = (Some(status.version.clone()), time(status.started_at));
-    Router { address: address.to_owned(), reachable: true, version, started_at, error: None }
+    Router {
+        address: address.to_owned(),
+        reachable: true,
+        id: shapes::some(&status.router_id),
+        version: Some(status.version.clone()),
+        started_at: time(status.started_at),
+        error: None,
+        started: status.started_at,
+    }
 }
 
 fn silent(address: &str, failure: &Failure) -> Router {
-    let error = Some(failure.message.clone());
-    Router { address: address.to_owned(), reachable: false, version: None, started_at: None, error }
+    Router {
+        address: address.to_owned(),
+        reachable: false,
+        id: None,
+        version: None,
+        started_at: None,
+        error: Some(failure.message.clone()),
+        started: 0,
+    }
 }
 
 fn judge(status: &v1::StatusResponse, routers: Vec<Router>) -> Answer {
@@ -119,6 +148,10 @@ fn judge(status: &v1::StatusResponse, routers: Vec<Router>) -> Answer {
         next: next(status),
         problems,
         routers,
+        routers_known: status.routers.iter().map(Into::into).collect(),
+        maintenance: status.maintenance.as_ref().map(Into::into),
+        intents: status.intents.iter().map(Into::into).collect(),
+        jobs: status.jobs.iter().map(Into::into).collect(),
         view_number: status.view_number,
         revision: status.position.as_ref().map_or(0, |position| position.revision),
         replication_factor: status.replication_factor,
@@ -143,11 +176,26 @@ fn client(wire: &v1::ClientStatus) -> Client {
     }
 }
 
+/// The command line that takes back what is wanted of a node.
+fn end_of(intent: &v1::NodeIntent) -> String {
+    let id = shell_word(&intent.node_id);
+    match intent.kind() {
+        v1::node_intent::Kind::Failover => format!("monofs-admin clear-failover --node-id={id}"),
+        v1::node_intent::Kind::Drain | v1::node_intent::Kind::Unspecified => {
+            format!("monofs-admin undrain --node={id}")
+        }
+    }
+}
+
 /// Command lines that lead on from here.
 fn next(status: &v1::StatusResponse) -> Vec<String> {
     let active =
         |member: &Option<v1::Member>| member.as_ref().is_some_and(|member| member.state() == v1::MemberState::Active);
     let mut next = Vec::new();
+    if status.maintenance.is_some() {
+        next.push("monofs-admin undrain".to_owned());
+    }
+    next.extend(status.intents.iter().map(|intent| end_of(intent)));
     if !status.nodes.iter().any(|node| active(&node.member)) {
         next.push("monofs-node --node-id=ID --router=ROUTER:9090".to_owned());
     }
@@ -161,48 +209,4 @@ fn next(status: &v1::StatusResponse) -> Vec<String> {
         next.push("monofs-admin ingest --source=URL".to_owned());
     }
     next
-}
-
-fn screen(status: &v1::StatusResponse, answer: &Answer) -> String {
-    let mut text = match answer.problems.len() as u64 {
-        0 => "healthy\n".to_owned(),
-        problems => format!("{}:\n", count(problems, "problem")),
-    };
-    answer.problems.iter().for_each(|problem| text.push_str(&format!("  ! {}\n", clean(problem))));
-    if !answer.next.is_empty() {
-        text.push_str("next:\n");
-        answer.next.iter().for_each(|line| text.push_str(&format!("  > {line}\n")));
-    }
-    let Repositories { ready, ingesting, failed } = &answer.repositories;
-    text.push_str(&format!("\nrepositories: {ready} ready, {ingesting} being ingested, {failed} failed; "));
-    text.push_str(&format!(
-        "{} wanted, view {}\n\n",
-        count(u64::from(answer.replication_factor), "copy"),
-        answer.view_number
-    ));
-    let mut routers = Rows::new(&["ROUTER", "STATE", "VERSION", "UP FOR"]);
-    for router in &answer.routers {
-        let state = if router.reachable { ("active", Mood::Good) } else { ("down", Mood::Bad) };
-        let up = if router.reachable { ago(status.started_at) } else { "-".to_owned() };
-        let version = router.version.clone().unwrap_or_else(|| "-".to_owned());
-        routers.row_with([(router.address.as_str(), Mood::Plain), state, (&version, Mood::Plain), (&up, Mood::Plain)]);
-    }
-    text.push_str(&routers.render());
-    text.push('\n');
-    text.push_str(&nodes::table(&status.nodes));
-    text.push('\n');
-    text.push_str(&fetchers::table(&status.fetchers));
-    if !status.clients.is_empty() {
-        text.push('\n');
-        text.push_str(&clients(&status.clients));
-    }
-    text
-}
-
-fn clients(clients: &[v1::ClientStatus]) -> String {
-    let mut rows = Rows::new(&["CLIENT", "MOUNT", "VERSION", "CONNECTED"]);
-    for client in clients {
-        rows.row([&client.client_id, &client.mount, &client.version, &ago(client.connected_at)]);
-    }
-    rows.render()
 }

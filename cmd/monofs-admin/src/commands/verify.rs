@@ -8,7 +8,7 @@ use monofs_launch::exit::{Code, Failure};
 use monofs_proto::v1;
 use serde::Serialize;
 
-use crate::cluster::{Router, Unavailable};
+use crate::cluster::{About, Router};
 use crate::commands::{Session, display_path};
 use crate::output::{Mood, Rows, emit, emit_json};
 use crate::progress::{Progress, Step};
@@ -56,7 +56,7 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         let request = router.stream(v1::AdminVerifyRequest { path: path.clone() });
         async move { router.admin().verify(request).await }
     };
-    let mut answers = session.cluster.follow(Unavailable::Cluster, SILENCE, call).await?;
+    let mut answers = session.cluster.follow(About::Cluster, SILENCE, call).await?;
     let mut progress = Progress::new("verify");
     let mut replicas: BTreeMap<(String, String), Replica> = BTreeMap::new();
     while let Some(answer) = answers.next().await? {

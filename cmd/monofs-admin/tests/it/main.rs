@@ -4,6 +4,9 @@
 
 mod bench;
 mod fake;
+mod jobs;
+mod operations;
+mod routers;
 mod tree;
 mod verbs;
 

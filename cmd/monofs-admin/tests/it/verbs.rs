@@ -1,38 +1,12 @@
 //! The operator's verbs.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
 use monofs_testkit::free_port;
 
 use crate::fake::{Fake, REPO};
 use crate::{command, run};
-
-#[test]
-fn a_cluster_that_cannot_be_reached_is_code_three() {
-    let nobody = format!("--router=127.0.0.1:{}", free_port());
-    for args in [&["status"][..], &["repos"], &["ls"], &["ingest", "--source=https://h/x"], &["verify"]] {
-        run(&[args, &[&nobody]].concat()).failed(3, "no router could be reached: 127.0.0.1:");
-    }
-    // Something listens there, but it speaks another language.
-    let stranger = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = stranger.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in stranger.incoming().flatten() {
-            let _ = (&stream).write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
-        }
-    });
-    run(&["repos", &format!("--router={address}")]).failed(3, "no router could be reached");
-}
-
-#[test]
-fn a_router_that_never_answers_is_passed_over_in_time() {
-    let fake = Fake::start();
-    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let routers = format!("--router={},127.0.0.1:{},{}", silent.local_addr().unwrap(), free_port(), fake.address());
-    let json = run(&["repos", &routers, "--rpc-timeout=200ms", "--format=json"]).done().json();
-    assert_eq!(json["repositories"].as_array().unwrap().len(), 3);
-}
 
 #[test]
 fn wrong_usage_is_code_two() {
@@ -48,8 +22,16 @@ fn wrong_usage_is_code_two() {
         &["refresh"],
         &["refresh", "a/b", "--all"],
         &["cat"],
-        // The servers have no such service yet.
         &["drain"],
+        &["drain", "--reason="],
+        &["drain", "--reason=x", "--force"],
+        &["trigger-failover"],
+        &["clear-failover"],
+        &["remove-member"],
+        &["rebalance", "--path=a/b", "--storage-id=00"],
+        &["rebalance", "--dry-run", "--wait"],
+        &["jobs", "cancel"],
+        &["jobs", "--all", "watch", "x"],
     ] {
         let ran = run(args);
         assert_eq!(ran.code, 2, "{args:?}: {}", ran.err);
@@ -69,11 +51,15 @@ fn every_command_explains_itself_with_an_example() {
         .filter_map(|line| line.split_whitespace().next())
         .filter(|name| *name != "help")
         .collect();
-    assert_eq!(commands.len(), 16, "{commands:?}");
+    assert_eq!(commands.len(), 24, "{commands:?}");
     for name in commands {
         let help = run(&[name, "--help"]).done().text();
         assert!(help.contains(&format!("Examples:\n  monofs-admin {name}")), "{help}");
         assert!(help.contains("[default: localhost:9090]") && help.contains("MONOFS_ROUTER"), "{help}");
+    }
+    for verb in ["watch", "cancel"] {
+        let help = run(&["jobs", verb, "--help"]).done().text();
+        assert!(help.contains(&format!("Examples:\n  monofs-admin jobs {verb} ID")), "{help}");
     }
     for shell in ["bash", "zsh", "fish"] {
         assert!(run(&["completions", shell]).done().text().contains("node-files"));
@@ -192,6 +178,7 @@ fn status_is_one_screen_with_what_is_wrong_and_what_to_type() {
         (json["routers"][0]["reachable"].as_bool(), json["routers"][1]["reachable"].as_bool()),
         (Some(false), Some(true))
     );
+    assert_eq!((json["routers"][1]["id"].as_str(), json["maintenance"].is_null()), (Some("router1"), true));
     assert_eq!(json["nodes"][0]["figures"]["repositories"], 2);
     assert_eq!(json["nodes"][1]["state"], "down");
     let text = Fake::start_empty().admin(&["status"]).done().text();

@@ -7,6 +7,7 @@ mod failure;
 mod hydration;
 mod layers;
 mod leader;
+mod members;
 mod mount;
 mod processes;
 mod routers;

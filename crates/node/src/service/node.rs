@@ -147,6 +147,7 @@ impl v1::node_server::Node for NodeService {
                 trees_served: served.trees.load(Ordering::Relaxed),
                 chunks_served: served.chunks.load(Ordering::Relaxed),
                 bytes_served: served.bytes.load(Ordering::Relaxed),
+                incarnation: state.incarnation,
             })
         });
         stat.await.map(Response::new).map_err(to_status)

@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod large;
+mod members;
 mod seeding;
 mod state;

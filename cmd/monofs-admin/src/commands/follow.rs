@@ -1,0 +1,124 @@
+//! Following a job to its end: shared by `jobs watch` and `rebalance --wait`.
+//!
+//! The stream of one router may break or fall silent without the job being any worse off: the next router that can answer
+//! is asked for the job as it is now.
+
+use std::time::Duration;
+
+use monofs_launch::exit::{Code, Failure};
+use monofs_proto::v1;
+use monofs_proto::v1::job::State;
+
+use crate::cluster::{About, Answers, Router};
+use crate::commands::Session;
+use crate::progress::{Progress, Step};
+use crate::shapes::{job_kind, job_state};
+use crate::text::{clean, shell_word, size};
+
+/// A job that did not change for this long is asked for again: a router that hangs cannot be told from a job that waits.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Streams in a row that may end without a word about the job.
+const BREAKS_MAX: u32 = 5;
+/// Between a stream that broke and the next one.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Shows the progress of a job until it has ended; the last that was said of it. Errors: `Failed` on Ctrl-C,
+/// `Unreachable` when no router tells about it any more.
+pub async fn to_the_end(session: &Session, id: &str) -> Result<v1::Job, Failure> {
+    let mut progress = Progress::new(id);
+    let mut breaks = 0;
+    loop {
+        let call = |router: Router| {
+            let request = router.stream(v1::WatchJobRequest { id: id.to_owned() });
+            async move { router.admin().watch_job(request).await }
+        };
+        let mut answers = tokio::select! {
+            answers = session.cluster.follow(About::Job, SILENCE, call) => answers?,
+            () = session.interrupt.cancelled() => return Err(interrupted(id)),
+        };
+        let (heard, ended) = until_it_breaks(session, id, &mut answers, &mut progress).await?;
+        if let Some(job) = ended {
+            return Ok(job);
+        }
+        breaks = if heard { 0 } else { breaks + 1 };
+        if breaks >= BREAKS_MAX {
+            return Err(Failure::new(
+                Code::Unreachable,
+                format!("the routers tell nothing more about job {}", clean(id)),
+            )
+            .hint(format!(
+                "the job does not need this command; `monofs-admin jobs watch {}` asks again",
+                shell_word(id)
+            )));
+        }
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE) => {}
+            () = session.interrupt.cancelled() => return Err(interrupted(id)),
+        }
+    }
+}
+
+/// Whether the stream told anything, and the job if it has ended.
+async fn until_it_breaks(
+    session: &Session,
+    id: &str,
+    answers: &mut Answers<v1::Job>,
+    progress: &mut Progress,
+) -> Result<(bool, Option<v1::Job>), Failure> {
+    let mut heard = false;
+    loop {
+        let answer = tokio::select! {
+            answer = answers.next() => answer,
+            () = session.interrupt.cancelled() => return Err(interrupted(id)),
+        };
+        match answer {
+            Ok(Some(job)) if !is_open(job.state()) => return Ok((true, Some(job))),
+            Ok(Some(job)) => {
+                heard = true;
+                if !job.last_error.is_empty() {
+                    progress.complain(&format!("warning: {}", clean(&job.last_error)));
+                }
+                progress.show(step(&job));
+            }
+            Ok(None) => return Ok((heard, None)),
+            Err(failure) if failure.code == Code::Unreachable => return Ok((heard, None)),
+            Err(failure) => return Err(failure),
+        }
+    }
+}
+
+fn is_open(state: State) -> bool {
+    matches!(state, State::Running | State::Waiting | State::Unspecified)
+}
+
+fn interrupted(id: &str) -> Failure {
+    let id = shell_word(id);
+    Failure::new(Code::Failed, "interrupted; the cluster goes on with the job")
+        .hint(format!("`monofs-admin jobs watch {id}` shows how it ends, `monofs-admin jobs cancel {id}` stops it"))
+}
+
+fn step(job: &v1::Job) -> Step {
+    let bytes = (job.bytes_total > 0).then(|| format!("{} of {}", size(job.bytes_done), size(job.bytes_total)));
+    let steps = (job.steps_total > 0).then(|| format!("{}/{} steps", job.steps_done, job.steps_total));
+    let message = (!job.message.is_empty()).then(|| clean(&job.message));
+    let detail = [steps, bytes, message].into_iter().flatten().collect::<Vec<_>>().join(", ");
+    Step { phase: job_state(job.state()), done: job.steps_done, total: job.steps_total, detail }
+}
+
+/// One line about a job that is done.
+pub fn summary(job: &v1::Job) -> String {
+    let (id, kind) = (clean(&job.id), job_kind(job.kind()));
+    format!("{kind} {id} is done: {} steps, {}\n", job.steps_done, size(job.bytes_done))
+}
+
+/// Whether a job that has ended has done its work. Errors: `Failed` when it has not.
+pub fn verdict(job: &v1::Job) -> Result<(), Failure> {
+    let (id, steps) = (clean(&job.id), format!("{}/{} steps were done", job.steps_done, job.steps_total));
+    match job.state() {
+        State::Done => Ok(()),
+        State::Cancelled => Err(Failure::new(Code::Failed, format!("job {id} was cancelled; {steps}"))
+            .hint("`monofs-admin rebalance --dry-run` shows what is left to do")),
+        _ => Err(Failure::new(Code::Failed, format!("job {id} failed; {steps}: {}", clean(&job.last_error)))
+            .hint("`monofs-admin status` shows what is wrong; mend that, then `monofs-admin rebalance` goes on")),
+    }
+}
