@@ -21,7 +21,7 @@ use crate::config::StateLocation;
 pub use embedded::EmbeddedState;
 pub use etcd::EtcdState;
 pub(crate) use follow::{Follower, Shared};
-pub(crate) use table::Tables;
+pub(crate) use table::{Table, Tables};
 
 /// A change of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
