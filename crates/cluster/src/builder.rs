@@ -130,12 +130,8 @@ impl Builder {
 
     pub(crate) fn fetcher_config(&self, number: usize, routers: Vec<String>) -> monofs_fetcher::Config {
         let name = format!("fetcher{number}");
-        let mut config = monofs_fetcher::Config {
-            cache_dir: self.dir.join(&name),
-            fetcher_id: name,
-            routers,
-            ..Default::default()
-        };
+        let mut config =
+            monofs_fetcher::Config { cache_dir: self.dir.join(&name), fetcher_id: name, routers, ..Default::default() };
         (self.fetcher)(&mut config);
         config
     }

@@ -265,7 +265,12 @@ async fn start_or_join(state: &Arc<RouterState>, spec: Spec, create: bool) -> Re
 }
 
 /// One job: claims the path and runs it, or follows another router that does.
-async fn work(state: &Arc<RouterState>, job: &Arc<Job>, create: bool, admit: oneshot::Sender<Result<()>>) -> Result<()> {
+async fn work(
+    state: &Arc<RouterState>,
+    job: &Arc<Job>,
+    create: bool,
+    admit: oneshot::Sender<Result<()>>,
+) -> Result<()> {
     let spec = &job.spec;
     let mut admit = Some(admit);
     for _ in 0..TURNS_MAX {

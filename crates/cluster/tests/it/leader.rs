@@ -42,7 +42,8 @@ impl Routers {
         let routers = vec![router(1), router(2)];
         let all = format!("--router={}", addresses.join(","));
         let node = ["--node-id=node1".to_owned(), format!("--addr=127.0.0.1:{}", free_port())];
-        let node = Process::spawn("monofs-node", node.into_iter().chain([format!("--db-path={}", at("node")), all.clone()]));
+        let node =
+            Process::spawn("monofs-node", node.into_iter().chain([format!("--db-path={}", at("node")), all.clone()]));
         let fetcher = [format!("--addr=127.0.0.1:{}", free_port()), format!("--cache-dir={}", at("fetcher")), all];
         let fetcher = Process::spawn("monofs-fetcher", fetcher);
         let started = Self { addresses, routers, fetcher, _node: node, _dir: dir };
@@ -84,7 +85,17 @@ fn a_killed_leader_is_replaced_within_seconds_and_its_ingest_goes_on() {
     // The fetcher stands still, so the ingest does, too.
     system.fetcher.signal(Signal::STOP);
     let mut ingest = std::process::Command::new(monofs_testkit::process::binary("monofs-admin"))
-        .args(["--router", &system.addresses[first], "ingest", "--ref", "main", "--path", "h/r", "--source", &repo.url()])
+        .args([
+            "--router",
+            &system.addresses[first],
+            "ingest",
+            "--ref",
+            "main",
+            "--path",
+            "h/r",
+            "--source",
+            &repo.url(),
+        ])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

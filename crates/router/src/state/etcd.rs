@@ -216,7 +216,8 @@ impl StateStore for EtcdState {
             let revision = header.revision as u64;
             if whole {
                 let epoch = rows.iter().find(|row| self.keys.is_epoch(&row.key));
-                let goes_back = header.cluster_id == self.history().cluster && revision < self.seen.load(Ordering::Acquire);
+                let goes_back =
+                    header.cluster_id == self.history().cluster && revision < self.seen.load(Ordering::Acquire);
                 let Some(epoch) = epoch.filter(|_| !goes_back) else {
                     tracing::warn!(revision, "etcd was emptied or restored: its history gets a new name");
                     self.seen.store(0, Ordering::Release);

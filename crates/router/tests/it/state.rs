@@ -240,7 +240,9 @@ async fn while_etcd_is_away_changes_are_refused_in_time_and_then_go_on() {
     assert_eq!(error.kind, ErrorKind::Unavailable, "{error}");
     assert!(from.elapsed() < Duration::from_secs(6), "{:?}", from.elapsed());
     assert_eq!(next(&mut watch).await.unwrap_err().kind, ErrorKind::Unavailable);
-    tokio::time::timeout(TTL, hold.lost.cancelled()).await.expect("what cannot be kept is lost before its time is over");
+    tokio::time::timeout(TTL, hold.lost.cancelled())
+        .await
+        .expect("what cannot be kept is lost before its time is over");
     etcd.start_again();
     wait_until_async("etcd is back", SOON, || async { store.reach().await.is_ok() }).await;
     assert_eq!(rows(&store, "a").await, [("a".into(), "1".into())]);

@@ -12,7 +12,7 @@ use monofs_proto::etcd::{Event as WireEvent, WatchCreateRequest, WatchRequest, W
 use monofs_store::state::Versioned;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
-use tonic::{Request, Streaming};
+use tonic::{Request, Status, Streaming};
 
 use super::calls::{Endpoints, Repeat};
 use super::{Keys, MESSAGE_BYTES_MAX};
@@ -55,7 +55,7 @@ pub(super) async fn watch(
         return Err(Error::not_held("etcd has another history than before: it was emptied or restored"));
     }
     let watch = Watch { answers, keys: keys.clone(), revision, events: Vec::new(), ready: VecDeque::new() };
-    let started = watch.take(created).map_or_else(|error| Err(error), Ok)?;
+    let started = watch.take(created)?;
     Ok(stream::unfold(Some(started), |watch| async move {
         let mut watch = watch?;
         match watch.next().await {
@@ -82,7 +82,8 @@ impl Watch {
             if let Some(batch) = self.ready.pop_front() {
                 return Ok(batch);
             }
-            let answer = self.answers.message().await.map_err(monofs_rpc::from_status)?;
+            let broken = |status: Status| Error::unavailable(format!("etcd: watch: {}", status.message()));
+            let answer = self.answers.message().await.map_err(broken)?;
             self.hear(answer.ok_or_else(|| Error::unavailable("etcd ended the watch"))?)?;
         }
     }
@@ -105,7 +106,11 @@ impl Watch {
         }
         let events = std::mem::take(&mut self.events);
         // Without events it says how far the history is.
-        let told = if events.is_empty() && !answer.created { answer.header.map(|header| header.revision as u64) } else { None };
+        let told = if events.is_empty() && !answer.created {
+            answer.header.map(|header| header.revision as u64)
+        } else {
+            None
+        };
         for event in events {
             self.add(event)?;
         }
