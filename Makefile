@@ -19,7 +19,7 @@ demo:
 	@target/debug/monofs up --temporary --repo "$(REPO)"
 
 test:
-	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl
+	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl etcd-server etcd-client
 	@scripts/require-cargo
 	$(CARGO) build --workspace --bins
 	$(CARGO) nextest run --workspace

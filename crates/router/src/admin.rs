@@ -77,14 +77,17 @@ impl v1::admin_server::Admin for AdminService {
 
     async fn refresh(&self, request: Request<v1::RefreshRequest>) -> Result<Response<Progress>, Status> {
         let entry = self.state.catalog.require(&request.into_inner().path).map_err(to_status)?;
-        let job = ingest::refresh(&self.state, &entry).map_err(to_status)?;
+        let job = ingest::refresh(&self.state, &entry).await.map_err(to_status)?;
         Ok(Response::new(follow(self.state.clone(), job, false)))
     }
 
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
         let entry = self.state.catalog.require(&request.into_inner().path).map_err(to_status)?;
-        if self.state.ingests.running(&entry.path).is_some() {
-            let busy = format!("'{}' is being ingested right now; delete it when that has ended", entry.path);
+        if let Some(router) = ingest::worked_on_by(&self.state, &entry.path) {
+            let busy = format!(
+                "'{}' is being ingested right now (router {router}); delete it when that has ended",
+                entry.path
+            );
             return Err(to_status(Error::refused(busy)));
         }
         self.state.catalog.remove(&entry.path).await.map_err(to_status)?;

@@ -127,12 +127,12 @@ impl Memory {
         self.entries.insert(key, entry);
     }
 
-    /// True: readers must hear about it.
-    pub fn put(&mut self, repository: Repository, revision: u64) -> bool {
+    /// Takes an entry that was written at `revision` and is heard of at `now`. True: readers must hear about it.
+    pub fn put(&mut self, repository: Repository, revision: u64, now: u64) -> bool {
         let key: Key = key(repository.path.as_str()).into();
         let visible = visible_change(self.entries.get(&key).map(|entry| &*entry.repository), &repository);
         self.load(repository, revision);
-        self.record(key, revision, visible)
+        self.record(key, now, visible)
     }
 
     /// True: readers must hear about it.

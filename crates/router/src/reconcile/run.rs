@@ -29,26 +29,9 @@ const ROWS_EVERY: Duration = Duration::from_millis(500);
 /// The loop looks around at least this often.
 const TICK_MAX: Duration = Duration::from_secs(1);
 
-/// Works while this router leads, until `stop`.
+/// Works until `stop`; to be run by the leader.
 pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
-    let work = async {
-        loop {
-            is_leading(&state, true).await;
-            tokio::select! {
-                () = is_leading(&state, false) => tracing::info!("another router reconciles from here on"),
-                () = lead(&state) => {}
-            }
-        }
-    };
-    stop.run_until_cancelled(work).await;
-}
-
-/// Returns when this router leads, or does not; never if that cannot become so any more.
-async fn is_leading(state: &RouterState, wanted: bool) {
-    let mut leading = state.leading.clone();
-    if leading.wait_for(|leads| *leads == wanted).await.is_err() {
-        std::future::pending().await
-    }
+    stop.run_until_cancelled(lead(&state)).await;
 }
 
 /// A command that runs.

@@ -5,3 +5,4 @@ mod large;
 mod probes;
 mod members;
 mod seeding;
+mod state;
