@@ -3,7 +3,7 @@
 use crate::path::StorageId;
 use crate::placement::{Candidate, NodeId, rank, spread};
 
-/// The state of a member.
+/// The state of a member; a router decides it (see its `membership`).
 ///
 /// ```text
 ///  joining -> active -> suspect -> down -> recovering -> active
@@ -28,9 +28,9 @@ impl MemberState {
         matches!(self, Self::Active | Self::Suspect | Self::Draining | Self::Drained | Self::Recovering)
     }
 
-    /// Whether new copies may be placed there.
+    /// Whether it can be given new copies.
     pub fn accepts(self) -> bool {
-        matches!(self, Self::Active)
+        matches!(self, Self::Active | Self::Recovering)
     }
 
     /// The word used in tables, JSON and metrics.
@@ -53,6 +53,16 @@ impl MemberState {
 pub enum Role {
     Node,
     Fetcher,
+}
+
+impl Role {
+    /// The word used in messages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Fetcher => "fetcher",
+        }
+    }
 }
 
 /// A node or fetcher.
@@ -79,9 +89,10 @@ pub struct Member {
     pub failed_over: bool,
 }
 
-/// Members, their states and what placement needs; `number` grows at every change.
+/// Members, their states and what placement needs.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ClusterView {
+    /// Grows at every change that one router shows; numbers of different routers do not compare.
     pub number: u64,
     pub members: Vec<Member>,
     pub replication_factor: u32,

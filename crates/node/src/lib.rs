@@ -6,14 +6,17 @@
 //! - a node never asks another server on behalf of a request that says `held_only`, so replicas cannot ask in circles.
 //!
 //! A read goes `service::content` -> store, and on a miss `upstream` -> peer or fetcher -> store. An ingest goes
-//! `service::node` -> `adopt` -> store, then `hydrate` in the background.
+//! `service::node` -> `adopt` -> store, then `hydrate` in the background. A copy that
+//! moves takes what the leaving one holds: `service::node` -> `cover` -> peer.
 
 mod adopt;
 mod blobs;
 mod config;
+mod cover;
 mod flights;
 mod hydrate;
 mod operations;
+mod pace;
 mod progress;
 mod service;
 mod state;
@@ -22,7 +25,7 @@ mod trees;
 mod upstream;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use monofs_model::limits::MESSAGE_BYTES_MAX;
 use monofs_model::view::Role;
@@ -90,7 +93,6 @@ fn join_cluster(state: &Arc<NodeState>, address: String, stop: CancellationToken
         return watch::channel(ClusterView::default()).1;
     }
     let announced = state.clone();
-    let incarnation = incarnation();
     let member = move || Member {
         id: announced.config.node_id.clone(),
         role: Role::Node,
@@ -102,14 +104,9 @@ fn join_cluster(state: &Arc<NodeState>, address: String, stop: CancellationToken
         version: env!("CARGO_PKG_VERSION").to_owned(),
         capacity_bytes: announced.config.capacity_bytes,
         used_bytes: announced.disk_used(),
-        incarnation,
+        incarnation: announced.incarnation,
         share_percent: 100,
         failed_over: false,
     };
     monofs_rpc::register::register(ChannelPool::clone(&state.channels), state.config.routers.clone(), member, stop)
-}
-
-/// The time of this start, so that a router notices a restart that was too quick to be seen as an absence.
-fn incarnation() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64)
 }

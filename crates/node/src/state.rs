@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use monofs_model::{ClusterView, Error, ErrorKind, Result, StorageId};
 use monofs_rpc::ChannelPool;
@@ -15,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::flights::Flights;
 use crate::hydrate::Hydrator;
+use crate::pace::Paces;
 use crate::progress::Progress;
 use crate::suspects::Suspects;
 
@@ -48,7 +50,10 @@ pub(crate) struct NodeState {
     pub hydrator: Hydrator,
     pub flights: Arc<Flights>,
     pub progress: Arc<Progress>,
+    pub paces: Paces,
     pub served: Served,
+    /// The time of this start, so that a router notices a restart that was too quick to be seen as an absence.
+    pub incarnation: u64,
     /// Work that no connection waits for: a shutdown does. It ends soon after `stop`.
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
@@ -72,7 +77,9 @@ impl NodeState {
             suspects: Suspects::default(),
             flights: Arc::default(),
             progress: Arc::default(),
+            paces: Paces::default(),
             served: Served::default(),
+            incarnation: SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64),
             tasks: TaskTracker::new(),
             stop,
             view: watch::channel(ClusterView::default()).0,

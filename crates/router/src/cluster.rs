@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use monofs_model::{Error, Member};
+use monofs_model::{Error, Member, NodeId};
 use monofs_proto::v1;
 use monofs_rpc::to_status;
 use tonic::{Request, Response, Status};
@@ -27,7 +27,7 @@ impl v1::cluster_server::Cluster for ClusterService {
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
         let wire = request.into_inner().member.ok_or_else(|| to_status(Error::invalid("heartbeat: no member")))?;
         let member = Member::try_from(wire).map_err(to_status)?;
-        self.state.members.announced(member).map_err(to_status)?;
+        self.state.members.announced(member).await.map_err(to_status)?;
         let view = v1::ClusterView::from(&self.state.members.view());
         let interval_ms = self.state.config.health_interval.as_millis() as u64;
         Ok(Response::new(v1::HeartbeatResponse { view: Some(view), interval_ms }))
@@ -39,7 +39,14 @@ impl v1::cluster_server::Cluster for ClusterService {
     ) -> Result<Response<v1::ReportFailureResponse>, Status> {
         let report = request.into_inner();
         tracing::info!(member = report.member_id, kind = report.error_kind, detail = report.detail, "failure reported");
-        self.state.members.reported();
+        self.state.members.reported(&NodeId::new(&report.member_id).map_err(to_status)?);
         Ok(Response::new(v1::ReportFailureResponse {}))
+    }
+
+    async fn acknowledged(
+        &self,
+        _: Request<v1::AcknowledgedRequest>,
+    ) -> Result<Response<v1::AcknowledgedResponse>, Status> {
+        Ok(Response::new(v1::AcknowledgedResponse { revision: self.state.watchers.acknowledged_by_all() }))
     }
 }

@@ -1,98 +1,112 @@
-//! Who is in the cluster and in what state: fed by probes, heartbeats and clients' reports.
+//! Who is in the cluster and in what state: fed by probes, announcements, clients' reports and what all routers share.
 //!
-//! Invariants: [`step`] is a pure function of when a member was last heard of; the view's number grows at every change
-//! that placement or readers can see, also over restarts of the router.
+//! Whether a member lives, each router judges for itself, so that this goes on while the state store is away. What has to
+//! last is shared through the state store: registrations, what operators want, what the leader found on a node. One task
+//! ([`run`]) owns the [`machine`] that makes a view of both; everybody else reads what it shows or sends it events.
+//!
+//! Invariants: only that task changes the view, so its number grows with every change; a member that registered is known
+//! to every router, and to this one after a restart, until it is removed.
+
+pub(crate) mod event;
+mod facts;
+pub(crate) mod machine;
+pub(crate) mod member;
+mod probe;
+mod recovery;
+#[cfg(test)]
+mod tests;
+mod writer;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use futures::future::join_all;
+use monofs_model::placement::Candidate;
 use monofs_model::view::Role;
-use monofs_model::{ClusterView, Error, Member, MemberState, NodeId, Result};
-use tokio::sync::{Notify, watch};
+use monofs_model::{ClusterView, Error, Member, NodeId, Result};
+use monofs_proto::v1;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
-use tonic_health::pb::HealthCheckRequest;
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
 
 use crate::RouterState;
 use crate::config::Config;
+use crate::state::{Table, Tables};
+use event::{Command, Event, Settings};
+use facts::Shared;
+use machine::Machine;
+use member::{Tracked, keeps_copies};
+use probe::Prober;
+pub(crate) use recovery::run as recover;
+use writer::Writer;
 
-/// Most members; another one is refused.
-const MEMBERS_MAX: usize = 10_000;
-/// Deadline of one probe.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Events that wait for the task; senders wait when there are more.
+const EVENTS_MAX: usize = 4096;
+/// How long an announcement may wait for its turn.
+const ANNOUNCE_TIMEOUT: Duration = Duration::from_secs(2);
 
-struct Tracked {
-    member: Member,
-    /// It came (back), perhaps without what it held.
-    audit: bool,
-    /// `None` = never.
-    heard: Option<Instant>,
+/// What is known of a member beside what readers see.
+#[derive(Debug, Clone, Copy)]
+struct Standing {
+    /// Since when it is in its state.
+    since: Instant,
+    down_since: Option<Instant>,
+    /// It was heard of, now or before this router started.
+    relied_on: bool,
+    /// An operator wants copies off it.
+    departing: bool,
 }
 
+/// What the router's other parts see of membership.
 pub(crate) struct Members {
-    tracked: Mutex<BTreeMap<NodeId, Tracked>>,
+    inputs: mpsc::Sender<Input>,
     view: watch::Sender<ClusterView>,
-    threshold: Duration,
-    probe_now: Notify,
+    standings: RwLock<BTreeMap<NodeId, Standing>>,
+    rebalance_delay: Duration,
+    intents: Arc<Table<v1::NodeIntent>>,
+    audits: Arc<Table<v1::NodeAudit>>,
+    writer: Writer,
 }
 
-/// The state after `silence` (`None` = never heard of).
-///
-/// ```text
-///  joining --heard--> active --half the threshold--> suspect --threshold--> down
-///                       ^------------------------- heard -------------------|
-/// ```
-fn step(silence: Option<Duration>, threshold: Duration) -> MemberState {
-    match silence {
-        None => MemberState::Joining,
-        Some(silence) if silence <= threshold / 2 => MemberState::Active,
-        Some(silence) if silence <= threshold => MemberState::Suspect,
-        Some(_) => MemberState::Down,
-    }
+enum Input {
+    Announce(Box<Member>, oneshot::Sender<Result<()>>),
+    Event(Event),
+}
+
+/// The machine and what feeds it, for [`run`].
+pub(crate) struct Membership {
+    machine: Machine,
+    inputs: mpsc::Receiver<Input>,
+    shared: Shared,
 }
 
 impl Members {
-    pub fn new(config: &Config) -> Result<Self> {
-        let tracked: BTreeMap<NodeId, Tracked> = config
-            .members
-            .iter()
-            .map(|fixed| {
-                let member = Member {
-                    id: fixed.id.clone(),
-                    role: fixed.role,
-                    address: fixed.address.clone(),
-                    external_address: fixed.external_address.clone(),
-                    weight: fixed.weight,
-                    zone: fixed.zone.clone(),
-                    state: MemberState::Joining,
-                    version: String::new(),
-                    capacity_bytes: 0,
-                    used_bytes: 0,
-                    incarnation: 0,
-                    share_percent: 100,
-                    failed_over: false,
-                };
-                (fixed.id.clone(), Tracked { member, heard: None, audit: true })
-            })
-            .collect();
-        if tracked.len() != config.members.len() {
-            return Err(Error::invalid("two members have the same id"));
+    /// The members of the command line and of the shared tables, which must have been loaded. Errors: two have one id.
+    pub fn new(config: &Config, tables: &Tables) -> Result<(Self, Membership)> {
+        let now = Instant::now();
+        // Of seconds, so that a restarted router goes on above the numbers that it gave before.
+        let number = crate::clock::now() as u64 * 1000;
+        let mut machine = Machine::new(Settings::from(config), &config.members, number, now)?;
+        let mut shared = Shared::new(tables);
+        for event in shared.loaded() {
+            machine.step(event, now);
         }
-        let first = ClusterView {
-            // Milliseconds, so that a restarted router goes on above the numbers that it gave before.
-            number: crate::clock::now() as u64 * 1000,
-            members: tracked.values().map(|t| t.member.clone()).collect(),
+        let (sender, inputs) = mpsc::channel(EVENTS_MAX);
+        let view = ClusterView {
+            number: machine.number(),
+            members: machine.members().map(|known| known.member.clone()).collect(),
             replication_factor: config.replication_factor,
         };
-        Ok(Self {
-            tracked: Mutex::new(tracked),
-            view: watch::channel(first).0,
-            threshold: config.unhealthy_threshold,
-            probe_now: Notify::new(),
-        })
+        let standings = machine.members().map(|known| (known.member.id.clone(), standing(&machine, known))).collect();
+        let members = Self {
+            inputs: sender,
+            view: watch::channel(view).0,
+            standings: RwLock::new(standings),
+            rebalance_delay: config.rebalance_delay,
+            intents: tables.intents.clone(),
+            audits: tables.audits.clone(),
+            writer: Writer::new(tables),
+        };
+        Ok((members, Membership { machine, inputs, shared }))
     }
 
     /// The view as it is now.
@@ -105,179 +119,219 @@ impl Members {
         self.view.subscribe()
     }
 
-    /// A member announced itself. Errors: `Full`.
-    pub fn announced(&self, mut member: Member) -> Result<()> {
-        let mut tracked = self.lock();
-        if tracked.len() >= MEMBERS_MAX && !tracked.contains_key(&member.id) {
-            return Err(Error::full(format!("the cluster has {MEMBERS_MAX} members already")));
-        }
-        if let Some(known) = tracked.get(&member.id) {
-            if known.member.address != member.address {
-                tracing::warn!(id = %member.id, was = %known.member.address, is = %member.address, "member moved, or two members share an id");
-            }
-            if member.external_address.is_empty() {
-                member.external_address.clone_from(&known.member.external_address);
-            }
-        } else {
-            tracing::info!(id = %member.id, address = %member.address, "member joined");
-        }
-        let known = tracked.get(&member.id);
-        let audit = known.is_none_or(|known| known.audit || known.member.incarnation != member.incarnation);
-        member.state = known.map_or(MemberState::Joining, |known| known.member.state);
-        tracked.insert(member.id.clone(), Tracked { member, heard: Some(Instant::now()), audit });
-        self.publish(tracked);
-        Ok(())
-    }
-
-    /// A probe was answered.
-    fn answered(&self, id: &NodeId) {
-        let mut tracked = self.lock();
-        if let Some(known) = tracked.get_mut(id) {
-            known.heard = Some(Instant::now());
-        }
-        self.publish(tracked);
-    }
-
-    /// The active nodes that came (back) since they were taken from here last.
-    pub fn take_audits(&self) -> Vec<Member> {
-        let mut tracked = self.lock();
-        let due = |known: &&mut Tracked| {
-            known.audit && known.member.role == Role::Node && known.member.state == MemberState::Active
+    /// A member announced itself. Errors: `Full`; `Refused` when another process has its id.
+    pub async fn announced(&self, member: Member) -> Result<()> {
+        let (reply, answer) = oneshot::channel();
+        let exchange = async {
+            self.inputs.send(Input::Announce(Box::new(member), reply)).await.ok()?;
+            answer.await.ok()
         };
-        let take = |known: &mut Tracked| {
-            known.audit = false;
-            known.member.clone()
+        let busy = || Error::unavailable("this router is too busy to take announcements, or it stops");
+        tokio::time::timeout(ANNOUNCE_TIMEOUT, exchange).await.ok().flatten().unwrap_or_else(|| Err(busy()))
+    }
+
+    /// Somebody saw this member fail: it is looked at at once. A report too many is dropped, probes go on anyway.
+    pub fn reported(&self, id: &NodeId) {
+        let _ = self.inputs.try_send(Input::Event(Event::Reported(id.clone())));
+    }
+
+    /// How long it is in its state, and failed over or not.
+    pub fn standing_for(&self, id: &NodeId) -> Option<Duration> {
+        self.standing(id).map(|standing| standing.since.elapsed())
+    }
+
+    /// How long it is down; `None` = it is not.
+    pub fn gone_for(&self, id: &NodeId) -> Option<Duration> {
+        self.standing(id).and_then(|standing| standing.down_since).map(|since| since.elapsed())
+    }
+
+    /// How long the copies of a node that is down still count where they are; `None` = they do not, or it is not down.
+    pub fn copies_stay_for(&self, id: &NodeId) -> Option<Duration> {
+        let standing = self.standing(id).filter(|standing| standing.relied_on && !standing.departing)?;
+        self.rebalance_delay.checked_sub(standing.down_since?.elapsed()).filter(|left| !left.is_zero())
+    }
+
+    /// The nodes that should hold copies now: those that take part, and those that are down for less than
+    /// `--rebalance-delay`. Which of them can be given one now, [`placeable`] says.
+    pub fn placement_nodes(&self) -> Vec<Candidate> {
+        let view = self.view.borrow();
+        let standings = self.standings.read().expect("no holder of this lock panics");
+        let should_hold = |node: &&Member| {
+            standings.get(&node.id).is_some_and(|standing| {
+                let gone = standing.down_since.map(|since| since.elapsed());
+                !standing.departing && keeps_copies(node.state, standing.relied_on, gone, self.rebalance_delay)
+            })
         };
-        tracked.values_mut().filter(due).map(take).collect()
+        view.nodes().filter(should_hold).map(Into::into).collect()
     }
 
-    /// An audit of this node could not be done.
-    pub fn audit_again(&self, id: &NodeId) {
-        if let Some(known) = self.lock().get_mut(id) {
-            known.audit = true;
-        }
+    /// The reconciler gave this node all that placement wants on it: reads may return to it. Errors: the state store's.
+    pub async fn caught_up(&self, id: &NodeId) -> Result<()> {
+        let settle = |row: Option<&v1::NodeAudit>| {
+            Ok(row.map(|row| v1::NodeAudit { behind: row.behind && row.at == 0, ..row.clone() }))
+        };
+        self.audits.update(id.as_str(), settle).await.map(drop)
     }
 
-    /// Somebody saw a member fail: look at once.
-    pub fn reported(&self) {
-        self.probe_now.notify_one();
+    /// This node is held back no more and may lack what was placed meanwhile: it is caught up before reads return to it.
+    /// Errors: the state store's.
+    pub async fn fell_behind(&self, id: &NodeId) -> Result<()> {
+        let behind = |row: Option<&v1::NodeAudit>| {
+            let row = row.cloned().unwrap_or_else(|| v1::NodeAudit { node_id: id.to_string(), ..Default::default() });
+            Ok(Some(v1::NodeAudit { behind: true, ..row }))
+        };
+        self.audits.update(id.as_str(), behind).await.map(drop)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Tracked>> {
-        self.tracked.lock().expect("no holder of this lock panics")
+    /// No copy is left on this node, which is being drained. Errors: the state store's.
+    pub async fn emptied(&self, id: &NodeId) -> Result<()> {
+        let empty = |row: Option<&v1::NodeIntent>| {
+            Ok(row.map(|row| v1::NodeIntent { emptied: row.kind() == v1::node_intent::Kind::Drain, ..row.clone() }))
+        };
+        self.intents.update(id.as_str(), empty).await.map(drop)
     }
 
-    /// Recomputes states and publishes the view if anything that matters changed.
-    fn publish(&self, mut tracked: std::sync::MutexGuard<'_, BTreeMap<NodeId, Tracked>>) {
-        for known in tracked.values_mut() {
-            let state = step(known.heard.map(|at| at.elapsed()), self.threshold);
-            if state != known.member.state {
-                tracing::info!(id = %known.member.id, from = known.member.state.as_str(), to = state.as_str(), "member state");
-                known.audit |= state == MemberState::Active;
-                known.member.state = state;
-            }
-        }
-        let members: Vec<Member> = tracked.values().map(|t| t.member.clone()).collect();
-        // Sent under the lock, so that two changes cannot overtake each other.
+    fn standing(&self, id: &NodeId) -> Option<Standing> {
+        self.standings.read().expect("no holder of this lock panics").get(id).copied()
+    }
+
+    /// Shows the members whose ids are given as the machine has them now.
+    fn show(&self, machine: &Machine, changed: &[NodeId], matters: bool) {
         self.view.send_if_modified(|view| {
-            let same = view.members.len() == members.len()
-                && view.members.iter().zip(&members).all(|(a, b)| matters_alike(a, b));
-            view.members = members;
-            view.number += u64::from(!same);
-            !same
+            view.number = machine.number();
+            for id in changed {
+                let at = view.members.binary_search_by(|member| member.id.cmp(id));
+                match (at, machine.get(id)) {
+                    (Ok(at), Some(known)) => view.members[at] = known.member.clone(),
+                    (Ok(at), None) => drop(view.members.remove(at)),
+                    (Err(at), Some(known)) => view.members.insert(at, known.member.clone()),
+                    (Err(_), None) => {}
+                }
+            }
+            matters
         });
+        let mut standings = self.standings.write().expect("no holder of this lock panics");
+        for id in changed {
+            match machine.get(id) {
+                Some(known) => drop(standings.insert(id.clone(), standing(machine, known))),
+                None => drop(standings.remove(id)),
+            }
+        }
     }
 }
 
-/// Whether two states of a member are the same to placement and readers (use of disk is not).
-fn matters_alike(a: &Member, b: &Member) -> bool {
-    Member { used_bytes: 0, ..a.clone() } == Member { used_bytes: 0, ..b.clone() }
+fn standing(machine: &Machine, known: &Tracked) -> Standing {
+    Standing {
+        since: known.since,
+        down_since: known.down_since,
+        relied_on: known.heard.is_some() || known.known_before,
+        departing: machine.departing(&known.member.id),
+    }
 }
 
-/// Probes every member, in parallel, until `stop`.
-pub(crate) async fn probe(state: Arc<RouterState>, stop: CancellationToken) {
+/// Runs membership until `stop`.
+pub(crate) async fn run(membership: Membership, state: Arc<RouterState>, stop: CancellationToken) {
+    tokio::spawn(writer::run(state.clone(), stop.clone()));
+    let mut task = Task { membership, prober: Prober::default(), state };
+    let mut ticker = tokio::time::interval(task.state.config.health_interval.max(Duration::from_millis(1)));
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let members = state.members.view().members;
-        join_all(members.iter().map(|member| async {
-            match probe_one(&state, member).await {
-                Ok(()) => state.members.answered(&member.id),
-                Err(error) => tracing::debug!(id = %member.id, %error, "probe failed"),
-            }
-        }))
-        .await;
-        state.members.publish(state.members.lock());
+        let Membership { machine, inputs, shared } = &mut task.membership;
+        let due = machine.due().map_or_else(|| Instant::now() + EVENTS_PAUSE_MAX, |due| due);
         tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(state.config.health_interval) => {}
-            () = state.members.probe_now.notified() => {}
+            Some(input) = inputs.recv() => task.input(input),
+            event = task.prober.next() => task.step(event),
+            () = shared.changed() => task.take_shared(),
+            _ = ticker.tick() => task.probe_all(),
+            () = tokio::time::sleep_until(due.into()) => task.step(Event::Tick),
         }
     }
 }
 
-async fn probe_one(state: &RouterState, member: &Member) -> Result<()> {
-    let mut client = HealthClient::new(state.channels.get(&member.address)?);
-    let request = monofs_rpc::Context::new(PROBE_TIMEOUT).request(HealthCheckRequest { service: String::new() });
-    let answer = monofs_rpc::within(PROBE_TIMEOUT, "health probe", async {
-        client.check(request).await.map_err(monofs_rpc::from_status)
-    });
-    match answer.await?.into_inner().status() {
-        ServingStatus::Serving => Ok(()),
-        other => Err(Error::unavailable(format!("{} says {}", member.id, other.as_str_name()))),
+/// The machine looks at its timers at least this often.
+const EVENTS_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+struct Task {
+    membership: Membership,
+    prober: Prober,
+    state: Arc<RouterState>,
+}
+
+impl Task {
+    fn input(&mut self, input: Input) {
+        match input {
+            Input::Announce(member, reply) => {
+                let admitted = self.membership.machine.admit(&member, Instant::now());
+                if admitted.is_ok() {
+                    self.step(Event::Announced(*member));
+                }
+                // Who asked may have given up.
+                let _ = reply.send(admitted);
+            }
+            Input::Event(event) => {
+                if matches!(event, Event::ReturnNoted(_)) {
+                    // What was noted counts from now on instead of the event's own mark.
+                    self.take_shared();
+                }
+                self.step(event);
+            }
+        }
+    }
+
+    fn take_shared(&mut self) {
+        for event in self.membership.shared.changes() {
+            self.step(event);
+        }
+    }
+
+    fn probe_all(&mut self) {
+        for known in self.membership.machine.members() {
+            self.prober.start(&self.state, known);
+        }
+        // Use of disk changes all the time and matters to nobody who waits for changes.
+        let ids: Vec<NodeId> = self.membership.machine.members().map(|known| known.member.id.clone()).collect();
+        self.state.members.show(&self.membership.machine, &ids, false);
+    }
+
+    fn step(&mut self, event: Event) {
+        let mut changed: Vec<NodeId> = match &event {
+            Event::Intent(id, _) => vec![id.clone()],
+            _ => Vec::new(),
+        };
+        let commands = self.membership.machine.step(event, Instant::now());
+        let mut matters = false;
+        for command in commands {
+            match command {
+                Command::Show(Member { id, .. }) | Command::Hide(id) => {
+                    matters = true;
+                    changed.push(id);
+                }
+                Command::Record(member) => self.state.members.writer.record(member),
+                Command::NoteReturn(id) => self.state.members.writer.note_return(id),
+                Command::Probe(id) => {
+                    if let Some(known) = self.membership.machine.get(&id) {
+                        self.prober.start(&self.state, known);
+                    }
+                }
+            }
+        }
+        if !changed.is_empty() {
+            self.state.members.show(&self.membership.machine, &changed, matters);
+        }
     }
 }
 
-/// The nodes that new copies may be placed on, as placement sees them.
-pub(crate) fn placeable(view: &ClusterView) -> Vec<monofs_model::placement::Candidate> {
-    view.nodes().filter(|member| member.state.accepts()).map(Into::into).collect()
+/// The nodes that a copy can be given to now, as placement sees them.
+pub(crate) fn placeable(view: &ClusterView) -> Vec<Candidate> {
+    view.nodes().filter(|member| member.state.accepts() && !member.failed_over).map(Into::into).collect()
 }
 
-/// The node called `id`. Errors: `NotFound`.
+/// The node called `id`. Errors: `NotFound`; `Refused` when it is a fetcher.
 pub(crate) fn node<'a>(view: &'a ClusterView, id: &str) -> Result<&'a Member> {
-    let found = view.members.iter().find(|member| member.role == Role::Node && member.id.as_str() == id);
-    found.ok_or_else(|| Error::not_found(format!("no node '{}'; `monofs-admin nodes` lists them", id.escape_debug())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn silence_decides_the_state() {
-        let threshold = Duration::from_secs(6);
-        let after = |secs| step(Some(Duration::from_secs(secs)), threshold);
-        assert_eq!(step(None, threshold), MemberState::Joining);
-        assert_eq!(
-            [after(0), after(3), after(4), after(6), after(7)],
-            [MemberState::Active, MemberState::Active, MemberState::Suspect, MemberState::Suspect, MemberState::Down,]
-        );
-    }
-
-    fn member(id: &str, used_bytes: u64) -> Member {
-        Member {
-            id: NodeId::new(id).expect("valid"),
-            role: Role::Node,
-            address: "127.0.0.1:1".into(),
-            external_address: String::new(),
-            weight: 1.0,
-            zone: String::new(),
-            state: MemberState::Active,
-            version: String::new(),
-            capacity_bytes: 0,
-            used_bytes,
-            incarnation: 0,
-            share_percent: 100,
-            failed_over: false,
-        }
-    }
-
-    #[test]
-    fn the_view_number_grows_only_when_something_matters() {
-        let members = Members::new(&Config::new("/nowhere".into())).expect("no members yet");
-        members.announced(member("a", 1)).expect("room");
-        let first = members.view().number;
-        members.announced(member("a", 2)).expect("room");
-        assert_eq!((members.view().number, members.view().members[0].used_bytes), (first, 2));
-        members.announced(member("b", 1)).expect("room");
-        assert_eq!(members.view().number, first + 1);
+    match view.members.iter().find(|member| member.id.as_str() == id) {
+        Some(member) if member.role == Role::Node => Ok(member),
+        Some(_) => Err(Error::refused(format!("'{id}' is a fetcher, which holds no copies; name a node"))),
+        None => Err(Error::not_found(format!("no node '{}'; `monofs-admin nodes` lists them", id.escape_debug()))),
     }
 }

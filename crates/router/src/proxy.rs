@@ -56,7 +56,7 @@ impl ContentProxy {
                 Ok(stream) => return Ok(stream.map(|message| message.map_err(to_status)).boxed()),
                 Err(error) => {
                     if error.kind == ErrorKind::Unavailable {
-                        self.state.members.reported();
+                        self.state.members.reported(&node.id);
                     }
                     failure = error.context(format!("node {}", node.id));
                 }

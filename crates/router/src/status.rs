@@ -2,6 +2,8 @@
 //!
 //! Invariant: true state only. What could not be asked is an error beside the member, never a zero.
 
+mod problems;
+
 use std::sync::Arc;
 
 use futures::future::join_all;
@@ -12,57 +14,12 @@ use monofs_proto::v1::fetcher_client::FetcherClient;
 use monofs_rpc::operations::Metric;
 use monofs_rpc::{Context, from_status, within};
 
-use crate::RouterState;
-use crate::catalog::Summary;
+use crate::reconcile::jobs::has_ended;
+use crate::{RouterState, leader};
+pub(crate) use problems::{ago, problems};
 
 /// Free space of a node below which operators are told.
 const DISK_FREE_MIN: u64 = 64 << 20;
-
-/// Something wrong, with what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Problem {
-    pub line: String,
-    /// The router cannot do its work.
-    pub critical: bool,
-}
-
-/// What is wrong now, most important first.
-pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
-    let view = state.members.view();
-    let mut problems = Vec::new();
-    let mut add = |critical, line: String| problems.push(Problem { line, critical });
-    let active = view.nodes().filter(|node| node.state == MemberState::Active).count();
-    if active == 0 {
-        add(true, "no node is active: start monofs-node with --router, then look at `monofs-admin nodes`".into());
-    } else if active < view.replication_factor as usize {
-        add(
-            false,
-            format!("{active} of {} nodes needed for every copy are active: start more nodes", view.replication_factor),
-        );
-    }
-    if !view.fetchers().any(|fetcher| fetcher.state == MemberState::Active) {
-        add(false, "no fetcher is active: ingest and refresh wait; start monofs-fetcher with --router".into());
-    }
-    for member in view.members.iter().filter(|m| matches!(m.state, MemberState::Down | MemberState::Suspect)) {
-        add(false, format!("{} ({}) is {}: look at its log", member.id, member.address, member.state.as_str()));
-    }
-    let want = (view.replication_factor as usize).min(view.nodes().count());
-    let Summary { failed, few, stale, .. } = state.catalog.summary(want);
-    for (trouble, what) in
-        [(failed, "failed to ingest"), (few, "below the wanted number of copies"), (stale, "failed to refresh")]
-    {
-        if let Some(first) = trouble.first {
-            let number = count(trouble.count, "repository", "repositories");
-            add(false, format!("{number} {what}, first {first}: `monofs-admin repo {first}`"));
-        }
-    }
-    problems.sort_by_key(|problem| !problem.critical);
-    problems
-}
-
-fn count(number: usize, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
-}
 
 /// What the router counts.
 pub(crate) fn metrics(state: &RouterState) -> Vec<Metric> {
@@ -75,6 +32,12 @@ pub(crate) fn metrics(state: &RouterState) -> Vec<Metric> {
         Metric::new("monofs_router_nodes_active", "Nodes that are active.", active(Role::Node)),
         Metric::new("monofs_router_fetchers_active", "Fetchers that are active.", active(Role::Fetcher)),
         Metric::new("monofs_router_ingests_running", "Ingests and refreshes that run.", state.ingests.len() as u64),
+        Metric::new("monofs_router_leading", "1: this router leads.", u64::from(*state.leading.borrow())),
+        Metric::new(
+            "monofs_router_state_reachable",
+            "1: the state store can be reached, so changes can be made.",
+            u64::from(*state.shared.reachable().borrow()),
+        ),
         Metric::new("monofs_router_clients", "Connected clients.", state.watchers.len() as u64),
     ]
 }
@@ -105,7 +68,9 @@ pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
         started_at: state.started_at,
         maintenance: state.tables.maintenance.get(""),
         intents: state.tables.intents.list(),
-        routers: state.tables.routers.list(),
+        jobs: state.tables.jobs.list().into_iter().filter(|job| !has_ended(job)).collect(),
+        router_id: state.own.router_id.clone(),
+        routers: leader::routers(state),
         ..Default::default()
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod disk;
+pub mod etcd;
 pub mod git;
 pub mod hostile;
 pub mod model;
@@ -16,6 +17,7 @@ pub mod remotes;
 pub mod repo;
 pub mod wait;
 
+pub use etcd::Etcd;
 pub use model::{ExpectedTree, assert_matches};
 pub use process::Process;
 pub use repo::{Changes, Repo};

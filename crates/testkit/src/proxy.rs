@@ -242,6 +242,8 @@ impl Way {
     /// Writes until the sender has said everything or the connection ends.
     fn deliver(&self, from: &TcpStream, to: &TcpStream, pieces: &Receiver<Piece>) {
         let mut passed = 0;
+        // What came just when nothing may pass any more.
+        let mut held = None;
         while !self.is_over() {
             match self.fault() {
                 Fault::Reset => {
@@ -265,7 +267,10 @@ impl Way {
                 }
                 _ => {}
             }
-            match pieces.recv_timeout(TICK) {
+            match held.take().map_or_else(|| pieces.recv_timeout(TICK), Ok) {
+                Ok(piece) if matches!(self.fault(), Fault::BlackHole | Fault::HalfOpen | Fault::Reset) => {
+                    held = Some(piece)
+                }
                 Ok(piece) => {
                     if !self.pass(piece, &mut passed, to) {
                         break;

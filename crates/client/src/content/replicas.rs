@@ -1,5 +1,5 @@
-//! Whom to ask: of the first two active holders of a repository in HRW order the less loaded one, then the others in that
-//! order, then the routers' proxy; those that failed lately last.
+//! Whom to ask: of the first two holders of a repository in HRW order that take part fully the less loaded one, then the
+//! others in that order, then the routers' proxy; those that failed lately last.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -56,7 +56,8 @@ impl Replicas {
         }
     }
 
-    /// The routers' newest view. A member's failures of before do not count any more once the router says it serves again.
+    /// The view of the router that this client is connected to now. It replaces the one before whatever its number is: each
+    /// router counts for itself, and a client follows one router at a time, whose views come in their order.
     pub fn set_view(&self, view: ClusterView) {
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
     }
@@ -86,8 +87,8 @@ impl Replicas {
         if !self.via_router {
             let mut readers = view.readers(&entry.storage_id(), &entry.holders);
             if let [first, next, ..] = &mut readers[..]
-                && first.state == MemberState::Active
-                && next.state == MemberState::Active
+                && takes_part_fully(first)
+                && takes_part_fully(next)
                 && load(next) < load(first)
             {
                 std::mem::swap(first, next);
@@ -155,6 +156,11 @@ impl Replicas {
             self.reporter.store(at, Ordering::Relaxed);
         }
     }
+}
+
+/// Whether reads may be given to it and taken from it by load: not while they return to it gradually.
+fn takes_part_fully(member: &Member) -> bool {
+    member.state == MemberState::Active && member.share_percent >= 100 && !member.failed_over
 }
 
 #[cfg(test)]
@@ -261,12 +267,17 @@ mod tests {
         assert_eq!(order(Kind::Blobs), ranked, "a fast one with much to do is not better");
         (0..60).for_each(|_| loads.end(&ranked[1]));
         assert_eq!(order(Kind::Blobs), swapped);
-        let mut draining = members.clone();
-        draining.iter_mut().for_each(|member| {
-            member.state = if member.address == ranked[1] { MemberState::Draining } else { MemberState::Active }
-        });
-        replicas.set_view(view(draining));
+        let with_second = |change: fn(&mut Member)| {
+            let mut members = members.clone();
+            members.iter_mut().filter(|member| member.address == ranked[1]).for_each(change);
+            view(members)
+        };
+        replicas.set_view(with_second(|member| member.state = MemberState::Draining));
         assert_eq!(order(Kind::Blobs), ranked, "the second one is not active");
+        replicas.set_view(with_second(|member| member.share_percent = 99));
+        assert_eq!(order(Kind::Blobs)[0], ranked[0], "reads return to the second one gradually");
+        replicas.set_view(with_second(|member| member.failed_over = true));
+        assert_eq!(order(Kind::Blobs), [ranked[0].clone(), ranked[2].clone(), ranked[1].clone()], "asked last");
         replicas.set_view(view(members));
         replicas.failed(&Candidate { address: ranked[1].clone(), node: None });
         let order: Vec<_> = replicas.candidates(&entry, Kind::Blobs, now).into_iter().map(|c| c.address).collect();

@@ -53,7 +53,7 @@ fn survives(plan: Plan, rows: &[(Role, Fault)]) {
 }
 
 /// What was interrupted goes on by itself or is started again by the operator; in the end it is whole, everywhere.
-fn assert_ends_whole(site: &Site, path: &str, repo: &Repo) {
+pub fn assert_ends_whole(site: &Site, path: &str, repo: &Repo) {
     wait_until("the repository is published", SOON, || {
         let state = site.repository(path).map(|entry| entry["state"].as_str().unwrap_or_default().to_owned());
         if state.is_none() || state.as_deref() == Some("failed") {
@@ -66,7 +66,7 @@ fn assert_ends_whole(site: &Site, path: &str, repo: &Repo) {
     wait_until("every replica passes verification", SOON, || site.admin(&["verify", "--path", path]).status.success());
 }
 
-fn assert_shows(site: &Site, path: &str, repo: &Repo) {
+pub fn assert_shows(site: &Site, path: &str, repo: &Repo) {
     let expected = ExpectedTree::of(repo, "main");
     let at = site.shown(path, &expected.commit.to_string());
     let found = differences(&at, &expected, Checks { mount: true, contents: true, exact_times: true });
@@ -74,49 +74,51 @@ fn assert_shows(site: &Site, path: &str, repo: &Repo) {
 }
 
 /// A command that runs beside the test.
-struct Running(std::thread::JoinHandle<Output>);
+pub struct Running(std::thread::JoinHandle<Output>);
 
 impl Running {
-    fn start(mut command: Command) -> Self {
+    pub fn start(mut command: Command) -> Self {
         command.stdin(Stdio::null());
         Self(std::thread::spawn(move || command.output().unwrap()))
     }
 
-    fn is_finished(&self) -> bool {
+    pub fn is_finished(&self) -> bool {
         self.0.is_finished()
     }
 
-    fn join(self) -> Output {
+    pub fn join(self) -> Output {
         self.0.join().unwrap()
     }
 }
 
 /// Both nodes are replicas of everything.
-const TWO_NODES: Plan = Plan { nodes: 2, fetchers: 2, clocks: false, proxies: false };
+fn two_nodes() -> Plan {
+    Plan { nodes: 2, ..Plan::default() }
+}
 
 const QUICK: [Fault; 3] = [Kill, Stop, FullDisk];
 const REST: [Fault; 5] = [Partition, Deaf, Mute, SlowLink, Lossy];
 
 #[test]
 fn an_ingest_survives_a_broken_node() {
-    survives(TWO_NODES, &QUICK.map(|fault| (Role::Node, fault)));
+    survives(two_nodes(), &QUICK.map(|fault| (Role::Node, fault)));
 }
 
 #[test]
 fn an_ingest_survives_a_broken_router() {
-    survives(TWO_NODES, &QUICK.map(|fault| (Role::Router, fault)));
+    survives(two_nodes(), &QUICK.map(|fault| (Role::Router, fault)));
 }
 
 #[test]
 fn an_ingest_survives_a_broken_fetcher() {
-    survives(TWO_NODES, &QUICK.map(|fault| (Role::Fetcher, fault)));
+    survives(two_nodes(), &QUICK.map(|fault| (Role::Fetcher, fault)));
 }
 
 #[test]
 #[ignore = "together over five minutes: make test-long"]
 fn an_ingest_survives_servers_that_are_hard_to_reach() {
     for role in [Role::Node, Role::Router, Role::Fetcher] {
-        survives(TWO_NODES, &REST.map(|fault| (role, fault)));
+        survives(two_nodes(), &REST.map(|fault| (role, fault)));
     }
 }
 
@@ -124,6 +126,6 @@ fn an_ingest_survives_servers_that_are_hard_to_reach() {
 #[ignore = "together over five minutes: make test-long"]
 fn an_ingest_survives_clocks_that_jump() {
     for role in [Role::Node, Role::Router, Role::Fetcher] {
-        survives(Plan { clocks: true, ..TWO_NODES }, &[(role, ClockAhead), (role, ClockBehind)]);
+        survives(Plan { clocks: true, ..two_nodes() }, &[(role, ClockAhead), (role, ClockBehind)]);
     }
 }

@@ -5,6 +5,7 @@
 //! by `make test-long`.
 #![allow(clippy::unwrap_used)]
 
+mod balanced;
 mod chaos;
 mod fault;
 mod ingesting;

@@ -11,7 +11,7 @@ use monofs_testkit::model::xattr;
 use monofs_testkit::netns::{Host, Net};
 use monofs_testkit::process::binary;
 use monofs_testkit::proxy::Proxy;
-use monofs_testkit::wait::wait_for;
+use monofs_testkit::wait::{require, wait_for};
 use monofs_testkit::{Process, wait_until};
 use serde_json::Value;
 
@@ -82,6 +82,7 @@ pub struct Site {
     pub client_host: Host,
     pub admin: Admin,
     mounts: usize,
+    _front: Option<Front>,
     _net: Net,
     pub dir: tempfile::TempDir,
 }
@@ -111,6 +112,54 @@ impl Admin {
     }
 }
 
+/// HAProxy with the settings that are shipped, and the etcd behind the routers.
+struct Front {
+    /// Where gRPC is taken.
+    address: String,
+    etcd: String,
+    _etcd: Process,
+    _haproxy: Process,
+}
+
+impl Front {
+    #[track_caller]
+    fn start(net: &mut Net, dir: &Path, routers: &[Host]) -> Self {
+        let host = net.host("etcd");
+        let at = |port: u16| format!("http://{}:{port}", host.address());
+        let args = [
+            "--name=one".to_owned(),
+            format!("--data-dir={}", dir.join("etcd").display()),
+            format!("--listen-client-urls={}", at(2379)),
+            format!("--advertise-client-urls={}", at(2379)),
+            format!("--listen-peer-urls={}", at(2380)),
+            format!("--initial-advertise-peer-urls={}", at(2380)),
+            format!("--initial-cluster=one={}", at(2380)),
+        ];
+        let etcd = host.spawn_program(require("etcd"), args, []);
+        let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../haproxy/haproxy.cfg");
+        let mut text = std::fs::read_to_string(shipped).unwrap();
+        for (router, n) in routers.iter().zip(1..) {
+            text = text.replace(&format!("router{n}:"), &format!("{}:", router.address()));
+        }
+        let config = dir.join("haproxy.cfg");
+        std::fs::write(&config, text).unwrap();
+        let front = net.host("front");
+        let haproxy = front.spawn_program(require("haproxy"), ["-db".into(), "-f".into(), config.into_os_string()], []);
+        let (address, etcd_address) = (format!("{}:9090", front.address()), format!("{}:2379", host.address()));
+        Self { address, etcd: etcd_address, _etcd: etcd, _haproxy: haproxy }
+    }
+
+    /// Waits until HAProxy has found a router that is ready.
+    #[track_caller]
+    fn wait_ready(&self, operator: &Host) {
+        wait_until("a router is ready behind HAProxy", SOON, || {
+            let mut status = operator.command(binary("monofs-admin"));
+            status.args(["--router", &self.address, "status", "--format=json"]);
+            status.output().unwrap().status.success()
+        });
+    }
+}
+
 /// A mount by a process on the client's host.
 pub struct Client {
     pub process: Process,
@@ -136,11 +185,15 @@ pub struct Plan {
     pub clocks: bool,
     /// Every server is behind a proxy that can break its connections.
     pub proxies: bool,
+    /// Two routers share an etcd and stand behind HAProxy, which clients and the operator use.
+    pub balanced: bool,
+    /// The routers' `--rebalance-delay`.
+    pub rebalance_delay: &'static str,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { nodes: 3, fetchers: 2, clocks: false, proxies: false }
+        Self { nodes: 3, fetchers: 2, clocks: false, proxies: false, balanced: false, rebalance_delay: "10m" }
     }
 }
 
@@ -151,14 +204,27 @@ impl Site {
         assert!(Path::new("/dev/fuse").exists(), "this test mounts: it needs /dev/fuse");
         let dir = tempfile::Builder::new().prefix("monofs-site-").tempdir().unwrap();
         let mut net = Net::new();
-        let router_host = net.host("router1");
-        let router = format!("{}:9090", router_host.address());
         let server = |id: &str, host: Host, role: Role, args: Vec<String>| {
             Server::start(&plan, dir.path(), id, host, role, &args)
         };
-        let args = ["--health-interval=200ms", "--unhealthy-threshold=1500ms", "--refresh-interval=0s"];
-        let routers = vec![server("router1", router_host, Role::Router, args.map(str::to_owned).into())];
-        let join = [format!("--router={router}")];
+        let hosts: Vec<Host> =
+            (1..=if plan.balanced { 2 } else { 1 }).map(|n| net.host(&format!("router{n}"))).collect();
+        let addresses: Vec<String> = hosts.iter().map(|host| format!("{}:9090", host.address())).collect();
+        let front = plan.balanced.then(|| Front::start(&mut net, dir.path(), &hosts));
+        let routers = hosts.into_iter().zip(1..).map(|(host, n)| {
+            let id = format!("router{n}");
+            let mut args = vec!["--health-interval=200ms".to_owned(), "--unhealthy-threshold=1500ms".to_owned()];
+            args.push("--refresh-interval=0s".to_owned());
+            args.push(format!("--rebalance-delay={}", plan.rebalance_delay));
+            if let Some(front) = &front {
+                args.extend([format!("--router-id={id}"), format!("--advertise={}:9090", host.address())]);
+                args.push(format!("--state=etcd://{}/test", front.etcd));
+            }
+            server(&id, host, Role::Router, args)
+        });
+        let routers = routers.collect();
+        let join = [format!("--router={}", addresses.join(","))];
+        let router = front.as_ref().map_or(addresses.join(","), |front| front.address.clone());
         let nodes = (1..=plan.nodes).map(|n| {
             let (id, host) = (format!("node{n}"), net.host(&format!("node{n}")));
             server(&id, host, Role::Node, [&join[..], &[format!("--node-id={id}")]].concat())
@@ -171,8 +237,12 @@ impl Site {
         let fetchers = fetchers.collect();
         let client_host = net.host("client");
         let admin = Admin { host: net.host("operator"), router };
+        if let Some(front) = &front {
+            front.wait_ready(&admin.host);
+        }
         let client = None;
-        let site = Self { client, routers, nodes, fetchers, client_host, admin, mounts: 0, _net: net, dir };
+        let site =
+            Self { client, routers, nodes, fetchers, client_host, admin, mounts: 0, _front: front, _net: net, dir };
         site.wait_whole();
         site
     }
@@ -294,7 +364,7 @@ impl Site {
         let args = [
             format!("--mount={}", root.display()),
             format!("--cache={}", cache.display()),
-            format!("--router={}", routers.join(",")),
+            format!("--router={}", self.admin.router),
             format!("--rpc-timeout={}s", RPC_TIMEOUT.as_secs()),
         ];
         let process = self.client_host.spawn("monofs-client", args, []);

@@ -28,6 +28,7 @@ pub fn builder(dir: &Path) -> Builder {
         config.health_interval = Duration::from_millis(200);
         config.unhealthy_threshold = Duration::from_millis(1500);
         config.worker_interval = Duration::from_millis(200);
+        config.recovery_time = Duration::from_millis(1500);
         config.refresh_interval = Duration::ZERO;
     })
 }

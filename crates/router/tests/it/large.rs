@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use monofs_model::{
     Consistency, ContentMode, DisplayPath, NodeId, Oid, RefName, Repository, RepositoryState, Result, Snapshot,
     SourceUrl,
@@ -16,7 +17,7 @@ use monofs_proto::v1::admin_client::AdminClient;
 use monofs_proto::v1::catalog_client::CatalogClient;
 use monofs_proto::v1::watch_request::Message as Say;
 use monofs_proto::v1::watch_response::Message as Hear;
-use monofs_router::state::{EmbeddedState, StateStore};
+use monofs_router::state::{Batch, EmbeddedState, Hold, StateStore};
 use monofs_router::{Config, RunningRouter, seed_catalogue, spawn_with};
 use monofs_store::state::{CommitOutcome, Compare, Scan, Write};
 use prost::Message;
@@ -55,8 +56,24 @@ impl StateStore for Counting {
         self.store.commit(compares, writes).await
     }
 
-    fn epoch(&self) -> &str {
+    async fn watch(&self, revision: u64) -> Result<BoxStream<'static, Result<Batch>>> {
+        self.store.watch(revision).await
+    }
+
+    async fn hold(&self, key: &str, value: Vec<u8>, ttl: Duration) -> Result<Option<Hold>> {
+        self.store.hold(key, value, ttl).await
+    }
+
+    async fn reach(&self) -> Result<()> {
+        self.store.reach().await
+    }
+
+    fn epoch(&self) -> String {
         self.store.epoch()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.store.is_shared()
     }
 }
 

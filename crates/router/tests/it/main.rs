@@ -2,4 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod large;
+mod members;
+mod probes;
 mod seeding;
+mod state;

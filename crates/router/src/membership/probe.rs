@@ -1,0 +1,98 @@
+//! Probes: every member in parallel, each at its own pace, so that one that hangs delays nobody else's.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use monofs_model::view::Role;
+use monofs_model::{Error, Member, NodeId, Result};
+use monofs_proto::v1;
+use monofs_proto::v1::fetcher_client::FetcherClient;
+use monofs_rpc::{Context, from_status, within};
+use tokio::task::JoinSet;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::event::Event;
+use super::member::Tracked;
+use crate::RouterState;
+
+/// Deadline of one probe; less if members are down sooner.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The probes under way: one of a member at most.
+#[derive(Default)]
+pub(super) struct Prober {
+    running: JoinSet<(NodeId, Event)>,
+    busy: HashSet<NodeId>,
+}
+
+impl Prober {
+    /// Begins a probe, unless one of this member is under way.
+    pub fn start(&mut self, state: &Arc<RouterState>, known: &Tracked) {
+        let member = known.member.clone();
+        if !self.busy.insert(member.id.clone()) {
+            return;
+        }
+        // One that was named on the command line may be another than was thought, or never announce itself.
+        let identify = known.fixed.is_some() && known.announced.is_none();
+        let state = state.clone();
+        self.running.spawn(async move {
+            let limit = PROBE_TIMEOUT.min(state.config.unhealthy_threshold);
+            let event = match within(limit, "probe", probe(&state, &member, identify, limit)).await {
+                Ok(event) => event,
+                Err(error) => {
+                    tracing::debug!(id = %member.id, %error, "probe failed");
+                    Event::Failed(member.id.clone())
+                }
+            };
+            (member.id, event)
+        });
+    }
+
+    /// What the next probe that ends has found; waits for ever when none is under way.
+    pub async fn next(&mut self) -> Event {
+        loop {
+            match self.running.join_next().await {
+                Some(Ok((id, event))) => {
+                    self.busy.remove(&id);
+                    return event;
+                }
+                Some(Err(error)) => {
+                    // Whose it was is not known: let all of them be probed again.
+                    tracing::error!(%error, "a probe ended without an answer");
+                    self.busy.clear();
+                }
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+async fn probe(state: &RouterState, member: &Member, identify: bool, limit: Duration) -> Result<Event> {
+    let channel = state.channels.get(&member.address)?;
+    let context = Context::new(limit);
+    let request = context.request(HealthCheckRequest { service: String::new() });
+    let answer = HealthClient::new(channel.clone()).check(request).await.map_err(from_status)?;
+    match answer.into_inner().status() {
+        ServingStatus::Serving => {}
+        other => return Err(Error::unavailable(format!("{} says {}", member.id, other.as_str_name()))),
+    }
+    if !identify {
+        return Ok(Event::Answered(member.id.clone()));
+    }
+    let (id, incarnation, version) = match member.role {
+        Role::Node => {
+            let request = context.request(v1::StatRequest {});
+            let stat = state.node_client(member)?.stat(request).await.map_err(from_status)?.into_inner();
+            (stat.node_id, stat.incarnation, stat.version)
+        }
+        Role::Fetcher => {
+            let request = context.request(v1::FetcherStatRequest {});
+            let stat = FetcherClient::new(channel).stat(request).await.map_err(from_status)?.into_inner();
+            (stat.fetcher_id, 0, stat.version)
+        }
+    };
+    Ok(Event::Identified { asked: member.id.clone(), id: NodeId::new(&id)?, incarnation, version })
+}

@@ -1,0 +1,109 @@
+//! Writes what this router learnt about members into the shared tables, again and again until it is there.
+//!
+//! What waits is bounded by the number of members: the newest wish about one replaces the one before.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use monofs_model::{Member, NodeId, Result};
+use monofs_proto::v1;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::Input;
+use super::event::Event;
+use crate::RouterState;
+use crate::state::{Table, Tables};
+
+/// Pause after a write failed.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// What waits to be written.
+pub(crate) struct Writer {
+    members: Arc<Table<v1::Member>>,
+    audits: Arc<Table<v1::NodeAudit>>,
+    waiting: Mutex<BTreeMap<NodeId, Wish>>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Wish {
+    record: Option<Member>,
+    returned: bool,
+}
+
+impl Writer {
+    pub fn new(tables: &Tables) -> Self {
+        Self {
+            members: tables.members.clone(),
+            audits: tables.audits.clone(),
+            waiting: Mutex::default(),
+            wake: Notify::new(),
+        }
+    }
+
+    /// To be recorded as a member.
+    pub fn record(&self, member: Member) {
+        self.wish(member.id.clone(), |wish| wish.record = Some(member));
+    }
+
+    /// To be asked again what it holds, since it was away.
+    pub fn note_return(&self, id: NodeId) {
+        self.wish(id, |wish| wish.returned = true);
+    }
+
+    fn wish(&self, id: NodeId, add: impl FnOnce(&mut Wish)) {
+        add(self.waiting.lock().expect("no holder of this lock panics").entry(id).or_default());
+        self.wake.notify_one();
+    }
+
+    async fn write(&self, id: &NodeId, wish: &Wish) -> Result<()> {
+        if let Some(member) = &wish.record {
+            let row = v1::Member::from(member);
+            self.members.update(id.as_str(), |_| Ok(Some(row.clone()))).await?;
+        }
+        if wish.returned {
+            let away = |row: Option<&v1::NodeAudit>| {
+                let incarnation = row.map_or(0, |row| row.incarnation);
+                Ok(Some(v1::NodeAudit { node_id: id.to_string(), incarnation, at: 0, behind: true }))
+            };
+            self.audits.update(id.as_str(), away).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes until `stop`.
+pub(super) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
+    let writer = &state.members.writer;
+    let work = async {
+        loop {
+            writer.wake.notified().await;
+            let wishes = std::mem::take(&mut *writer.waiting.lock().expect("no holder of this lock panics"));
+            let mut failed = None;
+            for (id, wish) in wishes {
+                match writer.write(&id, &wish).await {
+                    Ok(()) if wish.returned => {
+                        // Fails when the router stops.
+                        let _ = state.members.inputs.send(Input::Event(Event::ReturnNoted(id))).await;
+                    }
+                    Ok(()) => {}
+                    Err(error) => {
+                        let mut waiting = writer.waiting.lock().expect("no holder of this lock panics");
+                        let newer = waiting.entry(id).or_default();
+                        newer.returned |= wish.returned;
+                        newer.record = newer.record.take().or(wish.record);
+                        failed = Some(error);
+                    }
+                }
+            }
+            if let Some(error) = failed {
+                tracing::warn!(%error, "cannot record what members say; trying again");
+                tokio::time::sleep(RETRY).await;
+                writer.wake.notify_one();
+            }
+        }
+    };
+    stop.run_until_cancelled(work).await;
+}
