@@ -103,7 +103,14 @@ fn a_read_survives_a_broken_node() {
 #[test]
 fn a_read_survives_broken_connections() {
     let plan = Plan { proxies: true, ..Plan::default() };
-    survives(plan, "eager", &rows(Role::Node, [Reset, HalfOpen, NoAnswers, NoAsks, Delay], STOPPED));
+    survives(plan, "eager", &rows(Role::Node, [Reset, HalfOpen, NoAnswers], STOPPED));
+}
+
+#[test]
+#[ignore = "together over five minutes: make test-long"]
+fn a_read_survives_slow_and_one_way_connections() {
+    let plan = Plan { proxies: true, ..Plan::default() };
+    survives(plan, "eager", &rows(Role::Node, [NoAsks, Delay], STOPPED));
 }
 
 #[test]
@@ -131,6 +138,7 @@ fn a_read_of_a_lazy_repository_survives_a_node_that_is_hard_to_reach() {
 
 /// Where a fetcher breaks, another has to clone first: only the deadline holds.
 #[test]
+#[ignore = "together over five minutes: make test-long"]
 fn a_read_of_a_lazy_repository_survives_a_broken_fetcher() {
     survives_lazily(rows(Role::Fetcher, [Kill, Stop], RPC_TIMEOUT));
 }
