@@ -1,6 +1,7 @@
 //! Random faults for a while, readers and commits meanwhile, and an oracle. The seed replays the faults and the commits.
 //!
-//! - every byte that is read is Git's, of the commit that was shown before the read or of a later one;
+//! - every byte that is read is Git's, of the commit that was shown before the read or of a later one (or of an earlier one
+//!   for a moment after a new one is named, never for a second);
 //! - no read fails: a node is broken only while every repository has another holder;
 //! - after healing, the mount shows the last acknowledged commit, and every repository has R verified copies, and no others.
 
@@ -12,8 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use monofs_model::{ObjectKind, Oid};
-use monofs_testkit::model::{Checks, Kind, differences, xattr};
+use monofs_model::{ObjectFormat, ObjectKind, Oid};
+use monofs_testkit::model::{Checks, Entry, Kind, differences, xattr};
 use monofs_testkit::random::{self, Rng};
 use monofs_testkit::{ExpectedTree, Repo, wait_until};
 
@@ -25,6 +26,8 @@ const PATHS: [&str; 3] = ["h/one", "h/two", "h/three"];
 const COPIES: usize = 2;
 /// Faults that need no special processes.
 const FAULTS: [Fault; 9] = [Kill, Stop, Partition, PartitionFromClient, Deaf, Mute, SlowLink, Lossy, FullDisk];
+/// How long the kernel may show an earlier commit after a new one is named.
+const STALE_MAX: Duration = Duration::from_secs(1);
 /// Differences that are kept.
 const SAID_MAX: usize = 20;
 
@@ -45,6 +48,8 @@ impl Tracked {
 #[derive(Default)]
 struct Found {
     reads: usize,
+    /// Reads that saw the commit before the one that was named.
+    stale: usize,
     longest: Duration,
     longest_at: String,
     broken: Vec<String>,
@@ -95,7 +100,7 @@ fn chaos(seed: u64, time: Duration) {
     let mut broken = Vec::new();
     for reader in readers {
         let found = reader.join().unwrap();
-        println!("{} reads, longest {:?} ({})", found.reads, found.longest, found.longest_at);
+        println!("{} reads, {} stale, longest {:?} ({})", found.reads, found.stale, found.longest, found.longest_at);
         if found.longest > RPC_TIMEOUT + Duration::from_secs(1) {
             broken.push(format!("an answer after {:?}, past its deadline: {}", found.longest, found.longest_at));
         }
@@ -188,36 +193,44 @@ fn read(tracked: &[Tracked], root: &Path, mut rng: Rng, stop: &AtomicBool) -> Fo
     found
 }
 
-/// Reads a file and looks whether the commit shown before, or any later one, has it with these bytes.
+/// Reads a file and looks whether the commit shown before, or any later one, has it with these bytes. What an earlier
+/// commit has may be seen for a moment: a commit is named before the kernel was told about every name.
 fn check(found: &mut Found, one: &Tracked, at: &Path, path: &[u8], index: usize) {
     let full = at.join(std::ffi::OsStr::from_bytes(path));
-    let result = timed(found, &full, || {
-        std::fs::symlink_metadata(&full).and_then(|meta| match meta.is_file() {
-            true => std::fs::read(&full).map(Some),
-            false => Ok(None),
-        })
-    });
-    let commits = one.commits();
-    let mut since = commits[index..].iter().map(|commit| commit.entries.get(path));
-    let (right, what) = match &result {
-        Ok(Some(bytes)) => {
-            let oid = Oid::of(commits[0].commit.format(), ObjectKind::Blob, bytes);
-            (since.any(|entry| entry.is_some_and(|entry| entry.oid == oid)), format!("has bytes of {oid}"))
+    let from = Instant::now();
+    loop {
+        let result = timed(found, &full, || look(&full));
+        let commits = one.commits();
+        let fits = |commit: &Arc<ExpectedTree>| fits(&result, commit.entries.get(path), commit.commit.format());
+        if commits[index..].iter().any(fits) {
+            return;
         }
-        Ok(None) => (since.any(|entry| !is_file(entry)), "is no file".to_owned()),
-        Err(error)
-            if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::IsADirectory) =>
-        {
-            (since.any(|entry| !is_file(entry)), format!("is missing: {error}"))
+        if !commits[..index].iter().any(fits) || from.elapsed() > STALE_MAX {
+            let what = result.map(|bytes| bytes.map(|bytes| bytes.len()));
+            return say(found, format!("{}: {what:?} is in no commit since {}", full.display(), commits[index].commit));
         }
-        Err(error) => (false, format!("cannot be read: {error}")),
-    };
-    if !right {
-        say(found, format!("{} {what}", full.display()));
+        found.stale += 1;
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-fn is_file(entry: Option<&monofs_testkit::model::Entry>) -> bool {
+/// The bytes of a file; `None` for anything else.
+fn look(at: &Path) -> std::io::Result<Option<Vec<u8>>> {
+    if std::fs::symlink_metadata(at)?.is_file() { std::fs::read(at).map(Some) } else { Ok(None) }
+}
+
+fn fits(result: &std::io::Result<Option<Vec<u8>>>, entry: Option<&Entry>, format: ObjectFormat) -> bool {
+    match result {
+        Ok(Some(bytes)) => entry.is_some_and(|entry| entry.oid == Oid::of(format, ObjectKind::Blob, bytes)),
+        Ok(None) => !is_file(entry),
+        Err(error) => {
+            let missing = [ErrorKind::NotFound, ErrorKind::NotADirectory, ErrorKind::IsADirectory];
+            missing.contains(&error.kind()) && !is_file(entry)
+        }
+    }
+}
+
+fn is_file(entry: Option<&Entry>) -> bool {
     entry.is_some_and(|entry| matches!(entry.kind, Kind::File { .. }))
 }
 

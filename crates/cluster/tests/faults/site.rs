@@ -359,8 +359,6 @@ impl Site {
         let root = self.dir.path().join(format!("mount{}", self.mounts));
         let cache = self.dir.path().join(format!("client-cache{}", self.mounts));
         std::fs::create_dir(&root).unwrap();
-        let routers: Vec<String> =
-            self.routers.iter().map(|router| format!("{}:9090", router.host.address())).collect();
         let args = [
             format!("--mount={}", root.display()),
             format!("--cache={}", cache.display()),
