@@ -4,11 +4,14 @@
 
 REPO ?= .
 CARGO ?= cargo
+TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test check bench bench-growth build fmt fuzz
+.PHONY: demo test test-deployments test-long test-compose test-systemd check bench bench-growth build fmt fuzz
 
+# The binaries for a deployment, in bin/, with monofs-server as another name of monofs-node.
 build:
-	$(CARGO) build --workspace --bins
+	$(CARGO) build --release --locked --bins
+	scripts/install-binaries $(TARGET)/release bin
 
 demo:
 	@scripts/require fuse3 git gcc
@@ -16,10 +19,29 @@ demo:
 	@target/debug/monofs up --temporary --repo "$(REPO)"
 
 test:
-	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl
+	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl etcd-server etcd-client
 	@scripts/require-cargo
 	$(CARGO) build --workspace --bins
 	$(CARGO) nextest run --workspace
+	$(MAKE) test-deployments
+
+# The deployment files against the binaries, HAProxy, systemd and Kubernetes' schemas; seconds.
+test-deployments:
+	@scripts/require haproxy systemd python3
+	BINARIES=$(abspath $(TARGET))/debug deploy/test/static
+
+# What takes minutes.
+test-long: test-compose test-systemd
+
+# docker-compose.yml, started.
+test-compose: build
+	@scripts/require docker.io docker-compose debootstrap iptables iproute2 git
+	deploy/test/compose
+
+# The systemd units, started.
+test-systemd: build
+	@scripts/require docker.io debootstrap iptables iproute2 git
+	deploy/test/systemd
 
 check:
 	$(CARGO) fmt --all --check

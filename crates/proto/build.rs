@@ -12,5 +12,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("monofs.v1.descriptors.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    // Apart, so that reflection does not announce services that nobody here serves.
+    let etcd = protox::compile(["etcd/v3.proto"], ["proto"])?;
+    tonic_prost_build::configure().build_server(false).bytes(".").compile_fds(etcd)?;
     Ok(())
 }

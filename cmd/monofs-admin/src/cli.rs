@@ -16,6 +16,7 @@ Examples:
   monofs-admin status --router=localhost:9090
   monofs-admin ingest --source=https://github.com/org/repo.git --wait
   monofs-admin ls github.com/org/repo
+  monofs-admin drain --reason=\"Scheduled maintenance\"
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cluster unreachable, 4 refused by the state of the cluster.";
 

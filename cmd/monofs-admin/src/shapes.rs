@@ -7,10 +7,8 @@ mod operations;
 use monofs_proto::v1;
 use serde::Serialize;
 
-pub use member::{Fetcher, Member, Node, member_state};
-pub use operations::{
-    Failover, FailoverTarget, Intent, Job, Maintenance, Move, Router, intent_kind, job_kind, job_state, move_kind,
-};
+pub use member::{Fetcher, Node, member_state};
+pub use operations::{Failover, Intent, Job, Maintenance, Move, Router, intent_kind, job_kind, job_state, move_kind};
 
 use crate::text::{hex, time};
 

@@ -114,7 +114,6 @@ fn main() -> ExitCode {
 
 /// An id that stays the same as long as the host and the port do.
 fn default_id(port: u16) -> String {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host: String = host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+    let host: String = monofs_rpc::host::name().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
     format!("fetcher-{host}-{port}")
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use monofs_launch::args::{self, Keyed, Listen, Peers};
 use monofs_model::view::Role;
-use monofs_model::{Error, NodeId, Result};
+use monofs_model::{NodeId, Result};
 use monofs_router::{Config, StateLocation, StaticMember};
 use tokio::net::TcpListener;
 
@@ -59,9 +59,19 @@ struct Args {
     /// How long a replaced snapshot stays readable
     #[arg(long, default_value = "10m", value_parser = args::duration)]
     snapshot_grace: Duration,
-    /// Where the catalogue lives: `embedded:DIRECTORY`; empty: embedded in --state-dir
+    /// Where the catalogue lives: `embedded:DIRECTORY` (one router) or `etcd://HOST:PORT,.../PREFIX` (any number of them);
+    /// empty: embedded in --state-dir
     #[arg(long, default_value = "")]
     state: String,
+    /// Name of this router among several (default: the address that it announces)
+    #[arg(long, default_value = "", hide_default_value = true)]
+    router_id: String,
+    /// Address that other routers reach this one at (default: the host's name and the gRPC port)
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "HOST:PORT")]
+    advertise: String,
+    /// The other routers, as they announce themselves: it is told when one is missing. Needs --state etcd://
+    #[arg(long, value_delimiter = ',', value_parser = args::address, value_name = "HOST:PORT,...")]
+    peer_routers: Vec<String>,
     /// Directory of the embedded state
     #[arg(long, default_value = "/var/lib/monofs/router")]
     state_dir: PathBuf,
@@ -69,13 +79,15 @@ struct Args {
 
 impl Args {
     fn config(&self) -> Result<Config> {
-        let dir = match self.state.split_once(':') {
-            None if self.state.is_empty() => self.state_dir.clone(),
-            Some(("embedded", dir)) if !dir.is_empty() => dir.into(),
-            _ => return Err(Error::invalid(format!("--state '{}': write embedded:DIRECTORY", self.state))),
+        let state = match self.state.as_str() {
+            "" => StateLocation::Embedded(self.state_dir.clone()),
+            state => StateLocation::parse(state)?,
         };
         Ok(Config {
-            state: StateLocation::Embedded(dir.clone()),
+            state,
+            router_id: self.router_id.clone(),
+            advertise: self.advertise.clone(),
+            peer_routers: self.peer_routers.clone(),
             members: self.members()?,
             replication_factor: self.replication_factor,
             health_interval: self.health_interval,
@@ -83,7 +95,7 @@ impl Args {
             rebalance_delay: self.rebalance_delay,
             refresh_interval: self.refresh_interval,
             snapshot_grace: self.snapshot_grace,
-            ..Config::new(dir)
+            ..Config::new(self.state_dir.clone())
         })
     }
 

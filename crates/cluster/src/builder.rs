@@ -9,7 +9,9 @@ use crate::running::Cluster;
 /// Ports to listen on; 0 picks free ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ports {
+    /// Of the first router; the others follow. 0 = free ones.
     pub router: u16,
+    /// Of the first router; the others follow. 0 = free ones.
     pub http: u16,
     /// Of the first node; the others follow. 0 = free ones.
     pub first_node: u16,
@@ -27,11 +29,13 @@ impl Ports {
 
 type Tweak<T> = Box<dyn Fn(&mut T) + Send + Sync>;
 
-/// Builds a [`Cluster`] below one directory: `<dir>/router`, `<dir>/node1`, ..., `<dir>/fetcher1`, ...
+/// Builds a [`Cluster`] below one directory: `<dir>/router` (without etcd), `<dir>/node1`, ..., `<dir>/fetcher1`, ...
 pub struct Builder {
     pub(crate) dir: PathBuf,
     pub(crate) host: String,
     pub(crate) ports: Ports,
+    pub(crate) routers: usize,
+    pub(crate) etcd: Vec<String>,
     pub(crate) nodes: usize,
     pub(crate) fetchers: usize,
     pub(crate) router: Tweak<monofs_router::Config>,
@@ -46,12 +50,21 @@ impl Builder {
             dir: dir.into(),
             host: "127.0.0.1".to_owned(),
             ports: Ports::FREE,
+            routers: 1,
+            etcd: Vec::new(),
             nodes: 2,
             fetchers: 1,
             router: Box::new(|_| {}),
             node: Box::new(|_| {}),
             fetcher: Box::new(|_| {}),
         }
+    }
+
+    /// Number of routers, which share the state in the etcd at these `host:port`.
+    pub fn routers(mut self, count: usize, etcd: Vec<String>) -> Self {
+        self.routers = count;
+        self.etcd = etcd;
+        self
     }
 
     /// Number of nodes.
@@ -73,7 +86,7 @@ impl Builder {
         self
     }
 
-    /// Changes the router's settings before it starts.
+    /// Changes every router's settings before it starts.
     pub fn router(mut self, change: impl Fn(&mut monofs_router::Config) + Send + Sync + 'static) -> Self {
         self.router = Box::new(change);
         self
@@ -96,28 +109,29 @@ impl Builder {
         Cluster::start(self).await
     }
 
-    pub(crate) fn router_config(&self) -> monofs_router::Config {
+    pub(crate) fn router_config(&self, number: usize) -> monofs_router::Config {
         let mut config = monofs_router::Config::new(self.dir.join("router"));
+        config.router_id = format!("router{number}");
+        if !self.etcd.is_empty() {
+            let (endpoints, prefix) = (self.etcd.clone(), "monofs".to_owned());
+            config.state = monofs_router::StateLocation::Etcd { endpoints, prefix };
+        }
         (self.router)(&mut config);
         config
     }
 
-    pub(crate) fn node_config(&self, number: usize, router: &str) -> Result<monofs_node::Config> {
+    pub(crate) fn node_config(&self, number: usize, routers: Vec<String>) -> Result<monofs_node::Config> {
         let name = format!("node{number}");
         let mut config = monofs_node::Config::new(NodeId::new(&name)?, self.dir.join(name));
-        config.routers = vec![router.to_owned()];
+        config.routers = routers;
         (self.node)(&mut config);
         Ok(config)
     }
 
-    pub(crate) fn fetcher_config(&self, number: usize, router: &str) -> monofs_fetcher::Config {
+    pub(crate) fn fetcher_config(&self, number: usize, routers: Vec<String>) -> monofs_fetcher::Config {
         let name = format!("fetcher{number}");
-        let mut config = monofs_fetcher::Config {
-            cache_dir: self.dir.join(&name),
-            fetcher_id: name,
-            routers: vec![router.to_owned()],
-            ..Default::default()
-        };
+        let mut config =
+            monofs_fetcher::Config { cache_dir: self.dir.join(&name), fetcher_id: name, routers, ..Default::default() };
         (self.fetcher)(&mut config);
         config
     }

@@ -5,8 +5,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use monofs_model::{Error, Repository, Result};
 use monofs_proto::v1;
+use monofs_proto::v1::admin_client::AdminClient;
 use monofs_rpc::content::guarded;
 use monofs_rpc::{Context, from_status, within};
+use tonic::transport::Channel;
 
 use crate::running::Cluster;
 
@@ -59,10 +61,12 @@ impl Ingest {
 impl Cluster {
     /// Ingests and waits for the end. Errors: what made it fail.
     pub async fn ingest(&self, what: Ingest) -> Result<Repository> {
-        let mut admin = self.admin()?;
-        let call = admin.ingest(Context::new(SILENCE).stream(what.request));
-        let answer = within(SILENCE, "ingest", async { call.await.map_err(from_status) }).await?;
-        last(answer.into_inner()).await
+        ingest(self.admin()?, what).await
+    }
+
+    /// [`Cluster::ingest`] through a router, counted from 0.
+    pub async fn ingest_at(&self, router: usize, what: Ingest) -> Result<Repository> {
+        ingest(self.admin_of(router)?, what).await
     }
 
     /// Looks upstream and waits until what is new is published.
@@ -89,6 +93,12 @@ impl Cluster {
         let entry = answer.await?.into_inner().repository;
         entry.ok_or_else(|| Error::internal("an answer without a repository"))?.try_into()
     }
+}
+
+async fn ingest(mut admin: AdminClient<Channel>, what: Ingest) -> Result<Repository> {
+    let call = admin.ingest(Context::new(SILENCE).stream(what.request));
+    let answer = within(SILENCE, "ingest", async { call.await.map_err(from_status) }).await?;
+    last(answer.into_inner()).await
 }
 
 async fn last(messages: tonic::Streaming<v1::IngestProgress>) -> Result<Repository> {

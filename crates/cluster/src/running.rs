@@ -12,7 +12,7 @@ use monofs_router::RunningRouter;
 use monofs_rpc::{ChannelPool, Context, from_status, within};
 use tonic::transport::Channel;
 
-use crate::builder::Builder;
+use crate::builder::{Builder, Ports};
 
 /// How long members may take to become active.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -30,8 +30,9 @@ struct Slot<T> {
 /// A running cluster. Stop it with [`Cluster::shutdown`]; dropping it leaves its tasks to the runtime.
 pub struct Cluster {
     builder: Builder,
-    router: Slot<RunningRouter>,
-    http: SocketAddr,
+    routers: Vec<Slot<RunningRouter>>,
+    /// Of the routers.
+    http: Vec<SocketAddr>,
     nodes: Vec<Slot<RunningNode>>,
     fetchers: Vec<Slot<RunningFetcher>>,
     channels: ChannelPool,
@@ -39,17 +40,21 @@ pub struct Cluster {
 
 impl Cluster {
     pub(crate) async fn start(builder: Builder) -> Result<Self> {
-        let grpc = monofs_rpc::server::bind(&format!("{}:{}", builder.host, builder.ports.router)).await?;
-        let http = monofs_rpc::server::bind(&format!("{}:{}", builder.host, builder.ports.http)).await?;
-        let router = monofs_router::spawn(builder.router_config(), grpc, http).await?;
         let mut cluster = Self {
-            http: router.http_address(),
-            router: Slot { address: router.address(), running: Some(router) },
+            http: Vec::new(),
+            routers: Vec::new(),
             nodes: Vec::new(),
             fetchers: Vec::new(),
             channels: ChannelPool::default(),
             builder,
         };
+        for number in 0..cluster.builder.routers {
+            let Ports { router, http, .. } = cluster.builder.ports;
+            let at = |first| format!("{}:{}", cluster.builder.host, nth(first, number));
+            let running = cluster.spawn_router(number, &at(router), &at(http)).await?;
+            cluster.http.push(running.http_address());
+            cluster.routers.push(Slot { address: running.address(), running: Some(running) });
+        }
         for number in 0..cluster.builder.fetchers {
             let port = nth(cluster.builder.ports.first_fetcher, number);
             let running = cluster.spawn_fetcher(number, port).await?;
@@ -64,14 +69,34 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// `host:port` of the router's gRPC.
-    pub fn router_address(&self) -> String {
-        reachable(self.router.address)
+    /// The first router that runs; the first if none does.
+    fn any_router(&self) -> usize {
+        self.routers.iter().position(|router| router.running.is_some()).unwrap_or(0)
     }
 
-    /// `host:port` of the router's HTTP.
+    /// `host:port` of the gRPC of a router that runs.
+    pub fn router_address(&self) -> String {
+        self.router_address_of(self.any_router())
+    }
+
+    /// `host:port` of a router's gRPC, counted from 0.
+    pub fn router_address_of(&self, number: usize) -> String {
+        reachable(self.routers[number].address)
+    }
+
+    /// `host:port` of every router's gRPC.
+    pub fn router_addresses(&self) -> Vec<String> {
+        (0..self.routers.len()).map(|number| self.router_address_of(number)).collect()
+    }
+
+    /// `host:port` of the HTTP of a router that runs.
     pub fn http_address(&self) -> String {
-        reachable(self.http)
+        self.http_address_of(self.any_router())
+    }
+
+    /// `host:port` of a router's HTTP, counted from 0.
+    pub fn http_address_of(&self, number: usize) -> String {
+        reachable(self.http[number])
     }
 
     /// `host:port` of a node, counted from 0.
@@ -79,15 +104,25 @@ impl Cluster {
         reachable(self.nodes[number].address)
     }
 
-    /// An admin client of the router.
+    /// An admin client of a router that runs.
     pub fn admin(&self) -> Result<AdminClient<Channel>> {
-        Ok(AdminClient::new(self.channels.get(&self.router_address())?))
+        self.admin_of(self.any_router())
     }
 
-    /// The router's status.
+    /// An admin client of a router, counted from 0.
+    pub fn admin_of(&self, number: usize) -> Result<AdminClient<Channel>> {
+        Ok(AdminClient::new(self.channels.get(&self.router_address_of(number))?))
+    }
+
+    /// The status that a running router tells.
     pub async fn status(&self) -> Result<v1::StatusResponse> {
+        self.status_of(self.any_router()).await
+    }
+
+    /// The status that a router tells, counted from 0.
+    pub async fn status_of(&self, number: usize) -> Result<v1::StatusResponse> {
         let limit = Duration::from_secs(10);
-        let mut admin = self.admin()?;
+        let mut admin = self.admin_of(number)?;
         let request = Context::new(limit).request(v1::StatusRequest {});
         within(limit, "status", async { admin.status(request).await.map_err(from_status) })
             .await
@@ -125,7 +160,7 @@ impl Cluster {
     /// Settings for a mount of this cluster; the caller sets the mount point.
     pub fn client_config(&self, cache: &str) -> monofs_client::Config {
         monofs_client::Config {
-            routers: vec![self.router_address()],
+            routers: self.router_addresses(),
             cache_dir: self.builder.dir.join(cache),
             ..Default::default()
         }
@@ -159,18 +194,17 @@ impl Cluster {
         Ok(())
     }
 
-    /// Stops the router.
-    pub async fn stop_router(&mut self) {
-        if let Some(running) = self.router.running.take() {
+    /// Stops a router, counted from 0.
+    pub async fn stop_router(&mut self, number: usize) {
+        if let Some(running) = self.routers[number].running.take() {
             running.shutdown(STOP_TIMEOUT).await;
         }
     }
 
-    /// Starts the stopped router again at its old addresses.
-    pub async fn start_router(&mut self) -> Result<()> {
-        let grpc = monofs_rpc::server::bind(&self.router.address.to_string()).await?;
-        let http = monofs_rpc::server::bind(&self.http.to_string()).await?;
-        self.router.running = Some(monofs_router::spawn(self.builder.router_config(), grpc, http).await?);
+    /// Starts a stopped router again at its old addresses.
+    pub async fn start_router(&mut self, number: usize) -> Result<()> {
+        let (grpc, http) = (self.routers[number].address.to_string(), self.http[number].to_string());
+        self.routers[number].running = Some(self.spawn_router(number, &grpc, &http).await?);
         Ok(())
     }
 
@@ -182,17 +216,24 @@ impl Cluster {
         for number in 0..self.fetchers.len() {
             self.stop_fetcher(number).await;
         }
-        self.stop_router().await;
+        for number in 0..self.routers.len() {
+            self.stop_router(number).await;
+        }
+    }
+
+    async fn spawn_router(&self, number: usize, grpc: &str, http: &str) -> Result<RunningRouter> {
+        let (grpc, http) = (monofs_rpc::server::bind(grpc).await?, monofs_rpc::server::bind(http).await?);
+        monofs_router::spawn(self.builder.router_config(number + 1), grpc, http).await
     }
 
     async fn spawn_node(&self, number: usize, port: u16) -> Result<RunningNode> {
         let listener = monofs_rpc::server::bind(&format!("{}:{port}", self.builder.host)).await?;
-        monofs_node::spawn(self.builder.node_config(number + 1, &self.router_address())?, listener).await
+        monofs_node::spawn(self.builder.node_config(number + 1, self.router_addresses())?, listener).await
     }
 
     async fn spawn_fetcher(&self, number: usize, port: u16) -> Result<RunningFetcher> {
         let listener = monofs_rpc::server::bind(&format!("{}:{port}", self.builder.host)).await?;
-        monofs_fetcher::spawn(self.builder.fetcher_config(number + 1, &self.router_address()), listener).await
+        monofs_fetcher::spawn(self.builder.fetcher_config(number + 1, self.router_addresses()), listener).await
     }
 }
 

@@ -148,13 +148,5 @@ fn announce(config: &Config, listening: SocketAddr, cache: Arc<Cache>, stop: &Ca
 
 /// The address to announce.
 fn advertised(config: &Config, listening: SocketAddr) -> String {
-    if !config.advertise.is_empty() {
-        return config.advertise.clone();
-    }
-    if !listening.ip().is_unspecified() {
-        return listening.to_string();
-    }
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = if host.trim().is_empty() { "127.0.0.1" } else { host.trim() };
-    format!("{host}:{}", listening.port())
+    if config.advertise.is_empty() { monofs_rpc::server::announced(listening) } else { config.advertise.clone() }
 }

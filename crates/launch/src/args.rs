@@ -130,7 +130,8 @@ pub struct Peer {
     pub address: String,
 }
 
-/// `id=host:port,...`. Without an id the host is the id, and where that would not be unique, `host:port`.
+/// `id=host:port,...`. Without an id it is the first label of the host's name (`node1` for `node1.internal:9000`, which is what
+/// its own `--node-id` most likely says), where that would not be unique the host, else `host:port`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Peers(pub Vec<Peer>);
 
@@ -154,14 +155,13 @@ impl FromStr for Peers {
             address(at)?;
             parsed.push((id, at));
         }
-        let host = |at: &str| at.rsplit_once(':').map_or(at, |(host, _)| host).to_owned();
-        let hosts: Vec<String> = parsed.iter().map(|(_, at)| host(at)).collect();
+        let names: Vec<[&str; 3]> = parsed.iter().map(|(_, at)| names_of(at)).collect();
+        let unique = |name: &str, rank: usize| names.iter().filter(|other| other[rank] == name).count() == 1;
         let mut peers: Vec<Peer> = Vec::with_capacity(parsed.len());
         for (index, (id, at)) in parsed.iter().enumerate() {
-            let shared = hosts.iter().filter(|host| **host == hosts[index]).count() > 1;
-            let unnamed = || if shared { (*at).to_owned() } else { hosts[index].clone() };
+            let rank = (0..2).find(|rank| unique(names[index][*rank], *rank)).unwrap_or(2);
             let named = id.is_some();
-            let id = id.map_or_else(unnamed, str::to_owned);
+            let id = id.unwrap_or(names[index][rank]).to_owned();
             if peers.iter().any(|peer| peer.id == id) {
                 return Err(Error::invalid(format!("'{id}' is there twice; give every member an id of its own")));
             }
@@ -209,6 +209,14 @@ where
         }
         Ok(Self(map))
     }
+}
+
+/// What a member at `host:port` may be called, the shortest first: an IP address has no labels.
+fn names_of(at: &str) -> [&str; 3] {
+    let host = at.rsplit_once(':').map_or(at, |(host, _)| host);
+    let literal = host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok();
+    let label = if literal { host } else { host.split('.').next().unwrap_or(host) };
+    [label, host, at]
 }
 
 fn items(text: &str) -> Result<Vec<&str>> {
@@ -280,6 +288,12 @@ mod tests {
         };
         assert_eq!(peers("n1=a:1, n2=b:2,").unwrap(), ["n1=a:1", "n2=b:2"]);
         assert_eq!(peers("a:1,b:2").unwrap(), ["a=a:1", "b=b:2"]);
+        assert_eq!(
+            peers("monofs-node-0.monofs-node:9000,monofs-node-1.monofs-node:9000").unwrap(),
+            ["monofs-node-0=monofs-node-0.monofs-node:9000", "monofs-node-1=monofs-node-1.monofs-node:9000"]
+        );
+        assert_eq!(peers("n.eu:1,n.us:1").unwrap(), ["n.eu=n.eu:1", "n.us=n.us:1"]);
+        assert_eq!(peers("10.0.0.1:1,10.0.0.2:1").unwrap(), ["10.0.0.1=10.0.0.1:1", "10.0.0.2=10.0.0.2:1"]);
         assert_eq!(peers("127.0.0.1:1,127.0.0.1:2").unwrap(), ["127.0.0.1:1=127.0.0.1:1", "127.0.0.1:2=127.0.0.1:2"]);
         assert!(peers("").unwrap().is_empty());
         let named: Vec<_> = "n1=a:1,b:2".parse::<Peers>().unwrap().iter().map(|peer| peer.named).collect();

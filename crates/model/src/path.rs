@@ -123,6 +123,16 @@ impl StorageId {
         Ok(Self(text.to_owned()))
     }
 
+    /// The id whose digits have this value.
+    pub fn of_number(number: u128) -> Self {
+        Self(format!("{number:032x}"))
+    }
+
+    /// The value of the digits: the id in a quarter of the memory.
+    pub fn number(&self) -> u128 {
+        u128::from_str_radix(&self.0, 16).expect("a storage id has 32 hexadecimal digits")
+    }
+
     /// The 32 digits.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -4,6 +4,8 @@
 //! the keys that it held. The hash ("hrw-v1": xxh3 of key and node id) is part of the on-disk contract: golden vectors
 //! guard it. HRW says where copies *should* be and in which order to ask; who *has* one is recorded in the catalogue.
 
+mod placer;
+
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
@@ -13,9 +15,12 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::{Error, Result};
 use crate::path::StorageId;
+pub use placer::{Placed, PlacementKey, Placer, Ranked};
 
+/// Of the ranking.
+const HRW_SEED: u64 = 0x6d6f_6e6f_6673_0001;
 /// Sets [`spread`] apart from the ranking.
-const SPREAD_SEED: u64 = 0x7368_6172_65;
+const SPREAD_SEED: u64 = 0x0073_6861_7265;
 
 /// The unique name of a node or fetcher: 1..=64 of `[A-Za-z0-9._-]`, not starting with `-` or `.`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -89,7 +94,7 @@ struct HrwV1;
 
 impl NodeHasher<NodeId> for HrwV1 {
     fn hash<T: Hash>(&self, node: &NodeId, item: &T) -> u64 {
-        let mut hasher = Xxh3::with_seed(0x6d6f_6e6f_6673_0001);
+        let mut hasher = Xxh3::with_seed(HRW_SEED);
         item.hash(&mut hasher);
         hasher.write(&[0]);
         node.hash(&mut hasher);

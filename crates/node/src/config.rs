@@ -60,11 +60,6 @@ impl Config {
             return Ok(self.advertise.clone());
         }
         let address = listener.local_addr().map_err(|e| Error::internal(format!("address of a listener: {e}")))?;
-        if !address.ip().is_unspecified() {
-            return Ok(address.to_string());
-        }
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let host = if host.trim().is_empty() { "127.0.0.1" } else { host.trim() };
-        Ok(format!("{host}:{}", address.port()))
+        Ok(monofs_rpc::server::announced(address))
     }
 }

@@ -12,9 +12,10 @@ use monofs_store::repo::{BlobWalk, RepoMeta, RepoStore};
 use tokio::sync::Semaphore;
 
 use crate::blobs::Span;
+use crate::pace::Pace;
 use crate::progress::Counter;
 use crate::state::{NodeState, blocking};
-use crate::upstream;
+use crate::upstream::{self, Target};
 
 /// Contents asked for in one request.
 const BATCH_SPANS: usize = 4096;
@@ -173,6 +174,7 @@ async fn hydrate(state: &Arc<NodeState>, id: &StorageId) -> Result<()> {
         }
         pulled?;
     }
+    state.paces.set(id, 0);
     Ok(())
 }
 
@@ -204,8 +206,17 @@ impl Hydration<'_> {
                 break;
             }
             let spans: Vec<Span> = missing.into_iter().map(|(oid, size)| Span::whole(oid, size)).collect();
-            for batch in batches(&spans) {
-                self.pull(batch.to_vec()).await?;
+            let pace = self.state.paces.of(&self.meta.storage_id);
+            let target = Target {
+                state: self.state,
+                store: self.store,
+                meta: self.meta,
+                commit: Some(self.snapshot.commit),
+                pace: pace.as_deref(),
+            };
+            for batch in batches(&spans, pace.as_deref()) {
+                let servers = upstream::servers(self.state, &self.meta.storage_id);
+                upstream::fill(target, &servers, batch.to_vec(), |blobs| self.counter.add(blobs)).await?;
             }
         }
         let (store, commit) = (self.store.clone(), self.snapshot.commit);
@@ -215,47 +226,18 @@ impl Hydration<'_> {
         }
         Ok(())
     }
-
-    /// Returns when all of `wanted` is held, whoever pulled it.
-    async fn pull(&self, mut wanted: Vec<Span>) -> Result<()> {
-        while !wanted.is_empty() {
-            let (claim, mine, others) = self.state.flights.claim(&self.meta.storage_id, wanted);
-            let pulled = mine.len();
-            if pulled > 0 {
-                let commit = Some(self.snapshot.commit);
-                let left = upstream::pull(self.state, self.store, self.meta, commit, mine, None).await?;
-                self.refuse_holes(&left)?;
-                self.counter.add(pulled);
-            }
-            drop(claim);
-            let mut late = Vec::with_capacity(others.len());
-            for (span, mut flight) in others {
-                flight.ended().await;
-                late.push(span);
-            }
-            let (store, count) = (self.store.clone(), late.len());
-            wanted = blocking(move || upstream::still_missing(&store, late)).await?;
-            self.counter.add(count - wanted.len());
-        }
-        Ok(())
-    }
-
-    fn refuse_holes(&self, left: &[Span]) -> Result<()> {
-        let Some(span) = left.first() else { return Ok(()) };
-        let (path, oid, more) = (&self.meta.path, &span.oid, left.len() - 1);
-        Err(Error::unavailable(format!("{path}: no server has blob {oid} (and {more} more)")))
-    }
 }
 
 /// Cuts spans into requests bounded in number and bytes.
-fn batches(spans: &[Span]) -> impl Iterator<Item = &[Span]> {
+pub(crate) fn batches<'a>(spans: &'a [Span], pace: Option<&Pace>) -> impl Iterator<Item = &'a [Span]> + use<'a> {
+    let bytes_max = pace.map_or(BATCH_BYTES, |pace| pace.bytes_at_a_time().min(BATCH_BYTES));
     let mut rest = spans;
     std::iter::from_fn(move || {
         let mut bytes = 0;
         let fits = rest.iter().take(BATCH_SPANS).take_while(|span| {
             let first = bytes == 0;
             bytes += span.size.max(1);
-            first || bytes <= BATCH_BYTES
+            first || bytes <= bytes_max
         });
         let (batch, after) = rest.split_at(fits.count());
         rest = after;

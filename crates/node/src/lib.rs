@@ -6,14 +6,17 @@
 //! - a node never asks another server on behalf of a request that says `held_only`, so replicas cannot ask in circles.
 //!
 //! A read goes `service::content` -> store, and on a miss `upstream` -> peer or fetcher -> store. An ingest goes
-//! `service::node` -> `adopt` -> store, then `hydrate` in the background.
+//! `service::node` -> `adopt` -> store, then `hydrate` in the background. A copy that
+//! moves takes what the leaving one holds: `service::node` -> `cover` -> peer.
 
 mod adopt;
 mod blobs;
 mod config;
+mod cover;
 mod flights;
 mod hydrate;
 mod operations;
+mod pace;
 mod progress;
 mod service;
 mod state;

@@ -109,6 +109,6 @@ pub(crate) fn count(store: &RepoStore, root: Oid) -> Result<u64> {
     let mut seen: HashSet<u64> = HashSet::new();
     let mut walk = BlobWalk::new(root);
     let prefix = |oid: &Oid| oid.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-    while walk.next_held(&store.read()?, COUNT_STEP, |oid| seen.extend([prefix(oid)]))? {}
+    while walk.next_held(&store.read()?, COUNT_STEP, |oid, _| seen.extend([prefix(oid)]))? {}
     Ok(seen.len() as u64)
 }

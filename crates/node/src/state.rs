@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::flights::Flights;
 use crate::hydrate::Hydrator;
+use crate::pace::Paces;
 use crate::progress::Progress;
 
 /// Counters of what was served, since the start.
@@ -45,6 +46,7 @@ pub(crate) struct NodeState {
     pub hydrator: Hydrator,
     pub flights: Arc<Flights>,
     pub progress: Arc<Progress>,
+    pub paces: Paces,
     pub served: Served,
     /// The time of this start, so that a router notices a restart that was too quick to be seen as an absence.
     pub incarnation: u64,
@@ -69,6 +71,7 @@ impl NodeState {
             channels: ChannelPool::default(),
             flights: Arc::default(),
             progress: Arc::default(),
+            paces: Paces::default(),
             served: Served::default(),
             incarnation: SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64),
             tasks: TaskTracker::new(),

@@ -15,6 +15,7 @@ use monofs_store::repo::{RepoMeta, RepoStore};
 use tokio::sync::mpsc;
 
 use crate::blobs::Span;
+use crate::pace::Pace;
 use crate::state::{NodeState, blocking};
 
 /// Frames are written to the store in batches of about this many bytes.
@@ -52,39 +53,83 @@ pub(crate) fn servers(state: &NodeState, id: &StorageId) -> Vec<Server> {
     servers
 }
 
-/// Pulls `spans` of one repository into its store. Frames of the asked spans are also sent to `tap` as they are
-/// verified (chunks of a large blob: as they arrive; the whole is verified before it counts as held).
-/// Returns what no server had.
+/// Where pulled contents go.
+#[derive(Clone, Copy)]
+pub(crate) struct Target<'a> {
+    pub state: &'a Arc<NodeState>,
+    pub store: &'a Arc<RepoStore>,
+    pub meta: &'a RepoMeta,
+    /// What a fetcher fetches if it has nothing yet.
+    pub commit: Option<Oid>,
+    /// Limits what is taken; `None` where a reader waits.
+    pub pace: Option<&'a Pace>,
+}
+
+type Tap = mpsc::Sender<Result<v1::GetBlobsResponse, tonic::Status>>;
+
+/// Pulls `spans` of one repository into its store from the first of `servers` that has them. Frames of the asked spans are
+/// also sent to `tap` as they are verified (chunks of a large blob: as they arrive; the whole is verified before it counts
+/// as held). Returns what no server had.
 pub(crate) async fn pull(
-    state: &Arc<NodeState>,
-    store: &Arc<RepoStore>,
-    meta: &RepoMeta,
-    commit: Option<Oid>,
+    target: Target<'_>,
+    servers: &[Server],
     spans: Vec<Span>,
-    tap: Option<mpsc::Sender<Result<v1::GetBlobsResponse, tonic::Status>>>,
+    tap: Option<Tap>,
 ) -> Result<Vec<Span>> {
     let mut wanted = spans;
     let mut failure = None;
-    for server in servers(state, &meta.storage_id) {
+    for server in servers {
         if wanted.is_empty() {
             break;
         }
-        match pull_from(state, store, meta, commit, &server, &wanted, tap.clone()).await {
+        match pull_from(target, server, &wanted, tap.clone()).await {
             Ok(missing) => wanted = missing,
             Err(error) => {
                 if error.kind != ErrorKind::NotHeld {
-                    tracing::warn!(server = %server.address, repository = %meta.path, %error, "pull failed; trying the next server");
+                    tracing::warn!(server = %server.address, repository = %target.meta.path, %error, "pull failed; trying the next server");
                     failure = Some(error);
                 }
-                let (held, spans) = (store.clone(), wanted);
+                let (held, spans) = (target.store.clone(), wanted);
                 wanted = blocking(move || still_missing(&held, spans)).await?;
             }
         }
     }
     match failure {
-        Some(error) if !wanted.is_empty() => Err(error.context(format!("contents of {}", meta.path))),
+        Some(error) if !wanted.is_empty() => Err(error.context(format!("contents of {}", target.meta.path))),
         _ => Ok(wanted),
     }
+}
+
+/// Returns when all of `wanted` is held, whoever pulled it; `counted` is told of the blobs that came.
+/// Errors: `Unavailable` when none of `servers` has one.
+pub(crate) async fn fill(
+    target: Target<'_>,
+    servers: &[Server],
+    mut wanted: Vec<Span>,
+    mut counted: impl FnMut(usize),
+) -> Result<()> {
+    while !wanted.is_empty() {
+        let (claim, mine, others) = target.state.flights.claim(&target.meta.storage_id, wanted);
+        let pulled = mine.len();
+        if pulled > 0 {
+            let left = pull(target, servers, mine, None).await?;
+            if let Some(span) = left.first() {
+                let (path, oid, more) = (&target.meta.path, &span.oid, left.len() - 1);
+                return Err(Error::unavailable(format!("{path}: no server has blob {oid} (and {more} more)")));
+            }
+            counted(pulled);
+        }
+        drop(claim);
+        let mut late = Vec::with_capacity(others.len());
+        for (span, mut flight) in others {
+            flight.ended().await;
+            late.push(span);
+        }
+        let (store, count) = (target.store.clone(), late.len());
+        wanted = blocking(move || still_missing(&store, late)).await?;
+        counted(count - wanted.len());
+    }
+    Ok(())
 }
 
 /// Those of `spans` whose blob the store lacks.
@@ -99,15 +144,8 @@ pub(crate) fn still_missing(store: &RepoStore, spans: Vec<Span>) -> Result<Vec<S
     Ok(missing)
 }
 
-async fn pull_from(
-    state: &Arc<NodeState>,
-    store: &Arc<RepoStore>,
-    meta: &RepoMeta,
-    commit: Option<Oid>,
-    server: &Server,
-    wanted: &[Span],
-    tap: Option<mpsc::Sender<Result<v1::GetBlobsResponse, tonic::Status>>>,
-) -> Result<Vec<Span>> {
+async fn pull_from(target: Target<'_>, server: &Server, wanted: &[Span], tap: Option<Tap>) -> Result<Vec<Span>> {
+    let Target { state, store, meta, commit, pace } = target;
     let context = Context::new(state.config.upstream_timeout);
     let request = v1::GetBlobsRequest {
         storage_id: meta.storage_id.to_string(),
@@ -131,8 +169,12 @@ async fn pull_from(
         match answer {
             Ok(answer) => {
                 missing.extend(monofs_proto::convert::oids(&answer.missing)?);
+                let bytes = answer.chunks.iter().map(|chunk| chunk.frame.len() as u64).sum();
                 if queue.send(answer.chunks).await.is_err() {
                     break;
+                }
+                if let Some(pace) = pace {
+                    pace.took(bytes).await;
                 }
             }
             Err(error) => {
@@ -170,7 +212,7 @@ pub(crate) fn origin(meta: &RepoMeta, commit: Option<Oid>) -> v1::Origin {
 struct Writer<'a> {
     store: &'a RepoStore,
     spans: HashMap<Oid, Span>,
-    tap: Option<mpsc::Sender<Result<v1::GetBlobsResponse, tonic::Status>>>,
+    tap: Option<Tap>,
     /// Is told how many chunks of a large blob are in the store.
     arrived: &'a dyn Fn(&Oid, u32),
     batch: Vec<(Oid, Bytes)>,

@@ -1,4 +1,5 @@
-//! The wire protocol `monofs.v1`: generated messages and services, and their conversions to and from `model`.
+//! The wire protocol `monofs.v1`: generated messages and services, and their conversions to and from `model`; and the part
+//! of etcd's protocol that the router speaks as a client.
 //!
 //! Invariant: fields are only ever added. Roles one minor version apart work together.
 
@@ -11,4 +12,10 @@ pub mod v1 {
 
     /// The compiled descriptors, for gRPC reflection.
     pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("monofs.v1.descriptors");
+}
+
+/// etcd's v3 API, the part in use: messages and clients.
+#[allow(clippy::all, clippy::unwrap_used, missing_docs)]
+pub mod etcd {
+    tonic::include_proto!("etcdserverpb");
 }

@@ -1,6 +1,7 @@
 //! The `Admin` service: the operator's verbs, each decoded, checked and handed to the part that does it.
 
 mod failovers;
+mod jobs;
 mod members;
 mod progress;
 mod removal;
@@ -21,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::ingest::{self, Spec};
-use crate::{RouterState, membership, status, watch};
+use crate::{RouterState, membership, reconcile, status, watch};
 use progress::{Progress, follow};
 
 /// Messages waiting for a slow caller.
@@ -76,14 +77,17 @@ impl v1::admin_server::Admin for AdminService {
 
     async fn refresh(&self, request: Request<v1::RefreshRequest>) -> Result<Response<Progress>, Status> {
         let entry = self.state.catalog.require(&request.into_inner().path).map_err(to_status)?;
-        let job = ingest::refresh(&self.state, &entry).map_err(to_status)?;
+        let job = ingest::refresh(&self.state, &entry).await.map_err(to_status)?;
         Ok(Response::new(follow(self.state.clone(), job, false)))
     }
 
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
         let entry = self.state.catalog.require(&request.into_inner().path).map_err(to_status)?;
-        if self.state.ingests.running(&entry.path).is_some() {
-            let busy = format!("'{}' is being ingested right now; delete it when that has ended", entry.path);
+        if let Some(router) = ingest::worked_on_by(&self.state, &entry.path) {
+            let busy = format!(
+                "'{}' is being ingested right now (router {router}); delete it when that has ended",
+                entry.path
+            );
             return Err(to_status(Error::refused(busy)));
         }
         self.state.catalog.remove(&entry.path).await.map_err(to_status)?;
@@ -163,20 +167,28 @@ impl v1::admin_server::Admin for AdminService {
         removal::remove_member(&self.state, request.into_inner()).await.map(Response::new).map_err(to_status)
     }
 
-    async fn rebalance(&self, _: Request<v1::RebalanceRequest>) -> Result<Response<v1::RebalanceResponse>, Status> {
-        Err(Status::unimplemented("rebalance"))
+    async fn rebalance(
+        &self,
+        request: Request<v1::RebalanceRequest>,
+    ) -> Result<Response<v1::RebalanceResponse>, Status> {
+        jobs::rebalance(&self.state, request.into_inner()).await.map(Response::new).map_err(to_status)
     }
 
-    async fn list_jobs(&self, _: Request<v1::ListJobsRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
-        Err(Status::unimplemented("list_jobs"))
+    async fn list_jobs(&self, request: Request<v1::ListJobsRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
+        let jobs = jobs::list(&self.state, request.into_inner().all);
+        Ok(Response::new(v1::ListJobsResponse { jobs }))
     }
 
-    async fn cancel_job(&self, _: Request<v1::CancelJobRequest>) -> Result<Response<v1::CancelJobResponse>, Status> {
-        Err(Status::unimplemented("cancel_job"))
+    async fn cancel_job(
+        &self,
+        request: Request<v1::CancelJobRequest>,
+    ) -> Result<Response<v1::CancelJobResponse>, Status> {
+        let job = reconcile::jobs::cancel(&self.state, &request.into_inner().id).await.map_err(to_status)?;
+        Ok(Response::new(v1::CancelJobResponse { job: Some(job) }))
     }
 
-    async fn watch_job(&self, _: Request<v1::WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
-        Err(Status::unimplemented("watch_job"))
+    async fn watch_job(&self, request: Request<v1::WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
+        jobs::watch(&self.state, request.into_inner().id).map(Response::new).map_err(to_status)
     }
 }
 

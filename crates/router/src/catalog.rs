@@ -16,6 +16,7 @@ mod seed;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, RwLock};
 
@@ -66,7 +67,7 @@ pub(crate) struct Summary {
 impl Catalog {
     /// An empty one; it fills when `shared` is started.
     pub fn new(shared: &Arc<Shared>) -> Self {
-        let position = Position { epoch: shared.store().epoch().to_owned(), revision: 0 };
+        let position = Position { epoch: shared.store().epoch(), revision: 0 };
         Self {
             shared: shared.clone(),
             memory: RwLock::new(Memory::new(position)),
@@ -300,6 +301,41 @@ impl Catalog {
         self.update(path, remove).await.map(drop)
     }
 
+    /// Takes `node` off the holders of the commit of `generation` while all of `keep` are; its data may go afterwards.
+    /// Errors: `Refused` when the entry moved on, or one of them is no holder.
+    pub async fn release_holder(
+        &self,
+        path: &DisplayPath,
+        generation: u64,
+        node: &NodeId,
+        keep: &[NodeId],
+    ) -> Result<()> {
+        let release = |entry: &Repository| {
+            if entry.generation != generation {
+                return Err(Error::refused(format!("{path} moved on")));
+            }
+            let gone = keep.iter().find(|keeper| *keeper == node || !entry.holders.contains(keeper));
+            if keep.is_empty() || gone.is_some() {
+                return Err(Error::refused(format!("{path}: too few other copies are recorded")));
+            }
+            let mut shrunk = entry.clone();
+            shrunk.holders.retain(|holder| holder != node);
+            Ok(Some(shrunk))
+        };
+        self.update(path, release).await.map(drop)
+    }
+
+    /// Whether a replaced snapshot of this repository is still readable on `node`.
+    pub async fn is_retained_on(&self, id: &StorageId, node: &NodeId) -> Result<bool> {
+        let scan = self.shared.store().scan(&format!("{RETAINED_PREFIX}{id}/")).await?;
+        for (_, versioned) in &scan.rows {
+            if entry::decode_retained(&versioned.value)?.holders.contains(node) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Removes an entry; its snapshot stays readable for the grace. Errors: `NotFound`.
     pub async fn remove(&self, path: &DisplayPath) -> Result<()> {
         let key = repo_key(path);
@@ -347,6 +383,17 @@ impl Catalog {
         self.shared.store().commit(compares, vec![Write::Delete { key }]).await.map(drop)
     }
 
+    /// Takes over what changed after `known`, as one change: so clients resume, although the commits are forgotten.
+    fn catch_up(&self, known: u64, scan: &Scan) -> Result<()> {
+        let there: HashSet<&[u8]> = scan.rows.iter().map(|(key, _)| &key[..]).collect();
+        let paths = self.read(|memory| memory.below("", "").map(|e| repo_key(&e.repository.path)).collect::<Vec<_>>());
+        let gone = paths.into_iter().filter(|key| !there.contains(&key[..])).map(|key| Event { key, value: None });
+        let newer = scan.rows.iter().filter(|(_, versioned)| versioned.revision > known);
+        let newer = newer.map(|(key, versioned)| Event { key: key.clone(), value: Some(versioned.clone()) });
+        self.oldest_retained.store(i64::MIN, Ordering::Release);
+        self.apply(&Batch { revision: scan.revision, events: gone.chain(newer).collect() })
+    }
+
     fn read<T>(&self, look: impl FnOnce(&Memory) -> T) -> T {
         look(&self.memory.read().expect("no holder of this lock panics"))
     }
@@ -358,7 +405,11 @@ impl Catalog {
 
 impl Follower for Catalog {
     fn load(&self, scan: &Scan) -> Result<()> {
-        let epoch = self.shared.store().epoch().to_owned();
+        let epoch = self.shared.store().epoch();
+        let known = self.position();
+        if known.epoch == epoch && (1..=scan.revision).contains(&known.revision) {
+            return self.catch_up(known.revision, scan);
+        }
         let mut memory = Memory::new(Position { epoch, revision: scan.revision });
         for (key, versioned) in &scan.rows {
             if key.starts_with(REPO_PREFIX.as_bytes()) {
@@ -379,7 +430,9 @@ impl Follower for Catalog {
         for Event { key, value } in &batch.events {
             if let Some(path) = key.strip_prefix(REPO_PREFIX.as_bytes()) {
                 let change = match value {
-                    Some(versioned) => decode_entry(key, versioned).map(|entry| Change::Put(Box::new(entry))),
+                    Some(versioned) => {
+                        decode_entry(key, versioned).map(|entry| Change::Put(Box::new(entry), versioned.revision))
+                    }
                     None => DisplayPath::new(&String::from_utf8_lossy(path)).map(Change::Remove),
                 };
                 match change {
@@ -388,7 +441,7 @@ impl Follower for Catalog {
                     Err(error) => tracing::error!(%error, "cannot take over a change of the catalogue"),
                 }
             } else if key == NAMES_KEY.as_bytes() {
-                changes.push(Change::Names);
+                changes.push(Change::Names(value.as_ref().map_or(0, |versioned| versioned.revision)));
             } else if key.starts_with(RETAINED_PREFIX.as_bytes())
                 && let Some(versioned) = value
             {
@@ -400,10 +453,10 @@ impl Follower for Catalog {
             let mut visible = false;
             for change in changes {
                 visible |= match change {
-                    Change::Put(repository) => memory.put(*repository, batch.revision),
+                    Change::Put(repository, revision) => memory.put(*repository, revision, batch.revision),
                     Change::Remove(path) => memory.remove(&path, batch.revision),
-                    Change::Names => {
-                        memory.names_revision = batch.revision;
+                    Change::Names(revision) => {
+                        memory.names_revision = revision;
                         false
                     }
                 };
@@ -420,9 +473,10 @@ impl Follower for Catalog {
 
 /// What a commit does to memory, decoded before the lock is taken.
 enum Change {
-    Put(Box<Repository>),
+    /// With the revision of the key.
+    Put(Box<Repository>, u64),
     Remove(DisplayPath),
-    Names,
+    Names(u64),
 }
 
 fn decode_entry(key: &[u8], versioned: &Versioned) -> Result<Repository> {

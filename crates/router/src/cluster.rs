@@ -42,4 +42,11 @@ impl v1::cluster_server::Cluster for ClusterService {
         self.state.members.reported(&NodeId::new(&report.member_id).map_err(to_status)?);
         Ok(Response::new(v1::ReportFailureResponse {}))
     }
+
+    async fn acknowledged(
+        &self,
+        _: Request<v1::AcknowledgedRequest>,
+    ) -> Result<Response<v1::AcknowledgedResponse>, Status> {
+        Ok(Response::new(v1::AcknowledgedResponse { revision: self.state.watchers.acknowledged_by_all() }))
+    }
 }

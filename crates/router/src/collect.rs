@@ -1,19 +1,21 @@
 //! Collects what nobody reads any more: snapshots that were replaced, and repositories that were deleted.
 //!
-//! A replaced snapshot goes when the grace is over *and* every connected client has acknowledged the revision that
-//! replaced it. A repository that is being ingested is left alone: the new commit is on the nodes before it is in the
+//! A replaced snapshot goes when the grace is over *and* every client that is connected to any router has acknowledged the
+//! revision that replaced it: the other routers are asked, and while one of them does not answer nothing is collected. A repository that is being ingested is left alone: the new commit is on the nodes before it is in the
 //! catalogue.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use monofs_model::{DisplayPath, Member, Result};
+use futures::future::try_join_all;
+use monofs_model::{DisplayPath, ErrorKind, Member, Result};
+use monofs_proto::v1::cluster_client::ClusterClient;
 use monofs_proto::{convert, v1};
 use monofs_rpc::{Context, from_status, within};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalog::Retained;
-use crate::{RouterState, clock};
+use crate::{RouterState, clock, ingest};
 
 /// Collects again and again until `stop`.
 pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
@@ -34,31 +36,68 @@ async fn round(state: &Arc<RouterState>) -> Result<()> {
     for (retained, revision) in state.catalog.retained(expired_before).await? {
         by_path.entry(retained.path.clone()).or_default().push((retained, revision));
     }
-    let acknowledged = state.watchers.acknowledged_by_all();
+    if by_path.is_empty() {
+        return Ok(());
+    }
+    let acknowledged = acknowledged(state).await?;
     for (path, all) in by_path {
-        let Some(_hold) = state.ingests.hold(&path) else { continue };
+        let Some(away) = ingest::keep_away(state, &path).await? else { continue };
         let (gone, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|(retained, revision)| {
             retained.replaced_at <= expired_before && acknowledged.is_none_or(|acked| acked >= *revision)
         });
         if !gone.is_empty() {
-            collect(state, &path, &gone, &kept).await;
+            tokio::select! {
+                () = collect(state, &path, &gone, &kept) => {}
+                // Another router may ingest there now.
+                () = away.lost() => {}
+            }
         }
+        away.let_go().await;
     }
     Ok(())
 }
 
+/// What every connected client of every router has applied; `None` without clients. Errors: a router does not say.
+async fn acknowledged(state: &RouterState) -> Result<Option<u64>> {
+    let others = state.tables.routers.list();
+    let others = others.iter().filter(|router| router.router_id != state.own.router_id);
+    let asked = try_join_all(others.map(|router| acknowledged_at(state, router))).await?;
+    Ok(asked.into_iter().chain([state.watchers.acknowledged_by_all()]).flatten().min())
+}
+
+async fn acknowledged_at(state: &RouterState, router: &v1::RouterStatus) -> Result<Option<u64>> {
+    let limit = state.config.call_timeout;
+    let mut client = ClusterClient::new(state.channels.get(&router.address)?);
+    let request = Context::new(limit).request(v1::AcknowledgedRequest {});
+    let answer = within(limit, "acknowledged", async { client.acknowledged(request).await.map_err(from_status) });
+    let answer = answer.await.map_err(|error| error.context(format!("router {}", router.router_id)))?;
+    Ok(answer.into_inner().revision)
+}
+
 /// Lets the nodes drop `gone` of one repository, and forgets those that every holder dropped.
 async fn collect(state: &Arc<RouterState>, path: &DisplayPath, gone: &[(Retained, u64)], kept: &[(Retained, u64)]) {
-    let current = state.catalog.get(path).and_then(|entry| entry.snapshot.clone());
-    let keep: Vec<_> =
-        kept.iter().map(|(retained, _)| retained.snapshot.commit).chain(current.map(|s| s.commit)).collect();
+    let entry = state.catalog.get(path);
+    let current = entry.as_ref().and_then(|entry| entry.snapshot.as_ref()).map(|snapshot| snapshot.commit);
+    let keep: Vec<_> = kept.iter().map(|(retained, _)| retained.snapshot.commit).chain(current).collect();
+    let gone_commits: Vec<_> = gone.iter().map(|(retained, _)| convert::oid_bytes(&retained.snapshot.commit)).collect();
     let view = state.members.view();
     for (retained, revision) in gone {
         let mut all = true;
         for id in &retained.holders {
             // A member that is gone for good has nothing to drop.
             let Some(node) = view.nodes().find(|member| member.id == *id) else { continue };
-            if let Err(error) = drop_on(state, node, path, &keep).await {
+            let counts = entry.as_ref().is_some_and(|entry| entry.holders.contains(id))
+                || kept.iter().any(|(retained, _)| retained.holders.contains(id));
+            let dropped = match counts {
+                true => drop_on(state, node, path, &keep).await,
+                // The repository moved off this node: with the last snapshot that readers might use goes all of it, unless
+                // it is being copied there again.
+                false => match state.drop_copy(node, &path.storage_id(), gone_commits.clone()).await {
+                    Err(error) if error.kind == ErrorKind::Refused => drop_on(state, node, path, &keep).await,
+                    other => other,
+                },
+            };
+            if let Err(error) = dropped {
                 tracing::warn!(%path, node = %node.id, %error, "cannot collect; trying again");
                 all = false;
             }
@@ -81,7 +120,7 @@ async fn drop_on(
     let context = Context::new(state.config.progress_timeout);
     let outcome = within(context.deadline, "collect", async {
         if keep.is_empty() {
-            let request = context.request(v1::DropRequest { storage_id });
+            let request = context.request(v1::DropRequest { storage_id, only_commits: Vec::new() });
             return client.drop(request).await.map(drop).map_err(from_status);
         }
         let commits = keep.iter().map(convert::oid_bytes).collect();
@@ -89,7 +128,7 @@ async fn drop_on(
         client.retain(request).await.map(drop).map_err(from_status)
     });
     match outcome.await {
-        Err(error) if error.kind == monofs_model::ErrorKind::NotHeld => Ok(()),
+        Err(error) if error.kind == ErrorKind::NotHeld => Ok(()),
         other => other,
     }
 }

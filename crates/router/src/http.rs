@@ -14,6 +14,7 @@ use monofs_model::{Error, Result};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 
 use crate::RouterState;
 
@@ -36,6 +37,17 @@ impl RunningHttp {
             self.task.abort();
         }
     }
+}
+
+/// `/health` and `/ready` on the gRPC port too: a load balancer that balances a port usually asks that port how it is.
+pub(crate) fn with_probes(mut grpc: Routes, state: &Arc<RouterState>) -> Routes {
+    let probes = Router::new()
+        .route("/health", get(api::health))
+        .route("/ready", get(api::ready))
+        .with_state(state.clone());
+    let router = grpc.axum_router_mut();
+    *router = std::mem::take(router).merge(probes);
+    grpc
 }
 
 /// Serves HTTP on `listener` until `stop`.

@@ -5,9 +5,11 @@
 //!      \___________\___________\__ failed: readers keep what they had
 //! ```
 //!
-//! Invariants: one job per path at a time; a second request for the same source and ref joins it, any other is refused;
+//! Invariants: one job per path at a time, among all routers ([`claim`]); a second request for the same source and ref joins
+//! it, any other is refused; what a router that died left as `ingesting` is taken up by the leader ([`resume`]);
 //! nothing that readers see changes before the flip, and the flip is one compare-and-set.
 
+mod claim;
 mod job;
 mod run;
 
@@ -20,11 +22,18 @@ use monofs_model::{
 
 pub(crate) use job::Job;
 
-use crate::RouterState;
+use claim::{Claim, Taken};
+use monofs_proto::v1::path_claim::Purpose;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
 use crate::clock;
+use crate::{RouterState, refresh as refreshing};
 
 /// Most jobs at a time; another one is refused with `Full`.
 const JOBS_MAX: usize = 1024;
+/// How often a job takes over from routers that died on it.
+const TURNS_MAX: usize = 8;
 
 /// What is to be ingested.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +99,7 @@ impl Ingests {
             return Ok((job.clone(), false));
         }
         if self.lock_held().contains(&spec.path) {
-            return Err(Error::refused(format!("'{}' is being cleaned up; try again in a moment", spec.path)));
+            return Err(being_cleaned_up(&spec.path));
         }
         if jobs.len() >= JOBS_MAX {
             return Err(Error::full(format!("{JOBS_MAX} ingests are running; try again when some have ended")));
@@ -114,33 +123,71 @@ impl Ingests {
     }
 }
 
+/// Keeps the ingests of all routers away from a path until it is let go.
+pub(crate) struct Away<'a> {
+    _here: Hold<'a>,
+    claim: Claim,
+}
+
+impl Away<'_> {
+    /// Ends when others may work on the path although nobody let go.
+    pub async fn lost(&self) {
+        self.claim.lost().await;
+    }
+
+    /// Lets ingests in again.
+    pub async fn let_go(self) {
+        self.claim.let_go().await;
+    }
+}
+
+/// Keeps ingests of any router away from `path`; `None` when one runs there. Errors: `Unavailable`.
+pub(crate) async fn keep_away<'a>(state: &'a RouterState, path: &DisplayPath) -> Result<Option<Away<'a>>> {
+    let Some(here) = state.ingests.hold(path) else { return Ok(None) };
+    match claim::take(state, path, Purpose::Collect, None).await? {
+        Taken::Mine(claim) => Ok(Some(Away { _here: here, claim })),
+        Taken::Theirs(_) => Ok(None),
+    }
+}
+
+fn being_cleaned_up(path: &DisplayPath) -> Error {
+    Error::refused(format!("'{path}' is being cleaned up; try again in a moment"))
+}
+
 /// Adds a repository, or brings an existing one of the same source to `spec`'s ref.
 pub(crate) async fn ingest(state: &Arc<RouterState>, spec: Spec) -> Result<Arc<Job>> {
-    let (job, mine) = state.ingests.claim(&spec)?;
-    if mine {
-        if let Err(error) = record(state, &spec).await {
-            state.ingests.release(&spec.path);
-            return Err(error);
-        }
-        start(state, job.clone());
-    }
-    Ok(job)
+    start_or_join(state, spec, true).await
 }
 
 /// Looks upstream for a new commit of a repository that is in the catalogue.
-pub(crate) fn refresh(state: &Arc<RouterState>, entry: &Repository) -> Result<Arc<Job>> {
-    let (job, mine) = state.ingests.claim(&spec_of(entry))?;
-    if mine {
-        start(state, job.clone());
-    }
-    Ok(job)
+pub(crate) async fn refresh(state: &Arc<RouterState>, entry: &Repository) -> Result<Arc<Job>> {
+    start_or_join(state, spec_of(entry), false).await
 }
 
-/// Goes on with ingests that were running when the router stopped.
-pub(crate) fn resume(state: &Arc<RouterState>) {
-    for entry in state.catalog.ingesting() {
-        if let Err(error) = refresh(state, &entry) {
-            tracing::warn!(path = %entry.path, %error, "an interrupted ingest cannot go on");
+/// Who works on `path` among the routers, this one included; `None`: nobody.
+pub(crate) fn worked_on_by(state: &RouterState, path: &DisplayPath) -> Option<String> {
+    let here = state.ingests.running(path).map(|_| state.own.router_id.clone());
+    here.or_else(|| state.tables.claims.get(path.as_str()).map(|claim| claim.router_id))
+}
+
+/// Goes on with first ingests that nobody runs any more, until `stop`: those of a router that died, or was restarted.
+pub(crate) async fn resume(state: Arc<RouterState>, stop: CancellationToken) {
+    let mut claims = state.tables.claims.changed();
+    loop {
+        let can_run = refreshing::can_refresh(&state.members.view());
+        for entry in state.catalog.ingesting().iter().filter(|_| can_run) {
+            if worked_on_by(&state, &entry.path).is_some() {
+                continue;
+            }
+            tracing::info!(path = %entry.path, "going on with an interrupted ingest");
+            if let Err(error) = refresh(&state, entry).await {
+                tracing::warn!(path = %entry.path, %error, "an interrupted ingest cannot go on");
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(state.config.worker_interval) => {}
+            _ = claims.changed() => {}
         }
     }
 }
@@ -198,15 +245,86 @@ fn new_entry(spec: &Spec) -> Repository {
     }
 }
 
-fn start(state: &Arc<RouterState>, job: Arc<Job>) {
-    let state = state.clone();
-    tokio::spawn(async move {
-        let outcome = run::run(&state, &job).await;
-        if let Err(error) = &outcome {
-            tracing::warn!(path = %job.spec.path, source = %job.spec.source, %error, "ingest failed");
-            run::note_failure(&state, &job, error).await;
+/// A job for `spec`; `create`: its entry is made if it is not there. Errors: why it may not run.
+async fn start_or_join(state: &Arc<RouterState>, spec: Spec, create: bool) -> Result<Arc<Job>> {
+    let (job, mine) = state.ingests.claim(&spec)?;
+    if mine {
+        let (admit, admitted) = oneshot::channel();
+        let (state, running) = (state.clone(), job.clone());
+        // On its own: the job goes on, or its claim is let go, also if the caller is gone.
+        tokio::spawn(async move {
+            let work = work(&state, &running, create, admit);
+            let outcome = state.stop.run_until_cancelled(work).await;
+            state.ingests.release(&running.spec.path);
+            let stopped = || Err(Error::unavailable("this router stops; ask another one, or when it is back"));
+            running.end(outcome.unwrap_or_else(stopped));
+        });
+        admitted.await.map_err(|_| Error::unavailable("this router stops; ask another one"))??;
+    }
+    Ok(job)
+}
+
+/// One job: claims the path and runs it, or follows another router that does.
+async fn work(
+    state: &Arc<RouterState>,
+    job: &Arc<Job>,
+    create: bool,
+    admit: oneshot::Sender<Result<()>>,
+) -> Result<()> {
+    let spec = &job.spec;
+    let mut admit = Some(admit);
+    for _ in 0..TURNS_MAX {
+        let before = state.catalog.get(&spec.path);
+        let taken = claim::take(state, &spec.path, Purpose::Ingest, Some(spec)).await;
+        let admitted = match &taken {
+            Err(error) => Err(error.clone()),
+            Ok(Taken::Theirs(theirs)) => claim::may_join(spec, theirs),
+            Ok(Taken::Mine(_)) if create => record(state, spec).await,
+            Ok(Taken::Mine(_)) => Ok(()),
+        };
+        if admitted.is_err()
+            && let Ok(Taken::Mine(claim)) = taken
+        {
+            claim.let_go().await;
+            tell(&mut admit, &admitted);
+            return admitted;
         }
-        state.ingests.release(&job.spec.path);
-        job.end(outcome);
-    });
+        tell(&mut admit, &admitted);
+        admitted?;
+        match taken? {
+            Taken::Mine(claim) => return run_claimed(state, job, claim).await,
+            Taken::Theirs(theirs) => {
+                if let Some(outcome) = claim::follow(state, job, &theirs, before).await {
+                    return outcome;
+                }
+            }
+        }
+    }
+    Err(Error::refused(format!("routers keep failing while they ingest '{}'; look at their logs", spec.path)))
+}
+
+/// Says once whether the job may run. Who asked may be gone.
+fn tell(admit: &mut Option<oneshot::Sender<Result<()>>>, admitted: &Result<()>) {
+    if let Some(admit) = admit.take() {
+        let _ = admit.send(admitted.clone());
+    }
+}
+
+async fn run_claimed(state: &Arc<RouterState>, job: &Arc<Job>, claim: Claim) -> Result<()> {
+    let outcome = tokio::select! {
+        outcome = run::run(state, job) => outcome,
+        () = claim.lost() => {
+            let path = &job.spec.path;
+            tracing::warn!(%path, "cut off from the state store during an ingest; the leader goes on with it");
+            return Err(Error::unavailable(format!(
+                "this router was cut off from the state store while it ingested '{path}'; ask again when it is back"
+            )));
+        }
+    };
+    if let Err(error) = &outcome {
+        tracing::warn!(path = %job.spec.path, source = %job.spec.source, %error, "ingest failed");
+        run::note_failure(state, job, error).await;
+    }
+    claim.let_go().await;
+    outcome
 }

@@ -2,6 +2,7 @@
 //!
 //! Owns the one mutable thing of the system, *path -> commit*, and who is in the cluster. Invariants:
 //! - the state store's copy of an entry is the only authority; memory is a copy of it, changed after the store was;
+//! - of what must be done once in a cluster, the router that leads does it ([`leader`]);
 //! - a flip (a new commit, or its removal) is one compare-and-set, after verified acknowledgements by its holders;
 //! - readers never see an entry without a snapshot.
 //!
@@ -15,11 +16,12 @@ mod collect;
 mod config;
 mod http;
 mod ingest;
+mod leader;
 mod membership;
 mod nodes;
 mod proxy;
+mod reconcile;
 mod refresh;
-mod replicate;
 pub mod state;
 mod status;
 mod watch;
@@ -32,6 +34,7 @@ use monofs_model::{Error, Result};
 use monofs_proto::v1;
 use monofs_rpc::{ChannelPool, Running};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -55,7 +58,11 @@ pub(crate) struct RouterState {
     pub channels: ChannelPool,
     pub ingests: Ingests,
     pub watchers: Watchers,
+    /// This router, as the others see it.
+    pub own: v1::RouterStatus,
     pub started_at: i64,
+    /// Cancelled when the router stops.
+    pub stop: CancellationToken,
 }
 
 /// A router that runs.
@@ -63,6 +70,8 @@ pub struct RunningRouter {
     grpc: Running,
     http: http::RunningHttp,
     stop: CancellationToken,
+    /// They let go of what this router holds in the state store.
+    holders: Vec<JoinHandle<()>>,
 }
 
 impl RunningRouter {
@@ -81,12 +90,19 @@ impl RunningRouter {
         self.stop.cancel();
         self.grpc.shutdown(limit).await;
         self.http.shutdown(limit).await;
+        // Bounded by the deadline of letting go.
+        futures::future::join_all(self.holders).await;
     }
 }
 
 /// Starts a router on these listeners with the state that `config.state` names.
-/// Errors: the state cannot be opened, or is locked by another router.
+/// Errors: the state cannot be opened, or is locked by another router; several routers without a state that they share.
 pub async fn spawn(config: Config, grpc: TcpListener, http: TcpListener) -> Result<RunningRouter> {
+    if !config.peer_routers.is_empty() && matches!(config.state, StateLocation::Embedded(_)) {
+        return Err(Error::invalid(
+            "--peer-routers: several routers need a state that they share; start all of them with --state etcd://HOST:PORT,...",
+        ));
+    }
     let store = state::open(&config.state).await?;
     spawn_with(config, store, grpc, http).await
 }
@@ -105,31 +121,56 @@ pub async fn spawn_with(
     let mut followers = tables.followers();
     followers.push(catalog.clone());
     shared.start(followers, stop.clone()).await?;
+    let (leads, leading) = tokio::sync::watch::channel(false);
     let (members, membership) = Members::new(&config, &tables)?;
     let state = Arc::new(RouterState {
         shared,
         tables,
         catalog,
-        leading: tokio::sync::watch::channel(true).1,
+        leading,
         members,
         channels: ChannelPool::default(),
         ingests: Ingests::default(),
         watchers: Watchers::default(),
+        own: own_status(&config, &grpc, &http)?,
         started_at: clock::now(),
+        stop: stop.clone(),
         config,
     });
+    let holders = vec![
+        tokio::spawn(leader::lead(state.clone(), leads, stop.clone())),
+        tokio::spawn(leader::present(state.clone(), stop.clone())),
+    ];
     tokio::spawn(membership::run(membership, state.clone(), stop.clone()));
     tokio::spawn(membership::recover(state.clone(), stop.clone()));
-    tokio::spawn(refresh::run(state.clone(), stop.clone()));
-    tokio::spawn(replicate::run(state.clone(), stop.clone()));
-    tokio::spawn(collect::run(state.clone(), stop.clone()));
-    ingest::resume(&state);
+    tokio::spawn(leader::while_leading(state.clone(), stop.clone(), refresh::run));
+    tokio::spawn(leader::while_leading(state.clone(), stop.clone(), reconcile::run));
+    tokio::spawn(leader::while_leading(state.clone(), stop.clone(), collect::run));
+    tokio::spawn(leader::while_leading(state.clone(), stop.clone(), ingest::resume));
     tokio::spawn(watch::prepare(state.clone()));
     let http = http::serve(state.clone(), http, stop.child_token()).await?;
-    let grpc = monofs_rpc::serve(grpc, routes(&state, &stop), stop.child_token())?;
+    let grpc = monofs_rpc::serve(grpc, http::with_probes(routes(&state, &stop), &state), stop.child_token())?;
     grpc.set_serving(true).await;
-    tracing::info!(grpc = %grpc.address(), http = %http.address(), repositories = state.catalog.len(), "router serves");
-    Ok(RunningRouter { grpc, http, stop })
+    let (repositories, router) = (state.catalog.len(), &state.own.router_id);
+    tracing::info!(router, grpc = %grpc.address(), http = %http.address(), repositories, "router serves");
+    Ok(RunningRouter { grpc, http, stop, holders })
+}
+
+/// How the other routers and operators see this one.
+fn own_status(config: &Config, grpc: &TcpListener, http: &TcpListener) -> Result<v1::RouterStatus> {
+    let listening = |listener: &TcpListener| {
+        let address = listener.local_addr();
+        address.map(monofs_rpc::server::announced).map_err(|e| Error::internal(format!("address of a listener: {e}")))
+    };
+    let address = if config.advertise.is_empty() { listening(grpc)? } else { config.advertise.clone() };
+    Ok(v1::RouterStatus {
+        router_id: if config.router_id.is_empty() { address.clone() } else { config.router_id.clone() },
+        address,
+        http_address: listening(http)?,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        started_at: clock::now(),
+        leader: false,
+    })
 }
 
 fn routes(state: &Arc<RouterState>, stop: &CancellationToken) -> Routes {

@@ -7,10 +7,10 @@
 //! Invariants: only that task changes the view, so its number grows with every change; a member that registered is known
 //! to every router, and to this one after a restart, until it is removed.
 
-mod event;
+pub(crate) mod event;
 mod facts;
-mod machine;
-mod member;
+pub(crate) mod machine;
+pub(crate) mod member;
 mod probe;
 mod recovery;
 #[cfg(test)]

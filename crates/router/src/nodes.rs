@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use monofs_model::Error;
 use monofs_model::{ClusterView, ErrorKind, Member, Oid, RefName, Repository, Result, Snapshot, SourceUrl, StorageId};
@@ -102,6 +103,7 @@ impl RouterState {
         node: &Member,
         entry: &Repository,
         snapshot: &Snapshot,
+        bytes_per_second_max: u64,
     ) -> Result<impl Stream<Item = Result<v1::AdoptProgress>> + use<>> {
         let id = entry.storage_id();
         let held = entry.snapshot.as_ref() == Some(snapshot);
@@ -114,7 +116,7 @@ impl RouterState {
             content: v1::ContentMode::from(entry.content).into(),
             peers: peers.iter().filter(|peer| peer.id != node.id).map(|peer| peer.address.clone()).collect(),
             fetchers: view.fetchers_for(&id).iter().map(|fetcher| fetcher.address.clone()).collect(),
-            bytes_per_second_max: 0,
+            bytes_per_second_max,
         };
         let silence = self.config.progress_timeout;
         let mut client = self.node_client(node)?;
@@ -124,16 +126,18 @@ impl RouterState {
         Ok(guarded(answer.into_inner(), silence, "adopt"))
     }
 
-    /// Lets a node adopt a commit and waits until it is durable.
+    /// Lets a node adopt a commit and waits until it is durable. Contents that it takes are limited to `bytes_per_second_max`
+    /// (0 = no limit).
     pub async fn adopt_and_wait(
         self: &Arc<Self>,
         node: &Member,
         entry: &Repository,
         snapshot: &Snapshot,
+        bytes_per_second_max: u64,
         mut progress: impl FnMut(&v1::AdoptProgress),
     ) -> Result<()> {
         let view = self.members.view();
-        let mut messages = self.adopt(&view, node, entry, snapshot).await?;
+        let mut messages = self.adopt(&view, node, entry, snapshot, bytes_per_second_max).await?;
         while let Some(message) = messages.next().await {
             let message = message?;
             progress(&message);
@@ -142,6 +146,15 @@ impl RouterState {
             }
         }
         Err(Error::unavailable(format!("node {} ended without a durable copy", node.id)))
+    }
+
+    /// Lets a node forget a repository, if it holds no other commits than these. Errors: `Refused` when it does.
+    pub async fn drop_copy(&self, node: &Member, id: &StorageId, only_commits: Vec<Bytes>) -> Result<()> {
+        let context = Context::new(self.config.progress_timeout);
+        let mut client = self.node_client(node)?;
+        let request = context.request(v1::DropRequest { storage_id: id.to_string(), only_commits });
+        let answer = within(context.deadline, "drop", async { client.drop(request).await.map_err(from_status) });
+        answer.await.map(drop)
     }
 
     /// What a node holds, in short.

@@ -32,18 +32,18 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause.min(interval)) => {}
         }
-        behind = can_refresh(&state.members.view()) && start_due(&state, interval);
+        behind = can_refresh(&state.members.view()) && start_due(&state, interval).await;
     }
 }
 
 /// Starts what is due and may run. True: more is due.
-fn start_due(state: &Arc<RouterState>, interval: Duration) -> bool {
+async fn start_due(state: &Arc<RouterState>, interval: Duration) -> bool {
     let before = clock::now() - interval.as_secs() as i64;
     let room = RUNNING_MAX.saturating_sub(state.ingests.len());
     let due = state.catalog.due(before, room + 1);
     for entry in due.iter().take(room) {
         state.catalog.looked(&entry.path);
-        if let Err(error) = ingest::refresh(state, entry) {
+        if let Err(error) = ingest::refresh(state, entry).await {
             tracing::warn!(path = %entry.path, %error, "cannot refresh");
         }
     }
@@ -51,7 +51,7 @@ fn start_due(state: &Arc<RouterState>, interval: Duration) -> bool {
 }
 
 /// Whether there is somebody to ask, and somebody to take what is new.
-fn can_refresh(view: &ClusterView) -> bool {
+pub(crate) fn can_refresh(view: &ClusterView) -> bool {
     let active = |role| view.members.iter().any(|member| member.role == role && member.state == MemberState::Active);
     active(Role::Fetcher) && active(Role::Node)
 }

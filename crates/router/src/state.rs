@@ -4,6 +4,7 @@
 //! means that the history was lost; a watch gives every commit after its start, whole and in order, or ends with an error.
 
 mod embedded;
+mod etcd;
 mod follow;
 mod table;
 
@@ -18,6 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::StateLocation;
 pub use embedded::EmbeddedState;
+pub use etcd::EtcdState;
 pub(crate) use follow::{Follower, Shared};
 pub(crate) use table::{Table, Tables};
 
@@ -43,6 +45,17 @@ pub struct Hold {
     pub lost: CancellationToken,
     /// Tells the store's task to let go.
     pub release: DropGuard,
+    /// Cancelled when the store's task has ended, with or without success.
+    pub gone: CancellationToken,
+}
+
+impl Hold {
+    /// Lets go and waits until that is done, for `limit` at most: then the key goes when its time is over.
+    pub async fn let_go(self, limit: Duration) {
+        drop(self.release);
+        // Late: see above.
+        let _ = tokio::time::timeout(limit, self.gone.cancelled()).await;
+    }
 }
 
 /// The control state; see the module. Errors: `Unavailable` when the store is away (reads go on from memory).
@@ -58,13 +71,18 @@ pub trait StateStore: Send + Sync {
     /// Creates `key` for as long as this process lives and holds it; it goes at most `ttl` after the process ended or was
     /// cut off. `None`: somebody else holds it.
     async fn hold(&self, key: &str, value: Vec<u8>, ttl: Duration) -> Result<Option<Hold>>;
-    /// Names this history.
-    fn epoch(&self) -> &str;
+    /// Whether changes can be made now. Errors: `Unavailable`.
+    async fn reach(&self) -> Result<()>;
+    /// Names this history, as of the last scan of everything.
+    fn epoch(&self) -> String;
+    /// Whether there may be other routers on it.
+    fn is_shared(&self) -> bool;
 }
 
 /// Opens the state store at `location`.
 pub async fn open(location: &StateLocation) -> Result<Arc<dyn StateStore>> {
     match location {
         StateLocation::Embedded(dir) => Ok(Arc::new(EmbeddedState::open(dir.clone()).await?)),
+        StateLocation::Etcd { endpoints, prefix } => Ok(Arc::new(EtcdState::open(endpoints.clone(), prefix).await?)),
     }
 }

@@ -14,7 +14,8 @@ use monofs_proto::v1::fetcher_client::FetcherClient;
 use monofs_rpc::operations::Metric;
 use monofs_rpc::{Context, from_status, within};
 
-use crate::RouterState;
+use crate::reconcile::jobs::has_ended;
+use crate::{RouterState, leader};
 pub(crate) use problems::{ago, problems};
 
 /// Free space of a node below which operators are told.
@@ -31,6 +32,12 @@ pub(crate) fn metrics(state: &RouterState) -> Vec<Metric> {
         Metric::new("monofs_router_nodes_active", "Nodes that are active.", active(Role::Node)),
         Metric::new("monofs_router_fetchers_active", "Fetchers that are active.", active(Role::Fetcher)),
         Metric::new("monofs_router_ingests_running", "Ingests and refreshes that run.", state.ingests.len() as u64),
+        Metric::new("monofs_router_leading", "1: this router leads.", u64::from(*state.leading.borrow())),
+        Metric::new(
+            "monofs_router_state_reachable",
+            "1: the state store can be reached, so changes can be made.",
+            u64::from(*state.shared.reachable().borrow()),
+        ),
         Metric::new("monofs_router_clients", "Connected clients.", state.watchers.len() as u64),
     ]
 }
@@ -61,7 +68,9 @@ pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
         started_at: state.started_at,
         maintenance: state.tables.maintenance.get(""),
         intents: state.tables.intents.list(),
-        routers: state.tables.routers.list(),
+        jobs: state.tables.jobs.list().into_iter().filter(|job| !has_ended(job)).collect(),
+        router_id: state.own.router_id.clone(),
+        routers: leader::routers(state),
         ..Default::default()
     }
 }

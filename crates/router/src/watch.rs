@@ -1,7 +1,8 @@
 //! The `Catalog` service: the watch stream that tells clients the view and every change, and look-ups of the namespace.
 //!
 //! A client resumes from its position; if that is too old or of another epoch it gets everything again, marked `reset`: the
-//! catalogue's shared listing, and then what changed since that was made.
+//! catalogue's shared listing, and then what changed since that was made. A client that knows more than this router (it comes
+//! from another one) waits a moment until the router has caught up, and is never shown anything older than it has seen.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -26,6 +27,8 @@ use crate::{RouterState, clock, no_repository};
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// A client that takes nothing for this long is cut off; it reconnects and resumes.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long this router may take to hear what a client has heard from another one.
+const CATCH_UP: Duration = Duration::from_secs(3);
 /// Most changes in one message.
 const CHANGES_MAX: usize = 500;
 /// Messages waiting for a slow client.
@@ -213,7 +216,24 @@ impl Watch<'_> {
         }
     }
 
+    /// Waits until this router is where the client is. Err: it cannot get there.
+    async fn catch_up(&self) -> Result<(), ()> {
+        let ours = self.state.catalog.position();
+        let ahead = self.position.as_ref().filter(|p| p.epoch == ours.epoch && p.revision > ours.revision);
+        let Some(Position { revision, .. }) = ahead else { return Ok(()) };
+        let mut applied = self.state.shared.applied();
+        let wait = applied.wait_for(|applied| applied >= revision);
+        // After that it has another past than the client, which its state store gave it: a backup was restored.
+        if matches!(tokio::time::timeout(CATCH_UP, wait).await, Ok(Ok(_))) || *self.state.shared.reachable().borrow() {
+            return Ok(());
+        }
+        let behind = "this router knows less than you do and cannot reach the state store; ask another router";
+        let _ = self.sink.send(Err(to_status(Error::unavailable(behind)))).await;
+        Err(())
+    }
+
     async fn send_changes(&mut self) -> Result<(), ()> {
+        self.catch_up().await?;
         let catalog = &self.state.catalog;
         let mut tell = !self.greeted;
         let changes = loop {

@@ -18,6 +18,8 @@ pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A peer that is silent this long is asked, and given this long to answer.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// [`KEEP_ALIVE`] of a calm pool.
+const CALM_KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Most peers remembered; over it the pool starts afresh (live channels stay with their users).
 const PEERS_MAX: usize = 4096;
 
@@ -25,15 +27,25 @@ const PEERS_MAX: usize = 4096;
 #[derive(Clone, Default)]
 pub struct ChannelPool {
     peers: Arc<RwLock<HashMap<String, Channel>>>,
+    calm: bool,
 }
 
 impl ChannelPool {
+    /// For servers that are not ours and end connections that are pinged often or without a call (gRPC's default in Go).
+    pub fn calm() -> Self {
+        Self { calm: true, ..Self::default() }
+    }
+
     /// The channel to `address` (`host:port`). Connects on first use. Errors: `Invalid` for what is no address.
     pub fn get(&self, address: &str) -> Result<Channel> {
         if let Some(channel) = self.peers.read().expect("no holder of this lock panics").get(address) {
             return Ok(channel.clone());
         }
-        let channel = endpoint(address)?.connect_lazy();
+        let mut endpoint = endpoint(address)?;
+        if self.calm {
+            endpoint = endpoint.http2_keep_alive_interval(CALM_KEEP_ALIVE).keep_alive_while_idle(false);
+        }
+        let channel = endpoint.connect_lazy();
         let mut peers = self.peers.write().expect("no holder of this lock panics");
         if peers.len() >= PEERS_MAX {
             peers.clear();

@@ -7,6 +7,7 @@ pub mod channel;
 pub mod content;
 pub mod context;
 pub mod deadline;
+pub mod host;
 pub mod operations;
 pub mod register;
 pub mod server;

@@ -61,6 +61,16 @@ pub async fn bind(address: &str) -> Result<TcpListener> {
     TcpListener::bind(&address).await.map_err(|e| Error::unavailable(format!("listen on {address}: {e}")))
 }
 
+/// What to tell others about where a listener is: the host's name stands for every address.
+pub fn announced(listening: SocketAddr) -> String {
+    if !listening.ip().is_unspecified() {
+        return listening.to_string();
+    }
+    let host = crate::host::name();
+    let host = if host.is_empty() { "127.0.0.1" } else { &host };
+    format!("{host}:{}", listening.port())
+}
+
 /// Serves `routes` with health and reflection on `listener` until `stop` is cancelled.
 pub fn serve(listener: TcpListener, routes: Routes, stop: CancellationToken) -> Result<Running> {
     let address = listener.local_addr().map_err(|e| Error::internal(format!("address of a listener: {e}")))?;
@@ -75,6 +85,8 @@ pub fn serve(listener: TcpListener, routes: Routes, stop: CancellationToken) -> 
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        // For probes of load balancers; gRPC itself is HTTP/2.
+        .accept_http1(true)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .trace_fn(|request| {
@@ -103,6 +115,13 @@ mod tests {
     use futures::StreamExt;
 
     use super::*;
+
+    #[test]
+    fn every_address_is_announced_as_the_name_of_the_host() {
+        assert_eq!(announced("10.0.0.1:9000".parse().unwrap()), "10.0.0.1:9000");
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        assert_eq!(announced("[::]:9000".parse().unwrap()), format!("{}:9000", kernel.trim()));
+    }
 
     #[tokio::test]
     async fn accepted_connections_do_not_wait_to_fill_packets() {

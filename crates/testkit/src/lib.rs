@@ -3,6 +3,7 @@
 //!
 //! Invariant: everything here panics with the reason when something is missing or wrong; nothing skips silently.
 
+pub mod etcd;
 pub mod git;
 pub mod hostile;
 pub mod model;
@@ -12,6 +13,7 @@ pub mod remotes;
 pub mod repo;
 pub mod wait;
 
+pub use etcd::Etcd;
 pub use model::{ExpectedTree, assert_matches};
 pub use process::Process;
 pub use repo::{Changes, Repo};

@@ -82,6 +82,8 @@ pub fn find(program: &str) -> Option<PathBuf> {
 fn package_of(program: &str) -> &str {
     match program {
         "git-http-backend" | "git-daemon" => "git",
+        "etcd" => "etcd-server",
+        "etcdctl" => "etcd-client",
         "sshd" => "openssh-server",
         "ssh" | "ssh-keygen" => "openssh-client",
         "fusermount3" => "fuse3",

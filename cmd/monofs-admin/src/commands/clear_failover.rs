@@ -12,7 +12,7 @@ const AFTER_HELP: &str = "\
 Examples:
   monofs-admin clear-failover --node-id=node3";
 
-/// Let a node back after trigger-failover: what it lacks is copied to it, then reads return gradually
+/// Let a node back: what it lacks is copied to it, then reads return gradually
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {

@@ -17,7 +17,7 @@ Examples:
   monofs-admin delete github.com/org/repo
   monofs-admin delete github.com/org/repo --yes";
 
-/// Take a repository out of the tree and free its copies; the Git remote is not touched
+/// Take a repository out of the tree; the Git remote is not touched
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {

@@ -15,7 +15,7 @@ Examples:
   monofs-admin failover
   monofs-admin failover --format=json";
 
-/// List the nodes that readers do not ask first although they should, why, and who is asked instead
+/// List the nodes that readers have left, why, and who is asked instead
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {}

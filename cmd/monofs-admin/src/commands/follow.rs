@@ -9,7 +9,7 @@ use monofs_launch::exit::{Code, Failure};
 use monofs_proto::v1;
 use monofs_proto::v1::job::State;
 
-use crate::cluster::{About, Answers, Router};
+use crate::cluster::{About, Router};
 use crate::commands::Session;
 use crate::progress::{Progress, Step};
 use crate::shapes::{job_kind, job_state};
@@ -17,36 +17,36 @@ use crate::text::{clean, shell_word, size};
 
 /// A job that did not change for this long is asked for again: a router that hangs cannot be told from a job that waits.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Streams in a row that may end without a word about the job.
-const BREAKS_MAX: u32 = 5;
-/// Between a stream that broke and the next one.
+/// Tries in a row that may bring no word about the job: with the pauses, time for a router to be started again.
+const TRIES_MAX: u32 = 10;
+/// Between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// What one stream told.
+enum Told {
+    /// The job has ended.
+    Ended(v1::Job),
+    /// It goes on; the stream does not.
+    Something,
+    Nothing,
+}
 
 /// Shows the progress of a job until it has ended; the last that was said of it. Errors: `Failed` on Ctrl-C,
 /// `Unreachable` when no router tells about it any more.
 pub async fn to_the_end(session: &Session, id: &str) -> Result<v1::Job, Failure> {
     let mut progress = Progress::new(id);
-    let mut breaks = 0;
+    let (mut known, mut tries) = (false, 0);
     loop {
-        let call = |router: Router| {
-            let request = router.stream(v1::WatchJobRequest { id: id.to_owned() });
-            async move { router.admin().watch_job(request).await }
-        };
-        let mut answers = tokio::select! {
-            answers = session.cluster.follow(About::Job, SILENCE, call) => answers?,
-            () = session.interrupt.cancelled() => return Err(interrupted(id)),
-        };
-        let (heard, ended) = until_it_breaks(session, id, &mut answers, &mut progress).await?;
-        if let Some(job) = ended {
-            return Ok(job);
+        match until_it_breaks(session, id, &mut progress).await {
+            Ok(Told::Ended(job)) => return Ok(job),
+            Ok(Told::Something) => (known, tries) = (true, 0),
+            Ok(Told::Nothing) => tries += 1,
+            Err(failure) if known && failure.code == Code::Unreachable => tries += 1,
+            Err(failure) => return Err(failure),
         }
-        breaks = if heard { 0 } else { breaks + 1 };
-        if breaks >= BREAKS_MAX {
-            return Err(Failure::new(
-                Code::Unreachable,
-                format!("the routers tell nothing more about job {}", clean(id)),
-            )
-            .hint(format!(
+        if tries >= TRIES_MAX {
+            let message = format!("the routers tell nothing more about job {}", clean(id));
+            return Err(Failure::new(Code::Unreachable, message).hint(format!(
                 "the job does not need this command; `monofs-admin jobs watch {}` asks again",
                 shell_word(id)
             )));
@@ -58,30 +58,33 @@ pub async fn to_the_end(session: &Session, id: &str) -> Result<v1::Job, Failure>
     }
 }
 
-/// Whether the stream told anything, and the job if it has ended.
-async fn until_it_breaks(
-    session: &Session,
-    id: &str,
-    answers: &mut Answers<v1::Job>,
-    progress: &mut Progress,
-) -> Result<(bool, Option<v1::Job>), Failure> {
-    let mut heard = false;
+/// Shows what one stream tells.
+async fn until_it_breaks(session: &Session, id: &str, progress: &mut Progress) -> Result<Told, Failure> {
+    let call = |router: Router| {
+        let request = router.stream(v1::WatchJobRequest { id: id.to_owned() });
+        async move { router.admin().watch_job(request).await }
+    };
+    let mut answers = tokio::select! {
+        answers = session.cluster.follow(About::Job, SILENCE, call) => answers?,
+        () = session.interrupt.cancelled() => return Err(interrupted(id)),
+    };
+    let mut told = Told::Nothing;
     loop {
         let answer = tokio::select! {
             answer = answers.next() => answer,
             () = session.interrupt.cancelled() => return Err(interrupted(id)),
         };
         match answer {
-            Ok(Some(job)) if !is_open(job.state()) => return Ok((true, Some(job))),
+            Ok(Some(job)) if !is_open(job.state()) => return Ok(Told::Ended(job)),
             Ok(Some(job)) => {
-                heard = true;
+                told = Told::Something;
                 if !job.last_error.is_empty() {
                     progress.complain(&format!("warning: {}", clean(&job.last_error)));
                 }
                 progress.show(step(&job));
             }
-            Ok(None) => return Ok((heard, None)),
-            Err(failure) if failure.code == Code::Unreachable => return Ok((heard, None)),
+            Ok(None) => return Ok(told),
+            Err(failure) if failure.code == Code::Unreachable => return Ok(told),
             Err(failure) => return Err(failure),
         }
     }

@@ -62,10 +62,11 @@ pub fn table(nodes: &[v1::NodeStatus]) -> String {
 
 /// A node's state, and what it does not do although it should.
 fn state(member: &v1::Member) -> (String, Mood) {
-    let state = member_state(member.state());
+    let (state, mood) = (member_state(member.state()), member_mood(member.state()));
+    let uneasy = if mood == Mood::Bad { Mood::Bad } else { Mood::Uneasy };
     match (member.failed_over, member.share_percent) {
-        (true, _) => (format!("{state}, failed over"), Mood::Uneasy),
-        (false, percent @ 1..100) => (format!("{state}, {percent} % of reads"), Mood::Uneasy),
-        (false, _) => (state.to_owned(), member_mood(member.state())),
+        (true, _) => (format!("{state}, failed over"), uneasy),
+        (false, percent @ 1..100) => (format!("{state}, {percent} % of reads"), uneasy),
+        (false, _) => (state.to_owned(), mood),
     }
 }

@@ -21,7 +21,7 @@ Examples:
   monofs-admin rebalance --path=github.com/org/repo
   monofs-admin rebalance --storage-id=0123456789abcdef0123456789abcdef";
 
-/// Bring copies to where placement wants them: the plan, then a job that carries it out
+/// Bring copies to where placement wants them: the plan, then its progress
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {

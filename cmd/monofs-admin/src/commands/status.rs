@@ -75,15 +75,15 @@ struct Client {
 pub async fn run(_: Args, session: &Session) -> Result<()> {
     let asked = futures::future::join_all(session.cluster.routers().iter().map(|address| ask(session, address))).await;
     let mut routers = Vec::new();
-    let mut first: Option<v1::StatusResponse> = None;
+    let mut best: Option<v1::StatusResponse> = None;
     let mut failure = None;
     for (address, answer) in session.cluster.routers().iter().zip(asked) {
         match answer {
             Ok(status) => {
                 routers.push(reachable(address, &status));
                 // A router that knows the others has its state store: it knows more.
-                if first.as_ref().is_none_or(|first| first.routers.is_empty() && !status.routers.is_empty()) {
-                    first = Some(status);
+                if best.as_ref().is_none_or(|best| best.routers.is_empty() && !status.routers.is_empty()) {
+                    best = Some(status);
                 }
             }
             Err(error) => {
@@ -92,7 +92,7 @@ pub async fn run(_: Args, session: &Session) -> Result<()> {
             }
         }
     }
-    let Some(status) = first else {
+    let Some(status) = best else {
         // Ask again in the usual order only to say it in the usual words.
         return Err(session
             .status()
@@ -195,7 +195,7 @@ fn next(status: &v1::StatusResponse) -> Vec<String> {
     if status.maintenance.is_some() {
         next.push("monofs-admin undrain".to_owned());
     }
-    next.extend(status.intents.iter().map(|intent| end_of(intent)));
+    next.extend(status.intents.iter().map(end_of));
     if !status.nodes.iter().any(|node| active(&node.member)) {
         next.push("monofs-node --node-id=ID --router=ROUTER:9090".to_owned());
     }

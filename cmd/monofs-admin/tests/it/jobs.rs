@@ -8,14 +8,6 @@ use serde_json::json;
 use crate::command;
 use crate::fake::Fake;
 
-fn shape(id: &str, kind: &str, state: &str) -> serde_json::Value {
-    json!({
-        "id": id, "kind": kind, "state": state, "subject": null, "reason": "asked for", "steps_done": 1, "steps_total": 4,
-        "bytes_done": 1024, "bytes_total": 4096, "started_at": "2023-11-14T22:15:00Z", "ended_at": null,
-        "message": "copies github.com/org/repo to node1", "last_error": null, "router_id": "router1",
-    })
-}
-
 #[test]
 fn jobs_are_listed_with_their_progress() {
     let fake = Fake::start();
@@ -23,7 +15,13 @@ fn jobs_are_listed_with_their_progress() {
     let started = fake.admin(&["rebalance"]).done().text();
     assert!(started.ends_with("next: monofs-admin jobs watch rebalance-all\n"), "{started}");
     let json = fake.admin(&["jobs", "--format=json"]).done().json();
-    assert_eq!(json, json!({"jobs": [shape("rebalance-all", "rebalance", "running")]}));
+    let job = json!({
+        "id": "rebalance-all", "kind": "rebalance", "state": "running", "subject": null, "reason": "asked for",
+        "steps_done": 1, "steps_total": 4, "bytes_done": 1024, "bytes_total": 4096,
+        "started_at": "2023-11-14T22:15:00Z", "ended_at": null, "message": "copies github.com/org/repo to node1",
+        "last_error": null, "router_id": "router1",
+    });
+    assert_eq!(json, json!({"jobs": [job]}));
     let table = fake.admin(&["jobs"]).done().text();
     assert!(table.starts_with("JOB") && table.contains("everything"), "{table}");
     assert!(table.contains("1/4  1.0 KiB of 4.0 KiB"), "{table}");
@@ -64,6 +62,22 @@ fn a_watch_that_breaks_off_is_taken_up_again() {
     let fake = Fake::start();
     let ran = fake.admin(&["rebalance", "--path=x/cut", "--wait"]).done();
     assert!(ran.text().contains("rebalance-cut is done"), "{}", ran.text());
+}
+
+#[test]
+fn a_watch_outlives_its_router_only_for_a_while() {
+    let fake = Fake::start();
+    fake.admin(&["rebalance", "--path=x/mute"]).done();
+    let mut child = command(&["jobs", "watch", "rebalance-mute", &format!("--router={}", fake.address())])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().starts_with("rebalance-mute: running: "));
+    drop(fake);
+    assert_eq!(lines.next().unwrap(), "error: the routers tell nothing more about job rebalance-mute");
+    assert!(lines.next().unwrap().contains("`monofs-admin jobs watch rebalance-mute` asks again"));
+    assert_eq!(child.wait().unwrap().code(), Some(3));
 }
 
 #[test]

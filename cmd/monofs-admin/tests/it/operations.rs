@@ -110,6 +110,9 @@ fn a_node_is_left_at_once_and_let_back() {
     assert_eq!(text, expected);
     assert_eq!(fake.admin(&[&forced[..], &["--format=json"]].concat()).done().json()["unchanged"], true);
 
+    let nodes = fake.admin(&["nodes", "--format=json"]).done().json();
+    assert_eq!((&nodes["nodes"][0]["failed_over"], &nodes["nodes"][0]["share_percent"]), (&json!(true), &json!(100)));
+    assert!(fake.admin(&["nodes"]).done().text().contains("active, failed over"));
     let json = fake.admin(&["failover", "--format=json"]).done().json();
     let down = json!({
         "node_id": "node2", "state": "down", "reason": "it does not answer", "since": "2023-11-14T22:15:00Z",

@@ -53,8 +53,10 @@ fn a_router_that_is_down_or_unable_is_passed_over_by_every_verb() {
     let good = Fake::start();
     let routers = format!("--router=127.0.0.1:{},{},{}", free_port(), unable.address(), good.address());
     assert_eq!(run(&["cat", &format!("{REPO}/README.md"), &routers]).done().out, b"# hello\n");
+    let status = run(&["status", "--format=json", &routers]).done().json();
+    assert_eq!(status["routers_known"][1]["id"], "router2", "the answer that knows more counts");
     let reads: [&[&str]; 4] = [&["failover"], &["jobs"], &["jobs", "--all"], &["rebalance", "--dry-run"]];
-    for args in reads.iter().chain(&CHANGES) {
+    for &args in reads.iter().chain(&CHANGES) {
         run(&[args, &[routers.as_str()][..]].concat()).done();
     }
     let ingest = run(&["ingest", "--source=https://example.com/x.git", &routers]).done();
@@ -66,7 +68,7 @@ fn a_router_that_is_down_or_unable_is_passed_over_by_every_verb() {
 fn a_cluster_that_has_lost_its_state_says_so_with_code_three() {
     let unable = Fake::start_unable();
     for args in CHANGES {
-        unable.admin(args).failed(3, "error: the state store cannot be reached\n");
+        unable.admin(args).failed(3, "error: the state store cannot be reached");
     }
     let routers = format!("--router={},127.0.0.1:{}", unable.address(), free_port());
     run(&["drain", "--reason=x", &routers])

@@ -74,7 +74,7 @@ async fn a_dead_cluster_serves_what_is_cached_and_fails_the_rest_in_time() {
     for number in 0..2 {
         system.cluster.stop_node(number).await;
     }
-    system.cluster.stop_router().await;
+    system.cluster.stop_router(0).await;
     let (error, took) = off_thread(move || {
         assert_eq!(std::fs::read(&seen).unwrap(), b"cached");
         let from = Instant::now();
@@ -104,9 +104,9 @@ async fn a_restarted_router_knows_everything_and_clients_follow_it() {
     let mut system = System::start().await;
     system.cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r").strong()).await.unwrap();
     system.assert_shows("h/r", &repo).await;
-    system.cluster.stop_router().await;
+    system.cluster.stop_router(0).await;
     system.assert_shows("h/r", &repo).await;
-    system.cluster.start_router().await.unwrap();
+    system.cluster.start_router(0).await.unwrap();
     system.cluster.wait_members(2, 1).await.unwrap();
     assert_eq!(system.cluster.repository("h/r").await.unwrap().holders.len(), 2);
     repo.commit(|c| {

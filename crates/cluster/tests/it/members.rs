@@ -67,9 +67,9 @@ async fn a_drain_and_a_registration_survive_a_restart_of_the_router() {
     let drain = v1::DrainRequest { node_id: "node2".into(), reason: "disk".into(), force: false };
     cluster.admin().unwrap().drain(drain).await.unwrap();
     wait_state(&cluster, "node2", MemberState::Drained).await;
-    cluster.stop_router().await;
+    cluster.stop_router(0).await;
     cluster.stop_node(2).await;
-    cluster.start_router().await.unwrap();
+    cluster.start_router(0).await.unwrap();
     assert!(node(&cluster, "node3").await.is_some(), "it registered with the router of before");
     wait_state(&cluster, "node2", MemberState::Drained).await;
     wait_state(&cluster, "node1", MemberState::Active).await;

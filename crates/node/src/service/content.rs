@@ -15,7 +15,7 @@ use crate::blobs::{self, Arriving, Held, Span};
 use crate::flights::{Arrival, Claim};
 use crate::state::{NodeState, blocking};
 use crate::trees::{Trees, Walk};
-use crate::upstream;
+use crate::upstream::{self, Target};
 
 pub(crate) struct ContentService {
     state: Arc<NodeState>,
@@ -156,13 +156,18 @@ struct Pulled<'a> {
 }
 
 impl Pulled<'_> {
+    fn target(&self) -> Target<'_> {
+        Target { state: self.state, store: self.store, meta: &self.meta, commit: self.commit, pace: None }
+    }
+
     /// Blobs of one chunk, sent on as they arrive.
     async fn small(&self, spans: Vec<Span>) -> Result<Vec<Span>> {
         let (claim, mine, others) = self.state.flights.claim(&self.meta.storage_id, spans);
         let mut left = Vec::new();
         if !mine.is_empty() {
             let tap = Some(self.sink.clone());
-            left = upstream::pull(self.state, self.store, &self.meta, self.commit, mine, tap).await?;
+            let servers = upstream::servers(self.state, &self.meta.storage_id);
+            left = upstream::pull(self.target(), &servers, mine, tap).await?;
         }
         drop(claim);
         let mut late = Vec::new();
@@ -211,7 +216,8 @@ impl Pulled<'_> {
             let turn = state.flights.large_turns.clone().acquire_owned().await;
             let _turn = turn.map_err(|_| Error::internal("the turns of large pulls are closed"))?;
             let whole = Span::whole(span.oid, span.size);
-            upstream::pull(&state, &store, &meta, commit, vec![whole], None).await.map(drop)
+            let target = Target { state: &state, store: &store, meta: &meta, commit, pace: None };
+            upstream::pull(target, &upstream::servers(&state, &meta.storage_id), vec![whole], None).await.map(drop)
         };
         let stops = || Err(Error::unavailable("the node stops"));
         tasks.spawn(async move { stop.run_until_cancelled(pull).await.unwrap_or_else(stops) })

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use monofs_model::{ContentMode, DisplayPath, Error, Oid, RefName, Result, Snapshot, SourceUrl, StorageId};
+use monofs_model::{ContentMode, DisplayPath, Error, ErrorKind, Oid, RefName, Result, Snapshot, SourceUrl, StorageId};
 use monofs_proto::{convert, v1};
 use monofs_rpc::to_status;
 use monofs_store::repo::{RepoMeta, RepoStore};
@@ -11,13 +12,16 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Answer, Sink, answer};
+use crate::cover::Cover;
 use crate::operations::disk_free;
 use crate::state::{NodeState, blocking};
 use crate::upstream::Server;
-use crate::{adopt, hydrate, progress};
+use crate::{adopt, cover, hydrate, progress};
 
 /// Objects between two progress messages of a verification.
 const VERIFY_REPORT_EVERY: u64 = 1000;
+/// Between two progress messages of a cover: the silence of a slow one must not look like death.
+const COVER_REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Wrong objects named in one answer; the rest are counted.
 const VERIFY_ERRORS_MAX: usize = 100;
 
@@ -38,13 +42,33 @@ impl NodeService {
         Ok(vec![StorageId::new(storage_id)?])
     }
 
-    async fn drop_repository(&self, id: StorageId) -> Result<bool> {
+    async fn drop_repository(&self, request: v1::DropRequest) -> Result<bool> {
+        let id = StorageId::new(&request.storage_id)?;
+        let only = convert::oids(&request.only_commits)?;
         let lock = self.state.writer(&id);
         let _writer = lock.lock().await;
+        if !only.is_empty() {
+            self.refuse_others(&id, &only).await?;
+        }
         let (stores, dropped) = (self.state.stores.clone(), id.clone());
         let existed = blocking(move || stores.drop_repo(&dropped)).await;
         self.state.progress.retain(&id, &[]);
         existed
+    }
+
+    /// Errors: `Refused` when another commit than `only` is held.
+    async fn refuse_others(&self, id: &StorageId, only: &[Oid]) -> Result<()> {
+        let store = match self.state.store(id).await {
+            Err(error) if error.kind == ErrorKind::NotHeld => return Ok(()),
+            store => store?,
+        };
+        let snapshots = blocking(move || store.snapshots()).await?;
+        match snapshots.iter().find(|snapshot| !only.contains(&snapshot.commit)) {
+            Some(other) => {
+                Err(Error::refused(format!("{id}: commit {} is held, too; it is not dropped", other.commit)))
+            }
+            None => Ok(()),
+        }
     }
 
     async fn retain(&self, request: v1::RetainRequest) -> Result<v1::RetainResponse> {
@@ -103,13 +127,16 @@ impl NodeService {
 #[tonic::async_trait]
 impl v1::node_server::Node for NodeService {
     type AdoptStream = ReceiverStream<Result<v1::AdoptProgress, Status>>;
+    type CoverStream = ReceiverStream<Result<v1::CoverProgress, Status>>;
+    type ListBlobsStream = ReceiverStream<Result<v1::ListBlobsResponse, Status>>;
     type VerifyStream = ReceiverStream<Result<v1::VerifyProgress, Status>>;
 
     async fn adopt(&self, request: Request<v1::AdoptRequest>) -> Answer<v1::AdoptProgress> {
         let adoption = Adoption::parse(request.into_inner()).map_err(to_status)?;
         let state = self.state.clone();
         answer(|sink| async move {
-            let Adoption { meta, snapshot, servers } = adoption;
+            let Adoption { meta, snapshot, servers, bytes_per_second_max } = adoption;
+            state.paces.set(&meta.storage_id, bytes_per_second_max);
             let fetchers = servers.iter().filter(|server| !server.peer).map(|server| server.address.clone());
             state.name_fetchers(fetchers.collect());
             let (id, content) = (meta.storage_id.clone(), meta.content);
@@ -121,9 +148,37 @@ impl v1::node_server::Node for NodeService {
         })
     }
 
+    async fn cover(&self, request: Request<v1::CoverRequest>) -> Answer<v1::CoverProgress> {
+        let request = request.into_inner();
+        let limit = request.bytes_per_second_max;
+        let cover = Cover::parse(request).map_err(to_status)?;
+        self.state.paces.set(cover.id(), limit);
+        let state = self.state.clone();
+        answer(|sink| async move {
+            let mut work = std::pin::pin!(cover.run(&state));
+            let mut report = tokio::time::interval(COVER_REPORT_EVERY);
+            loop {
+                tokio::select! {
+                    outcome = &mut work => {
+                        outcome?;
+                        let _ = sink.send(Ok(cover.progress(true))).await;
+                        return Ok(());
+                    }
+                    // Nobody waits for it any more.
+                    () = sink.closed() => return Ok(()),
+                    _ = report.tick() => drop(sink.try_send(Ok(cover.progress(false)))),
+                }
+            }
+        })
+    }
+
+    async fn list_blobs(&self, request: Request<v1::ListBlobsRequest>) -> Answer<v1::ListBlobsResponse> {
+        let (state, request) = (self.state.clone(), request.into_inner());
+        answer(|sink| async move { cover::list(&state, request, sink).await })
+    }
+
     async fn drop(&self, request: Request<v1::DropRequest>) -> Result<Response<v1::DropResponse>, Status> {
-        let id = StorageId::new(&request.into_inner().storage_id).map_err(to_status)?;
-        let existed = self.drop_repository(id).await.map_err(to_status)?;
+        let existed = self.drop_repository(request.into_inner()).await.map_err(to_status)?;
         Ok(Response::new(v1::DropResponse { existed }))
     }
 
@@ -210,6 +265,8 @@ struct Adoption {
     meta: RepoMeta,
     snapshot: Snapshot,
     servers: Vec<Server>,
+    /// Of contents; 0 = no limit.
+    bytes_per_second_max: u64,
 }
 
 impl Adoption {
@@ -227,6 +284,7 @@ impl Adoption {
         };
         let peers = request.peers.into_iter().map(|address| Server { address, peer: true });
         let fetchers = request.fetchers.into_iter().map(|address| Server { address, peer: false });
-        Ok(Self { meta, snapshot, servers: peers.chain(fetchers).collect() })
+        let bytes_per_second_max = request.bytes_per_second_max;
+        Ok(Self { meta, snapshot, servers: peers.chain(fetchers).collect(), bytes_per_second_max })
     }
 }

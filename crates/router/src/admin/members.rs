@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use monofs_model::{Error, MemberState, NodeId, Result};
 use monofs_proto::v1;
+use monofs_proto::v1::job;
 use monofs_proto::v1::node_intent::Kind;
 
+use crate::reconcile::jobs;
 use crate::{RouterState, clock, membership};
 
 /// Longest reason, in bytes.
@@ -19,7 +21,8 @@ pub(super) async fn drain(state: &Arc<RouterState>, request: v1::DrainRequest) -
     check_reason(&request.reason)?;
     if !request.node_id.is_empty() {
         let unchanged = want(state, &request.node_id, Kind::Drain, &request.reason, request.force).await?;
-        return Ok(v1::DrainResponse { unchanged, job_id: String::new() });
+        let job_id = job(state, unchanged, job::Kind::Drain, &request.node_id, &request.reason).await?;
+        return Ok(v1::DrainResponse { unchanged, job_id });
     }
     let mut unchanged = false;
     let drained = |row: Option<&v1::Maintenance>| {
@@ -53,7 +56,24 @@ pub(super) async fn trigger_failover(
 ) -> Result<v1::TriggerFailoverResponse> {
     check_reason(&request.reason)?;
     let unchanged = want(state, &request.node_id, Kind::Failover, &request.reason, request.force).await?;
-    Ok(v1::TriggerFailoverResponse { unchanged, job_id: String::new() })
+    let job_id = job(state, unchanged, job::Kind::Failover, &request.node_id, &request.reason).await?;
+    Ok(v1::TriggerFailoverResponse { unchanged, job_id })
+}
+
+/// The id of the job that moves the copies off: a new one, or if nothing new is wanted the one that runs, if any.
+async fn job(
+    state: &Arc<RouterState>,
+    unchanged: bool,
+    kind: job::Kind,
+    node_id: &str,
+    reason: &str,
+) -> Result<String> {
+    let job = match jobs::running(state, kind, node_id) {
+        None if unchanged => None,
+        None => Some(jobs::open(state, kind, node_id, reason).await?),
+        running => running,
+    };
+    Ok(job.map_or(String::new(), |job| job.id))
 }
 
 pub(super) async fn clear_failover(

@@ -68,10 +68,6 @@ fn behind(key: &str) -> String {
     format!("{key}\u{1}")
 }
 
-fn id_key(id: &StorageId) -> u128 {
-    u128::from_str_radix(id.as_str(), 16).expect("a storage id has 32 hexadecimal digits")
-}
-
 impl Memory {
     pub fn new(position: Position) -> Self {
         let log_floor = position.revision;
@@ -88,7 +84,7 @@ impl Memory {
     }
 
     pub fn by_id(&self, id: &StorageId) -> Option<&Entry> {
-        self.entries.get(self.by_id.get(&id_key(id))?)
+        self.entries.get(self.by_id.get(&id.number())?)
     }
 
     /// The entry that `path` lies in, and the rest of the path.
@@ -114,7 +110,7 @@ impl Memory {
         let looked_at = before.map_or(i64::MIN, |before| before.looked_at).max(repository.refreshed_at);
         match before {
             Some(before) => self.index.remove(&key, before),
-            None => drop(self.by_id.insert(id_key(&repository.storage_id()), key.clone())),
+            None => drop(self.by_id.insert(repository.storage_id().number(), key.clone())),
         }
         let entry = Entry { repository: Arc::new(repository), revision, looked_at };
         self.index.add(&key, &entry);
@@ -131,18 +127,18 @@ impl Memory {
         self.entries.insert(key, entry);
     }
 
-    /// True: readers must hear about it.
-    pub fn put(&mut self, repository: Repository, revision: u64) -> bool {
+    /// Takes an entry that was written at `revision` and is heard of at `now`. True: readers must hear about it.
+    pub fn put(&mut self, repository: Repository, revision: u64, now: u64) -> bool {
         let key: Key = key(repository.path.as_str()).into();
         let visible = visible_change(self.entries.get(&key).map(|entry| &*entry.repository), &repository);
         self.load(repository, revision);
-        self.record(key, revision, visible)
+        self.record(key, now, visible)
     }
 
     /// True: readers must hear about it.
     pub fn remove(&mut self, path: &DisplayPath, revision: u64) -> bool {
         let key: Key = key(path.as_str()).into();
-        self.by_id.remove(&id_key(&path.storage_id()));
+        self.by_id.remove(&path.storage_id().number());
         let removed = self.entries.remove(&key);
         removed.iter().for_each(|entry| self.index.remove(&key, entry));
         let visible = removed.is_some_and(|entry| entry.repository.snapshot.is_some());

@@ -131,7 +131,7 @@ fn the_index_equals_a_scan_after_any_changes() {
                 if !overlaps {
                     let mut now = expected.get(&components).cloned().unwrap_or_else(|| entry(path.as_str()));
                     change(&mut rng, &mut now);
-                    memory.put(now.clone(), step as u64);
+                    memory.put(now.clone(), step as u64, step as u64);
                     expected.insert(components, now);
                 }
             }
@@ -156,7 +156,7 @@ fn the_index_equals_a_scan_after_any_changes() {
 fn every_lookup_agrees_with_the_paths() {
     let mut memory = Memory::new(position(0));
     for (number, path) in ["h/a/x", "h/a-b", "h/a.b/y/z", "top"].iter().enumerate() {
-        memory.put(entry(path), number as u64 + 1);
+        memory.put(entry(path), number as u64 + 1, number as u64 + 1);
     }
     let resolved = |path: &str| memory.resolve(path).map(|(entry, rest)| (entry.repository.path.to_string(), rest));
     assert_eq!(resolved("/h/a/x/src/main.rs"), Some(("h/a/x".into(), "src/main.rs".into())));
@@ -179,7 +179,7 @@ fn a_listing_stays_useful_while_little_changes() {
         Repository { generation, state: RepositoryState::Ready, ..entry }
     };
     for number in 0..3000 {
-        memory.put(published(&format!("h/{number}"), 1), number + 1);
+        memory.put(published(&format!("h/{number}"), 1), number + 1, number + 1);
     }
     let all: Vec<_> = memory.published().cloned().collect();
     let listing = Listing::encode(memory.position.clone(), &all);
@@ -187,11 +187,11 @@ fn a_listing_stays_useful_while_little_changes() {
     assert!(listing.pages.iter().all(|page| page.len() < PAGE_BYTES + 1024));
     assert!(listing.is_useful(&memory));
     for change in 0..1000 {
-        memory.put(published("h/7", 2 + change), 3001 + change);
+        memory.put(published("h/7", 2 + change), 3001 + change, 3001 + change);
         assert!(listing.is_useful(&memory));
     }
     assert_eq!(memory.changes_since(&listing.position).unwrap().upserts.len(), 1);
-    memory.put(published("h/7", 5000), 5000);
+    memory.put(published("h/7", 5000), 5000, 5000);
     assert!(!listing.is_useful(&memory));
     assert!(Listing::encode(position(0), &[]).pages.len() == 1);
 }

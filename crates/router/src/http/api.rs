@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use crate::{RouterState, status};
 
-/// 200 when the router can do its work, else 503; the reasons in both cases.
+/// 200 when the router can do its work, else 503; the reasons in both cases. Without its state store it answers reads, so it
+/// is degraded.
 pub(super) async fn health(State(state): State<Arc<RouterState>>) -> impl IntoResponse {
     let problems = status::problems(&state);
     let healthy = !problems.iter().any(|problem| problem.critical);
@@ -45,6 +46,8 @@ pub(super) async fn status(State(state): State<Arc<RouterState>>) -> Json<Value>
     Json(json!({
         "version": status.version,
         "started_at": status.started_at,
+        "router": status.router_id,
+        "routers": status.routers.iter().map(router).collect::<Vec<_>>(),
         "view": status.view_number,
         "epoch": position.epoch,
         "revision": position.revision,
@@ -108,6 +111,17 @@ fn fetcher(status: &v1::FetcherStatus) -> Value {
         value["bytes_fetched"] = json!(stat.bytes_fetched);
     }
     value
+}
+
+fn router(status: &v1::RouterStatus) -> Value {
+    json!({
+        "id": status.router_id,
+        "address": status.address,
+        "http_address": status.http_address,
+        "version": status.version,
+        "started_at": status.started_at,
+        "leader": status.leader,
+    })
 }
 
 fn client(status: &v1::ClientStatus) -> Value {

@@ -121,7 +121,7 @@ async fn adopt_on<'a>(
         });
     };
     job.replica(node.id.as_str(), |replica| replica.trees_total = snapshot.trees);
-    (node, state.adopt_and_wait(node, entry, snapshot, report).await)
+    (node, state.adopt_and_wait(node, entry, snapshot, 0, report).await)
 }
 
 async fn publish(

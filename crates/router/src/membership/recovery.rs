@@ -16,7 +16,7 @@ use monofs_proto::v1;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{RouterState, clock};
+use crate::{RouterState, clock, reconcile};
 
 /// Nodes that are asked at the same time.
 const AUDITS_MAX: usize = 16;
@@ -107,12 +107,12 @@ fn answers(node: &Member) -> bool {
 async fn audit(state: &Arc<RouterState>, node: &Member, before: Option<v1::NodeAudit>) -> Result<()> {
     // Looked at first: what is added while the node is asked need not be in its answer.
     let recorded = state.catalog.held_by(&node.id);
-    let held: HashSet<(String, Bytes)> = state
-        .held_commits(node)
-        .await?
-        .into_iter()
-        .flat_map(|held| held.snapshots.into_iter().map(move |snapshot| (held.storage_id.clone(), snapshot.commit)))
-        .collect();
+    let answer = state.held_commits(node).await?;
+    let commits = |held: &v1::HeldRepository| {
+        let id = held.storage_id.clone();
+        held.snapshots.iter().map(|snapshot| (id.clone(), snapshot.commit.clone())).collect::<Vec<_>>()
+    };
+    let held: HashSet<(String, Bytes)> = answer.iter().flat_map(commits).collect();
     for entry in recorded {
         let Some(snapshot) = &entry.snapshot else { continue };
         if !held.contains(&(entry.storage_id().to_string(), oid_bytes(&snapshot.commit))) {
@@ -120,6 +120,7 @@ async fn audit(state: &Arc<RouterState>, node: &Member, before: Option<v1::NodeA
             state.catalog.remove_holder(&entry.path, entry.generation, &node.id).await?;
         }
     }
+    reconcile::settle_leftovers(state, node, &answer).await?;
     let found = v1::NodeAudit {
         node_id: node.id.to_string(),
         incarnation: node.incarnation,

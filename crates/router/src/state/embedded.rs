@@ -73,20 +73,32 @@ impl StateStore for EmbeddedState {
         if self.inner.commit(compares, writes).await? == CommitOutcome::Conflict {
             return Ok(None);
         }
-        let released = CancellationToken::new();
-        let (inner, dropped) = (self.inner.clone(), released.clone());
+        let (released, gone) = (CancellationToken::new(), CancellationToken::new());
+        let (inner, dropped, ended) = (self.inner.clone(), released.clone(), gone.clone().drop_guard());
         tokio::spawn(async move {
             dropped.cancelled().await;
             let writes = vec![Write::Delete { key }, Write::Delete { key: mark }];
             if let Err(error) = inner.commit(Vec::new(), writes).await {
                 tracing::warn!(%error, "cannot let go of a held key; the next start does");
             }
+            // The directory is free for the next one before it is said to be.
+            drop(inner);
+            drop(ended);
         });
-        Ok(Some(Hold { lost: CancellationToken::new(), release: released.drop_guard() }))
+        Ok(Some(Hold { lost: CancellationToken::new(), release: released.drop_guard(), gone }))
     }
 
-    fn epoch(&self) -> &str {
-        &self.epoch
+    async fn reach(&self) -> Result<()> {
+        let env = self.inner.env.clone();
+        blocking(move || env.revision()).await.map(drop)
+    }
+
+    fn epoch(&self) -> String {
+        self.epoch.clone()
+    }
+
+    fn is_shared(&self) -> bool {
+        false
     }
 }
 

@@ -24,6 +24,8 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
 /// Pauses between tries to watch again: doubled from the first to the last.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_LAST: Duration = Duration::from_secs(2);
+/// How often it is asked whether changes can be made.
+const REACH_EVERY: Duration = Duration::from_secs(3);
 
 /// A part of the router's memory that is a copy of some keys.
 pub(crate) trait Follower: Send + Sync {
@@ -75,13 +77,27 @@ impl Shared {
             if writes.is_empty() {
                 return Ok(());
             }
-            if let CommitOutcome::Done { revision } = self.store.commit(compares, writes).await? {
-                return self.echoed(revision, applied).await;
+            match self.store.commit(compares, writes).await {
+                Ok(CommitOutcome::Done { revision }) => return self.echoed(revision, applied).await,
+                Ok(CommitOutcome::Conflict) => {}
+                Err(error) => return Err(self.refused(error)),
             }
             // Memory hears of what was in the way in a moment.
             let _ = tokio::time::timeout(CONFLICT_PAUSE, applied.changed()).await;
         }
         Err(Error::refused("others keep changing the same part of the cluster's state; try again"))
+    }
+
+    /// The error of a change that could not be made, with what to do.
+    pub fn refused(&self, error: Error) -> Error {
+        if error.kind != ErrorKind::Unavailable {
+            return error;
+        }
+        self.away(&error);
+        Error::unavailable(format!(
+            "the state store cannot be reached, so nothing can be changed; reads go on. Look at it, then try again ({})",
+            error.message
+        ))
     }
 
     async fn echoed(&self, revision: u64, mut applied: watch::Receiver<u64>) -> Result<()> {
@@ -101,6 +117,16 @@ impl Shared {
             return Err(Error::internal("the state is followed already"));
         }
         let mut revision = self.load().await?;
+        let shared = self.clone();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+            loop {
+                tokio::time::sleep(REACH_EVERY).await;
+                match shared.store.reach().await {
+                    Ok(()) => shared.back(),
+                    Err(error) => shared.away(&error),
+                }
+            }
+        }));
         let shared = self.clone();
         tokio::spawn(stop.run_until_cancelled_owned(async move {
             let mut pause = PAUSE_FIRST;
@@ -125,7 +151,7 @@ impl Shared {
     /// One watch, until it ends. `revision`: up to where memory is.
     async fn follow(&self, revision: &mut u64, pause: &mut Duration) -> Result<()> {
         let mut batches = self.store.watch(*revision).await?;
-        self.reachable.send_if_modified(|reachable| !std::mem::replace(reachable, true));
+        self.back();
         while let Some(batch) = batches.next().await {
             let batch = batch?;
             self.each(|follower| follower.apply(&batch));
@@ -151,6 +177,12 @@ impl Shared {
             if let Err(error) = apply(&*follower) {
                 tracing::error!(%error, "cannot take over a change of the state");
             }
+        }
+    }
+
+    fn back(&self) {
+        if self.reachable.send_if_modified(|reachable| !std::mem::replace(reachable, true)) {
+            tracing::info!("the state store can be reached again");
         }
     }
 

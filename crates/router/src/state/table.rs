@@ -33,6 +33,8 @@ pub(crate) struct Tables {
     pub routers: Arc<Table<v1::RouterStatus>>,
     /// One row without a name, held by the leader.
     pub leader: Arc<Table<v1::RouterStatus>>,
+    /// By display path; held by the router that works on it.
+    pub claims: Arc<Table<v1::PathClaim>>,
 }
 
 impl Tables {
@@ -45,6 +47,7 @@ impl Tables {
             jobs: Table::new(shared, "job/"),
             routers: Table::new(shared, "router/"),
             leader: Table::new(shared, "leader/"),
+            claims: Table::new(shared, "ingest/"),
         }
     }
 
@@ -58,6 +61,7 @@ impl Tables {
             self.jobs.clone(),
             self.routers.clone(),
             self.leader.clone(),
+            self.claims.clone(),
         ]
     }
 }

@@ -20,6 +20,9 @@ pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
     let view = state.members.view();
     let mut problems = Vec::new();
     let mut add = |critical, line: String| problems.push(Problem { line, critical });
+    for line in of_routers(state) {
+        add(false, line);
+    }
     let serving = view.nodes().filter(|node| node.state.serves() && node.state != MemberState::Suspect).count();
     let taking = view.nodes().filter(|node| node.state.accepts()).count();
     if serving == 0 {
@@ -59,6 +62,29 @@ pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
     }
     problems.sort_by_key(|problem| !problem.critical);
     problems
+}
+
+/// What is wrong with the routers and their state store.
+fn of_routers(state: &RouterState) -> Vec<String> {
+    if !*state.shared.reachable().borrow() {
+        let line = "the state store cannot be reached: reads go on, changes are refused; look at etcd, and at the network between";
+        return vec![line.to_owned()];
+    }
+    let mut lines = Vec::new();
+    if state.tables.leader.get("").is_none() {
+        lines.push("no router leads: refreshes, copies and collection wait; one should within seconds".to_owned());
+    }
+    let routers = state.tables.routers.list();
+    let missing = |peer: &&String| !routers.iter().any(|router| router.address == **peer);
+    lines.extend(state.config.peer_routers.iter().filter(missing).map(|peer| {
+        format!("router {peer} of --peer-routers is not there: look at its log, and at its --state and --advertise")
+    }));
+    lines.extend(routers.iter().filter(|router| router.router_id == state.own.router_id).filter_map(|router| {
+        let (id, other) = (&router.router_id, &router.address);
+        let twice = router.address != state.own.address;
+        twice.then(|| format!("{other} is router '{id}' too: give each router a --router-id of its own"))
+    }));
+    lines
 }
 
 /// What is to be said about one member, if anything.

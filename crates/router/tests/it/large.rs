@@ -64,8 +64,16 @@ impl StateStore for Counting {
         self.store.hold(key, value, ttl).await
     }
 
-    fn epoch(&self) -> &str {
+    async fn reach(&self) -> Result<()> {
+        self.store.reach().await
+    }
+
+    fn epoch(&self) -> String {
         self.store.epoch()
+    }
+
+    fn is_shared(&self) -> bool {
+        self.store.is_shared()
     }
 }
 

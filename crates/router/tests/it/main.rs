@@ -2,5 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod large;
+mod probes;
 mod members;
 mod seeding;
+mod state;

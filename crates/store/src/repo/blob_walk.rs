@@ -4,7 +4,7 @@
 //! Invariants: every entry of every distinct directory record is looked at once, so the whole walk is linear in them,
 //! however many steps it takes; memory is that of the distinct directories, not of the files.
 //!
-//! Callers: a node's hydrator, and its count of what is hydrated.
+//! Callers: a node's hydrator, its count of what is hydrated, and its comparison with a peer.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -47,13 +47,13 @@ impl BlobWalk {
         Ok(missing)
     }
 
-    /// Looks at up to `limit` more files and hands over the blobs of those that are held, as often as they are named. Gives
+    /// Looks at up to `limit` more files and hands over the blobs (and sizes) of those that are held, as often as they are named. Gives
     /// whether there may be more. Errors: those of [`BlobWalk::next_missing`].
-    pub fn next_held(&mut self, reader: &Reader<'_>, limit: usize, mut held: impl FnMut(&Oid)) -> Result<bool> {
+    pub fn next_held(&mut self, reader: &Reader<'_>, limit: usize, mut held: impl FnMut(&Oid, u64)) -> Result<bool> {
         let mut left = limit.max(1);
-        self.step(reader, |oid, _| {
+        self.step(reader, |oid, size| {
             if reader.has_blob(oid) {
-                held(oid);
+                held(oid, size);
             }
             left -= 1;
             left > 0

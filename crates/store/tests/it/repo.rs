@@ -102,7 +102,7 @@ fn missing_blobs_are_named_once_with_their_sizes_in_one_walk_that_pauses() {
     }
     let mut held = std::collections::HashSet::new();
     let mut walk = BlobWalk::new(sample.snapshot.root);
-    while walk.next_held(&store.read().unwrap(), 3, |oid| held.extend([*oid])).unwrap() {}
+    while walk.next_held(&store.read().unwrap(), 3, |oid, _| held.extend([*oid])).unwrap() {}
     assert_eq!(held, sample.blobs[..15].iter().map(|(oid, _)| *oid).collect::<std::collections::HashSet<_>>());
     let nowhere = Oid::of(ObjectFormat::Sha1, ObjectKind::Tree, b"nowhere");
     let error = BlobWalk::new(nowhere).next_missing(&store.read().unwrap(), 7).unwrap_err();

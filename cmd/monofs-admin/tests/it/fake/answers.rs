@@ -36,6 +36,7 @@ impl World {
             address: format!("{id}:9000"),
             weight: 1.0,
             version: "0.1.0".into(),
+            failed_over: self.operations.lock().unwrap().failed_over(id),
             ..Default::default()
         };
         let stat = v1::StatResponse { repositories: 2, disk_used_bytes: 4096, bytes_served: 77, ..Default::default() };
@@ -73,7 +74,7 @@ impl World {
             problems: self.problems.clone(),
             started_at: 1_700_000_000,
             router_id: "router1".into(),
-            ..self.operations.lock().unwrap().status()
+            ..if self.unable { v1::StatusResponse::default() } else { self.operations.lock().unwrap().status() }
         }
     }
 }

@@ -63,6 +63,11 @@ impl Operations {
         }
     }
 
+    /// Whether an operator moved reads off the node.
+    pub fn failed_over(&self, node_id: &str) -> bool {
+        self.intents.iter().any(|intent| intent.node_id == node_id && intent.kind() == Intent::Failover)
+    }
+
     fn known(&self, node_id: &str) -> Result<()> {
         let known = ["node1", "node2"].contains(&node_id) && !self.removed.iter().any(|id| id == node_id);
         if known { Ok(()) } else { Err(Error::not_found(format!("no node is called {node_id}"))) }

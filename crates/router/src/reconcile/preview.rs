@@ -1,0 +1,103 @@
+//! The plan as it would be carried out now, for who only wants to see it: made by any router, from what it knows.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use monofs_model::{DisplayPath, Repository, Result, StorageId};
+use monofs_proto::v1;
+use monofs_proto::v1::planned_move::Kind;
+
+use super::facts;
+use super::plan::{Event, Planner, waiting_for};
+use super::steps::{Cause, Step, Why};
+use crate::{RouterState, no_repository};
+
+/// Moves that are told one by one; the others are counted.
+const MOVES_MAX: usize = 10_000;
+/// Entries looked at while the catalogue cannot change.
+const PAGE: usize = 1000;
+
+/// Which repositories a rebalance is about.
+pub(crate) enum Scope {
+    Everything,
+    One(Arc<Repository>),
+}
+
+impl Scope {
+    /// Errors: `Invalid`, `NotFound`.
+    pub fn of(state: &RouterState, request: &v1::RebalanceRequest) -> Result<Self> {
+        let entry = match (request.storage_id.as_str(), request.path.as_str()) {
+            ("", "") => return Ok(Self::Everything),
+            ("", path) => state.catalog.require(path)?,
+            (id, path) => {
+                let found = state.catalog.by_storage_id(&StorageId::new(id)?).ok_or_else(|| no_repository(id))?;
+                if !path.is_empty() && DisplayPath::new(path)? != found.path {
+                    return Err(no_repository(&format!("{path} ({id})")));
+                }
+                found
+            }
+        };
+        Ok(Self::One(entry))
+    }
+}
+
+/// All moves of `scope`. Looks at every entry: for a thread that may block.
+pub(crate) fn moves(state: &RouterState, scope: &Scope) -> v1::RebalanceResponse {
+    let (nodes, copies) = facts::nodes(state);
+    let mut planner = Planner::default();
+    planner.step(Event::Nodes { nodes: &nodes, copies }, Duration::ZERO);
+    let mut told = v1::RebalanceResponse::default();
+    if let Scope::One(entry) = scope {
+        tell(&mut planner, entry, &mut told);
+        return told;
+    }
+    let mut after = String::new();
+    loop {
+        let page = state.catalog.page("", &after, PAGE);
+        let Some(last) = page.last() else { return told };
+        after = last.path.to_string();
+        page.iter().for_each(|entry| tell(&mut planner, entry, &mut told));
+    }
+}
+
+fn tell(planner: &mut Planner, entry: &Repository, told: &mut v1::RebalanceResponse) {
+    let Some(facts) = facts::repository(entry, false) else { return };
+    let serving: Vec<String> = planner.serving(&entry.holders).map(ToString::to_string).collect();
+    for step in planner.preview(facts) {
+        let kind = match step.why {
+            Why::Missing => Kind::Copy,
+            Why::TooMany => Kind::Delete,
+        };
+        told.copies_total += u64::from(kind == Kind::Copy);
+        told.deletes_total += u64::from(kind == Kind::Delete);
+        told.bytes_total += step.bytes;
+        if told.moves.len() < MOVES_MAX {
+            told.moves.push(v1::PlannedMove {
+                kind: kind.into(),
+                path: entry.path.to_string(),
+                node_id: planner.node_id(step.node).to_string(),
+                from: if kind == Kind::Copy { serving.clone() } else { Vec::new() },
+                bytes: step.bytes,
+                reason: reason(planner, &step),
+            });
+        }
+    }
+}
+
+fn reason(planner: &Planner, step: &Step) -> String {
+    let why = match step.cause {
+        Cause::Repair(node) if planner.is_member(node) => format!("copies are missing: {}", planner.node_id(node)),
+        Cause::Repair(node) => format!("{} is no member any more", planner.node_id(node)),
+        Cause::Recover(node) => format!("{} came back and missed it", planner.node_id(node)),
+        Cause::Failover(node) => format!("{} is failed over", planner.node_id(node)),
+        Cause::Drain(node) => format!("{} is being drained", planner.node_id(node)),
+        Cause::Rebalance | Cause::Asked(_) => match step.why {
+            Why::Missing => "placement wants it there".to_owned(),
+            Why::TooMany => "one copy too many".to_owned(),
+        },
+    };
+    match step.wait {
+        Some(wait) => format!("{why}; {}", waiting_for(planner, wait)),
+        None => why,
+    }
+}

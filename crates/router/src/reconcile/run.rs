@@ -1,0 +1,310 @@
+//! The leader's loop: tells the plan what changed, carries out what it says, and writes down how far that is.
+//!
+//! Invariants: only the leader works, and what runs is broken off when it leads no more; nothing is begun in a maintenance,
+//! nor before every member had the time to be heard; all copies that run share the bandwidth given.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use monofs_model::{DisplayPath, Error, ErrorKind, Result};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::facts;
+use super::jobs::Book;
+use super::plan::{Action, Command, Event, Key, NodeFacts, Outcome, Planner};
+use super::work::{self, Pace};
+use crate::RouterState;
+use crate::catalog::Position;
+
+/// Commands carried out at a time.
+const COMMANDS_MAX: usize = 4;
+/// Entries taken in at a time.
+const PAGE: usize = 10_000;
+/// Job rows are written this often at most, but for what ended.
+const ROWS_EVERY: Duration = Duration::from_millis(500);
+/// The loop looks around at least this often.
+const TICK_MAX: Duration = Duration::from_secs(1);
+
+/// Works until `stop`; to be run by the leader.
+pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
+    stop.run_until_cancelled(lead(&state)).await;
+}
+
+/// A command that runs.
+struct Running {
+    command: Command,
+    pace: Arc<Pace>,
+    abort: AbortHandle,
+}
+
+struct Leader {
+    state: Arc<RouterState>,
+    planner: Planner,
+    nodes: (Vec<NodeFacts>, usize),
+    /// Up to where the catalogue is in the plan; `None` = not at all.
+    position: Option<Position>,
+    work: JoinSet<Result<()>>,
+    running: HashMap<Id, Running>,
+    book: Book,
+    /// For the plan's clock.
+    since: Instant,
+    rows_written: Option<Instant>,
+    rows_due: bool,
+}
+
+async fn lead(state: &Arc<RouterState>) {
+    let mut leader = Leader {
+        state: state.clone(),
+        planner: Planner::default(),
+        nodes: Default::default(),
+        position: None,
+        work: JoinSet::new(),
+        running: HashMap::new(),
+        book: Book::default(),
+        since: Instant::now(),
+        rows_written: None,
+        rows_due: true,
+    };
+    let mut catalog = state.catalog.changed();
+    let mut view = state.members.subscribe();
+    let mut tables: Vec<watch::Receiver<()>> =
+        vec![state.tables.jobs.changed(), state.tables.intents.changed(), state.tables.maintenance.changed()];
+    let tick = state.config.worker_interval.min(TICK_MAX).max(Duration::from_millis(10));
+    loop {
+        leader.look().await;
+        leader.begin();
+        leader.write_rows().await;
+        let [jobs, intents, maintenance] = &mut tables[..] else { return };
+        tokio::select! {
+            Some(ended) = leader.work.join_next_with_id() => leader.ended(ended),
+            _ = catalog.changed() => {}
+            _ = view.changed() => {}
+            _ = jobs.changed() => {}
+            _ = intents.changed() => {}
+            _ = maintenance.changed() => {}
+            () = tokio::time::sleep(tick) => {}
+        }
+        while let Some(ended) = leader.work.try_join_next_with_id() {
+            leader.ended(ended);
+        }
+    }
+}
+
+impl Leader {
+    fn now(&self) -> Duration {
+        self.since.elapsed()
+    }
+
+    /// Lets the plan do something that may take long, on a thread that may block.
+    async fn plan(&mut self, change: impl FnOnce(&mut Planner) + Send + 'static) {
+        let mut planner = std::mem::take(&mut self.planner);
+        let changed = tokio::task::spawn_blocking(move || {
+            change(&mut planner);
+            planner
+        });
+        match changed.await {
+            Ok(planner) => self.planner = planner,
+            Err(error) => {
+                // Everything is taken in again.
+                tracing::error!(%error, "the plan was lost");
+                (self.position, self.nodes) = (None, Default::default());
+            }
+        }
+    }
+
+    /// Takes in what changed.
+    async fn look(&mut self) {
+        let nodes = facts::nodes(&self.state);
+        if nodes != self.nodes {
+            self.nodes = nodes.clone();
+            let now = self.now();
+            self.plan(move |planner| {
+                planner.step(Event::Nodes { nodes: &nodes.0, copies: nodes.1 }, now);
+            })
+            .await;
+        }
+        if !self.take_changes() {
+            self.load().await;
+        }
+        let (held_back, asked) = Book::asked(&mut self.planner, &self.state.tables.jobs.list());
+        for running in self.running.values().filter(|running| held_back.contains(&running.command.cause)) {
+            running.abort.abort();
+        }
+        let now = self.now();
+        self.planner.step(Event::Asked { held_back, asked }, now);
+    }
+
+    /// Takes in what changed in the catalogue; false when that is not known.
+    fn take_changes(&mut self) -> bool {
+        let changes = self.position.as_ref().and_then(|position| self.state.catalog.changes_since(position));
+        let Some(changes) = changes else { return false };
+        let now = self.now();
+        for entry in &changes.upserts {
+            if let Some(facts) = facts::repository(entry, true) {
+                self.planner.step(Event::Repository(facts), now);
+            }
+        }
+        for path in &changes.removed {
+            if let Ok(path) = DisplayPath::new(path) {
+                self.planner.step(Event::Removed(path.storage_id().number()), now);
+            }
+        }
+        self.position = Some(changes.position);
+        true
+    }
+
+    /// Takes in everything.
+    async fn load(&mut self) {
+        self.work.abort_all();
+        let position = self.state.catalog.position();
+        let (state, now, nodes) = (self.state.clone(), self.now(), self.nodes.clone());
+        self.planner = Planner::default();
+        self.plan(move |planner| {
+            planner.step(Event::Nodes { nodes: &nodes.0, copies: nodes.1 }, now);
+            let mut after = String::new();
+            loop {
+                let page = state.catalog.page("", &after, PAGE);
+                let Some(last) = page.last() else { return };
+                after = last.path.to_string();
+                for facts in page.iter().filter_map(|entry| facts::repository(entry, false)) {
+                    planner.step(Event::Repository(facts), now);
+                }
+            }
+        })
+        .await;
+        self.position = Some(position);
+    }
+
+    /// Why nothing may be begun; `None` = it may.
+    fn paused(&self) -> Option<String> {
+        if let Some(maintenance) = self.state.tables.maintenance.get("") {
+            let reason = maintenance.reason;
+            return Some(format!("the cluster is drained ({reason}); `monofs-admin undrain` ends that"));
+        }
+        let early = self.since.elapsed() < self.state.config.unhealthy_threshold;
+        let unheard = |node: &monofs_model::Member| {
+            matches!(node.state, monofs_model::MemberState::Joining | monofs_model::MemberState::Suspect)
+        };
+        (early && (self.planner.has_strangers() || self.state.members.view().nodes().any(unheard)))
+            .then(|| "waiting for the members to be heard".to_owned())
+    }
+
+    /// Carries out what the plan says, as much as there is room for.
+    fn begin(&mut self) {
+        self.book.paused = self.paused();
+        if self.book.paused.is_some() {
+            if self.state.tables.maintenance.get("").is_some() {
+                self.work.abort_all();
+            }
+            return;
+        }
+        let now = self.now();
+        while self.running.len() < COMMANDS_MAX {
+            let Some(share) = self.share() else { return };
+            let Some(command) = self.planner.step(Event::Room(1), now).pop() else { return };
+            self.book.begun(command.cause);
+            self.rows_due = true;
+            let pace = Arc::new(Pace { bytes_per_second_max: share, ..Pace::default() });
+            let work = {
+                let (state, command, pace) = (self.state.clone(), command.clone(), pace.clone());
+                async move { work::perform(&state, &command, &pace).await }
+            };
+            let abort = self.work.spawn(work);
+            self.running.insert(abort.id(), Running { command, pace, abort });
+        }
+    }
+
+    /// The bandwidth of the next command, 0 = no limit; `None` when those that run have all of it.
+    fn share(&self) -> Option<u64> {
+        let whole = self.state.config.rebalance_bandwidth;
+        let taken: u64 = self.running.values().map(|running| running.pace.bytes_per_second_max).sum();
+        let waiting: u64 = self.planner.pending().values().map(|tally| tally.runnable).sum();
+        share(whole, taken, waiting)
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Result<()>), JoinError>) {
+        let (id, outcome) = match ended {
+            Ok((id, outcome)) => (id, Some(outcome)),
+            Err(error) => (error.id(), None),
+        };
+        let Some(Running { command, pace, .. }) = self.running.remove(&id) else { return };
+        // What it changed is in the catalogue: that is known before the plan goes on.
+        if !self.take_changes() {
+            self.position = None;
+        }
+        self.rows_due = true;
+        let outcome = match outcome {
+            Some(Ok(())) => {
+                self.book.done(command.cause, pace.bytes.load(Ordering::Relaxed));
+                Outcome::Done
+            }
+            Some(Err(error)) => self.failed(&command, &error),
+            None => {
+                self.undo(command.clone());
+                Outcome::Later(self.state.config.worker_interval)
+            }
+        };
+        let now = self.now();
+        self.planner.step(Event::Ended { key: command.key, outcome }, now);
+    }
+
+    fn failed(&mut self, command: &Command, error: &Error) -> Outcome {
+        let action = match &command.action {
+            Action::Copy { node, .. } => format!("copy {} to {node}", path_of(&self.state, command.key)),
+            Action::Delete { node, .. } => format!("delete {} from {node}", path_of(&self.state, command.key)),
+        };
+        self.book.failed(command.cause, &error.clone().context(action.clone()));
+        if error.kind == ErrorKind::Refused {
+            tracing::debug!(%error, "cannot {action} now");
+            return Outcome::Later(self.state.config.worker_interval);
+        }
+        tracing::warn!(%error, "cannot {action}; trying again");
+        Outcome::Failed
+    }
+
+    /// A copy that was broken off is not left lying about.
+    fn undo(&self, command: Command) {
+        let state = self.state.clone();
+        tokio::spawn(async move {
+            if let Err(error) = work::undo(&state, &command).await {
+                tracing::warn!(%error, "a copy that was broken off is left until its node is asked what it holds");
+            }
+        });
+    }
+
+    async fn write_rows(&mut self) {
+        self.book.live.clear();
+        for Running { command, pace, .. } in self.running.values() {
+            *self.book.live.entry(command.cause).or_default() += pace.bytes.load(Ordering::Relaxed);
+        }
+        let rested = self.rows_written.is_none_or(|at| at.elapsed() >= ROWS_EVERY);
+        if !rested && !self.rows_due {
+            return;
+        }
+        match self.book.write(&self.state, &mut self.planner).await {
+            Ok(()) => self.rows_due = false,
+            Err(error) => tracing::warn!(%error, "cannot record how far jobs are; trying again"),
+        }
+        self.rows_written = Some(Instant::now());
+    }
+}
+
+fn path_of(state: &RouterState, key: Key) -> String {
+    let id = monofs_model::StorageId::of_number(key);
+    state.catalog.by_storage_id(&id).map_or_else(|| id.to_string(), |entry| entry.path.to_string())
+}
+
+/// What the next command may take of `whole` bytes a second, of which `taken` are given away, when `waiting` could begin.
+fn share(whole: u64, taken: u64, waiting: u64) -> Option<u64> {
+    if whole == 0 {
+        return Some(0);
+    }
+    let part = (whole / waiting.clamp(1, COMMANDS_MAX as u64)).max(1);
+    let least = (whole / COMMANDS_MAX as u64).max(1);
+    let left = whole.saturating_sub(taken);
+    (left >= least).then(|| part.min(left))
+}

@@ -1,0 +1,137 @@
+//! One command carried out: a copy, or the deletion of one that is too many.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use futures::StreamExt;
+use futures::future::try_join_all;
+use monofs_model::{Error, Member, NodeId, Repository, Result, Snapshot, StorageId};
+use monofs_proto::convert::oid_bytes;
+use monofs_proto::v1;
+use monofs_rpc::content::guarded;
+use monofs_rpc::{Context, from_status, within};
+
+use super::plan::{Action, Command};
+use crate::{RouterState, membership};
+
+/// How far a command is, and how fast it may be.
+#[derive(Default)]
+pub(super) struct Pace {
+    /// Contents taken so far.
+    pub bytes: AtomicU64,
+    /// 0 = no limit.
+    pub bytes_per_second_max: u64,
+}
+
+/// Carries it out. Errors: `Refused` when it cannot or need not be done now, others when it failed.
+pub(super) async fn perform(state: &Arc<RouterState>, command: &Command, pace: &Pace) -> Result<()> {
+    let id = StorageId::of_number(command.key);
+    let current = state.catalog.by_storage_id(&id).filter(|entry| entry.generation == command.generation);
+    let entry = current.ok_or_else(|| Error::refused("the entry moved on"))?;
+    let snapshot = entry.snapshot.clone().ok_or_else(|| Error::refused("the entry has no commit"))?;
+    if state.ingests.running(&entry.path).is_some() {
+        return Err(Error::refused(format!("{} is being ingested", entry.path)));
+    }
+    let moved = Moved { state, entry: &entry, snapshot: &snapshot, pace };
+    match &command.action {
+        Action::Copy { node, from, urgent } => moved.copy(node, from, *urgent).await,
+        Action::Delete { node, keep, forgotten } => moved.delete(node, keep, *forgotten).await,
+    }
+}
+
+/// Takes back what a copy that was broken off left on its node.
+pub(super) async fn undo(state: &Arc<RouterState>, command: &Command) -> Result<()> {
+    let Action::Copy { node, .. } = &command.action else { return Ok(()) };
+    let id = StorageId::of_number(command.key);
+    let entry = state.catalog.by_storage_id(&id);
+    if entry.as_ref().is_some_and(|entry| entry.holders.contains(node) || state.ingests.running(&entry.path).is_some())
+        || state.catalog.is_retained_on(&id, node).await?
+    {
+        return Ok(());
+    }
+    let commits = entry.iter().filter_map(|entry| entry.snapshot.as_ref()).map(|s| oid_bytes(&s.commit)).collect();
+    state.drop_copy(membership::node(&state.members.view(), node.as_str())?, &id, commits).await
+}
+
+struct Moved<'a> {
+    state: &'a Arc<RouterState>,
+    entry: &'a Arc<Repository>,
+    snapshot: &'a Snapshot,
+    pace: &'a Pace,
+}
+
+impl Moved<'_> {
+    async fn copy(&self, node: &NodeId, from: &[NodeId], urgent: bool) -> Result<()> {
+        let Self { state, entry, snapshot, pace } = self;
+        let view = state.members.view();
+        let node = membership::node(&view, node.as_str())?;
+        let limit = pace.bytes_per_second_max;
+        state.adopt_and_wait(node, entry, snapshot, limit, |_| {}).await?;
+        if urgent {
+            state.catalog.add_holder(&entry.path, entry.generation, &node.id).await?;
+        }
+        let peers = from.iter().filter_map(|id| view.nodes().find(|peer| peer.id == *id));
+        self.cover(node, peers.collect()).await?;
+        state.catalog.add_holder(&entry.path, entry.generation, &node.id).await?;
+        tracing::info!(path = %entry.path, node = %node.id, "copied");
+        Ok(())
+    }
+
+    async fn delete(&self, node: &NodeId, keep: &[NodeId], forgotten: bool) -> Result<()> {
+        let Self { state, entry, snapshot, .. } = *self;
+        let Some(_hold) = state.ingests.hold(&entry.path) else {
+            return Err(Error::refused(format!("{} is being ingested or cleaned up", entry.path)));
+        };
+        let id = entry.storage_id();
+        if !forgotten && state.catalog.is_retained_on(&id, node).await? {
+            let path = &entry.path;
+            return Err(Error::refused(format!("readers may still use a replaced commit of {path} on {node}")));
+        }
+        let view = state.members.view();
+        let leaving = view.nodes().find(|member| member.id == *node);
+        let keepers: Vec<&Member> =
+            keep.iter().map(|id| membership::node(&view, id.as_str())).collect::<Result<_>>()?;
+        try_join_all(keepers.iter().map(|keeper| self.cover(keeper, leaving.into_iter().collect()))).await?;
+        // From here on in one piece: a holder that was taken off and not dropped would be found at its next start only.
+        let (state, entry, leaving) = (state.clone(), entry.clone(), leaving.cloned());
+        let (node, keep, commit) = (node.clone(), keep.to_vec(), oid_bytes(&snapshot.commit));
+        let release = tokio::spawn(async move {
+            if !*state.leading.borrow() {
+                return Err(Error::refused("another router leads now"));
+            }
+            state.catalog.release_holder(&entry.path, entry.generation, &node, &keep).await?;
+            if let Some(leaving) = leaving {
+                state.drop_copy(&leaving, &id, vec![commit]).await?;
+            }
+            tracing::info!(path = %entry.path, node = %node, "deleted a copy that was one too many");
+            Ok(())
+        });
+        release.await.map_err(|e| Error::internal(format!("a deletion ended early: {e}")))?
+    }
+
+    /// Returns when `node` holds the commit and all contents that `peers` hold of it.
+    async fn cover(&self, node: &Member, peers: Vec<&Member>) -> Result<()> {
+        let Self { state, entry, snapshot, pace } = self;
+        let request = v1::CoverRequest {
+            storage_id: entry.storage_id().to_string(),
+            commit: oid_bytes(&snapshot.commit),
+            peers: peers.iter().filter(|peer| peer.id != node.id).map(|peer| peer.address.clone()).collect(),
+            bytes_per_second_max: pace.bytes_per_second_max,
+        };
+        let silence = state.config.progress_timeout;
+        let mut client = state.node_client(node)?;
+        let call = client.cover(Context::new(silence).stream(request));
+        let answer = within(silence, "cover", async { call.await.map_err(from_status) }).await?;
+        let mut messages = guarded(answer.into_inner(), silence, "cover");
+        let mut counted = 0;
+        while let Some(message) = messages.next().await {
+            let message = message.map_err(|e| e.context(format!("node {}", node.id)))?;
+            pace.bytes.fetch_add(message.bytes_done.saturating_sub(counted), Ordering::Relaxed);
+            counted = counted.max(message.bytes_done);
+            if message.covered {
+                return Ok(());
+            }
+        }
+        Err(Error::unavailable(format!("node {} ended without saying that it holds everything", node.id)))
+    }
+}

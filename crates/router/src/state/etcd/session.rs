@@ -1,0 +1,124 @@
+//! Leases: what this process holds in etcd goes when it ends or is cut off.
+//!
+//! One lease per time to live, kept alive by a task; all keys that are held for that long share it.
+//!
+//! ```text
+//!  granted --kept every third of the ttl--> granted --four fifths of the ttl without an answer--> lost
+//!     \--------------------------------------- dropped: revoked
+//! ```
+//!
+//! Invariant: a session is lost before etcd can let others have its keys, by this process's clock.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use monofs_model::Result;
+use monofs_proto::etcd::lease_client::LeaseClient;
+use monofs_proto::etcd::{LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::transport::Channel;
+use tonic::{Response, Status};
+
+use super::calls::{Endpoints, Repeat};
+
+/// Pause after a lease could not be kept, as a part of its time to live.
+const RETRY_PART: u32 = 10;
+
+/// The leases of this process.
+pub(super) struct Sessions {
+    endpoints: Arc<Endpoints>,
+    /// By seconds; there are as many as there are times to live in use.
+    by_ttl: Mutex<HashMap<u64, Arc<Session>>>,
+}
+
+pub(super) struct Session {
+    pub lease: i64,
+    /// Cancelled when the lease is over.
+    pub lost: CancellationToken,
+    _stop: DropGuard,
+}
+
+impl Sessions {
+    pub fn new(endpoints: Arc<Endpoints>) -> Self {
+        Self { endpoints, by_ttl: Mutex::default() }
+    }
+
+    /// The lease for `ttl` (whole seconds, one at least), granted if there is none. Errors: those of a call.
+    pub async fn get(&self, ttl: Duration) -> Result<Arc<Session>> {
+        let seconds = ttl.as_secs().max(1);
+        let mut by_ttl = self.by_ttl.lock().await;
+        if let Some(session) = by_ttl.get(&seconds).filter(|session| !session.lost.is_cancelled()) {
+            return Ok(session.clone());
+        }
+        let asked = Instant::now();
+        let request = LeaseGrantRequest { ttl: seconds as i64, id: 0 };
+        let call = |channel: Channel| async move { LeaseClient::new(channel).lease_grant(request).await };
+        // A lease that nobody knows of ends by itself.
+        let lease = self.endpoints.call("get a lease", Repeat::Always, call).await?.id;
+        let (lost, stop) = (CancellationToken::new(), CancellationToken::new());
+        let kept = Kept { endpoints: self.endpoints.clone(), lease, ttl: Duration::from_secs(seconds), renewed: asked };
+        tokio::spawn(kept.run(lost.clone(), stop.clone()));
+        let session = Arc::new(Session { lease, lost, _stop: stop.drop_guard() });
+        by_ttl.insert(seconds, session.clone());
+        Ok(session)
+    }
+}
+
+struct Kept {
+    endpoints: Arc<Endpoints>,
+    lease: i64,
+    ttl: Duration,
+    /// When the last keep-alive that was answered had been sent.
+    renewed: Instant,
+}
+
+impl Kept {
+    async fn run(mut self, lost: CancellationToken, stop: CancellationToken) {
+        let mut pause = self.ttl / 3;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return self.revoke().await,
+                () = tokio::time::sleep(pause) => {}
+            }
+            let (asked, ends) = (Instant::now(), self.renewed + self.ttl * 4 / 5);
+            match tokio::time::timeout_at(ends, self.keep()).await {
+                Ok(Ok(answer)) if answer.ttl > 0 => (self.renewed, pause) = (asked, self.ttl / 3),
+                Ok(Ok(_)) => {
+                    tracing::warn!(lease = self.lease, "etcd says that the lease is over");
+                    return lost.cancel();
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(lease = self.lease, %error, "cannot keep the lease; trying again");
+                    pause = self.ttl / RETRY_PART;
+                }
+                Err(_) => {}
+            }
+            if Instant::now() >= self.renewed + self.ttl * 4 / 5 {
+                tracing::warn!(lease = self.lease, ttl = ?self.ttl, "cannot keep the lease: what it held is lost");
+                return lost.cancel();
+            }
+        }
+    }
+
+    async fn keep(&self) -> Result<LeaseKeepAliveResponse> {
+        let request = LeaseKeepAliveRequest { id: self.lease };
+        let call = |channel: Channel| async move {
+            let one = futures::stream::once(async move { request });
+            let mut answers = LeaseClient::new(channel).lease_keep_alive(one).await?.into_inner();
+            let answer = answers.message().await?;
+            answer.map(Response::new).ok_or_else(|| Status::unavailable("etcd ended the keep-alive"))
+        };
+        self.endpoints.call("keep a lease", Repeat::Always, call).await
+    }
+
+    async fn revoke(&self) {
+        let request = LeaseRevokeRequest { id: self.lease };
+        let call = |channel: Channel| async move { LeaseClient::new(channel).lease_revoke(request).await };
+        if let Err(error) = self.endpoints.call("revoke a lease", Repeat::Always, call).await {
+            tracing::debug!(lease = self.lease, %error, "cannot revoke the lease; it ends by itself");
+        }
+    }
+}
