@@ -236,6 +236,7 @@ impl Book {
             row.steps_total = row.steps_done + tally.map_or(0, Tally::steps);
             row.bytes_done += done.bytes;
             row.bytes_total = row.bytes_done + left.max(live);
+            row.router_id.clone_from(&state.own.router_id);
             row.message = if live > 0 {
                 format!("{message}, {live} bytes of the copies that run are taken")
             } else {

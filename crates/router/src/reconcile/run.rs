@@ -258,7 +258,7 @@ impl Leader {
             Action::Delete { node, .. } => format!("delete {} from {node}", path_of(&self.state, command.key)),
         };
         self.book.failed(command.cause, &error.clone().context(action.clone()));
-        if error.kind == ErrorKind::Refused {
+        if matches!(error.kind, ErrorKind::Refused) {
             tracing::debug!(%error, "cannot {action} now");
             return Outcome::Later(self.state.config.worker_interval);
         }

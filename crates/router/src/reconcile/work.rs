@@ -12,7 +12,7 @@ use monofs_rpc::content::guarded;
 use monofs_rpc::{Context, from_status, within};
 
 use super::plan::{Action, Command};
-use crate::{RouterState, membership};
+use crate::{RouterState, ingest, membership};
 
 /// How far a command is, and how fast it may be.
 #[derive(Default)]
@@ -29,8 +29,8 @@ pub(super) async fn perform(state: &Arc<RouterState>, command: &Command, pace: &
     let current = state.catalog.by_storage_id(&id).filter(|entry| entry.generation == command.generation);
     let entry = current.ok_or_else(|| Error::refused("the entry moved on"))?;
     let snapshot = entry.snapshot.clone().ok_or_else(|| Error::refused("the entry has no commit"))?;
-    if state.ingests.running(&entry.path).is_some() {
-        return Err(Error::refused(format!("{} is being ingested", entry.path)));
+    if let Some(router) = ingest::worked_on_by(state, &entry.path) {
+        return Err(Error::refused(format!("{} is being ingested or cleaned up by {router}", entry.path)));
     }
     let moved = Moved { state, entry: &entry, snapshot: &snapshot, pace };
     match &command.action {
@@ -44,7 +44,9 @@ pub(super) async fn undo(state: &Arc<RouterState>, command: &Command) -> Result<
     let Action::Copy { node, .. } = &command.action else { return Ok(()) };
     let id = StorageId::of_number(command.key);
     let entry = state.catalog.by_storage_id(&id);
-    if entry.as_ref().is_some_and(|entry| entry.holders.contains(node) || state.ingests.running(&entry.path).is_some())
+    if entry
+        .as_ref()
+        .is_some_and(|entry| entry.holders.contains(node) || ingest::worked_on_by(state, &entry.path).is_some())
         || state.catalog.is_retained_on(&id, node).await?
     {
         return Ok(());
@@ -79,9 +81,6 @@ impl Moved<'_> {
 
     async fn delete(&self, node: &NodeId, keep: &[NodeId], forgotten: bool) -> Result<()> {
         let Self { state, entry, snapshot, .. } = *self;
-        let Some(_hold) = state.ingests.hold(&entry.path) else {
-            return Err(Error::refused(format!("{} is being ingested or cleaned up", entry.path)));
-        };
         let id = entry.storage_id();
         if !forgotten && state.catalog.is_retained_on(&id, node).await? {
             let path = &entry.path;
@@ -91,7 +90,13 @@ impl Moved<'_> {
         let leaving = view.nodes().find(|member| member.id == *node);
         let keepers: Vec<&Member> =
             keep.iter().map(|id| membership::node(&view, id.as_str())).collect::<Result<_>>()?;
-        try_join_all(keepers.iter().map(|keeper| self.cover(keeper, leaving.into_iter().collect()))).await?;
+        let verify = || try_join_all(keepers.iter().map(|keeper| self.cover(keeper, leaving.into_iter().collect())));
+        // What may take long does not keep ingests away; then nothing is left to take.
+        verify().await?;
+        let Some(away) = ingest::keep_away(state, &entry.path).await? else {
+            return Err(Error::refused(format!("{} is being ingested or cleaned up", entry.path)));
+        };
+        verify().await?;
         // From here on in one piece: a holder that was taken off and not dropped would be found at its next start only.
         let (state, entry, leaving) = (state.clone(), entry.clone(), leaving.cloned());
         let (node, keep, commit) = (node.clone(), keep.to_vec(), oid_bytes(&snapshot.commit));
@@ -106,7 +111,9 @@ impl Moved<'_> {
             tracing::info!(path = %entry.path, node = %node, "deleted a copy that was one too many");
             Ok(())
         });
-        release.await.map_err(|e| Error::internal(format!("a deletion ended early: {e}")))?
+        let released = release.await.map_err(|e| Error::internal(format!("a deletion ended early: {e}")));
+        away.let_go().await;
+        released?
     }
 
     /// Returns when `node` holds the commit and all contents that `peers` hold of it.
