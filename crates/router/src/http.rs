@@ -41,10 +41,8 @@ impl RunningHttp {
 
 /// `/health` and `/ready` on the gRPC port too: a load balancer that balances a port usually asks that port how it is.
 pub(crate) fn with_probes(mut grpc: Routes, state: &Arc<RouterState>) -> Routes {
-    let probes = Router::new()
-        .route("/health", get(api::health))
-        .route("/ready", get(api::ready))
-        .with_state(state.clone());
+    let probes =
+        Router::new().route("/health", get(api::health)).route("/ready", get(api::ready)).with_state(state.clone());
     let router = grpc.axum_router_mut();
     *router = std::mem::take(router).merge(probes);
     grpc

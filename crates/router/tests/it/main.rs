@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod large;
-mod probes;
 mod members;
+mod probes;
 mod seeding;
 mod state;
