@@ -6,7 +6,7 @@ REPO ?= .
 CARGO ?= cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test test-deployments test-long test-faults test-compose test-systemd check bench bench-growth build fmt fuzz
+.PHONY: demo test test-deployments test-long test-faults test-compose test-systemd check simulate bench bench-growth build fmt fuzz
 
 # The binaries for a deployment, in bin/, with monofs-server as another name of monofs-node.
 build:
@@ -54,6 +54,11 @@ check:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --lib --no-deps --document-private-items --quiet
+
+# Membership, placement and reconciler without IO; SIMULATE_NODES, SIMULATE_REPOSITORIES, SIMULATE_DAYS and SIMULATE_SEED
+# choose another size.
+simulate:
+	$(CARGO) test --release -p monofs-router --lib reconcile::simulation::full -- --exact --ignored --nocapture
 
 bench:
 	@scripts/require fuse3 git gcc ripgrep bc python3

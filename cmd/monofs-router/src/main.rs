@@ -53,6 +53,9 @@ struct Args {
     /// Down this long: the copies of a node are made elsewhere
     #[arg(long, default_value = "10m", value_parser = args::duration)]
     rebalance_delay: Duration,
+    /// What all copies that are moved or repaired may take a second, together; 0 = no limit
+    #[arg(long, default_value = "64MB", value_parser = args::bytes)]
+    rebalance_bandwidth: u64,
     /// How often branches are checked upstream, 0s = never
     #[arg(long, default_value = "5m", value_parser = args::duration)]
     refresh_interval: Duration,
@@ -93,6 +96,7 @@ impl Args {
             health_interval: self.health_interval,
             unhealthy_threshold: self.unhealthy_threshold,
             rebalance_delay: self.rebalance_delay,
+            rebalance_bandwidth: self.rebalance_bandwidth,
             refresh_interval: self.refresh_interval,
             snapshot_grace: self.snapshot_grace,
             ..Config::new(self.state_dir.clone())

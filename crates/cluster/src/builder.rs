@@ -39,6 +39,8 @@ pub struct Builder {
     pub(crate) nodes: usize,
     pub(crate) fetchers: usize,
     pub(crate) router: Tweak<monofs_router::Config>,
+    /// After that one, for a router that is started again.
+    pub(crate) router_again: Tweak<monofs_router::Config>,
     pub(crate) node: Tweak<monofs_node::Config>,
     pub(crate) fetcher: Tweak<monofs_fetcher::Config>,
 }
@@ -55,6 +57,7 @@ impl Builder {
             nodes: 2,
             fetchers: 1,
             router: Box::new(|_| {}),
+            router_again: Box::new(|_| {}),
             node: Box::new(|_| {}),
             fetcher: Box::new(|_| {}),
         }
@@ -117,6 +120,7 @@ impl Builder {
             config.state = monofs_router::StateLocation::Etcd { endpoints, prefix };
         }
         (self.router)(&mut config);
+        (self.router_again)(&mut config);
         config
     }
 

@@ -166,6 +166,19 @@ impl Cluster {
         }
     }
 
+    /// Changes the routers' settings for when they start next, on top of those they were built with.
+    pub fn change_router(&mut self, change: impl Fn(&mut monofs_router::Config) + Send + Sync + 'static) {
+        self.builder.router_again = Box::new(change);
+    }
+
+    /// Starts one more node; returns its number, counted from 0.
+    pub async fn add_node(&mut self) -> Result<usize> {
+        let number = self.nodes.len();
+        let running = self.spawn_node(number, 0).await?;
+        self.nodes.push(Slot { address: running.address(), running: Some(running) });
+        Ok(number)
+    }
+
     /// Stops a node, counted from 0.
     pub async fn stop_node(&mut self, number: usize) {
         if let Some(running) = self.nodes[number].running.take() {

@@ -39,6 +39,24 @@ pub fn gigabytes(text: &str) -> Result<u64> {
     Ok(bytes as u64)
 }
 
+/// A number of bytes, with `KB`, `MB` or `GB` (2^10, 2^20, 2^30) if wanted. For `#[arg(value_parser = args::bytes)]`.
+pub fn bytes(text: &str) -> Result<u64> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "B" => Some(1),
+        "KB" => Some(1 << 10),
+        "MB" => Some(1 << 20),
+        "GB" => Some(GIGABYTE),
+        _ => None,
+    };
+    let number = digits.trim().parse::<u64>().ok();
+    number
+        .zip(unit)
+        .and_then(|(number, unit)| number.checked_mul(unit))
+        .ok_or_else(|| Error::invalid("write a whole number of bytes, such as 500000, 800KB or 64MB"))
+}
+
 /// `host:port` of a peer, checked for shape only. For `#[arg(value_parser = args::address)]`.
 pub fn address(text: &str) -> Result<String> {
     let (host, port) = split_address(text)?;

@@ -65,8 +65,8 @@ impl Cover {
                 taken.map_err(|e| e.context(format!("contents of {} from {}", meta.path, peer.address)))?;
             }
         }
-        if meta.content == ContentMode::Lazy {
-            // Of an eager one the hydrator may still have something to do.
+        if whole || meta.content == ContentMode::Lazy {
+            // Of another one the hydrator still has something to do.
             state.paces.set(&self.id, 0);
         }
         Ok(())

@@ -10,6 +10,7 @@ mod leader;
 mod members;
 mod mount;
 mod processes;
+mod reconcile;
 mod routers;
 mod system;
 mod update;

@@ -236,6 +236,7 @@ impl Book {
             row.steps_total = row.steps_done + tally.map_or(0, Tally::steps);
             row.bytes_done += done.bytes;
             row.bytes_total = row.bytes_done + left.max(live);
+            row.router_id.clone_from(&state.own.router_id);
             row.message = if live > 0 {
                 format!("{message}, {live} bytes of the copies that run are taken")
             } else {
@@ -276,8 +277,7 @@ impl Book {
         let held = planner.holds(id);
         let wanted = state.tables.intents.get(id.as_str()).is_some();
         if held > 0 && wanted {
-            let message =
-                format!("{id} does not answer; it is recorded to hold {held} copies, which stay until it does");
+            let message = format!("{held} copies are recorded on {id}, which stay until it answers");
             return (State::Waiting, message);
         }
         (State::Done, if wanted { format!("{id} holds nothing any more") } else { "not wanted any more".to_owned() })

@@ -12,7 +12,7 @@ use monofs_model::{Error, Member, RepositoryState, Result, StorageId};
 use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
 
-use crate::RouterState;
+use crate::{RouterState, ingest};
 
 /// Settles what `node` said it holds.
 pub(crate) async fn settle(state: &Arc<RouterState>, node: &Member, held: &[v1::HeldRepository]) -> Result<()> {
@@ -28,13 +28,14 @@ pub(crate) async fn settle(state: &Arc<RouterState>, node: &Member, held: &[v1::
             let commit = oid_bytes(&snapshot.commit);
             if commits.contains(&commit) {
                 // Held, so that nobody deletes it meanwhile; and asked again, because somebody may have done so before.
-                let Some(_hold) = state.ingests.hold(&entry.path) else {
+                let Some(away) = ingest::keep_away(state, &entry.path).await? else {
                     return Err(Error::refused(format!("{} is being changed", entry.path)));
                 };
                 if state.held(node, &id).await?.snapshots.iter().any(|snapshot| snapshot.commit == commit) {
                     tracing::info!(path = %entry.path, node = %node.id, "the node has a copy that was not recorded");
                     state.catalog.add_holder(&entry.path, entry.generation, &node.id).await?;
                 }
+                away.let_go().await;
                 continue;
             }
             // The records that it has make the next copy cheaper.

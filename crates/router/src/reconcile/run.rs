@@ -39,6 +39,8 @@ struct Running {
     command: Command,
     pace: Arc<Pace>,
     abort: AbortHandle,
+    /// It was broken off, and what it left is being taken back.
+    undoes: bool,
 }
 
 struct Leader {
@@ -131,7 +133,7 @@ impl Leader {
             self.load().await;
         }
         let (held_back, asked) = Book::asked(&mut self.planner, &self.state.tables.jobs.list());
-        for running in self.running.values().filter(|running| held_back.contains(&running.command.cause)) {
+        for running in self.running.values().filter(|r| !r.undoes && held_back.contains(&r.command.cause)) {
             running.abort.abort();
         }
         let now = self.now();
@@ -206,6 +208,12 @@ impl Leader {
         while self.running.len() < COMMANDS_MAX {
             let Some(share) = self.share() else { return };
             let Some(command) = self.planner.step(Event::Room(1), now).pop() else { return };
+            if self.running.values().any(|running| running.command.key == command.key) {
+                // Begun before everything was taken in anew.
+                let outcome = Outcome::Later(self.state.config.worker_interval);
+                self.planner.step(Event::Ended { key: command.key, outcome }, now);
+                continue;
+            }
             self.book.begun(command.cause);
             self.rows_due = true;
             let pace = Arc::new(Pace { bytes_per_second_max: share, ..Pace::default() });
@@ -214,7 +222,7 @@ impl Leader {
                 async move { work::perform(&state, &command, &pace).await }
             };
             let abort = self.work.spawn(work);
-            self.running.insert(abort.id(), Running { command, pace, abort });
+            self.running.insert(abort.id(), Running { command, pace, abort, undoes: false });
         }
     }
 
@@ -231,22 +239,27 @@ impl Leader {
             Ok((id, outcome)) => (id, Some(outcome)),
             Err(error) => (error.id(), None),
         };
-        let Some(Running { command, pace, .. }) = self.running.remove(&id) else { return };
+        let Some(Running { command, pace, undoes, .. }) = self.running.remove(&id) else { return };
+        if outcome.is_none() && !undoes {
+            return self.undo(command);
+        }
         // What it changed is in the catalogue: that is known before the plan goes on.
         if !self.take_changes() {
             self.position = None;
         }
         self.rows_due = true;
         let outcome = match outcome {
+            Some(Err(error)) if undoes => {
+                tracing::warn!(%error, "a copy that was broken off is left until its node is asked what it holds");
+                Outcome::Later(self.state.config.worker_interval)
+            }
+            None | Some(Ok(())) if undoes => Outcome::Later(self.state.config.worker_interval),
             Some(Ok(())) => {
                 self.book.done(command.cause, pace.bytes.load(Ordering::Relaxed));
                 Outcome::Done
             }
             Some(Err(error)) => self.failed(&command, &error),
-            None => {
-                self.undo(command.clone());
-                Outcome::Later(self.state.config.worker_interval)
-            }
+            None => Outcome::Failed,
         };
         let now = self.now();
         self.planner.step(Event::Ended { key: command.key, outcome }, now);
@@ -258,7 +271,7 @@ impl Leader {
             Action::Delete { node, .. } => format!("delete {} from {node}", path_of(&self.state, command.key)),
         };
         self.book.failed(command.cause, &error.clone().context(action.clone()));
-        if error.kind == ErrorKind::Refused {
+        if matches!(error.kind, ErrorKind::Refused) {
             tracing::debug!(%error, "cannot {action} now");
             return Outcome::Later(self.state.config.worker_interval);
         }
@@ -266,14 +279,11 @@ impl Leader {
         Outcome::Failed
     }
 
-    /// A copy that was broken off is not left lying about.
-    fn undo(&self, command: Command) {
-        let state = self.state.clone();
-        tokio::spawn(async move {
-            if let Err(error) = work::undo(&state, &command).await {
-                tracing::warn!(%error, "a copy that was broken off is left until its node is asked what it holds");
-            }
-        });
+    /// A copy that was broken off is not left lying about; nothing else is done with the repository before that.
+    fn undo(&mut self, command: Command) {
+        let (state, undone) = (self.state.clone(), command.clone());
+        let abort = self.work.spawn(async move { work::undo(&state, &undone).await });
+        self.running.insert(abort.id(), Running { command, pace: Arc::default(), abort, undoes: true });
     }
 
     async fn write_rows(&mut self) {

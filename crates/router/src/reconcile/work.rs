@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::try_join_all;
-use monofs_model::{Error, Member, NodeId, Repository, Result, Snapshot, StorageId};
+use monofs_model::{Error, ErrorKind, Member, NodeId, Repository, Result, Snapshot, StorageId};
 use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
 use monofs_rpc::content::guarded;
 use monofs_rpc::{Context, from_status, within};
 
 use super::plan::{Action, Command};
-use crate::{RouterState, membership};
+use crate::{RouterState, ingest, membership};
 
 /// How far a command is, and how fast it may be.
 #[derive(Default)]
@@ -29,8 +30,8 @@ pub(super) async fn perform(state: &Arc<RouterState>, command: &Command, pace: &
     let current = state.catalog.by_storage_id(&id).filter(|entry| entry.generation == command.generation);
     let entry = current.ok_or_else(|| Error::refused("the entry moved on"))?;
     let snapshot = entry.snapshot.clone().ok_or_else(|| Error::refused("the entry has no commit"))?;
-    if state.ingests.running(&entry.path).is_some() {
-        return Err(Error::refused(format!("{} is being ingested", entry.path)));
+    if let Some(router) = ingest::worked_on_by(state, &entry.path) {
+        return Err(Error::refused(format!("{} is being ingested or cleaned up by {router}", entry.path)));
     }
     let moved = Moved { state, entry: &entry, snapshot: &snapshot, pace };
     match &command.action {
@@ -44,7 +45,9 @@ pub(super) async fn undo(state: &Arc<RouterState>, command: &Command) -> Result<
     let Action::Copy { node, .. } = &command.action else { return Ok(()) };
     let id = StorageId::of_number(command.key);
     let entry = state.catalog.by_storage_id(&id);
-    if entry.as_ref().is_some_and(|entry| entry.holders.contains(node) || state.ingests.running(&entry.path).is_some())
+    if entry
+        .as_ref()
+        .is_some_and(|entry| entry.holders.contains(node) || ingest::worked_on_by(state, &entry.path).is_some())
         || state.catalog.is_retained_on(&id, node).await?
     {
         return Ok(());
@@ -71,17 +74,14 @@ impl Moved<'_> {
             state.catalog.add_holder(&entry.path, entry.generation, &node.id).await?;
         }
         let peers = from.iter().filter_map(|id| view.nodes().find(|peer| peer.id == *id));
-        self.cover(node, peers.collect()).await?;
+        self.cover(node, peers.collect(), pace.bytes_per_second_max).await?;
         state.catalog.add_holder(&entry.path, entry.generation, &node.id).await?;
         tracing::info!(path = %entry.path, node = %node.id, "copied");
         Ok(())
     }
 
     async fn delete(&self, node: &NodeId, keep: &[NodeId], forgotten: bool) -> Result<()> {
-        let Self { state, entry, snapshot, .. } = *self;
-        let Some(_hold) = state.ingests.hold(&entry.path) else {
-            return Err(Error::refused(format!("{} is being ingested or cleaned up", entry.path)));
-        };
+        let Self { state, entry, .. } = *self;
         let id = entry.storage_id();
         if !forgotten && state.catalog.is_retained_on(&id, node).await? {
             let path = &entry.path;
@@ -91,32 +91,60 @@ impl Moved<'_> {
         let leaving = view.nodes().find(|member| member.id == *node);
         let keepers: Vec<&Member> =
             keep.iter().map(|id| membership::node(&view, id.as_str())).collect::<Result<_>>()?;
-        try_join_all(keepers.iter().map(|keeper| self.cover(keeper, leaving.into_iter().collect()))).await?;
+        // Those who take something at the same time share what may be taken.
+        let limit = match self.pace.bytes_per_second_max {
+            0 => 0,
+            limit => (limit / keepers.len().max(1) as u64).max(1),
+        };
+        let verify =
+            || try_join_all(keepers.iter().map(|keeper| self.cover(keeper, leaving.into_iter().collect(), limit)));
+        // What may take long does not keep ingests away; then nothing is left to take.
+        verify().await?;
+        let Some(away) = ingest::keep_away(state, &entry.path).await? else {
+            return Err(Error::refused(format!("{} is being ingested or cleaned up", entry.path)));
+        };
+        verify().await?;
+        // Nobody ingests there now and readers use no replaced commit of it, so nothing that it holds is wanted.
+        let held = match leaving {
+            Some(leaving) => self.commits_on(leaving).await?,
+            None => Vec::new(),
+        };
         // From here on in one piece: a holder that was taken off and not dropped would be found at its next start only.
         let (state, entry, leaving) = (state.clone(), entry.clone(), leaving.cloned());
-        let (node, keep, commit) = (node.clone(), keep.to_vec(), oid_bytes(&snapshot.commit));
+        let (node, keep) = (node.clone(), keep.to_vec());
         let release = tokio::spawn(async move {
             if !*state.leading.borrow() {
                 return Err(Error::refused("another router leads now"));
             }
             state.catalog.release_holder(&entry.path, entry.generation, &node, &keep).await?;
             if let Some(leaving) = leaving {
-                state.drop_copy(&leaving, &id, vec![commit]).await?;
+                state.drop_copy(&leaving, &id, held).await?;
             }
             tracing::info!(path = %entry.path, node = %node, "deleted a copy that was one too many");
             Ok(())
         });
-        release.await.map_err(|e| Error::internal(format!("a deletion ended early: {e}")))?
+        let released = release.await.map_err(|e| Error::internal(format!("a deletion ended early: {e}")));
+        away.let_go().await;
+        released?
+    }
+
+    /// The commits that `node` holds.
+    async fn commits_on(&self, node: &Member) -> Result<Vec<Bytes>> {
+        match self.state.held(node, &self.entry.storage_id()).await {
+            Ok(held) => Ok(held.snapshots.into_iter().map(|snapshot| snapshot.commit).collect()),
+            Err(error) if error.kind == ErrorKind::NotHeld => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns when `node` holds the commit and all contents that `peers` hold of it.
-    async fn cover(&self, node: &Member, peers: Vec<&Member>) -> Result<()> {
+    async fn cover(&self, node: &Member, peers: Vec<&Member>, bytes_per_second_max: u64) -> Result<()> {
         let Self { state, entry, snapshot, pace } = self;
         let request = v1::CoverRequest {
             storage_id: entry.storage_id().to_string(),
             commit: oid_bytes(&snapshot.commit),
             peers: peers.iter().filter(|peer| peer.id != node.id).map(|peer| peer.address.clone()).collect(),
-            bytes_per_second_max: pace.bytes_per_second_max,
+            bytes_per_second_max,
         };
         let silence = state.config.progress_timeout;
         let mut client = state.node_client(node)?;
