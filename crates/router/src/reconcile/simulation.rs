@@ -80,7 +80,8 @@ struct World {
     intents: HashMap<NodeId, v1::NodeIntent>,
     /// The catalogue: holders by number of the real node.
     recorded: HashMap<Key, Vec<usize>>,
-    behind: HashSet<usize>,
+    /// The start of each node that was last asked what it holds.
+    audited: HashMap<usize, u64>,
     facts: Vec<NodeFacts>,
     /// When copies of repositories that are short of them were lost.
     lost_at: HashMap<Key, Vec<Duration>>,
@@ -104,7 +105,7 @@ impl World {
             by_id: HashMap::new(),
             intents: HashMap::new(),
             recorded: HashMap::new(),
-            behind: HashSet::new(),
+            audited: HashMap::new(),
             facts: Vec::new(),
             lost_at: HashMap::new(),
             counts: Counts::default(),
@@ -162,6 +163,7 @@ impl World {
         for command in self.machine.step(event, at) {
             if let event::Command::NoteReturn(id) = command {
                 // What the state store does, and tells everybody.
+                self.audited.remove(&self.by_id[&id]);
                 let row = Audit { incarnation: None, behind: true };
                 let at = self.at();
                 self.machine.step(event::Event::Audited(id.clone(), Some(row)), at);
@@ -177,6 +179,9 @@ impl World {
         self.by_id.insert(id.clone(), number);
         self.real.push(Real { id, weight, incarnation: 1, away_until: None, dead: false, disk: HashSet::new() });
         self.machine(event::Event::Announced(self.member(number)));
+        self.audited.insert(number, 1);
+        let row = Audit { incarnation: Some(1), behind: false };
+        self.machine(event::Event::Audited(self.real[number].id.clone(), Some(row)));
         self.counts.joins += 1;
     }
 
@@ -280,12 +285,11 @@ impl World {
             if !answers || !self.present(node) {
                 continue;
             }
-            if state == MemberState::Recovering && self.behind.insert(node) {
+            if self.audited.insert(node, incarnation) != Some(incarnation) {
                 self.audit(node);
                 let row = Audit { incarnation: Some(incarnation), behind: true };
                 self.machine(event::Event::Audited(id.clone(), Some(row)));
             } else if state == MemberState::Recovering && self.planner.lacks(&id) == 0 {
-                self.behind.remove(&node);
                 let row = Audit { incarnation: Some(incarnation), behind: false };
                 self.machine(event::Event::Audited(id.clone(), Some(row)));
             }
@@ -300,7 +304,6 @@ impl World {
             .map(|k| self.by_id[&k.member.id])
             .collect();
         for node in down {
-            self.behind.remove(&node);
             // An operator gives up what is dead when its copies were made elsewhere.
             if self.real[node].dead && !self.short_without(node) {
                 self.remove(node);
@@ -333,7 +336,11 @@ impl World {
             .filter(|(key, holders)| holders.contains(&node) && !self.real[node].disk.contains(key))
             .map(|(key, _)| *key)
             .collect();
-        self.counts.optimum += gone.len() as f64;
+        // Otherwise it counts as a node that comes.
+        let stayed = |facts: &&NodeFacts| facts.candidate.id == self.real[node].id && facts.standing.is_desired();
+        if self.facts.iter().any(|facts| stayed(&facts)) {
+            self.counts.optimum += gone.len() as f64;
+        }
         for key in gone {
             self.recorded.get_mut(&key).expect("it is recorded").retain(|holder| *holder != node);
             self.tell(key);
