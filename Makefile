@@ -21,7 +21,8 @@ demo:
 test:
 	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl etcd-server etcd-client iproute2 iptables faketime haproxy
 	@scripts/require-cargo
-	$(CARGO) build --workspace --bins
+# All targets, as nextest builds them: with the binaries alone, dependencies have other features and are compiled twice.
+	$(CARGO) build --workspace --all-targets
 	$(CARGO) nextest run --workspace
 	$(MAKE) test-deployments
 
@@ -37,7 +38,7 @@ test-long: test-faults test-compose test-systemd
 test-faults:
 	@scripts/require fuse3 git iproute2 iptables faketime
 	@scripts/require-cargo
-	$(CARGO) build --workspace --bins
+	$(CARGO) build --workspace --all-targets
 	$(CARGO) nextest run --workspace --profile long --run-ignored only --no-capture
 
 # docker-compose.yml, started.

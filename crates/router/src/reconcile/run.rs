@@ -17,8 +17,8 @@ use super::facts;
 use super::jobs::Book;
 use super::plan::{Action, Command, Event, Key, NodeFacts, Outcome, Planner};
 use super::work::{self, Pace};
-use crate::{RouterState, membership};
 use crate::catalog::Position;
+use crate::{RouterState, membership};
 
 /// Commands carried out at a time.
 const COMMANDS_MAX: usize = 4;
@@ -174,7 +174,9 @@ impl Leader {
         for id in behind.iter().filter(|id| self.planner.lacks(id) == 0) {
             match self.state.members.caught_up(id).await {
                 Ok(()) => tracing::info!(node = %id, "the node has caught up"),
-                Err(error) => tracing::warn!(node = %id, %error, "cannot record that a node has caught up; trying again"),
+                Err(error) => {
+                    tracing::warn!(node = %id, %error, "cannot record that a node has caught up; trying again")
+                }
             }
         }
         for id in draining.iter().filter(|id| self.planner.holds(id) == 0) {
@@ -213,8 +215,7 @@ impl Leader {
             return Some(format!("the cluster is drained ({reason}); `monofs-admin undrain` ends that"));
         }
         let early = self.since.elapsed() < self.state.config.unhealthy_threshold;
-        let unheard =
-            |node: &monofs_model::Member| matches!(node.state, MemberState::Joining | MemberState::Suspect);
+        let unheard = |node: &monofs_model::Member| matches!(node.state, MemberState::Joining | MemberState::Suspect);
         (early && (self.planner.has_strangers() || self.state.members.view().nodes().any(unheard)))
             .then(|| "waiting for the members to be heard".to_owned())
     }
