@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use monofs_model::Result;
+use monofs_model::{ErrorKind, Result};
 use monofs_proto::etcd::lease_client::LeaseClient;
 use monofs_proto::etcd::{LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest};
 use tokio::sync::Mutex;
@@ -26,6 +26,9 @@ use super::calls::{Endpoints, Repeat};
 
 /// Pause after a lease could not be kept, as a part of its time to live.
 const RETRY_PART: u32 = 10;
+/// How often, and how many times, it is tried to revoke a lease that was lost while etcd was away.
+const REVOKE_PAUSE: Duration = Duration::from_secs(1);
+const REVOKE_TRIES_MAX: usize = 600;
 
 /// The leases of this process.
 pub(super) struct Sessions {
@@ -80,7 +83,12 @@ impl Kept {
         let mut pause = self.ttl / 3;
         loop {
             tokio::select! {
-                () = stop.cancelled() => return self.revoke().await,
+                () = stop.cancelled() => {
+                    if let Err(error) = self.revoke().await {
+                        tracing::debug!(lease = self.lease, %error, "cannot revoke the lease; it ends by itself");
+                    }
+                    return;
+                }
                 () = tokio::time::sleep(pause) => {}
             }
             let (asked, ends) = (Instant::now(), self.renewed + self.ttl * 4 / 5);
@@ -88,7 +96,7 @@ impl Kept {
                 Ok(Ok(answer)) if answer.ttl > 0 => (self.renewed, pause) = (asked, self.ttl / 3),
                 Ok(Ok(_)) => {
                     tracing::warn!(lease = self.lease, "etcd says that the lease is over");
-                    return lost.cancel();
+                    return self.lose(&lost).await;
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(lease = self.lease, %error, "cannot keep the lease; trying again");
@@ -98,7 +106,7 @@ impl Kept {
             }
             if Instant::now() >= self.renewed + self.ttl * 4 / 5 {
                 tracing::warn!(lease = self.lease, ttl = ?self.ttl, "cannot keep the lease: what it held is lost");
-                return lost.cancel();
+                return self.lose(&lost).await;
             }
         }
     }
@@ -114,11 +122,21 @@ impl Kept {
         self.endpoints.call("keep a lease", Repeat::Always, call).await
     }
 
-    async fn revoke(&self) {
+    /// What it held is lost. An etcd that was away gives leases their whole time again: as soon as it is back it is told
+    /// that this one is over, so that others need not wait.
+    async fn lose(&self, lost: &CancellationToken) {
+        lost.cancel();
+        for _ in 0..REVOKE_TRIES_MAX {
+            match self.revoke().await {
+                Err(error) if error.kind == ErrorKind::Unavailable => tokio::time::sleep(REVOKE_PAUSE).await,
+                _ => return,
+            }
+        }
+    }
+
+    async fn revoke(&self) -> Result<()> {
         let request = LeaseRevokeRequest { id: self.lease };
         let call = |channel: Channel| async move { LeaseClient::new(channel).lease_revoke(request).await };
-        if let Err(error) = self.endpoints.call("revoke a lease", Repeat::Always, call).await {
-            tracing::debug!(lease = self.lease, %error, "cannot revoke the lease; it ends by itself");
-        }
+        self.endpoints.call("revoke a lease", Repeat::Always, call).await.map(drop)
     }
 }
