@@ -36,7 +36,7 @@ use facts::Shared;
 use machine::Machine;
 use member::{Tracked, keeps_copies};
 use probe::Prober;
-pub(crate) use recovery::run as recover;
+pub(crate) use recovery::{behind, run as recover};
 use writer::Writer;
 
 /// Events that wait for the task; senders wait when there are more.
