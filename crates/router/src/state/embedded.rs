@@ -1,15 +1,17 @@
 //! The state store of a single router: LMDB in its state directory.
 //!
-//! Watches are fed by the commits of this process, which are the only ones: the directory is locked. Held keys of a process
+//! Watches are fed by the commits of this process, which are the only ones: the directory is locked. The last ones are kept,
+//! so that a watch can begin where a scan ended although commits went on. Held keys of a process
 //! that was killed are removed at the next start.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::StreamExt;
 use futures::stream::BoxStream;
+use futures::{StreamExt, stream};
 use monofs_model::{Error, Result};
 use monofs_store::state::{CommitOutcome, Compare, Scan, StateEnv, Versioned, Write};
 use tokio::sync::{Mutex, broadcast};
@@ -20,6 +22,8 @@ use super::{Batch, Event, Hold, StateStore};
 
 /// Commits that a slow watch may be behind; further back it must scan again.
 const WATCH_BATCHES_MAX: usize = 4096;
+/// Changes kept for watches that begin in the past.
+const RECENT_EVENTS_MAX: usize = 10_000;
 /// Names the keys that are held: their values are empty.
 const HELD_PREFIX: &str = "held/";
 
@@ -32,15 +36,49 @@ pub struct EmbeddedState {
 struct Inner {
     env: Arc<StateEnv>,
     /// Held over a commit and its announcement, so that watches hear of commits in their order.
-    commits: Mutex<broadcast::Sender<Batch>>,
+    commits: Mutex<Commits>,
+}
+
+struct Commits {
+    sender: broadcast::Sender<Batch>,
+    /// The last ones, without gaps.
+    recent: VecDeque<Batch>,
+    recent_events: usize,
+    /// The history is known after this revision.
+    known_after: u64,
+}
+
+impl Commits {
+    fn new(revision: u64) -> Self {
+        let sender = broadcast::channel(WATCH_BATCHES_MAX).0;
+        Self { sender, recent: VecDeque::new(), recent_events: 0, known_after: revision }
+    }
+
+    fn announce(&mut self, batch: Batch) {
+        self.recent_events += batch.events.len();
+        self.recent.push_back(batch.clone());
+        while self.recent_events > RECENT_EVENTS_MAX
+            && let Some(oldest) = self.recent.pop_front()
+        {
+            self.recent_events -= oldest.events.len();
+            self.known_after = oldest.revision;
+        }
+        // Nobody watches: nobody to tell.
+        let _ = self.sender.send(batch);
+    }
 }
 
 impl EmbeddedState {
     /// Opens or creates the state in `dir`. Errors: another process has it open.
     pub async fn open(dir: PathBuf) -> Result<Self> {
-        let env = Arc::new(blocking(move || StateEnv::open(&dir)).await?);
+        let open = move || {
+            let env = StateEnv::open(&dir)?;
+            let revision = env.revision()?;
+            Ok((Arc::new(env), revision))
+        };
+        let (env, revision) = blocking(open).await?;
         let epoch = env.epoch();
-        let inner = Arc::new(Inner { env, commits: Mutex::new(broadcast::channel(WATCH_BATCHES_MAX).0) });
+        let inner = Arc::new(Inner { env, commits: Mutex::new(Commits::new(revision)) });
         inner.release_all().await?;
         Ok(Self { inner, epoch })
     }
@@ -59,11 +97,14 @@ impl StateStore for EmbeddedState {
     async fn watch(&self, revision: u64) -> Result<BoxStream<'static, Result<Batch>>> {
         let commits = self.inner.commits.lock().await;
         let env = self.inner.env.clone();
-        if blocking(move || env.revision()).await? != revision {
+        let now = blocking(move || env.revision()).await?;
+        if !(commits.known_after..=now).contains(&revision) {
             return Err(Error::not_held(format!("the history does not reach back to revision {revision}")));
         }
         let behind = |_| Error::not_held("the watch fell too far behind");
-        Ok(BroadcastStream::new(commits.subscribe()).map(move |batch| batch.map_err(behind)).boxed())
+        let missed: Vec<_> = commits.recent.iter().filter(|batch| batch.revision > revision).cloned().map(Ok).collect();
+        let next = BroadcastStream::new(commits.sender.subscribe()).map(move |batch| batch.map_err(behind));
+        Ok(stream::iter(missed).chain(next).boxed())
     }
 
     async fn hold(&self, key: &str, value: Vec<u8>, _ttl: Duration) -> Result<Option<Hold>> {
@@ -109,14 +150,13 @@ impl Inner {
     }
 
     async fn commit(&self, compares: Vec<Compare>, writes: Vec<Write>) -> Result<CommitOutcome> {
-        let commits = self.commits.lock().await;
+        let mut commits = self.commits.lock().await;
         let env = self.env.clone();
         let (outcome, writes) = blocking(move || Ok((env.commit(&compares, &writes)?, writes))).await?;
         if let CommitOutcome::Done { revision } = outcome
             && !writes.is_empty()
         {
-            // Nobody watches: nobody to tell.
-            let _ = commits.send(Batch { revision, events: writes.into_iter().map(|w| event(w, revision)).collect() });
+            commits.announce(Batch { revision, events: writes.into_iter().map(|w| event(w, revision)).collect() });
         }
         Ok(outcome)
     }

@@ -142,7 +142,12 @@ impl Shared {
                 if error.kind == ErrorKind::NotHeld {
                     tracing::info!(%error, "reading the whole state again");
                     match shared.load().await {
-                        Ok(loaded) => revision = loaded,
+                        Ok(loaded) => {
+                            // At once, before that is the past, too.
+                            revision = loaded;
+                            tokio::task::yield_now().await;
+                            continue;
+                        }
                         Err(error) => shared.away(&error),
                     }
                 } else {

@@ -141,6 +141,21 @@ async fn a_watch_gives_every_commit_whole_and_in_order() {
 }
 
 #[tokio::test]
+async fn a_watch_begins_where_a_scan_ended_although_commits_went_on() {
+    on_both(|place| async move {
+        let store = place.open().await;
+        let start = store.scan("").await.unwrap().revision;
+        let missed = [done(&*store, vec![], vec![put("a", "1")]).await, done(&*store, vec![], vec![delete("a")]).await];
+        let mut watch = store.watch(start).await.unwrap();
+        let later = done(&*store, vec![], vec![put("b", "1")]).await;
+        for revision in missed.into_iter().chain([later]) {
+            assert_eq!(next(&mut watch).await.unwrap().revision, revision);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_watch_from_a_future_or_forgotten_revision_says_so() {
     on_both(|place| async move {
         let store = place.open().await;
