@@ -183,7 +183,7 @@ impl Tracked {
 
 /// Whether its copies count where they are: placement goes on wanting them there. A member that is down does so for
 /// `delay`, one that nobody ever heard of does not.
-pub(super) fn keeps_copies(state: MemberState, relied_on: bool, gone: Option<Duration>, delay: Duration) -> bool {
+pub(crate) fn keeps_copies(state: MemberState, relied_on: bool, gone: Option<Duration>, delay: Duration) -> bool {
     match state {
         MemberState::Active | MemberState::Recovering | MemberState::Suspect => true,
         MemberState::Down => relied_on && gone.is_some_and(|gone| gone < delay),

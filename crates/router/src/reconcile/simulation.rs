@@ -21,7 +21,7 @@ use super::plan::{Action, Command, Event, Key, NodeFacts, Outcome, Planner, Repo
 use crate::config::StaticMember;
 use crate::membership::event;
 use crate::membership::machine::Machine;
-use crate::membership::member::{Audit, Intent, Tracked};
+use crate::membership::member::{Audit, Intent, Tracked, keeps_copies};
 use monofs_proto::v1;
 
 const TICK: Duration = Duration::from_secs(600);
@@ -359,7 +359,7 @@ impl World {
             let node = &known.member;
             let gone = known.down_since.map(|since| at.saturating_duration_since(since));
             let intent = self.intents.get(&node.id);
-            let desired = intent.is_none() && Tracked::keeps_copies(node.state, known.heard.is_some(), gone, DELAY);
+            let desired = intent.is_none() && keeps_copies(node.state, known.heard.is_some(), gone, DELAY);
             NodeFacts {
                 candidate: node.into(),
                 standing: standing(node.state, intent, desired),
