@@ -6,7 +6,7 @@ REPO ?= .
 CARGO ?= cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test test-deployments test-long test-compose test-systemd check simulate bench bench-growth build fmt fuzz
+.PHONY: demo test test-deployments test-long test-faults test-compose test-systemd check simulate bench bench-growth build fmt fuzz
 
 # The binaries for a deployment, in bin/, with monofs-server as another name of monofs-node.
 build:
@@ -19,9 +19,10 @@ demo:
 	@target/debug/monofs up --temporary --repo "$(REPO)"
 
 test:
-	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl etcd-server etcd-client
+	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl etcd-server etcd-client iproute2 iptables faketime haproxy
 	@scripts/require-cargo
-	$(CARGO) build --workspace --bins
+# All targets, as nextest builds them: with the binaries alone, dependencies have other features and are compiled twice.
+	$(CARGO) build --workspace --all-targets
 	$(CARGO) nextest run --workspace
 	$(MAKE) test-deployments
 
@@ -31,7 +32,14 @@ test-deployments:
 	BINARIES=$(abspath $(TARGET))/debug deploy/test/static
 
 # What takes minutes.
-test-long: test-compose test-systemd
+test-long: test-faults test-compose test-systemd
+
+# More kinds of faults, and ten minutes of chaos (MONOFS_CHAOS_SECONDS, MONOFS_TEST_SEED).
+test-faults:
+	@scripts/require fuse3 git iproute2 iptables faketime
+	@scripts/require-cargo
+	$(CARGO) build --workspace --all-targets
+	$(CARGO) nextest run --workspace --profile long --run-ignored only --no-capture
 
 # docker-compose.yml, started.
 test-compose: build

@@ -17,7 +17,7 @@ use monofs_store::repo::{RepoMeta, RepoStore};
 use tokio::sync::mpsc;
 
 use crate::state::{NodeState, blocking};
-use crate::upstream::{Server, origin};
+use crate::upstream::{Asked, Server, origin};
 
 /// Records are written in batches of about this many bytes.
 const WRITE_BATCH_BYTES: usize = 8 << 20;
@@ -77,9 +77,10 @@ async fn gather_from_any(
     progress: &Progress,
 ) -> Result<()> {
     let mut failure = Error::unavailable(format!("no fetcher or peer to take {} from", meta.path));
-    for server in servers {
+    for asked in Asked::each(servers) {
+        let server = asked.server;
         let mut gather = Gather { state, store, meta, snapshot, progress, done: 0, bytes: 0 };
-        match gather.run(server).await {
+        match gather.run(asked).await {
             Ok(()) => return Ok(()),
             Err(error) => {
                 if error.kind != ErrorKind::NotHeld {
@@ -108,7 +109,7 @@ struct Gather<'a> {
 
 impl Gather<'_> {
     /// Takes trees until none is missing below the root.
-    async fn run(&mut self, server: &Server) -> Result<()> {
+    async fn run(&mut self, asked: Asked<'_>) -> Result<()> {
         let store = self.store.clone();
         let fresh = blocking(move || Ok(store.counts()?.trees == 0)).await?;
         let mut seen = HashSet::from([self.snapshot.root]);
@@ -124,7 +125,7 @@ impl Gather<'_> {
             }
             let (missing, held) = self.split(level).await?;
             for part in missing.chunks(CONTENT_REQUEST_ITEMS_MAX) {
-                self.take(server, part, fresh).await?;
+                self.take(asked, part, fresh).await?;
             }
             // What arrived beyond the asked level is in the store now: going down finds it there and asks no more.
             level = self.children(missing.into_iter().chain(held).collect(), &mut seen).await?;
@@ -165,8 +166,9 @@ impl Gather<'_> {
     }
 
     /// Takes the records of `oids`, and with `closure` as much below them as the server gives.
-    async fn take(&mut self, server: &Server, oids: &[Oid], closure: bool) -> Result<()> {
-        let context = Context::new(self.state.config.upstream_timeout);
+    async fn take(&mut self, asked: Asked<'_>, oids: &[Oid], closure: bool) -> Result<()> {
+        let (state, server) = (self.state, asked.server);
+        let context = Context::new(state.config.upstream_timeout);
         let request = v1::GetTreesRequest {
             storage_id: self.meta.storage_id.to_string(),
             oids: oids.iter().map(convert::oid_bytes).collect(),
@@ -175,12 +177,11 @@ impl Gather<'_> {
             origin: (!server.peer).then(|| origin(self.meta, Some(self.snapshot.commit))),
             held_only: server.peer,
         };
-        let mut answers =
-            monofs_rpc::content::get_trees(self.state.channels.get(&server.address)?, &context, request).await?;
+        let call = monofs_rpc::content::get_trees(state.channels.get(&server.address)?, &context, request);
+        let mut answers = asked.wait(state, call).await?;
         let mut batch = Vec::new();
         let mut batch_bytes = 0;
-        while let Some(answer) = answers.next().await {
-            let answer = answer?;
+        while let Some(answer) = asked.wait(state, async { answers.next().await.transpose() }).await? {
             if let Some(oid) = answer.missing.first() {
                 let oid = Oid::from_bytes(oid)?;
                 return Err(Error::not_held(format!("{} does not hold tree {oid}", server.address)));

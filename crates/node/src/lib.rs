@@ -20,6 +20,7 @@ mod pace;
 mod progress;
 mod service;
 mod state;
+mod suspects;
 mod trees;
 mod upstream;
 

@@ -18,6 +18,7 @@ use crate::flights::Flights;
 use crate::hydrate::Hydrator;
 use crate::pace::Paces;
 use crate::progress::Progress;
+use crate::suspects::Suspects;
 
 /// Counters of what was served, since the start.
 #[derive(Default)]
@@ -43,6 +44,9 @@ pub(crate) struct NodeState {
     pub config: Config,
     pub stores: Arc<RepoPool>,
     pub channels: ChannelPool,
+    /// Connections over which silent servers are asked whether they are there.
+    pub probes: ChannelPool,
+    pub suspects: Suspects,
     pub hydrator: Hydrator,
     pub flights: Arc<Flights>,
     pub progress: Arc<Progress>,
@@ -69,6 +73,8 @@ impl NodeState {
             config,
             stores: Arc::new(stores),
             channels: ChannelPool::default(),
+            probes: ChannelPool::default(),
+            suspects: Suspects::default(),
             flights: Arc::default(),
             progress: Arc::default(),
             paces: Paces::default(),

@@ -2,14 +2,16 @@
 //! enters the store.
 
 use std::collections::HashMap;
+use std::future::Future;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use monofs_model::oid::ObjectHasher;
 use monofs_model::{Error, ErrorKind, ObjectKind, Oid, Result, StorageId};
 use monofs_proto::v1;
-use monofs_rpc::Context;
+use monofs_rpc::{Context, while_alive};
 use monofs_store::frame;
 use monofs_store::repo::{RepoMeta, RepoStore};
 use tokio::sync::mpsc;
@@ -36,7 +38,7 @@ pub(crate) struct Server {
     pub peer: bool,
 }
 
-/// Peers that may hold the repository, then fetchers.
+/// Peers that may hold the repository, then fetchers; those that failed lately last.
 pub(crate) fn servers(state: &NodeState, id: &StorageId) -> Vec<Server> {
     let view = state.view();
     let everyone: Vec<_> = view.nodes().map(|member| member.id.clone()).collect();
@@ -50,7 +52,39 @@ pub(crate) fn servers(state: &NodeState, id: &StorageId) -> Vec<Server> {
             servers.push(Server { address, peer: false });
         }
     }
+    let now = Instant::now();
+    servers.sort_by_key(|server| state.suspects.contains(&server.address, now));
     servers
+}
+
+/// A server that is asked, and whether there is another to ask instead.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub server: &'a Server,
+    pub alternative: bool,
+}
+
+impl<'a> Asked<'a> {
+    /// The servers one after the other.
+    pub fn each(servers: &'a [Server]) -> impl Iterator<Item = Self> {
+        let last = servers.len().saturating_sub(1);
+        servers.iter().enumerate().map(move |(index, server)| Self { server, alternative: index < last })
+    }
+
+    /// Waits for an answer. A server that has gone silently is given up soon where there is another, else at the deadline
+    /// of `answer`.
+    pub async fn wait<T>(&self, state: &NodeState, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        let address = &self.server.address;
+        let answer = match self.alternative {
+            true => while_alive(&state.probes, address, answer).await,
+            false => answer.await,
+        };
+        match &answer {
+            Err(error) if error.kind == ErrorKind::Unavailable => state.suspects.failed(address, Instant::now()),
+            _ => state.suspects.answered(address),
+        }
+        answer
+    }
 }
 
 /// Where pulled contents go.
@@ -78,13 +112,18 @@ pub(crate) async fn pull(
 ) -> Result<Vec<Span>> {
     let mut wanted = spans;
     let mut failure = None;
-    for server in servers {
+    for asked in Asked::each(servers) {
+        let server = asked.server;
         if wanted.is_empty() {
             break;
         }
-        match pull_from(target, server, &wanted, tap.clone()).await {
+        match pull_from(target, asked, &wanted, tap.clone()).await {
             Ok(missing) => wanted = missing,
-            Err(error) => {
+            // No other server makes room on our own disk.
+            Err(Failure { error, own: true }) if error.kind == ErrorKind::Full => {
+                return Err(error.context(format!("contents of {}", target.meta.path)));
+            }
+            Err(Failure { error, .. }) => {
                 if error.kind != ErrorKind::NotHeld {
                     tracing::warn!(server = %server.address, repository = %target.meta.path, %error, "pull failed; trying the next server");
                     failure = Some(error);
@@ -144,16 +183,35 @@ pub(crate) fn still_missing(store: &RepoStore, spans: Vec<Span>) -> Result<Vec<S
     Ok(missing)
 }
 
-async fn pull_from(target: Target<'_>, server: &Server, wanted: &[Span], tap: Option<Tap>) -> Result<Vec<Span>> {
+/// Why a pull failed.
+struct Failure {
+    error: Error,
+    /// What came could not be kept; else it did not come.
+    own: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, own: false }
+    }
+}
+
+async fn pull_from(
+    target: Target<'_>,
+    asked: Asked<'_>,
+    wanted: &[Span],
+    tap: Option<Tap>,
+) -> Result<Vec<Span>, Failure> {
     let Target { state, store, meta, commit, pace } = target;
-    let context = Context::new(state.config.upstream_timeout);
+    let (server, context) = (asked.server, Context::new(state.config.upstream_timeout));
     let request = v1::GetBlobsRequest {
         storage_id: meta.storage_id.to_string(),
         spans: wanted.iter().map(|span| Span::whole(span.oid, span.size).to_wire()).collect(),
         origin: (!server.peer).then(|| origin(meta, commit)),
         held_only: server.peer,
     };
-    let mut answers = monofs_rpc::content::get_blobs(state.channels.get(&server.address)?, &context, request).await?;
+    let call = monofs_rpc::content::get_blobs(state.channels.get(&server.address)?, &context, request);
+    let mut answers = asked.wait(state, call).await?;
     let (queue, frames) = mpsc::channel(WRITE_QUEUE);
     let spans: HashMap<Oid, Span> = wanted.iter().map(|span| (span.oid, *span)).collect();
     let writer = {
@@ -165,9 +223,10 @@ async fn pull_from(target: Target<'_>, server: &Server, wanted: &[Span], tap: Op
     };
     let mut missing = Vec::new();
     let mut outcome = Ok(());
-    while let Some(answer) = answers.next().await {
-        match answer {
-            Ok(answer) => {
+    loop {
+        match asked.wait(state, async { answers.next().await.transpose() }).await {
+            Ok(None) => break,
+            Ok(Some(answer)) => {
                 missing.extend(monofs_proto::convert::oids(&answer.missing)?);
                 let bytes = answer.chunks.iter().map(|chunk| chunk.frame.len() as u64).sum();
                 if queue.send(answer.chunks).await.is_err() {
@@ -184,17 +243,18 @@ async fn pull_from(target: Target<'_>, server: &Server, wanted: &[Span], tap: Op
         }
     }
     drop(queue);
-    writer.await.map_err(|e| Error::internal(format!("the writer of pulled contents ended: {e}")))??;
+    let written = writer.await.map_err(|e| Error::internal(format!("the writer of pulled contents ended: {e}")))?;
+    written.map_err(|error| Failure { error, own: true })?;
     outcome?;
     let held = store.clone();
     let wanted = wanted.to_vec();
     let missing_now = blocking(move || still_missing(&held, wanted)).await?;
     if missing_now.len() > missing.len() && !server.peer {
-        return Err(Error::corrupt(format!(
+        return Err(Failure::from(Error::corrupt(format!(
             "{} left out {} contents without saying so",
             server.address,
             missing_now.len()
-        )));
+        ))));
     }
     Ok(missing_now)
 }

@@ -142,7 +142,7 @@ pub async fn spawn_with(
         tokio::spawn(leader::present(state.clone(), stop.clone())),
     ];
     tokio::spawn(membership::run(membership, state.clone(), stop.clone()));
-    tokio::spawn(membership::recover(state.clone(), stop.clone()));
+    tokio::spawn(leader::while_leading(state.clone(), stop.clone(), membership::recover));
     tokio::spawn(leader::while_leading(state.clone(), stop.clone(), refresh::run));
     tokio::spawn(leader::while_leading(state.clone(), stop.clone(), reconcile::run));
     tokio::spawn(leader::while_leading(state.clone(), stop.clone(), collect::run));

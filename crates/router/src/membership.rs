@@ -36,7 +36,7 @@ use facts::Shared;
 use machine::Machine;
 use member::{Tracked, keeps_copies};
 use probe::Prober;
-pub(crate) use recovery::run as recover;
+pub(crate) use recovery::{behind, run as recover};
 use writer::Writer;
 
 /// Events that wait for the task; senders wait when there are more.
@@ -147,8 +147,8 @@ impl Members {
 
     /// How long the copies of a node that is down still count where they are; `None` = they do not, or it is not down.
     pub fn copies_stay_for(&self, id: &NodeId) -> Option<Duration> {
-        let standing = self.standing(id).filter(|standing| standing.relied_on && !standing.departing)?;
-        self.rebalance_delay.checked_sub(standing.down_since?.elapsed()).filter(|left| !left.is_zero())
+        self.standing(id).filter(|standing| standing.relied_on && !standing.departing)?;
+        self.rebalance_delay.checked_sub(self.gone_for(id)?).filter(|left| !left.is_zero())
     }
 
     /// The nodes that should hold copies now: those that take part, and those that are down for less than
@@ -237,7 +237,7 @@ pub(crate) async fn run(membership: Membership, state: Arc<RouterState>, stop: C
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let Membership { machine, inputs, shared } = &mut task.membership;
-        let due = machine.due().map_or_else(|| Instant::now() + EVENTS_PAUSE_MAX, |due| due);
+        let due = machine.due().unwrap_or_else(|| Instant::now() + EVENTS_PAUSE_MAX);
         tokio::select! {
             () = stop.cancelled() => return,
             Some(input) = inputs.recv() => task.input(input),

@@ -71,7 +71,6 @@ pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
         jobs: state.tables.jobs.list().into_iter().filter(|job| !has_ended(job)).collect(),
         router_id: state.own.router_id.clone(),
         routers: leader::routers(state),
-        ..Default::default()
     }
 }
 

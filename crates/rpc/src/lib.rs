@@ -3,6 +3,7 @@
 //! Invariants: every channel and every server of the system is made here, so that TLS and authentication become one
 //! layer; every call has a deadline; every message has the size limit of `model::limits`.
 
+pub mod alive;
 pub mod channel;
 pub mod content;
 pub mod context;
@@ -13,6 +14,7 @@ pub mod register;
 pub mod server;
 pub mod status;
 
+pub use alive::while_alive;
 pub use channel::ChannelPool;
 pub use context::Context;
 pub use deadline::within;

@@ -32,6 +32,8 @@ pub fn binary(name: &str) -> PathBuf {
 
 /// A running binary. Killed when dropped.
 pub struct Process {
+    /// What starts the program; empty: the test itself.
+    entry: Vec<OsString>,
     program: PathBuf,
     args: Vec<OsString>,
     envs: Vec<(OsString, OsString)>,
@@ -53,11 +55,22 @@ impl Process {
         args: impl IntoIterator<Item = A>,
         envs: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Self {
+        Self::spawn_through(Vec::new(), program, args, envs)
+    }
+
+    /// Like [`Process::spawn_with`], through a command that sets something up and then becomes the program (`nsenter`).
+    #[track_caller]
+    pub(crate) fn spawn_through<A: Into<OsString>>(
+        entry: Vec<OsString>,
+        program: PathBuf,
+        args: impl IntoIterator<Item = A>,
+        envs: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Self {
         let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
         let envs: Vec<(OsString, OsString)> = envs.into_iter().collect();
         let log = Arc::default();
-        let child = start(&program, &args, &envs, &log);
-        Self { program, args, envs, child, log }
+        let child = start(&entry, &program, &args, &envs, &log);
+        Self { entry, program, args, envs, child, log }
     }
 
     /// The process id.
@@ -131,7 +144,7 @@ impl Process {
     /// Starts it again with the same arguments (killing it if it still runs).
     pub fn restart(&mut self) {
         self.kill();
-        self.child = start(&self.program, &self.args, &self.envs, &self.log);
+        self.child = start(&self.entry, &self.program, &self.args, &self.envs, &self.log);
     }
 }
 
@@ -146,12 +159,20 @@ impl Drop for Process {
 
 #[track_caller]
 fn start(
+    entry: &[OsString],
     program: &PathBuf,
     args: &[OsString],
     envs: &[(OsString, OsString)],
     log: &Arc<Mutex<VecDeque<String>>>,
 ) -> Child {
-    let mut command = Command::new(program);
+    let mut command = match entry {
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+        [] => Command::new(program),
+    };
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MONOFS_")) {
         command.env_remove(name);
     }

@@ -1,5 +1,4 @@
-//! Real Git servers for tests: `git daemon`, nginx with git-http-backend (with a login, with a private CA), sshd, and a
-//! proxy that counts, cuts or stalls what passes.
+//! Real Git servers for tests: `git daemon`, nginx with git-http-backend (with a login, with a private CA), sshd.
 //!
 //! Each listens on a free port of the loopback address, keeps its files in a temporary directory and is gone when dropped.
 //! What is missing on the machine is a panic that names the package.
@@ -7,13 +6,11 @@
 mod certs;
 mod daemon;
 mod http;
-mod proxy;
 mod ssh;
 
 pub use certs::Authority;
 pub use daemon::GitDaemon;
 pub use http::{HttpOptions, HttpRemote};
-pub use proxy::{Fault, Proxy};
 pub use ssh::SshRemote;
 
 use std::ffi::OsString;

@@ -87,6 +87,8 @@ fn package_of(program: &str) -> &str {
         "sshd" => "openssh-server",
         "ssh" | "ssh-keygen" => "openssh-client",
         "fusermount3" => "fuse3",
+        "ip" | "tc" => "iproute2",
+        "nsenter" => "util-linux",
         "setfattr" | "getfattr" => "attr",
         "rg" => "ripgrep",
         "spawn-fcgi" => "spawn-fcgi",

@@ -94,7 +94,7 @@ class Started:
 
     def peers(self):
         """Addresses of others of the cluster that it is told: (host, port) pairs."""
-        told = [self.value(flag) for flag in ("router", "nodes", "fetcher-addrs") if flag in flags(self.binary)]
+        told = [self.value(flag) for flag in ("router", "nodes", "fetcher-addrs", "peer-routers") if flag in flags(self.binary)]
         told = [word.rpartition("=")[2] for value in told if value for word in value.split(",")]
         return [split(address) for address in told]
 

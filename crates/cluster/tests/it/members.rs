@@ -32,7 +32,9 @@ async fn a_node_that_comes_back_recovers_and_its_reads_return_in_steps() {
     repo.commit(|c| {
         c.file("f", "1");
     });
-    cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r").strong()).await.unwrap();
+    cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r")).await.unwrap();
+    let both = || async { cluster.repository("h/r").await.is_ok_and(|entry| entry.holders.len() == 2) };
+    wait_until_async("both nodes hold the first commit", SOON, both).await;
     cluster.stop_node(0).await;
     wait_state(&cluster, "node1", MemberState::Down).await;
     repo.commit(|c| {

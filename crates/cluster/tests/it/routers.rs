@@ -141,8 +141,7 @@ async fn a_path_that_another_router_works_on_is_joined_or_refused_and_taken_over
     drop(store);
     // Another one that runs the same is waited for, and when it ends without an outcome this router goes on.
     let (_store, hold) = claim(&etcd, "h/r", Purpose::Ingest, &repo.url()).await;
-    let joined = cluster.ingest_at(1, what());
-    tokio::pin!(joined);
+    let mut joined = Box::pin(cluster.ingest_at(1, what()));
     let early = tokio::time::timeout(Duration::from_secs(2), &mut joined).await;
     assert!(early.is_err(), "it must wait for the other router: {early:?}");
     drop(hold);

@@ -8,7 +8,8 @@ use monofs_fetcher::source::{Resolved, Source, Task, Want};
 use monofs_fetcher::{Credentials, walk};
 use monofs_model::{ErrorKind, ObjectFormat, Oid, RefName, Result, SourceUrl};
 use monofs_testkit::Repo;
-use monofs_testkit::remotes::{Fault, GitDaemon, HttpOptions, HttpRemote, Proxy};
+use monofs_testkit::proxy::{Fault, Proxy};
+use monofs_testkit::remotes::{GitDaemon, HttpOptions, HttpRemote};
 
 use crate::rig::{Rig, assert_same, error_of};
 

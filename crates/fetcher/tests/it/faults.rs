@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use monofs_model::ErrorKind;
 use monofs_testkit::Repo;
-use monofs_testkit::remotes::{Fault, GitDaemon, HttpOptions, HttpRemote, Proxy};
+use monofs_testkit::proxy::{Fault, Proxy};
+use monofs_testkit::remotes::{GitDaemon, HttpOptions, HttpRemote};
 use monofs_testkit::wait::{free_port, wait_until_async};
 
 use crate::rig::{Rig, assert_same, error_of, noisy};

@@ -1,7 +1,8 @@
 //! Looking upstream again: only what changed travels, and old commits stay readable.
 
 use monofs_testkit::Repo;
-use monofs_testkit::remotes::{Fault, GitDaemon, HttpOptions, HttpRemote, Proxy};
+use monofs_testkit::proxy::{Fault, Proxy};
+use monofs_testkit::remotes::{GitDaemon, HttpOptions, HttpRemote};
 use monofs_testkit::repo::pattern;
 
 use crate::rig::{Rig, assert_same, error_of};

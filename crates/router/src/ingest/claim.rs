@@ -16,7 +16,7 @@ use crate::RouterState;
 use crate::clock;
 use crate::state::Hold;
 
-/// How long a row that is in the way may take to be seen.
+/// Pause before a claim that was in the way is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How long letting go may take; then the row goes a moment later.
 const LET_GO_TIMEOUT: Duration = Duration::from_secs(3);
@@ -73,19 +73,20 @@ pub(crate) async fn take(
     let give_up = Instant::now() + state.config.lease * 2;
     loop {
         let mut changed = state.tables.claims.changed();
-        if let Some(theirs) = state.tables.claims.get(path.as_str())
-            && theirs.router_id != state.own.router_id
-        {
-            return Ok(Taken::Theirs(theirs));
-        }
         let taken = state.shared.store().hold(&key, value.clone(), state.config.lease).await;
         if let Some(hold) = taken.map_err(|error| state.shared.refused(error))? {
             return Ok(Taken::Mine(Claim { hold: Some(hold) }));
         }
+        // Memory may still show an earlier one.
+        if let Some(theirs) = state.tables.claims.stored(path.as_str()).await?
+            && theirs.router_id != state.own.router_id
+        {
+            return Ok(Taken::Theirs(theirs));
+        }
         if Instant::now() > give_up {
             return Err(Error::refused(format!("'{path}' is being worked on; try again in a moment")));
         }
-        // The row that was in the way is seen in a moment, or gone.
+        // What was in the way is gone in a moment.
         let _ = tokio::time::timeout(LOOK_AGAIN, changed.changed()).await;
     }
 }

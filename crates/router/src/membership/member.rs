@@ -32,7 +32,7 @@ pub(crate) struct Audit {
 
 /// What decides beside the member itself.
 #[derive(Clone, Copy)]
-pub(super) struct Facts {
+pub(crate) struct Facts {
     pub intent: Option<Intent>,
     pub audit: Option<Audit>,
     pub maintenance: bool,

@@ -1,16 +1,15 @@
-//! How a node that came back takes part again: the leader asks what it holds, corrects the catalogue by that, and says when
-//! nothing is missing on it; and it says when a node that is drained is empty.
+//! How a node that came back takes part again: the leader asks what it holds and corrects the catalogue by that. What it
+//! lacks then, the reconciler copies to it, and says when nothing is missing any more.
 //!
-//! Copies are made elsewhere; here is only looked whether they are there. Invariant: a holder is removed only because the
-//! node itself, asked after the catalogue was looked at, does not have the commit.
+//! Invariant: a holder is removed only because the node itself, asked after the catalogue was looked at, does not have the
+//! commit.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use monofs_model::view::Role;
-use monofs_model::{Member, MemberState, NodeId, Repository, RepositoryState, Result, placement};
+use monofs_model::{Member, MemberState, NodeId, Result};
 use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
 use tokio::task::JoinSet;
@@ -20,19 +19,14 @@ use crate::{RouterState, clock, reconcile};
 
 /// Nodes that are asked at the same time.
 const AUDITS_MAX: usize = 16;
-/// Entries looked at in one round.
-const LOOKS_PER_ROUND: usize = 100_000;
-/// Entries looked at while the catalogue cannot change.
-const PAGE: usize = 1000;
 /// Shortest time between two rounds.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 
-/// Works while this router leads, until `stop`.
+/// Works until `stop`; to be run by the leader.
 pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
     let work = async {
         let mut view = state.members.subscribe();
         let mut audits = Audits::default();
-        let mut look = None;
         loop {
             tokio::select! {
                 _ = view.changed() => tokio::time::sleep(PAUSE_MIN).await,
@@ -40,13 +34,7 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
                 () = tokio::time::sleep(state.config.worker_interval) => audits.failed.clear(),
             }
             view.mark_unchanged();
-            if !*state.leading.borrow() {
-                look = None;
-                continue;
-            }
             audits.start(&state);
-            look = look_on(&state, look).await;
-            note_empty(&state).await;
         }
     };
     stop.run_until_cancelled(work).await;
@@ -135,79 +123,8 @@ async fn audit(state: &Arc<RouterState>, node: &Member, before: Option<v1::NodeA
     state.tables.audits.update(node.id.as_str(), settle).await.map(drop)
 }
 
-/// A look at all entries for what is missing on nodes that are behind.
-struct Look {
-    /// Those that nothing was found to miss so far.
-    complete: BTreeSet<NodeId>,
-    candidates: Vec<placement::Candidate>,
-    after: String,
-}
-
-/// Goes on with a look, or begins one if there is a node that may have caught up.
-async fn look_on(state: &Arc<RouterState>, look: Option<Look>) -> Option<Look> {
-    let mut look = match look {
-        Some(look) => look,
-        None => {
-            let complete = behind(state);
-            if complete.is_empty() {
-                return None;
-            }
-            Look { complete, candidates: state.members.placement_nodes(), after: String::new() }
-        }
-    };
-    let copies = state.config.replication_factor.max(1) as usize;
-    let looked = state.clone();
-    let step = tokio::task::spawn_blocking(move || {
-        for _ in 0..LOOKS_PER_ROUND / PAGE {
-            let page = looked.catalog.page("", &look.after, PAGE);
-            let Some(last) = page.last() else { return (look, true) };
-            look.after = last.path.to_string();
-            for entry in page {
-                look.see(&entry, copies);
-            }
-            if look.complete.is_empty() {
-                return (look, true);
-            }
-        }
-        (look, false)
-    });
-    let (look, ended) = match step.await {
-        Ok(step) => step,
-        Err(error) => {
-            tracing::error!(%error, "a look at the catalogue ended early");
-            return None;
-        }
-    };
-    if !ended {
-        return Some(look);
-    }
-    let still = behind(state);
-    for id in look.complete.intersection(&still) {
-        match state.members.caught_up(id).await {
-            Ok(()) => tracing::info!(node = %id, "the node has caught up"),
-            Err(error) => tracing::warn!(node = %id, %error, "cannot record that a node has caught up; trying again"),
-        }
-    }
-    None
-}
-
-impl Look {
-    /// Crosses out the nodes that should hold this entry and do not.
-    fn see(&mut self, entry: &Repository, copies: usize) {
-        // What has enough copies where placement wants them costs one comparison per node that is behind.
-        if entry.state != RepositoryState::Ready || self.complete.iter().all(|id| entry.holders.contains(id)) {
-            return;
-        }
-        for id in placement::replicas(&entry.storage_id(), &self.candidates, copies) {
-            if !entry.holders.contains(&id) {
-                self.complete.remove(&id);
-            }
-        }
-    }
-}
-
-/// The nodes that were asked what they hold, take part and may lack something.
-fn behind(state: &RouterState) -> BTreeSet<NodeId> {
+/// The nodes that were asked what they hold, take part and may lack something: the reconciler knows when they do not.
+pub(crate) fn behind(state: &RouterState) -> Vec<NodeId> {
     let view = state.members.view();
     let nodes: HashMap<&str, &Member> = view.nodes().map(|node| (node.id.as_str(), node)).collect();
     let behind = |row: &v1::NodeAudit| {
@@ -216,17 +133,4 @@ fn behind(state: &RouterState) -> BTreeSet<NodeId> {
         (row.behind && row.at != 0 && row.incarnation == node.incarnation && waits).then(|| node.id.clone())
     };
     state.tables.audits.list().iter().filter_map(behind).collect()
-}
-
-/// Records which nodes that are being drained hold nothing any more.
-async fn note_empty(state: &Arc<RouterState>) {
-    for node in state.members.view().members {
-        let drains = node.role == Role::Node && node.state == MemberState::Draining;
-        if drains
-            && state.catalog.held_by(&node.id).is_empty()
-            && let Err(error) = state.members.emptied(&node.id).await
-        {
-            tracing::warn!(node = %node.id, %error, "cannot record that a node is empty; trying again");
-        }
-    }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use monofs_model::{DisplayPath, Error, ErrorKind, Result};
+use monofs_model::{DisplayPath, Error, ErrorKind, MemberState, Result};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -17,8 +17,8 @@ use super::facts;
 use super::jobs::Book;
 use super::plan::{Action, Command, Event, Key, NodeFacts, Outcome, Planner};
 use super::work::{self, Pace};
-use crate::RouterState;
 use crate::catalog::Position;
+use crate::{RouterState, membership};
 
 /// Commands carried out at a time.
 const COMMANDS_MAX: usize = 4;
@@ -78,6 +78,7 @@ async fn lead(state: &Arc<RouterState>) {
     let tick = state.config.worker_interval.min(TICK_MAX).max(Duration::from_millis(10));
     loop {
         leader.look().await;
+        leader.tell_members().await;
         leader.begin();
         leader.write_rows().await;
         let [jobs, intents, maintenance] = &mut tables[..] else { return };
@@ -159,6 +160,32 @@ impl Leader {
         true
     }
 
+    /// Says which nodes that came back have all that they should have, and which that are emptied hold nothing any more.
+    async fn tell_members(&mut self) {
+        // Looked at before the catalogue: what their audits changed there is in the plan then.
+        let behind = membership::behind(&self.state);
+        let draining: Vec<_> = {
+            let view = self.state.members.view();
+            view.nodes().filter(|node| node.state == MemberState::Draining).map(|node| node.id.clone()).collect()
+        };
+        if !self.take_changes() {
+            return;
+        }
+        for id in behind.iter().filter(|id| self.planner.lacks(id) == 0) {
+            match self.state.members.caught_up(id).await {
+                Ok(()) => tracing::info!(node = %id, "the node has caught up"),
+                Err(error) => {
+                    tracing::warn!(node = %id, %error, "cannot record that a node has caught up; trying again")
+                }
+            }
+        }
+        for id in draining.iter().filter(|id| self.planner.holds(id) == 0) {
+            if let Err(error) = self.state.members.emptied(id).await {
+                tracing::warn!(node = %id, %error, "cannot record that a node is empty; trying again");
+            }
+        }
+    }
+
     /// Takes in everything.
     async fn load(&mut self) {
         self.work.abort_all();
@@ -188,9 +215,7 @@ impl Leader {
             return Some(format!("the cluster is drained ({reason}); `monofs-admin undrain` ends that"));
         }
         let early = self.since.elapsed() < self.state.config.unhealthy_threshold;
-        let unheard = |node: &monofs_model::Member| {
-            matches!(node.state, monofs_model::MemberState::Joining | monofs_model::MemberState::Suspect)
-        };
+        let unheard = |node: &monofs_model::Member| matches!(node.state, MemberState::Joining | MemberState::Suspect);
         (early && (self.planner.has_strangers() || self.state.members.view().nodes().any(unheard)))
             .then(|| "waiting for the members to be heard".to_owned())
     }

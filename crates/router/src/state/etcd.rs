@@ -8,6 +8,7 @@
 mod calls;
 mod session;
 mod watch;
+mod wire;
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,13 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use monofs_model::{Error, ErrorKind, Result};
-use monofs_proto::etcd::compare::{CompareResult, CompareTarget, TargetUnion};
-use monofs_proto::etcd::kv_client::KvClient;
-use monofs_proto::etcd::request_op::Request as Op;
-use monofs_proto::etcd::{
-    Compare as WireCompare, DeleteRangeRequest, KeyValue, PutRequest, RangeRequest, RangeResponse, RequestOp,
-    ResponseHeader, TxnRequest, TxnResponse,
-};
+use monofs_proto::etcd::{KeyValue, RangeRequest, RangeResponse, RequestOp, ResponseHeader, TxnRequest, TxnResponse};
 use monofs_store::state::{CommitOutcome, Compare, Scan, Versioned, Write};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -32,14 +27,8 @@ use tonic::transport::Channel;
 use super::{Batch, Hold, StateStore};
 use calls::{Endpoints, Repeat};
 use session::{Session, Sessions};
+use wire::{Keys, PAGE_KEYS, check, delete, equal, kv, leased, put, range_of};
 
-/// What etcd takes in one transaction by default (`--max-txn-ops`), and in one request (`--max-request-bytes`).
-const OPERATIONS_MAX: usize = 128;
-const REQUEST_BYTES_MAX: usize = 1_500_000;
-/// Keys of one page of a scan.
-const PAGE_KEYS: i64 = 256;
-/// Longest answer: a page of the largest values.
-const MESSAGE_BYTES_MAX: usize = PAGE_KEYS as usize * (REQUEST_BYTES_MAX + 4096);
 /// Most tries of a scan that compactions overtake.
 const SCANS_MAX: usize = 5;
 /// How long etcd may take to come up while a router starts.
@@ -63,49 +52,6 @@ pub struct EtcdState {
 struct History {
     cluster: u64,
     epoch: String,
-}
-
-/// How keys are called in etcd.
-#[derive(Clone)]
-struct Keys {
-    prefix: String,
-}
-
-impl Keys {
-    fn state(&self, key: &[u8]) -> Bytes {
-        [self.prefix.as_bytes(), b"/state/", key].concat().into()
-    }
-
-    fn epoch(&self) -> Bytes {
-        format!("{}/epoch", self.prefix).into()
-    }
-
-    fn touch(&self) -> Bytes {
-        format!("{}/touch", self.prefix).into()
-    }
-
-    fn is_epoch(&self, key: &[u8]) -> bool {
-        key.strip_prefix(self.prefix.as_bytes()) == Some(b"/epoch")
-    }
-
-    /// The key of the state that is called so in etcd.
-    fn own<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
-        key.strip_prefix(self.prefix.as_bytes())?.strip_prefix(b"/state/")
-    }
-
-    /// The range of everything of this cluster.
-    fn everything(&self) -> (Bytes, Bytes) {
-        range_of(format!("{}/", self.prefix).into())
-    }
-}
-
-/// The range of all keys that start with `prefix`, which does not end with 0xff.
-fn range_of(prefix: Bytes) -> (Bytes, Bytes) {
-    let mut end = prefix.to_vec();
-    if let Some(last) = end.last_mut() {
-        *last = last.saturating_add(1);
-    }
-    (prefix, end.into())
 }
 
 impl EtcdState {
@@ -342,12 +288,7 @@ impl HeldKey {
 
     /// Deletes the key if it is this session's.
     async fn let_go(&self) -> Result<()> {
-        let mine = WireCompare {
-            result: CompareResult::Equal.into(),
-            target: CompareTarget::Lease.into(),
-            key: self.wire.clone(),
-            target_union: Some(TargetUnion::Lease(self.session.lease)),
-        };
+        let mine = leased(self.wire.clone(), self.session.lease);
         let txn = TxnRequest { compare: vec![mine], success: vec![delete(self.wire.clone())], failure: Vec::new() };
         let call = |channel: Channel| {
             let (mut client, txn) = (kv(channel), txn.clone());
@@ -355,53 +296,6 @@ impl HeldKey {
         };
         self.endpoints.call("let go of a key", Repeat::Always, call).await.map(drop)
     }
-}
-
-fn kv(channel: Channel) -> KvClient<Channel> {
-    KvClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
-}
-
-/// `key` was last changed at `revision`; 0 = it is absent.
-fn equal(key: Bytes, revision: i64) -> WireCompare {
-    WireCompare {
-        result: CompareResult::Equal.into(),
-        target: CompareTarget::Mod.into(),
-        key,
-        target_union: Some(TargetUnion::ModRevision(revision)),
-    }
-}
-
-fn put(key: Bytes, value: Bytes, lease: i64) -> RequestOp {
-    RequestOp { request: Some(Op::RequestPut(PutRequest { key, value, lease })) }
-}
-
-fn delete(key: Bytes) -> RequestOp {
-    RequestOp { request: Some(Op::RequestDeleteRange(DeleteRangeRequest { key, range_end: Bytes::new() })) }
-}
-
-/// Errors: `Invalid` for what etcd would not take.
-fn check(compares: &[Compare], writes: &[Write], more: usize) -> Result<()> {
-    let operations = compares.len().max(writes.len() + more);
-    if operations > OPERATIONS_MAX {
-        return Err(Error::invalid(format!("{operations} changes in one commit; etcd takes {OPERATIONS_MAX} at most")));
-    }
-    let mut total = 0;
-    for write in writes {
-        let (key, value) = match write {
-            Write::Put { key, value } => (key, value.len()),
-            Write::Delete { key } => (key, 0),
-        };
-        if key.is_empty() {
-            return Err(Error::invalid("a state key has at least one byte"));
-        }
-        total += key.len() + value;
-    }
-    if total > REQUEST_BYTES_MAX {
-        return Err(Error::invalid(format!(
-            "a change of {total} bytes; etcd takes {REQUEST_BYTES_MAX} at most (a repository with too many submodules?)"
-        )));
-    }
-    Ok(())
 }
 
 /// 32 hexadecimal digits that nobody had before.

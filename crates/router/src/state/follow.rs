@@ -78,7 +78,14 @@ impl Shared {
                 return Ok(());
             }
             match self.store.commit(compares, writes).await {
-                Ok(CommitOutcome::Done { revision }) => return self.echoed(revision, applied).await,
+                Ok(CommitOutcome::Done { revision }) => {
+                    let written = |_| {
+                        Error::unavailable(
+                            "written, but the state store does not tell this router about it; look again",
+                        )
+                    };
+                    return self.seen(revision).await.map_err(written);
+                }
                 Ok(CommitOutcome::Conflict) => {}
                 Err(error) => return Err(self.refused(error)),
             }
@@ -100,13 +107,13 @@ impl Shared {
         ))
     }
 
-    async fn echoed(&self, revision: u64, mut applied: watch::Receiver<u64>) -> Result<()> {
+    /// Waits until memory has the commit of `revision`. Errors: `Unavailable` when it takes too long.
+    pub async fn seen(&self, revision: u64) -> Result<()> {
+        let mut applied = self.applied.subscribe();
         let wait = applied.wait_for(|applied| *applied >= revision);
         match tokio::time::timeout(ECHO_TIMEOUT, wait).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(Error::unavailable(
-                "written, but the state store does not tell this router about it; `monofs-admin status` says more",
-            )),
+            _ => Err(Error::unavailable("the state store does not tell this router what others changed; try again")),
         }
     }
 

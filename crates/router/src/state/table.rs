@@ -123,6 +123,19 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> Table<T> 
         Ok(after)
     }
 
+    /// The row called `name` as the store has it now; memory has it too when this returns.
+    /// Errors: those of the store; `Unavailable` when the watch does not bring it.
+    pub async fn stored(&self, name: &str) -> Result<Option<T>> {
+        let key = format!("{}{name}", self.prefix);
+        let scan = self.shared.store().scan(&key).await.map_err(|error| self.shared.refused(error))?;
+        let Some((_, Versioned { value, revision })) = scan.rows.iter().find(|(found, _)| found == key.as_bytes())
+        else {
+            return Ok(None);
+        };
+        self.shared.seen(*revision).await?;
+        decode(self.prefix, name, value).map(Some)
+    }
+
     /// The key and value of a row, for a key that is held instead of written.
     pub fn row(&self, name: &str, row: &T) -> (String, Vec<u8>) {
         (format!("{}{name}", self.prefix), encode(row))

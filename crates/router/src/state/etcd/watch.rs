@@ -15,7 +15,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 use super::calls::{Endpoints, Repeat};
-use super::{Keys, MESSAGE_BYTES_MAX};
+use super::wire::{Keys, MESSAGE_BYTES_MAX};
 use crate::state::{Batch, Event};
 
 /// Lets etcd end the watch when the member that serves it is cut off from its cluster.
