@@ -8,7 +8,7 @@ use monofs_cluster::{Builder, Cluster, Ingest};
 use monofs_model::placement::{Candidate, rank};
 use monofs_model::{NodeId, Repository};
 use monofs_testkit::free_port;
-use monofs_testkit::remotes::{Fault, Proxy};
+use monofs_testkit::proxy::{Fault, Proxy};
 use monofs_testkit::repo::{Repo, pattern};
 use serde_json::Value;
 
@@ -190,7 +190,9 @@ fn a_stall_is_seen_whole(in_flight: &str) -> Value {
     let args = ["--workload=list", "--target=router", "--rate=200", "--duration=4s", in_flight];
     let (child, mut stderr) = start(&format!("127.0.0.1:{}", proxy.port()), &args);
     until_measuring(&mut stderr);
-    proxy.stall(STALL);
+    proxy.set_both(Fault::BlackHole);
+    std::thread::sleep(STALL);
+    proxy.set_both(Fault::None);
     let report = finish(child);
     went_well(&report);
     let slow = report["histogram"].as_array().unwrap().iter().filter(|octave| number(&octave["below_us"]) > 1 << 19);

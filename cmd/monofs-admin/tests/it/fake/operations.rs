@@ -88,7 +88,7 @@ impl Operations {
         };
         self.jobs.push(job(&id, work, &node_id));
         self.intents.retain(|intent| intent.node_id != node_id);
-        self.intents.push(v1::NodeIntent { node_id, kind: kind.into(), reason, since: SINCE, force });
+        self.intents.push(v1::NodeIntent { node_id, kind: kind.into(), reason, since: SINCE, force, emptied: false });
         Ok((false, id))
     }
 
