@@ -71,7 +71,8 @@ fn ten_minutes_of_chaos_lose_nothing() {
 fn chaos(seed: u64, time: Duration) {
     println!("replay with MONOFS_TEST_SEED={seed} MONOFS_CHAOS_SECONDS={}", time.as_secs());
     let mut rng = Rng::new(seed);
-    let mut site = Site::start(Plan { rebalance_delay: "3s", ..Plan::default() });
+    // Longer than any fault, shorter than the wait for the end.
+    let mut site = Site::start(Plan { rebalance_delay: "3s", snapshot_grace: "15s", ..Plan::default() });
     let tracked: Arc<Vec<Tracked>> = Arc::new(PATHS.iter().map(|path| begin(&site, path, &mut rng)).collect());
     site.remount();
     for one in tracked.iter() {

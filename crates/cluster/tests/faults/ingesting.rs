@@ -18,6 +18,8 @@ fn survives(plan: Plan, rows: &[(Role, Fault)]) {
     let repo = tree(2, 400);
     let mut site = Site::start(plan);
     site.remount();
+    // A client without a catalogue needs a router to start.
+    site.mount_status();
     for &(role, fault) in rows {
         let path = format!("h/{role:?}-{fault:?}").to_lowercase();
         let row = format!("{role:?} {fault:?} during an ingest");

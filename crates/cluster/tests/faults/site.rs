@@ -189,11 +189,21 @@ pub struct Plan {
     pub balanced: bool,
     /// The routers' `--rebalance-delay`.
     pub rebalance_delay: &'static str,
+    /// The routers' `--snapshot-grace`: a copy that is one too many stays as long as a replaced snapshot counts on it.
+    pub snapshot_grace: &'static str,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { nodes: 3, fetchers: 2, clocks: false, proxies: false, balanced: false, rebalance_delay: "10m" }
+        Self {
+            nodes: 3,
+            fetchers: 2,
+            clocks: false,
+            proxies: false,
+            balanced: false,
+            rebalance_delay: "10m",
+            snapshot_grace: "10m",
+        }
     }
 }
 
@@ -216,6 +226,7 @@ impl Site {
             let mut args = vec!["--health-interval=200ms".to_owned(), "--unhealthy-threshold=1500ms".to_owned()];
             args.push("--refresh-interval=0s".to_owned());
             args.push(format!("--rebalance-delay={}", plan.rebalance_delay));
+            args.push(format!("--snapshot-grace={}", plan.snapshot_grace));
             if let Some(front) = &front {
                 args.extend([format!("--router-id={id}"), format!("--advertise={}:9090", host.address())]);
                 args.push(format!("--state=etcd://{}/test", front.etcd));
