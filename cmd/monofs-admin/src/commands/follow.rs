@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// What one stream told.
 enum Told {
     /// The job has ended.
-    Ended(v1::Job),
+    Ended(Box<v1::Job>),
     /// It goes on; the stream does not.
     Something,
     Nothing,
@@ -38,7 +38,7 @@ pub async fn to_the_end(session: &Session, id: &str) -> Result<v1::Job, Failure>
     let (mut known, mut tries) = (false, 0);
     loop {
         match until_it_breaks(session, id, &mut progress).await {
-            Ok(Told::Ended(job)) => return Ok(job),
+            Ok(Told::Ended(job)) => return Ok(*job),
             Ok(Told::Something) => (known, tries) = (true, 0),
             Ok(Told::Nothing) => tries += 1,
             Err(failure) if known && failure.code == Code::Unreachable => tries += 1,
@@ -75,7 +75,7 @@ async fn until_it_breaks(session: &Session, id: &str, progress: &mut Progress) -
             () = session.interrupt.cancelled() => return Err(interrupted(id)),
         };
         match answer {
-            Ok(Some(job)) if !is_open(job.state()) => return Ok(Told::Ended(job)),
+            Ok(Some(job)) if !is_open(job.state()) => return Ok(Told::Ended(Box::new(job))),
             Ok(Some(job)) => {
                 told = Told::Something;
                 if !job.last_error.is_empty() {
