@@ -57,13 +57,17 @@ impl Cover {
         if self.peers.is_empty() {
             return Ok(());
         }
-        let looked = store.clone();
-        let whole = blocking(move || Ok(BlobWalk::new(root).next_missing(&looked.read()?, 1)?.is_empty())).await?;
+        let mut whole = is_whole(&store, root).await?;
         if !whole {
             for peer in &self.peers {
                 let taken = self.take(state, &store, &meta, peer).await;
                 taken.map_err(|e| e.context(format!("contents of {} from {}", meta.path, peer.address)))?;
             }
+            whole = is_whole(&store, root).await?;
+        }
+        if whole {
+            // The hydrator counts what it took itself.
+            state.progress.of(&self.id, &self.commit).complete();
         }
         if whole || meta.content == ContentMode::Lazy {
             // Of another one the hydrator still has something to do.
@@ -116,6 +120,12 @@ impl Cover {
         }
         Ok(())
     }
+}
+
+/// Whether no content below `root` is missing.
+async fn is_whole(store: &Arc<RepoStore>, root: Oid) -> Result<bool> {
+    let store = store.clone();
+    blocking(move || Ok(BlobWalk::new(root).next_missing(&store.read()?, 1)?.is_empty())).await
 }
 
 fn not_held(id: &StorageId, commit: &Oid) -> Error {

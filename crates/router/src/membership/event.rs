@@ -10,7 +10,7 @@ use crate::config::Config;
 /// What became known, or is over.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    /// It announced itself to this router. Ask [`Machine::admit`] first.
+    /// It announced itself to this router. Ask [`Machine::admit`](super::machine::Machine::admit) first.
     Announced(Member),
     /// A probe of it was answered.
     Answered(NodeId),
@@ -34,7 +34,7 @@ pub(crate) enum Event {
     /// The audits say that it came back.
     ReturnNoted(NodeId),
     Maintenance(bool),
-    /// [`Machine::due`] has come.
+    /// [`Machine::due`](super::machine::Machine::due) has come.
     Tick,
 }
 

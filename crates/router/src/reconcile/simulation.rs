@@ -499,7 +499,8 @@ impl World {
             let mut wanted: Vec<usize> =
                 replicas(&StorageId::of_number(*key), &candidates, COPIES).iter().map(|id| self.by_id[id]).collect();
             let mut held = holders.clone();
-            (wanted.sort_unstable(), held.sort_unstable());
+            wanted.sort_unstable();
+            held.sort_unstable();
             assert_eq!(held, wanted, "{key:032x} (seed {})", self.settings.seed);
         }
         for (key, holders) in &self.recorded {
