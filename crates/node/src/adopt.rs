@@ -86,10 +86,9 @@ async fn gather_from_any(
                 if error.kind != ErrorKind::NotHeld {
                     tracing::warn!(server = %server.address, repository = %meta.path, %error, "cannot adopt from this server");
                 }
-                failure = error.context(format!("adopt from {}", server.address));
-                // Corrupt or hostile data is the same everywhere only if the fetcher says so; a full disk is ours.
-                if failure.kind == ErrorKind::Full {
-                    break;
+                // Another server may have room where this one had none; if the full disk is ours, that is what to tell.
+                if failure.kind != ErrorKind::Full {
+                    failure = error.context(format!("adopt from {}", server.address));
                 }
             }
         }

@@ -66,8 +66,12 @@ impl RouterState {
         for fetcher in view.fetchers_for(id) {
             match self.fetch_from(fetcher, id, origin, &mut progress).await {
                 Ok(snapshot) => return Ok(snapshot),
-                Err(error) if error.kind != ErrorKind::Unavailable => return Err(error),
-                Err(error) => failure = error,
+                // Another one may be reached, or have room; what the remote said is the same for all.
+                Err(error) if matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Full) => {
+                    tracing::warn!(fetcher = %fetcher.id, %error, "a fetcher cannot fetch; trying the next one");
+                    failure = error;
+                }
+                Err(error) => return Err(error),
             }
         }
         Err(failure)
