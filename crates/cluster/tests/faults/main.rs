@@ -9,6 +9,7 @@ mod balanced;
 mod chaos;
 mod fault;
 mod ingesting;
+mod moving;
 mod reader;
 mod reading;
 mod rolling;
