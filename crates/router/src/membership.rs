@@ -141,7 +141,7 @@ impl Members {
     }
 
     /// How long it is down; `None` = it is not.
-    pub fn gone_for(&self, id: &NodeId) -> Option<Duration> {
+    fn gone_for(&self, id: &NodeId) -> Option<Duration> {
         self.standing(id).and_then(|standing| standing.down_since).map(|since| since.elapsed())
     }
 
@@ -324,7 +324,12 @@ impl Task {
 
 /// The nodes that a copy can be given to now, as placement sees them.
 pub(crate) fn placeable(view: &ClusterView) -> Vec<Candidate> {
-    view.nodes().filter(|member| member.state.accepts() && !member.failed_over).map(Into::into).collect()
+    view.nodes().filter(|member| can_take(member)).map(Into::into).collect()
+}
+
+/// Whether a copy can be given to this node now.
+pub(crate) fn can_take(member: &Member) -> bool {
+    member.state.accepts() && !member.failed_over
 }
 
 /// The node called `id`. Errors: `NotFound`; `Refused` when it is a fetcher.

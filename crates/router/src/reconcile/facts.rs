@@ -7,7 +7,7 @@ use monofs_proto::v1;
 use monofs_proto::v1::node_intent::Kind;
 
 use super::plan::{NodeFacts, RepositoryFacts, Standing};
-use crate::RouterState;
+use crate::{RouterState, membership};
 
 /// All nodes, and how many copies are wanted.
 pub(super) fn nodes(state: &RouterState) -> (Vec<NodeFacts>, usize) {
@@ -19,7 +19,7 @@ pub(super) fn nodes(state: &RouterState) -> (Vec<NodeFacts>, usize) {
             candidate: node.into(),
             standing: standing(node.state, intent.as_ref(), desired.contains(&node.id)),
             serves: node.state.serves(),
-            can_take: node.state.accepts() && !node.failed_over,
+            can_take: membership::can_take(node),
         }
     });
     (facts.collect(), view.replication_factor.max(1) as usize)

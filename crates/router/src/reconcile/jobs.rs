@@ -112,10 +112,15 @@ pub(crate) async fn cancel(state: &RouterState, id: &str) -> Result<v1::Job> {
 /// What was cancelled may be done again. Errors: the state store's.
 pub(crate) async fn release(state: &RouterState) -> Result<()> {
     for job in state.tables.jobs.list().iter().filter(|job| job.held_back) {
-        let free = |row: Option<&v1::Job>| Ok(row.map(|row| v1::Job { held_back: false, ..row.clone() }));
-        state.tables.jobs.update(&job.id, free).await?;
+        let_go(state, &job.id).await?;
     }
     Ok(())
+}
+
+/// What this job was about is held back no more.
+async fn let_go(state: &RouterState, id: &str) -> Result<()> {
+    let free = |row: Option<&v1::Job>| Ok(row.map(|row| v1::Job { held_back: false, ..row.clone() }));
+    state.tables.jobs.update(id, free).await.map(drop)
 }
 
 /// The cause that a row is about; `None` when its subject is nothing that the plan can know.
@@ -200,8 +205,7 @@ impl Book {
             if has_ended(&job) {
                 let over = job.held_back && !planner.pending().contains_key(&cause);
                 if over {
-                    let free = |row: Option<&v1::Job>| Ok(row.map(|row| v1::Job { held_back: false, ..row.clone() }));
-                    state.tables.jobs.update(&job.id, free).await?;
+                    let_go(state, &job.id).await?;
                 }
                 if job.held_back && !over {
                     open_causes.insert(cause);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use monofs_model::{DisplayPath, Error, ErrorKind, MemberState, Result};
+use monofs_model::{DisplayPath, Error, ErrorKind, MemberState, NodeId, Result};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -77,8 +77,10 @@ async fn lead(state: &Arc<RouterState>) {
         vec![state.tables.jobs.changed(), state.tables.intents.changed(), state.tables.maintenance.changed()];
     let tick = state.config.worker_interval.min(TICK_MAX).max(Duration::from_millis(10));
     loop {
+        // Before the catalogue: what audits changed there is in the plan then.
+        let (behind, draining) = (membership::behind(state), leader.draining());
         leader.look().await;
-        leader.tell_members().await;
+        leader.tell_members(&behind, &draining).await;
         leader.begin();
         leader.write_rows().await;
         let [jobs, intents, maintenance] = &mut tables[..] else { return };
@@ -160,15 +162,14 @@ impl Leader {
         true
     }
 
+    fn draining(&self) -> Vec<NodeId> {
+        let view = self.state.members.view();
+        view.nodes().filter(|node| node.state == MemberState::Draining).map(|node| node.id.clone()).collect()
+    }
+
     /// Says which nodes that came back have all that they should have, and which that are emptied hold nothing any more.
-    async fn tell_members(&mut self) {
-        // Looked at before the catalogue: what their audits changed there is in the plan then.
-        let behind = membership::behind(&self.state);
-        let draining: Vec<_> = {
-            let view = self.state.members.view();
-            view.nodes().filter(|node| node.state == MemberState::Draining).map(|node| node.id.clone()).collect()
-        };
-        if !self.take_changes() {
+    async fn tell_members(&self, behind: &[NodeId], draining: &[NodeId]) {
+        if self.position.is_none() {
             return;
         }
         for id in behind.iter().filter(|id| self.planner.lacks(id) == 0) {
@@ -189,7 +190,8 @@ impl Leader {
     /// Takes in everything.
     async fn load(&mut self) {
         self.work.abort_all();
-        let position = self.state.catalog.position();
+        // A plan that is lost takes it back.
+        self.position = Some(self.state.catalog.position());
         let (state, now, nodes) = (self.state.clone(), self.now(), self.nodes.clone());
         self.planner = Planner::default();
         self.plan(move |planner| {
@@ -205,7 +207,6 @@ impl Leader {
             }
         })
         .await;
-        self.position = Some(position);
     }
 
     /// Why nothing may be begun; `None` = it may.
