@@ -123,7 +123,7 @@ impl Cluster {
     pub async fn status_of(&self, number: usize) -> Result<v1::StatusResponse> {
         let limit = Duration::from_secs(10);
         let mut admin = self.admin_of(number)?;
-        let request = Context::new(limit).request(v1::StatusRequest {});
+        let request = Context::new(limit).request(v1::StatusRequest::default());
         within(limit, "status", async { admin.status(request).await.map_err(from_status) })
             .await
             .map(|answer| answer.into_inner())

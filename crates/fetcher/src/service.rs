@@ -276,6 +276,7 @@ impl Fetcher for Service {
             fetches_done: read(&counters.done),
             fetches_failed: read(&counters.failed),
             bytes_fetched: read(&counters.bytes),
+            ..Default::default()
         }))
     }
 }

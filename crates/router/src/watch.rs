@@ -75,6 +75,7 @@ impl Watchers {
             mount: hello.mount.clone(),
             acked_revision,
             connected_at: clock::now(),
+            ..Default::default()
         };
         clients.insert(key, status);
         Ok(key)

@@ -9,6 +9,7 @@ pub mod content;
 pub mod context;
 pub mod deadline;
 pub mod host;
+pub mod metrics;
 pub mod operations;
 pub mod register;
 pub mod server;

@@ -203,6 +203,7 @@ impl v1::node_server::Node for NodeService {
                 chunks_served: served.chunks.load(Ordering::Relaxed),
                 bytes_served: served.bytes.load(Ordering::Relaxed),
                 incarnation: state.incarnation,
+                ..Default::default()
             })
         });
         stat.await.map(Response::new).map_err(to_status)

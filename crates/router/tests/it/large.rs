@@ -282,7 +282,7 @@ async fn requests_and_idle_workers_leave_the_state_store_alone() {
         let request = v1::GetRepositoryRequest { path: path(number) };
         assert!(admin.get_repository(request).await.unwrap().into_inner().repository.is_some());
     }
-    let status = admin.status(v1::StatusRequest {}).await.unwrap().into_inner();
+    let status = admin.status(v1::StatusRequest::default()).await.unwrap().into_inner();
     assert_eq!((status.repositories_ready, status.repositories_failed), (MANY as u64, 0));
     assert_eq!(store.writes.load(Ordering::Relaxed), writes);
     // One entry, its retained snapshot and the names.

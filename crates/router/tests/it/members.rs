@@ -49,7 +49,7 @@ impl Router {
     }
 
     async fn status(&self) -> v1::StatusResponse {
-        self.admin.clone().status(v1::StatusRequest {}).await.unwrap().into_inner()
+        self.admin.clone().status(v1::StatusRequest::default()).await.unwrap().into_inner()
     }
 
     async fn members(&self) -> Vec<v1::Member> {

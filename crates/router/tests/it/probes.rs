@@ -29,5 +29,5 @@ async fn both_ports_answer_a_load_balancer_and_one_of_them_grpc() {
     }
     assert_eq!(status(router.http_address(), "/api/status").await, 200);
     let mut admin = AdminClient::connect(format!("http://{}", router.address())).await.unwrap();
-    assert!(admin.status(v1::StatusRequest {}).await.unwrap().into_inner().nodes.is_empty());
+    assert!(admin.status(v1::StatusRequest::default()).await.unwrap().into_inner().nodes.is_empty());
 }
