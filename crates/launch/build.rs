@@ -16,6 +16,8 @@ fn main() {
     let given = std::env::var("MONOFS_COMMIT").ok().filter(|text| !text.trim().is_empty());
     let commit = given.or_else(|| git(&["rev-parse", "--short=12", "HEAD"])).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=MONOFS_BUILD_COMMIT={}", commit.trim());
+    let date = git(&["show", "--no-patch", "--format=%cs", "HEAD"]);
+    println!("cargo::rustc-env=MONOFS_BUILD_DATE={}", date.unwrap_or_default());
     if std::env::var("PROFILE").as_deref() == Ok("release") {
         for name in ["HEAD", "logs/HEAD"] {
             if let Some(path) = git(&["rev-parse", "--path-format=absolute", "--git-path", name]) {

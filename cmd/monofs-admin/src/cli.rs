@@ -14,6 +14,7 @@ pub const NAME: &str = "monofs-admin";
 const AFTER_HELP: &str = "\
 Examples:
   monofs-admin status --router=localhost:9090
+  monofs-admin top
   monofs-admin ingest --source=https://github.com/org/repo.git --wait
   monofs-admin ls github.com/org/repo
   monofs-admin drain --reason=\"Scheduled maintenance\"
@@ -68,6 +69,7 @@ pub enum Command {
     Refresh(commands::refresh::Args),
     Delete(commands::delete::Args),
     Status(commands::status::Args),
+    Top(commands::top::Args),
     Stats(commands::stats::Args),
     Nodes(commands::nodes::Args),
     Fetchers(commands::fetchers::Args),
@@ -87,4 +89,5 @@ pub enum Command {
     Verify(commands::verify::Args),
     Bench(commands::bench::Args),
     Completions(commands::completions::Args),
+    Man(commands::man::Args),
 }

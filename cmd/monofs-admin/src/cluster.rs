@@ -7,6 +7,7 @@
 
 mod explain;
 mod router;
+mod stranger;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -45,6 +46,11 @@ impl Cluster {
     /// The addresses, as given.
     pub fn routers(&self) -> &[String] {
         &self.routers
+    }
+
+    /// The router that answered last; the first one before any did.
+    pub fn answering(&self) -> &str {
+        self.routers.get(self.preferred.load(Ordering::Relaxed)).map_or("", String::as_str)
     }
 
     /// How long one answer may take.
@@ -106,14 +112,24 @@ impl Cluster {
                     continue;
                 }
             };
+            let channel = router.channel.clone();
             match tokio::time::timeout(self.timeout, call(router)).await {
                 Ok(Ok(response)) => {
                     self.preferred.store(index, Ordering::Relaxed);
                     return Ok(response.into_inner());
                 }
+                Ok(Err(status)) if status.code() == tonic::Code::Unimplemented => {
+                    match stranger::role(&channel).await {
+                        Some(who) => passed.strangers.push(format!("{address}: {who}")),
+                        None => return Err(passed.before(answered(status, about))),
+                    }
+                }
                 Ok(Err(status)) if is_final(&status) => return Err(passed.before(answered(status, about))),
                 Ok(Err(status)) if is_answer(&status) => passed.unable.push((address.clone(), from_status(status))),
-                Ok(Err(status)) => passed.lost.push(format!("{address}: {}", from_status(status))),
+                Ok(Err(status)) => match stranger::language(address).await.filter(|_| !is_of_a_proxy(&status)) {
+                    Some(what) => passed.strangers.push(format!("{address}: {what}")),
+                    None => passed.lost.push(format!("{address}: {}", from_status(status))),
+                },
                 Err(_) => passed
                     .lost
                     .push(format!("{address}: no answer within {}", humantime::format_duration(self.timeout))),
@@ -139,11 +155,18 @@ fn is_final(status: &Status) -> bool {
     is_answer(status) && from_status(status.clone()).kind != ErrorKind::Unavailable
 }
 
+/// Whether HTTP was answered where a gRPC status was due: by a proxy, which knows no router that could.
+fn is_of_a_proxy(status: &Status) -> bool {
+    status.message().contains("HTTP status")
+}
+
 /// The routers that were passed over, and why.
 #[derive(Default)]
 struct Passed {
     /// They never heard of it.
     unreached: Vec<String>,
+    /// They are no routers.
+    strangers: Vec<String>,
     /// They may have done it.
     lost: Vec<String>,
     /// They say that they cannot do it now.
@@ -164,11 +187,16 @@ impl Passed {
 
     /// Nobody is left to ask.
     fn failure(self, about: About) -> Failure {
-        let mut silent = [self.unreached, self.lost].concat();
+        let strange = !self.strangers.is_empty();
+        let mut silent = [self.strangers, self.unreached, self.lost].concat();
         let mut unable = self.unable.into_iter();
         let Some((_, first)) = unable.next() else {
             return Failure::new(Code::Unreachable, format!("no router could be reached: {}", silent.join("; ")))
-                .hint("start one with `monofs-router`, or name a running one with --router=HOST:PORT");
+                .hint(if strange {
+                    "--router takes the gRPC port of a router: --port of `monofs-router`, 9090 unless it was set"
+                } else {
+                    "start one with `monofs-router`, or name a running one with --router=HOST:PORT"
+                });
         };
         silent.extend(unable.map(|(address, error)| format!("{address}: {error}")));
         let mut failure = explain(first, about);

@@ -7,11 +7,13 @@ mod bench;
 mod cli;
 mod cluster;
 mod commands;
+mod nearest;
 mod output;
 mod place;
 mod progress;
 mod shapes;
 mod text;
+mod top;
 
 use std::process::ExitCode;
 

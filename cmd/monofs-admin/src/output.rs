@@ -4,6 +4,7 @@ use std::io::{IsTerminal, Write};
 
 use anyhow::Result;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use monofs_launch::colour;
 use serde::Serialize;
 
 use crate::text::clean;
@@ -41,8 +42,23 @@ pub fn reader_is_gone(error: &anyhow::Error) -> bool {
     io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-fn colours() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// Lines and columns of the terminal on standard output; 24 and 80 when it is none.
+pub fn screen() -> (usize, usize) {
+    let size = if std::io::stdout().is_terminal() { ratatui::crossterm::terminal::size().ok() } else { None };
+    // A terminal that does not know its size says 0.
+    let (columns, lines) = size.filter(|(columns, lines)| *columns > 0 && *lines > 0).unwrap_or((80, 24));
+    (usize::from(lines), usize::from(columns))
+}
+
+/// Text in the colour of its mood, where standard output has colours.
+pub fn painted(text: &str, mood: Mood) -> String {
+    let code = match mood {
+        Mood::Good => "32",
+        Mood::Bad => "31",
+        Mood::Uneasy => "33",
+        Mood::Plain => return text.to_owned(),
+    };
+    if colour::wanted(&std::io::stdout()) { format!("\x1b[1;{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 /// How a cell's content should be taken.
@@ -63,7 +79,7 @@ pub struct Rows {
 impl Rows {
     /// A table with these columns; a heading that starts with `>` is for numbers.
     pub fn new(headings: &[&str]) -> Self {
-        let colours = colours();
+        let colours = colour::wanted(&std::io::stdout());
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         // Cut into pieces, a row cannot be searched or copied: lines may be longer than the terminal is wide.

@@ -13,6 +13,7 @@ use monofs_model::{Error, Oid};
 use monofs_proto::v1;
 
 use crate::cluster::{About, Cluster, explain};
+use crate::commands::where_a_url_leads;
 use crate::text::{clean, clean_bytes, shell_word};
 
 /// Most pages of one listing that are asked for; more than that is a router that never ends.
@@ -24,11 +25,17 @@ pub struct TreePath(Vec<Vec<u8>>);
 
 impl TreePath {
     /// Takes `/`, `a//b/`, `./a` as a shell user would; there is no way up.
-    pub fn new(text: &OsStr) -> Result<Self, Error> {
+    pub fn new(text: &OsStr) -> Result<Self, Failure> {
+        let shown = || clean_bytes(text.as_bytes());
+        if let Some(hint) = text.to_str().and_then(where_a_url_leads) {
+            let what = format!("'{}' is a URL; a path in the tree is wanted", shown());
+            return Err(Failure::new(Code::Usage, what).hint(hint));
+        }
         let parts = text.as_bytes().split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
         let parts: Vec<Vec<u8>> = parts.map(<[u8]>::to_vec).collect();
         if parts.iter().any(|part| part == b"..") {
-            return Err(Error::invalid(format!("path '{}' has a '..' component", clean_bytes(text.as_bytes()))));
+            return Err(Failure::new(Code::Usage, format!("path '{}' has a '..' component", shown()))
+                .hint("name the directory from the root of the tree: there is no current directory here"));
         }
         Ok(Self(parts))
     }

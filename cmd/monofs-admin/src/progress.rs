@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use monofs_launch::colour;
 use monofs_proto::v1;
 use monofs_proto::v1::fetch_progress::Phase as FetchPhase;
 use monofs_proto::v1::ingest_progress::Phase;
@@ -42,8 +43,9 @@ pub struct Progress {
 impl Progress {
     /// Progress of work on `subject`.
     pub fn new(subject: &str) -> Self {
-        let colours = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let colours = colour::wanted(&std::io::stderr());
+        let drawn = std::io::stderr().is_terminal() && !colour::is_plain_terminal();
+        let bar = drawn.then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             let template = if colours {
                 "{spinner:.cyan} {prefix} {bar:30.cyan} {msg} ({elapsed})"

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use monofs_rpc::metrics::DURATION_BOUNDS;
+
 /// The last second of the year 9999, the last one RFC 3339 can write.
 const TIME_MAX: i64 = 253_402_300_799;
 
@@ -95,6 +97,49 @@ pub fn percent(part: u64, whole: u64) -> String {
     if whole == 0 { "-".to_owned() } else { format!("{:.0} %", (part as f64 / whole as f64 * 100.0).floor()) }
 }
 
+/// A latency as its bucket's upper bound: `<300us`, `<5ms`, `<2.5s`; `>2.5s` beyond; `-` when nothing was measured.
+pub fn latency(seconds: Option<f64>) -> String {
+    let Some(seconds) = seconds else { return "-".to_owned() };
+    // The last bound also stands for what took longer.
+    let [.., sure, most] = DURATION_BOUNDS;
+    // Rounded: a bound such as 3e-5 has no exact value in microseconds.
+    let micros = (seconds * 1e6).round();
+    match () {
+        () if seconds >= most => format!(">{sure}s"),
+        () if micros < 1e3 => format!("<{micros}us"),
+        () if micros < 1e6 => format!("<{}ms", micros / 1e3),
+        () => format!("<{}s", micros / 1e6),
+    }
+}
+
+/// A rate: `0.3/s`, `120/s`, `12k/s`; `-` when it is not known.
+pub fn rate(per_second: Option<f64>) -> String {
+    match per_second {
+        None => "-".to_owned(),
+        Some(rate) if rate == 0.0 => "0/s".to_owned(),
+        Some(rate) if rate < 9.95 => format!("{rate:.1}/s"),
+        Some(rate) if rate < 99_500.0 => format!("{rate:.0}/s"),
+        Some(rate) => format!("{:.0}k/s", rate / 1e3),
+    }
+}
+
+/// Text broken at spaces into lines of at most `columns` characters; a longer word has a line of its own.
+pub fn wrapped(text: &str, columns: usize) -> Vec<String> {
+    let mut lines: Vec<String> = vec![String::new()];
+    for word in text.split(' ') {
+        let line = lines.last_mut().expect("there is a line from the start");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= columns {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
 /// A word of a shell command line, quoted where a shell needs it.
 pub fn shell_word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@%+=,".contains(c);
@@ -134,6 +179,21 @@ mod tests {
         assert_eq!(ago(i64::MAX), "0s");
         assert!(ago(1_000_000_000).ends_with('d'));
         let _ = ago(i64::MIN);
+    }
+
+    #[test]
+    fn latencies_are_bounds_and_rates_are_short() {
+        let shown = [None, Some(1e-5), Some(3e-4), Some(2.5e-3), Some(0.5), Some(2.5), Some(10.0)].map(latency);
+        assert_eq!(shown, ["-", "<10us", "<300us", "<2.5ms", "<500ms", "<2.5s", ">2.5s"]);
+        let rates = [None, Some(0.0), Some(0.26), Some(9.96), Some(1234.4), Some(120_000.0)].map(rate);
+        assert_eq!(rates, ["-", "0/s", "0.3/s", "10/s", "1234/s", "120k/s"]);
+    }
+
+    #[test]
+    fn lines_are_broken_between_words() {
+        assert_eq!(wrapped("one two three", 7), ["one two", "three"]);
+        assert_eq!(wrapped("a enormous b", 4), ["a", "enormous", "b"]);
+        assert_eq!(wrapped("", 4), [""]);
     }
 
     #[test]

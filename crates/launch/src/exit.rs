@@ -5,10 +5,12 @@
 //! looking for a `monofs_model::Error` or an `std::io::Error` in the chain.
 
 use std::fmt;
-use std::io::{ErrorKind as IoKind, Write};
+use std::io::{ErrorKind as IoKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use monofs_model::{Error, ErrorKind};
+
+use crate::colour;
 
 /// The exit codes of every binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -114,18 +116,32 @@ pub fn describe(error: &anyhow::Error) -> Failure {
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let failure = describe(error);
     let mut stderr = std::io::stderr().lock();
+    let (red, bold, plain) =
+        if colour::wanted(&stderr) { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
     // Nobody may be listening any more; the code still tells.
-    let _ = writeln!(stderr, "error: {}", failure.message);
+    let _ = writeln!(stderr, "{red}error:{plain} {}", failure.message);
     if let Some(hint) = &failure.hint {
-        let _ = writeln!(stderr, "hint: {hint}");
+        let _ = writeln!(stderr, "{bold}hint:{plain} {hint}");
     }
     failure.code.into()
 }
 
 /// Prints a message of the command line parser (or the help or version text) and gives the code.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
-    let _ = error.print();
-    if error.use_stderr() { Code::Usage.into() } else { Code::Done.into() }
+    // Not by clap itself: it would also colour what is not a terminal when CLICOLOR_FORCE is set.
+    fn print(mut stream: impl Write + IsTerminal, error: &clap::Error) {
+        let text = error.render();
+        // Nobody may be listening any more; the code still tells.
+        let _ = if colour::wanted(&stream) { write!(stream, "{}", text.ansi()) } else { write!(stream, "{text}") };
+        let _ = stream.flush();
+    }
+    if error.use_stderr() {
+        print(std::io::stderr().lock(), error);
+        Code::Usage.into()
+    } else {
+        print(std::io::stdout().lock(), error);
+        Code::Done.into()
+    }
 }
 
 /// Text from anywhere on one line, with control characters made visible.

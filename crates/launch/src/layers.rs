@@ -49,7 +49,8 @@ pub fn variable_of(long: &str) -> String {
     format!("MONOFS_{}", long.replace('-', "_").to_ascii_uppercase())
 }
 
-fn with_environment(command: Command) -> Command {
+/// The command line with the variable of each flag.
+pub(crate) fn with_environment(command: Command) -> Command {
     command
         .mut_args(flag_with_value)
         .mut_args(from_variable)

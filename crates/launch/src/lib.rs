@@ -8,9 +8,11 @@
 //! panic anywhere is logged and aborts the process, so that no role limps on with half of its tasks.
 
 pub mod args;
+pub mod colour;
 pub mod exit;
 pub mod layers;
 pub mod logging;
+mod manual;
 mod panics;
 mod signals;
 pub mod version;
@@ -103,7 +105,11 @@ where
     F: FnOnce(A, Context) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    let (args, context) = match prepare::<A>(name, style) {
+    let argv: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    if let Some(generated) = manual::generate(command::<A>(name, style), style, &argv) {
+        return generated.map_or_else(|error| exit::report(&error), |()| Code::Done.into());
+    }
+    let (args, context) = match prepare::<A>(name, style, argv) {
         Ok(ready) => ready,
         Err(layers::Error::Usage(error)) => return exit::usage(&error),
         Err(layers::Error::File(failure)) => return exit::report(&failure.into()),
@@ -121,9 +127,19 @@ where
     }
 }
 
-/// The whole command line of a tool, for shell completions and manual pages.
+/// The whole command line of a tool.
 pub fn tool_command<A: Parser>(name: &'static str) -> clap::Command {
     command::<A>(name, Style::Tool)
+}
+
+/// Manual pages of a tool and its subcommands, as file names and texts; the one of the tool itself is first.
+pub fn tool_pages<A: Parser>(name: &'static str) -> Vec<(String, Vec<u8>)> {
+    manual::pages(tool_command::<A>(name), Style::Tool)
+}
+
+/// What a shell needs to complete the command line of a tool.
+pub fn tool_completions<A: Parser>(name: &'static str, shell: clap_complete::Shell) -> Vec<u8> {
+    manual::completions(&mut tool_command::<A>(name), shell)
 }
 
 fn command<A: Parser>(name: &'static str, style: Style) -> clap::Command {
@@ -134,8 +150,12 @@ fn command<A: Parser>(name: &'static str, style: Style) -> clap::Command {
     }
 }
 
-fn prepare<A: Parser>(name: &'static str, style: Style) -> Result<(A, Context), layers::Error> {
-    let mut matches = layers::matches(command::<A>(name, style), std::env::args_os())?;
+fn prepare<A: Parser>(
+    name: &'static str,
+    style: Style,
+    argv: Vec<std::ffi::OsString>,
+) -> Result<(A, Context), layers::Error> {
+    let mut matches = layers::matches(command::<A>(name, style), argv)?;
     let shared = Shared::from_arg_matches(&matches)?;
     let shutdown_timeout = match style {
         Style::Server | Style::Session => ServerShared::from_arg_matches(&matches)?.shutdown_timeout,

@@ -12,3 +12,6 @@ pub const LONG: &str = if cfg!(debug_assertions) {
 } else {
     concat!(env!("CARGO_PKG_VERSION"), " (", env!("MONOFS_BUILD_COMMIT"), ")")
 };
+
+/// The day of that commit, such as `2026-11-27`; empty when built without git.
+pub const DATE: &str = env!("MONOFS_BUILD_DATE");

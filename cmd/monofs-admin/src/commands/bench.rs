@@ -186,7 +186,8 @@ async fn look_around(args: &Args, session: &Session, progress: &mut Progress) ->
     if args.path.is_empty() {
         repositories = session.repositories_up_to("", REPOSITORIES_MAX).await?;
     }
-    for path in args.path.iter().map(|path| display_path(path)) {
+    for path in &args.path {
+        let path = display_path(path)?;
         let found = session.repositories_up_to(&path, REPOSITORIES_MAX).await?;
         if found.is_empty() {
             let what = format!("there is no repository at or below {}", clean(&path));

@@ -9,7 +9,9 @@ use crate::output::emit;
 const AFTER_HELP: &str = "\
 Examples:
   monofs-admin completions bash > /etc/bash_completion.d/monofs-admin
-  monofs-admin completions zsh > ~/.zfunc/_monofs-admin";
+  monofs-admin completions zsh > ~/.zfunc/_monofs-admin
+  monofs-admin completions fish > ~/.config/fish/completions/monofs-admin.fish
+  source <(monofs-admin completions bash)";
 
 /// Print completions for a shell
 #[derive(Debug, clap::Args)]
@@ -21,7 +23,5 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut monofs_launch::tool_command::<cli::Args>(cli::NAME), cli::NAME, &mut text);
-    emit(&String::from_utf8_lossy(&text))
+    emit(&String::from_utf8_lossy(&monofs_launch::tool_completions::<cli::Args>(cli::NAME, args.shell)))
 }

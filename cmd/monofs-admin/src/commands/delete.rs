@@ -35,7 +35,7 @@ struct Answer {
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
-    let path = display_path(&args.path);
+    let path = display_path(&args.path)?;
     if !args.yes {
         confirm(&path)?;
     }
@@ -43,7 +43,8 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         let request = router.request(v1::DeleteRequest { path: path.clone() });
         async move { router.admin().delete(request).await }
     };
-    let _: v1::DeleteResponse = session.cluster.ask(call).await?;
+    let answer: Result<v1::DeleteResponse, Failure> = session.cluster.ask(call).await;
+    session.meant_path(&path, answer).await?;
     if session.json() {
         return emit_json(&Answer { deleted: path });
     }

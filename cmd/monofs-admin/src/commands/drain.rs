@@ -39,7 +39,8 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         async move { router.admin().drain(request).await }
     };
     let about = if node_id.is_empty() { About::Node } else { About::Leaving };
-    let answer: v1::DrainResponse = session.cluster.ask_about(about, call).await?;
+    let answer = session.cluster.ask_about(about, call).await;
+    let answer: v1::DrainResponse = session.meant_member(&node_id, answer).await?;
     let accepted = if node_id.is_empty() {
         let said = "the cluster is drained: nobody is declared down, nothing is copied, moved or removed; reads go on";
         Accepted::new("drain", "", said, "monofs-admin undrain").answered(

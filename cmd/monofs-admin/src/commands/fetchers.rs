@@ -35,7 +35,7 @@ pub async fn run(_: Args, session: &Session) -> Result<()> {
 /// The fetchers as a table.
 pub fn table(fetchers: &[v1::FetcherStatus]) -> String {
     let headings =
-        ["FETCHER", "STATE", "ADDRESS", "VERSION", ">CACHE", ">OF", ">HITS", ">RUNNING", ">DONE", ">FAILED", "ERROR"];
+        ["FETCHER", "STATE", "ADDRESS", "VERSION", ">CACHE", ">OF", ">HITS", ">RUNNING", ">WAITING", ">DONE", ">FAILED", "ERROR"];
     let mut rows = Rows::new(&headings);
     if fetchers.is_empty() {
         return "no fetchers\n".to_owned();
@@ -54,6 +54,7 @@ pub fn table(fetchers: &[v1::FetcherStatus]) -> String {
             figure(|stat| size(stat.cache_bytes_max)),
             figure(|stat| percent(stat.cache_hits, stat.cache_hits.saturating_add(stat.cache_misses))),
             figure(|stat| stat.fetches_running.to_string()),
+            figure(|stat| stat.fetches_waiting.to_string()),
             figure(|stat| stat.fetches_done.to_string()),
             figure(|stat| stat.fetches_failed.to_string()),
             (fetcher.error.clone(), Mood::Bad),

@@ -78,7 +78,7 @@ struct Replica {
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
-    let path = args.path.as_deref().map(display_path).unwrap_or_default();
+    let path = args.path.as_deref().map(display_path).transpose()?.unwrap_or_default();
     let message = v1::IngestRequest {
         source: args.source.to_string(),
         ref_name: args.reference.as_str().to_owned(),

@@ -105,7 +105,7 @@ pub fn table(jobs: &[v1::Job]) -> String {
         rows.row_with([
             plain(job.id.clone()),
             plain(job_kind(job.kind()).to_owned()),
-            (job_state(job.state()).to_owned(), mood(job.state())),
+            (state(job), mood(job.state())),
             plain(subject.to_owned()),
             plain(format!("{}/{}", job.steps_done, job.steps_total)),
             plain(format!("{} of {}", size(job.bytes_done), size(job.bytes_total))),
@@ -118,13 +118,29 @@ pub fn table(jobs: &[v1::Job]) -> String {
     rows.render()
 }
 
+/// How far a job is and what it does, in one line.
+pub fn figures(job: &v1::Job) -> String {
+    let steps = format!("{}/{} steps", job.steps_done, job.steps_total);
+    let bytes = (job.bytes_total > 0).then(|| format!("{} of {}", size(job.bytes_done), size(job.bytes_total)));
+    let message = (!job.message.is_empty()).then(|| job.message.clone());
+    let error = (!job.last_error.is_empty()).then(|| format!("last error: {}", job.last_error));
+    [Some(steps), bytes, message, error].into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
 /// What a job with an error does now.
 fn troubled(job: &v1::Job) -> (String, Mood) {
     let gap = if job.message.is_empty() { "" } else { "; " };
     (format!("{}{gap}last error: {}", job.message, job.last_error), Mood::Bad)
 }
 
-fn mood(state: v1::job::State) -> Mood {
+/// The state of a job in words.
+fn state(job: &v1::Job) -> String {
+    let word = job_state(job.state());
+    if job.held_back { format!("{word}, held back") } else { word.to_owned() }
+}
+
+/// How good a job's state is.
+pub fn mood(state: v1::job::State) -> Mood {
     match state {
         v1::job::State::Done => Mood::Good,
         v1::job::State::Failed => Mood::Bad,

@@ -13,6 +13,7 @@ mod follow;
 pub mod ingest;
 pub mod jobs;
 pub mod ls;
+pub mod man;
 pub mod node_files;
 pub mod nodes;
 pub mod rebalance;
@@ -23,18 +24,27 @@ pub mod repos;
 pub mod stat;
 pub mod stats;
 pub mod status;
+pub mod top;
 pub mod trigger_failover;
 pub mod undrain;
 pub mod verify;
 
 use anyhow::Result;
-use monofs_launch::exit::Failure;
+use monofs_launch::exit::{Code, Failure};
+use monofs_model::SourceUrl;
 use monofs_proto::v1;
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Args, Command};
 use crate::cluster::{Cluster, Router};
+use crate::nearest;
 use crate::output::{Format, Mood};
+use crate::text::{clean, shell_word};
+
+/// Repositories that are looked through for what may have been meant.
+const SUGGESTED_OF_MAX: usize = 10_000;
+/// Members that a hint names.
+const MEMBERS_NAMED_MAX: usize = 8;
 
 /// What a command works with.
 pub struct Session {
@@ -51,9 +61,54 @@ impl Session {
     }
 
     /// What the cluster says of itself.
-    async fn status(&self) -> Result<v1::StatusResponse, Failure> {
+    pub async fn status(&self) -> Result<v1::StatusResponse, Failure> {
         let call = |router: Router| async move { router.admin().status(router.request(v1::StatusRequest::default())).await };
         self.cluster.ask(call).await
+    }
+
+    /// The same outcome; if it is a failure about a repository that is not there, with what may have been meant.
+    async fn meant_path<T>(&self, path: &str, outcome: Result<T, Failure>) -> Result<T, Failure> {
+        let failure = match outcome {
+            Err(failure) if failure.code == Code::Failed && !path.is_empty() => failure,
+            other => return other,
+        };
+        // It is only about better words: if this fails too, the first failure stands as it is.
+        let Ok(known) = self.repositories_up_to("", SUGGESTED_OF_MAX).await else { return Err(failure) };
+        let known: Vec<&str> = known.iter().map(|repository| repository.path.as_str()).collect();
+        if known.contains(&path) {
+            return Err(failure);
+        }
+        Err(match nearest::path(path, &known) {
+            Some(near) => {
+                failure.hint(format!("did you mean {}? `monofs-admin repos` lists the repositories", shell_word(near)))
+            }
+            None => failure,
+        })
+    }
+
+    /// The same outcome; if it is a failure about a member that is not there, with what may have been meant.
+    async fn meant_member<T>(&self, id: &str, outcome: Result<T, Failure>) -> Result<T, Failure> {
+        let failure = match outcome {
+            Err(failure) if failure.code == Code::Failed && !id.is_empty() => failure,
+            other => return other,
+        };
+        let Ok(status) = self.status().await else { return Err(failure) };
+        let nodes = status.nodes.iter().filter_map(|node| node.member.as_ref());
+        let fetchers = status.fetchers.iter().filter_map(|fetcher| fetcher.member.as_ref());
+        let known: Vec<&str> = nodes.chain(fetchers).map(|member| member.id.as_str()).collect();
+        if known.contains(&id) {
+            return Err(failure);
+        }
+        let near = nearest::name(id, known.iter().copied());
+        Err(match near {
+            Some(near) => failure.hint(format!("did you mean {}? `monofs-admin nodes` lists the nodes", shell_word(near))),
+            None if known.is_empty() => failure.hint("no node is known yet: start one with `monofs-node --router`"),
+            None => {
+                let some = known.iter().take(MEMBERS_NAMED_MAX).map(|id| clean(id)).collect::<Vec<_>>().join(", ");
+                let more = if known.len() > MEMBERS_NAMED_MAX { ", ..." } else { "" };
+                failure.hint(format!("the members are {some}{more}; `monofs-admin nodes` says more"))
+            }
+        })
     }
 
     /// All repositories at or below `prefix`.
@@ -95,6 +150,7 @@ pub async fn run(args: Args, interrupt: CancellationToken) -> Result<()> {
         Command::Delete(args) => delete::run(args, &session).await,
         Command::Status(args) => status::run(args, &session).await,
         Command::Stats(args) => stats::run(args, &session).await,
+        Command::Top(args) => top::run(args, &session).await,
         Command::Nodes(args) => nodes::run(args, &session).await,
         Command::Fetchers(args) => fetchers::run(args, &session).await,
         Command::Drain(args) => drain::run(args, &session).await,
@@ -112,6 +168,7 @@ pub async fn run(args: Args, interrupt: CancellationToken) -> Result<()> {
         Command::Verify(args) => verify::run(args, &session).await,
         Command::Bench(args) => bench::run(args, &session).await,
         Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args, &session),
     }
 }
 
@@ -133,7 +190,25 @@ fn repository_mood(state: v1::RepositoryState) -> Mood {
     }
 }
 
-/// A display path as a user may write it: slashes around it do not matter.
-fn display_path(text: &str) -> String {
-    text.trim_matches('/').to_owned()
+/// A display path as a user may write it: slashes around it do not matter. Errors: `Usage` for a URL.
+fn display_path(text: &str) -> Result<String, Failure> {
+    match where_a_url_leads(text) {
+        None => Ok(text.trim_matches('/').to_owned()),
+        Some(path) => Err(Failure::new(Code::Usage, format!("'{}' is a URL; a path in the tree is wanted", clean(text)))
+            .hint(path)),
+    }
+}
+
+/// Where the repository of a URL is, as a hint; `None` for what is no URL.
+pub fn where_a_url_leads(text: &str) -> Option<String> {
+    let scp = text.split_once(':').is_some_and(|(host, _)| host.contains('@') && !host.contains('/'));
+    if !scp && !text.contains("://") {
+        return None;
+    }
+    let lists = "`monofs-admin repos` lists the paths and their sources";
+    let path = SourceUrl::new(text).and_then(|source| source.display_path());
+    Some(path.map_or_else(
+        |_| lists.to_owned(),
+        |path| format!("unless it was added with another --path, it is at {}; {lists}", shell_word(path.as_str())),
+    ))
 }

@@ -41,12 +41,15 @@ struct Node {
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
-    let message = v1::NodeFilesRequest { node_id: args.node_id, path: display_path(&args.path) };
+    let path = display_path(&args.path)?;
+    let message = v1::NodeFilesRequest { node_id: args.node_id.clone(), path: path.clone() };
     let call = |router: Router| {
         let request = router.request(message.clone());
         async move { router.admin().node_files(request).await }
     };
-    let answer: v1::NodeFilesResponse = session.cluster.ask(call).await?;
+    let answer = session.meant_path(&path, session.cluster.ask(call).await).await;
+    let node_id = if args.node_id == "all" { "" } else { &args.node_id };
+    let answer: v1::NodeFilesResponse = session.meant_member(node_id, answer).await?;
     let failed = answer.nodes.iter().filter(|node| !node.error.is_empty()).count();
     if session.json() {
         emit_json(&Answer { nodes: answer.nodes.iter().map(node).collect() })?;

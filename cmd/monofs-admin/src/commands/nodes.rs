@@ -61,7 +61,7 @@ pub fn table(nodes: &[v1::NodeStatus]) -> String {
 }
 
 /// A node's state, and what it does not do although it should.
-fn state(member: &v1::Member) -> (String, Mood) {
+pub fn state(member: &v1::Member) -> (String, Mood) {
     let (state, mood) = (member_state(member.state()), member_mood(member.state()));
     let uneasy = if mood == Mood::Bad { Mood::Bad } else { Mood::Uneasy };
     match (member.failed_over, member.share_percent) {

@@ -52,16 +52,18 @@ struct Answer {
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
+    let path = args.path.as_deref().map(display_path).transpose()?.unwrap_or_default();
     let message = v1::RebalanceRequest {
         storage_id: args.storage_id.unwrap_or_default(),
-        path: args.path.as_deref().map(display_path).unwrap_or_default(),
+        path: path.clone(),
         dry_run: args.dry_run,
     };
     let call = |router: Router| {
         let request = router.request(message.clone());
         async move { router.admin().rebalance(request).await }
     };
-    let plan: v1::RebalanceResponse = session.cluster.ask_about(About::Rebalance, call).await?;
+    let plan = session.cluster.ask_about(About::Rebalance, call).await;
+    let plan: v1::RebalanceResponse = session.meant_path(&path, plan).await?;
     let wait = args.wait && !plan.job_id.is_empty();
     if !session.json() {
         emit(&text(&plan, args.dry_run, wait))?;

@@ -46,14 +46,15 @@ struct Outcome {
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
     let paths = match (args.path, args.all) {
-        (Some(path), _) => vec![display_path(&path)],
+        (Some(path), _) => vec![display_path(&path)?],
         (None, true) => session.repositories("").await?.into_iter().map(|repository| repository.path).collect(),
         (None, false) => {
             return Err(Failure::new(Code::Usage, "nothing to refresh").hint("name a path, or use --all").into());
         }
     };
     if let ([path], false) = (paths.as_slice(), args.all) {
-        let done = refresh(session, path).await?;
+        let done = refresh(session, path).await;
+        let done = session.meant_path(path, done).await?;
         return if session.json() {
             emit_json(&Answer { refreshed: vec![outcome(path, &done)] })
         } else {

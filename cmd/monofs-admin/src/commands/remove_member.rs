@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
+use monofs_launch::exit::Failure;
 use monofs_proto::v1;
 use serde::Serialize;
 
@@ -37,7 +38,8 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         let request = router.request(v1::RemoveMemberRequest { member_id: member_id.clone() });
         async move { router.admin().remove_member(request).await }
     };
-    let _: v1::RemoveMemberResponse = session.cluster.ask_about(About::Removal, call).await?;
+    let answer: Result<v1::RemoveMemberResponse, Failure> = session.cluster.ask_about(About::Removal, call).await;
+    session.meant_member(&member_id, answer).await?;
     if session.json() {
         return emit_json(&Answer { removed: member_id });
     }

@@ -39,12 +39,13 @@ struct Replica {
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
-    let path = display_path(&args.path);
+    let path = display_path(&args.path)?;
     let call = |router: Router| {
         let request = router.request(v1::GetRepositoryRequest { path: path.clone() });
         async move { router.admin().get_repository(request).await }
     };
-    let answer: v1::GetRepositoryResponse = session.cluster.ask(call).await?;
+    let answer = session.cluster.ask(call).await;
+    let answer: v1::GetRepositoryResponse = session.meant_path(&path, answer).await?;
     let Some(repository) = answer.repository else {
         return Err(Failure::new(Code::Failed, format!("the router did not describe {}", shell_word(&path)))
             .hint("compare `monofs-admin --version` with the router's in `monofs-admin status`")

@@ -29,7 +29,7 @@ struct Answer {
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
-    let prefix = display_path(&args.prefix);
+    let prefix = display_path(&args.prefix)?;
     let repositories = session.repositories(&prefix).await?;
     if session.json() {
         return emit_json(&Answer { repositories: repositories.iter().map(Into::into).collect() });

@@ -1,20 +1,28 @@
-//! `stats`: figures of the cluster as a whole, of each node, or both.
+//! `stats`: figures of the cluster as a whole, of its members, of the mounts, or all of them.
+
+mod totals;
 
 use anyhow::Result;
 use monofs_proto::v1;
 use serde::Serialize;
 
-use crate::commands::{Session, nodes};
-use crate::output::{Rows, emit, emit_json, fields};
-use crate::shapes;
-use crate::text::size;
+use crate::commands::{Session, fetchers, nodes};
+use crate::output::{Rows, emit, emit_json};
+use crate::shapes::{self, Requests};
+use crate::text::{ago, latency, percent, size};
+pub use totals::durations;
+use totals::{Totals, lines, totals};
 
 const AFTER_HELP: &str = "\
 Examples:
   monofs-admin stats --type=cluster
-  monofs-admin stats --type=all --format=json";
+  monofs-admin stats --type=nodes
+  monofs-admin stats --type=all --format=json
 
-/// Show figures of the cluster, of its nodes, or both
+Counters are since the member, or the mount, started; `monofs-admin top` shows them as rates. A `-` stands for what a member
+does not tell, because it cannot be asked or is older. Latencies are upper bounds.";
+
+/// Show figures of the cluster, of its nodes, fetchers and mounts, or all
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
@@ -25,8 +33,12 @@ pub struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Kind {
+    /// Sums over all of it
     Cluster,
     Nodes,
+    Fetchers,
+    /// The mounts
+    Clients,
     All,
 }
 
@@ -36,128 +48,103 @@ struct Answer {
     cluster: Option<Totals>,
     #[serde(skip_serializing_if = "Option::is_none")]
     nodes: Option<Vec<shapes::Node>>,
-}
-
-/// Sums over the catalogue and over the nodes that could be asked.
-#[derive(Debug, Default, Serialize)]
-struct Totals {
-    repositories_ready: u64,
-    repositories_ingesting: u64,
-    repositories_failed: u64,
-    directories: u64,
-    files: u64,
-    bytes: u64,
-    nodes: usize,
-    nodes_active: usize,
-    nodes_asked: usize,
-    disk_used_bytes: u64,
-    disk_free_bytes: u64,
-    hydrations_running: u64,
-    hydrations_queued: u64,
-    trees_served: u64,
-    chunks_served: u64,
-    bytes_served: u64,
-    fetchers: usize,
-    fetchers_active: usize,
-    clients: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fetchers: Option<Vec<shapes::Fetcher>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clients: Option<Vec<shapes::Client>>,
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
+    let wants = |kind| args.kind == kind || args.kind == Kind::All;
     let status = session.status().await?;
-    let cluster = match args.kind {
-        Kind::Nodes => None,
-        Kind::Cluster | Kind::All => Some(totals(&status, &session.repositories("").await?)),
+    let cluster = match wants(Kind::Cluster) {
+        true => Some(totals(&status, &session.repositories("").await?)),
+        false => None,
     };
-    let with_nodes = args.kind != Kind::Cluster;
     if session.json() {
-        let nodes = with_nodes.then(|| status.nodes.iter().map(Into::into).collect());
-        return emit_json(&Answer { cluster, nodes });
+        return emit_json(&Answer {
+            cluster,
+            nodes: wants(Kind::Nodes).then(|| status.nodes.iter().map(Into::into).collect()),
+            fetchers: wants(Kind::Fetchers).then(|| status.fetchers.iter().map(Into::into).collect()),
+            clients: wants(Kind::Clients).then(|| status.clients.iter().map(Into::into).collect()),
+        });
     }
-    let mut text = cluster.as_ref().map(lines).unwrap_or_default();
-    if with_nodes {
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        text.push_str(&nodes::table(&status.nodes));
-        text.push('\n');
-        text.push_str(&served(&status.nodes));
+    let mut parts: Vec<String> = cluster.iter().map(lines).collect();
+    if wants(Kind::Nodes) {
+        parts.push(nodes::table(&status.nodes));
+        parts.push(served(&status.nodes));
     }
-    emit(&text)
+    if wants(Kind::Fetchers) {
+        parts.push(fetchers::table(&status.fetchers));
+    }
+    if wants(Kind::Clients) {
+        parts.push(mounts(&status.clients));
+    }
+    emit(&parts.join("\n"))
 }
 
-fn totals(status: &v1::StatusResponse, repositories: &[v1::Repository]) -> Totals {
-    let active =
-        |member: &Option<v1::Member>| member.as_ref().is_some_and(|member| member.state() == v1::MemberState::Active);
-    let mut totals = Totals {
-        repositories_ready: status.repositories_ready,
-        repositories_ingesting: status.repositories_ingesting,
-        repositories_failed: status.repositories_failed,
-        nodes: status.nodes.len(),
-        nodes_active: status.nodes.iter().filter(|node| active(&node.member)).count(),
-        fetchers: status.fetchers.len(),
-        fetchers_active: status.fetchers.iter().filter(|fetcher| active(&fetcher.member)).count(),
-        clients: status.clients.len(),
-        ..Totals::default()
-    };
-    let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
-    for snapshot in repositories.iter().filter_map(|repository| repository.snapshot.as_ref()) {
-        add(&mut totals.directories, snapshot.trees);
-        add(&mut totals.files, snapshot.blobs);
-        add(&mut totals.bytes, snapshot.bytes);
-    }
-    for stat in status.nodes.iter().filter_map(|node| node.stat.as_ref()) {
-        totals.nodes_asked += 1;
-        add(&mut totals.disk_used_bytes, stat.disk_used_bytes);
-        add(&mut totals.disk_free_bytes, stat.disk_free_bytes);
-        add(&mut totals.hydrations_running, stat.hydrations_running);
-        add(&mut totals.hydrations_queued, stat.hydrations_queued);
-        add(&mut totals.trees_served, stat.trees_served);
-        add(&mut totals.chunks_served, stat.chunks_served);
-        add(&mut totals.bytes_served, stat.bytes_served);
-    }
-    totals
-}
-
-fn lines(totals: &Totals) -> String {
-    let Totals { repositories_ready: ready, repositories_ingesting: ingesting, repositories_failed: failed, .. } =
-        totals;
-    fields(&[
-        ("repositories", format!("{ready} ready, {ingesting} being ingested, {failed} failed")),
-        ("directories", totals.directories.to_string()),
-        ("files", format!("{}, {}", totals.files, size(totals.bytes))),
-        ("nodes", format!("{} active of {}", totals.nodes_active, totals.nodes)),
-        ("disk", format!("{} used, {} free", size(totals.disk_used_bytes), size(totals.disk_free_bytes))),
-        ("hydrations", format!("{} running, {} queued", totals.hydrations_running, totals.hydrations_queued)),
-        (
-            "served",
-            format!("{} trees, {} chunks, {}", totals.trees_served, totals.chunks_served, size(totals.bytes_served)),
-        ),
-        ("fetchers", format!("{} active of {}", totals.fetchers_active, totals.fetchers)),
-        ("clients", totals.clients.to_string()),
-    ])
-}
-
+/// What each node did for readers.
 fn served(nodes: &[v1::NodeStatus]) -> String {
-    let mut rows = Rows::new(&[
-        "NODE",
-        ">TREES SERVED",
-        ">CHUNKS SERVED",
-        ">BYTES SERVED",
-        ">HYDRATING",
-        ">QUEUED",
-        ">OPEN STORES",
-    ]);
+    if nodes.is_empty() {
+        return String::new();
+    }
+    let headings = [
+        "NODE", ">REQUESTS", ">FAILED", ">P50", ">P99", ">HERE", ">TREES", ">CHUNKS", ">BYTES SERVED", ">HYDRATING",
+        ">QUEUED", ">OPEN STORES",
+    ];
+    let mut rows = Rows::new(&headings);
     for node in nodes {
         let id = node.member.as_ref().map(|member| member.id.clone()).unwrap_or_default();
-        let Some(stat) = &node.stat else { continue };
+        let requests = node.stat.as_ref().and_then(Requests::of);
+        let asked = |of: fn(&Requests) -> String| requests.as_ref().map_or_else(|| "-".to_owned(), of);
+        let figure = |of: fn(&v1::StatResponse) -> String| node.stat.as_ref().map_or_else(|| "-".to_owned(), of);
         rows.row([
             id,
-            stat.trees_served.to_string(),
-            stat.chunks_served.to_string(),
-            size(stat.bytes_served),
-            stat.hydrations_running.to_string(),
-            stat.hydrations_queued.to_string(),
-            stat.open_stores.to_string(),
+            asked(|requests| requests.answered.to_string()),
+            asked(|requests| requests.failed.to_string()),
+            asked(|requests| latency(requests.p50_seconds)),
+            asked(|requests| latency(requests.p99_seconds)),
+            asked(|requests| percent(requests.chunks_held, requests.chunks_held.saturating_add(requests.chunks_missed))),
+            figure(|stat| stat.trees_served.to_string()),
+            figure(|stat| stat.chunks_served.to_string()),
+            figure(|stat| size(stat.bytes_served)),
+            figure(|stat| stat.hydrations_running.to_string()),
+            figure(|stat| stat.hydrations_queued.to_string()),
+            figure(|stat| stat.open_stores.to_string()),
+        ]);
+    }
+    rows.render()
+}
+
+/// The mounts and what each reported.
+fn mounts(clients: &[v1::ClientStatus]) -> String {
+    if clients.is_empty() {
+        return "no mounts\n".to_owned();
+    }
+    let headings = [
+        "CLIENT", "MOUNT", "VERSION", "ROUTER", ">CONNECTED", ">CACHE", ">OF", ">HITS", ">FETCHED", ">UPCALLS",
+        ">FAILED", ">LAGGING", ">MEMORY", ">REPORTED",
+    ];
+    let mut rows = Rows::new(&headings);
+    for client in clients {
+        let figure =
+            |of: fn(&v1::ClientReport) -> String| client.report.as_ref().map_or_else(|| "-".to_owned(), of);
+        let router = if client.router_id.is_empty() { "-" } else { &client.router_id };
+        rows.row([
+            client.client_id.clone(),
+            client.mount.clone(),
+            client.version.clone(),
+            router.to_owned(),
+            ago(client.connected_at),
+            figure(|report| size(report.cache_bytes)),
+            figure(|report| size(report.cache_bytes_max)),
+            figure(|report| percent(report.cache_hits, report.cache_hits.saturating_add(report.cache_misses))),
+            figure(|report| size(report.bytes_fetched)),
+            figure(|report| report.upcalls.to_string()),
+            figure(|report| report.failed.to_string()),
+            figure(|report| report.lagging.to_string()),
+            figure(|report| size(report.resident_bytes)),
+            ago(client.reported_at),
         ]);
     }
     rows.render()

@@ -1,31 +1,48 @@
 //! `status`: the whole cluster on one screen, what is wrong with it and what to type next.
 
+mod finding;
 mod screen;
 
 use anyhow::Result;
-use monofs_launch::exit::Failure;
+use monofs_launch::exit::{Code, Failure};
 use monofs_proto::v1;
 use serde::Serialize;
+
+pub use finding::{Finding, Health, findings, health};
 
 use crate::commands::Session;
 use crate::output::{emit, emit_json};
 use crate::shapes;
-use crate::text::{shell_word, time};
+use crate::text::time;
 
 const AFTER_HELP: &str = "\
 Examples:
   monofs-admin status --router=localhost:9090
-  monofs-admin status --router=router1:9090,router2:9090 --format=json";
+  monofs-admin status --router=router1:9090,router2:9090 --format=json
+  monofs-admin status --check > /dev/null || echo \"somebody should look\"
+
+The first word is `healthy`, `degraded` (something is wrong, readers are served) or `unhealthy` (readers are not served).
+The exit code is 0 whenever a router answers; with --check it is 1 unless the word is `healthy`. `monofs-admin top` is the
+same, live.";
 
 /// Show the whole cluster on one screen: what is there, what is wrong, what to do
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
-pub struct Args {}
+pub struct Args {
+    /// Fail (exit code 1) unless the cluster is healthy
+    #[arg(long)]
+    check: bool,
+}
 
 #[derive(Serialize)]
 struct Answer {
+    health: Health,
     healthy: bool,
+    /// What is wrong, one line each.
     problems: Vec<String>,
+    /// The same, each with the command to type next.
+    findings: Vec<Finding>,
+    /// Command lines that lead on from here, each once.
     next: Vec<String>,
     routers: Vec<Router>,
     /// All routers that run, as they know each other; empty = their state store cannot be asked.
@@ -39,7 +56,7 @@ struct Answer {
     repositories: Repositories,
     nodes: Vec<shapes::Node>,
     fetchers: Vec<shapes::Fetcher>,
-    clients: Vec<Client>,
+    clients: Vec<shapes::Client>,
 }
 
 /// A router that was asked.
@@ -63,16 +80,7 @@ struct Repositories {
     failed: u64,
 }
 
-#[derive(Serialize)]
-struct Client {
-    id: String,
-    version: String,
-    mount: String,
-    acknowledged_revision: u64,
-    connected_at: Option<String>,
-}
-
-pub async fn run(_: Args, session: &Session) -> Result<()> {
+pub async fn run(args: Args, session: &Session) -> Result<()> {
     let asked = futures::future::join_all(session.cluster.routers().iter().map(|address| ask(session, address))).await;
     let mut routers = Vec::new();
     let mut best: Option<v1::StatusResponse> = None;
@@ -102,7 +110,17 @@ pub async fn run(_: Args, session: &Session) -> Result<()> {
             .map_or_else(|| anyhow::anyhow!("no router is named"), Into::into));
     };
     let answer = judge(&status, routers);
-    if session.json() { emit_json(&answer) } else { emit(&screen::text(&status, &answer)) }
+    if session.json() {
+        emit_json(&answer)?;
+    } else {
+        emit(&screen::text(&status, &answer))?;
+    }
+    if args.check && answer.health != Health::Healthy {
+        return Err(Failure::new(Code::Failed, format!("the cluster is {}", answer.health.word()))
+            .hint("`monofs-admin status` shows why and what to type")
+            .into());
+    }
+    Ok(())
 }
 
 async fn ask(session: &Session, address: &str) -> Result<v1::StatusResponse, Failure> {
@@ -139,14 +157,17 @@ fn silent(address: &str, failure: &Failure) -> Router {
 }
 
 fn judge(status: &v1::StatusResponse, routers: Vec<Router>) -> Answer {
-    let mut problems = status.problems.clone();
+    let mut findings = findings(status);
     for router in routers.iter().filter(|router| !router.reachable) {
-        problems.push(format!("router {} does not answer: start it, or take it out of --router", router.address));
+        findings.push(Finding::silent_router(&router.address));
     }
+    let health = health(status, &findings);
     Answer {
-        healthy: problems.is_empty(),
-        next: next(status),
-        problems,
+        health,
+        healthy: health == Health::Healthy,
+        problems: findings.iter().map(|finding| finding.problem.clone()).collect(),
+        next: finding::next(status, &findings),
+        findings,
         routers,
         routers_known: status.routers.iter().map(Into::into).collect(),
         maintenance: status.maintenance.as_ref().map(Into::into),
@@ -162,51 +183,6 @@ fn judge(status: &v1::StatusResponse, routers: Vec<Router>) -> Answer {
         },
         nodes: status.nodes.iter().map(Into::into).collect(),
         fetchers: status.fetchers.iter().map(Into::into).collect(),
-        clients: status.clients.iter().map(client).collect(),
+        clients: status.clients.iter().map(Into::into).collect(),
     }
-}
-
-fn client(wire: &v1::ClientStatus) -> Client {
-    Client {
-        id: wire.client_id.clone(),
-        version: wire.version.clone(),
-        mount: wire.mount.clone(),
-        acknowledged_revision: wire.acked_revision,
-        connected_at: time(wire.connected_at),
-    }
-}
-
-/// The command line that takes back what is wanted of a node.
-fn end_of(intent: &v1::NodeIntent) -> String {
-    let id = shell_word(&intent.node_id);
-    match intent.kind() {
-        v1::node_intent::Kind::Failover => format!("monofs-admin clear-failover --node-id={id}"),
-        v1::node_intent::Kind::Drain | v1::node_intent::Kind::Unspecified => {
-            format!("monofs-admin undrain --node={id}")
-        }
-    }
-}
-
-/// Command lines that lead on from here.
-fn next(status: &v1::StatusResponse) -> Vec<String> {
-    let active =
-        |member: &Option<v1::Member>| member.as_ref().is_some_and(|member| member.state() == v1::MemberState::Active);
-    let mut next = Vec::new();
-    if status.maintenance.is_some() {
-        next.push("monofs-admin undrain".to_owned());
-    }
-    next.extend(status.intents.iter().map(end_of));
-    if !status.nodes.iter().any(|node| active(&node.member)) {
-        next.push("monofs-node --node-id=ID --router=ROUTER:9090".to_owned());
-    }
-    if !status.fetchers.iter().any(|fetcher| active(&fetcher.member)) {
-        next.push("monofs-fetcher --router=ROUTER:9090".to_owned());
-    }
-    if status.repositories_failed > 0 {
-        next.push("monofs-admin repos".to_owned());
-    }
-    if status.repositories_ready + status.repositories_ingesting + status.repositories_failed == 0 && next.is_empty() {
-        next.push("monofs-admin ingest --source=URL".to_owned());
-    }
-    next
 }

@@ -37,7 +37,8 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         let request = router.request(message.clone());
         async move { router.admin().trigger_failover(request).await }
     };
-    let answer: v1::TriggerFailoverResponse = session.cluster.ask_about(About::Leaving, call).await?;
+    let answer = session.cluster.ask_about(About::Leaving, call).await;
+    let answer: v1::TriggerFailoverResponse = session.meant_member(&node_id, answer).await?;
     let said = format!("readers leave {node_id} now, and its copies are made elsewhere");
     let already = format!("{node_id} was failed over already");
     Accepted::new("trigger-failover", &node_id, said, "monofs-admin failover")

@@ -28,7 +28,8 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         let request = router.request(v1::UndrainRequest { node_id: node_id.clone() });
         async move { router.admin().undrain(request).await }
     };
-    let answer: v1::UndrainResponse = session.cluster.ask_about(About::Node, call).await?;
+    let answer = session.cluster.ask_about(About::Node, call).await;
+    let answer: v1::UndrainResponse = session.meant_member(&node_id, answer).await?;
     let (said, already) = if node_id.is_empty() {
         let said =
             "the cluster is no longer drained: members that are down are noticed, and missing copies are made again";

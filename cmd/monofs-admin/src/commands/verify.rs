@@ -51,12 +51,13 @@ struct Replica {
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
-    let path = display_path(&args.path);
+    let path = display_path(&args.path)?;
     let call = |router: Router| {
         let request = router.stream(v1::AdminVerifyRequest { path: path.clone() });
         async move { router.admin().verify(request).await }
     };
-    let mut answers = session.cluster.follow(About::Cluster, SILENCE, call).await?;
+    let answers = session.cluster.follow(About::Cluster, SILENCE, call).await;
+    let mut answers = session.meant_path(&path, answers).await?;
     let mut progress = Progress::new("verify");
     let mut replicas: BTreeMap<(String, String), Replica> = BTreeMap::new();
     while let Some(answer) = answers.next().await? {

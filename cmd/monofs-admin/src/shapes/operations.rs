@@ -161,6 +161,8 @@ pub struct Job {
     pub message: Option<String>,
     pub last_error: Option<String>,
     pub router_id: String,
+    /// Cancelled, and what it left is not done until a rebalance is asked for.
+    pub held_back: bool,
 }
 
 impl From<&v1::Job> for Job {
@@ -180,6 +182,7 @@ impl From<&v1::Job> for Job {
             message: some(&wire.message),
             last_error: some(&wire.last_error),
             router_id: wire.router_id.clone(),
+            held_back: wire.held_back,
         }
     }
 }

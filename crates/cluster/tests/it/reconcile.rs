@@ -279,11 +279,15 @@ async fn a_cancelled_rebalance_stops_until_it_is_asked_for_and_keeps_to_its_band
         left.copies_total > 0 && on_disk(&cluster, 2).await.is_empty() != holders.contains("node3")
     };
     wait_until_async("what was broken off is taken back", SOON, stopped).await;
+    let told = || async { cluster.status().await.unwrap().problems.into_iter().find(|line| line.contains("held back")) };
+    let problem = told().await.expect("what nobody goes on with is a problem");
+    assert!(problem.contains("`monofs-admin rebalance`"), "{problem}");
     let left = plan(&cluster).await;
     let from = Instant::now();
     let asked = admin.rebalance(v1::RebalanceRequest::default()).await.unwrap().into_inner();
     let same = admin.rebalance(v1::RebalanceRequest::default()).await.unwrap().into_inner();
     assert_eq!((asked.job_id.is_empty(), &asked.job_id), (false, &same.job_id));
+    assert_eq!(told().await, None, "it goes on");
     let placed = || async { plan(&cluster).await.copies_total == 0 };
     wait_until_async("all copies are made", SOON * 3, placed).await;
     // Random bytes do not compress: all but the first piece of each copy had to be paid for.

@@ -96,7 +96,7 @@ pub(crate) async fn cancel(state: &RouterState, id: &str) -> Result<v1::Job> {
             (_, Kind::Failover) => {
                 let node = &row.subject;
                 return Err(Error::refused(format!(
-                    "{node} is still failed over; end that with `monofs-admin clear-failover {node}`, and the job ends"
+                    "{node} is still failed over; end that with `monofs-admin clear-failover --node-id={node}`, and the job ends"
                 )));
             }
             _ => {}

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use monofs_model::{Member, MemberState};
+use monofs_proto::v1;
 
 use crate::RouterState;
 use crate::catalog::Summary;
@@ -30,11 +31,15 @@ pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
     } else if taking < view.replication_factor as usize {
         add(
             false,
-            format!("{taking} of {} nodes needed for every copy are active: start more nodes", view.replication_factor),
+            format!(
+                "{taking} of {} nodes needed for every copy are active: start more; `monofs-admin nodes` shows who is there",
+                view.replication_factor
+            ),
         );
     }
     if !view.fetchers().any(|fetcher| fetcher.state == MemberState::Active) {
-        add(false, "no fetcher is active: ingest and refresh wait; start monofs-fetcher with --router".into());
+        let line = "no fetcher is active: ingest and refresh wait; start one with `monofs-fetcher --router=HOST:9090`";
+        add(false, line.into());
     }
     if let Some(maintenance) = state.tables.maintenance.get("") {
         let (since, why) = (ago(since(maintenance.since)), because(&maintenance.reason));
@@ -49,6 +54,9 @@ pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
         if let Some(line) = of_member(state, member) {
             add(false, line);
         }
+    }
+    for job in state.tables.jobs.list().iter().filter(|job| job.held_back) {
+        add(false, held_back(job));
     }
     let want = (view.replication_factor as usize).min(view.nodes().count());
     let Summary { failed, few, stale, .. } = state.catalog.summary(want);
@@ -67,17 +75,19 @@ pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
 /// What is wrong with the routers and their state store.
 fn of_routers(state: &RouterState) -> Vec<String> {
     if !*state.shared.reachable().borrow() {
-        let line = "the state store cannot be reached: reads go on, changes are refused; look at etcd, and at the network between";
+        let line = "the state store cannot be reached: reads go on, changes are refused; look at etcd (`etcdctl endpoint health`) and at the network between";
         return vec![line.to_owned()];
     }
     let mut lines = Vec::new();
     if state.tables.leader.get("").is_none() {
-        lines.push("no router leads: refreshes, copies and collection wait; one should within seconds".to_owned());
+        lines.push("no router leads: refreshes, copies and collection wait; one should within seconds, else look at the routers' logs and `monofs-admin status`".to_owned());
     }
     let routers = state.tables.routers.list();
     let missing = |peer: &&String| !routers.iter().any(|router| router.address == **peer);
     lines.extend(state.config.peer_routers.iter().filter(missing).map(|peer| {
-        format!("router {peer} of --peer-routers is not there: look at its log, and at its --state and --advertise")
+        format!(
+            "router {peer} of --peer-routers is not there: look at its log, its --state and --advertise, and `monofs-admin status --router={peer}`"
+        )
     }));
     lines.extend(routers.iter().filter(|router| router.router_id == state.own.router_id).filter_map(|router| {
         let (id, other) = (&router.router_id, &router.address);
@@ -85,6 +95,14 @@ fn of_routers(state: &RouterState) -> Vec<String> {
         twice.then(|| format!("{other} is router '{id}' too: give each router a --router-id of its own"))
     }));
     lines
+}
+
+/// What a cancelled job left, which nobody does until it is asked for.
+fn held_back(job: &v1::Job) -> String {
+    let id = &job.id;
+    let left = job.steps_total.saturating_sub(job.steps_done);
+    let steps = if left == 1 { "step" } else { "steps" };
+    format!("job {id} was cancelled and what it left is held back ({left} {steps}): `monofs-admin rebalance` lets it go on")
 }
 
 /// What is to be said about one member, if anything.
@@ -100,11 +118,11 @@ fn of_member(state: &RouterState, member: &Member) -> Option<String> {
     };
     Some(match member.state {
         MemberState::Suspect => {
-            format!("{id} ({address}) is suspect, nothing was heard of it for a while: look at its log")
+            format!("{id} ({address}) is suspect, nothing was heard of it for a while: look at its log and at `monofs-admin nodes`")
         }
         MemberState::Down => match state.members.copies_stay_for(id) {
             Some(left) => format!(
-                "{id} ({address}) is down since {held_for}: look at its log and start it; in {} its copies are made elsewhere",
+                "{id} ({address}) is down since {held_for}: look at its log and start it; in {} its copies are made elsewhere; `monofs-admin failover` shows who is read instead",
                 ago(left)
             ),
             None => format!(

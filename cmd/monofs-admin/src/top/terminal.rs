@@ -1,0 +1,145 @@
+//! The terminal: taken over, drawn on, and given back as it was, whatever ends the process.
+//!
+//! A signal and `q` end by way of `Drop`. A panic aborts the process (see `monofs_launch`), so the hook gives the terminal back
+//! first, or its words would be lost with the alternate screen.
+
+use std::io::{IsTerminal, Stdout, stdout};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use monofs_launch::colour;
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::cursor::Show;
+use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::crossterm::execute;
+use ratatui::crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use ratatui::{Frame, Terminal};
+use tokio::sync::mpsc;
+
+use crate::top::view::{Event, Key};
+
+/// Keys that were typed and are not handled yet; more than that wait in the terminal.
+const KEYS_MAX: usize = 64;
+/// How often the thread that reads keys looks whether it is still wanted.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Whether there is a terminal to draw on and to read keys from.
+pub fn is_there() -> bool {
+    stdout().is_terminal() && std::io::stdin().is_terminal() && !colour::is_plain_terminal()
+}
+
+/// The terminal while it is ours.
+pub struct Screen {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+    colours: bool,
+    stop: Arc<AtomicBool>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Screen {
+    /// Takes it over; keys and changes of its size arrive as events.
+    pub fn open() -> Result<(Self, mpsc::Receiver<Event>)> {
+        give_back_on_panic();
+        enable_raw_mode().context("set up the terminal")?;
+        // From here on it is given back.
+        let given = GiveBack;
+        execute!(stdout(), EnterAlternateScreen).context("set up the terminal")?;
+        let terminal = Terminal::new(CrosstermBackend::new(stdout())).context("set up the terminal")?;
+        let (send, events) = mpsc::channel(KEYS_MAX);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let reader = std::thread::Builder::new().name("keys".into()).spawn(move || read_keys(&send, &stopped));
+        let reader = reader.context("start the thread that reads keys")?;
+        std::mem::forget(given);
+        let colours = colour::wanted(&stdout());
+        Ok((Self { terminal, colours, stop, reader: Some(reader) }, events))
+    }
+
+    /// Draws.
+    pub fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>, bool)) -> Result<()> {
+        let colours = self.colours;
+        self.terminal.draw(|frame| draw(frame, colours)).context("draw on the terminal")?;
+        Ok(())
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // First the thread: what it would read belongs to whoever has the terminal next.
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        give_back();
+    }
+}
+
+/// Gives the terminal back when it goes out of scope.
+struct GiveBack;
+
+impl Drop for GiveBack {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+/// The terminal as it was. It may be gone; then there is nobody to tell.
+fn give_back() {
+    let _ = execute!(stdout(), LeaveAlternateScreen, Show);
+    let _ = disable_raw_mode();
+}
+
+fn give_back_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        give_back();
+        report(panic);
+    }));
+}
+
+fn read_keys(send: &mpsc::Sender<Event>, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let told = match event::poll(POLL) {
+            Ok(false) => continue,
+            Ok(true) => event::read(),
+            Err(error) => Err(error),
+        };
+        let event = match told {
+            Ok(event::Event::Key(key)) => key_of(key).map(Event::Key),
+            Ok(event::Event::Resize(..)) => Some(Event::Redraw),
+            Ok(_) => None,
+            // The terminal is gone; the end of this channel says so.
+            Err(_) => return,
+        };
+        if let Some(event) = event
+            && send.blocking_send(event).is_err()
+        {
+            return;
+        }
+    }
+}
+
+fn key_of(key: KeyEvent) -> Option<Key> {
+    if key.kind == KeyEventKind::Release {
+        return None;
+    }
+    Some(match key.code {
+        KeyCode::Char('c' | 'd') if key.modifiers.contains(KeyModifiers::CONTROL) => Key::Interrupt,
+        KeyCode::Char(c) => Key::Char(c),
+        KeyCode::Up => Key::Up,
+        KeyCode::Down => Key::Down,
+        KeyCode::PageUp => Key::PageUp,
+        KeyCode::PageDown => Key::PageDown,
+        KeyCode::Home => Key::Home,
+        KeyCode::End => Key::End,
+        KeyCode::Tab | KeyCode::Right => Key::Next,
+        KeyCode::BackTab | KeyCode::Left => Key::Previous,
+        KeyCode::Esc => Key::Escape,
+        _ => return None,
+    })
+}
