@@ -8,7 +8,8 @@ TARGET = $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: demo test test-deployments test-long test-faults test-compose test-systemd check simulate bench bench-growth build fmt fuzz
 
-# The binaries for a deployment, in bin/, with monofs-server as another name of monofs-node.
+# The binaries for a deployment, in bin/, with monofs-server as another name of monofs-node; manual pages and completions in
+# bin/share/.
 build:
 	$(CARGO) build --release --locked --bins
 	scripts/install-binaries $(TARGET)/release bin
@@ -19,7 +20,7 @@ demo:
 	@target/debug/monofs up --temporary --repo "$(REPO)"
 
 test:
-	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl etcd-server etcd-client iproute2 iptables faketime haproxy
+	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl etcd-server etcd-client iproute2 iptables faketime haproxy bsdutils zsh fish mandoc
 	@scripts/require-cargo
 # All targets, as nextest builds them: with the binaries alone, dependencies have other features and are compiled twice.
 	$(CARGO) build --workspace --all-targets

@@ -91,3 +91,75 @@ pub enum Command {
     Completions(commands::completions::Args),
     Man(commands::man::Args),
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::ffi::OsString;
+
+    use clap::FromArgMatches;
+
+    use super::*;
+
+    /// Every command and subcommand, with the words that lead to it.
+    fn commands() -> Vec<(String, clap::Command)> {
+        fn add(path: String, command: &clap::Command, all: &mut Vec<(String, clap::Command)>) {
+            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+                add(format!("{path} {}", sub.get_name()), sub, all);
+            }
+            all.push((path, command.clone()));
+        }
+        let mut all = Vec::new();
+        add(NAME.to_owned(), &monofs_launch::tool_command::<Args>(NAME), &mut all);
+        all
+    }
+
+    /// The command lines below `Example:` or `Examples:`.
+    fn examples(command: &clap::Command) -> Vec<String> {
+        let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let below = text.lines().skip_while(|line| !matches!(*line, "Example:" | "Examples:")).skip(1);
+        below.take_while(|line| line.starts_with("  ")).map(|line| line.trim().to_owned()).collect()
+    }
+
+    /// The words of a shell command line up to a pipe, a redirection or another command.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut quoted = false;
+        for c in line.chars() {
+            match c {
+                '"' => quoted = !quoted,
+                '|' | '>' | '<' | ';' | '&' if !quoted => break,
+                ' ' if !quoted => words.push(String::new()),
+                c => words.last_mut().unwrap().push(c),
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
+    #[test]
+    fn every_command_has_an_example_of_itself() {
+        let all = commands();
+        assert!(all.len() > 25, "{}", all.len());
+        for (path, command) in all {
+            let examples = examples(&command);
+            assert!(
+                examples.iter().any(|line| line.starts_with(&path)),
+                "--help of `{path}` has no example of it: {examples:?}"
+            );
+            assert!(command.get_about().is_some(), "`{path}` does not say what it does");
+        }
+    }
+
+    #[test]
+    fn every_example_is_a_command_line_that_is_understood() {
+        for (path, command) in commands() {
+            for line in examples(&command).iter().filter(|line| line.starts_with(NAME)) {
+                let argv = words(line).into_iter().map(OsString::from);
+                let parsed = monofs_launch::layers::matches(monofs_launch::tool_command::<Args>(NAME), argv)
+                    .and_then(|matches| Ok(Args::from_arg_matches(&matches)?));
+                assert!(parsed.is_ok(), "`{line}` in the help of `{path}`: {}", parsed.unwrap_err());
+            }
+        }
+    }
+}

@@ -191,12 +191,13 @@ impl Passed {
         let mut silent = [self.strangers, self.unreached, self.lost].concat();
         let mut unable = self.unable.into_iter();
         let Some((_, first)) = unable.next() else {
-            return Failure::new(Code::Unreachable, format!("no router could be reached: {}", silent.join("; ")))
-                .hint(if strange {
+            return Failure::new(Code::Unreachable, format!("no router could be reached: {}", silent.join("; "))).hint(
+                if strange {
                     "--router takes the gRPC port of a router: --port of `monofs-router`, 9090 unless it was set"
                 } else {
                     "start one with `monofs-router`, or name a running one with --router=HOST:PORT"
-                });
+                },
+            );
         };
         silent.extend(unable.map(|(address, error)| format!("{address}: {error}")));
         let mut failure = explain(first, about);

@@ -31,7 +31,8 @@ mod tests {
 
     #[test]
     fn the_environment_can_forbid_colours() {
-        let with = |name: &'static str, value: &'static str| allowed(&move |asked| (asked == name).then(|| value.into()));
+        let with =
+            |name: &'static str, value: &'static str| allowed(&move |asked| (asked == name).then(|| value.into()));
         assert!(with("NO_COLOR", "") && with("TERM", "xterm-256color") && with("OTHER", "1"));
         assert!(!with("NO_COLOR", "1") && !with("NO_COLOR", "0") && !with("TERM", "dumb"));
     }

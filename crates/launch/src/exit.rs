@@ -116,8 +116,7 @@ pub fn describe(error: &anyhow::Error) -> Failure {
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let failure = describe(error);
     let mut stderr = std::io::stderr().lock();
-    let (red, bold, plain) =
-        if colour::wanted(&stderr) { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
+    let (red, bold, plain) = if colour::wanted(&stderr) { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
     // Nobody may be listening any more; the code still tells.
     let _ = writeln!(stderr, "{red}error:{plain} {}", failure.message);
     if let Some(hint) = &failure.hint {

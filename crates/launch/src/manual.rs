@@ -34,7 +34,11 @@ pub(crate) fn generate(command: Command, style: Style, argv: &[OsString]) -> Opt
             .hint(format!("give {what}, and nothing else"))
             .into()));
     };
-    Some(if flag == MAN_FLAG { write_pages(command, style, Path::new(value)) } else { print_completions(command, value) })
+    Some(if flag == MAN_FLAG {
+        write_pages(command, style, Path::new(value))
+    } else {
+        print_completions(command, value)
+    })
 }
 
 /// Writes the page of `command` and those of its subcommands into a directory, which is made if it is missing.
@@ -167,7 +171,9 @@ mod tests {
         let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["monofs-x.8", "monofs-x-up.8"]);
         let text = String::from_utf8(pages[0].1.clone()).unwrap();
-        for part in [".SH EXAMPLE\n.nf\nmonofs\\-x \\-\\-port 1", "\n.fi\n.SH NOTES\nMind the gap.", "MONOFS_PORT", "9090"] {
+        for part in
+            [".SH EXAMPLE\n.nf\nmonofs\\-x \\-\\-port 1", "\n.fi\n.SH NOTES\nMind the gap.", "MONOFS_PORT", "9090"]
+        {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
         assert!(text.contains("\n\\&.dots are text"), "a leading dot is no request: {text}");

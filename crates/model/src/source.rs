@@ -54,7 +54,9 @@ impl SourceUrl {
         } else if let Some((host, path)) = text.split_once(':') {
             (Scheme::Ssh, format!("ssh://{host}/{}", path.trim_start_matches('/')))
         } else {
-            return Err(wrong("is neither a URL nor an absolute path: write https://HOST/PATH, USER@HOST:PATH or /PATH"));
+            return Err(wrong(
+                "is neither a URL nor an absolute path: write https://HOST/PATH, USER@HOST:PATH or /PATH",
+            ));
         };
         let source = Self { url, scheme };
         source.check().map_err(wrong)?;

@@ -77,7 +77,10 @@ pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
 /// The line about a node that has (nearly) no disk left.
 fn full_disk(node: &v1::NodeStatus) -> Option<String> {
     let stat = node.stat.as_ref().filter(|stat| stat.disk_free_bytes < DISK_FREE_MIN)?;
-    Some(format!("{} has {} bytes of disk left: make room or add nodes, see `monofs-admin nodes`", stat.node_id, stat.disk_free_bytes))
+    Some(format!(
+        "{} has {} bytes of disk left: make room or add nodes, see `monofs-admin nodes`",
+        stat.node_id, stat.disk_free_bytes
+    ))
 }
 
 async fn node_status(state: &RouterState, member: &Member) -> v1::NodeStatus {

@@ -34,8 +34,10 @@ pub async fn run(_: Args, session: &Session) -> Result<()> {
 
 /// The fetchers as a table.
 pub fn table(fetchers: &[v1::FetcherStatus]) -> String {
-    let headings =
-        ["FETCHER", "STATE", "ADDRESS", "VERSION", ">CACHE", ">OF", ">HITS", ">RUNNING", ">WAITING", ">DONE", ">FAILED", "ERROR"];
+    let headings = [
+        "FETCHER", "STATE", "ADDRESS", "VERSION", ">CACHE", ">OF", ">HITS", ">RUNNING", ">WAITING", ">DONE", ">FAILED",
+        "ERROR",
+    ];
     let mut rows = Rows::new(&headings);
     if fetchers.is_empty() {
         return "no fetchers\n".to_owned();

@@ -50,7 +50,8 @@ pub fn run(args: Args, session: &Session) -> Result<()> {
         }
         return emit(&format!("{} pages written to {}\n", pages.len(), dir.display()));
     }
-    let name = args.command.map_or(cli::NAME.to_owned(), |command| format!("{}-{}", cli::NAME, command.replace(' ', "-")));
+    let name =
+        args.command.map_or(cli::NAME.to_owned(), |command| format!("{}-{}", cli::NAME, command.replace(' ', "-")));
     let Some((_, text)) = pages.into_iter().find(|(page, _)| page.strip_suffix(".1") == Some(&name)) else {
         return Err(Failure::new(Code::Usage, format!("there is no manual page called {name}"))
             .hint("`monofs-admin --help` lists the commands")

@@ -62,7 +62,8 @@ impl Session {
 
     /// What the cluster says of itself.
     pub async fn status(&self) -> Result<v1::StatusResponse, Failure> {
-        let call = |router: Router| async move { router.admin().status(router.request(v1::StatusRequest::default())).await };
+        let call =
+            |router: Router| async move { router.admin().status(router.request(v1::StatusRequest::default())).await };
         self.cluster.ask(call).await
     }
 
@@ -101,7 +102,9 @@ impl Session {
         }
         let near = nearest::name(id, known.iter().copied());
         Err(match near {
-            Some(near) => failure.hint(format!("did you mean {}? `monofs-admin nodes` lists the nodes", shell_word(near))),
+            Some(near) => {
+                failure.hint(format!("did you mean {}? `monofs-admin nodes` lists the nodes", shell_word(near)))
+            }
             None if known.is_empty() => failure.hint("no node is known yet: start one with `monofs-node --router`"),
             None => {
                 let some = known.iter().take(MEMBERS_NAMED_MAX).map(|id| clean(id)).collect::<Vec<_>>().join(", ");
@@ -194,8 +197,10 @@ fn repository_mood(state: v1::RepositoryState) -> Mood {
 fn display_path(text: &str) -> Result<String, Failure> {
     match where_a_url_leads(text) {
         None => Ok(text.trim_matches('/').to_owned()),
-        Some(path) => Err(Failure::new(Code::Usage, format!("'{}' is a URL; a path in the tree is wanted", clean(text)))
-            .hint(path)),
+        Some(path) => {
+            Err(Failure::new(Code::Usage, format!("'{}' is a URL; a path in the tree is wanted", clean(text)))
+                .hint(path))
+        }
     }
 }
 

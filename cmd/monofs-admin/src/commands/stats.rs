@@ -89,8 +89,18 @@ fn served(nodes: &[v1::NodeStatus]) -> String {
         return String::new();
     }
     let headings = [
-        "NODE", ">REQUESTS", ">FAILED", ">P50", ">P99", ">HERE", ">TREES", ">CHUNKS", ">BYTES SERVED", ">HYDRATING",
-        ">QUEUED", ">OPEN STORES",
+        "NODE",
+        ">REQUESTS",
+        ">FAILED",
+        ">P50",
+        ">P99",
+        ">HERE",
+        ">TREES",
+        ">CHUNKS",
+        ">BYTES SERVED",
+        ">HYDRATING",
+        ">QUEUED",
+        ">OPEN STORES",
     ];
     let mut rows = Rows::new(&headings);
     for node in nodes {
@@ -104,7 +114,9 @@ fn served(nodes: &[v1::NodeStatus]) -> String {
             asked(|requests| requests.failed.to_string()),
             asked(|requests| latency(requests.p50_seconds)),
             asked(|requests| latency(requests.p99_seconds)),
-            asked(|requests| percent(requests.chunks_held, requests.chunks_held.saturating_add(requests.chunks_missed))),
+            asked(|requests| {
+                percent(requests.chunks_held, requests.chunks_held.saturating_add(requests.chunks_missed))
+            }),
             figure(|stat| stat.trees_served.to_string()),
             figure(|stat| stat.chunks_served.to_string()),
             figure(|stat| size(stat.bytes_served)),
@@ -122,13 +134,24 @@ fn mounts(clients: &[v1::ClientStatus]) -> String {
         return "no mounts\n".to_owned();
     }
     let headings = [
-        "CLIENT", "MOUNT", "VERSION", "ROUTER", ">CONNECTED", ">CACHE", ">OF", ">HITS", ">FETCHED", ">UPCALLS",
-        ">FAILED", ">LAGGING", ">MEMORY", ">REPORTED",
+        "CLIENT",
+        "MOUNT",
+        "VERSION",
+        "ROUTER",
+        ">CONNECTED",
+        ">CACHE",
+        ">OF",
+        ">HITS",
+        ">FETCHED",
+        ">UPCALLS",
+        ">FAILED",
+        ">LAGGING",
+        ">MEMORY",
+        ">REPORTED",
     ];
     let mut rows = Rows::new(&headings);
     for client in clients {
-        let figure =
-            |of: fn(&v1::ClientReport) -> String| client.report.as_ref().map_or_else(|| "-".to_owned(), of);
+        let figure = |of: fn(&v1::ClientReport) -> String| client.report.as_ref().map_or_else(|| "-".to_owned(), of);
         let router = if client.router_id.is_empty() { "-" } else { &client.router_id };
         rows.row([
             client.client_id.clone(),

@@ -81,7 +81,9 @@ fn header(view: &View, now: Duration, width: usize, colours: bool) -> Vec<Line<'
         let old = view.figures.as_ref().map(|_| now.saturating_sub(view.told_at).as_secs());
         let old = old.map_or(String::new(), |old| format!("; below is from {old}s ago"));
         let text = format!("no router answers for {waited}s, still trying{old}: {why}");
-        lines.extend(wrapped(&text, width).into_iter().take(3).map(|line| Line::styled(line, style(Mood::Bad, colours))));
+        lines.extend(
+            wrapped(&text, width).into_iter().take(3).map(|line| Line::styled(line, style(Mood::Bad, colours))),
+        );
     } else if let Some(notice) = view.notice(now) {
         lines.push(Line::styled(clean(notice), style(Mood::Uneasy, colours)));
     }
@@ -196,7 +198,11 @@ fn keys(view: &View) -> Line<'static> {
     for (number, panel) in Panel::ALL.iter().enumerate() {
         let text = format!("{} {}", number + 1, panel.name());
         let open = *panel == view.panel;
-        spans.push(if open { Span::styled(text, Style::new().add_modifier(Modifier::REVERSED)) } else { Span::raw(text) });
+        spans.push(if open {
+            Span::styled(text, Style::new().add_modifier(Modifier::REVERSED))
+        } else {
+            Span::raw(text)
+        });
         spans.push(Span::raw(" "));
     }
     Line::from(spans)

@@ -128,7 +128,8 @@ impl History {
         let status = &sample.status;
         let before = self.last.as_ref();
         let elapsed = before.map(|before| sample.at.saturating_sub(before.at)).filter(|time| !time.is_zero());
-        let between = Between { before: before.map(|before| &before.status), seconds: elapsed.map(|t| t.as_secs_f64()) };
+        let between =
+            Between { before: before.map(|before| &before.status), seconds: elapsed.map(|t| t.as_secs_f64()) };
         let nodes: Vec<Node> = status.nodes.iter().map(|node| between.node(node)).collect();
         let fetchers = status.fetchers.iter().map(|fetcher| between.fetcher(fetcher)).collect();
         let clients = status.clients.iter().map(|client| self.client(client)).collect();
@@ -221,7 +222,10 @@ impl Between<'_> {
         let stat = wire.stat.as_ref();
         let before = stat.and_then(|stat| self.stat_before(stat));
         let here = stat.zip(before).and_then(|(now, before)| {
-            share(now.chunks_held.checked_sub(before.chunks_held)?, now.chunks_missed.checked_sub(before.chunks_missed)?)
+            share(
+                now.chunks_held.checked_sub(before.chunks_held)?,
+                now.chunks_missed.checked_sub(before.chunks_missed)?,
+            )
         });
         Node {
             id: member.id.clone(),
@@ -253,7 +257,8 @@ impl Between<'_> {
     /// What all nodes together did: rates are sums over those that tell, latencies are over all of their requests.
     fn reads(&self, now: &v1::StatusResponse, nodes: &[Node]) -> Reads {
         let stats = now.nodes.iter().filter_map(|node| node.stat.as_ref());
-        let counted = |stat: &v1::StatResponse| more(&self.stat_before(stat)?.request_durations, &stat.request_durations);
+        let counted =
+            |stat: &v1::StatResponse| more(&self.stat_before(stat)?.request_durations, &stat.request_durations);
         let each: Vec<Vec<u64>> = stats.filter_map(counted).collect();
         let counts = durations(each.iter().map(Vec::as_slice));
         let sum = |of: fn(&Reads) -> Option<f64>| nodes.iter().filter_map(|node| of(&node.reads)).reduce(|a, b| a + b);

@@ -99,7 +99,14 @@ impl Grid {
 
     /// Headings and the rows from `first` on, at most `height` lines of at most `width` columns. A last line counts the rows
     /// that are not shown.
-    pub fn lines(&self, width: usize, height: usize, first: usize, sort: Option<Sort>, colours: bool) -> Vec<Line<'static>> {
+    pub fn lines(
+        &self,
+        width: usize,
+        height: usize,
+        first: usize,
+        sort: Option<Sort>,
+        colours: bool,
+    ) -> Vec<Line<'static>> {
         if height == 0 {
             return Vec::new();
         }
@@ -114,7 +121,10 @@ impl Grid {
         }
         if hidden > 0 && room > 1 {
             let (from, to) = (first + 1, first + shown);
-            lines.push(Line::styled(format!("{from}-{to} of {}", self.rows.len()), Style::new().add_modifier(Modifier::DIM)));
+            lines.push(Line::styled(
+                format!("{from}-{to} of {}", self.rows.len()),
+                Style::new().add_modifier(Modifier::DIM),
+            ));
         }
         lines
     }

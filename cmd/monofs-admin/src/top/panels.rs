@@ -120,9 +120,8 @@ pub fn fetchers(figures: &Figures) -> Grid {
             note(fetcher.error.as_deref()),
         ]
     };
-    let headings = vec![
-        "FETCHER", "STATE", ">RUN", ">WAIT", ">DONE", ">BYTES", ">FAILED", ">CACHE", ">OF", ">HITS", "NOTE",
-    ];
+    let headings =
+        vec!["FETCHER", "STATE", ">RUN", ">WAIT", ">DONE", ">BYTES", ">FAILED", ">CACHE", ">OF", ">HITS", "NOTE"];
     Grid { headings, rows: figures.fetchers.iter().map(row).collect() }
 }
 

@@ -113,7 +113,10 @@ fn screen(view: &View, width: u16, height: u16, now: Duration) -> Vec<String> {
 #[test]
 fn rates_and_latencies_are_those_of_the_time_between_two_samples() {
     let one = figures(&[sample(10, "r")]);
-    assert_eq!((one.reads.requests_per_second, one.interval_seconds, one.nodes[0].reads.p99_seconds), (None, None, None));
+    assert_eq!(
+        (one.reads.requests_per_second, one.interval_seconds, one.nodes[0].reads.p99_seconds),
+        (None, None, None)
+    );
     let two = figures(&[sample(10, "r"), sample(12, "r")]);
     let node = &two.nodes[0].reads;
     assert_eq!((node.requests_per_second, node.failed_per_second), (Some(100.0), Some(1.0)));
@@ -183,7 +186,10 @@ fn a_router_that_goes_away_is_told_and_the_next_one_is_named() {
     let mut view = view();
     view.step(Event::Failed("no router could be reached: r1:9090: refused".into()), 10 * SECOND);
     let lines = screen(&view, 120, 24, 15 * SECOND);
-    assert!(lines[1].starts_with("no router answers for 5s, still trying; below is from 12s ago: no router"), "{lines:?}");
+    assert!(
+        lines[1].starts_with("no router answers for 5s, still trying; below is from 12s ago: no router"),
+        "{lines:?}"
+    );
     assert!(lines.iter().any(|line| line.starts_with("node1")), "the last figures stay: {lines:?}");
     view.step(told(20, "r2:9090"), 16 * SECOND);
     let lines = screen(&view, 120, 24, 16 * SECOND);
@@ -202,7 +208,8 @@ fn the_overview_has_everything_on_eighty_columns() {
     for part in ["active", "100/s", "1.0 MiB/s", "<300us", "<50ms", "90 %", "1.0 GiB"] {
         assert!(node.contains(part), "{part} is missing in {node}");
     }
-    for start in ["NODE*", "node2", "FETCHER", "fetcher1", "JOB", "repair-node2", "CLIENT", "laptop", "! node2 is down"] {
+    for start in ["NODE*", "node2", "FETCHER", "fetcher1", "JOB", "repair-node2", "CLIENT", "laptop", "! node2 is down"]
+    {
         assert!(lines.iter().any(|line| line.starts_with(start)), "{start} is missing in {lines:#?}");
     }
     assert!(lines[23].starts_with("q quit  ? help"), "{lines:?}");
@@ -277,7 +284,10 @@ fn long_lists_are_counted_and_scrolled() {
     let mut many = sample(10, "r");
     let one = many.status.nodes[0].clone();
     many.status.nodes = (0..50)
-        .map(|number| v1::NodeStatus { member: member(&format!("node{number:02}"), v1::MemberState::Active), ..one.clone() })
+        .map(|number| v1::NodeStatus {
+            member: member(&format!("node{number:02}"), v1::MemberState::Active),
+            ..one.clone()
+        })
         .collect();
     let mut view = View::new(SECOND);
     view.step(Event::Told(Box::new(many)), SECOND);

@@ -10,6 +10,7 @@ mod tree;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -48,6 +49,10 @@ pub struct World {
     operations: Mutex<Operations>,
     /// It has lost its state store: nothing can be changed.
     unable: bool,
+    /// It has many more nodes.
+    crowded: bool,
+    /// How often its status was asked for: counters of members grow with it.
+    asked: AtomicU64,
 }
 
 impl Fake {
@@ -65,6 +70,17 @@ impl Fake {
     /// A router that has lost its state store.
     pub fn start_unable() -> Self {
         Self::start_with(World { unable: true, ..World::filled() })
+    }
+
+    /// A router of a hundred nodes that are well, and thirty that are down.
+    pub fn start_crowded() -> Self {
+        let down = |number| {
+            format!(
+                "down{number:03} is down: start it, or if it will not come back `monofs-admin remove-member --member=down{number:03}`"
+            )
+        };
+        let problems = World::filled().problems.into_iter().chain((0..30).map(down)).collect();
+        Self::start_with(World { crowded: true, problems, ..World::filled() })
     }
 
     fn start_with(world: World) -> Self {

@@ -19,7 +19,7 @@ fn jobs_are_listed_with_their_progress() {
         "id": "rebalance-all", "kind": "rebalance", "state": "running", "subject": null, "reason": "asked for",
         "steps_done": 1, "steps_total": 4, "bytes_done": 1024, "bytes_total": 4096,
         "started_at": "2023-11-14T22:15:00Z", "ended_at": null, "message": "copies github.com/org/repo to node1",
-        "last_error": null, "router_id": "router1",
+        "last_error": null, "router_id": "router1", "held_back": false,
     });
     assert_eq!(json, json!({"jobs": [job]}));
     let table = fake.admin(&["jobs"]).done().text();

@@ -3,10 +3,15 @@
 #![allow(clippy::unwrap_used)]
 
 mod bench;
+mod errors;
 mod fake;
 mod jobs;
 mod operations;
+mod pty;
 mod routers;
+mod schema;
+mod shells;
+mod terminal;
 mod tree;
 mod verbs;
 

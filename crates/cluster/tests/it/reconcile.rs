@@ -279,7 +279,8 @@ async fn a_cancelled_rebalance_stops_until_it_is_asked_for_and_keeps_to_its_band
         left.copies_total > 0 && on_disk(&cluster, 2).await.is_empty() != holders.contains("node3")
     };
     wait_until_async("what was broken off is taken back", SOON, stopped).await;
-    let told = || async { cluster.status().await.unwrap().problems.into_iter().find(|line| line.contains("held back")) };
+    let told =
+        || async { cluster.status().await.unwrap().problems.into_iter().find(|line| line.contains("held back")) };
     let problem = told().await.expect("what nobody goes on with is a problem");
     assert!(problem.contains("`monofs-admin rebalance`"), "{problem}");
     let left = plan(&cluster).await;

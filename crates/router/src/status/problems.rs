@@ -102,7 +102,9 @@ fn held_back(job: &v1::Job) -> String {
     let id = &job.id;
     let left = job.steps_total.saturating_sub(job.steps_done);
     let steps = if left == 1 { "step" } else { "steps" };
-    format!("job {id} was cancelled and what it left is held back ({left} {steps}): `monofs-admin rebalance` lets it go on")
+    format!(
+        "job {id} was cancelled and what it left is held back ({left} {steps}): `monofs-admin rebalance` lets it go on"
+    )
 }
 
 /// What is to be said about one member, if anything.
@@ -118,7 +120,9 @@ fn of_member(state: &RouterState, member: &Member) -> Option<String> {
     };
     Some(match member.state {
         MemberState::Suspect => {
-            format!("{id} ({address}) is suspect, nothing was heard of it for a while: look at its log and at `monofs-admin nodes`")
+            format!(
+                "{id} ({address}) is suspect, nothing was heard of it for a while: look at its log and at `monofs-admin nodes`"
+            )
         }
         MemberState::Down => match state.members.copies_stay_for(id) {
             Some(left) => format!(

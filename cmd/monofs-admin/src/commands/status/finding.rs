@@ -86,12 +86,10 @@ fn unsaid(status: &v1::StatusResponse) -> Vec<Finding> {
         let id = shell_word(&intent.node_id);
         let reason = if intent.reason.is_empty() { String::new() } else { format!(" ({})", intent.reason) };
         found.push(match intent.kind() {
-            v1::node_intent::Kind::Failover => {
-                Finding::new(
-                    format!("{} is failed over{reason}", intent.node_id),
-                    format!("monofs-admin clear-failover --node-id={id}"),
-                )
-            }
+            v1::node_intent::Kind::Failover => Finding::new(
+                format!("{} is failed over{reason}", intent.node_id),
+                format!("monofs-admin clear-failover --node-id={id}"),
+            ),
             v1::node_intent::Kind::Drain | v1::node_intent::Kind::Unspecified => Finding::new(
                 format!("{} is being drained{reason}", intent.node_id),
                 format!("monofs-admin undrain --node={id}"),

@@ -158,7 +158,10 @@ fn clients(clients: &[v1::ClientStatus]) -> String {
     let mut text = if clients.is_empty() { "none".to_owned() } else { count(clients.len() as u64, "mount") };
     if !reports.is_empty() {
         let hits = sum(|report| report.cache_hits);
-        text.push_str(&format!("; {} cache hits", percent(hits, hits.saturating_add(sum(|report| report.cache_misses)))));
+        text.push_str(&format!(
+            "; {} cache hits",
+            percent(hits, hits.saturating_add(sum(|report| report.cache_misses)))
+        ));
         let (lagging, failed) = (sum(|report| report.lagging), sum(|report| report.failed));
         text.push_str(&format!(", {lagging} lagging, {}", count(failed, "failed read")));
     }

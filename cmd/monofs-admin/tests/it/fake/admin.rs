@@ -43,6 +43,13 @@ impl v1::admin_server::Admin for World {
             let first = steps.swap_remove(0);
             return Ok(Response::new(stream::iter([first]).chain(stream::pending()).boxed()));
         }
+        if source.contains("partly")
+            && let Some(Ok(last)) = steps.last_mut()
+        {
+            let error = "disk full".to_owned();
+            last.replicas.push(v1::ReplicaProgress { node_id: "node2".into(), error, ..Default::default() });
+            last.repository = Some(v1::Repository { last_error: "node2: disk full".into(), ..ready(&path) });
+        }
         if source.contains("mute") {
             steps.truncate(2);
         }
@@ -68,7 +75,14 @@ impl v1::admin_server::Admin for World {
         request: Request<v1::GetRepositoryRequest>,
     ) -> Result<Response<v1::GetRepositoryResponse>, Status> {
         let repository = self.find(&request.into_inner().path)?;
-        let held = v1::HeldRepository { disk_bytes: 8192, hydrated_blobs: 1, total_blobs: 4, ..Default::default() };
+        let held = v1::HeldRepository {
+            disk_bytes: 8192,
+            hydrated_blobs: 1,
+            total_blobs: 4,
+            snapshots: repository.snapshot.iter().cloned().collect(),
+            last_error: "fetcher1: no answer".into(),
+            ..Default::default()
+        };
         let replicas = vec![
             v1::ReplicaStatus { node_id: "node1".into(), holder: true, held: Some(held), error: String::new() },
             v1::ReplicaStatus { node_id: "node2".into(), holder: false, held: None, error: "no answer".into() },
@@ -105,7 +119,15 @@ impl v1::admin_server::Admin for World {
         if request.node_id == "node9" {
             return Err(to_status(Error::not_found("no node is called node9")));
         }
-        let held = v1::HeldRepository { path: REPO.into(), disk_bytes: 8192, trees: 2, blobs: 5, ..Default::default() };
+        let held = v1::HeldRepository {
+            path: REPO.into(),
+            disk_bytes: 8192,
+            trees: 2,
+            blobs: 5,
+            snapshots: ready(REPO).snapshot.into_iter().collect(),
+            last_error: "fetcher1: no answer".into(),
+            ..Default::default()
+        };
         let down = "connection refused".to_owned();
         let nodes = vec![
             v1::node_files_response::Entry { node_id: "node1".into(), repositories: vec![held], error: String::new() },

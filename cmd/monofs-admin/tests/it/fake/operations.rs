@@ -34,13 +34,14 @@ fn job(id: &str, kind: Kind, subject: &str) -> v1::Job {
         bytes_total: 4096,
         started_at: SINCE,
         message: format!("copies {REPO} to node1"),
+        last_error: if id.ends_with("bad") { "node1: disk is nearly full".into() } else { String::new() },
         router_id: "router1".into(),
         ..Default::default()
     }
 }
 
 fn ended(job: v1::Job, state: State) -> v1::Job {
-    v1::Job { state: state.into(), ended_at: SINCE + 60, message: String::new(), ..job }
+    v1::Job { state: state.into(), ended_at: SINCE + 60, message: "nothing is left to do".into(), ..job }
 }
 
 impl Operations {
@@ -192,7 +193,9 @@ impl Operations {
     }
 
     pub fn list_jobs(&mut self, request: v1::ListJobsRequest) -> Result<v1::ListJobsResponse> {
-        let old = ended(v1::Job { steps_done: 4, ..job("repair-0", Kind::Repair, "node3") }, State::Done);
+        let trouble = "node3: no answer for a while".to_owned();
+        let old = v1::Job { steps_done: 4, last_error: trouble, ..job("repair-0", Kind::Repair, "node3") };
+        let old = ended(old, State::Done);
         let open = self.jobs.iter().filter(|job| request.all || is_open(job)).cloned();
         Ok(v1::ListJobsResponse { jobs: open.chain(request.all.then_some(old)).collect() })
     }
@@ -225,7 +228,8 @@ impl Operations {
         if !is_open(job) {
             return Err(Error::refused(format!("job {} has ended already", request.id)));
         }
-        *job = ended(job.clone(), State::Cancelled);
+        *job =
+            ended(v1::Job { last_error: "node2: no answer".into(), held_back: true, ..job.clone() }, State::Cancelled);
         Ok(v1::CancelJobResponse { job: Some(job.clone()) })
     }
 }

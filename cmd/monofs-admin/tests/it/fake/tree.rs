@@ -12,7 +12,10 @@ use super::{LARGE, REPO, World, ready};
 
 impl World {
     pub fn filled() -> Self {
-        let mut world = Self { problems: vec!["node2 is down: start it, or \u{1b}[31mwait".into()], ..Self::default() };
+        let mut world = Self {
+            problems: vec!["node2 is down: start it, or \u{1b}[31mwait; `monofs-admin failover`".into()],
+            ..Self::default()
+        };
         let root = world.make_tree();
         let mut with_tree = ready(REPO);
         let snapshot = with_tree.snapshot.as_mut().unwrap();
@@ -23,6 +26,7 @@ impl World {
             state: v1::RepositoryState::Ingesting.into(),
             snapshot: None,
             holders: Vec::new(),
+            last_error: "connection reset".into(),
             ..ready("gitlab.com/new")
         };
         world.repositories = Mutex::new(vec![with_tree, ready("gitlab.com/a/b/c"), fresh]);

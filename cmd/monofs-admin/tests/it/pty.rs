@@ -1,0 +1,115 @@
+//! The binary on a terminal of its own, made by `script` (util-linux).
+
+use std::io::{Read, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use monofs_testkit::{wait_for, wait_until};
+
+/// How long anything on the terminal may take.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A run of the binary on a terminal of 24 lines and 80 columns.
+pub struct Pty {
+    child: Child,
+    keys: Option<ChildStdin>,
+    output: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Pty {
+    /// Starts the binary; `settings` are words for `env`, such as `NO_COLOR=1`. At the end the terminal says `code=` and, if its
+    /// settings are what they were, `restored`.
+    pub fn start(settings: &[&str], args: &[&str]) -> Self {
+        let words: Vec<String> =
+            [settings, &[env!("CARGO_BIN_EXE_monofs-admin")], args].concat().iter().map(quoted).collect();
+        let script = format!(
+            "stty rows 24 cols 80; before=$(stty -g); \
+             sh -c 'echo \"pid=$$ tty=$(tty);\"; exec env -u NO_COLOR -u CLICOLOR_FORCE TERM=xterm-256color \"$@\"' sh {}; \
+             echo \"code=$?;\"; test \"$before\" = \"$(stty -g)\" && echo 'restored;'",
+            words.join(" ")
+        );
+        let mut child = Command::new(monofs_testkit::require("script"))
+            .args(["--quiet", "--flush", "--return", "--command", &script, "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = child.stdout.take().unwrap();
+        let output = Arc::new(Mutex::new(Vec::new()));
+        let filled = Arc::clone(&output);
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(read @ 1..) = stdout.read(&mut piece) {
+                filled.lock().unwrap().extend_from_slice(&piece[..read]);
+            }
+        });
+        let keys = child.stdin.take();
+        Self { child, keys, output }
+    }
+
+    /// Everything that was written to the terminal so far.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.output.lock().unwrap()).into_owned()
+    }
+
+    /// Waits until the terminal was told this; all that it was told.
+    #[track_caller]
+    pub fn until(&self, part: &str) -> String {
+        wait_until(&format!("the terminal says {part:?}: {:?}", self.text()), SOON, || self.text().contains(part));
+        self.text()
+    }
+
+    /// What stands behind `name=` up to a semicolon or blank.
+    #[track_caller]
+    fn told(&self, name: &str) -> String {
+        wait_for(&format!("the terminal says {name}"), SOON, || {
+            let text = self.text();
+            let (_, rest) = text.split_once(&format!("{name}="))?;
+            rest.find([';', ' ']).map(|end| rest[..end].to_owned())
+        })
+    }
+
+    /// Types keys.
+    pub fn press(&mut self, keys: &str) {
+        let stdin = self.keys.as_mut().unwrap();
+        stdin.write_all(keys.as_bytes()).unwrap();
+        stdin.flush().unwrap();
+    }
+
+    /// Sends a signal to the binary.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.told("pid")]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Gives the terminal another size, as a window manager does.
+    pub fn resize(&self, lines: u16, columns: u16) {
+        let (lines, columns) = (lines.to_string(), columns.to_string());
+        let done =
+            Command::new("stty").args(["-F", &self.told("tty"), "rows", &lines, "cols", &columns]).status().unwrap();
+        assert!(done.success());
+    }
+
+    /// Waits for its end: the exit code, whether the terminal is as it was, and all that it was told.
+    #[track_caller]
+    pub fn ended(mut self) -> (i32, bool, String) {
+        let code = self.told("code").parse().unwrap();
+        // `script` ends with what it runs, which ends with its last echo.
+        drop(self.keys.take());
+        self.child.wait().unwrap();
+        let text = self.text();
+        (code, text.contains("restored;"), text)
+    }
+}
+
+impl Drop for Pty {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn quoted(word: &&str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
