@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn names_are_near_that_differ_in_few_letters() {
-        assert_eq!(name("node1O", ["node1", "node10", "other"]), Some("node10"));
+        assert_eq!(name("nod10", ["node1", "node10", "other"]), Some("node10"));
         assert_eq!(name("ndoe1", ["node1", "node2"]), Some("node1"));
         assert_eq!(name("nodes-of-another-cluster", ["node1"]), None);
         assert_eq!((distance("", "abc"), distance("abc", "abc"), distance("kitten", "sitting")), (3, 0, 3));

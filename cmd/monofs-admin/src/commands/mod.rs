@@ -176,7 +176,7 @@ pub async fn run(args: Args, interrupt: CancellationToken) -> Result<()> {
 }
 
 /// How good a member's state is.
-fn member_mood(state: v1::MemberState) -> Mood {
+pub fn member_mood(state: v1::MemberState) -> Mood {
     match state {
         v1::MemberState::Active => Mood::Good,
         v1::MemberState::Down => Mood::Bad,

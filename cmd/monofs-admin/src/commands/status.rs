@@ -68,9 +68,6 @@ struct Router {
     version: Option<String>,
     started_at: Option<String>,
     error: Option<String>,
-    /// Seconds since the epoch; 0 = not known.
-    #[serde(skip)]
-    started: i64,
 }
 
 #[derive(Serialize)]
@@ -140,7 +137,6 @@ fn reachable(address: &str, status: &v1::StatusResponse) -> Router {
         version: Some(status.version.clone()),
         started_at: time(status.started_at),
         error: None,
-        started: status.started_at,
     }
 }
 
@@ -152,7 +148,6 @@ fn silent(address: &str, failure: &Failure) -> Router {
         version: None,
         started_at: None,
         error: Some(failure.message.clone()),
-        started: 0,
     }
 }
 

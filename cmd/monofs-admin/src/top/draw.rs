@@ -194,7 +194,7 @@ fn shares(wanted: &[usize], room: usize) -> Vec<usize> {
 
 /// The line of keys.
 fn keys(view: &View) -> Line<'static> {
-    let mut spans = vec![Span::raw("q quit  ? help  space pause  s sort  ")];
+    let mut spans = vec![Span::raw("q quit  ? help  s sort  p pause  ")];
     for (number, panel) in Panel::ALL.iter().enumerate() {
         let text = format!("{} {}", number + 1, panel.name());
         let open = *panel == view.panel;

@@ -113,9 +113,9 @@ impl Grid {
         let widths = self.widths(width, sort);
         let mut lines = vec![self.heading(&widths, sort)];
         let room = height - 1;
-        let first = first.min(self.rows.len().saturating_sub(room.max(1)));
         let hidden = self.rows.len().saturating_sub(room);
         let shown = if hidden > 0 && room > 1 { room - 1 } else { room };
+        let first = first.min(self.rows.len().saturating_sub(shown.max(1)));
         for row in self.rows.iter().skip(first).take(shown) {
             lines.push(line(row, &self.headings, &widths, colours));
         }

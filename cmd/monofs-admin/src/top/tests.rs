@@ -235,7 +235,7 @@ fn any_size_of_screen_is_drawn() {
 fn narrow_screens_lose_the_last_columns_and_no_number_is_cut() {
     let mut view = view();
     view.step(Event::Key(Key::Char('2')), 3 * SECOND);
-    let lines = screen(&view, 30, 20, 3 * SECOND);
+    let lines = screen(&view, 31, 20, 3 * SECOND);
     let heading = lines.iter().find(|line| line.starts_with("NODE")).unwrap();
     assert_eq!(heading.as_str(), "NODE*  STATE   READS      BYTES");
 }

@@ -5,7 +5,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use monofs_testkit::{wait_for, wait_until};
+use monofs_testkit::wait::wait_for;
+use monofs_testkit::wait_until;
 
 /// How long anything on the terminal may take.
 const SOON: Duration = Duration::from_secs(20);

@@ -77,7 +77,7 @@ fn manual_pages_are_clean_and_complete() {
         let text = String::from_utf8(output.stdout).unwrap();
         let mut plain = String::new();
         for c in text.chars() {
-            if c == '\u{8}' { drop(plain.pop()) } else { plain.push(c) }
+            if c == '\u{8}' { let _ = plain.pop(); } else { plain.push(c) }
         }
         plain
     };
