@@ -93,7 +93,8 @@ fn page(command: &Command, name: &str, section: &str) -> Vec<u8> {
         Ok(())
     };
     parts().expect("writing to memory does not fail");
-    text
+    // An empty line between two breaks, which formatters warn about.
+    String::from_utf8_lossy(&text).replace("\n.br\n\n.br\n", "\n.sp\n").into_bytes()
 }
 
 /// What stands below a help text: a line that ends with a colon opens a section, indented lines are shown as they are.

@@ -35,7 +35,7 @@ fn a_drained_cluster_says_why_and_how_it_ends() {
     assert!(fake.admin(&drain).done().text().starts_with("the cluster was drained already"));
 
     let status = fake.admin(&["status"]).done().text();
-    let told = "! the cluster is drained (new \\u{1b}[31mswitch): nobody fails over and nothing moves\n    > monofs-admin undrain\n";
+    let told = "! the cluster is drained (new \\u{1b}[31mswitch): nobody fails over and nothing\n    moves\n    > monofs-admin undrain\n";
     assert!(status.contains(told), "{status}");
     let json = fake.admin(&["status", "--format=json"]).done().json();
     assert_eq!(json["maintenance"], json!({"reason": "new \u{1b}[31mswitch", "since": "2023-11-14T22:15:00Z"}));

@@ -1,15 +1,18 @@
 //! The binary on a terminal of its own, made by `script` (util-linux).
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use monofs_testkit::wait::wait_for;
 use monofs_testkit::wait_until;
 
 /// How long anything on the terminal may take.
 const SOON: Duration = Duration::from_secs(20);
+/// How often the screen is looked at.
+const POLL: Duration = Duration::from_millis(10);
 
 /// A run of the binary on a terminal of 24 lines and 80 columns.
 pub struct Pty {
@@ -71,6 +74,21 @@ impl Pty {
         })
     }
 
+    /// What the terminal shows, line by line.
+    pub fn screen(&self) -> String {
+        shown(&self.text())
+    }
+
+    /// Waits until the screen shows this.
+    #[track_caller]
+    pub fn shows(&self, part: &str) {
+        let start = Instant::now();
+        while !self.screen().contains(part) {
+            assert!(start.elapsed() < SOON, "the screen does not show {part:?}:\n{}", self.screen());
+            std::thread::sleep(POLL);
+        }
+    }
+
     /// Types keys.
     pub fn press(&mut self, keys: &str) {
         let stdin = self.keys.as_mut().unwrap();
@@ -109,6 +127,53 @@ impl Drop for Pty {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// What a terminal shows that was told this. Knows what `top` uses: cursor addresses, line ends, clearing.
+fn shown(text: &str) -> String {
+    let mut cells: BTreeMap<(usize, usize), char> = BTreeMap::new();
+    let (mut row, mut column) = (1, 1);
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\r' => column = 1,
+            '\n' => row += 1,
+            '\u{1b}' if chars.next() == Some('[') => {
+                let mut codes = String::new();
+                let end = chars.by_ref().find(|c| {
+                    codes.push(*c);
+                    c.is_ascii_alphabetic()
+                });
+                match end {
+                    Some('H') => {
+                        let mut numbers = codes.trim_end_matches('H').split(';').map(|n| n.parse().unwrap_or(1));
+                        (row, column) = (numbers.next().unwrap_or(1), numbers.next().unwrap_or(1));
+                    }
+                    Some('J') => cells.clear(),
+                    _ => {}
+                }
+            }
+            c => {
+                cells.insert((row, column), c);
+                column += 1;
+            }
+        }
+    }
+    let mut lines = String::new();
+    let (mut row, mut column) = (1, 1);
+    for ((r, c), cell) in cells {
+        while row < r {
+            lines.push('\n');
+            (row, column) = (row + 1, 1);
+        }
+        while column < c {
+            lines.push(' ');
+            column += 1;
+        }
+        lines.push(cell);
+        column += 1;
+    }
+    lines
 }
 
 fn quoted(word: &&str) -> String {

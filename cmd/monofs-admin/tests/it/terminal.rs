@@ -27,11 +27,17 @@ fn is_coloured(text: &str) -> bool {
 fn top_draws_the_cluster_and_gives_the_terminal_back_on_q() {
     let fake = Fake::start();
     let mut pty = top(&fake.address().to_string());
-    let text = pty.until("fetcher1");
-    assert!(text.contains(ENTER) && text.contains("degraded") && text.contains("node1"), "{text:?}");
+    // Rates come with the second sample.
+    pty.shows("p50 <300us  p99 <50ms");
+    let screen = pty.screen();
+    for part in ["degraded  router 127.0.0.1:", "node1  active", "fetcher1", "laptop"] {
+        assert!(screen.contains(part), "{part} is missing in {screen}");
+    }
+    assert!(pty.text().contains(ENTER));
     pty.press("?");
-    pty.until("sort by the next column");
+    pty.shows("sort by the next column");
     pty.press("2");
+    pty.shows("NODE*");
     pty.press("q");
     let (code, restored, text) = pty.ended();
     assert_eq!((code, restored), (0, true), "{text:?}");
@@ -44,13 +50,13 @@ fn top_gives_the_terminal_back_on_every_signal_and_on_control_c() {
     let fake = Fake::start();
     for signal in ["TERM", "HUP", "INT"] {
         let pty = top(&fake.address().to_string());
-        pty.until("node1");
+        pty.shows("node1");
         pty.signal(signal);
         let (code, restored, text) = pty.ended();
         assert_eq!((code, restored, text.contains(LEAVE)), (0, true, true), "{signal}: {text:?}");
     }
     let mut pty = top(&fake.address().to_string());
-    pty.until("node1");
+    pty.shows("node1");
     pty.press("\u{3}");
     let (code, restored, text) = pty.ended();
     assert_eq!((code, restored), (0, true), "{text:?}");
@@ -61,11 +67,11 @@ fn top_goes_on_with_the_next_router_and_waits_when_there_is_none() {
     let (first, second) = (Fake::start(), Fake::start());
     let (one, two) = (first.address().to_string(), second.address().to_string());
     let mut pty = top(&format!("{one},{two}"));
-    pty.until(&format!("router {one}"));
+    pty.shows(&format!("router {one}"));
     drop(first);
-    pty.until("went away");
+    pty.shows(&format!("router {one} went away; {two} answers now"));
     drop(second);
-    pty.until("no router answers");
+    pty.shows("no router answers");
     pty.press("q");
     let (code, restored, text) = pty.ended();
     assert_eq!((code, restored), (0, true), "{text:?}");
@@ -75,10 +81,10 @@ fn top_goes_on_with_the_next_router_and_waits_when_there_is_none() {
 fn top_follows_the_size_of_the_terminal() {
     let fake = Fake::start();
     let mut pty = top(&fake.address().to_string());
-    pty.until("q quit");
+    pty.shows("q quit");
     pty.resize(40, 160);
     // Columns that eighty have no room for.
-    pty.until("NOTE");
+    pty.shows("NOTE");
     pty.resize(2, 10);
     pty.press("q");
     let (code, restored, text) = pty.ended();
@@ -137,7 +143,7 @@ fn the_live_view_and_progress_have_no_colours_either() {
     let router = format!("--router={}", fake.address());
     for (settings, coloured) in [(&[][..], true), (&["NO_COLOR=1"], false)] {
         let mut pty = Pty::start(settings, &["top", &router]);
-        pty.until("laptop");
+        pty.shows("laptop");
         pty.press("q");
         let (code, _, text) = pty.ended();
         assert_eq!((code, is_coloured(&text)), (0, coloured), "{text:?}");

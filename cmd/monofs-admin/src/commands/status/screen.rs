@@ -18,6 +18,8 @@ use crate::text::{clean, count, latency, percent, size, wrapped};
 const PROBLEM_LINES_MAX: usize = 9;
 /// Jobs that get a line of their own.
 const JOBS_SHOWN_MAX: usize = 2;
+/// Columns of the names in front of the summary's lines.
+const NAME_WIDTH: usize = 14;
 /// Fewest lines of the list of members.
 const MEMBER_LINES_MIN: usize = 4;
 
@@ -26,11 +28,11 @@ pub fn text(status: &v1::StatusResponse, answer: &Answer) -> String {
     let (lines, columns) = screen();
     let mut text = problems(answer, columns);
     text.push('\n');
-    text.push_str(&summary(status, answer));
+    text.push_str(&summary(status, answer, columns));
     text.push('\n');
     // One line is left for the prompt.
     let left = lines.saturating_sub(text.lines().count() + 1).max(MEMBER_LINES_MIN);
-    text.push_str(&members(status, answer, left));
+    text.push_str(&members(status, answer, left, columns));
     text
 }
 
@@ -67,7 +69,7 @@ fn problems(answer: &Answer, columns: usize) -> String {
 }
 
 /// One line for each kind of thing.
-fn summary(status: &v1::StatusResponse, answer: &Answer) -> String {
+fn summary(status: &v1::StatusResponse, answer: &Answer, columns: usize) -> String {
     let Repositories { ready, ingesting, failed } = &answer.repositories;
     let repositories = format!(
         "{ready} ready, {ingesting} being ingested, {failed} failed; {} wanted; view {}",
@@ -75,7 +77,13 @@ fn summary(status: &v1::StatusResponse, answer: &Answer) -> String {
         answer.view_number
     );
     let mut text = String::new();
-    let mut add = |name: &str, value: String| text.push_str(&format!("{name:<14}{}\n", clean(&value)));
+    let mut add = |name: &str, value: String| {
+        for (number, line) in wrapped(&clean(&value), columns.saturating_sub(NAME_WIDTH)).iter().enumerate() {
+            let name = if number == 0 { name } else { "" };
+            text.push_str(format!("{name:<NAME_WIDTH$}{line}").trim_end());
+            text.push('\n');
+        }
+    };
     add("routers", routers(status, answer));
     add("repositories", repositories);
     add("nodes", nodes(status));
@@ -182,6 +190,21 @@ fn jobs_in_short(jobs: &[v1::Job]) -> String {
     }
 }
 
+const HEADINGS: [&str; 9] = ["MEMBER", "ROLE", "STATE", "VERSION", ">REPOS", ">DISK", ">FREE", ">P99", "NOTE"];
+
+/// Cuts the notes, which are last, to what the other columns leave: `monofs-admin nodes` has them whole.
+fn cut_notes(rows: &mut [Row], columns: usize) {
+    let width = |text: &str| clean(text).chars().count();
+    let mut left = columns;
+    for (column, heading) in HEADINGS.iter().enumerate().take(HEADINGS.len() - 1) {
+        let widest = rows.iter().map(|row| width(&row.cells[column].0)).max().unwrap_or(0);
+        left = left.saturating_sub(widest.max(heading.trim_start_matches('>').len()) + 2);
+    }
+    for (note, _) in rows.iter_mut().filter_map(|row| row.cells.last_mut()) {
+        *note = clean(note).chars().take(left).collect();
+    }
+}
+
 /// One row of the list of members.
 struct Row {
     cells: Vec<(String, Mood)>,
@@ -189,7 +212,7 @@ struct Row {
 }
 
 /// The members, in `lines` lines: those with trouble first when not all fit.
-fn members(status: &v1::StatusResponse, answer: &Answer, lines: usize) -> String {
+fn members(status: &v1::StatusResponse, answer: &Answer, lines: usize, columns: usize) -> String {
     let mut rows = router_rows(status, answer);
     rows.extend(status.nodes.iter().map(node_row));
     rows.extend(status.fetchers.iter().map(fetcher_row));
@@ -199,7 +222,8 @@ fn members(status: &v1::StatusResponse, answer: &Answer, lines: usize) -> String
         rows.sort_by_key(|row| row.good);
         rows.truncate(fit - 1);
     }
-    let mut table = Rows::new(&["MEMBER", "ROLE", "STATE", "VERSION", ">REPOS", ">DISK", ">FREE", ">P99", "NOTE"]);
+    cut_notes(&mut rows, columns);
+    let mut table = Rows::new(&HEADINGS);
     for row in rows {
         table.row_with(row.cells);
     }
