@@ -56,11 +56,11 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         let request = router.stream(v1::AdminVerifyRequest { path: path.clone() });
         async move { router.admin().verify(request).await }
     };
-    let answers = session.cluster.follow(About::Cluster, SILENCE, call).await;
-    let mut answers = session.meant_path(&path, answers).await?;
+    let mut answers = session.cluster.follow(About::Cluster, SILENCE, call).await?;
     let mut progress = Progress::new("verify");
     let mut replicas: BTreeMap<(String, String), Replica> = BTreeMap::new();
-    while let Some(answer) = answers.next().await? {
+    // A path that is not there is said in place of the first answer.
+    while let Some(answer) = session.meant_path(&path, answers.next().await).await? {
         let key = (answer.node_id.clone(), answer.path.clone());
         let fresh = || Replica { node_id: answer.node_id.clone(), path: answer.path.clone(), ..Replica::default() };
         add(replicas.entry(key).or_insert_with(fresh), &answer);

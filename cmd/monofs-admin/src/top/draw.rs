@@ -33,9 +33,9 @@ space, p         pause, go on
 
 READS, FAIL, DONE, UPCALLS: requests a second since the last sample. P50, P99:
 half, and 99 of 100, of those requests took less. HERE: chunks that were on
-the node. HYDR: contents being copied or queued. LAG: repositories that a mount
-shows at an older commit. A `-` is not known: the member does not tell, was
-just started, or had nothing to do.";
+the node. DISK: used, of used and free. HYDR: contents being copied or queued.
+LAG: repositories that a mount shows at an older commit. A `-` is not known: the
+member does not tell, was just started, or had nothing to do.";
 
 /// Draws the view.
 pub fn draw(frame: &mut Frame<'_>, view: &View, now: Duration, colours: bool) {

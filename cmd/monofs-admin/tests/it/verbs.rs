@@ -154,7 +154,7 @@ fn status_is_one_screen_with_what_is_wrong_and_what_to_type() {
     let start = "degraded: 1 problem\n  ! node2 is down: start it, or \\u{1b}[31mwait; `monofs-admin failover`\n    > monofs-admin failover\n";
     assert!(text.starts_with(start), "{text}");
     for part in [
-        "\nrepositories  2 ready, 1 being ingested, 0 failed; 2 copies wanted; view 12\n",
+        "\nrepositories  2 ready, 1 being ingested, 0 failed; 2 copies wanted\n",
         "\nrouters       2 active; router2 leads; version 0.1.0\n",
         "\nnodes         1 active, 1 down; 4.0 KiB used, 1.0 GiB free; 1 hydrating, 3\n              queued\n",
         "\nfetchers      1 active, 1 suspect; cache 1.0 KiB of 2.0 KiB, 75 % hits; 2 running\n",

@@ -177,3 +177,19 @@ fn a_panic_is_logged_with_version_and_backtrace_and_aborts() {
     assert!(line.contains(r#""version":""#) && line.contains(r#""backtrace":""#), "{line}");
     assert!(said.contains("error: role") && said.contains("hint: "), "{said}");
 }
+
+#[test]
+fn every_binary_writes_its_manual_page_and_its_completions() {
+    let dir = tempfile::tempdir().unwrap();
+    let pages = dir.path().join("man8");
+    let (code, _, said) = output(role().arg("--generate-man").arg(&pages));
+    assert_eq!(code, 0, "{said}");
+    let page = std::fs::read_to_string(pages.join("role.8")).unwrap();
+    for part in [".TH role 8", "A role that does as it is told", "shutdown", "MONOFS_ADDR"] {
+        assert!(page.contains(part), "{part} is missing in {page}");
+    }
+    let (code, completions, _) = output(role().args(["--generate-completions", "bash"]));
+    assert!(code == 0 && completions.contains("--shutdown-timeout"), "{completions}");
+    let (code, _, said) = output(role().args(["--generate-completions", "tcsh"]));
+    assert!(code == 2 && said.contains("tcsh") && said.contains("hint: "), "{said}");
+}

@@ -72,9 +72,8 @@ fn problems(answer: &Answer, columns: usize) -> String {
 fn summary(status: &v1::StatusResponse, answer: &Answer, columns: usize) -> String {
     let Repositories { ready, ingesting, failed } = &answer.repositories;
     let repositories = format!(
-        "{ready} ready, {ingesting} being ingested, {failed} failed; {} wanted; view {}",
-        count(u64::from(answer.replication_factor), "copy"),
-        answer.view_number
+        "{ready} ready, {ingesting} being ingested, {failed} failed; {} wanted",
+        count(u64::from(answer.replication_factor), "copy")
     );
     let mut text = String::new();
     let mut add = |name: &str, value: String| {
