@@ -88,7 +88,7 @@ fn page(command: &Command, name: &str, section: &str) -> Vec<u8> {
             man.render_subcommands_section(&mut text)?;
         }
         if let Some(more) = command.get_after_help() {
-            text.write_all(notes(&more.to_string()).to_roff().as_bytes())?;
+            text.write_all(notes(&more.to_string()).render().as_bytes())?;
         }
         Ok(())
     };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use monofs_testkit::wait::wait_for;
@@ -19,6 +20,7 @@ pub struct Pty {
     child: Child,
     keys: Option<ChildStdin>,
     output: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Pty {
@@ -42,14 +44,14 @@ impl Pty {
         let mut stdout = child.stdout.take().unwrap();
         let output = Arc::new(Mutex::new(Vec::new()));
         let filled = Arc::clone(&output);
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut piece = [0; 4096];
             while let Ok(read @ 1..) = stdout.read(&mut piece) {
                 filled.lock().unwrap().extend_from_slice(&piece[..read]);
             }
         });
         let keys = child.stdin.take();
-        Self { child, keys, output }
+        Self { child, keys, output, reader: Some(reader) }
     }
 
     /// Everything that was written to the terminal so far.
@@ -117,6 +119,7 @@ impl Pty {
         // `script` ends with what it runs, which ends with its last echo.
         drop(self.keys.take());
         self.child.wait().unwrap();
+        self.reader.take().unwrap().join().unwrap();
         let text = self.text();
         (code, text.contains("restored;"), text)
     }
