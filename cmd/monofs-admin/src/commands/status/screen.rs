@@ -15,7 +15,7 @@ use crate::shapes::{job_kind, job_state, member_state, total};
 use crate::text::{clean, count, latency, percent, size, wrapped};
 
 /// Lines that problems may take.
-const PROBLEM_LINES_MAX: usize = 9;
+const PROBLEM_LINES_MAX: usize = 8;
 /// Jobs that get a line of their own.
 const JOBS_SHOWN_MAX: usize = 2;
 /// Columns of the names in front of the summary's lines.
