@@ -148,7 +148,13 @@ pub(crate) fn completions(command: &mut Command, shell: Shell) -> Vec<u8> {
     let mut text = Vec::new();
     let name = command.get_name().to_owned();
     clap_complete::generate(shell, command, name, &mut text);
-    text
+    if shell != Shell::Bash {
+        return text;
+    }
+    // clap_complete 4.6 spells a hyphen in the name of the program in two ways, and then never finds the flags of a command.
+    let name = command.get_name();
+    let (label, looked_up) = (name.replace('-', "__subcmd__"), name.replace('-', "__"));
+    String::from_utf8_lossy(&text).replace(&label, &looked_up).into_bytes()
 }
 
 #[cfg(test)]
