@@ -82,10 +82,10 @@ fn top_follows_the_size_of_the_terminal() {
     let fake = Fake::start();
     let mut pty = top(&fake.address().to_string());
     pty.shows("q quit");
+    pty.resize(2, 10);
     pty.resize(40, 160);
     // Columns that eighty have no room for.
     pty.shows("NOTE");
-    pty.resize(2, 10);
     pty.press("q");
     let (code, restored, text) = pty.ended();
     assert_eq!((code, restored), (0, true), "{text:?}");
