@@ -3,7 +3,7 @@
 //! A signal and `q` end by way of `Drop`. A panic aborts the process (see `monofs_launch`), so the hook gives the terminal back
 //! first, or its words would be lost with the alternate screen.
 
-use std::io::{IsTerminal, Stdout, stdout};
+use std::io::{ErrorKind, IsTerminal, Stdout, stdout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -17,6 +17,8 @@ use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifi
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
 use ratatui::{Frame, Terminal};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use crate::top::view::{Event, Key};
@@ -102,7 +104,9 @@ fn give_back_on_panic() {
 
 fn read_keys(send: &mpsc::Sender<Event>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
-        let told = match event::poll(POLL) {
+        // The end of this channel says that the terminal is gone.
+        let Ok(()) = wait_for_key() else { return };
+        let told = match event::poll(Duration::ZERO) {
             Ok(false) => continue,
             Ok(true) => event::read(),
             Err(error) => Err(error),
@@ -111,7 +115,6 @@ fn read_keys(send: &mpsc::Sender<Event>, stop: &AtomicBool) {
             Ok(event::Event::Key(key)) => key_of(key).map(Event::Key),
             Ok(event::Event::Resize(..)) => Some(Event::Redraw),
             Ok(_) => None,
-            // The terminal is gone; the end of this channel says so.
             Err(_) => return,
         };
         if let Some(event) = event
@@ -119,6 +122,20 @@ fn read_keys(send: &mpsc::Sender<Event>, stop: &AtomicBool) {
         {
             return;
         }
+    }
+}
+
+/// Waits until something was typed, or for a while. Err: the other end of the terminal is gone, which is looked for here because
+/// crossterm then reads without end.
+fn wait_for_key() -> std::io::Result<()> {
+    let stdin = std::io::stdin();
+    let mut look = [PollFd::new(&stdin, PollFlags::IN)];
+    let a_while = Timespec { tv_sec: 0, tv_nsec: POLL.subsec_nanos().into() };
+    match rustix::event::poll(&mut look, Some(&a_while)) {
+        Ok(_) if look[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) => Err(ErrorKind::BrokenPipe.into()),
+        // A signal, perhaps for another size.
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -11,7 +12,7 @@ use monofs_testkit::wait::wait_for;
 use monofs_testkit::wait_until;
 
 /// How long anything on the terminal may take.
-const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(20);
 /// How often the screen is looked at.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -102,6 +103,11 @@ impl Pty {
     pub fn signal(&self, name: &str) {
         let sent = Command::new("kill").args(["-s", name, &self.told("pid")]).status().unwrap();
         assert!(sent.success());
+    }
+
+    /// Where the system tells about the binary while it runs.
+    pub fn process(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}", self.told("pid")))
     }
 
     /// Gives the terminal another size, as a window manager does.

@@ -1,7 +1,9 @@
 //! On a terminal: the live view, colours, and that everything is given back.
 
+use monofs_testkit::wait_until;
+
 use crate::fake::Fake;
-use crate::pty::Pty;
+use crate::pty::{Pty, SOON};
 use crate::{command, run};
 
 const ENTER: &str = "\u{1b}[?1049h";
@@ -60,6 +62,16 @@ fn top_gives_the_terminal_back_on_every_signal_and_on_control_c() {
     pty.press("\u{3}");
     let (code, restored, text) = pty.ended();
     assert_eq!((code, restored), (0, true), "{text:?}");
+}
+
+#[test]
+fn top_ends_when_its_terminal_goes_away() {
+    let fake = Fake::start();
+    let pty = top(&fake.address().to_string());
+    pty.shows("node1");
+    let process = pty.process();
+    drop(pty);
+    wait_until("the process has ended", SOON, || !process.exists());
 }
 
 #[test]
