@@ -217,7 +217,7 @@ async fn a_node_that_goes_down_and_a_drain_are_told_live() {
     let node = get(&at, &format!("/api/v1/nodes/{}", held.holders[0])).await.json();
     assert_eq!((&node["node"]["intent"]["reason"], &node["page"]["total"]), (&json!("new disk"), &json!(0)));
 
-    cluster.stop_node(3).await;
+    cluster.stop_node(2).await;
     let down = events.find("a node that is down", |_, data| data["nodes"]["by_state"]["down"] == 1).await;
     assert_eq!(down["health"], "degraded");
     let node = get(&at, "/api/v1/nodes/node3").await.json();
