@@ -6,7 +6,7 @@ REPO ?= .
 CARGO ?= cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test test-deployments test-long test-faults test-compose test-systemd check simulate bench bench-growth build fmt fuzz
+.PHONY: demo test test-deployments test-long test-faults test-api test-compose test-systemd check simulate bench bench-growth build fmt fuzz
 
 # The binaries for a deployment, in bin/, with monofs-server as another name of monofs-node; manual pages and completions in
 # bin/share/.
@@ -33,7 +33,7 @@ test-deployments:
 	BINARIES=$(abspath $(TARGET))/debug deploy/test/static
 
 # What takes minutes.
-test-long: test-faults test-compose test-systemd
+test-long: test-faults test-api test-compose test-systemd
 
 # More kinds of faults, and ten minutes of chaos (MONOFS_CHAOS_SECONDS, MONOFS_TEST_SEED).
 test-faults:
@@ -41,6 +41,12 @@ test-faults:
 	@scripts/require-cargo
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) nextest run --workspace --profile long --run-ignored only --no-capture
+
+# The HTTP API: its OpenAPI document, the examples of its manual, and a fuzzer against a cluster. A minute or two.
+test-api:
+	@scripts/require git curl python3
+	$(CARGO) build --workspace --all-targets
+	BINARIES=$(abspath $(TARGET))/debug deploy/test/api
 
 # docker-compose.yml, started.
 test-compose: build

@@ -9,11 +9,14 @@
 //! An ingest goes `admin` -> `ingest` -> (fetcher, nodes) -> `catalog` (the flip) -> `watch` -> clients.
 
 mod admin;
+mod browse;
 mod catalog;
 mod clock;
 mod cluster;
 mod collect;
 mod config;
+mod history;
+mod holdings;
 mod http;
 mod ingest;
 mod leader;
@@ -60,6 +63,13 @@ pub(crate) struct RouterState {
     pub channels: ChannelPool,
     pub ingests: Ingests,
     pub watchers: Watchers,
+    /// Directory records that were looked at.
+    pub records: browse::Records,
+    pub history: history::History,
+    /// The overview as it was made last for those who listen.
+    pub announced: http::overview::Announced,
+    pub listeners: http::sse::Listeners,
+    pub surveys: holdings::Surveys,
     pub replication: replication::Replication,
     /// What this router was asked, and how long its state store took.
     pub requests: Arc<Calls>,
@@ -125,7 +135,8 @@ pub async fn spawn_with(
     let state_durations = Arc::<StateDurations>::default();
     let shared = Shared::new(MeasuredState::new(store, state_durations.clone()));
     let tables = Tables::new(&shared);
-    let catalog = Arc::new(Catalog::new(&shared));
+    let own = own_status(&config, &grpc, &http)?;
+    let catalog = Arc::new(Catalog::new(&shared, &own.router_id));
     let mut followers = tables.followers();
     followers.push(catalog.clone());
     shared.start(followers, stop.clone()).await?;
@@ -140,11 +151,16 @@ pub async fn spawn_with(
         channels: ChannelPool::default(),
         ingests: Ingests::default(),
         watchers: Watchers::default(),
+        records: browse::Records::default(),
+        history: history::History::default(),
+        announced: http::overview::Announced::default(),
+        listeners: http::sse::Listeners::default(),
+        surveys: holdings::Surveys::default(),
         replication: Default::default(),
         requests: Arc::default(),
         http_requests: Default::default(),
         state_durations,
-        own: own_status(&config, &grpc, &http)?,
+        own,
         started_at: clock::now(),
         stop: stop.clone(),
         config,
@@ -160,6 +176,7 @@ pub async fn spawn_with(
     tokio::spawn(leader::while_leading(state.clone(), stop.clone(), collect::run));
     tokio::spawn(leader::while_leading(state.clone(), stop.clone(), ingest::resume));
     tokio::spawn(watch::prepare(state.clone()));
+    tokio::spawn(history::run(state.clone(), stop.clone()));
     tokio::spawn(replication::run(state.clone(), stop.clone()));
     let http = http::serve(state.clone(), http, stop.child_token()).await?;
     let services = http::with_probes(routes(&state, &stop), &state);
@@ -194,7 +211,10 @@ fn routes(state: &Arc<RouterState>, stop: &CancellationToken) -> Routes {
     Routes::new(content)
         .add_service(v1::catalog_server::CatalogServer::new(watch::CatalogService::new(state.clone(), stop.clone())))
         .add_service(v1::cluster_server::ClusterServer::new(cluster::ClusterService::new(state.clone())))
-        .add_service(v1::admin_server::AdminServer::new(admin::AdminService::new(state.clone())))
+        .add_service(
+            v1::admin_server::AdminServer::new(admin::AdminService::new(state.clone()))
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
 }
 
 /// The error for a request that names a path where no repository is.
