@@ -124,6 +124,9 @@ pub(crate) async fn pull(
                 return Err(error.context(format!("contents of {}", target.meta.path)));
             }
             Err(Failure { error, .. }) => {
+                if error.kind == ErrorKind::Corrupt {
+                    target.state.served.corrupt.one();
+                }
                 if error.kind != ErrorKind::NotHeld {
                     tracing::warn!(server = %server.address, repository = %target.meta.path, %error, "pull failed; trying the next server");
                     failure = Some(error);

@@ -8,6 +8,7 @@
 //! (failed entries do not count: they never had readers); a change that readers can see is in the log of changes;
 //! nothing here looks at all entries but the load at the start and [`Catalog::listing`], whose result is shared.
 
+mod copies;
 mod entry;
 mod index;
 mod listing;
@@ -24,8 +25,10 @@ use monofs_model::{DisplayPath, Error, NodeId, Repository, RepositoryState, Resu
 use monofs_store::state::{Compare, Scan, Versioned, Write};
 use tokio::sync::watch;
 
+pub(crate) use copies::Copies;
 pub(crate) use entry::Retained;
 use entry::{NAMES_KEY, REPO_PREFIX, RETAINED_PREFIX, repo_key, retained_key};
+pub(crate) use index::Key;
 pub(crate) use listing::Listing;
 pub(crate) use memory::{Changes, Position};
 use memory::{Entry, Memory};

@@ -3,13 +3,14 @@
 //! Invariant: no endpoint reads the router host's own files.
 
 mod api;
+mod measure;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::routing::get;
+use axum::{Router, middleware};
 use monofs_model::{Error, Result};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::RouterState;
+pub(crate) use measure::HttpRequests;
 
 /// An HTTP server that runs.
 pub(crate) struct RunningHttp {
@@ -62,6 +64,7 @@ pub(crate) async fn serve(
         .route("/api/status", get(api::status))
         .route("/api/fetchers", get(api::fetchers))
         .fallback(api::not_found)
+        .layer(middleware::from_fn_with_state(state.clone(), measure::measure))
         .with_state(state);
     let stopped = stop.clone();
     let task = tokio::spawn(async move {

@@ -6,6 +6,7 @@
 mod embedded;
 mod etcd;
 mod follow;
+mod measured;
 mod table;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::config::StateLocation;
 pub use embedded::EmbeddedState;
 pub use etcd::EtcdState;
 pub(crate) use follow::{Follower, Shared};
+pub(crate) use measured::{MeasuredState, StateDurations};
 pub(crate) use table::{Table, Tables};
 
 /// A change of one key.

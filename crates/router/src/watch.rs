@@ -87,6 +87,13 @@ impl Watchers {
         }
     }
 
+    /// A client says how it is.
+    fn reported(&self, key: u64, report: v1::ClientReport) {
+        if let Some(client) = self.lock().get_mut(&key) {
+            (client.report, client.reported_at) = (Some(report), clock::now());
+        }
+    }
+
     fn leave(&self, key: u64) {
         self.lock().remove(&key);
     }
@@ -212,8 +219,11 @@ impl Watch<'_> {
     }
 
     fn hear(&self, message: v1::WatchRequest) {
-        if let Some(Said::Ack(position)) = message.message {
-            self.state.watchers.acknowledge(self.key, position.revision);
+        match message.message {
+            Some(Said::Ack(position)) => self.state.watchers.acknowledge(self.key, position.revision),
+            Some(Said::Report(report)) => self.state.watchers.reported(self.key, report),
+            // Something from a newer client.
+            Some(Said::Hello(_)) | None => {}
         }
     }
 

@@ -36,7 +36,7 @@ pub(super) async fn ready(State(state): State<Arc<RouterState>>) -> impl IntoRes
 
 /// Counters and gauges for Prometheus.
 pub(super) async fn metrics(State(state): State<Arc<RouterState>>) -> impl IntoResponse {
-    exposition(&status::metrics(&state))
+    exposition("router", move |out| status::metrics(&state, out)).await
 }
 
 /// The whole status.
