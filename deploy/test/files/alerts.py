@@ -26,6 +26,17 @@ def recorded():
     return {rule["record"] for group in groups() for rule in group["rules"] if "record" in rule}
 
 
+def needed(rule):
+    """Groups with this rule alone and the recording rules that it asks, and those ask, in the order of the files."""
+    names, added = {name for name, _ in selectors(rule["expr"])}, True
+    while added:
+        asked = {name for group in groups() for other in group["rules"] if other.get("record") in names for name, _ in selectors(other["expr"])}
+        added = asked - names
+        names |= asked
+    kept = [{"name": group["name"], "rules": [other for other in group["rules"] if other.get("record") in names]} for group in groups()]
+    return [group for group in kept if group["rules"]] + [{"name": "alert", "rules": [rule]}]
+
+
 def seconds(duration):
     """A duration of Prometheus: 30s, 5m, 1h30m."""
     units = {"s": 1, "m": 60, "h": 3600, "d": 86400}

@@ -8,7 +8,7 @@ import unittest
 
 import yaml
 
-from alerts import MONITORING, RULE_FILES, alerts, groups, path_of, seconds
+from alerts import MONITORING, RULE_FILES, alerts, needed, path_of, seconds
 from roles import PROJECT
 
 CASES = yaml.safe_load((PROJECT / "deploy/test/files/alert-cases.yml").read_text())
@@ -42,12 +42,11 @@ def queries(rule, at, labels, state):
     return {"expr": f"ALERTS{{{matchers}}}", "eval_time": f"{at}m", "exp_samples": expected}
 
 
-def document(rule, case, rule_files):
-    """The unit tests of one alert, in promtool's format; one sample and one evaluation a minute."""
-    return {"rule_files": [str(path) for path in rule_files], "evaluation_interval": "1m",
+def document(rule, case, rules, path):
+    """The unit tests of one alert, in promtool's format; one sample and one evaluation a minute. `rules` are in the file `path`."""
+    return {"rule_files": [str(path)], "evaluation_interval": "1m",
             # What is recorded is there when alerts look.
-            "group_eval_order": [group["name"] for group in groups() if "record" in group["rules"][0]] + ["alert"],
-            "tests": unit_tests(rule, case)}
+            "group_eval_order": [group["name"] for group in rules], "tests": unit_tests(rule, case)}
 
 
 def unit_tests(rule, case):
@@ -84,9 +83,10 @@ class AlertsTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             documents = []
             for number, (rule, case) in enumerate(cases()):
-                # That alert alone, since every rule that is there is evaluated every minute of the test.
-                alone = path_of(directory, f"rule-{number}.yml", yaml.safe_dump({"groups": [{"name": "alert", "rules": [rule]}]}))
-                tests = document(rule, case, [MONITORING / "recording.yml", alone])
+                # That alert alone and what it asks, since every rule that is there is evaluated every minute of the test.
+                rules = needed(rule)
+                path = path_of(directory, f"rules-{number}.yml", yaml.safe_dump({"groups": rules}))
+                tests = document(rule, case, rules, path)
                 name = f"{number}-{rule['alert']}-{rule['labels']['severity']}.yml"
                 documents.append(path_of(directory, name, yaml.safe_dump(tests, width=1000)))
             done = tool("promtool", "test", "rules", *documents)
