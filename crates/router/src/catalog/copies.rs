@@ -17,6 +17,8 @@ pub(crate) struct Copies {
     pub missing: u64,
     /// The entries that are below it.
     pub below: Vec<Key>,
+    /// Those of them that no node that serves holds.
+    pub lost: u64,
 }
 
 impl Catalog {
@@ -47,6 +49,7 @@ fn copies(memory: &Memory, wanted: usize, serving: &HashSet<NodeId>) -> Copies {
         if live < wanted {
             found.missing += (wanted - live) as u64;
             found.below.push(key.clone());
+            found.lost += u64::from(live == 0);
         }
     }
     found
