@@ -65,7 +65,12 @@ async fn node_status(state: &RouterState, member: &Member) -> v1::NodeStatus {
         let mut client = state.node_client(member)?;
         client.stat(Context::new(state.config.call_timeout).request(v1::StatRequest {})).await.map_err(from_status)
     };
-    let (stat, error) = split(within(state.config.call_timeout, "stat", ask).await.map(tonic::Response::into_inner));
+    let (stat, error) = split(
+        state
+            .while_there(member, within(state.config.call_timeout, "stat", ask))
+            .await
+            .map(tonic::Response::into_inner),
+    );
     v1::NodeStatus { member: Some(v1::Member::from(member)), stat, error }
 }
 
@@ -78,7 +83,12 @@ pub(crate) async fn fetcher_status(state: &RouterState, member: &Member) -> v1::
             .await
             .map_err(from_status)
     };
-    let (stat, error) = split(within(state.config.call_timeout, "stat", ask).await.map(tonic::Response::into_inner));
+    let (stat, error) = split(
+        state
+            .while_there(member, within(state.config.call_timeout, "stat", ask))
+            .await
+            .map(tonic::Response::into_inner),
+    );
     v1::FetcherStatus { member: Some(v1::Member::from(member)), stat, error }
 }
 
