@@ -19,7 +19,7 @@ demo:
 	@target/debug/monofs up --temporary --repo "$(REPO)"
 
 test:
-	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl etcd-server etcd-client iproute2 iptables faketime haproxy
+	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl etcd-server etcd-client iproute2 iptables faketime haproxy prometheus
 	@scripts/require-cargo
 # All targets, as nextest builds them: with the binaries alone, dependencies have other features and are compiled twice.
 	$(CARGO) build --workspace --all-targets

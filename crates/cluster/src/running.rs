@@ -119,6 +119,18 @@ impl Cluster {
         self.fetchers[number].metrics.map(reachable)
     }
 
+    /// Where each role tells its metrics, by its name.
+    pub fn metrics_addresses(&self) -> Vec<(String, String)> {
+        let of = |slots: &mut dyn Iterator<Item = Option<SocketAddr>>, role: &str| {
+            let named = slots.enumerate().filter_map(|(n, at)| Some((format!("{role}{}", n + 1), reachable(at?))));
+            named.collect::<Vec<_>>()
+        };
+        let mut all = of(&mut self.http.iter().copied().map(Some), "router");
+        all.extend(of(&mut self.nodes.iter().map(|node| node.metrics), "node"));
+        all.extend(of(&mut self.fetchers.iter().map(|fetcher| fetcher.metrics), "fetcher"));
+        all
+    }
+
     /// An admin client of a router that runs.
     pub fn admin(&self) -> Result<AdminClient<Channel>> {
         self.admin_of(self.any_router())

@@ -4,14 +4,14 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{Stream, TryStreamExt};
 use monofs_model::Error;
 use monofs_model::{ClusterView, ErrorKind, Member, Oid, RefName, Repository, Result, Snapshot, SourceUrl, StorageId};
 use monofs_proto::v1::fetcher_client::FetcherClient;
 use monofs_proto::v1::node_client::NodeClient;
 use monofs_proto::{convert, v1};
 use monofs_rpc::content::guarded;
-use monofs_rpc::{Channel, Context, from_status, within};
+use monofs_rpc::{Channel, Context, from_status, while_alive, within};
 
 use crate::RouterState;
 

@@ -26,6 +26,13 @@ def recorded():
     return {rule["record"] for group in groups() for rule in group["rules"] if "record" in rule}
 
 
+def exposed():
+    """Names of all series that the roles have, by the lists that their own tests keep."""
+    lines = [line for path in (PROJECT / "crates/cluster/tests/golden/metrics").glob("*.txt") for line in path.read_text().splitlines()]
+    families = [re.fullmatch(r"(\w+)\{.*\} (\w+)", line).groups() for line in lines]
+    return {name + end for name, kind in families for end in (("_bucket", "_sum", "_count") if kind == "histogram" else ("",))}
+
+
 def needed(rule):
     """Groups with this rule alone and the recording rules that it asks, and those ask, in the order of the files."""
     names, added = {name for name, _ in selectors(rule["expr"])}, True

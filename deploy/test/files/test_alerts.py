@@ -8,7 +8,7 @@ import unittest
 
 import yaml
 
-from alerts import MONITORING, RULE_FILES, alerts, needed, path_of, seconds
+from alerts import MONITORING, RULE_FILES, alerts, exposed, groups, needed, path_of, recorded, seconds, selectors
 from roles import PROJECT
 
 CASES = yaml.safe_load((PROJECT / "deploy/test/files/alert-cases.yml").read_text())
@@ -71,6 +71,11 @@ class AlertsTest(unittest.TestCase):
     def test_rules_load(self):
         done = tool("promtool", "check", "rules", "--lint-fatal", *(MONITORING / name for name in RULE_FILES))
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_rules_ask_for_metrics_that_there_are(self):
+        known = exposed() | recorded() | {"up"}
+        for rule in (rule for group in groups() for rule in group["rules"]):
+            self.assertEqual({name for name, _ in selectors(rule["expr"])} - known, set(), rule.get("alert") or rule["record"])
 
     def test_every_alert_and_severity_has_cases_and_no_case_is_left_over(self):
         ruled = [(rule["alert"], rule["labels"]["severity"]) for rule in alerts()]

@@ -9,7 +9,7 @@ import unittest
 import yaml
 
 import dashboard
-from alerts import MONITORING, path_of, recorded, selectors
+from alerts import MONITORING, exposed, groups, path_of, recorded, selectors
 
 # Grafana's own; no plugin is needed.
 PANELS = {"row", "stat", "timeseries", "table"}
@@ -68,10 +68,20 @@ class DashboardTest(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn(f"{len(rules)} rules found", done.stdout)
 
-    def test_what_it_takes_from_recording_rules_is_recorded(self):
+    def test_it_asks_for_metrics_that_there_are(self):
+        known = exposed() | recorded() | {"up"}
         for title, text in dashboard.expressions():
-            for name, _ in selectors(text):
-                self.assertTrue(":" not in name or name in recorded(), f"{title}: {name}")
+            self.assertEqual({name for name, _ in selectors(text)} - known, set(), title)
+
+    def test_it_shows_every_metric_that_there_is(self):
+        asked = {name for _, text in dashboard.expressions() for name, _ in selectors(text)}
+        for rule in (rule for group in groups() for rule in group["rules"] if "record" in rule):
+            asked |= {name for name, _ in selectors(rule["expr"])} if rule["record"] in asked else set()
+        families = {re.sub("_(bucket|sum|count)$", "", name) for name in exposed()}
+        # A setting, a limit, and what is shown in bytes instead.
+        besides = {"monofs_router_refresh_interval_seconds", "process_max_fds", "monofs_cache_evictions_total"}
+        shown = {re.sub("_bucket$", "", name) for name in asked} | besides
+        self.assertEqual(families - shown, set())
 
 
 if __name__ == "__main__":

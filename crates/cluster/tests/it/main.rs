@@ -8,6 +8,7 @@ mod hydration;
 mod layers;
 mod leader;
 mod members;
+mod metrics;
 mod mount;
 mod processes;
 mod reconcile;
