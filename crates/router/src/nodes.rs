@@ -11,9 +11,13 @@ use monofs_proto::v1::fetcher_client::FetcherClient;
 use monofs_proto::v1::node_client::NodeClient;
 use monofs_proto::{convert, v1};
 use monofs_rpc::content::guarded;
-use monofs_rpc::{Channel, Context, from_status, while_alive, within};
+use monofs_rpc::{Channel, Context, from_status, while_heard, within};
 
 use crate::RouterState;
+
+/// Questions of a second each that a silent member may leave unanswered: an ingest has no other node to turn to, so a machine
+/// that is busy must not be taken for one that is gone.
+const UNHEARD_MAX: u32 = 3;
 
 /// Where a commit of a repository comes from.
 pub(crate) fn origin(source: &SourceUrl, ref_name: &RefName, commit: &Oid) -> v1::Origin {
@@ -30,10 +34,10 @@ impl RouterState {
         Ok(NodeClient::new(self.channels.get(&member.address)?))
     }
 
-    /// Waits for an answer of a member for as long as the member is there: one that is stopped or cut off is given up in a second,
-    /// where its connection would need ten to notice. Errors: those of `answer`; `Unavailable` when the member is gone.
+    /// Waits for an answer of a member for as long as the member is there: one that is stopped or cut off is given up in three
+    /// seconds, where its connection would need ten to notice. Errors: those of `answer`; `Unavailable` when the member is gone.
     pub async fn while_there<T>(&self, member: &Member, answer: impl Future<Output = Result<T>>) -> Result<T> {
-        while_alive(&self.probes, &member.address, answer).await
+        while_heard(&self.probes, &member.address, UNHEARD_MAX, answer).await
     }
 
     /// Which commit a ref is at upstream, asking fetchers in order of preference.
