@@ -93,7 +93,7 @@ async fn start(args: &Args) -> anyhow::Result<Session> {
 async fn show(args: &Args, session: &mut Session) -> anyhow::Result<()> {
     let router = session.cluster.router_address();
     println!("cluster: gRPC {router}, HTTP http://{}", session.cluster.http_address());
-    for (name, at) in session.cluster.metrics_addresses() {
+    for (name, at) in session.cluster.metrics_addresses().iter().filter(|_| args.metrics) {
         println!("metrics of {name}: http://{at}/metrics");
     }
     let mut shown = Vec::new();

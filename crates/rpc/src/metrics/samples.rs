@@ -122,7 +122,7 @@ impl Samples {
 
     fn add(&mut self, kind: MetricType, name: &'static str, help: &'static str, labels: Labels, value: Value) {
         let family = self.0.entry(name).or_insert_with(|| Family { kind, help, samples: Vec::new() });
-        debug_assert!(family.kind as u8 == kind as u8, "{name} has two types");
+        debug_assert!(family.kind == kind, "{name} has two types");
         family.samples.push((labels, value));
     }
 }
@@ -203,8 +203,8 @@ mod tests {
         assert!(text.contains(
             "# HELP b_total Bs.\n# TYPE b_total counter\nb_total{kind=\"x\"} 2\nb_total{kind=\"y \\\"quoted\\\"\\n\"} 3\nb_total{kind=\"z\"} 4\n"
         ), "{text}");
-        assert!(text.contains("took_seconds_bucket{le=\"3e-05\",op=\"read\"} 1\n"), "{text}");
-        assert!(text.contains("took_seconds_bucket{le=\"+Inf\",op=\"read\"} 2\n"), "{text}");
+        assert!(text.contains("took_seconds_bucket{op=\"read\",le=\"3e-05\"} 1\n"), "{text}");
+        assert!(text.contains("took_seconds_bucket{op=\"read\",le=\"+Inf\"} 2\n"), "{text}");
         assert!(text.contains("took_seconds_count{op=\"read\"} 2\n"), "{text}");
         assert!(text.contains("age_seconds 1.5\n"), "{text}");
         assert_eq!(text.matches("# TYPE b_total").count(), 1);
