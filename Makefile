@@ -54,7 +54,7 @@ test-systemd: build
 # Alerts and dashboard against real processes and a real Prometheus; two minutes.
 test-monitoring:
 	@scripts/require fuse3 git python3 etcd-server docker-compose prometheus prometheus-alertmanager
-	$(CARGO) build --workspace --bins
+	$(CARGO) build --workspace --all-targets
 	BINARIES=$(abspath $(TARGET))/debug deploy/test/monitoring
 
 check:
