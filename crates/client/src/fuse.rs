@@ -15,7 +15,6 @@ use fuser::{
     FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
     Request,
 };
-
 use monofs_rpc::context;
 
 use crate::content::Content;
@@ -157,15 +156,11 @@ impl Adapter {
     }
 
     /// Answers in a task, as a request with an id of its own.
-    fn later<F: Future<Output = ()> + Send + 'static>(
-        &self,
-        upcall: Upcall,
-        work: impl FnOnce(Arc<Shared>) -> F + Send + 'static,
-    ) {
-        let shared = self.0.clone();
+    fn later<F: Future<Output = ()> + Send + 'static>(&self, upcall: Upcall, work: impl FnOnce(Arc<Shared>) -> F) {
+        let (work, counters) = (work(self.0.clone()), self.0.counters.clone());
         self.0.spawner.spawn(context::begin(upcall.name(), async move {
-            work(shared.clone()).await;
-            shared.counters.answered(upcall);
+            work.await;
+            counters.answered(upcall);
         }));
     }
 }
@@ -327,10 +322,10 @@ impl Filesystem for Adapter {
         match self.0.fs.readdir(ino.0, offset, true, &mut add) {
             Ok(()) => match self.0.filler.get() {
                 Some(filler) if !names => {
-                    let shared = self.0.clone();
+                    let counters = self.0.counters.clone();
                     return filler.fill(ino.0, move || {
                         reply.ok();
-                        shared.counters.answered(upcall);
+                        counters.answered(upcall);
                     });
                 }
                 _ => reply.ok(),
