@@ -65,12 +65,8 @@ async fn node_status(state: &RouterState, member: &Member) -> v1::NodeStatus {
         let mut client = state.node_client(member)?;
         client.stat(Context::new(state.config.call_timeout).request(v1::StatRequest {})).await.map_err(from_status)
     };
-    let (stat, error) = split(
-        state
-            .while_there(member, within(state.config.call_timeout, "stat", ask))
-            .await
-            .map(tonic::Response::into_inner),
-    );
+    let answer = state.while_there(member, within(state.config.call_timeout, "stat", ask)).await;
+    let (stat, error) = split(answer.map(tonic::Response::into_inner));
     v1::NodeStatus { member: Some(v1::Member::from(member)), stat, error }
 }
 
@@ -83,12 +79,8 @@ pub(crate) async fn fetcher_status(state: &RouterState, member: &Member) -> v1::
             .await
             .map_err(from_status)
     };
-    let (stat, error) = split(
-        state
-            .while_there(member, within(state.config.call_timeout, "stat", ask))
-            .await
-            .map(tonic::Response::into_inner),
-    );
+    let answer = state.while_there(member, within(state.config.call_timeout, "stat", ask)).await;
+    let (stat, error) = split(answer.map(tonic::Response::into_inner));
     v1::FetcherStatus { member: Some(v1::Member::from(member)), stat, error }
 }
 
