@@ -6,7 +6,7 @@ REPO ?= .
 CARGO ?= cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test test-deployments test-long test-faults test-api test-compose test-systemd check simulate bench bench-growth build fmt fuzz
+.PHONY: demo test test-deployments test-long test-faults test-api test-compose test-systemd test-monitoring check simulate bench bench-growth build fmt fuzz
 
 # The binaries for a deployment, in bin/, with monofs-server as another name of monofs-node; manual pages and completions in
 # bin/share/.
@@ -27,13 +27,13 @@ test:
 	$(CARGO) nextest run --workspace
 	$(MAKE) test-deployments
 
-# The deployment files against the binaries, HAProxy, systemd and Kubernetes' schemas; seconds.
+# The deployment files against the binaries, HAProxy, systemd, Prometheus and Kubernetes' schemas; half a minute.
 test-deployments:
-	@scripts/require haproxy systemd python3
+	@scripts/require haproxy systemd python3 prometheus prometheus-alertmanager
 	BINARIES=$(abspath $(TARGET))/debug deploy/test/static
 
 # What takes minutes.
-test-long: test-faults test-api test-compose test-systemd
+test-long: test-faults test-api test-compose test-systemd test-monitoring
 
 # More kinds of faults, and ten minutes of chaos (MONOFS_CHAOS_SECONDS, MONOFS_TEST_SEED).
 test-faults:
@@ -57,6 +57,12 @@ test-compose: build
 test-systemd: build
 	@scripts/require docker.io debootstrap iptables iproute2 git
 	deploy/test/systemd
+
+# Alerts and dashboard against real processes and a real Prometheus; two minutes.
+test-monitoring:
+	@scripts/require fuse3 git python3 etcd-server docker-compose prometheus prometheus-alertmanager
+	$(CARGO) build --workspace --all-targets
+	BINARIES=$(abspath $(TARGET))/debug deploy/test/monitoring
 
 check:
 	$(CARGO) fmt --all --check

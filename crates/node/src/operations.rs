@@ -41,9 +41,15 @@ impl NodeState {
         }
         out.gauge("monofs_node_disk_used_bytes", "Bytes of disk that the stores use.", self.disk_used());
         if let Ok(disk) = rustix::fs::statvfs(&self.config.db_path) {
-            let (free, size) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
+            // As df computes what is in use: what only root may take counts as neither.
+            let free = disk.f_bavail * disk.f_frsize;
+            let size = disk.f_blocks.saturating_sub(disk.f_bfree) * disk.f_frsize + free;
             out.gauge("monofs_node_disk_free_bytes", "Bytes left on the disk that holds the stores.", free);
-            out.gauge("monofs_node_disk_size_bytes", "Bytes of the disk that holds the stores.", size);
+            out.gauge(
+                "monofs_node_disk_size_bytes",
+                "Bytes of that disk, those that only root may take left out.",
+                size,
+            );
         }
         let usage = self.stores.usage();
         out.gauge("monofs_node_open_stores", "LMDB environments that are open.", self.stores.open_count());

@@ -61,6 +61,8 @@ pub(crate) struct RouterState {
     pub leading: tokio::sync::watch::Receiver<bool>,
     pub members: Members,
     pub channels: ChannelPool,
+    /// Over which members are asked whether they are there, while they are silent.
+    pub probes: ChannelPool,
     pub ingests: Ingests,
     pub watchers: Watchers,
     /// Directory records that were looked at.
@@ -142,13 +144,15 @@ pub async fn spawn_with(
     shared.start(followers, stop.clone()).await?;
     let (leads, leading) = tokio::sync::watch::channel(false);
     let (members, membership) = Members::new(&config, &tables)?;
+    let channels = ChannelPool::default();
     let state = Arc::new(RouterState {
         shared,
         tables,
         catalog,
         leading,
         members,
-        channels: ChannelPool::default(),
+        probes: channels.apart(),
+        channels,
         ingests: Ingests::default(),
         watchers: Watchers::default(),
         records: browse::Records::default(),

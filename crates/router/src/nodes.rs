@@ -1,18 +1,23 @@
 //! Calls to nodes and fetchers, with deadlines and translated errors. No decisions here.
 
+use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{Stream, TryStreamExt};
 use monofs_model::Error;
 use monofs_model::{ClusterView, ErrorKind, Member, Oid, RefName, Repository, Result, Snapshot, SourceUrl, StorageId};
 use monofs_proto::v1::fetcher_client::FetcherClient;
 use monofs_proto::v1::node_client::NodeClient;
 use monofs_proto::{convert, v1};
 use monofs_rpc::content::guarded;
-use monofs_rpc::{Channel, Context, from_status, within};
+use monofs_rpc::{Channel, Context, from_status, while_heard, within};
 
 use crate::RouterState;
+
+/// Questions of a second each that a silent member may leave unanswered: an ingest has no other node to turn to, so a machine
+/// that is busy must not be taken for one that is gone.
+const UNHEARD_MAX: u32 = 3;
 
 /// Where a commit of a repository comes from.
 pub(crate) fn origin(source: &SourceUrl, ref_name: &RefName, commit: &Oid) -> v1::Origin {
@@ -29,6 +34,12 @@ impl RouterState {
         Ok(NodeClient::new(self.channels.get(&member.address)?))
     }
 
+    /// Waits for an answer of a member for as long as the member is there: one that is stopped or cut off is given up in three
+    /// seconds, where its connection would need ten to notice. Errors: those of `answer`; `Unavailable` when the member is gone.
+    pub async fn while_there<T>(&self, member: &Member, answer: impl Future<Output = Result<T>>) -> Result<T> {
+        while_heard(&self.probes, &member.address, UNHEARD_MAX, answer).await
+    }
+
     /// Which commit a ref is at upstream, asking fetchers in order of preference.
     pub async fn resolve_upstream(&self, id: &StorageId, source: &SourceUrl, ref_name: &RefName) -> Result<Oid> {
         let request = v1::ResolveRefRequest {
@@ -42,8 +53,8 @@ impl RouterState {
         for fetcher in view.fetchers_for(id) {
             let mut client = FetcherClient::new(self.channels.get(&fetcher.address)?);
             let call = client.resolve(context.request(request.clone()));
-            let answer = within(context.deadline, "resolve", async { call.await.map_err(from_status) }).await;
-            match answer {
+            let answer = within(context.deadline, "resolve", async { call.await.map_err(from_status) });
+            match self.while_there(fetcher, answer).await {
                 Ok(answer) => return Oid::from_bytes(&answer.into_inner().commit),
                 // What the remote said is the same for every fetcher.
                 Err(error) if error.kind != ErrorKind::Unavailable => return Err(error),
@@ -87,10 +98,10 @@ impl RouterState {
         let request = v1::FetchRequest { storage_id: id.to_string(), origin: Some(origin.clone()) };
         let mut client = FetcherClient::new(self.channels.get(&fetcher.address)?);
         let call = client.fetch(Context::new(silence).stream(request));
-        let answer = within(silence, "fetch", async { call.await.map_err(from_status) }).await?;
+        let answer = within(silence, "fetch", async { call.await.map_err(from_status) });
+        let answer = self.while_there(fetcher, answer).await?;
         let mut messages = guarded(answer.into_inner(), silence, "fetch");
-        while let Some(message) = messages.next().await {
-            let message = message?;
+        while let Some(message) = self.while_there(fetcher, messages.try_next()).await? {
             if let Some(snapshot) = message.snapshot.clone() {
                 return snapshot.try_into();
             }
@@ -125,7 +136,8 @@ impl RouterState {
         let mut client = self.node_client(node)?;
         let context = Context::new(silence);
         let call = client.adopt(context.stream(request));
-        let answer = within(silence, "adopt", async { call.await.map_err(from_status) }).await?;
+        let answer = within(silence, "adopt", async { call.await.map_err(from_status) });
+        let answer = self.while_there(node, answer).await?;
         Ok(guarded(answer.into_inner(), silence, "adopt"))
     }
 
@@ -141,8 +153,7 @@ impl RouterState {
     ) -> Result<()> {
         let view = self.members.view();
         let mut messages = self.adopt(&view, node, entry, snapshot, bytes_per_second_max).await?;
-        while let Some(message) = messages.next().await {
-            let message = message?;
+        while let Some(message) = self.while_there(node, messages.try_next()).await? {
             progress(&message);
             if message.durable {
                 return Ok(());
@@ -157,7 +168,7 @@ impl RouterState {
         let mut client = self.node_client(node)?;
         let request = context.request(v1::DropRequest { storage_id: id.to_string(), only_commits });
         let answer = within(context.deadline, "drop", async { client.drop(request).await.map_err(from_status) });
-        answer.await.map(drop)
+        self.while_there(node, answer).await.map(drop)
     }
 
     /// What a node holds, in short.
@@ -166,7 +177,7 @@ impl RouterState {
         let request = Context::new(limit).request(v1::ListHeldRequest::default());
         let mut client = self.node_client(node)?;
         let answer = within(limit, "list held", async { client.list_held(request).await.map_err(from_status) });
-        Ok(answer.await?.into_inner().repositories)
+        Ok(self.while_there(node, answer).await?.into_inner().repositories)
     }
 
     /// What a node holds of one repository.
@@ -177,7 +188,7 @@ impl RouterState {
         let answer = within(self.config.call_timeout, "list held", async {
             client.list_held(request).await.map_err(from_status)
         });
-        let held = answer.await?.into_inner().repositories.pop();
+        let held = self.while_there(node, answer).await?.into_inner().repositories.pop();
         held.ok_or_else(|| Error::not_held(format!("node {} does not hold {id}", node.id)))
     }
 }

@@ -89,6 +89,11 @@ pub(crate) fn samples(state: &RouterState, out: &mut Samples) {
         copies.below.len(),
     );
     out.gauge(
+        "monofs_router_repositories_without_copy",
+        "Ready repositories that no node that serves holds: they cannot be read.",
+        copies.lost,
+    );
+    out.gauge(
         "monofs_router_replication_lag_seconds",
         "For how long the oldest repository has been below its copies, since this router first saw it; 0 = none is.",
         lag,

@@ -124,7 +124,7 @@ pub(crate) async fn node_stat(state: &RouterState, member: &Member, limit: Durat
         let mut client = state.node_client(member)?;
         client.stat(Context::new(limit).request(v1::StatRequest {})).await.map_err(from_status)
     };
-    within(limit, "stat", ask).await.map(tonic::Response::into_inner)
+    state.while_there(member, within(limit, "stat", ask)).await.map(tonic::Response::into_inner)
 }
 
 /// What a fetcher says of itself, within `limit`.
@@ -137,7 +137,7 @@ pub(crate) async fn fetcher_stat(
         let mut client = FetcherClient::new(state.channels.get(&member.address)?);
         client.stat(Context::new(limit).request(v1::FetcherStatRequest {})).await.map_err(from_status)
     };
-    within(limit, "stat", ask).await.map(tonic::Response::into_inner)
+    state.while_there(member, within(limit, "stat", ask)).await.map(tonic::Response::into_inner)
 }
 
 /// A node and what it says of itself.

@@ -23,7 +23,19 @@ pub const PROBE_TIMEOUT: Duration = Duration::from_millis(700);
 /// Waits for `answer` of the peer at `address` for as long as the peer is there. `probes` holds the connections that peers
 /// are asked over, and no others. Errors: those of `answer`; `Unavailable` when the peer is gone.
 pub async fn while_alive<T>(probes: &ChannelPool, address: &str, answer: impl Future<Output = Result<T>>) -> Result<T> {
+    while_heard(probes, address, 1, answer).await
+}
+
+/// [`while_alive`] for where nobody else can be asked: the peer is gone when it leaves `unheard_max` questions in a row
+/// unanswered, so a machine that stands still for a moment is waited for.
+pub async fn while_heard<T>(
+    probes: &ChannelPool,
+    address: &str,
+    unheard_max: u32,
+    answer: impl Future<Output = Result<T>>,
+) -> Result<T> {
     let mut answer = std::pin::pin!(answer);
+    let mut unheard = 0;
     loop {
         if let Ok(result) = tokio::time::timeout(SILENT_AFTER, &mut answer).await {
             return result;
@@ -31,9 +43,10 @@ pub async fn while_alive<T>(probes: &ChannelPool, address: &str, answer: impl Fu
         tokio::select! {
             biased;
             result = &mut answer => return result,
-            alive = is_alive(probes, address) => if !alive {
-                return Err(Error::unavailable(format!("{address} is silent and does not say that it is there")));
-            }
+            alive = is_alive(probes, address) => unheard = if alive { 0 } else { unheard + 1 },
+        }
+        if unheard >= unheard_max {
+            return Err(Error::unavailable(format!("{address} is silent and does not say that it is there")));
         }
     }
 }
@@ -83,6 +96,18 @@ mod tests {
         let error = while_alive(&ChannelPool::default(), &address, never).await.unwrap_err();
         assert_eq!(error.kind, ErrorKind::Unavailable);
         assert!(from.elapsed() < 2 * (SILENT_AFTER + PROBE_TIMEOUT), "{:?}", from.elapsed());
+    }
+
+    #[tokio::test]
+    async fn with_patience_it_is_given_up_after_as_many_questions() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let from = tokio::time::Instant::now();
+        let never = std::future::pending::<Result<()>>();
+        let error = while_heard(&ChannelPool::default(), &address, 2, never).await.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        let each = SILENT_AFTER + PROBE_TIMEOUT;
+        assert!((2 * each..4 * each).contains(&from.elapsed()), "{:?}", from.elapsed());
     }
 
     #[tokio::test]

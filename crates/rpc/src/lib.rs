@@ -16,7 +16,7 @@ pub mod register;
 pub mod server;
 pub mod status;
 
-pub use alive::while_alive;
+pub use alive::{while_alive, while_heard};
 pub use channel::ChannelPool;
 pub use context::Context;
 pub use deadline::within;

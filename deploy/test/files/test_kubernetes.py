@@ -106,7 +106,7 @@ class KubernetesTest(unittest.TestCase):
             self.assertIn("readinessProbe", workload.container, workload.name)
             for annotation, value in workload.item["spec"]["template"]["metadata"].get("annotations", {}).items():
                 if annotation == "prometheus.io/port":
-                    self.assertEqual(int(value), workload.ports["http"])
+                    self.assertEqual(int(value), workload.ports.get("http") or workload.ports["metrics"])
 
     @everywhere
     def test_services_lead_to_ports_of_their_pods(self, directory):

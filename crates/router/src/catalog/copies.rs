@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use monofs_model::NodeId;
+use monofs_model::{NodeId, RepositoryState};
 
 use super::Catalog;
 use super::index::Key;
@@ -17,6 +17,8 @@ pub(crate) struct Copies {
     pub missing: u64,
     /// The entries that are below it.
     pub below: Vec<Key>,
+    /// Those of them that no node that serves holds.
+    pub lost: u64,
 }
 
 impl Catalog {
@@ -33,20 +35,25 @@ impl Catalog {
     }
 }
 
-fn copies(memory: &Memory, wanted: usize, serving: &HashSet<NodeId>) -> Copies {
+pub(super) fn copies(memory: &Memory, wanted: usize, serving: &HashSet<NodeId>) -> Copies {
     let index = memory.index();
     let recorded: usize = index.by_copies.iter().map(|(copies, keys)| copies * keys.len()).sum();
-    let gone = || index.by_holder.iter().filter(|(node, _)| !serving.contains(*node)).map(|(_, keys)| keys);
-    let lost: usize = gone().map(BTreeSet::len).sum();
+    let gone = index.by_holder.iter().filter(|(node, _)| !serving.contains(*node)).map(|(_, keys)| keys);
     let few = index.by_copies.range(..wanted).map(|(_, keys)| keys);
-    let suspects: BTreeSet<&Key> = few.chain(gone()).flatten().collect();
-    let mut found = Copies { held: recorded.saturating_sub(lost) as u64, ..Copies::default() };
+    let suspects: BTreeSet<&Key> = few.chain(gone).flatten().collect();
+    let mut found = Copies { held: recorded as u64, ..Copies::default() };
     for key in suspects {
         let Some(entry) = memory.with_keys([key].into_iter()).next() else { continue };
-        let live = entry.repository.holders.iter().filter(|holder| serving.contains(*holder)).count();
+        let repository = &entry.repository;
+        if repository.state != RepositoryState::Ready {
+            continue;
+        }
+        let live = repository.holders.iter().filter(|holder| serving.contains(*holder)).count();
+        found.held -= (repository.holders.len() - live) as u64;
         if live < wanted {
             found.missing += (wanted - live) as u64;
             found.below.push(key.clone());
+            found.lost += u64::from(live == 0);
         }
     }
     found

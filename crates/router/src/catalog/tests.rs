@@ -1,7 +1,7 @@
 //! The catalogue's memory against a plain scan of what was put in.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use monofs_model::{
@@ -9,6 +9,7 @@ use monofs_model::{
 };
 use monofs_testkit::random::{Rng, seed_or};
 
+use super::copies::{Copies, copies};
 use super::index::Index;
 use super::listing::{Listing, PAGE_BYTES};
 use super::memory::{Memory, Position, key};
@@ -110,6 +111,25 @@ fn assert_lookups(memory: &Memory, expected: &BTreeMap<Vec<String>, Repository>,
     }
 }
 
+/// The copies are counted as if every entry were looked at.
+fn assert_copies(memory: &Memory, expected: &BTreeMap<Vec<String>, Repository>, seed: u64) {
+    for (wanted, serving) in [(1, "abc"), (2, "ab"), (2, "c"), (3, "abc"), (2, "")] {
+        let serving: HashSet<NodeId> = serving.chars().map(|id| NodeId::new(&id.to_string()).unwrap()).collect();
+        let mut scanned = Copies::default();
+        for entry in expected.values().filter(|entry| entry.state == RepositoryState::Ready) {
+            let live = entry.holders.iter().filter(|holder| serving.contains(*holder)).count();
+            scanned.held += live as u64;
+            if live < wanted {
+                scanned.missing += (wanted - live) as u64;
+                scanned.below.push(key(entry.path.as_str()).into());
+                scanned.lost += u64::from(live == 0);
+            }
+        }
+        scanned.below.sort();
+        assert_eq!(copies(memory, wanted, &serving), scanned, "seed {seed}, {wanted} on {serving:?}");
+    }
+}
+
 #[test]
 fn the_index_equals_a_scan_after_any_changes() {
     let seed = seed_or(1);
@@ -139,6 +159,7 @@ fn the_index_equals_a_scan_after_any_changes() {
         if rng.one_in(20) {
             assert_index(&memory, seed);
             assert_lookups(&memory, &expected, seed);
+            assert_copies(&memory, &expected, seed);
             let changes = memory.changes_since(&at).unwrap();
             followed.extend(changes.upserts.into_iter().map(|entry| (entry.path.to_string(), entry)));
             changes.removed.iter().for_each(|path| drop(followed.remove(path)));

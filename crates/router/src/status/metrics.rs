@@ -84,6 +84,9 @@ fn catalogue(state: &RouterState, out: &mut Samples) {
     out.gauge("monofs_router_repositories_refresh_failing", failing, summary.stale.count);
     let revision = state.catalog.position().revision;
     out.gauge("monofs_router_catalog_revision", "Revision of the catalogue.", revision);
+    let interval = state.config.refresh_interval.as_secs_f64();
+    let help = "How often the source of each repository is to be looked at; 0 = never.";
+    out.gauge("monofs_router_refresh_interval_seconds", help, interval);
     if let Some(looked_at) = state.catalog.oldest_look() {
         let age = u64::try_from(clock::now().saturating_sub(looked_at)).unwrap_or(0);
         let help =
