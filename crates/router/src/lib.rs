@@ -9,11 +9,13 @@
 //! An ingest goes `admin` -> `ingest` -> (fetcher, nodes) -> `catalog` (the flip) -> `watch` -> clients.
 
 mod admin;
+mod browse;
 mod catalog;
 mod clock;
 mod cluster;
 mod collect;
 mod config;
+mod history;
 mod http;
 mod ingest;
 mod leader;
@@ -58,6 +60,9 @@ pub(crate) struct RouterState {
     pub channels: ChannelPool,
     pub ingests: Ingests,
     pub watchers: Watchers,
+    /// Directory records that were looked at.
+    pub records: browse::Records,
+    pub history: history::History,
     /// This router, as the others see it.
     pub own: v1::RouterStatus,
     pub started_at: i64,
@@ -132,6 +137,8 @@ pub async fn spawn_with(
         channels: ChannelPool::default(),
         ingests: Ingests::default(),
         watchers: Watchers::default(),
+        records: browse::Records::default(),
+        history: history::History::default(),
         own: own_status(&config, &grpc, &http)?,
         started_at: clock::now(),
         stop: stop.clone(),
@@ -148,6 +155,7 @@ pub async fn spawn_with(
     tokio::spawn(leader::while_leading(state.clone(), stop.clone(), collect::run));
     tokio::spawn(leader::while_leading(state.clone(), stop.clone(), ingest::resume));
     tokio::spawn(watch::prepare(state.clone()));
+    tokio::spawn(history::run(state.clone(), stop.clone()));
     let http = http::serve(state.clone(), http, stop.child_token()).await?;
     let grpc = monofs_rpc::serve(grpc, http::with_probes(routes(&state, &stop), &state), stop.child_token())?;
     grpc.set_serving(true).await;

@@ -5,6 +5,7 @@
 mod problems;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use monofs_model::view::Role;
@@ -80,25 +81,37 @@ fn full_disk(node: &v1::NodeStatus) -> Option<String> {
     Some(format!("{} has {} bytes of disk left: make room or add nodes", stat.node_id, stat.disk_free_bytes))
 }
 
-async fn node_status(state: &RouterState, member: &Member) -> v1::NodeStatus {
+/// What a node says of itself, within `limit`.
+pub(crate) async fn node_stat(state: &RouterState, member: &Member, limit: Duration) -> Result<v1::StatResponse> {
     let ask = async {
         let mut client = state.node_client(member)?;
-        client.stat(Context::new(state.config.call_timeout).request(v1::StatRequest {})).await.map_err(from_status)
+        client.stat(Context::new(limit).request(v1::StatRequest {})).await.map_err(from_status)
     };
-    let (stat, error) = split(within(state.config.call_timeout, "stat", ask).await.map(tonic::Response::into_inner));
+    within(limit, "stat", ask).await.map(tonic::Response::into_inner)
+}
+
+/// What a fetcher says of itself, within `limit`.
+pub(crate) async fn fetcher_stat(
+    state: &RouterState,
+    member: &Member,
+    limit: Duration,
+) -> Result<v1::FetcherStatResponse> {
+    let ask = async {
+        let mut client = FetcherClient::new(state.channels.get(&member.address)?);
+        client.stat(Context::new(limit).request(v1::FetcherStatRequest {})).await.map_err(from_status)
+    };
+    within(limit, "stat", ask).await.map(tonic::Response::into_inner)
+}
+
+/// A node and what it says of itself.
+pub(crate) async fn node_status(state: &RouterState, member: &Member) -> v1::NodeStatus {
+    let (stat, error) = split(node_stat(state, member, state.config.call_timeout).await);
     v1::NodeStatus { member: Some(v1::Member::from(member)), stat, error }
 }
 
 /// A fetcher and what it says of itself.
 pub(crate) async fn fetcher_status(state: &RouterState, member: &Member) -> v1::FetcherStatus {
-    let ask = async {
-        let mut client = FetcherClient::new(state.channels.get(&member.address)?);
-        client
-            .stat(Context::new(state.config.call_timeout).request(v1::FetcherStatRequest {}))
-            .await
-            .map_err(from_status)
-    };
-    let (stat, error) = split(within(state.config.call_timeout, "stat", ask).await.map(tonic::Response::into_inner));
+    let (stat, error) = split(fetcher_stat(state, member, state.config.call_timeout).await);
     v1::FetcherStatus { member: Some(v1::Member::from(member)), stat, error }
 }
 

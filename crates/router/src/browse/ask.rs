@@ -1,0 +1,68 @@
+//! One question to the holders of a repository: the first good answer counts.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use monofs_model::{Error, ErrorKind, Repository, Result};
+use monofs_rpc::within;
+use tonic::transport::Channel;
+
+use crate::RouterState;
+
+/// A holder that has not answered by then is not waited for alone: the next one is asked, too.
+const HEDGE_AFTER: Duration = Duration::from_millis(400);
+/// Longest silence of one holder.
+pub(super) const SILENCE: Duration = Duration::from_secs(8);
+/// Longest time for an answer, whoever gives it.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The first good answer of the holders of `entry`, asked in the order in which clients ask them: the next one when one fails,
+/// or takes longer than [`HEDGE_AFTER`]. Calls that are not needed any more are dropped.
+/// Errors: the last holder's; `Unavailable` when there is none.
+pub(super) async fn holders<T, F: Future<Output = Result<T>>>(
+    state: &Arc<RouterState>,
+    entry: &Repository,
+    ask: impl Fn(Channel) -> F,
+) -> Result<T> {
+    let view = state.members.view();
+    let readers = view.readers(&entry.storage_id(), &entry.holders);
+    let mut waiting = readers.into_iter();
+    let mut asked = FuturesUnordered::new();
+    let mut failure = Error::unavailable(format!(
+        "no node that holds '{}' can be reached; `monofs-admin nodes` says which are down",
+        entry.path
+    ));
+    let work = async {
+        loop {
+            if asked.is_empty() {
+                let Some(node) = waiting.next() else { return Err(failure) };
+                let call = ask(state.channels.get(&node.address)?);
+                asked.push(async move { (node, call.await) });
+            }
+            let answer = match tokio::time::timeout(HEDGE_AFTER, asked.next()).await {
+                Ok(answer) => answer,
+                Err(_) => {
+                    if let Some(node) = waiting.next() {
+                        let call = ask(state.channels.get(&node.address)?);
+                        asked.push(async move { (node, call.await) });
+                    }
+                    continue;
+                }
+            };
+            match answer {
+                Some((_, Ok(answer))) => return Ok(answer),
+                Some((node, Err(error))) => {
+                    if error.kind == ErrorKind::Unavailable {
+                        state.members.reported(&node.id);
+                    }
+                    failure = error.context(format!("node {}", node.id));
+                }
+                None => {}
+            }
+        }
+    };
+    within(ANSWER_TIMEOUT, "the holders", work).await
+}

@@ -1,0 +1,105 @@
+//! The bytes of a file: chunk by chunk, each from the holder that answers first, verified before they are given on.
+//!
+//! A file of one chunk is checked against its object id. Chunks of a larger one carry checksums, and its node checked it whole;
+//! read from its start to its end, it is checked whole here too, and ends with an error when it is not what it should be.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, stream};
+use monofs_model::limits::CHUNK_BYTES;
+use monofs_model::oid::ObjectHasher;
+use monofs_model::{Error, ObjectKind, Result};
+use monofs_proto::{convert, v1};
+use monofs_rpc::Context;
+use monofs_rpc::content::get_blobs;
+use monofs_store::frame;
+use tonic::transport::Channel;
+
+use super::Inside;
+use super::ask::{self, SILENCE};
+use crate::{RouterState, nodes};
+
+/// Chunks of one request that are fetched or wait to be sent.
+pub(super) const READ_AHEAD: usize = 2;
+
+/// The bytes of `file` in `range`, which is cut to its size, in pieces of at most [`CHUNK_BYTES`]. An error ends the stream:
+/// no holder gives a chunk, or the whole is not what its object id says.
+pub(crate) fn read(state: Arc<RouterState>, file: Inside, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
+    let end = range.end.min(file.size);
+    let start = range.start.min(end);
+    let chunk = CHUNK_BYTES as u64;
+    let chunks = if start == end && file.size > 0 { 0..0 } else { start / chunk..frame::chunk_count(end) };
+    let whole = (start == 0 && end == file.size && file.size > chunk)
+        .then(|| ObjectHasher::new(file.oid.format(), ObjectKind::Blob, file.size));
+    let (file, mut whole) = (Arc::new(file), whole);
+    let (last, oid) = (chunks.end, file.oid);
+    let pieces = stream::iter(chunks).map(move |index| {
+        let (state, file) = (state.clone(), file.clone());
+        async move { get(&state, &file, index).await.map(|raw| (index, raw)) }
+    });
+    let checked = pieces.buffered(READ_AHEAD).map(move |piece| {
+        let (index, raw) = piece?;
+        if let Some(hasher) = &mut whole {
+            hasher.update(&raw);
+        }
+        if index + 1 == last
+            && let Some(hasher) = whole.take()
+            && hasher.finish() != oid
+        {
+            return Err(Error::corrupt(format!("file {oid}: the bytes do not match the object id")));
+        }
+        let at = index * chunk;
+        let (from, to) = (start.saturating_sub(at), (end - at).min(raw.len() as u64));
+        Ok(raw.slice(from.min(to) as usize..to as usize))
+    });
+    let until_failed = checked.scan(false, |failed, piece| {
+        let over = std::mem::replace(failed, piece.is_err());
+        futures::future::ready((!over).then_some(piece))
+    });
+    until_failed.filter(|piece| futures::future::ready(piece.as_ref().map_or(true, |bytes| !bytes.is_empty()))).boxed()
+}
+
+/// The first `limit` bytes of `file`, all at once. Errors: as for [`read`].
+pub(crate) async fn read_small(state: &Arc<RouterState>, file: &Inside, limit: usize) -> Result<Bytes> {
+    let mut pieces = read(state.clone(), file.clone(), 0..limit as u64);
+    let mut bytes = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        bytes.extend_from_slice(&piece?);
+    }
+    Ok(bytes.into())
+}
+
+async fn get(state: &Arc<RouterState>, file: &Inside, index: u64) -> Result<Bytes> {
+    let first_chunk = u32::try_from(index).map_err(|_| Error::invalid("this file is too long to be read here"))?;
+    let repository = &file.repository;
+    let span = v1::BlobSpan { oid: convert::oid_bytes(&file.oid), first_chunk, chunk_count: 1, size: file.size };
+    let request = v1::GetBlobsRequest {
+        storage_id: repository.storage_id().to_string(),
+        spans: vec![span],
+        origin: Some(nodes::origin(&repository.source, &repository.ref_name, &file.snapshot.commit)),
+        ..Default::default()
+    };
+    ask::holders(state, repository, |channel| fetch(channel, request.clone(), file, index)).await
+}
+
+/// One chunk of one holder, verified.
+async fn fetch(channel: Channel, request: v1::GetBlobsRequest, file: &Inside, index: u64) -> Result<Bytes> {
+    let mut answers = get_blobs(channel, &Context::new(SILENCE), request).await?;
+    while let Some(answer) = answers.next().await {
+        let wanted = |chunk: &v1::BlobChunk| chunk.oid == file.oid.as_bytes() && u64::from(chunk.index) == index;
+        if let Some(chunk) = answer?.chunks.into_iter().find(wanted) {
+            let raw = frame::decode(&chunk.frame)?;
+            if raw.len() != frame::chunk_len(file.size, index) {
+                return Err(Error::corrupt(format!("file {}: a chunk has the wrong length", file.oid)));
+            }
+            if file.size <= CHUNK_BYTES as u64 {
+                file.oid.verify(ObjectKind::Blob, &raw)?;
+            }
+            return Ok(Bytes::copy_from_slice(&raw));
+        }
+    }
+    Err(Error::not_held(format!("does not hold the file {}", file.oid)))
+}

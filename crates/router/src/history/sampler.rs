@@ -1,0 +1,64 @@
+//! The loop that asks every member, and what this router knows by itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use monofs_model::view::Role;
+use monofs_model::{Member, MemberState, NodeId};
+use tokio_util::sync::CancellationToken;
+
+use super::{STEP_SECONDS, Sample};
+use crate::reconcile::jobs::has_ended;
+use crate::{RouterState, clock, status};
+
+/// How long a member may take to answer: less than a step.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// Members asked at the same time.
+const ASKED_MAX: usize = 64;
+
+/// Samples every step until `stop`.
+pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
+    let work = async {
+        let mut ticker = tokio::time::interval(Duration::from_secs(STEP_SECONDS as u64));
+        ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            ticker.tick().await;
+            let sample = take(&state).await;
+            state.history.add(clock::now(), sample);
+        }
+    };
+    stop.run_until_cancelled(work).await;
+}
+
+/// Asks every member, a bounded number of them at a time.
+pub(crate) async fn take(state: &RouterState) -> Sample {
+    let view = state.members.view();
+    let limit = ASK_TIMEOUT.min(state.config.call_timeout);
+    let of = |role| view.members.iter().filter(move |member| member.role == role);
+    // One that is down is not asked: that it is silent is known.
+    let asks = |member: &Member| member.state != MemberState::Down;
+    let nodes = futures::stream::iter(of(Role::Node).map(|member| async move {
+        let stat = if asks(member) { status::node_stat(state, member, limit).await.ok() } else { None };
+        (member.id.clone(), stat)
+    }));
+    let fetchers = futures::stream::iter(of(Role::Fetcher).map(|member| async move {
+        let stat = if asks(member) { status::fetcher_stat(state, member, limit).await.ok() } else { None };
+        (member.id.clone(), stat)
+    }));
+    let (nodes, fetchers): (BTreeMap<NodeId, _>, BTreeMap<NodeId, _>) =
+        futures::join!(nodes.buffer_unordered(ASKED_MAX).collect(), fetchers.buffer_unordered(ASKED_MAX).collect());
+    let reports = state.watchers.list().into_iter().filter_map(|client| {
+        let report = client.report?;
+        Some(((client.connected_at, client.client_id), (report.cache_hits, report.cache_misses)))
+    });
+    Sample {
+        nodes,
+        fetchers,
+        clients: reports.collect(),
+        repositories: state.catalog.len() as u64,
+        nodes_serving: view.nodes().filter(|node| node.state.serves()).count() as u64,
+        jobs_running: state.tables.jobs.list().iter().filter(|job| !has_ended(job)).count() as u64,
+    }
+}
