@@ -325,15 +325,15 @@ impl Catalog {
         self.update(path, release).await.map(drop)
     }
 
+    /// Snapshots of a repository that were replaced and can still be read.
+    pub async fn retained_of(&self, id: &StorageId) -> Result<Vec<Retained>> {
+        let scan = self.shared.store().scan(&format!("{RETAINED_PREFIX}{id}/")).await?;
+        scan.rows.iter().map(|(_, versioned)| entry::decode_retained(&versioned.value)).collect()
+    }
+
     /// Whether a replaced snapshot of this repository is still readable on `node`.
     pub async fn is_retained_on(&self, id: &StorageId, node: &NodeId) -> Result<bool> {
-        let scan = self.shared.store().scan(&format!("{RETAINED_PREFIX}{id}/")).await?;
-        for (_, versioned) in &scan.rows {
-            if entry::decode_retained(&versioned.value)?.holders.contains(node) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        Ok(self.retained_of(id).await?.iter().any(|retained| retained.holders.contains(node)))
     }
 
     /// Removes an entry; its snapshot stays readable for the grace. Errors: `NotFound`.

@@ -3,12 +3,16 @@
 //! Invariant: no endpoint reads the router host's own files.
 
 mod api;
+mod page;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, Uri};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use monofs_model::{Error, Result};
 use tokio::net::TcpListener;
@@ -61,8 +65,9 @@ pub(crate) async fn serve(
         .route("/metrics", get(api::metrics))
         .route("/api/status", get(api::status))
         .route("/api/fetchers", get(api::fetchers))
-        .fallback(api::not_found)
-        .with_state(state);
+        .fallback(not_found)
+        .with_state(state.clone())
+        .merge(page::routes(&state));
     let stopped = stop.clone();
     let task = tokio::spawn(async move {
         let server = axum::serve(listener, app).with_graceful_shutdown(async move { stopped.cancelled().await });
@@ -71,4 +76,9 @@ pub(crate) async fn serve(
         }
     });
     Ok(RunningHttp { address, stop, task })
+}
+
+/// Any other address, answered to whoever asks: a person or a program.
+async fn not_found(State(state): State<Arc<RouterState>>, uri: Uri, headers: HeaderMap) -> Response {
+    if page::is_for_people(&uri, &headers) { page::not_found(&state, &uri) } else { api::not_found(uri).await.into_response() }
 }

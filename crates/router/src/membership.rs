@@ -50,6 +50,8 @@ struct Standing {
     /// Since when it is in its state.
     since: Instant,
     down_since: Option<Instant>,
+    /// When this router last heard of it: an answer to a probe, or its own announcement.
+    heard: Option<Instant>,
     /// It was heard of, now or before this router started.
     relied_on: bool,
     /// An operator wants copies off it.
@@ -140,6 +142,11 @@ impl Members {
         self.standing(id).map(|standing| standing.since.elapsed())
     }
 
+    /// How long ago this router last heard of it; `None` = never.
+    pub fn heard_ago(&self, id: &NodeId) -> Option<Duration> {
+        self.standing(id).and_then(|standing| standing.heard).map(|heard| heard.elapsed())
+    }
+
     /// How long it is down; `None` = it is not.
     fn gone_for(&self, id: &NodeId) -> Option<Duration> {
         self.standing(id).and_then(|standing| standing.down_since).map(|since| since.elapsed())
@@ -224,6 +231,7 @@ fn standing(machine: &Machine, known: &Tracked) -> Standing {
     Standing {
         since: known.since,
         down_since: known.down_since,
+        heard: known.heard,
         relied_on: known.heard.is_some() || known.known_before,
         departing: machine.departing(&known.member.id),
     }
