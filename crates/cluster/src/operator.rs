@@ -72,7 +72,7 @@ impl Cluster {
     /// Looks upstream and waits until what is new is published.
     pub async fn refresh(&self, path: &str) -> Result<Repository> {
         let mut admin = self.admin()?;
-        let request = v1::RefreshRequest { path: path.to_owned() };
+        let request = v1::RefreshRequest { path: path.to_owned(), follow: false };
         let call = admin.refresh(Context::new(SILENCE).stream(request));
         let answer = within(SILENCE, "refresh", async { call.await.map_err(from_status) }).await?;
         last(answer.into_inner()).await

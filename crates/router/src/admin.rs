@@ -1,10 +1,13 @@
 //! The `Admin` service: the operator's verbs, each decoded, checked and handed to the part that does it.
+//!
+//! The HTTP API calls the same functions.
 
-mod failovers;
-mod jobs;
-mod members;
+pub(crate) mod failovers;
+pub(crate) mod ingests;
+pub(crate) mod jobs;
+pub(crate) mod members;
 mod progress;
-mod removal;
+pub(crate) mod removal;
 
 use std::sync::Arc;
 
@@ -76,27 +79,24 @@ impl v1::admin_server::Admin for AdminService {
     }
 
     async fn refresh(&self, request: Request<v1::RefreshRequest>) -> Result<Response<Progress>, Status> {
-        let entry = self.state.catalog.require(&request.into_inner().path).map_err(to_status)?;
-        let job = ingest::refresh(&self.state, &entry).await.map_err(to_status)?;
+        let request = request.into_inner();
+        let entry = self.state.catalog.require(&request.path).map_err(to_status)?;
+        let job = if request.follow {
+            self.state.ingests.running(&entry.path).ok_or_else(|| to_status(ingests::nothing_runs(&entry.path)))?
+        } else {
+            ingest::refresh(&self.state, &entry).await.map_err(to_status)?
+        };
         Ok(Response::new(follow(self.state.clone(), job, false)))
     }
 
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
-        let entry = self.state.catalog.require(&request.into_inner().path).map_err(to_status)?;
-        if let Some(router) = ingest::worked_on_by(&self.state, &entry.path) {
-            let busy = format!(
-                "'{}' is being ingested right now (router {router}); delete it when that has ended",
-                entry.path
-            );
-            return Err(to_status(Error::refused(busy)));
-        }
-        self.state.catalog.remove(&entry.path).await.map_err(to_status)?;
-        tracing::info!(path = %entry.path, "deleted");
+        delete(&self.state, &request.into_inner().path).await.map_err(to_status)?;
         Ok(Response::new(v1::DeleteResponse {}))
     }
 
-    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
-        Ok(Response::new(status::status(&self.state).await))
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+        let own = request.into_inner().own;
+        Ok(Response::new(if own { status::own(&self.state) } else { status::status(&self.state).await }))
     }
 
     async fn node_files(
@@ -192,8 +192,22 @@ impl v1::admin_server::Admin for AdminService {
     }
 }
 
+/// Removes a repository. Errors: `NotFound`; `Refused` while it is being ingested.
+pub(crate) async fn delete(state: &RouterState, path: &str) -> Result<()> {
+    let entry = state.catalog.require(path)?;
+    if let Some(router) = ingest::worked_on_by(state, &entry.path) {
+        return Err(Error::refused(format!(
+            "'{}' is being ingested right now (router {router}); delete it when that has ended",
+            entry.path
+        )));
+    }
+    state.catalog.remove(&entry.path).await?;
+    tracing::info!(path = %entry.path, "deleted");
+    Ok(())
+}
+
 /// Checks everything that an ingest request says.
-fn spec(request: &v1::IngestRequest) -> Result<Spec> {
+pub(crate) fn spec(request: &v1::IngestRequest) -> Result<Spec> {
     let source = SourceUrl::new(&request.source)?;
     let path = if request.path.is_empty() { source.display_path()? } else { DisplayPath::new(&request.path)? };
     let content = match request.content() {

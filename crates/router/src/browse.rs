@@ -17,7 +17,7 @@ use monofs_model::{Error, Oid, Repository, Result, Snapshot};
 
 use crate::RouterState;
 pub(crate) use contents::{read, read_small};
-pub(crate) use path::{TreePath, percent_decoded, percent_encoded};
+pub(crate) use path::{TreePath, percent_decoded, percent_encoded, shown};
 pub(crate) use records::Records;
 
 /// Default and largest number of names in one answer.

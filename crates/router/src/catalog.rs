@@ -1,7 +1,8 @@
 //! The catalogue: which repository is at which path and commit, and every change of it.
 //!
 //! Keys of the state store: `repo/<path>` (an entry), `retained/<storage id>/<commit>` (a snapshot that was replaced and
-//! may still be read), `names` (written with every creation and removal, so that two of them cannot pass each other).
+//! may still be read), `names` (written with every creation and removal, so that two of them cannot pass each other), and
+//! kept aside `published/<storage id>` (the commits that an entry showed, see [`published`]).
 //! Values are a version byte and a message of the wire protocol, which only ever gains fields.
 //!
 //! Invariants: memory changes only after the store did; of two paths in the catalogue none lies inside the other
@@ -12,6 +13,8 @@ mod entry;
 mod index;
 mod listing;
 mod memory;
+mod published;
+mod search;
 mod seed;
 #[cfg(test)]
 mod tests;
@@ -20,7 +23,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, RwLock};
 
-use monofs_model::{DisplayPath, Error, NodeId, Repository, RepositoryState, Result, Snapshot, StorageId};
+use monofs_model::{DisplayPath, Error, ErrorKind, NodeId, Repository, RepositoryState, Result, Snapshot, StorageId};
 use monofs_store::state::{Compare, Scan, Versioned, Write};
 use tokio::sync::watch;
 
@@ -29,6 +32,7 @@ use entry::{NAMES_KEY, REPO_PREFIX, RETAINED_PREFIX, repo_key, retained_key};
 pub(crate) use listing::Listing;
 pub(crate) use memory::{Changes, Position};
 use memory::{Entry, Memory};
+pub(crate) use search::{Filter, Sorting};
 pub use seed::seed_catalogue;
 
 use crate::clock;
@@ -43,6 +47,10 @@ pub(crate) struct Catalog {
     listing: tokio::sync::Mutex<Option<Arc<Listing>>>,
     /// When the oldest retained snapshot was replaced, seconds since the epoch; none is older.
     oldest_retained: AtomicI64,
+    /// Places for searches that look at all entries.
+    searches: tokio::sync::Semaphore,
+    /// As it is named in what this router publishes.
+    router_id: String,
 }
 
 /// Entries that operators must hear about: how many, and the first.
@@ -66,7 +74,7 @@ pub(crate) struct Summary {
 
 impl Catalog {
     /// An empty one; it fills when `shared` is started.
-    pub fn new(shared: &Arc<Shared>) -> Self {
+    pub fn new(shared: &Arc<Shared>, router_id: &str) -> Self {
         let position = Position { epoch: shared.store().epoch(), revision: 0 };
         Self {
             shared: shared.clone(),
@@ -74,6 +82,8 @@ impl Catalog {
             revision: watch::channel(0).0,
             listing: tokio::sync::Mutex::default(),
             oldest_retained: AtomicI64::new(i64::MIN),
+            searches: tokio::sync::Semaphore::new(search::SEARCHES_MAX),
+            router_id: router_id.to_owned(),
         }
     }
 
@@ -166,6 +176,11 @@ impl Catalog {
         self.read(held)
     }
 
+    /// Number of entries that `node` is recorded to hold.
+    pub fn count_held_by(&self, node: &NodeId) -> usize {
+        self.read(|memory| memory.index().by_holder.get(node).map_or(0, std::collections::BTreeSet::len))
+    }
+
     /// Up to `limit` ready entries of a moving ref that nobody tried to refresh after `before`, the longest waiting first.
     pub fn due(&self, before: i64, limit: usize) -> Vec<Arc<Repository>> {
         self.read(|memory| {
@@ -235,7 +250,17 @@ impl Catalog {
     pub async fn update(
         &self,
         path: &DisplayPath,
+        change: impl FnMut(&Repository) -> Result<Option<Repository>>,
+    ) -> Result<Arc<Repository>> {
+        self.update_with(path, change, |_| None).await
+    }
+
+    /// [`Catalog::update`], with something written by the same commit.
+    async fn update_with(
+        &self,
+        path: &DisplayPath,
         mut change: impl FnMut(&Repository) -> Result<Option<Repository>>,
+        also: impl Fn(&Repository) -> Option<Write>,
     ) -> Result<Arc<Repository>> {
         let key = repo_key(path);
         let attempt = || {
@@ -244,6 +269,7 @@ impl Catalog {
             let mut writes = vec![Write::Put { key: key.clone(), value: entry::encode_repository(&changed) }];
             let replaced = repository.snapshot.as_ref().filter(|old| Some(*old) != changed.snapshot.as_ref());
             writes.extend(replaced.map(|old| retain(&repository, old)));
+            writes.extend(also(&changed));
             Ok((vec![Compare { key: key.clone(), revision }], writes))
         };
         self.shared.transact(attempt).await?;
@@ -265,13 +291,23 @@ impl Catalog {
             state: RepositoryState::Ready,
             ..entry.clone()
         };
-        self.update(&entry.path, |stored| {
+        let flip = |stored: &Repository| {
             if stored.generation != entry.generation {
                 return Err(Error::refused(format!("{} changed while it was being ingested; try again", entry.path)));
             }
             Ok(Some(flipped.clone()))
-        })
-        .await
+        };
+        // Of the same generation, so that nobody can have added to it meanwhile.
+        let before = match self.publications(&entry.path).await {
+            Ok(before) => before,
+            Err(error) if error.kind == ErrorKind::Unavailable => return Err(self.shared.refused(error)),
+            Err(error) => {
+                tracing::warn!(path = %entry.path, %error, "what it showed before cannot be understood; beginning anew");
+                Vec::new()
+            }
+        };
+        let published = |flipped: &Repository| published::with(&before, flipped, &self.router_id, clock::now());
+        self.update_with(&entry.path, flip, published).await
     }
 
     /// Records that `node` holds the commit of `generation`; a no-op when the entry moved on.
@@ -325,15 +361,15 @@ impl Catalog {
         self.update(path, release).await.map(drop)
     }
 
-    /// Snapshots of a repository that were replaced and can still be read.
-    pub async fn retained_of(&self, id: &StorageId) -> Result<Vec<Retained>> {
-        let scan = self.shared.store().scan(&format!("{RETAINED_PREFIX}{id}/")).await?;
-        scan.rows.iter().map(|(_, versioned)| entry::decode_retained(&versioned.value)).collect()
-    }
-
     /// Whether a replaced snapshot of this repository is still readable on `node`.
     pub async fn is_retained_on(&self, id: &StorageId, node: &NodeId) -> Result<bool> {
-        Ok(self.retained_of(id).await?.iter().any(|retained| retained.holders.contains(node)))
+        let scan = self.shared.store().scan(&format!("{RETAINED_PREFIX}{id}/")).await?;
+        for (_, versioned) in &scan.rows {
+            if entry::decode_retained(&versioned.value)?.holders.contains(node) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Removes an entry; its snapshot stays readable for the grace. Errors: `NotFound`.
@@ -345,6 +381,7 @@ impl Catalog {
             let mut writes =
                 vec![Write::Delete { key: key.clone() }, Write::Put { key: NAMES_KEY.into(), value: Vec::new() }];
             writes.extend(repository.snapshot.as_ref().map(|old| retain(&repository, old)));
+            writes.push(Write::Delete { key: published::key(&repository.storage_id()) });
             let compares =
                 vec![Compare { key: key.clone(), revision }, Compare { key: NAMES_KEY.into(), revision: names }];
             Ok((compares, writes))

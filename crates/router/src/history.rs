@@ -20,7 +20,7 @@ use monofs_model::NodeId;
 use meter::{Meter, Step};
 pub(crate) use meter::{NodeStep, SERIES, Sample, Series};
 use ring::{Accumulate, Ring};
-pub(crate) use sampler::{run, take};
+pub(crate) use sampler::run;
 
 /// Seconds between two samples, and how many are kept: one hour.
 pub(crate) const STEP_SECONDS: i64 = 10;

@@ -16,6 +16,7 @@ mod cluster;
 mod collect;
 mod config;
 mod history;
+mod holdings;
 mod http;
 mod ingest;
 mod leader;
@@ -63,6 +64,10 @@ pub(crate) struct RouterState {
     /// Directory records that were looked at.
     pub records: browse::Records,
     pub history: history::History,
+    /// The overview as it was made last for those who listen.
+    pub announced: http::overview::Announced,
+    pub listeners: http::sse::Listeners,
+    pub surveys: holdings::Surveys,
     /// This router, as the others see it.
     pub own: v1::RouterStatus,
     pub started_at: i64,
@@ -122,7 +127,8 @@ pub async fn spawn_with(
     let stop = CancellationToken::new();
     let shared = Shared::new(store);
     let tables = Tables::new(&shared);
-    let catalog = Arc::new(Catalog::new(&shared));
+    let own = own_status(&config, &grpc, &http)?;
+    let catalog = Arc::new(Catalog::new(&shared, &own.router_id));
     let mut followers = tables.followers();
     followers.push(catalog.clone());
     shared.start(followers, stop.clone()).await?;
@@ -139,7 +145,10 @@ pub async fn spawn_with(
         watchers: Watchers::default(),
         records: browse::Records::default(),
         history: history::History::default(),
-        own: own_status(&config, &grpc, &http)?,
+        announced: http::overview::Announced::default(),
+        listeners: http::sse::Listeners::default(),
+        surveys: holdings::Surveys::default(),
+        own,
         started_at: clock::now(),
         stop: stop.clone(),
         config,
@@ -188,7 +197,10 @@ fn routes(state: &Arc<RouterState>, stop: &CancellationToken) -> Routes {
     Routes::new(content)
         .add_service(v1::catalog_server::CatalogServer::new(watch::CatalogService::new(state.clone(), stop.clone())))
         .add_service(v1::cluster_server::ClusterServer::new(cluster::ClusterService::new(state.clone())))
-        .add_service(v1::admin_server::AdminServer::new(admin::AdminService::new(state.clone())))
+        .add_service(
+            v1::admin_server::AdminServer::new(admin::AdminService::new(state.clone()))
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
 }
 
 /// The error for a request that names a path where no repository is.

@@ -13,6 +13,7 @@ pub(crate) mod machine;
 pub(crate) mod member;
 mod probe;
 mod recovery;
+mod seen;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -37,6 +38,8 @@ use machine::Machine;
 use member::{Tracked, keeps_copies};
 use probe::Prober;
 pub(crate) use recovery::{behind, run as recover};
+use seen::Seen;
+pub(crate) use seen::StateChange;
 use writer::Writer;
 
 /// Events that wait for the task; senders wait when there are more.
@@ -67,6 +70,15 @@ pub(crate) struct Members {
     intents: Arc<Table<v1::NodeIntent>>,
     audits: Arc<Table<v1::NodeAudit>>,
     writer: Writer,
+    seen: Seen,
+}
+
+/// What this router heard of a member.
+pub(crate) struct Heard {
+    /// How long ago; `None` = never.
+    pub ago: Option<Duration>,
+    /// Why the last probe failed, if it did.
+    pub failure: Option<String>,
 }
 
 enum Input {
@@ -107,7 +119,11 @@ impl Members {
             intents: tables.intents.clone(),
             audits: tables.audits.clone(),
             writer: Writer::new(tables),
+            seen: Seen::default(),
         };
+        for known in machine.members() {
+            members.seen.state(&known.member, "as this router started");
+        }
         Ok((members, Membership { machine, inputs, shared }))
     }
 
@@ -137,14 +153,20 @@ impl Members {
         let _ = self.inputs.try_send(Input::Event(Event::Reported(id.clone())));
     }
 
+    /// What this router heard of it.
+    pub fn heard(&self, id: &NodeId) -> Heard {
+        let ago = self.standing(id).and_then(|standing| standing.heard).map(|at| at.elapsed());
+        Heard { ago, failure: self.seen.failure(id) }
+    }
+
+    /// The states that this router saw it in, the oldest first.
+    pub fn states(&self, id: &NodeId) -> Vec<StateChange> {
+        self.seen.states(id)
+    }
+
     /// How long it is in its state, and failed over or not.
     pub fn standing_for(&self, id: &NodeId) -> Option<Duration> {
         self.standing(id).map(|standing| standing.since.elapsed())
-    }
-
-    /// How long ago this router last heard of it; `None` = never.
-    pub fn heard_ago(&self, id: &NodeId) -> Option<Duration> {
-        self.standing(id).and_then(|standing| standing.heard).map(|heard| heard.elapsed())
     }
 
     /// How long it is down; `None` = it is not.
@@ -307,11 +329,21 @@ impl Task {
             Event::Intent(id, _) => vec![id.clone()],
             _ => Vec::new(),
         };
+        let why = seen::why(&event);
+        if let Some(id) = seen::heard(&event) {
+            self.state.members.seen.answered(id);
+        }
         let commands = self.membership.machine.step(event, Instant::now());
         let mut matters = false;
         for command in commands {
             match command {
-                Command::Show(Member { id, .. }) | Command::Hide(id) => {
+                Command::Show(member) => {
+                    self.state.members.seen.state(&member, why);
+                    matters = true;
+                    changed.push(member.id);
+                }
+                Command::Hide(id) => {
+                    self.state.members.seen.gone(&id);
                     matters = true;
                     changed.push(id);
                 }

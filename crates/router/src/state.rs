@@ -2,6 +2,9 @@
 //!
 //! Invariants: a commit is atomic and durable when it returns; revisions only grow, also over restarts; another epoch
 //! means that the history was lost; a watch gives every commit after its start, whole and in order, or ends with an error.
+//!
+//! What no router needs in memory is kept aside, under keys that begin with [`ASIDE`]: it is written by the same commits, but
+//! neither a scan of everything nor a watch brings it.
 
 mod embedded;
 mod etcd;
@@ -22,6 +25,9 @@ pub use embedded::EmbeddedState;
 pub use etcd::EtcdState;
 pub(crate) use follow::{Follower, Shared};
 pub(crate) use table::{Table, Tables};
+
+/// How the keys begin of what is only read when somebody asks for it, by a scan of a prefix that begins so.
+pub const ASIDE: &str = "aside/";
 
 /// A change of one key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,9 +67,10 @@ impl Hold {
 /// The control state; see the module. Errors: `Unavailable` when the store is away (reads go on from memory).
 #[async_trait]
 pub trait StateStore: Send + Sync {
-    /// All keys that start with `prefix`, in order, and the revision at which that was so.
+    /// All keys that start with `prefix`, in order, and the revision at which that was so. An empty prefix means everything
+    /// but what is kept aside.
     async fn scan(&self, prefix: &str) -> Result<Scan>;
-    /// Writes everything if every comparison holds, else nothing.
+    /// Writes everything if every comparison holds, else nothing. Watches need not hear of a commit of what is kept aside alone.
     async fn commit(&self, compares: Vec<Compare>, writes: Vec<Write>) -> Result<CommitOutcome>;
     /// Every commit after `revision`, in order. Errors: `NotHeld` (also as an item) when the history does not reach back
     /// that far: scan again.

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use monofs_model::limits::MESSAGE_BYTES_MAX;
 use monofs_model::view::Role;
 use monofs_model::{ErrorKind, Member, MemberState, Result};
 use monofs_proto::v1;
+use monofs_proto::v1::admin_client::AdminClient;
 use monofs_proto::v1::fetcher_client::FetcherClient;
 use monofs_rpc::operations::Metric;
 use monofs_rpc::{Context, from_status, within};
@@ -43,29 +45,42 @@ pub(crate) fn metrics(state: &RouterState) -> Vec<Metric> {
     ]
 }
 
-/// Everything about the cluster, with every member asked in parallel.
+/// Everything about the cluster, with every member and every other router asked in parallel.
 pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
     let view = state.members.view();
     let members = |role| view.members.iter().filter(move |member| member.role == role);
-    let (nodes, fetchers) = futures::join!(
+    let (nodes, fetchers, clients) = futures::join!(
         join_all(members(Role::Node).map(|member| node_status(state, member))),
         join_all(members(Role::Fetcher).map(|member| fetcher_status(state, member))),
+        clients(state),
     );
+    let full_disks: Vec<String> = nodes.iter().filter_map(|node| node.stat.as_ref()).filter_map(full_disk).collect();
+    let silent = clients.missing.iter().map(|(router, error)| format!("router {router} does not answer: {error}"));
+    let mut status = own(state);
+    status.problems.extend(silent.chain(full_disks));
+    v1::StatusResponse { nodes, fetchers, clients: clients.clients, ..status }
+}
+
+/// What this router knows by itself: members without what they say of themselves, and its own clients.
+pub(crate) fn own(state: &RouterState) -> v1::StatusResponse {
+    let view = state.members.view();
     let repositories = state.catalog.summary(0);
     let position = state.catalog.position();
-    let full_disks: Vec<String> = nodes.iter().filter_map(full_disk).collect();
+    let of = |role| view.members.iter().filter(move |member| member.role == role).map(v1::Member::from);
     v1::StatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         view_number: view.number,
         position: Some(v1::Position { epoch: position.epoch, revision: position.revision }),
-        nodes,
-        fetchers,
-        clients: state.watchers.list(),
+        nodes: of(Role::Node).map(|member| v1::NodeStatus { member: Some(member), ..Default::default() }).collect(),
+        fetchers: of(Role::Fetcher)
+            .map(|member| v1::FetcherStatus { member: Some(member), ..Default::default() })
+            .collect(),
+        clients: own_clients(state),
         repositories_ingesting: repositories.ingesting as u64,
         repositories_ready: repositories.ready as u64,
         repositories_failed: repositories.failed.count as u64,
         replication_factor: view.replication_factor,
-        problems: problems(state).into_iter().map(|problem| problem.line).chain(full_disks).collect(),
+        problems: problems(state).into_iter().map(|problem| problem.line).collect(),
         started_at: state.started_at,
         maintenance: state.tables.maintenance.get(""),
         intents: state.tables.intents.list(),
@@ -75,10 +90,49 @@ pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
     }
 }
 
+/// The clients of all routers.
+pub(crate) struct Clients {
+    pub clients: Vec<v1::ClientStatus>,
+    /// Routers that could not be asked, with why.
+    pub missing: Vec<(String, monofs_model::Error)>,
+}
+
+/// The clients of all routers, which are asked in parallel.
+pub(crate) async fn clients(state: &RouterState) -> Clients {
+    let others = leader::routers(state).into_iter().filter(|router| router.router_id != state.own.router_id);
+    let asked = others.map(|router| async move {
+        let limit = state.config.call_timeout;
+        let ask = async {
+            // An answer is as large as its router has clients.
+            let mut admin =
+                AdminClient::new(state.channels.get(&router.address)?).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            let request = Context::new(limit).request(v1::StatusRequest { own: true });
+            admin.status(request).await.map_err(from_status)
+        };
+        within(limit, "the clients of another router", ask).await.map_err(|error| (router.router_id, error))
+    });
+    let mut all = Clients { clients: own_clients(state), missing: Vec::new() };
+    for answer in join_all(asked).await {
+        match answer {
+            Ok(answer) => all.clients.extend(answer.into_inner().clients),
+            Err(missing) => all.missing.push(missing),
+        }
+    }
+    all
+}
+
+fn own_clients(state: &RouterState) -> Vec<v1::ClientStatus> {
+    let mut clients = state.watchers.list();
+    for client in &mut clients {
+        client.router_id.clone_from(&state.own.router_id);
+    }
+    clients
+}
+
 /// The line about a node that has (nearly) no disk left.
-fn full_disk(node: &v1::NodeStatus) -> Option<String> {
-    let stat = node.stat.as_ref().filter(|stat| stat.disk_free_bytes < DISK_FREE_MIN)?;
-    Some(format!("{} has {} bytes of disk left: make room or add nodes", stat.node_id, stat.disk_free_bytes))
+pub(crate) fn full_disk(stat: &v1::StatResponse) -> Option<String> {
+    let full = stat.disk_free_bytes < DISK_FREE_MIN;
+    full.then(|| format!("{} has {} bytes of disk left: make room or add nodes", stat.node_id, stat.disk_free_bytes))
 }
 
 /// What a node says of itself, within `limit`.

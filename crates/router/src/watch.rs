@@ -87,6 +87,13 @@ impl Watchers {
         }
     }
 
+    fn report(&self, key: u64, report: v1::ClientReport) {
+        if let Some(client) = self.lock().get_mut(&key) {
+            client.report = Some(report);
+            client.reported_at = clock::now();
+        }
+    }
+
     fn leave(&self, key: u64) {
         self.lock().remove(&key);
     }
@@ -212,8 +219,10 @@ impl Watch<'_> {
     }
 
     fn hear(&self, message: v1::WatchRequest) {
-        if let Some(Said::Ack(position)) = message.message {
-            self.state.watchers.acknowledge(self.key, position.revision);
+        match message.message {
+            Some(Said::Ack(position)) => self.state.watchers.acknowledge(self.key, position.revision),
+            Some(Said::Report(report)) => self.state.watchers.report(self.key, report),
+            Some(Said::Hello(_)) | None => {}
         }
     }
 

@@ -108,16 +108,38 @@ impl StateEnv {
 
     /// [`StateEnv::scan`] and the revision at which the view was taken, of one transaction.
     pub fn scan_at(&self, prefix: &[u8]) -> Result<Scan> {
+        // LMDB knows no empty keys, not even as a bound.
+        let from = if prefix.is_empty() { Bound::Unbounded } else { Bound::Included(prefix) };
+        let wanted = |key: &[u8]| key.starts_with(prefix);
+        if prefix.len() <= KEY_BYTES_MAX { self.scan_ranges(&[from], wanted) } else { self.scan_ranges(&[], wanted) }
+    }
+
+    /// All keys but those that start with `prefix` (not empty, and not ending with 0xff), which are not read.
+    pub fn scan_without(&self, prefix: &[u8]) -> Result<Scan> {
+        let mut behind = prefix.to_vec();
+        if let Some(last) = behind.last_mut() {
+            *last = last.saturating_add(1);
+        }
+        let ranges = [Bound::Unbounded, Bound::Included(behind.as_slice())];
+        self.scan_ranges(&ranges, |key| !key.starts_with(prefix))
+    }
+
+    /// From each of these bounds on, as long as keys are `wanted`.
+    fn scan_ranges(&self, from: &[Bound<&[u8]>], wanted: impl Fn(&[u8]) -> bool) -> Result<Scan> {
         let broken = |e| self.env.error("scan state", e);
         let txn = self.env.read()?;
         let revision = decode_revision(self.facts.get(&txn, KEY_REVISION).map_err(broken)?)?;
-        let mut rows = Vec::new();
-        // LMDB knows no empty keys, not even as a bound.
-        let from = if prefix.is_empty() { Bound::Unbounded } else { Bound::Included(prefix) };
-        if prefix.len() <= KEY_BYTES_MAX {
-            for row in self.rows.range(&txn, &(from, Bound::Unbounded)).map_err(broken)? {
+        let mut rows: Vec<(Vec<u8>, Versioned)> = Vec::new();
+        for from in from {
+            // Without a gap between them, the first range has read the second one.
+            if let (Bound::Included(from), Some((last, _))) = (from, rows.last())
+                && last.as_slice() >= *from
+            {
+                break;
+            }
+            for row in self.rows.range(&txn, &(*from, Bound::Unbounded)).map_err(broken)? {
                 let (key, row) = row.map_err(broken)?;
-                if !key.starts_with(prefix) {
+                if !wanted(key) {
                     break;
                 }
                 rows.push((key.to_vec(), decode_row(row)?));

@@ -52,7 +52,8 @@ impl Session {
 
     /// What the cluster says of itself.
     async fn status(&self) -> Result<v1::StatusResponse, Failure> {
-        let call = |router: Router| async move { router.admin().status(router.request(v1::StatusRequest::default())).await };
+        let call =
+            |router: Router| async move { router.admin().status(router.request(v1::StatusRequest::default())).await };
         self.cluster.ask(call).await
     }
 

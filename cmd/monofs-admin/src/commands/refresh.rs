@@ -104,7 +104,7 @@ async fn refresh_all(session: &Session, paths: &[String]) -> Result<()> {
 
 async fn refresh(session: &Session, path: &str) -> Result<v1::IngestProgress, Failure> {
     let call = |router: Router| {
-        let request = router.stream(v1::RefreshRequest { path: path.to_owned() });
+        let request = router.stream(v1::RefreshRequest { path: path.to_owned(), follow: false });
         async move { router.admin().refresh(request).await }
     };
     let answers = session.cluster.follow(About::Work, SILENCE, call).await?;

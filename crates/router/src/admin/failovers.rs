@@ -9,7 +9,7 @@ use monofs_proto::v1;
 use crate::{RouterState, clock};
 
 /// Whose reads go elsewhere, how many of what it holds, and where to.
-pub(super) async fn list_failovers(state: &Arc<RouterState>) -> Result<v1::ListFailoversResponse> {
+pub(crate) async fn list_failovers(state: &Arc<RouterState>) -> Result<v1::ListFailoversResponse> {
     let state = state.clone();
     let listed = tokio::task::spawn_blocking(move || {
         let view = state.members.view();

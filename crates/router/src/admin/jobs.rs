@@ -16,7 +16,7 @@ use crate::reconcile::jobs::{self, has_ended};
 use crate::reconcile::preview::{self, Scope};
 
 /// Says what there is to move, and starts a job for it unless only the plan is asked for.
-pub(super) async fn rebalance(
+pub(crate) async fn rebalance(
     state: &Arc<RouterState>,
     request: v1::RebalanceRequest,
 ) -> Result<v1::RebalanceResponse> {
@@ -47,27 +47,31 @@ pub(super) async fn rebalance(
 }
 
 /// The jobs that have not ended, or all; the newest first.
-pub(super) fn list(state: &RouterState, all: bool) -> Vec<v1::Job> {
+pub(crate) fn list(state: &RouterState, all: bool) -> Vec<v1::Job> {
     let mut jobs = state.tables.jobs.list();
     jobs.retain(|job| all || !has_ended(job));
     jobs.sort_by(|a, b| (has_ended(a), b.started_at, &a.id).cmp(&(has_ended(b), a.started_at, &b.id)));
     jobs
 }
 
+/// The error for a job that is not there.
+pub(crate) fn unknown(id: &str) -> Error {
+    Error::not_found(format!("no job '{}'; `monofs-admin jobs --all` lists them", id.escape_debug()))
+}
+
 /// The job now and after every change, until it has ended. Errors: `NotFound`.
-pub(super) fn watch(
+pub(crate) fn watch(
     state: &Arc<RouterState>,
     id: String,
 ) -> Result<BoxStream<'static, std::result::Result<v1::Job, Status>>> {
     let mut changed = state.tables.jobs.changed();
     changed.mark_changed();
-    let unknown = format!("no job '{}'; `monofs-admin jobs --all` lists them", id.escape_debug());
     if state.tables.jobs.get(&id).is_none() {
-        return Err(Error::not_found(unknown));
+        return Err(unknown(&id));
     }
     let next =
         move |(state, mut changed, last): (Arc<RouterState>, tokio::sync::watch::Receiver<()>, Option<v1::Job>)| {
-            let (id, unknown) = (id.clone(), unknown.clone());
+            let id = id.clone();
             async move {
                 if last.as_ref().is_some_and(has_ended) {
                     return None;
@@ -78,7 +82,7 @@ pub(super) fn watch(
                         None => {
                             let gone =
                                 v1::Job { ended_at: 1, state: v1::job::State::Done.into(), ..Default::default() };
-                            return Some((Err(to_status(Error::not_found(unknown))), (state, changed, Some(gone))));
+                            return Some((Err(to_status(unknown(&id))), (state, changed, Some(gone))));
                         }
                         now if now != last => {
                             let job = now.clone().unwrap_or_default();

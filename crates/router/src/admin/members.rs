@@ -17,7 +17,7 @@ use crate::{RouterState, clock, membership};
 const REASON_BYTES_MAX: usize = 1000;
 
 /// A node, or without one the whole cluster.
-pub(super) async fn drain(state: &Arc<RouterState>, request: v1::DrainRequest) -> Result<v1::DrainResponse> {
+pub(crate) async fn drain(state: &Arc<RouterState>, request: v1::DrainRequest) -> Result<v1::DrainResponse> {
     check_reason(&request.reason)?;
     if !request.node_id.is_empty() {
         let unchanged = want(state, &request.node_id, Kind::Drain, &request.reason, request.force).await?;
@@ -35,7 +35,7 @@ pub(super) async fn drain(state: &Arc<RouterState>, request: v1::DrainRequest) -
     Ok(v1::DrainResponse { unchanged, job_id: String::new() })
 }
 
-pub(super) async fn undrain(state: &Arc<RouterState>, request: v1::UndrainRequest) -> Result<v1::UndrainResponse> {
+pub(crate) async fn undrain(state: &Arc<RouterState>, request: v1::UndrainRequest) -> Result<v1::UndrainResponse> {
     if !request.node_id.is_empty() {
         let unchanged = let_back(state, &request.node_id, Kind::Drain).await?;
         return Ok(v1::UndrainResponse { unchanged });
@@ -50,7 +50,7 @@ pub(super) async fn undrain(state: &Arc<RouterState>, request: v1::UndrainReques
     Ok(v1::UndrainResponse { unchanged })
 }
 
-pub(super) async fn trigger_failover(
+pub(crate) async fn trigger_failover(
     state: &Arc<RouterState>,
     request: v1::TriggerFailoverRequest,
 ) -> Result<v1::TriggerFailoverResponse> {
@@ -76,7 +76,7 @@ async fn job(
     Ok(job.map_or(String::new(), |job| job.id))
 }
 
-pub(super) async fn clear_failover(
+pub(crate) async fn clear_failover(
     state: &Arc<RouterState>,
     request: v1::ClearFailoverRequest,
 ) -> Result<v1::ClearFailoverResponse> {

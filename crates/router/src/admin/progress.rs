@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use monofs_model::{Error, Result};
+use monofs_model::{DisplayPath, Error, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::ingest_progress::Phase;
 use monofs_rpc::to_status;
@@ -43,7 +43,7 @@ pub(super) fn follow(state: Arc<RouterState>, job: Arc<Job>, wait_hydrated: bool
                 return;
             }
         };
-        if wait_hydrated && let Err(error) = hydrated(&state, &job, &mut last, &sink).await {
+        if wait_hydrated && let Err(error) = hydrated(&state, &job.spec.path, &mut last, &sink).await {
             let _ = sink.send(Err(to_status(error))).await;
             return;
         }
@@ -54,16 +54,16 @@ pub(super) fn follow(state: Arc<RouterState>, job: Arc<Job>, wait_hydrated: bool
 }
 
 /// Waits until every holder has all contents. Errors: `Unavailable` when nothing moves any more.
-async fn hydrated(
+pub(super) async fn hydrated(
     state: &Arc<RouterState>,
-    job: &Job,
+    path: &DisplayPath,
     progress: &mut v1::IngestProgress,
     sink: &mpsc::Sender<Result<v1::IngestProgress, Status>>,
 ) -> Result<()> {
     progress.set_phase(Phase::Hydrating);
     let mut patience = Patience::new(tokio::time::Instant::now());
     loop {
-        let entry = state.catalog.require(job.spec.path.as_str())?;
+        let entry = state.catalog.require(path.as_str())?;
         let replicas = status::replicas(state, &entry).await.into_iter().filter(|replica| replica.holder);
         progress.replicas = replicas.map(|replica| patience.see(replica)).collect();
         let seen = &progress.replicas;

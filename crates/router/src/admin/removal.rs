@@ -16,7 +16,7 @@ const CHANGES_MAX: usize = 16;
 
 /// Forgets a member that does not come back. Errors: `NotFound`; `Refused` while it may come back by itself, or is the only
 /// holder of something. What was done before an error stays done: ask again.
-pub(super) async fn remove_member(
+pub(crate) async fn remove_member(
     state: &Arc<RouterState>,
     request: v1::RemoveMemberRequest,
 ) -> Result<v1::RemoveMemberResponse> {

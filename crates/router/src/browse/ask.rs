@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use monofs_model::{Error, ErrorKind, Repository, Result};
+use monofs_model::{Error, ErrorKind, Member, Repository, Result};
 use monofs_rpc::within;
 use tonic::transport::Channel;
 
@@ -31,6 +31,16 @@ pub(super) async fn holders<T, F: Future<Output = Result<T>>>(
     let readers = view.readers(&entry.storage_id(), &entry.holders);
     let mut waiting = readers.into_iter();
     let mut asked = FuturesUnordered::new();
+    let begin = |node: &'_ Member| {
+        let channel = state.channels.get(&node.address);
+        let call = channel.map(&ask);
+        async move {
+            match call {
+                Ok(call) => (node, call.await),
+                Err(error) => (node, Err(error)),
+            }
+        }
+    };
     let mut failure = Error::unavailable(format!(
         "no node that holds '{}' can be reached; `monofs-admin nodes` says which are down",
         entry.path
@@ -39,16 +49,12 @@ pub(super) async fn holders<T, F: Future<Output = Result<T>>>(
         loop {
             if asked.is_empty() {
                 let Some(node) = waiting.next() else { return Err(failure) };
-                let call = ask(state.channels.get(&node.address)?);
-                asked.push(async move { (node, call.await) });
+                asked.push(begin(node));
             }
             let answer = match tokio::time::timeout(HEDGE_AFTER, asked.next()).await {
                 Ok(answer) => answer,
                 Err(_) => {
-                    if let Some(node) = waiting.next() {
-                        let call = ask(state.channels.get(&node.address)?);
-                        asked.push(async move { (node, call.await) });
-                    }
+                    asked.extend(waiting.next().map(begin));
                     continue;
                 }
             };

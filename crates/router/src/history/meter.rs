@@ -385,7 +385,10 @@ pub(super) mod tests {
             (40, sample(&[("a", Some(node(1, 300)))])),
         ]);
         assert_eq!(steps[1].value(Series::Reads), None);
-        assert_eq!((steps[1].value(Series::MembersSilent), steps[1].value(Series::DiskUsed)), (Some(1.0), Some(1000.0)));
+        assert_eq!(
+            (steps[1].value(Series::MembersSilent), steps[1].value(Series::DiskUsed)),
+            (Some(1.0), Some(1000.0))
+        );
         assert_eq!(steps[3].value(Series::Reads), Some(10.0), "over the 30 seconds since it was asked last");
     }
 

@@ -33,22 +33,32 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
 }
 
 /// Asks every member, a bounded number of them at a time.
-pub(crate) async fn take(state: &RouterState) -> Sample {
+async fn take(state: &Arc<RouterState>) -> Sample {
     let view = state.members.view();
     let limit = ASK_TIMEOUT.min(state.config.call_timeout);
-    let of = |role| view.members.iter().filter(move |member| member.role == role);
     // One that is down is not asked: that it is silent is known.
     let asks = |member: &Member| member.state != MemberState::Down;
-    let nodes = futures::stream::iter(of(Role::Node).map(|member| async move {
-        let stat = if asks(member) { status::node_stat(state, member, limit).await.ok() } else { None };
-        (member.id.clone(), stat)
-    }));
-    let fetchers = futures::stream::iter(of(Role::Fetcher).map(|member| async move {
-        let stat = if asks(member) { status::fetcher_stat(state, member, limit).await.ok() } else { None };
-        (member.id.clone(), stat)
-    }));
-    let (nodes, fetchers): (BTreeMap<NodeId, _>, BTreeMap<NodeId, _>) =
-        futures::join!(nodes.buffer_unordered(ASKED_MAX).collect(), fetchers.buffer_unordered(ASKED_MAX).collect());
+    let ask_node = |member: Member| {
+        let state = state.clone();
+        async move {
+            let stat = if asks(&member) { status::node_stat(&state, &member, limit).await.ok() } else { None };
+            (member.id, stat)
+        }
+    };
+    let ask_fetcher = |member: Member| {
+        let state = state.clone();
+        async move {
+            let stat = if asks(&member) { status::fetcher_stat(&state, &member, limit).await.ok() } else { None };
+            (member.id, stat)
+        }
+    };
+    let members = |role| {
+        let of_role = view.members.iter().filter(|member| member.role == role);
+        futures::stream::iter(of_role.cloned().collect::<Vec<Member>>())
+    };
+    let nodes = members(Role::Node).map(ask_node).buffer_unordered(ASKED_MAX).collect::<BTreeMap<NodeId, _>>();
+    let fetchers = members(Role::Fetcher).map(ask_fetcher).buffer_unordered(ASKED_MAX).collect::<BTreeMap<NodeId, _>>();
+    let (nodes, fetchers) = futures::join!(nodes, fetchers);
     let reports = state.watchers.list().into_iter().filter_map(|client| {
         let report = client.report?;
         Some(((client.connected_at, client.client_id), (report.cache_hits, report.cache_misses)))

@@ -1,8 +1,7 @@
 //! The web page: rendered here, live through small scripts, for operators and for developers who look for a repository.
 //!
 //! Pages read the router's state directly; whatever changes something is a call of `/api/v1` by the browser. Invariants: a page
-//! does not wait for members (but the one of a repository and the one of an ingest, which ask its holders within
-//! [`ASK_TIMEOUT`]); nothing from outside reaches HTML unescaped; no script or style is inline, and nothing is loaded from
+//! does not wait for members longer than [`ASK_TIMEOUT`], and most not at all; nothing from outside reaches HTML unescaped; no script or style is inline, and nothing is loaded from
 //! elsewhere, which the content security policy enforces; what takes long is bounded in time, size and number.
 
 mod add;
@@ -21,9 +20,7 @@ mod placement;
 mod replicas;
 mod repositories;
 mod repository;
-mod shares;
 mod shell;
-mod states;
 mod text;
 
 use std::sync::Arc;
@@ -35,20 +32,15 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use monofs_model::{Error, ErrorKind, Result};
+use monofs_model::{ErrorKind, Result};
 use tokio::sync::Semaphore;
 
 use crate::RouterState;
 use shell::Shell;
-use states::States;
 use text::Line;
 
-/// How long a node may take to say what it holds of a repository.
+/// How long a page waits for what a node, or another router, says.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Looks at the whole catalogue at the same time; more wait.
-const SCANS_MAX: usize = 2;
-/// How long a page waits for its turn to look at the whole catalogue.
-const TURN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Only what this router serves itself.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
@@ -57,10 +49,7 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// What pages share.
 struct Pages {
     state: Arc<RouterState>,
-    scans: Semaphore,
     highlights: Arc<Semaphore>,
-    shares: shares::Cached,
-    states: Arc<States>,
 }
 
 impl Pages {
@@ -83,18 +72,6 @@ impl Pages {
             }
         }
     }
-
-    /// Work that looks at the whole catalogue, on a thread that may block. Errors: `Full` when too many wait.
-    async fn scan<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Arc<RouterState>) -> T + Send + 'static,
-    ) -> Result<T> {
-        let turn = tokio::time::timeout(TURN_TIMEOUT, self.scans.acquire()).await;
-        let Ok(Ok(_turn)) = turn else { return Err(Error::full("too many pages are being made; try again in a moment")) };
-        let state = self.state.clone();
-        let made = tokio::task::spawn_blocking(move || work(&state)).await;
-        made.map_err(|error| Error::internal(format!("a page: {error}")))
-    }
 }
 
 #[derive(Template)]
@@ -105,16 +82,11 @@ struct Failed {
     retry: bool,
 }
 
-/// The page's part of the HTTP server. Follows the states of members until the router stops.
-pub(super) fn routes(state: &Arc<RouterState>) -> Router {
-    let states = Arc::new(States::default());
-    tokio::spawn(states::follow(states.clone(), state.clone()));
+/// The page's part of the HTTP server.
+pub(super) fn routes(state: &Arc<RouterState>) -> Router<Arc<RouterState>> {
     let pages = Pages {
         state: state.clone(),
-        scans: Semaphore::new(SCANS_MAX),
         highlights: Arc::new(Semaphore::new(highlight::AT_ONCE)),
-        shares: shares::Cached::default(),
-        states,
     };
     Router::new()
         .route("/", get(overview))
@@ -197,7 +169,7 @@ async fn nodes(State(pages): Shared) -> Response {
 }
 
 async fn node(State(pages): Shared, Path(id): Path<String>, Query(query): Query<node::Asked>) -> Response {
-    pages.show("/nodes", node::page(&pages, &id, &query).await)
+    pages.show("/nodes", node::page(&pages, &id, &query))
 }
 
 async fn fetchers(State(pages): Shared) -> Response {
@@ -213,5 +185,5 @@ async fn placement(State(pages): Shared, Query(query): Query<placement::Asked>) 
 }
 
 async fn clients(State(pages): Shared, Query(query): Query<clients::Asked>) -> Response {
-    pages.show("/clients", Ok(clients::page(&pages, &query)))
+    pages.show("/clients", Ok(clients::page(&pages, &query).await))
 }

@@ -44,6 +44,7 @@ impl Prober {
                 Ok(event) => event,
                 Err(error) => {
                     tracing::debug!(id = %member.id, %error, "probe failed");
+                    state.members.seen.failed(&member.id, &error.message);
                     Event::Failed(member.id.clone())
                 }
             };

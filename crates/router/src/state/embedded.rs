@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, broadcast};
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Batch, Event, Hold, StateStore};
+use super::{ASIDE, Batch, Event, Hold, StateStore};
 
 /// Commits that a slow watch may be behind; further back it must scan again.
 const WATCH_BATCHES_MAX: usize = 4096;
@@ -146,7 +146,11 @@ impl StateStore for EmbeddedState {
 impl Inner {
     async fn scan(&self, prefix: &str) -> Result<Scan> {
         let (env, prefix) = (self.env.clone(), prefix.to_owned());
-        blocking(move || env.scan_at(prefix.as_bytes())).await
+        blocking(move || match prefix.as_str() {
+            "" => env.scan_without(ASIDE.as_bytes()),
+            prefix => env.scan_at(prefix.as_bytes()),
+        })
+        .await
     }
 
     async fn commit(&self, compares: Vec<Compare>, writes: Vec<Write>) -> Result<CommitOutcome> {
@@ -156,7 +160,8 @@ impl Inner {
         if let CommitOutcome::Done { revision } = outcome
             && !writes.is_empty()
         {
-            commits.announce(Batch { revision, events: writes.into_iter().map(|w| event(w, revision)).collect() });
+            let told = writes.into_iter().filter(|write| !key_of(write).starts_with(ASIDE.as_bytes()));
+            commits.announce(Batch { revision, events: told.map(|write| event(write, revision)).collect() });
         }
         Ok(outcome)
     }
@@ -169,6 +174,12 @@ impl Inner {
         }
         let keys = marks.into_iter().flat_map(|(mark, _)| [mark[HELD_PREFIX.len()..].to_vec(), mark]);
         self.commit(Vec::new(), keys.map(|key| Write::Delete { key }).collect()).await.map(drop)
+    }
+}
+
+fn key_of(write: &Write) -> &[u8] {
+    match write {
+        Write::Put { key, .. } | Write::Delete { key } => key,
     }
 }
 

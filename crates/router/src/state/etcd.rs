@@ -1,7 +1,8 @@
 //! The state store of any number of routers: etcd.
 //!
 //! Keys below the prefix: `<prefix>/state/<key>` (the state), `<prefix>/epoch` (a random name of the history, made once)
-//! and `<prefix>/touch` (written with commits that only delete, which etcd would not number if they found nothing).
+//! and `<prefix>/touch` (written with commits that only delete, which etcd would not number if they found nothing). What is
+//! kept aside is beside it, at `<prefix>.aside/<key>`.
 //! Revisions are etcd's. The epoch is the cluster's id and the random name; a history that goes backwards (a restored
 //! backup) gets a new name by whoever notices.
 

@@ -114,6 +114,32 @@ async fn scans_are_by_prefix_and_in_order() {
 }
 
 #[tokio::test]
+async fn what_is_kept_aside_is_read_only_by_who_asks_for_it() {
+    on_both(|place| async move {
+        let store = place.open().await;
+        let start = store.scan("").await.unwrap().revision;
+        let mut watch = store.watch(start).await.unwrap();
+        let writes = vec![put("aside/h/1", "old"), put("a", "1"), put("b", "1"), put("aside", "no key of that kind")];
+        let first = done(&*store, vec![], writes).await;
+        let second = done(&*store, vec![at("aside/h/1", first)], vec![put("aside/h/1", "new"), put("a", "2")]).await;
+        let outcome = store.commit(vec![at("aside/h/1", first)], vec![put("a", "3")]).await.unwrap();
+        assert_eq!(outcome, CommitOutcome::Conflict, "it can be compared with");
+        let everything: Vec<String> = rows(&*store, "").await.into_iter().map(|(key, _)| key).collect();
+        assert_eq!(everything, ["a", "aside", "b"]);
+        let scan = store.scan("aside/h/").await.unwrap();
+        assert_eq!(scan.rows, [(b"aside/h/1".to_vec(), Versioned { value: b"new".to_vec(), revision: second })]);
+        for revision in [first, second] {
+            let batch = next(&mut watch).await.unwrap();
+            assert_eq!(batch.revision, revision);
+            assert!(batch.events.iter().all(|event| !event.key.starts_with(b"aside/")), "{batch:?}");
+        }
+        done(&*store, vec![], vec![delete("aside/h/1"), delete("a"), delete("b"), delete("aside")]).await;
+        assert!(rows(&*store, "aside/").await.is_empty() && rows(&*store, "").await.is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_watch_gives_every_commit_whole_and_in_order() {
     on_both(|place| async move {
         let store = place.open().await;

@@ -296,7 +296,7 @@ async fn file(pages: &Pages, path: &TreePath, inside: Inside) -> Result<FilePage
         kind: browse::kind_word(inside.kind),
         size: size(inside.size),
         oid: inside.oid.to_string(),
-        raw: format!("/api/v1/file?path={}", path.components().iter().map(|part| percent_encoded(part)).collect::<Vec<_>>().join("/")),
+        raw: format!("/api/v1/file?path={}", path.encoded()),
         body: Body::Empty,
         cut: false,
         lossy: false,

@@ -1,13 +1,14 @@
-//! Mounts that are connected to this router: what they said of themselves, and how far behind they are.
+//! Mounts that are connected, to all routers: what they said of themselves, and how far behind they are.
 
 use askama::Template;
 use monofs_proto::v1;
 use serde::Deserialize;
 
-use super::Pages;
+use super::{ASK_TIMEOUT, Pages};
 use super::parts::Bar;
 use super::shell::Shell;
 use super::text::{When, clean, number, percent, size};
+use crate::status;
 
 /// Clients on one page.
 const PAGE: usize = 100;
@@ -25,6 +26,7 @@ struct Row {
     mount: String,
     version: String,
     connected: When,
+    through: String,
     /// It has not acknowledged all that readers see: where it is, and where the catalogue is.
     behind: Option<(u64, u64)>,
     report: Option<Report>,
@@ -50,15 +52,16 @@ pub(super) struct Page {
     range: String,
     before: Option<String>,
     next: Option<String>,
-    several_routers: bool,
+    /// Routers whose clients are not here, with why.
+    missing: Vec<String>,
     router: String,
 }
 
-pub(super) fn page(pages: &Pages, asked: &Asked) -> Page {
+pub(super) async fn page(pages: &Pages, asked: &Asked) -> Page {
     let state = &pages.state;
     let revision = *state.catalog.changed().borrow();
     let filter = asked.q.trim().to_lowercase();
-    let mut clients = state.watchers.list();
+    let (mut clients, missing) = connected(pages).await;
     clients.retain(|client| {
         let text = format!("{} {} {}", client.client_id, client.mount, client.version).to_lowercase();
         text.contains(&filter)
@@ -82,8 +85,22 @@ pub(super) fn page(pages: &Pages, asked: &Asked) -> Page {
         ),
         before: (from > 0).then(|| url(page - 1)),
         next: (to < clients.len()).then(|| url(page + 1)),
-        several_routers: state.tables.routers.list().len() > 1,
+        missing,
         router: clean(&state.own.address),
+    }
+}
+
+/// The clients of all routers, and whose could not be asked.
+async fn connected(pages: &Pages) -> (Vec<v1::ClientStatus>, Vec<String>) {
+    match tokio::time::timeout(ASK_TIMEOUT, status::clients(&pages.state)).await {
+        Ok(told) => {
+            let missing = told.missing.iter().map(|(router, error)| clean(&format!("{router}: {error}")));
+            (told.clients, missing.collect())
+        }
+        Err(_) => {
+            let late = format!("a router did not answer within {} s", ASK_TIMEOUT.as_secs());
+            (pages.state.watchers.list(), vec![late])
+        }
     }
 }
 
@@ -93,6 +110,7 @@ fn row(client: &v1::ClientStatus, revision: u64) -> Row {
         mount: clean(&client.mount),
         version: clean(&client.version),
         connected: When::at(client.connected_at),
+        through: clean(&client.router_id),
         behind: (client.acked_revision < revision).then_some((client.acked_revision, revision)),
         report: client.report.as_ref().map(|said| report(said, client.reported_at)),
     }

@@ -12,10 +12,10 @@ use super::jobs::Row as JobRow;
 use super::nodes::{disk, said, served, weight};
 use super::parts::{Bar, State};
 use super::shell::Shell;
-use super::states::Change;
 use super::text::{When, clean, encode_path, number, percent, size};
 use crate::history::Range;
 use crate::reconcile::jobs::has_ended;
+use crate::membership::StateChange;
 use crate::status::ago;
 use crate::{RouterState, clock, membership};
 
@@ -50,6 +50,7 @@ struct Held {
 struct Passed {
     at: When,
     state: State,
+    why: String,
 }
 
 #[derive(Template)]
@@ -63,6 +64,8 @@ pub(super) struct Page {
     state: State,
     standing: String,
     heard: String,
+    /// Why the last probe failed, if it did.
+    probe: Option<String>,
     address: String,
     external: String,
     zone: String,
@@ -86,12 +89,12 @@ pub(super) struct Page {
 }
 
 /// Errors: `NotFound`; `Refused` for a fetcher.
-pub(super) async fn page(pages: &Pages, id: &str, asked: &Asked) -> Result<Page> {
+pub(super) fn page(pages: &Pages, id: &str, asked: &Asked) -> Result<Page> {
     let state = &pages.state;
     let view = state.members.view();
     let node = membership::node(&view, id)?;
-    let looked_for = node.id.clone();
-    let held = pages.scan(move |state| state.catalog.held_by(&looked_for)).await?;
+    let held = state.catalog.held_by(&node.id);
+    let heard = state.members.heard(&node.id);
     let intent = state.tables.intents.get(id);
     let others = membership::placeable(&view).iter().filter(|other| other.id != node.id).count();
     let day = asked.range == "24h";
@@ -105,7 +108,8 @@ pub(super) async fn page(pages: &Pages, id: &str, asked: &Asked) -> Result<Page>
         url: encode_path(id),
         state: State::of_member(node),
         standing: state.members.standing_for(&node.id).map_or("–".to_owned(), ago),
-        heard: state.members.heard_ago(&node.id).map_or("never".to_owned(), |passed| format!("{} ago", ago(passed))),
+        heard: heard.ago.map_or("never".to_owned(), |passed| format!("{} ago", ago(passed))),
+        probe: heard.failure.as_deref().map(clean),
         address: clean(&node.address),
         external: clean(&node.external_address),
         zone: clean(&node.zone),
@@ -122,7 +126,7 @@ pub(super) async fn page(pages: &Pages, id: &str, asked: &Asked) -> Result<Page>
         held_total: number(held.len() as u64),
         held: held.iter().take(REPOSITORIES_MAX).map(|entry| shown(entry)).collect(),
         jobs: jobs.iter().map(JobRow::new).collect(),
-        passed: pages.states.of(&node.id).into_iter().map(passed).collect(),
+        passed: state.members.states(&node.id).into_iter().rev().map(passed).collect(),
         charts: charts(state, node, day),
         day,
     })
@@ -161,13 +165,8 @@ fn shown(entry: &monofs_model::Repository) -> Held {
     }
 }
 
-fn passed(change: Change) -> Passed {
-    let word = State::of_member_state(change.state);
-    let state = match change.failed_over {
-        true => State { word: "failed over", tone: "warn", shape: "i-swap" },
-        false => word,
-    };
-    Passed { at: When::at(change.at), state }
+fn passed(change: StateChange) -> Passed {
+    Passed { at: When::at(change.since), state: State::of_member_state(change.state), why: clean(&change.why) }
 }
 
 fn charts(state: &RouterState, node: &Member, day: bool) -> Vec<Chart> {

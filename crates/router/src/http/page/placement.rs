@@ -1,17 +1,19 @@
 //! The picture of who holds how much, by zone and weight, and what the loss of a node would do.
 
+use std::collections::HashMap;
+
 use askama::Template;
-use monofs_model::{Member, NodeId, Result};
+use monofs_model::{Member, Result};
 use serde::Deserialize;
 
 use super::Pages;
 use super::nodes::weight;
 use super::parts::State;
-use super::shares::{self, Share, Shares};
 use super::shell::Shell;
 use super::text::{clean, count, encode_path, size};
 use crate::browse::percent_encoded;
-use crate::membership;
+use crate::http::shapes::placement::{Loss, LossTarget, NodeShare, Placement};
+use crate::{holdings, membership};
 
 /// Nodes in the picture; the table below has as many.
 const NODES_MAX: usize = 200;
@@ -50,13 +52,13 @@ struct Row {
 struct Drawn {
     y: String,
     text_y: String,
+    bar_y: String,
     held: String,
     gains_x: String,
     gains: String,
     wanted_x: String,
-    label_x: String,
     mark_end: String,
-    bar_y: String,
+    label_x: String,
 }
 
 struct Zone {
@@ -80,6 +82,7 @@ pub(super) struct Page {
     more: usize,
     height: String,
     copies: u32,
+    total: String,
     loss: Option<LossShown>,
     words: String,
 }
@@ -92,12 +95,12 @@ pub(super) async fn page(pages: &Pages, asked: &Asked) -> Result<Page> {
         "" => None,
         id => Some(membership::node(&view, id)?.id.clone()),
     };
-    let shares = shares::now(pages, lost.as_ref()).await?;
+    let placement = holdings::survey(state, lost).await?;
     let mut nodes: Vec<&Member> = view.nodes().collect();
     nodes.sort_by(|a, b| (&a.zone, &a.id).cmp(&(&b.zone, &b.id)));
     let more = nodes.len().saturating_sub(NODES_MAX);
     nodes.truncate(NODES_MAX);
-    let (zones, rows, height) = draw(&nodes, &shares, lost.as_ref());
+    let (zones, rows, height) = draw(&nodes, &placement);
     let words = rows.iter().map(|row| format!("{} holds {}, wanted {}", row.id, row.held, row.wanted));
     Ok(Page {
         shell: Shell::new(state, "Placement", "/placement"),
@@ -107,39 +110,69 @@ pub(super) async fn page(pages: &Pages, asked: &Asked) -> Result<Page> {
         more,
         height: format!("{height:.0}"),
         copies: view.replication_factor,
-        loss: lost.map(|lost| loss(&lost, &shares)),
+        total: format!("{} of {}, {}", count(placement.copies, "copy"), count(placement.repositories, "repository"), size(placement.bytes)),
+        loss: placement.without.as_ref().map(loss),
     })
 }
 
-fn draw(nodes: &[&Member], shares: &Shares, lost: Option<&NodeId>) -> (Vec<Zone>, Vec<Row>, f64) {
-    let of = |node: &Member| shares.nodes.get(&node.id).copied().unwrap_or_default();
-    let most = nodes.iter().map(|node| of(node)).map(|share| (share.held.bytes + share.gains.bytes).max(share.wanted.bytes));
-    let most = most.max().unwrap_or(0).max(1) as f64;
+/// What is drawn of one node, in bytes.
+struct Amounts<'a> {
+    share: Option<&'a NodeShare>,
+    gains: Option<&'a LossTarget>,
+    wanted: u64,
+}
+
+impl Amounts<'_> {
+    fn held(&self) -> u64 {
+        self.share.map_or(0, |share| share.bytes)
+    }
+
+    fn with_gains(&self) -> u64 {
+        self.held() + self.gains.map_or(0, |gains| gains.bytes)
+    }
+}
+
+fn draw(nodes: &[&Member], placement: &Placement) -> (Vec<Zone>, Vec<Row>, f64) {
+    let shares: HashMap<&str, &NodeShare> = placement.nodes.iter().map(|share| (share.node.as_str(), share)).collect();
+    let targets = placement.without.iter().flat_map(|loss| &loss.targets);
+    let gains: HashMap<&str, &LossTarget> = targets.map(|target| (target.node.as_str(), target)).collect();
+    let of = |node: &Member| {
+        let share = shares.get(node.id.as_str()).copied();
+        let wanted = share.map_or(0.0, |share| share.share_wanted * placement.bytes as f64);
+        Amounts { share, gains: gains.get(node.id.as_str()).copied(), wanted: wanted.round() as u64 }
+    };
+    let most = nodes.iter().map(|node| of(node).with_gains().max(of(node).wanted)).max().unwrap_or(0).max(1);
+    let lost = placement.without.as_ref().map(|loss| loss.node.as_str());
     let (mut zones, mut rows, mut y) = (Vec::new(), Vec::new(), 0.0);
     let mut zone: Option<&str> = None;
     for node in nodes {
         if zone != Some(node.zone.as_str()) {
             zone = Some(&node.zone);
-            let inside = nodes.iter().filter(|other| other.zone == node.zone);
-            let held = inside.clone().map(|node| of(node).held.bytes).sum();
-            zones.push(Zone {
-                name: if node.zone.is_empty() { "no zone".to_owned() } else { format!("zone {}", clean(&node.zone)) },
-                y: format!("{:.0}", y + 22.0),
-                about: format!("{}, {}", count(inside.count() as u64, "node"), size(held)),
-            });
+            zones.push(heading(node, placement, y));
             y += ZONE_HEIGHT;
         }
-        rows.push(row(node, of(node), lost == Some(&node.id), y, most));
+        rows.push(row(node, &of(node), lost == Some(node.id.as_str()), y, most as f64));
         y += ROW_HEIGHT;
     }
     (zones, rows, y.max(ROW_HEIGHT) + 6.0)
 }
 
-fn row(node: &Member, share: Share, lost: bool, y: f64, most: f64) -> Row {
+/// Of the zone that `node` is the first of.
+fn heading(node: &Member, placement: &Placement, y: f64) -> Zone {
+    let about = placement.zones.iter().find(|zone| zone.zone.as_deref().unwrap_or("") == node.zone);
+    Zone {
+        name: if node.zone.is_empty() { "no zone".to_owned() } else { format!("zone {}", clean(&node.zone)) },
+        y: format!("{:.0}", y + 22.0),
+        about: about
+            .map(|zone| format!("{}, {} in {}", count(zone.nodes as u64, "node"), size(zone.bytes), count(zone.copies, "copy")))
+            .unwrap_or_default(),
+    }
+}
+
+fn row(node: &Member, amounts: &Amounts<'_>, lost: bool, y: f64, most: f64) -> Row {
     let width = |bytes: u64| bytes as f64 / most * BAR_WIDTH;
-    let end = BAR_LEFT + width(share.held.bytes + share.gains.bytes);
-    let wanted = BAR_LEFT + width(share.wanted.bytes);
-    let amount = |amount: shares::Amount| format!("{} in {}", size(amount.bytes), count(amount.copies, "copy"));
+    let wanted = BAR_LEFT + width(amounts.wanted);
+    let of = |bytes: u64, copies: u64| format!("{} in {}", size(bytes), count(copies, "copy"));
     Row {
         id: clean(node.id.as_str()),
         href: format!("/nodes/{}", encode_path(node.id.as_str())),
@@ -147,38 +180,40 @@ fn row(node: &Member, share: Share, lost: bool, y: f64, most: f64) -> Row {
         zone: clean(&node.zone),
         state: State::of_member(node),
         weight: weight(node.weight),
-        held: amount(share.held),
-        wanted: amount(share.wanted),
-        gains: (share.gains.copies > 0).then(|| amount(share.gains)),
+        held: of(amounts.held(), amounts.share.map_or(0, |share| share.copies)),
+        wanted: size(amounts.wanted),
+        gains: amounts.gains.map(|gains| of(gains.bytes, gains.copies)),
         lost,
         drawn: Drawn {
             y: format!("{y:.0}"),
             text_y: format!("{:.0}", y + 16.0),
             bar_y: format!("{:.0}", y + 3.0),
-            held: format!("{:.1}", width(share.held.bytes)),
-            gains_x: format!("{:.1}", BAR_LEFT + width(share.held.bytes)),
-            gains: format!("{:.1}", width(share.gains.bytes)),
+            held: format!("{:.1}", width(amounts.held())),
+            gains_x: format!("{:.1}", BAR_LEFT + width(amounts.held())),
+            gains: format!("{:.1}", width(amounts.gains.map_or(0, |gains| gains.bytes))),
             wanted_x: format!("{wanted:.1}"),
-            label_x: format!("{:.1}", end.max(wanted) + 8.0),
             mark_end: format!("{:.0}", y + 25.0),
+            label_x: format!("{:.1}", (BAR_LEFT + width(amounts.with_gains())).max(wanted) + 8.0),
         },
     }
 }
 
-fn loss(lost: &NodeId, shares: &Shares) -> LossShown {
-    let loss = &shares.loss;
-    let gone = match loss.gone {
-        0 => "none: each of them is held by somebody else, too".to_owned(),
-        gone => format!("{} cannot be read until it is back, or they are ingested again", count(gone, "repository")),
+fn loss(loss: &Loss) -> LossShown {
+    let unread = match loss.without_copy {
+        0 => "none: others hold all of them".to_owned(),
+        gone => format!("{} would have no copy that serves, until it is back or a fetcher gets them again", count(gone, "repository")),
     };
-    let mut lines = vec![
-        ("Touched", format!("{} would have one copy less", count(loss.touched, "repository"))),
-        ("Not readable", gone),
-        ("Made again", format!("{} of {}, after --rebalance-delay", count(loss.again.copies, "copy"), size(loss.again.bytes))),
-    ];
-    if loss.homeless > 0 {
-        let lacking = format!("{} would stay short of copies: too few nodes are left", count(loss.homeless, "repository"));
-        lines.push(("Short of copies", lacking));
+    let again: u64 = loss.targets.iter().map(|target| target.copies).sum();
+    LossShown {
+        id: clean(&loss.node),
+        lines: vec![
+            ("It holds", count(loss.copies, "copy")),
+            ("Short of copies", format!("{} would have fewer than are wanted", count(loss.below_copies, "repository"))),
+            ("Not readable", unread),
+            (
+                "Made again",
+                format!("{}, {}, when it is down for longer than --rebalance-delay", count(again, "copy"), size(loss.bytes_to_copy)),
+            ),
+        ],
     }
-    LossShown { id: clean(lost.as_str()), lines }
 }

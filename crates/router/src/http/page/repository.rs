@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use askama::Template;
-use monofs_model::{Consistency, ContentMode, Error, Repository, Result};
+use monofs_model::{Consistency, ContentMode, Error, Oid, Repository, Result};
+use monofs_proto::v1;
 
 use super::Pages;
 use super::parts::State;
@@ -23,11 +24,15 @@ struct Published {
     submodules: usize,
 }
 
-/// A commit that was published before and can still be read by who looks at it.
+/// A commit that was published, now or before.
 struct Past {
+    number: u64,
     commit: String,
+    ref_name: String,
     committed: When,
-    replaced: When,
+    published: When,
+    size: String,
+    router: String,
 }
 
 #[derive(Template)]
@@ -35,8 +40,6 @@ struct Past {
 pub(super) struct Page {
     shell: Shell,
     path: String,
-    /// As it is, odd characters and all.
-    exact_path: String,
     url: String,
     /// As the API names it.
     api: String,
@@ -69,7 +72,6 @@ pub(super) async fn page(pages: &Pages, encoded: &str) -> Result<Page> {
     Ok(Page {
         shell: Shell::new(state, entry.path.as_str(), "/repos"),
         path: clean(entry.path.as_str()),
-        exact_path: entry.path.to_string(),
         url: encode_path(entry.path.as_str()),
         api: percent_encoded(entry.path.as_str().as_bytes()),
         state: State::of_repository(&entry, copies),
@@ -111,18 +113,20 @@ pub(super) fn require(pages: &Pages, encoded: &str) -> Result<Arc<Repository>> {
     pages.state.catalog.require(&path)
 }
 
-/// What was published before, the last one first.
+/// What was published, the last one first.
 async fn past(pages: &Pages, entry: &Repository) -> Result<Vec<Past>, Line> {
     if !*pages.state.shared.reachable().borrow() {
         return Err(Line::new("the state store cannot be reached"));
     }
-    let retained = pages.state.catalog.retained_of(&entry.storage_id()).await;
-    let mut retained = retained.map_err(|error| Line::new(&error.message))?;
-    retained.sort_by_key(|past| std::cmp::Reverse(past.replaced_at));
-    let past = |past: &crate::catalog::Retained| Past {
-        commit: past.snapshot.commit.to_string(),
-        committed: When::at(past.snapshot.commit_time),
-        replaced: When::at(past.replaced_at),
+    let kept = pages.state.catalog.publications(&entry.path).await.map_err(|error| Line::new(&error.message))?;
+    let past = |row: &v1::Publication| Past {
+        number: row.generation,
+        commit: Oid::from_bytes(&row.commit).map_or_else(|_| "unknown".to_owned(), |commit| commit.to_string()),
+        ref_name: clean(&row.ref_name),
+        committed: When::at(row.commit_time),
+        published: When::at(row.published_at),
+        size: size(row.bytes),
+        router: clean(&row.router_id),
     };
-    Ok(retained.iter().map(past).collect())
+    Ok(kept.iter().rev().map(past).collect())
 }

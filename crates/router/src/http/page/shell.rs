@@ -2,7 +2,8 @@
 
 use super::assets::{URLS, Urls};
 use super::text::{Line, clean, count, time_of_day};
-use crate::status::{self, Problem};
+use crate::http::overview;
+use crate::http::shapes::overview::Reason;
 use crate::{RouterState, clock};
 
 /// The parts of the site, in the order of the navigation: address, name, icon.
@@ -53,7 +54,7 @@ impl Shell {
             leading: *state.leading.borrow(),
             can_change: *state.shared.reachable().borrow(),
             clock: format!("{} UTC", time_of_day(clock::now())),
-            health: Health::of(&status::problems(state)),
+            health: Health::of(&overview::health(state).1),
             strip: section != "/",
             assets: &URLS,
         }
@@ -83,7 +84,7 @@ pub(super) struct Shown {
 }
 
 impl Health {
-    pub fn of(problems: &[Problem]) -> Self {
+    pub fn of(problems: &[Reason]) -> Self {
         let critical = problems.iter().any(|problem| problem.critical);
         let (word, tone, shape) = match (critical, problems.is_empty()) {
             (true, _) => ("Unhealthy", "bad", "i-cross"),
@@ -102,10 +103,10 @@ impl Health {
     }
 }
 
-fn shown(problem: &Problem) -> Shown {
-    let (what, next) = match problem.line.split_once(": ") {
+fn shown(problem: &Reason) -> Shown {
+    let (what, next) = match problem.message.split_once(": ") {
         Some((what, next)) => (what, Some(Line::new(next))),
-        None => (problem.line.as_str(), None),
+        None => (problem.message.as_str(), None),
     };
     let (shape, severity) = if problem.critical { ("i-cross", "critical") } else { ("i-triangle", "warning") };
     Shown { shape, severity, what: Line::new(what), next }
@@ -117,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_problem_is_what_is_wrong_and_the_next_thing_to_do() {
-        let problem = |line: &str, critical| Problem { line: line.to_owned(), critical };
+        let problem = |line: &str, critical| Reason { message: line.to_owned(), critical };
         let health = Health::of(&[
             problem("no node is active: start `monofs-node`, then look", true),
             problem("node2 (127.0.0.1:9000) is suspect: look at its log", false),

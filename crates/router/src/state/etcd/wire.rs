@@ -1,5 +1,7 @@
 //! How the state is written in etcd: the names of its keys, the operations of a transaction, and what etcd takes.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use monofs_model::{Error, Result};
 use monofs_proto::etcd::compare::{CompareResult, CompareTarget, TargetUnion};
@@ -8,6 +10,8 @@ use monofs_proto::etcd::request_op::Request as Op;
 use monofs_proto::etcd::{Compare as WireCompare, DeleteRangeRequest, PutRequest, RequestOp};
 use monofs_store::state::{Compare, Write};
 use tonic::transport::Channel;
+
+use crate::state::ASIDE;
 
 /// What etcd takes in one transaction by default (`--max-txn-ops`), and in one request (`--max-request-bytes`).
 pub(super) const OPERATIONS_MAX: usize = 128;
@@ -25,7 +29,11 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn state(&self, key: &[u8]) -> Bytes {
-        [self.prefix.as_bytes(), b"/state/", key].concat().into()
+        match key.strip_prefix(ASIDE.as_bytes()) {
+            // Outside of what everything is.
+            Some(rest) => [self.prefix.as_bytes(), b".aside/", rest].concat().into(),
+            None => [self.prefix.as_bytes(), b"/state/", key].concat().into(),
+        }
     }
 
     pub(super) fn epoch(&self) -> Bytes {
@@ -41,8 +49,12 @@ impl Keys {
     }
 
     /// The key of the state that is called so in etcd.
-    pub(super) fn own<'a>(&self, key: &'a [u8]) -> Option<&'a [u8]> {
-        key.strip_prefix(self.prefix.as_bytes())?.strip_prefix(b"/state/")
+    pub(super) fn own<'a>(&self, key: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        let rest = key.strip_prefix(self.prefix.as_bytes())?;
+        match rest.strip_prefix(b".aside/") {
+            Some(aside) => Some([ASIDE.as_bytes(), aside].concat().into()),
+            None => rest.strip_prefix(b"/state/").map(Cow::Borrowed),
+        }
     }
 
     /// The range of everything of this cluster.
