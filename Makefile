@@ -6,7 +6,7 @@ REPO ?= .
 CARGO ?= cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test test-deployments test-long test-faults test-compose test-systemd check simulate bench bench-growth build fmt fuzz
+.PHONY: demo screenshots test test-deployments test-long test-faults test-compose test-systemd check simulate bench bench-growth build fmt fuzz
 
 # The binaries for a deployment, in bin/, with monofs-server as another name of monofs-node.
 build:
@@ -19,12 +19,20 @@ demo:
 	@target/debug/monofs up --temporary --repo "$(REPO)"
 
 test:
-	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl etcd-server etcd-client iproute2 iptables faketime haproxy
+	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl etcd-server etcd-client iproute2 iptables faketime haproxy chromium chromium-driver npm
 	@scripts/require-cargo
+	@CARGO_TARGET_DIR=$(TARGET) scripts/require-axe
 # All targets, as nextest builds them: with the binaries alone, dependencies have other features and are compiled twice.
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) nextest run --workspace
 	$(MAKE) test-deployments
+
+# The pictures of the web page in docs/screenshots.
+screenshots:
+	@scripts/require git chromium chromium-driver
+	@scripts/require-cargo
+	$(CARGO) build --workspace --all-targets
+	MONOFS_SCREENSHOTS=$(CURDIR)/docs/screenshots $(CARGO) nextest run --workspace --run-ignored only -E 'binary(web) & test(screenshots)' --no-capture
 
 # The deployment files against the binaries, HAProxy, systemd and Kubernetes' schemas; seconds.
 test-deployments:
@@ -39,7 +47,7 @@ test-faults:
 	@scripts/require fuse3 git iproute2 iptables faketime
 	@scripts/require-cargo
 	$(CARGO) build --workspace --all-targets
-	$(CARGO) nextest run --workspace --profile long --run-ignored only --no-capture
+	$(CARGO) nextest run --workspace --profile long --run-ignored only --no-capture -E 'not test(screenshots::)'
 
 # docker-compose.yml, started.
 test-compose: build

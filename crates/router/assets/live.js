@@ -32,6 +32,8 @@
       if (from.nodeValue !== to.nodeValue) from.nodeValue = to.nodeValue;
       return;
     }
+    // Somebody is at it.
+    if (from.nodeName === "DIALOG" && from.open) return;
     const keeps = (name) => name === "open" && from.nodeName === "DETAILS";
     for (const { name } of [...from.attributes]) {
       if (!to.hasAttribute(name) && !keeps(name)) from.removeAttribute(name);

@@ -29,9 +29,9 @@ pub(super) async fn holders<T, F: Future<Output = Result<T>>>(
 ) -> Result<T> {
     let view = state.members.view();
     let readers = view.readers(&entry.storage_id(), &entry.holders);
-    let mut waiting = readers.into_iter();
+    let mut waiting = readers.into_iter().cloned();
     let mut asked = FuturesUnordered::new();
-    let begin = |node: &'_ Member| {
+    let begin = |node: Member| {
         let channel = state.channels.get(&node.address);
         let call = channel.map(&ask);
         async move {
