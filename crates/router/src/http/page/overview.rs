@@ -119,7 +119,7 @@ fn tiles(state: &RouterState, hour: &Table, jobs: &[v1::Job]) -> Vec<Tile> {
         },
         Tile {
             href: "#history",
-            name: "Latency, 99 of 100 within",
+            name: "99 % answered within",
             value: known(Unit::Seconds, "latency_p99_seconds"),
             unit: "",
             more: format!("half within {}", known(Unit::Seconds, "latency_p50_seconds")),
@@ -128,7 +128,7 @@ fn tiles(state: &RouterState, hour: &Table, jobs: &[v1::Job]) -> Vec<Tile> {
         },
         Tile {
             href: "#history",
-            name: "Answered by caches of clients",
+            name: "Hits in client caches",
             value: known(Unit::Ratio, "client_hit_ratio"),
             unit: "",
             more: format!(
@@ -245,7 +245,7 @@ fn charts(table: &Table, now: i64, seconds: i64) -> Vec<Chart> {
         chart(
             "Latency of nodes",
             Unit::Seconds,
-            &[("latency_p99_seconds", "99 of 100 within"), ("latency_p50_seconds", "half within")],
+            &[("latency_p99_seconds", "99 % within"), ("latency_p50_seconds", "half within")],
         ),
         chart("Answered by caches", Unit::Ratio, &[("client_hit_ratio", "clients"), ("node_hit_ratio", "nodes")]),
         chart("Served by nodes", Unit::BytesPerSecond, &[("bytes_per_second", "bytes")]),
