@@ -4,6 +4,7 @@
 mod bad_input;
 mod conformance;
 mod failure;
+mod http_api;
 mod hydration;
 mod layers;
 mod leader;
@@ -12,5 +13,7 @@ mod mount;
 mod processes;
 mod reconcile;
 mod routers;
+mod shape;
 mod system;
 mod update;
+mod web;

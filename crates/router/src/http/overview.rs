@@ -150,7 +150,7 @@ pub(crate) async fn announce(state: Arc<RouterState>) {
 }
 
 /// An overview now, and whenever one was made for all listeners. Who is slow gets the newest one.
-pub(crate) fn events(state: &Arc<RouterState>) -> impl Stream<Item = Result<Event, Error>> + Send + 'static + use<> {
+pub(super) fn events(state: &Arc<RouterState>) -> impl Stream<Item = Result<Event, Error>> + Send + 'static + use<> {
     let mut receiver = state.announced.0.subscribe();
     let first = receiver.borrow_and_update().clone();
     let first = match first {
