@@ -138,7 +138,8 @@ impl Browser {
 
     async fn drive(&self, command: &str, body: Value) -> Value {
         let path = format!("/session/{}/{command}", self.session);
-        let answer = http::ask("POST", &self.address, &path, "content-type: application/json\r\n", &body.to_string()).await;
+        let answer =
+            http::ask("POST", &self.address, &path, "content-type: application/json\r\n", &body.to_string()).await;
         let value: Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(answer.status, 200, "{command}: {value}");
         value["value"].clone()

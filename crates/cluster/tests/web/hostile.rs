@@ -64,12 +64,19 @@ async fn hostile_names_and_contents_are_shown_and_do_nothing() {
     ];
     for page in &pages {
         let answer = http::page(&address, page).await;
-        assert!(answer.head.contains("content-security-policy: default-src 'none'; script-src 'self'"), "{page}: {}", answer.head);
+        assert!(
+            answer.head.contains("content-security-policy: default-src 'none'; script-src 'self'"),
+            "{page}: {}",
+            answer.head
+        );
         assert!(answer.head.contains("x-content-type-options: nosniff"), "{page}");
         assert_safe(&answer.text(), page);
     }
     let root = http::page(&address, &below("")).await.text();
-    assert!(root.contains("caf\\xe9\\xff") && root.contains(&below("caf%E9%FF")), "bytes that are no text have their link");
+    assert!(
+        root.contains("caf\\xe9\\xff") && root.contains(&below("caf%E9%FF")),
+        "bytes that are no text have their link"
+    );
     assert!(root.contains("photo\\u{202e}gpj.exe"));
     assert!(http::page(&address, &below("caf%E9%FF/in")).await.text().contains("inside"));
     assert!(http::page(&address, &below("up")).await.text().contains("outside of the tree"));
@@ -117,7 +124,8 @@ async fn without_any_node_the_page_says_what_to_type() {
     let cluster = builder(dir.path()).nodes(0).fetchers(0).start().await.unwrap();
     let address = cluster.http_address();
     let overview = http::page(&address, "/").await.text();
-    let command = format!("monofs-node --node-id=node1 --db-path=/var/lib/monofs/node1 --router={}", cluster.router_address());
+    let command =
+        format!("monofs-node --node-id=node1 --db-path=/var/lib/monofs/node1 --router={}", cluster.router_address());
     assert!(overview.contains("Unhealthy") && overview.contains(&command), "{overview}");
     for page in ["/nodes", "/fetchers", "/jobs", "/placement", "/clients", "/add", "/repos", "/browse/"] {
         assert_eq!(http::page(&address, page).await.status, 200, "{page}");

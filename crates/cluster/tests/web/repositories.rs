@@ -14,8 +14,15 @@ const MANY: usize = 20_000;
 
 fn entry(number: usize) -> Repository {
     let oid = Oid::of(ObjectFormat::Sha1, ObjectKind::Tree, b"");
-    let snapshot =
-        Snapshot { commit: oid, root: oid, commit_time: 1_700_000_000, trees: 1, blobs: 1, bytes: number as u64, submodules: Vec::new() };
+    let snapshot = Snapshot {
+        commit: oid,
+        root: oid,
+        commit_time: 1_700_000_000,
+        trees: 1,
+        blobs: 1,
+        bytes: number as u64,
+        submodules: Vec::new(),
+    };
     Repository {
         path: DisplayPath::new(&format!("host/org{:03}/repo{number:06}", number / 100)).unwrap(),
         source: SourceUrl::new(&format!("https://host/repo{number}")).unwrap(),

@@ -43,7 +43,8 @@ async fn screenshots() {
         repo.commit(|changes| {
             changes.file("README.md", format!("# number {number}\n")).many("src", 20 + number * 7);
         });
-        let path = format!("github.com/example/{}", ["anchor", "buoy", "canal", "dock", "estuary", "fjord"][number % 6]);
+        let path =
+            format!("github.com/example/{}", ["anchor", "buoy", "canal", "dock", "estuary", "fjord"][number % 6]);
         let what = Ingest::of(repo.url()).at("main").shown_as(format!("{path}-{}", number / 6 + 1)).strong();
         site.cluster.ingest(what.hydrated()).await.unwrap();
     }

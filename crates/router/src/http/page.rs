@@ -84,10 +84,7 @@ struct Failed {
 
 /// The page's part of the HTTP server.
 pub(super) fn routes(state: &Arc<RouterState>) -> Router<Arc<RouterState>> {
-    let pages = Pages {
-        state: state.clone(),
-        highlights: Arc::new(Semaphore::new(highlight::AT_ONCE)),
-    };
+    let pages = Pages { state: state.clone(), highlights: Arc::new(Semaphore::new(highlight::AT_ONCE)) };
     Router::new()
         .route("/", get(overview))
         .route("/repos", get(repositories))
@@ -125,7 +122,8 @@ fn html<T: Template>(code: StatusCode, page: &T) -> Response {
         Ok(body) => body,
         Err(error) => {
             tracing::error!(%error, "a page cannot be rendered");
-            return (StatusCode::INTERNAL_SERVER_ERROR, "this page cannot be shown; see the router's log").into_response();
+            return (StatusCode::INTERNAL_SERVER_ERROR, "this page cannot be shown; see the router's log")
+                .into_response();
         }
     };
     let about = [

@@ -222,7 +222,8 @@ fn reached(facts: &Facts<'_>) -> usize {
         Step::Adopting => Some(2),
         Step::Published | Step::Hydrating | Step::Done => Some(4),
     };
-    let is_published = facts.entry.is_some_and(|entry| entry.snapshot.is_some() && entry.state == RepositoryState::Ready);
+    let is_published =
+        facts.entry.is_some_and(|entry| entry.snapshot.is_some() && entry.state == RepositoryState::Ready);
     match by_job {
         Some(number) => number,
         // Another router runs it, or it ended long ago.
@@ -276,7 +277,12 @@ fn adopting(facts: &Facts<'_>) -> Vec<Copy> {
 fn published(facts: &Facts<'_>) -> String {
     let Some(entry) = facts.entry.filter(|entry| entry.snapshot.is_some()) else { return String::new() };
     let Some(snapshot) = &entry.snapshot else { return String::new() };
-    format!("commit {}, {} in {} files", short(&snapshot.commit.to_string()), size(snapshot.bytes), number(snapshot.blobs))
+    format!(
+        "commit {}, {} in {} files",
+        short(&snapshot.commit.to_string()),
+        size(snapshot.bytes),
+        number(snapshot.blobs)
+    )
 }
 
 /// The contents, which come after the publication.

@@ -97,7 +97,10 @@ mod tests {
         let again = ask(&URLS.css, Some(&tag)).await;
         assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
         let other = ask("/assets/0000000000000000/app.css", None).await;
-        assert_eq!((other.status(), &other.headers()[header::CACHE_CONTROL]), (StatusCode::OK, &ASK_AGAIN.parse().unwrap()));
+        assert_eq!(
+            (other.status(), &other.headers()[header::CACHE_CONTROL]),
+            (StatusCode::OK, &ASK_AGAIN.parse().unwrap())
+        );
         for outside in ["/assets/x/Cargo.toml", "/assets/x/..%2fCargo.toml", "/assets/x/nothing.css"] {
             assert_eq!(ask(outside, None).await.status(), StatusCode::NOT_FOUND, "{outside}");
         }

@@ -279,7 +279,11 @@ async fn readme(pages: &Pages, path: &TreePath, inside: &Inside, entries: &[Chil
     (!is_binary(&bytes) && !text.trim().is_empty()).then(|| Readme {
         name: clean_bytes(&child.name),
         href: href(&path.join(&child.name)),
-        text: text.split('\n').map(|line| clean(line.trim_end_matches('\r').replace('\t', "    ").as_str())).collect::<Vec<_>>().join("\n"),
+        text: text
+            .split('\n')
+            .map(|line| clean(line.trim_end_matches('\r').replace('\t', "    ").as_str()))
+            .collect::<Vec<_>>()
+            .join("\n"),
         cut: child.size > README_BYTES_MAX as u64,
     })
 }
@@ -369,10 +373,7 @@ fn submodule(pages: &Pages, inside: &Inside) -> Body {
     let url = inside.submodule_url();
     let shown_at = url.and_then(|url| SourceUrl::new(url).ok()?.display_path().ok());
     let known = shown_at.filter(|path| pages.state.catalog.get(path).is_some_and(|entry| entry.snapshot.is_some()));
-    Body::Submodule {
-        url: url.map(clean),
-        href: known.map(|path| format!("/browse/{}", encode_path(path.as_str()))),
-    }
+    Body::Submodule { url: url.map(clean), href: known.map(|path| format!("/browse/{}", encode_path(path.as_str()))) }
 }
 
 #[cfg(test)]

@@ -65,7 +65,11 @@ impl Unit {
 /// The next of 1, 1.5, 3, 6 and their tens at or above `value`: divisible by the lines across.
 fn nice(value: f64) -> f64 {
     let ten = 10.0_f64.powf(value.log10().floor());
-    [1.0, 1.5, 3.0, 6.0, 10.0].into_iter().map(|step| step * ten).find(|step| *step >= value * 0.999).unwrap_or(10.0 * ten)
+    [1.0, 1.5, 3.0, 6.0, 10.0]
+        .into_iter()
+        .map(|step| step * ten)
+        .find(|step| *step >= value * 0.999)
+        .unwrap_or(10.0 * ten)
 }
 
 /// A curve of a chart.

@@ -4,10 +4,10 @@ use askama::Template;
 use monofs_proto::v1;
 use serde::Deserialize;
 
-use super::{ASK_TIMEOUT, Pages};
 use super::parts::Bar;
 use super::shell::Shell;
 use super::text::{When, clean, number, percent, size};
+use super::{ASK_TIMEOUT, Pages};
 use crate::status;
 
 /// Clients on one page.

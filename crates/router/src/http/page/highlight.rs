@@ -241,7 +241,9 @@ mod tests {
         assert!(code.lines[1].contains("<span class=\"t-f\">main</span>"), "{}", code.lines[1]);
         assert!(code.lines[1].contains("t-c") && code.lines[1].contains("t-s"), "{}", code.lines[1]);
         assert!(code.lines[2].starts_with("<span class=\"t-c\">"), "{}", code.lines[2]);
-        for (name, language) in [("Makefile", "Makefile"), ("x.toml", "TOML"), ("x.TS", "TypeScript"), ("Dockerfile", "Dockerfile")] {
+        for (name, language) in
+            [("Makefile", "Makefile"), ("x.toml", "TOML"), ("x.TS", "TypeScript"), ("Dockerfile", "Dockerfile")]
+        {
             assert_eq!(syntax_of(name, "").map(|syntax| syntax.name.as_str()), Some(language), "{name}");
         }
         assert_eq!(syntax_of("run", "#!/bin/bash\n").map(|syntax| syntax.name.contains("Bash")), Some(true));
@@ -261,7 +263,10 @@ mod tests {
     #[test]
     fn marks_that_reorder_are_shown() {
         let code = plain("if a\u{202e} { }\u{7}<\n", None);
-        assert_eq!(code.lines[0], "if a<span class=\"t-odd\">\\u{202e}</span> { }<span class=\"t-odd\">\\u{7}</span>&lt;");
+        assert_eq!(
+            code.lines[0],
+            "if a<span class=\"t-odd\">\\u{202e}</span> { }<span class=\"t-odd\">\\u{7}</span>&lt;"
+        );
     }
 
     #[tokio::test]

@@ -14,8 +14,8 @@ use super::parts::{Bar, State};
 use super::shell::Shell;
 use super::text::{When, clean, encode_path, number, percent, size};
 use crate::history::Range;
-use crate::reconcile::jobs::has_ended;
 use crate::membership::StateChange;
+use crate::reconcile::jobs::has_ended;
 use crate::status::ago;
 use crate::{RouterState, clock, membership};
 

@@ -93,8 +93,11 @@ fn first_run(state: &RouterState) -> Option<FirstRun> {
     let view = state.members.view();
     let (has_node, has_fetcher) = (view.nodes().next().is_some(), view.fetchers().next().is_some());
     let nothing = state.catalog.len() == 0;
-    (nothing || !has_node || !has_fetcher)
-        .then(|| FirstRun { router: clean(&state.own.address), has_node, has_fetcher })
+    (nothing || !has_node || !has_fetcher).then(|| FirstRun {
+        router: clean(&state.own.address),
+        has_node,
+        has_fetcher,
+    })
 }
 
 fn tiles(state: &RouterState, hour: &Table, jobs: &[v1::Job]) -> Vec<Tile> {
@@ -239,7 +242,8 @@ fn members(href: &'static str, name: &'static str, members: Vec<&Member>) -> Til
 }
 
 fn charts(table: &Table, now: i64, seconds: i64) -> Vec<Chart> {
-    let chart = |title, unit, series: &[(&'static str, &'static str)]| Chart::new(title, unit, table, series, now, seconds);
+    let chart =
+        |title, unit, series: &[(&'static str, &'static str)]| Chart::new(title, unit, table, series, now, seconds);
     vec![
         chart("Reads", Unit::PerSecond, &[("reads_per_second", "answered"), ("errors_per_second", "failed")]),
         chart(

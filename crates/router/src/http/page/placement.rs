@@ -110,7 +110,12 @@ pub(super) async fn page(pages: &Pages, asked: &Asked) -> Result<Page> {
         more,
         height: format!("{height:.0}"),
         copies: view.replication_factor,
-        total: format!("{} of {}, {}", count(placement.copies, "copy"), count(placement.repositories, "repository"), size(placement.bytes)),
+        total: format!(
+            "{} of {}, {}",
+            count(placement.copies, "copy"),
+            count(placement.repositories, "repository"),
+            size(placement.bytes)
+        ),
         loss: placement.without.as_ref().map(loss),
     })
 }
@@ -164,7 +169,9 @@ fn heading(node: &Member, placement: &Placement, y: f64) -> Zone {
         name: if node.zone.is_empty() { "no zone".to_owned() } else { format!("zone {}", clean(&node.zone)) },
         y: format!("{:.0}", y + 22.0),
         about: about
-            .map(|zone| format!("{}, {} in {}", count(zone.nodes as u64, "node"), size(zone.bytes), count(zone.copies, "copy")))
+            .map(|zone| {
+                format!("{}, {} in {}", count(zone.nodes as u64, "node"), size(zone.bytes), count(zone.copies, "copy"))
+            })
             .unwrap_or_default(),
     }
 }
@@ -201,7 +208,10 @@ fn row(node: &Member, amounts: &Amounts<'_>, lost: bool, y: f64, most: f64) -> R
 fn loss(loss: &Loss) -> LossShown {
     let unread = match loss.without_copy {
         0 => "none: others hold all of them".to_owned(),
-        gone => format!("{} would have no copy that serves, until it is back or a fetcher gets them again", count(gone, "repository")),
+        gone => format!(
+            "{} would have no copy that serves, until it is back or a fetcher gets them again",
+            count(gone, "repository")
+        ),
     };
     let again: u64 = loss.targets.iter().map(|target| target.copies).sum();
     LossShown {
@@ -212,7 +222,11 @@ fn loss(loss: &Loss) -> LossShown {
             ("Not readable", unread),
             (
                 "Made again",
-                format!("{}, {}, when it is down for longer than --rebalance-delay", count(again, "copy"), size(loss.bytes_to_copy)),
+                format!(
+                    "{}, {}, when it is down for longer than --rebalance-delay",
+                    count(again, "copy"),
+                    size(loss.bytes_to_copy)
+                ),
             ),
         ],
     }

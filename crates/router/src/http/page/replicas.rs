@@ -67,9 +67,8 @@ fn replica(node: &Member, holder: bool, wanted: bool, held: Option<v1::HeldRepos
         holder,
         wanted,
         contents,
-        bar: contents.map(|(done, total)| {
-            Bar::progress(done, total, format!("{} of {} files", number(done), number(total)))
-        }),
+        bar: contents
+            .map(|(done, total)| Bar::progress(done, total, format!("{} of {} files", number(done), number(total)))),
         disk: held.map(|held| size(held.disk_bytes)),
         problem: clean(if problem.is_empty() { &told } else { &problem }),
     }
