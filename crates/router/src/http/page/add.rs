@@ -315,3 +315,50 @@ fn hydrating(facts: &Facts<'_>) -> Phase {
     };
     phase
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(step: Step, running: bool, failure: Option<&str>) -> Facts<'static> {
+        let mut progress = v1::IngestProgress::default();
+        progress.set_phase(step);
+        progress.replicas = vec![v1::ReplicaProgress {
+            node_id: "node1".into(),
+            trees_done: 3,
+            trees_total: 9,
+            error: "no room".into(),
+            ..Default::default()
+        }];
+        let failure = failure.map(Error::unavailable);
+        Facts { progress, running, failure, entry: None, replicas: Vec::new() }
+    }
+
+    fn standings(facts: &Facts<'_>) -> Vec<Standing> {
+        phases(facts).iter().map(|phase| phase.standing).collect()
+    }
+
+    #[test]
+    fn the_phase_that_runs_has_those_before_it_done_and_those_behind_it_waiting() {
+        use Standing::{Done, Runs, Waits};
+        assert_eq!(standings(&facts(Step::Unspecified, true, None)), [Runs, Waits, Waits, Waits, Waits]);
+        assert_eq!(standings(&facts(Step::Adopting, true, None)), [Done, Done, Runs, Waits, Waits]);
+    }
+
+    #[test]
+    fn a_failure_is_shown_at_the_phase_where_it_happened() {
+        let failed = facts(Step::Adopting, false, Some("no node took it"));
+        assert_eq!(standings(&failed), [Standing::Done, Standing::Done, Standing::Failed, Standing::Waits]);
+        let phases = phases(&failed);
+        assert_eq!(phases[2].problem.as_ref().map(Line::text).as_deref(), Some("no node took it"));
+        assert_eq!((phases[2].copies[0].done, phases[2].copies[0].problem.as_str()), (3, "no room"));
+        assert_eq!(summary(&phases), "Bring the directories to the nodes: failed");
+        // An error of an earlier look does not stand against one that runs.
+        let again = facts(Step::Fetching, true, Some("an older one"));
+        assert!(phases_have_no_problem(&again));
+    }
+
+    fn phases_have_no_problem(facts: &Facts<'_>) -> bool {
+        phases(facts).iter().all(|phase| phase.problem.is_none())
+    }
+}
