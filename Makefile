@@ -6,7 +6,7 @@ REPO ?= .
 CARGO ?= cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo screenshots test test-deployments test-long test-faults test-compose test-systemd check simulate bench bench-growth build fmt fuzz
+.PHONY: demo screenshots test test-deployments test-long test-faults test-api test-compose test-systemd check simulate bench bench-growth build fmt fuzz
 
 # The binaries for a deployment, in bin/, with monofs-server as another name of monofs-node.
 build:
@@ -19,7 +19,7 @@ demo:
 	@target/debug/monofs up --temporary --repo "$(REPO)"
 
 test:
-	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl etcd-server etcd-client iproute2 iptables faketime haproxy chromium chromium-driver npm
+	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl etcd-server etcd-client iproute2 iptables faketime haproxy prometheus chromium chromium-driver npm
 	@scripts/require-cargo
 	@CARGO_TARGET_DIR=$(TARGET) scripts/require-axe
 # All targets, as nextest builds them: with the binaries alone, dependencies have other features and are compiled twice.
@@ -40,7 +40,7 @@ test-deployments:
 	BINARIES=$(abspath $(TARGET))/debug deploy/test/static
 
 # What takes minutes.
-test-long: test-faults test-compose test-systemd
+test-long: test-faults test-api test-compose test-systemd
 
 # More kinds of faults, and ten minutes of chaos (MONOFS_CHAOS_SECONDS, MONOFS_TEST_SEED).
 test-faults:
@@ -48,6 +48,12 @@ test-faults:
 	@scripts/require-cargo
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) nextest run --workspace --profile long --run-ignored only --no-capture -E 'not test(screenshots::)'
+
+# The HTTP API: its OpenAPI document, the examples of its manual, and a fuzzer against a cluster. A minute or two.
+test-api:
+	@scripts/require git curl python3
+	$(CARGO) build --workspace --all-targets
+	BINARIES=$(abspath $(TARGET))/debug deploy/test/api
 
 # docker-compose.yml, started.
 test-compose: build

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{ArgAction, Parser, ValueEnum};
 use monofs_client::config::default_cache_dir;
 use monofs_client::{AddressChoice, Config};
-use monofs_launch::args;
+use monofs_launch::args::{self, Listen};
+use tokio::net::TcpListener;
 
 /// Mounts all repositories of a cluster as one directory tree; runs in the foreground until a signal unmounts it.
 #[derive(Debug, Parser)]
@@ -54,6 +55,9 @@ struct Args {
     /// Fetch contents ahead of readers
     #[arg(long, default_value = "true", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     prefetch: bool,
+    /// Where to serve /metrics, /health and /ready over HTTP (default: nowhere)
+    #[arg(long, alias = "http-addr", value_name = "[HOST]:PORT")]
+    metrics_addr: Option<Listen>,
     /// Accepted for compatibility: the client always runs in the foreground
     #[arg(long)]
     foreground: bool,
@@ -93,7 +97,11 @@ impl From<Args> for Config {
 
 fn main() -> ExitCode {
     monofs_launch::run::<Args, _, _>("monofs-client", |args, context| async move {
+        let http = args.metrics_addr.clone().map(|address| address.bind()).transpose()?;
         let mounted = monofs_client::mount(args.into()).await?;
+        if let Some(http) = http {
+            mounted.serve_http(TcpListener::from_std(http)?)?;
+        }
         tokio::select! {
             () = context.shutdown.cancelled() => {}
             () = mounted.ended() => {}

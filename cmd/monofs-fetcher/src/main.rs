@@ -23,7 +23,7 @@ struct Args {
     #[arg(long, value_name = "[HOST]:PORT")]
     addr: Option<Listen>,
     /// Address of /health, /ready and /metrics
-    #[arg(long, value_name = "[HOST]:PORT")]
+    #[arg(long, alias = "metrics-addr", value_name = "[HOST]:PORT")]
     http_addr: Option<Listen>,
     /// Id under which routers know this fetcher (default: fetcher-HOST-PORT)
     #[arg(long, default_value = "", hide_default_value = true)]

@@ -19,7 +19,7 @@ struct Args {
     #[arg(long, default_value = ":9000", value_name = "[HOST]:PORT")]
     addr: Listen,
     /// Address of /health, /ready and /metrics
-    #[arg(long, value_name = "[HOST]:PORT")]
+    #[arg(long, alias = "metrics-addr", value_name = "[HOST]:PORT")]
     http_addr: Option<Listen>,
     /// Unique id of this node; placement depends on it, so keep it
     #[arg(long)]

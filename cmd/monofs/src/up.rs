@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Nodes to run
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     nodes: u16,
+    /// Serve /metrics of nodes, fetcher and mount too, on free ports that are printed
+    #[arg(long)]
+    metrics: bool,
     /// Address to listen on
     #[arg(long, default_value = "127.0.0.1")]
     listen: String,
@@ -76,6 +79,7 @@ async fn start(args: &Args) -> anyhow::Result<Session> {
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
     let ports = if args.temporary { Ports::FREE } else { Ports::DEFAULT };
     let builder = Builder::new(&dir).nodes(usize::from(args.nodes)).listen(&args.listen, ports);
+    let builder = if args.metrics { builder.metrics() } else { builder };
     let cluster = builder.router(|config| config.worker_interval = Duration::from_secs(2)).start().await?;
     let mount_point = match (&args.mount, &temporary, args.no_mount) {
         (_, _, true) => None,
@@ -89,6 +93,9 @@ async fn start(args: &Args) -> anyhow::Result<Session> {
 async fn show(args: &Args, session: &mut Session) -> anyhow::Result<()> {
     let router = session.cluster.router_address();
     println!("cluster: gRPC {router}, HTTP http://{}", session.cluster.http_address());
+    for (name, at) in session.cluster.metrics_addresses() {
+        println!("metrics of {name}: http://{at}/metrics");
+    }
     let mut shown = Vec::new();
     for repo in &args.repos {
         println!("ingesting {repo} ...");
@@ -111,6 +118,9 @@ async fn show(args: &Args, session: &mut Session) -> anyhow::Result<()> {
         }
         Some(mount) => {
             session.mount(&mount).await?;
+            if args.metrics {
+                println!("metrics of the mount: http://{}/metrics", session.serve_mount_metrics(&args.listen).await?);
+            }
             how_to_look(&mount, &router, &shown);
         }
     }
@@ -127,6 +137,13 @@ impl Session {
         let config = monofs_client::Config { mount: at.to_owned(), ..self.cluster.client_config("client-cache") };
         self.mounted = Some(monofs_client::mount(config).await?);
         Ok(())
+    }
+
+    async fn serve_mount_metrics(&self, host: &str) -> anyhow::Result<std::net::SocketAddr> {
+        let mounted = self.mounted.as_ref().context("nothing is mounted")?;
+        let listener = tokio::net::TcpListener::bind(format!("{host}:0"));
+        let listener = listener.await.with_context(|| format!("listen on {host} for metrics"))?;
+        Ok(mounted.serve_http(listener)?)
     }
 
     async fn undo(mut self) -> anyhow::Result<()> {

@@ -1,27 +1,9 @@
-//! Counters of one mount: written with relaxed atomics on hot paths, read by the status document.
+//! Counters of one mount: written with relaxed atomics on hot paths, read by the status document, by Prometheus and by the
+//! report to the router.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-/// One counter.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds one.
-    pub fn one(&self) {
-        self.add(1);
-    }
-
-    /// Adds `n`.
-    pub fn add(&self, n: u64) {
-        self.0.fetch_add(n, Ordering::Relaxed);
-    }
-
-    /// The sum so far.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use monofs_rpc::metrics::{Counter, Durations};
 
 /// Kinds of requests of the kernel, in the order of [`OPERATION_NAMES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,10 +40,25 @@ pub const OPERATION_NAMES: [&str; 13] = [
     "other",
 ];
 
+/// A request of the kernel that is being answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Upcall {
+    operation: Operation,
+    begun: Instant,
+}
+
+impl Upcall {
+    /// What is asked, in one word.
+    pub fn name(&self) -> &'static str {
+        OPERATION_NAMES[self.operation as usize]
+    }
+}
+
 /// All counters of a mount.
 #[derive(Debug, Default)]
 pub struct Counters {
     operations: [Counter; OPERATION_NAMES.len()],
+    took: [Durations; OPERATION_NAMES.len()],
     /// Answers that had to wait for the network.
     pub waited: Counter,
     /// Answers that were errors because content could not be had.
@@ -100,17 +97,43 @@ pub struct Counters {
     pub flips: Counter,
     pub names_invalidated: Counter,
     pub directories_invalidated: Counter,
+    /// How often the kernel was told to drop all names.
+    pub all_names_dropped: Counter,
 }
 
 impl Counters {
     /// Counts a request of the kernel.
-    pub fn operation(&self, operation: Operation) {
+    pub fn begin(&self, operation: Operation) -> Upcall {
         self.operations[operation as usize].one();
+        Upcall { operation, begun: Instant::now() }
+    }
+
+    /// The kernel has its answer.
+    pub fn answered(&self, upcall: Upcall) {
+        self.took[upcall.operation as usize].observe(upcall.begun.elapsed());
     }
 
     /// Requests of the kernel by kind.
     pub fn operations(&self) -> impl Iterator<Item = (&'static str, u64)> {
         OPERATION_NAMES.into_iter().zip(self.operations.iter().map(Counter::get))
+    }
+
+    /// How long the answers to requests of the kernel took, by kind.
+    pub fn durations(&self) -> impl Iterator<Item = (&'static str, &Durations)> {
+        OPERATION_NAMES.into_iter().zip(&self.took)
+    }
+
+    /// Records and contents that were looked for and at hand, and that were not.
+    pub fn hits_and_misses(&self) -> (u64, u64) {
+        let hits = [
+            &self.records_in_memory,
+            &self.records_on_disk,
+            &self.contents_ready,
+            &self.frames_in_memory,
+            &self.frames_on_disk,
+        ];
+        let misses = [&self.records_missed, &self.frames_missed];
+        (hits.iter().map(|count| count.get()).sum(), misses.iter().map(|count| count.get()).sum())
     }
 }
 
@@ -121,9 +144,12 @@ mod tests {
     #[test]
     fn operations_and_names_agree() {
         let counters = Counters::default();
-        counters.operation(Operation::Other);
-        counters.operation(Operation::Lookup);
+        counters.begin(Operation::Other);
+        let lookup = counters.begin(Operation::Lookup);
+        counters.answered(lookup);
         let seen: Vec<_> = counters.operations().filter(|(_, n)| *n == 1).map(|(name, _)| name).collect();
         assert_eq!(seen, ["lookup", "other"]);
+        let timed = counters.durations().filter(|(_, took)| took.counts().iter().sum::<u64>() == 1);
+        assert_eq!(timed.map(|(name, _)| name).collect::<Vec<_>>(), ["lookup"]);
     }
 }

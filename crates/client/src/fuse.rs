@@ -16,8 +16,10 @@ use fuser::{
     Request,
 };
 
+use monofs_rpc::context;
+
 use crate::content::Content;
-use crate::counters::{Counters, Operation};
+use crate::counters::{Counters, Operation, Upcall};
 use crate::errno::Errno;
 use crate::fill::{Filler, PageCache};
 use crate::fs::readdir::DirItem;
@@ -140,18 +142,31 @@ impl Adapter {
         R: FnOnce(&Shared, Result<T, Errno>) + Send + 'static,
     {
         let shared = &self.0;
-        shared.counters.operation(operation);
+        let upcall = shared.counters.begin(operation);
         match ask(&shared.fs) {
             Ok(value) => answer(shared, Ok(value)),
             Err(Miss::Fail(errno)) => answer(shared, Err(errno)),
             Err(miss) => {
-                let shared = self.0.clone();
-                self.0.spawner.spawn(async move {
+                return self.later(upcall, move |shared| async move {
                     let result = shared.retry(miss, |fs| ask(fs)).await;
                     answer(&shared, result);
                 });
             }
         }
+        shared.counters.answered(upcall);
+    }
+
+    /// Answers in a task, as a request with an id of its own.
+    fn later<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        upcall: Upcall,
+        work: impl FnOnce(Arc<Shared>) -> F + Send + 'static,
+    ) {
+        let shared = self.0.clone();
+        self.0.spawner.spawn(context::begin(upcall.name(), async move {
+            work(shared.clone()).await;
+            shared.counters.answered(upcall);
+        }));
     }
 }
 
@@ -194,8 +209,9 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _: &Request, ino: INodeNo, nlookup: u64) {
-        self.0.counters.operation(Operation::Forget);
+        let upcall = self.0.counters.begin(Operation::Forget);
         self.0.fs.forget(ino.0, nlookup);
+        self.0.counters.answered(upcall);
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: fuser::ReplyAttr) {
@@ -221,14 +237,16 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: fuser::ReplyOpen) {
-        self.0.counters.operation(Operation::Open);
+        let upcall = self.0.counters.begin(Operation::Open);
         // "Not implemented" tells the kernel never to ask again and to keep its caches.
         reply.error(fuser::Errno::ENOSYS);
+        self.0.counters.answered(upcall);
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: fuser::ReplyOpen) {
-        self.0.counters.operation(Operation::Opendir);
+        let upcall = self.0.counters.begin(Operation::Opendir);
         reply.error(fuser::Errno::ENOSYS);
+        self.0.counters.answered(upcall);
     }
 
     fn read(
@@ -243,7 +261,7 @@ impl Filesystem for Adapter {
         reply: fuser::ReplyData,
     ) {
         let shared = &self.0;
-        shared.counters.operation(Operation::Read);
+        let upcall = shared.counters.begin(Operation::Read);
         let mut reply = Some(reply);
         let outcome = shared.fs.read(ino.0, offset, size, &mut |bytes| {
             if let Some(reply) = reply.take() {
@@ -251,6 +269,7 @@ impl Filesystem for Adapter {
             }
         });
         let Some(reply) = reply else {
+            shared.counters.answered(upcall);
             self.run_ahead(outcome.ok().flatten());
             return;
         };
@@ -258,14 +277,16 @@ impl Filesystem for Adapter {
             Ok(_) => reply.error(fuser::Errno::EIO),
             Err(Miss::Fail(error)) => reply.error(errno(error)),
             Err(miss) => {
-                let shared = self.0.clone();
-                self.0.spawner.spawn(async move { read_later(&shared, miss, ino.0, offset, size, reply).await });
+                return self.later(upcall, move |shared| async move {
+                    read_later(&shared, miss, ino.0, offset, size, reply).await;
+                });
             }
         }
+        shared.counters.answered(upcall);
     }
 
     fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, reply: fuser::ReplyDirectory) {
-        self.0.counters.operation(Operation::Readdir);
+        let upcall = self.0.counters.begin(Operation::Readdir);
         let mut reply = reply;
         let mut add = |item: &DirItem<'_>| {
             reply.add(INodeNo(item.ino), item.next, file_type(item.kind), OsStr::from_bytes(item.name))
@@ -274,8 +295,7 @@ impl Filesystem for Adapter {
             Ok(()) => reply.ok(),
             Err(Miss::Fail(error)) => reply.error(errno(error)),
             Err(miss) => {
-                let shared = self.0.clone();
-                self.0.spawner.spawn(async move {
+                return self.later(upcall, move |shared| async move {
                     let wanted = move |fs: &Fs| fs.readdir(ino.0, offset, false, &mut |_: &DirItem<'_>| true);
                     if let Err(error) = shared.retry(miss, wanted).await {
                         return reply.error(errno(error));
@@ -290,10 +310,11 @@ impl Filesystem for Adapter {
                 });
             }
         }
+        self.0.counters.answered(upcall);
     }
 
     fn readdirplus(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, reply: fuser::ReplyDirectoryPlus) {
-        self.0.counters.operation(Operation::Readdirplus);
+        let upcall = self.0.counters.begin(Operation::Readdirplus);
         if offset == 0 {
             self.0.prefetch.listed(&self.0.fs, ino.0);
         }
@@ -305,13 +326,18 @@ impl Filesystem for Adapter {
         };
         match self.0.fs.readdir(ino.0, offset, true, &mut add) {
             Ok(()) => match self.0.filler.get() {
-                Some(filler) if !names => filler.fill(ino.0, move || reply.ok()),
+                Some(filler) if !names => {
+                    let shared = self.0.clone();
+                    return filler.fill(ino.0, move || {
+                        reply.ok();
+                        shared.counters.answered(upcall);
+                    });
+                }
                 _ => reply.ok(),
             },
             Err(Miss::Fail(error)) => reply.error(errno(error)),
             Err(miss) => {
-                let shared = self.0.clone();
-                self.0.spawner.spawn(async move {
+                return self.later(upcall, move |shared| async move {
                     let wanted = move |fs: &Fs| fs.readdir(ino.0, offset, false, &mut |_: &DirItem<'_>| true);
                     if let Err(error) = shared.retry(miss, wanted).await {
                         return reply.error(errno(error));
@@ -324,13 +350,15 @@ impl Filesystem for Adapter {
                 });
             }
         }
+        self.0.counters.answered(upcall);
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: fuser::ReplyStatfs) {
-        self.0.counters.operation(Operation::Statfs);
+        let upcall = self.0.counters.begin(Operation::Statfs);
         let volume = self.0.fs.volume();
         let blocks = volume.bytes.div_ceil(u64::from(BLOCK_BYTES));
         reply.statfs(blocks, 0, 0, volume.files, 0, BLOCK_BYTES, NAME_BYTES_MAX, BLOCK_BYTES);
+        self.0.counters.answered(upcall);
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: fuser::ReplyXattr) {
@@ -350,7 +378,8 @@ impl Adapter {
         let Some(read) = read else { return };
         if let Some(span) = self.0.prefetch.follow(&read) {
             let shared = self.0.clone();
-            self.0.spawner.spawn(async move { shared.prefetch.run_ahead(&shared.fs, read, span).await });
+            let work = async move { shared.prefetch.run_ahead(&shared.fs, read, span).await };
+            self.0.spawner.spawn(context::begin("read ahead", work));
         }
     }
 }

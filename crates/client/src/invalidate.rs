@@ -64,6 +64,7 @@ fn run(kernel: &impl Kernel, inbox: &Receiver<Job>, counters: &Counters) {
     while let Ok(job) = inbox.recv() {
         if job.flipped.drop_all_names {
             check(kernel.drop_all_names(), "drop all names");
+            counters.all_names_dropped.one();
         }
         for change in &job.flipped.invalidations {
             for name in &change.names {

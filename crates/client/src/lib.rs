@@ -23,6 +23,7 @@ pub mod fuse;
 pub mod invalidate;
 mod memory;
 pub mod mount;
+mod operations;
 pub mod packed;
 pub mod prefetch;
 pub mod repo;

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use monofs_rpc::context;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,9 +22,9 @@ impl Spawner {
         Self { runtime: Handle::current(), tasks: TaskTracker::new(), stop }
     }
 
-    /// Runs `work` until it is done or the mount ends.
+    /// Runs `work` until it is done or the mount ends, as part of the request of the task that calls this.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
+        let (stop, work) = (self.stop.clone(), context::carry(work));
         let task = async move {
             tokio::select! {
                 () = work => {}

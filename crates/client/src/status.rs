@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
+use monofs_proto::v1;
 use serde::Serialize;
 
 use crate::cache::CacheStatus;
@@ -174,6 +175,29 @@ impl Source {
             upcalls: counters.operations().collect(),
             problems,
         })
+    }
+
+    /// What is told to the router. `None` when the mount is gone.
+    pub fn report(&self) -> Option<v1::ClientReport> {
+        let shared = self.shared.get()?.upgrade()?;
+        let (counters, cache) = (&shared.counters, shared.fs.cache.status());
+        let (cache_hits, cache_misses) = counters.hits_and_misses();
+        Some(v1::ClientReport {
+            cache_bytes: cache.disk_bytes,
+            cache_bytes_max: cache.disk_bytes_max,
+            cache_hits,
+            cache_misses,
+            bytes_fetched: counters.bytes_fetched.get(),
+            upcalls: counters.operations().map(|(_, count)| count).sum(),
+            failed: counters.failed.get(),
+            lagging: self.link.state().lagging.len() as u64,
+            resident_bytes: monofs_rpc::metrics::resident_bytes().unwrap_or(0),
+        })
+    }
+
+    /// The mount, while it is there, and its connection.
+    pub(crate) fn parts(&self) -> Option<(Arc<Shared>, &Link)> {
+        Some((self.shared.get()?.upgrade()?, &self.link))
     }
 
     fn router(&self, shared: &Shared) -> RouterStatus {

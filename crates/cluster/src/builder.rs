@@ -38,6 +38,7 @@ pub struct Builder {
     pub(crate) etcd: Vec<String>,
     pub(crate) nodes: usize,
     pub(crate) fetchers: usize,
+    pub(crate) metrics: bool,
     pub(crate) router: Tweak<monofs_router::Config>,
     /// After that one, for a router that is started again.
     pub(crate) router_again: Tweak<monofs_router::Config>,
@@ -56,6 +57,7 @@ impl Builder {
             etcd: Vec::new(),
             nodes: 2,
             fetchers: 1,
+            metrics: false,
             router: Box::new(|_| {}),
             router_again: Box::new(|_| {}),
             node: Box::new(|_| {}),
@@ -79,6 +81,12 @@ impl Builder {
     /// Number of fetchers.
     pub fn fetchers(mut self, count: usize) -> Self {
         self.fetchers = count;
+        self
+    }
+
+    /// Serves `/metrics`, `/health` and `/ready` of nodes and fetchers too, each on a free port; routers always do.
+    pub fn metrics(mut self) -> Self {
+        self.metrics = true;
         self
     }
 

@@ -7,8 +7,7 @@ use monofs_model::{Error, Repository, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::admin_client::AdminClient;
 use monofs_rpc::content::guarded;
-use monofs_rpc::{Context, from_status, within};
-use tonic::transport::Channel;
+use monofs_rpc::{Channel, Context, from_status, within};
 
 use crate::running::Cluster;
 

@@ -9,8 +9,8 @@ use monofs_node::RunningNode;
 use monofs_proto::v1;
 use monofs_proto::v1::admin_client::AdminClient;
 use monofs_router::RunningRouter;
-use monofs_rpc::{ChannelPool, Context, from_status, within};
-use tonic::transport::Channel;
+use monofs_rpc::{Channel, ChannelPool, Context, from_status, within};
+use tokio::net::TcpListener;
 
 use crate::builder::{Builder, Ports};
 
@@ -24,8 +24,13 @@ const POLL: Duration = Duration::from_millis(20);
 /// A part of the cluster, and the address that it keeps over restarts.
 struct Slot<T> {
     address: SocketAddr,
+    /// Where its metrics are, if they are served; another place after a restart.
+    metrics: Option<SocketAddr>,
     running: Option<T>,
 }
+
+/// A role that was started, and where its metrics are.
+type Started<T> = (T, Option<SocketAddr>);
 
 /// A running cluster. Stop it with [`Cluster::shutdown`]; dropping it leaves its tasks to the runtime.
 pub struct Cluster {
@@ -53,17 +58,17 @@ impl Cluster {
             let at = |first| format!("{}:{}", cluster.builder.host, nth(first, number));
             let running = cluster.spawn_router(number, &at(router), &at(http)).await?;
             cluster.http.push(running.http_address());
-            cluster.routers.push(Slot { address: running.address(), running: Some(running) });
+            cluster.routers.push(Slot { address: running.address(), metrics: None, running: Some(running) });
         }
         for number in 0..cluster.builder.fetchers {
             let port = nth(cluster.builder.ports.first_fetcher, number);
-            let running = cluster.spawn_fetcher(number, port).await?;
-            cluster.fetchers.push(Slot { address: running.address(), running: Some(running) });
+            let (running, metrics) = cluster.spawn_fetcher(number, port).await?;
+            cluster.fetchers.push(Slot { address: running.address(), metrics, running: Some(running) });
         }
         for number in 0..cluster.builder.nodes {
             let port = nth(cluster.builder.ports.first_node, number);
-            let running = cluster.spawn_node(number, port).await?;
-            cluster.nodes.push(Slot { address: running.address(), running: Some(running) });
+            let (running, metrics) = cluster.spawn_node(number, port).await?;
+            cluster.nodes.push(Slot { address: running.address(), metrics, running: Some(running) });
         }
         cluster.wait_members(cluster.builder.nodes, cluster.builder.fetchers).await?;
         Ok(cluster)
@@ -102,6 +107,28 @@ impl Cluster {
     /// `host:port` of a node, counted from 0.
     pub fn node_address(&self, number: usize) -> String {
         reachable(self.nodes[number].address)
+    }
+
+    /// `host:port` of a node's metrics, counted from 0. `None` unless the builder was told [`Builder::metrics`].
+    pub fn node_metrics(&self, number: usize) -> Option<String> {
+        self.nodes[number].metrics.map(reachable)
+    }
+
+    /// `host:port` of a fetcher's metrics, counted from 0. `None` unless the builder was told [`Builder::metrics`].
+    pub fn fetcher_metrics(&self, number: usize) -> Option<String> {
+        self.fetchers[number].metrics.map(reachable)
+    }
+
+    /// Where each role tells its metrics, by its name.
+    pub fn metrics_addresses(&self) -> Vec<(String, String)> {
+        let of = |slots: &mut dyn Iterator<Item = Option<SocketAddr>>, role: &str| {
+            let named = slots.enumerate().filter_map(|(n, at)| Some((format!("{role}{}", n + 1), reachable(at?))));
+            named.collect::<Vec<_>>()
+        };
+        let mut all = of(&mut self.http.iter().copied().map(Some), "router");
+        all.extend(of(&mut self.nodes.iter().map(|node| node.metrics), "node"));
+        all.extend(of(&mut self.fetchers.iter().map(|fetcher| fetcher.metrics), "fetcher"));
+        all
     }
 
     /// An admin client of a router that runs.
@@ -174,8 +201,8 @@ impl Cluster {
     /// Starts one more node; returns its number, counted from 0.
     pub async fn add_node(&mut self) -> Result<usize> {
         let number = self.nodes.len();
-        let running = self.spawn_node(number, 0).await?;
-        self.nodes.push(Slot { address: running.address(), running: Some(running) });
+        let (running, metrics) = self.spawn_node(number, 0).await?;
+        self.nodes.push(Slot { address: running.address(), metrics, running: Some(running) });
         Ok(number)
     }
 
@@ -189,7 +216,8 @@ impl Cluster {
     /// Starts a stopped node again at its old address.
     pub async fn start_node(&mut self, number: usize) -> Result<()> {
         let port = self.nodes[number].address.port();
-        self.nodes[number].running = Some(self.spawn_node(number, port).await?);
+        let (running, metrics) = self.spawn_node(number, port).await?;
+        (self.nodes[number].running, self.nodes[number].metrics) = (Some(running), metrics);
         Ok(())
     }
 
@@ -203,7 +231,8 @@ impl Cluster {
     /// Starts a stopped fetcher again at its old address.
     pub async fn start_fetcher(&mut self, number: usize) -> Result<()> {
         let port = self.fetchers[number].address.port();
-        self.fetchers[number].running = Some(self.spawn_fetcher(number, port).await?);
+        let (running, metrics) = self.spawn_fetcher(number, port).await?;
+        (self.fetchers[number].running, self.fetchers[number].metrics) = (Some(running), metrics);
         Ok(())
     }
 
@@ -239,14 +268,30 @@ impl Cluster {
         monofs_router::spawn(self.builder.router_config(number + 1), grpc, http).await
     }
 
-    async fn spawn_node(&self, number: usize, port: u16) -> Result<RunningNode> {
-        let listener = monofs_rpc::server::bind(&format!("{}:{port}", self.builder.host)).await?;
-        monofs_node::spawn(self.builder.node_config(number + 1, self.router_addresses())?, listener).await
+    async fn spawn_node(&self, number: usize, port: u16) -> Result<Started<RunningNode>> {
+        let (listener, http) = self.listeners(port).await?;
+        let node = monofs_node::spawn(self.builder.node_config(number + 1, self.router_addresses())?, listener).await?;
+        let metrics = http.map(|http| node.serve_http(http)).transpose()?;
+        Ok((node, metrics))
     }
 
-    async fn spawn_fetcher(&self, number: usize, port: u16) -> Result<RunningFetcher> {
-        let listener = monofs_rpc::server::bind(&format!("{}:{port}", self.builder.host)).await?;
-        monofs_fetcher::spawn(self.builder.fetcher_config(number + 1, self.router_addresses()), listener).await
+    async fn spawn_fetcher(&self, number: usize, port: u16) -> Result<Started<RunningFetcher>> {
+        let (listener, http) = self.listeners(port).await?;
+        let config = self.builder.fetcher_config(number + 1, self.router_addresses());
+        let fetcher = monofs_fetcher::spawn(config, listener).await?;
+        let metrics = http.map(|http| fetcher.serve_http(http)).transpose()?;
+        Ok((fetcher, metrics))
+    }
+
+    /// For gRPC, and for metrics if they are wanted.
+    async fn listeners(&self, port: u16) -> Result<(TcpListener, Option<TcpListener>)> {
+        let host = &self.builder.host;
+        let grpc = monofs_rpc::server::bind(&format!("{host}:{port}")).await?;
+        let http = match self.builder.metrics {
+            true => Some(monofs_rpc::server::bind(&format!("{host}:0")).await?),
+            false => None,
+        };
+        Ok((grpc, http))
     }
 }
 

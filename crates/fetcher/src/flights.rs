@@ -8,14 +8,17 @@
 //! Invariants: at most one fetch per repository writes to the cache; a failed one leaves what was cached before as it was.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use monofs_model::{Error, ErrorKind, Oid, RefName, Result, Snapshot, SourceUrl, StorageId};
+use monofs_rpc::context;
+use monofs_rpc::metrics::Counter;
 use tokio::sync::{Semaphore, watch};
 
 use crate::cache::{Cache, CachedRepo};
 use crate::git::{failure, layout};
+use crate::hosts::Hosts;
 use crate::records::RecordCache;
 use crate::source::{Limits, Phase, Progress, Source, Task, Want};
 use crate::walk;
@@ -49,14 +52,27 @@ struct Flight {
     waiting: Mutex<usize>,
 }
 
-/// Counters since start.
+/// Fetches answered from the cache, and those that had to ask the remote, since the start.
 #[derive(Debug, Default)]
 pub struct Counters {
-    pub hits: AtomicU64,
-    pub misses: AtomicU64,
-    pub done: AtomicU64,
-    pub failed: AtomicU64,
-    pub bytes: AtomicU64,
+    pub hits: Counter,
+    pub misses: Counter,
+}
+
+/// A fetch that waits; counted until it is dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// All fetches of a fetcher.
@@ -65,6 +81,9 @@ pub struct Flights {
     pub cache: Arc<Cache>,
     pub records: Arc<RecordCache>,
     pub counters: Counters,
+    /// Fetches that ended, by where they were from.
+    pub hosts: Hosts,
+    waiting: AtomicUsize,
     limits: Limits,
     worker_count: usize,
     workers: Arc<Semaphore>,
@@ -123,6 +142,8 @@ impl Flights {
             cache,
             records,
             counters: Counters::default(),
+            hosts: Hosts::default(),
+            waiting: AtomicUsize::new(0),
             limits,
             worker_count: workers,
             workers: Arc::new(Semaphore::new(workers)),
@@ -144,6 +165,11 @@ impl Flights {
     /// Number of fetches under way.
     pub fn running(&self) -> usize {
         self.lock().len()
+    }
+
+    /// Of [`Flights::running`], those that wait for a worker or for another fetch of the same repository.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Asks every fetch under way to stop, and waits for that at most `limit`. No fetch can begin afterwards.
@@ -176,21 +202,22 @@ impl Flights {
         flights.insert(key, flight.clone());
         drop(flights);
         let this = self.clone();
-        tokio::spawn(async move {
+        tokio::spawn(context::carry(async move {
             let result = this.run(origin, &task).await;
             sender.send_replace(Some(result));
-        });
+        }));
         Ok(Ticket { flights: self.clone(), flight })
     }
 
     async fn run(self: &Arc<Self>, origin: Origin, task: &Arc<Task>) -> Result<Ready> {
+        let waiting = Waiting::begin(&self.waiting);
         // Guards travel into the blocking work: a cancelled flight gives them back only when it has really stopped.
         let guard = self.repository_lock(&origin.id).lock_owned().await;
         task.check()?;
         let known =
             self.cache.get(&origin.id).filter(|repo| repo.source == origin.source && repo.holds(&origin.commit));
         let counter = if known.is_some() { &self.counters.hits } else { &self.counters.misses };
-        counter.fetch_add(1, Ordering::Relaxed);
+        counter.one();
         if let Some(repo) = &known
             && let Some(snapshot) = repo.snapshot(&origin.commit)
         {
@@ -199,11 +226,12 @@ impl Flights {
         }
         let permit = self.workers.clone().acquire_owned().await.map_err(|_| Error::unavailable("the fetcher stops"))?;
         task.check()?;
+        drop(waiting);
         let (this, task) = (self.clone(), task.clone());
-        let work = tokio::task::spawn_blocking(move || {
+        let work = tokio::task::spawn_blocking(context::carried(move || {
             let _guards = (guard, permit);
             this.bring(&origin, known, &task)
-        });
+        }));
         work.await.unwrap_or_else(|e| Err(Error::internal(format!("a fetch broke off: {e}"))))
     }
 
@@ -226,17 +254,16 @@ impl Flights {
         let result = self.fetch(origin, task);
         match &result {
             Ok(ready) => {
-                self.counters.done.fetch_add(1, Ordering::Relaxed);
                 let (seconds, bytes) = (began.elapsed().as_secs_f64(), task.bytes());
                 let (commit, trees, blobs) = (&origin.commit, ready.snapshot.trees, ready.snapshot.blobs);
                 tracing::info!(source = %origin.source, %commit, bytes, trees, blobs, seconds, "fetched");
             }
             Err(error) => {
-                self.counters.failed.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(source = %origin.source, commit = %origin.commit, %error, "a fetch failed");
             }
         }
-        self.counters.bytes.fetch_add(task.bytes(), Ordering::Relaxed);
+        let outcome = result.as_ref().map(drop).map_err(|error| error.kind);
+        self.hosts.fetched(&origin.source, outcome, task.bytes(), began.elapsed());
         self.cache.evict(None, Some(&origin.id));
         result
     }

@@ -10,6 +10,7 @@ mod content;
 pub mod credentials;
 pub mod flights;
 pub mod git;
+pub mod hosts;
 pub mod modules;
 pub mod objects;
 mod operations;

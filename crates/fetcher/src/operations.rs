@@ -1,14 +1,26 @@
 //! What a fetcher says about itself to probes and to Prometheus.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 
-use monofs_rpc::operations::{Metric, Operations};
+use monofs_rpc::metrics::{Calls, Samples};
+use monofs_rpc::operations::Operations;
 
 use crate::flights::Flights;
 
-impl Operations for Flights {
+/// A fetcher, with what it was asked and what it asked of routers.
+pub(crate) struct Operated {
+    pub flights: Arc<Flights>,
+    pub requests: Arc<Calls>,
+    pub calls: Arc<Calls>,
+}
+
+impl Operations for Operated {
+    fn role(&self) -> &'static str {
+        "fetcher"
+    }
+
     fn problems(&self) -> Vec<String> {
-        let (bytes, limit) = (self.cache.disk_bytes(), self.cache.bytes_max());
+        let (bytes, limit) = (self.flights.cache.disk_bytes(), self.flights.cache.bytes_max());
         if bytes <= limit {
             return Vec::new();
         }
@@ -17,23 +29,54 @@ impl Operations for Flights {
         )]
     }
 
-    fn metrics(&self) -> Vec<Metric> {
-        let (cache, counters) = (&self.cache, &self.counters);
-        let mut metrics = vec![
-            Metric::new("monofs_fetcher_cache_bytes", "Bytes of disk that the cache takes.", cache.disk_bytes()),
-            Metric::new("monofs_fetcher_cache_limit_bytes", "Bytes of disk that it may take.", cache.bytes_max()),
-            Metric::new("monofs_fetcher_cached_repositories", "Repositories in the cache.", cache.len() as u64),
-            Metric::new("monofs_fetcher_fetches_running", "Fetches under way or waiting.", self.running() as u64),
-        ];
-        for (name, help, counter) in [
-            ("monofs_fetcher_cache_hits_total", "Fetches answered from the cache.", &counters.hits),
-            ("monofs_fetcher_cache_misses_total", "Fetches that had to ask the remote.", &counters.misses),
-            ("monofs_fetcher_fetches_total", "Fetches that succeeded.", &counters.done),
-            ("monofs_fetcher_fetch_failures_total", "Fetches that failed.", &counters.failed),
-            ("monofs_fetcher_fetched_bytes_total", "Bytes received from remotes.", &counters.bytes),
-        ] {
-            metrics.push(Metric::new(name, help, counter.load(Ordering::Relaxed)));
-        }
-        metrics
+    fn samples(&self, out: &mut Samples) {
+        self.requests.served(out);
+        self.calls.made(out);
+        self.flights.hosts.samples(out);
+        let (all, waiting) = (self.flights.running(), self.flights.waiting());
+        out.gauges_by(
+            "monofs_fetcher_fetches",
+            "Fetches that run, and those that wait for a worker or for another fetch of the same repository.",
+            ["state"],
+            [(["running"], all.saturating_sub(waiting)), (["waiting"], waiting)],
+        );
+        let cached = self.flights.cache.len();
+        out.gauge("monofs_fetcher_cached_repositories", "Repositories in the cache.", cached);
+        self.caches(out);
+    }
+}
+
+impl Operated {
+    fn caches(&self, out: &mut Samples) {
+        let (cache, records, counters) = (&self.flights.cache, &self.flights.records, &self.flights.counters);
+        let each = |repositories: u64, records: u64| [(["repositories"], repositories), (["records"], records)];
+        out.counters_by(
+            "monofs_cache_hits_total",
+            "Repositories: fetches answered from the cache. Records: directory records that were in memory.",
+            ["tier"],
+            each(counters.hits.get(), records.hits.get()),
+        );
+        out.counters_by(
+            "monofs_cache_misses_total",
+            "Repositories: fetches that had to ask the remote. Records: directory records that had to be computed.",
+            ["tier"],
+            each(counters.misses.get(), records.misses.get()),
+        );
+        out.gauges_by(
+            "monofs_cache_bytes",
+            "Bytes of disk (repositories) and of memory (records) that are used.",
+            ["tier"],
+            each(cache.disk_bytes(), records.bytes()),
+        );
+        out.gauges_by(
+            "monofs_cache_limit_bytes",
+            "Bytes that may be used.",
+            ["tier"],
+            each(cache.bytes_max(), records.bytes_max()),
+        );
+        let evicted = [(["repositories"], cache.evicted.get())];
+        out.counters_by("monofs_cache_evictions_total", "Repositories that left the cache.", ["tier"], evicted);
+        let evicted = [(["repositories"], cache.evicted_bytes.get())];
+        out.counters_by("monofs_cache_evicted_bytes_total", "Bytes of what left the cache.", ["tier"], evicted);
     }
 }

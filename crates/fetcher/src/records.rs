@@ -3,6 +3,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use monofs_model::{Oid, Result, StorageId, TreeRecord};
+use monofs_rpc::metrics::Counter;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -30,12 +31,29 @@ impl Weighter<Key, TreeRecord> for ByBytes {
 /// Records of all repositories. What is not here is computed again from the objects.
 pub struct RecordCache {
     cache: Cache<Key, TreeRecord, ByBytes>,
+    /// Records asked for that were here, and that were computed.
+    pub hits: Counter,
+    pub misses: Counter,
 }
 
 impl RecordCache {
     /// A cache of at most `bytes`.
     pub fn new(bytes: u64) -> Self {
-        Self { cache: Cache::with_weighter(ENTRIES_ESTIMATED, bytes.max(1), ByBytes) }
+        Self {
+            cache: Cache::with_weighter(ENTRIES_ESTIMATED, bytes.max(1), ByBytes),
+            hits: Counter::default(),
+            misses: Counter::default(),
+        }
+    }
+
+    /// Bytes of records, with what an entry takes besides.
+    pub fn bytes(&self) -> u64 {
+        self.cache.weight()
+    }
+
+    /// The bound of [`RecordCache::bytes`].
+    pub fn bytes_max(&self) -> u64 {
+        self.cache.capacity()
     }
 
     /// Keeps a record, as long as there is room.
@@ -47,8 +65,10 @@ impl RecordCache {
     pub fn get(&self, id: &StorageId, oid: &Oid, objects: &Objects) -> Result<Option<TreeRecord>> {
         let key = (id.clone(), *oid);
         if let Some(record) = self.cache.get(&key) {
+            self.hits.one();
             return Ok(Some(record));
         }
+        self.misses.one();
         let record = walk::record(objects, oid)?;
         if let Some(record) = &record {
             self.cache.insert(key, record.clone());

@@ -9,6 +9,7 @@ use monofs_model::view::Role;
 use monofs_model::{Error, Member, MemberState, NodeId, Oid, Result, StorageId};
 use monofs_proto::v1::content_server::ContentServer;
 use monofs_proto::v1::fetcher_server::FetcherServer;
+use monofs_rpc::metrics::Calls;
 use monofs_rpc::{ChannelPool, operations, register, server};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +19,7 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::flights::Flights;
 use crate::git::GitSource;
+use crate::operations::Operated;
 use crate::records::RecordCache;
 use crate::service::Service;
 use crate::source::{Limits, Source};
@@ -31,6 +33,7 @@ const EVICTION_PERIOD_MIN: Duration = Duration::from_millis(100);
 pub struct Running {
     server: server::Running,
     flights: Arc<Flights>,
+    operated: Arc<Operated>,
     stop: CancellationToken,
 }
 
@@ -57,7 +60,7 @@ impl Running {
 
     /// Serves `/health`, `/ready` and `/metrics` on `listener`; returns where.
     pub fn serve_http(&self, listener: TcpListener) -> Result<SocketAddr> {
-        operations::serve(listener, self.flights.clone(), self.stop.child_token())
+        operations::serve(listener, self.operated.clone(), self.stop.child_token())
     }
 
     /// Waits until the server ends by itself.
@@ -102,12 +105,14 @@ pub async fn spawn_with(config: Config, listener: TcpListener, source: Arc<dyn S
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
         );
     let stop = CancellationToken::new();
-    let server = server::serve(listener, routes, stop.child_token())?;
+    let (requests, routers) = (Arc::<Calls>::default(), ChannelPool::default());
+    let operated = Operated { flights: flights.clone(), requests: requests.clone(), calls: routers.calls().clone() };
+    let server = server::serve_counted(listener, routes, requests, stop.child_token())?;
     server.set_serving(true).await;
     tokio::spawn(evict_idle(cache.clone(), config.cache_age, stop.child_token()));
-    announce(&config, server.address(), cache, &stop)?;
+    announce(&config, server.address(), cache, routers, &stop)?;
     tracing::info!(address = %server.address(), cache_dir = %config.cache_dir.display(), "fetcher ready");
-    Ok(Running { server, flights, stop })
+    Ok(Running { server, flights, operated: Arc::new(operated), stop })
 }
 
 async fn evict_idle(cache: Arc<Cache>, age: Duration, stop: CancellationToken) {
@@ -120,7 +125,13 @@ async fn evict_idle(cache: Arc<Cache>, age: Duration, stop: CancellationToken) {
 }
 
 /// Registers with the routers, if there are any.
-fn announce(config: &Config, listening: SocketAddr, cache: Arc<Cache>, stop: &CancellationToken) -> Result<()> {
+fn announce(
+    config: &Config,
+    listening: SocketAddr,
+    cache: Arc<Cache>,
+    routers: ChannelPool,
+    stop: &CancellationToken,
+) -> Result<()> {
     if config.routers.is_empty() {
         return Ok(());
     }
@@ -142,7 +153,7 @@ fn announce(config: &Config, listening: SocketAddr, cache: Arc<Cache>, stop: &Ca
         share_percent: 100,
         failed_over: false,
     };
-    register::register(ChannelPool::default(), config.routers.clone(), member, stop.child_token());
+    register::register(routers, config.routers.clone(), member, stop.child_token());
     Ok(())
 }
 

@@ -1,7 +1,6 @@
 //! The gRPC face of a fetcher: `Fetcher` and `Content`. Translates, checks, and hands on.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::Stream;
@@ -12,7 +11,7 @@ use monofs_proto::convert;
 use monofs_proto::v1;
 use monofs_proto::v1::content_server::Content;
 use monofs_proto::v1::fetcher_server::Fetcher;
-use monofs_rpc::{to_status, within};
+use monofs_rpc::{context, to_status, within};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -65,10 +64,10 @@ impl Service {
             let turn = self.resolve_turns.clone().acquire_owned().await;
             let turn = turn.map_err(|_| Error::unavailable("the fetcher stops"))?;
             let remote = self.flights.source().clone();
-            let asked = tokio::task::spawn_blocking(move || {
+            let asked = tokio::task::spawn_blocking(context::carried(move || {
                 let _turn = turn;
                 remote.resolve(&source, &ref_name, &task)
-            });
+            }));
             asked.await.unwrap_or_else(|e| Err(Error::internal(format!("a resolution broke off: {e}"))))
         };
         let resolved = within(limit, &doing, work).await?;
@@ -110,7 +109,7 @@ impl Service {
     ) -> BoxStream<'static, std::result::Result<T, Status>> {
         let (answers, receiver) = mpsc::channel(MESSAGES_WAITING);
         let (this, work) = (self.clone(), Arc::new(work));
-        tokio::spawn(async move {
+        tokio::spawn(context::carry(async move {
             let result = tokio::select! {
                 result = this.answer(&id, origin, held_only, work, &answers) => result,
                 () = answers.closed() => Ok(()),
@@ -119,7 +118,7 @@ impl Service {
                 // The reader may be gone; then nobody needs the error.
                 let _ = answers.send(Err(to_status(error))).await;
             }
-        });
+        }));
         Box::pin(ReceiverStream::new(receiver))
     }
 
@@ -136,10 +135,10 @@ impl Service {
             let repo = self.hold(id, origin.clone(), held_only).await?;
             let turn = self.turn().await?;
             let (work, answers, reading) = (work.clone(), answers.clone(), repo.clone());
-            let done = tokio::task::spawn_blocking(move || {
+            let done = tokio::task::spawn_blocking(context::carried(move || {
                 let _turn = turn;
                 work(&reading, &answers)
-            });
+            }));
             let done = done.await.unwrap_or_else(|e| Err(Error::internal(format!("reading contents broke off: {e}"))));
             match done {
                 Err(error) if error.kind == ErrorKind::Corrupt => {
@@ -263,20 +262,20 @@ impl Fetcher for Service {
         _request: Request<v1::FetcherStatRequest>,
     ) -> std::result::Result<Response<v1::FetcherStatResponse>, Status> {
         let (cache, counters) = (&self.flights.cache, &self.flights.counters);
-        let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        let fetched = self.flights.hosts.totals();
         Ok(Response::new(v1::FetcherStatResponse {
             fetcher_id: self.fetcher_id.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cache_bytes: cache.disk_bytes(),
             cache_bytes_max: cache.bytes_max(),
             cached_repositories: cache.len() as u64,
-            cache_hits: read(&counters.hits),
-            cache_misses: read(&counters.misses),
+            cache_hits: counters.hits.get(),
+            cache_misses: counters.misses.get(),
             fetches_running: self.flights.running() as u64,
-            fetches_done: read(&counters.done),
-            fetches_failed: read(&counters.failed),
-            bytes_fetched: read(&counters.bytes),
-            ..Default::default()
+            fetches_done: fetched.done,
+            fetches_failed: fetched.failed,
+            bytes_fetched: fetched.bytes,
+            fetches_waiting: self.flights.waiting() as u64,
         }))
     }
 }

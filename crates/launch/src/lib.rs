@@ -109,6 +109,7 @@ where
         Err(layers::Error::File(failure)) => return exit::report(&failure.into()),
     };
     panics::install(name);
+    monofs_rpc::metrics::set_commit(version::COMMIT);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("monofs").build() {
         Ok(runtime) => runtime,
         Err(error) => return exit::report(&anyhow::Error::new(error).context("could not start the runtime")),

@@ -83,6 +83,9 @@ async fn gather_from_any(
         match gather.run(asked).await {
             Ok(()) => return Ok(()),
             Err(error) => {
+                if error.kind == ErrorKind::Corrupt {
+                    state.served.corrupt.one();
+                }
                 if error.kind != ErrorKind::NotHeld {
                     tracing::warn!(server = %server.address, repository = %meta.path, %error, "cannot adopt from this server");
                 }

@@ -57,6 +57,11 @@ pub(crate) fn chunks_of(size: u64) -> u32 {
     u32::try_from(frame::chunk_count(size)).unwrap_or(u32::MAX)
 }
 
+/// How many chunks these are.
+pub(crate) fn chunks(spans: &[Span]) -> u64 {
+    spans.iter().map(|span| u64::from(span.end - span.first)).sum()
+}
+
 /// Checks the spans of a request.
 pub(crate) fn spans(request: &v1::GetBlobsRequest) -> Result<Vec<Span>> {
     if request.spans.len() > CONTENT_REQUEST_ITEMS_MAX {

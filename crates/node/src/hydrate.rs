@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use monofs_model::{ContentMode, Error, ErrorKind, Result, Snapshot, StorageId};
+use monofs_rpc::{context, metrics};
 use monofs_store::repo::{BlobWalk, RepoMeta, RepoStore};
 use tokio::sync::Semaphore;
 
@@ -32,6 +33,8 @@ pub(crate) struct Hydrator {
     at_a_time: usize,
     slots: Arc<Semaphore>,
     tasks: Mutex<HashMap<StorageId, Task>>,
+    /// Tries that failed, since the start.
+    pub errors: metrics::Counter,
 }
 
 #[derive(Default)]
@@ -44,7 +47,12 @@ struct Task {
 impl Hydrator {
     pub fn new(at_a_time: usize) -> Self {
         let at_a_time = at_a_time.max(1);
-        Self { at_a_time, slots: Arc::new(Semaphore::new(at_a_time)), tasks: Mutex::default() }
+        Self {
+            at_a_time,
+            slots: Arc::new(Semaphore::new(at_a_time)),
+            tasks: Mutex::default(),
+            errors: metrics::Counter::default(),
+        }
     }
 
     /// Repositories being hydrated now.
@@ -98,6 +106,7 @@ impl Hydrator {
     }
 
     fn failed(&self, id: &StorageId, error: &Error) {
+        self.errors.one();
         if let Some(task) = self.tasks.lock().expect("no holder of this lock panics").get_mut(id) {
             task.last_error = error.to_string();
         }
@@ -135,7 +144,7 @@ pub(crate) fn start(state: &Arc<NodeState>, id: StorageId) {
             let Some(state) = weak.upgrade() else { return };
             let slots = state.hydrator.slots.clone();
             let Ok(slot) = slots.acquire_owned().await else { return };
-            let outcome = hydrate(&state, &id).await;
+            let outcome = context::begin("hydrate", hydrate(&state, &id)).await;
             drop(slot);
             match outcome {
                 Ok(()) if state.hydrator.end(&id) => return,

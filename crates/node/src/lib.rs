@@ -82,7 +82,8 @@ pub async fn spawn(config: Config, listener: TcpListener) -> Result<RunningNode>
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let node = NodeServer::new(service::NodeService::new(state.clone()));
-    let server = monofs_rpc::serve(listener, Routes::new(content).add_service(node), stop.child_token())?;
+    let routes = Routes::new(content).add_service(node);
+    let server = monofs_rpc::server::serve_counted(listener, routes, state.requests.clone(), stop.child_token())?;
     server.set_serving(true).await;
     tracing::info!(node = %state.config.node_id, address = %server.address(), db = %state.config.db_path.display(), "node serves");
     Ok(RunningNode { server, state, stop })

@@ -1,9 +1,9 @@
 //! What a node says about itself to probes and Prometheus.
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
 
-use monofs_rpc::operations::{Metric, Operations};
+use monofs_rpc::metrics::Samples;
+use monofs_rpc::operations::Operations;
 
 use crate::state::NodeState;
 
@@ -11,6 +11,10 @@ use crate::state::NodeState;
 const DISK_FREE_MIN: u64 = 64 << 20;
 
 impl Operations for NodeState {
+    fn role(&self) -> &'static str {
+        "node"
+    }
+
     fn problems(&self) -> Vec<String> {
         match disk_free(&self.config.db_path) {
             free if free < DISK_FREE_MIN => {
@@ -20,33 +24,60 @@ impl Operations for NodeState {
         }
     }
 
-    fn metrics(&self) -> Vec<Metric> {
-        let served = &self.served;
-        vec![
-            Metric::new("monofs_node_disk_used_bytes", "Bytes of disk that the stores use.", self.disk_used()),
-            Metric::new("monofs_node_disk_free_bytes", "Bytes left on the disk.", disk_free(&self.config.db_path)),
-            Metric::new("monofs_node_open_stores", "LMDB environments that are open.", self.stores.open_count() as u64),
-            Metric::new(
-                "monofs_node_hydrations",
-                "Repositories being hydrated or waiting.",
-                self.hydrator.queued() as u64,
-            ),
-            Metric::new(
-                "monofs_node_trees_served_total",
-                "Directory records sent.",
-                served.trees.load(Ordering::Relaxed),
-            ),
-            Metric::new(
-                "monofs_node_chunks_served_total",
-                "Chunks of contents sent.",
-                served.chunks.load(Ordering::Relaxed),
-            ),
-            Metric::new(
-                "monofs_node_served_bytes_total",
-                "Bytes of records and chunks sent.",
-                served.bytes.load(Ordering::Relaxed),
-            ),
-        ]
+    fn samples(&self, out: &mut Samples) {
+        self.requests.served(out);
+        self.channels.calls().made(out);
+        self.stored(out);
+        self.worked(out);
+    }
+}
+
+impl NodeState {
+    /// What is on the disk.
+    fn stored(&self, out: &mut Samples) {
+        // What cannot be read is left out.
+        if let Ok(ids) = self.stores.list() {
+            out.gauge("monofs_node_repositories", "Repositories that are on this node.", ids.len());
+        }
+        out.gauge("monofs_node_disk_used_bytes", "Bytes of disk that the stores use.", self.disk_used());
+        if let Ok(disk) = rustix::fs::statvfs(&self.config.db_path) {
+            let (free, size) = (disk.f_bavail * disk.f_frsize, disk.f_blocks * disk.f_frsize);
+            out.gauge("monofs_node_disk_free_bytes", "Bytes left on the disk that holds the stores.", free);
+            out.gauge("monofs_node_disk_size_bytes", "Bytes of the disk that holds the stores.", size);
+        }
+        let usage = self.stores.usage();
+        out.gauge("monofs_node_open_stores", "LMDB environments that are open.", self.stores.open_count());
+        out.gauge("monofs_node_lmdb_map_bytes", "Address space that the open environments map.", usage.map_bytes);
+        let used = "Bytes of pages in use in the open environments.";
+        out.gauge("monofs_node_lmdb_used_bytes", used, usage.used_bytes);
+        let readers = "Most read transactions at the same time, summed over the open environments.";
+        out.gauge("monofs_node_lmdb_readers", readers, usage.readers);
+    }
+
+    /// What was done for others, and what is being done.
+    fn worked(&self, out: &mut Samples) {
+        let (served, running) = (&self.served, self.hydrator.running());
+        let waiting = self.hydrator.queued().saturating_sub(running);
+        out.gauges_by(
+            "monofs_node_hydrations",
+            "Repositories whose contents are being copied here, and those that wait for their turn or a next try.",
+            ["state"],
+            [(["running"], running), (["queued"], waiting)],
+        );
+        let errors = self.hydrator.errors.get();
+        out.counter("monofs_node_hydration_errors_total", "Tries to copy contents here that failed.", errors);
+        out.counter("monofs_node_trees_served_total", "Directory records sent.", served.trees.get());
+        out.counter("monofs_node_chunks_served_total", "Chunks of contents sent.", served.chunks.get());
+        out.counter("monofs_node_served_bytes_total", "Bytes of records and chunks sent.", served.bytes.get());
+        out.counter(
+            "monofs_node_corrupt_total",
+            "Answers and stores that did not match their ids.",
+            served.corrupt.get(),
+        );
+        let hits = "Chunks asked for that were here.";
+        out.counters_by("monofs_cache_hits_total", hits, ["tier"], [(["contents"], served.chunks_held.get())]);
+        let misses = "Chunks asked for that had to be asked for elsewhere.";
+        out.counters_by("monofs_cache_misses_total", misses, ["tier"], [(["contents"], served.chunks_missed.get())]);
     }
 }
 

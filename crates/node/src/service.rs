@@ -7,6 +7,7 @@ pub(crate) use content::ContentService;
 pub(crate) use node::NodeService;
 
 use monofs_model::Result;
+use monofs_rpc::context;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -37,11 +38,11 @@ where
 {
     let (sink, stream) = mpsc::channel(ANSWER_QUEUE);
     let running = work(sink.clone());
-    tokio::spawn(async move {
+    tokio::spawn(context::carry(async move {
         if let Err(error) = running.await {
             // The receiver may be gone: then nobody wants to know.
             let _ = sink.send(Err(monofs_rpc::to_status(error))).await;
         }
-    });
+    }));
     Ok(tonic::Response::new(ReceiverStream::new(stream)))
 }

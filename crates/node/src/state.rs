@@ -1,12 +1,12 @@
 //! What a node's services share: the stores, the channels, the cluster as last seen, and counters.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use monofs_model::{ClusterView, Error, ErrorKind, Result, StorageId};
-use monofs_rpc::ChannelPool;
+use monofs_rpc::metrics::{Calls, Counter};
+use monofs_rpc::{ChannelPool, context};
 use monofs_store::pool::RepoPool;
 use monofs_store::repo::RepoStore;
 use tokio::sync::watch;
@@ -20,23 +20,28 @@ use crate::pace::Paces;
 use crate::progress::Progress;
 use crate::suspects::Suspects;
 
-/// Counters of what was served, since the start.
+/// Counters of what was served, since the start: the same for `Stat` and for Prometheus.
 #[derive(Default)]
 pub(crate) struct Served {
-    pub trees: AtomicU64,
-    pub chunks: AtomicU64,
-    pub bytes: AtomicU64,
+    pub trees: Counter,
+    pub chunks: Counter,
+    pub bytes: Counter,
+    /// Chunks asked for that were here, and that had to be asked for elsewhere.
+    pub chunks_held: Counter,
+    pub chunks_missed: Counter,
+    /// What did not match its id: from elsewhere, or in a store.
+    pub corrupt: Counter,
 }
 
 impl Served {
     pub fn trees(&self, count: usize, bytes: usize) {
-        self.trees.fetch_add(count as u64, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.trees.add(count as u64);
+        self.bytes.add(bytes as u64);
     }
 
     pub fn chunks(&self, count: usize, bytes: usize) {
-        self.chunks.fetch_add(count as u64, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.chunks.add(count as u64);
+        self.bytes.add(bytes as u64);
     }
 }
 
@@ -51,7 +56,9 @@ pub(crate) struct NodeState {
     pub flights: Arc<Flights>,
     pub progress: Arc<Progress>,
     pub paces: Paces,
-    pub served: Served,
+    pub served: Arc<Served>,
+    /// What the server was asked.
+    pub requests: Arc<Calls>,
     /// The time of this start, so that a router notices a restart that was too quick to be seen as an absence.
     pub incarnation: u64,
     /// Work that no connection waits for: a shutdown does. It ends soon after `stop`.
@@ -67,18 +74,20 @@ pub(crate) struct NodeState {
 impl NodeState {
     pub async fn open(config: Config, stop: CancellationToken) -> Result<Self> {
         let (root, max_open) = (config.db_path.clone(), config.open_stores_max);
+        let channels = ChannelPool::default();
         let stores = blocking(move || RepoPool::open(&root, max_open, Default::default())).await?;
         Ok(Self {
             hydrator: Hydrator::new(config.hydrations_max),
             config,
             stores: Arc::new(stores),
-            channels: ChannelPool::default(),
-            probes: ChannelPool::default(),
+            probes: channels.apart(),
+            channels,
             suspects: Suspects::default(),
             flights: Arc::default(),
             progress: Arc::default(),
             paces: Paces::default(),
-            served: Served::default(),
+            served: Arc::default(),
+            requests: Arc::default(),
             incarnation: SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64),
             tasks: TaskTracker::new(),
             stop,
@@ -123,13 +132,14 @@ impl NodeState {
     /// A store that turns out to be corrupt is set aside, so that the repository can be adopted again; the caller hears
     /// `NotHeld` from then on and asks another replica.
     pub async fn store(&self, id: &StorageId) -> Result<Arc<RepoStore>> {
-        let (stores, progress, id) = (self.stores.clone(), self.progress.clone(), id.clone());
-        blocking(move || find_store(&stores, &progress, &id)).await
+        let (stores, progress, served) = (self.stores.clone(), self.progress.clone(), self.served.clone());
+        let id = id.clone();
+        blocking(move || find_store(&stores, &progress, &served, &id)).await
     }
 
     /// [`NodeState::store`] for a thread that may block.
     pub fn store_blocking(&self, id: &StorageId) -> Result<Arc<RepoStore>> {
-        find_store(&self.stores, &self.progress, id)
+        find_store(&self.stores, &self.progress, &self.served, id)
     }
 
     /// The lock that every change of a repository's set of snapshots holds.
@@ -145,12 +155,13 @@ impl NodeState {
     }
 }
 
-fn find_store(stores: &RepoPool, progress: &Progress, id: &StorageId) -> Result<Arc<RepoStore>> {
+fn find_store(stores: &RepoPool, progress: &Progress, served: &Served, id: &StorageId) -> Result<Arc<RepoStore>> {
     match stores.get(id) {
         Ok(Some(store)) => Ok(store),
         Ok(None) => Err(Error::not_held(format!("repository {id} is not on this node"))),
         Err(error) if error.kind == ErrorKind::Corrupt => {
             tracing::error!(storage_id = %id, %error, "store is corrupt; set aside, will be adopted again");
+            served.corrupt.one();
             stores.quarantine(id)?;
             progress.retain(id, &[]);
             Err(Error::not_held(format!("repository {id} was corrupt on this node and is set aside")))
@@ -161,7 +172,7 @@ fn find_store(stores: &RepoPool, progress: &Progress, id: &StorageId) -> Result<
 
 /// Runs store work off the async threads. Errors: the work's own; a panic in it is `Internal`.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
+    match tokio::task::spawn_blocking(context::carried(work)).await {
         Ok(result) => result,
         Err(error) => Err(Error::internal(format!("store work ended: {error}"))),
     }

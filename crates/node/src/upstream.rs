@@ -11,7 +11,7 @@ use futures::StreamExt;
 use monofs_model::oid::ObjectHasher;
 use monofs_model::{Error, ErrorKind, ObjectKind, Oid, Result, StorageId};
 use monofs_proto::v1;
-use monofs_rpc::{Context, while_alive};
+use monofs_rpc::{Context, context, while_alive};
 use monofs_store::frame;
 use monofs_store::repo::{RepoMeta, RepoStore};
 use tokio::sync::mpsc;
@@ -124,6 +124,9 @@ pub(crate) async fn pull(
                 return Err(error.context(format!("contents of {}", target.meta.path)));
             }
             Err(Failure { error, .. }) => {
+                if error.kind == ErrorKind::Corrupt {
+                    target.state.served.corrupt.one();
+                }
                 if error.kind != ErrorKind::NotHeld {
                     tracing::warn!(server = %server.address, repository = %target.meta.path, %error, "pull failed; trying the next server");
                     failure = Some(error);
@@ -216,10 +219,10 @@ async fn pull_from(
     let spans: HashMap<Oid, Span> = wanted.iter().map(|span| (span.oid, *span)).collect();
     let writer = {
         let (store, flights, id) = (store.clone(), state.flights.clone(), meta.storage_id.clone());
-        state.tasks.spawn(blocking(move || {
+        state.tasks.spawn(context::carry(blocking(move || {
             let arrived = |oid: &Oid, chunks| flights.arrived(&id, oid, chunks);
             Writer { store: &store, spans, tap, arrived: &arrived, batch: Vec::new(), batch_bytes: 0 }.run(frames)
-        }))
+        })))
     };
     let mut missing = Vec::new();
     let mut outcome = Ok(());

@@ -12,6 +12,9 @@ pub mod v1 {
 
     /// The compiled descriptors, for gRPC reflection.
     pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("monofs.v1.descriptors");
+
+    // Every service of this package, with each of its methods.
+    include!(concat!(env!("OUT_DIR"), "/monofs.v1.methods.rs"));
 }
 
 /// etcd's v3 API, the part in use: messages and clients.

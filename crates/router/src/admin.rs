@@ -19,7 +19,7 @@ use monofs_model::{
 };
 use monofs_proto::v1;
 use monofs_rpc::content::guarded;
-use monofs_rpc::{Context, from_status, to_status, within};
+use monofs_rpc::{Context, context, from_status, to_status, within};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -121,13 +121,13 @@ impl v1::admin_server::Admin for AdminService {
         };
         let (sink, stream) = mpsc::channel(QUEUE);
         let state = self.state.clone();
-        tokio::spawn(async move {
+        tokio::spawn(context::carry(async move {
             for entry in repositories.iter().filter(|entry| entry.snapshot.is_some()) {
                 for node in state.members.view().nodes().filter(|node| entry.holders.contains(&node.id)) {
                     verify_on(&state, node, entry, &sink).await;
                 }
             }
-        });
+        }));
         Ok(Response::new(ReceiverStream::new(stream).boxed()))
     }
 

@@ -9,11 +9,13 @@
 //! (failed entries do not count: they never had readers); a change that readers can see is in the log of changes;
 //! nothing here looks at all entries but the load at the start and [`Catalog::listing`], whose result is shared.
 
+mod copies;
 mod entry;
 mod index;
 mod listing;
 mod memory;
 mod published;
+mod retained;
 mod search;
 mod seed;
 #[cfg(test)]
@@ -27,11 +29,14 @@ use monofs_model::{DisplayPath, Error, ErrorKind, NodeId, Repository, Repository
 use monofs_store::state::{Compare, Scan, Versioned, Write};
 use tokio::sync::watch;
 
+pub(crate) use copies::Copies;
 pub(crate) use entry::Retained;
-use entry::{NAMES_KEY, REPO_PREFIX, RETAINED_PREFIX, repo_key, retained_key};
+use entry::{NAMES_KEY, REPO_PREFIX, RETAINED_PREFIX, repo_key};
+pub(crate) use index::Key;
 pub(crate) use listing::Listing;
 pub(crate) use memory::{Changes, Position};
 use memory::{Entry, Memory};
+use retained::retain;
 pub(crate) use search::{Filter, Sorting};
 pub use seed::seed_catalogue;
 
@@ -361,17 +366,6 @@ impl Catalog {
         self.update(path, release).await.map(drop)
     }
 
-    /// Whether a replaced snapshot of this repository is still readable on `node`.
-    pub async fn is_retained_on(&self, id: &StorageId, node: &NodeId) -> Result<bool> {
-        let scan = self.shared.store().scan(&format!("{RETAINED_PREFIX}{id}/")).await?;
-        for (_, versioned) in &scan.rows {
-            if entry::decode_retained(&versioned.value)?.holders.contains(node) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Removes an entry; its snapshot stays readable for the grace. Errors: `NotFound`.
     pub async fn remove(&self, path: &DisplayPath) -> Result<()> {
         let key = repo_key(path);
@@ -387,37 +381,6 @@ impl Catalog {
             Ok((compares, writes))
         };
         self.shared.transact(attempt).await
-    }
-
-    /// Snapshots that were replaced and not yet collected, with the revision that replaced them. Nothing if all of them
-    /// were replaced after `expired_before`, seconds since the epoch: then the state store is not asked.
-    pub async fn retained(&self, expired_before: i64) -> Result<Vec<(Retained, u64)>> {
-        if self.oldest_retained.load(Ordering::Acquire) > expired_before {
-            return Ok(Vec::new());
-        }
-        // What is retained from here on lowers it again, after it is in the store.
-        self.oldest_retained.store(i64::MAX, Ordering::Release);
-        let rows = match self.shared.store().scan(RETAINED_PREFIX).await {
-            Ok(Scan { rows, .. }) => rows,
-            Err(error) => {
-                self.oldest_retained.store(i64::MIN, Ordering::Release);
-                return Err(error);
-            }
-        };
-        let decoded = |versioned: &Versioned| Ok((entry::decode_retained(&versioned.value)?, versioned.revision));
-        let retained: Result<Vec<_>> = rows.iter().map(|(_, versioned)| decoded(versioned)).collect();
-        let oldest = retained
-            .as_ref()
-            .map_or(i64::MIN, |all| all.iter().map(|(retained, _)| retained.replaced_at).min().unwrap_or(i64::MAX));
-        self.oldest_retained.fetch_min(oldest, Ordering::AcqRel);
-        retained
-    }
-
-    /// Forgets a retained snapshot, after nodes collected it. A no-op when it was replaced again meanwhile.
-    pub async fn forget_retained(&self, retained: &Retained, revision: u64) -> Result<()> {
-        let key = retained_key(&retained.path.storage_id(), &retained.snapshot.commit);
-        let compares = vec![Compare { key: key.clone(), revision }];
-        self.shared.store().commit(compares, vec![Write::Delete { key }]).await.map(drop)
     }
 
     /// Takes over what changed after `known`, as one change: so clients resume, although the commits are forgotten.
@@ -519,18 +482,4 @@ enum Change {
 fn decode_entry(key: &[u8], versioned: &Versioned) -> Result<Repository> {
     entry::decode_repository(&versioned.value)
         .map_err(|e| e.context(format!("catalogue entry {}", String::from_utf8_lossy(key))))
-}
-
-fn retain(repository: &Repository, old: &Snapshot) -> Write {
-    let retained = Retained {
-        path: repository.path.clone(),
-        snapshot: old.clone(),
-        holders: repository.holders.clone(),
-        generation: repository.generation,
-        replaced_at: clock::now(),
-    };
-    Write::Put {
-        key: retained_key(&repository.storage_id(), &old.commit),
-        value: entry::encode_retained(repository, &retained),
-    }
 }

@@ -12,6 +12,7 @@ pub(crate) mod error;
 mod extract;
 mod guard;
 mod guide;
+mod measure;
 pub(crate) mod overview;
 mod page;
 mod routes;
@@ -36,6 +37,7 @@ use tonic::service;
 
 use crate::RouterState;
 use error::HttpError;
+pub(crate) use measure::HttpRequests;
 use routes::Routes;
 
 /// An HTTP server that runs.
@@ -100,6 +102,7 @@ fn app(state: Arc<RouterState>) -> Router {
         .fallback(nothing_there)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(guard::secure))
+        .layer(middleware::from_fn_with_state(state.clone(), measure::measure))
         .with_state(state.clone());
     // Around the router, because it changes what is routed.
     Router::new().fallback_service(routed).layer(middleware::map_request_with_state(state, encode_slashes))

@@ -17,13 +17,15 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use monofs_model::{
-    Consistency, ContentMode, DisplayPath, Error, RefName, Repository, RepositoryState, Result, SourceUrl,
+    Consistency, ContentMode, DisplayPath, Error, ErrorKind, RefName, Repository, RepositoryState, Result, SourceUrl,
 };
 
 pub(crate) use job::Job;
 
 use claim::{Claim, Taken};
 use monofs_proto::v1::path_claim::Purpose;
+use monofs_rpc::context;
+use monofs_rpc::metrics::{Counter, Samples};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +52,8 @@ pub(crate) struct Spec {
 /// The jobs that run.
 #[derive(Default)]
 pub(crate) struct Ingests {
+    /// How those ended that this router ran: what was asked for, and looks for a new commit.
+    outcomes: [Outcomes; 2],
     jobs: Mutex<HashMap<DisplayPath, Arc<Job>>>,
     /// The last ones that ended, newest last: who looks a moment later can still see how far each came.
     ended: Mutex<VecDeque<Arc<Job>>>,
@@ -69,7 +73,38 @@ impl Drop for Hold<'_> {
     }
 }
 
+/// How jobs ended.
+#[derive(Default)]
+struct Outcomes {
+    ok: Counter,
+    failed: [Counter; ErrorKind::ALL.len()],
+}
+
+impl Outcomes {
+    fn ended(&self, outcome: &Result<()>) {
+        match outcome {
+            Ok(()) => self.ok.one(),
+            Err(error) => self.failed[error.kind as usize].one(),
+        }
+    }
+
+    fn list(&self) -> impl Iterator<Item = ([&'static str; 1], u64)> {
+        let failed = ErrorKind::ALL.into_iter().zip(&self.failed).map(|(kind, count)| ([kind.as_str()], count.get()));
+        std::iter::once((["ok"], self.ok.get())).chain(failed)
+    }
+}
+
 impl Ingests {
+    /// Adds what they count.
+    pub fn samples(&self, out: &mut Samples) {
+        out.gauge("monofs_router_ingests_running", "Ingests and refreshes that this router runs.", self.len());
+        let [ingests, refreshes] = &self.outcomes;
+        let help = "Ingests that this router ran to their end, by outcome.";
+        out.counters_by("monofs_router_ingests_total", help, ["outcome"], ingests.list());
+        let help = "Refreshes that this router ran to their end, by outcome; ok also when nothing was new.";
+        out.counters_by("monofs_router_refreshes_total", help, ["outcome"], refreshes.list());
+    }
+
     /// The job of this path, if one runs.
     pub fn running(&self, path: &DisplayPath) -> Option<Arc<Job>> {
         self.lock().get(path).cloned()
@@ -273,13 +308,14 @@ async fn start_or_join(state: &Arc<RouterState>, spec: Spec, create: bool) -> Re
         let (admit, admitted) = oneshot::channel();
         let (state, running) = (state.clone(), job.clone());
         // On its own: the job goes on, or its claim is let go, also if the caller is gone.
-        tokio::spawn(async move {
+        let run = async move {
             let work = work(&state, &running, create, admit);
             let outcome = state.stop.run_until_cancelled(work).await;
             state.ingests.release(&running);
             let stopped = || Err(Error::unavailable("this router stops; ask another one, or when it is back"));
             running.end(outcome.unwrap_or_else(stopped));
-        });
+        };
+        tokio::spawn(context::go_on(if create { "ingest" } else { "refresh" }, run));
         admitted.await.map_err(|_| Error::unavailable("this router stops; ask another one"))??;
     }
     Ok(job)
@@ -313,7 +349,11 @@ async fn work(
         tell(&mut admit, &admitted);
         admitted?;
         match taken? {
-            Taken::Mine(claim) => return run_claimed(state, job, claim).await,
+            Taken::Mine(claim) => {
+                let outcome = run_claimed(state, job, claim).await;
+                state.ingests.outcomes[usize::from(!create)].ended(&outcome);
+                return outcome;
+            }
             Taken::Theirs(theirs) => {
                 if let Some(outcome) = claim::follow(state, job, &theirs, before).await {
                     return outcome;

@@ -25,6 +25,7 @@ mod nodes;
 mod proxy;
 mod reconcile;
 mod refresh;
+mod replication;
 pub mod state;
 mod status;
 mod watch;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use monofs_model::limits::MESSAGE_BYTES_MAX;
 use monofs_model::{Error, Result};
 use monofs_proto::v1;
+use monofs_rpc::metrics::Calls;
 use monofs_rpc::{ChannelPool, Running};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -46,7 +48,7 @@ pub use catalog::seed_catalogue;
 pub use config::{Config, StateLocation, StaticMember};
 use ingest::Ingests;
 use membership::Members;
-use state::{Shared, StateStore, Tables};
+use state::{MeasuredState, Shared, StateDurations, StateStore, Tables};
 use watch::Watchers;
 
 /// What the router's services and workers share.
@@ -68,6 +70,11 @@ pub(crate) struct RouterState {
     pub announced: http::overview::Announced,
     pub listeners: http::sse::Listeners,
     pub surveys: holdings::Surveys,
+    pub replication: replication::Replication,
+    /// What this router was asked, and how long its state store took.
+    pub requests: Arc<Calls>,
+    pub http_requests: http::HttpRequests,
+    pub state_durations: Arc<StateDurations>,
     /// This router, as the others see it.
     pub own: v1::RouterStatus,
     pub started_at: i64,
@@ -125,7 +132,8 @@ pub async fn spawn_with(
     http: TcpListener,
 ) -> Result<RunningRouter> {
     let stop = CancellationToken::new();
-    let shared = Shared::new(store);
+    let state_durations = Arc::<StateDurations>::default();
+    let shared = Shared::new(MeasuredState::new(store, state_durations.clone()));
     let tables = Tables::new(&shared);
     let own = own_status(&config, &grpc, &http)?;
     let catalog = Arc::new(Catalog::new(&shared, &own.router_id));
@@ -148,6 +156,10 @@ pub async fn spawn_with(
         announced: http::overview::Announced::default(),
         listeners: http::sse::Listeners::default(),
         surveys: holdings::Surveys::default(),
+        replication: Default::default(),
+        requests: Arc::default(),
+        http_requests: Default::default(),
+        state_durations,
         own,
         started_at: clock::now(),
         stop: stop.clone(),
@@ -165,8 +177,10 @@ pub async fn spawn_with(
     tokio::spawn(leader::while_leading(state.clone(), stop.clone(), ingest::resume));
     tokio::spawn(watch::prepare(state.clone()));
     tokio::spawn(history::run(state.clone(), stop.clone()));
+    tokio::spawn(replication::run(state.clone(), stop.clone()));
     let http = http::serve(state.clone(), http, stop.child_token()).await?;
-    let grpc = monofs_rpc::serve(grpc, http::with_probes(routes(&state, &stop), &state), stop.child_token())?;
+    let services = http::with_probes(routes(&state, &stop), &state);
+    let grpc = monofs_rpc::server::serve_counted(grpc, services, state.requests.clone(), stop.child_token())?;
     grpc.set_serving(true).await;
     let (repositories, router) = (state.catalog.len(), &state.own.router_id);
     tracing::info!(router, grpc = %grpc.address(), http = %http.address(), repositories, "router serves");

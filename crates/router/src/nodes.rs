@@ -10,8 +10,7 @@ use monofs_proto::v1::fetcher_client::FetcherClient;
 use monofs_proto::v1::node_client::NodeClient;
 use monofs_proto::{convert, v1};
 use monofs_rpc::content::guarded;
-use monofs_rpc::{Context, from_status, within};
-use tonic::transport::Channel;
+use monofs_rpc::{Channel, Context, from_status, within};
 
 use crate::RouterState;
 

@@ -8,8 +8,7 @@ use futures::{Stream, StreamExt};
 use monofs_model::{Error, ErrorKind, Result, StorageId};
 use monofs_proto::v1;
 use monofs_rpc::content::{get_blobs, get_trees};
-use monofs_rpc::{Context, to_status};
-use tonic::transport::Channel;
+use monofs_rpc::{Channel, Context, to_status};
 use tonic::{Request, Response, Status};
 
 use crate::RouterState;
@@ -72,7 +71,7 @@ impl v1::content_server::Content for ContentProxy {
     type GetBlobsStream = BoxStream<'static, Result<v1::GetBlobsResponse, Status>>;
 
     async fn get_trees(&self, request: Request<v1::GetTreesRequest>) -> Result<Response<Self::GetTreesStream>, Status> {
-        let context = Context::of(&request, SILENCE);
+        let context = Context::new(SILENCE);
         let request = request.into_inner();
         let (context, sent) = (&context, &request);
         let call = |channel| async move { get_trees(channel, context, sent.clone()).await };
@@ -80,7 +79,7 @@ impl v1::content_server::Content for ContentProxy {
     }
 
     async fn get_blobs(&self, request: Request<v1::GetBlobsRequest>) -> Result<Response<Self::GetBlobsStream>, Status> {
-        let context = Context::of(&request, SILENCE);
+        let context = Context::new(SILENCE);
         let request = request.into_inner();
         let (context, sent) = (&context, &request);
         let call = |channel| async move { get_blobs(channel, context, sent.clone()).await };

@@ -9,6 +9,7 @@
 mod embedded;
 mod etcd;
 mod follow;
+mod measured;
 mod table;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::config::StateLocation;
 pub use embedded::EmbeddedState;
 pub use etcd::EtcdState;
 pub(crate) use follow::{Follower, Shared};
+pub(crate) use measured::{MeasuredState, StateDurations};
 pub(crate) use table::{Table, Tables};
 
 /// How the keys begin of what is only read when somebody asks for it, by a scan of a prefix that begins so.

@@ -2,6 +2,7 @@
 //!
 //! Invariant: true state only. What could not be asked is an error beside the member, never a zero.
 
+mod metrics;
 mod problems;
 
 use std::sync::Arc;
@@ -10,40 +11,19 @@ use std::time::Duration;
 use futures::future::join_all;
 use monofs_model::limits::MESSAGE_BYTES_MAX;
 use monofs_model::view::Role;
-use monofs_model::{ErrorKind, Member, MemberState, Result};
+use monofs_model::{ErrorKind, Member, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::admin_client::AdminClient;
 use monofs_proto::v1::fetcher_client::FetcherClient;
-use monofs_rpc::operations::Metric;
 use monofs_rpc::{Context, from_status, within};
 
 use crate::reconcile::jobs::has_ended;
 use crate::{RouterState, leader};
+pub(crate) use metrics::metrics;
 pub(crate) use problems::{ago, problems};
 
 /// Free space of a node below which operators are told.
 const DISK_FREE_MIN: u64 = 64 << 20;
-
-/// What the router counts.
-pub(crate) fn metrics(state: &RouterState) -> Vec<Metric> {
-    let view = state.members.view();
-    let active = |role| view.members.iter().filter(|m| m.role == role && m.state == MemberState::Active).count() as u64;
-    vec![
-        Metric::new("monofs_router_repositories", "Entries of the catalogue.", state.catalog.len() as u64),
-        Metric::new("monofs_router_catalog_revision", "Revision of the catalogue.", state.catalog.position().revision),
-        Metric::new("monofs_router_view_number", "Number of the cluster view.", view.number),
-        Metric::new("monofs_router_nodes_active", "Nodes that are active.", active(Role::Node)),
-        Metric::new("monofs_router_fetchers_active", "Fetchers that are active.", active(Role::Fetcher)),
-        Metric::new("monofs_router_ingests_running", "Ingests and refreshes that run.", state.ingests.len() as u64),
-        Metric::new("monofs_router_leading", "1: this router leads.", u64::from(*state.leading.borrow())),
-        Metric::new(
-            "monofs_router_state_reachable",
-            "1: the state store can be reached, so changes can be made.",
-            u64::from(*state.shared.reachable().borrow()),
-        ),
-        Metric::new("monofs_router_clients", "Connected clients.", state.watchers.len() as u64),
-    ]
-}
 
 /// Everything about the cluster, with every member and every other router asked in parallel.
 pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {

@@ -87,10 +87,10 @@ impl Watchers {
         }
     }
 
-    fn report(&self, key: u64, report: v1::ClientReport) {
+    /// A client says how it is.
+    fn reported(&self, key: u64, report: v1::ClientReport) {
         if let Some(client) = self.lock().get_mut(&key) {
-            client.report = Some(report);
-            client.reported_at = clock::now();
+            (client.report, client.reported_at) = (Some(report), clock::now());
         }
     }
 
@@ -221,7 +221,8 @@ impl Watch<'_> {
     fn hear(&self, message: v1::WatchRequest) {
         match message.message {
             Some(Said::Ack(position)) => self.state.watchers.acknowledge(self.key, position.revision),
-            Some(Said::Report(report)) => self.state.watchers.report(self.key, report),
+            Some(Said::Report(report)) => self.state.watchers.reported(self.key, report),
+            // Something from a newer client.
             Some(Said::Hello(_)) | None => {}
         }
     }

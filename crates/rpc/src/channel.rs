@@ -8,7 +8,10 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use monofs_model::{Error, Result};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
+
+use crate::measure::Channel;
+use crate::metrics::Calls;
 
 /// HTTP/2 windows of one stream and one connection, in bytes; the default of 64 KiB throttles bulk reads.
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
@@ -28,12 +31,23 @@ const PEERS_MAX: usize = 4096;
 pub struct ChannelPool {
     peers: Arc<RwLock<HashMap<String, Channel>>>,
     calm: bool,
+    calls: Arc<Calls>,
 }
 
 impl ChannelPool {
     /// For servers that are not ours and end connections that are pinged often or without a call (gRPC's default in Go).
     pub fn calm() -> Self {
         Self { calm: true, ..Self::default() }
+    }
+
+    /// Connections of its own, for the same peers; what is asked over them counts here.
+    pub fn apart(&self) -> Self {
+        Self { peers: Arc::default(), calm: self.calm, calls: self.calls.clone() }
+    }
+
+    /// What was asked over these connections.
+    pub fn calls(&self) -> &Arc<Calls> {
+        &self.calls
     }
 
     /// The channel to `address` (`host:port`). Connects on first use. Errors: `Invalid` for what is no address.
@@ -45,7 +59,7 @@ impl ChannelPool {
         if self.calm {
             endpoint = endpoint.http2_keep_alive_interval(CALM_KEEP_ALIVE).keep_alive_while_idle(false);
         }
-        let channel = endpoint.connect_lazy();
+        let channel = Channel::new(endpoint.connect_lazy(), self.calls.clone());
         let mut peers = self.peers.write().expect("no holder of this lock panics");
         if peers.len() >= PEERS_MAX {
             peers.clear();

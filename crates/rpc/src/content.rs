@@ -7,10 +7,10 @@ use monofs_model::limits::MESSAGE_BYTES_MAX;
 use monofs_model::{Error, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::content_client::ContentClient;
-use tonic::transport::Channel;
 
 use crate::context::Context;
 use crate::deadline::within;
+use crate::measure::Channel;
 use crate::status::from_status;
 
 /// A content client on this channel, with the message limits set.

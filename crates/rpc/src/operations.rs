@@ -1,40 +1,27 @@
 //! What operators' tools ask of every server role over HTTP: `/health`, `/ready`, `/metrics`.
 
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use monofs_model::{Error, Result};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::{self, Samples};
+
 /// What a role says about itself.
 pub trait Operations: Send + Sync + 'static {
+    /// Its name, as `monofs_build_info` shows it.
+    fn role(&self) -> &'static str;
     /// Why the role cannot do its work, one line each; empty = it can.
     fn problems(&self) -> Vec<String>;
-    /// Its counters and gauges.
-    fn metrics(&self) -> Vec<Metric>;
-}
-
-/// One sample in Prometheus's terms.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Metric {
-    /// With the unit in it; a name that ends in `_total` is a counter, any other a gauge.
-    pub name: &'static str,
-    pub help: &'static str,
-    pub value: u64,
-}
-
-impl Metric {
-    /// A sample.
-    pub fn new(name: &'static str, help: &'static str, value: u64) -> Self {
-        Self { name, help, value }
-    }
+    /// Adds its counters and gauges. May block.
+    fn samples(&self, out: &mut Samples);
 }
 
 /// Serves on `listener` until `stop`; returns where.
@@ -44,7 +31,8 @@ pub fn serve(listener: TcpListener, role: Arc<dyn Operations>, stop: Cancellatio
     let routes = Router::new()
         .route("/health", get(move || async move { health(&healthy.problems()) }))
         .route("/ready", get(|| async { "ready\n" }))
-        .route("/metrics", get(move || async move { exposition(&measured.metrics()) }));
+        .route("/metrics", get(move || exposition(measured.role(), move |out| measured.samples(out))));
+    tracing::info!(%address, "metrics and health are served over HTTP");
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await {
             tracing::error!(%address, %error, "the HTTP server ended");
@@ -53,9 +41,13 @@ pub fn serve(listener: TcpListener, role: Arc<dyn Operations>, stop: Cancellatio
     Ok(address)
 }
 
-/// The answer of `/metrics`.
-pub fn exposition(metrics: &[Metric]) -> impl IntoResponse + use<> {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text(metrics))
+/// The answer of `/metrics` of a `role` that adds its samples with `fill`, which may block.
+pub async fn exposition(role: &'static str, fill: impl FnOnce(&mut Samples) + Send + 'static) -> Response {
+    let made = tokio::task::spawn_blocking(move || metrics::exposition(role, fill)).await;
+    match made {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot gather metrics: {error}\n")).into_response(),
+    }
 }
 
 fn health(problems: &[String]) -> (StatusCode, String) {
@@ -65,29 +57,12 @@ fn health(problems: &[String]) -> (StatusCode, String) {
     (StatusCode::SERVICE_UNAVAILABLE, problems.iter().map(|line| format!("{line}\n")).collect())
 }
 
-/// Prometheus's text format.
-/// Source: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
-fn text(metrics: &[Metric]) -> String {
-    let mut text = String::new();
-    for Metric { name, help, value } in metrics {
-        let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn counters_and_gauges_are_told_apart() {
-        let shown = text(&[Metric::new("a_bytes", "Bytes.", 1), Metric::new("b_total", "Bs.", 2)]);
-        assert_eq!(
-            shown,
-            "# HELP a_bytes Bytes.\n# TYPE a_bytes gauge\na_bytes 1\n# HELP b_total Bs.\n# TYPE b_total counter\nb_total 2\n"
-        );
+    fn health_says_what_is_wrong() {
         assert_eq!(health(&[]).0, StatusCode::OK);
         assert_eq!(health(&["disk full".into()]), (StatusCode::SERVICE_UNAVAILABLE, "disk full\n".into()));
     }

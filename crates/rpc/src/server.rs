@@ -1,6 +1,7 @@
-//! Every gRPC server: limits, keep-alive, health, reflection and a shutdown that ends.
+//! Every gRPC server: limits, keep-alive, health, reflection, measuring and a shutdown that ends.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use monofs_model::{Error, Result};
@@ -11,10 +12,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::server::HealthReporter;
-use tracing::info_span;
 
 use crate::channel::{CONNECTION_WINDOW_BYTES, KEEP_ALIVE, STREAM_WINDOW_BYTES};
-use crate::context::REQUEST_ID_KEY;
+use crate::measure::MeasureLayer;
+use crate::metrics::Calls;
 
 /// Most concurrent streams of one connection.
 const STREAMS_PER_CONNECTION_MAX: u32 = 4096;
@@ -73,6 +74,16 @@ pub fn announced(listening: SocketAddr) -> String {
 
 /// Serves `routes` with health and reflection on `listener` until `stop` is cancelled.
 pub fn serve(listener: TcpListener, routes: Routes, stop: CancellationToken) -> Result<Running> {
+    serve_counted(listener, routes, Arc::default(), stop)
+}
+
+/// [`serve`], with what is asked of it counted in `calls`.
+pub fn serve_counted(
+    listener: TcpListener,
+    routes: Routes,
+    calls: Arc<Calls>,
+    stop: CancellationToken,
+) -> Result<Running> {
     let address = listener.local_addr().map_err(|e| Error::internal(format!("address of a listener: {e}")))?;
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
@@ -89,10 +100,7 @@ pub fn serve(listener: TcpListener, routes: Routes, stop: CancellationToken) -> 
         .accept_http1(true)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .trace_fn(|request| {
-            let id = request.headers().get(REQUEST_ID_KEY).and_then(|id| id.to_str().ok()).unwrap_or("-");
-            info_span!("rpc", path = request.uri().path(), request = id)
-        })
+        .layer(MeasureLayer(calls))
         .add_routes(routes);
     let stopped = stop.clone();
     let task = tokio::spawn(async move {

@@ -77,6 +77,17 @@ impl Default for EnvOptions {
     }
 }
 
+/// How full environments are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct EnvUsage {
+    /// Address space that is mapped.
+    pub map_bytes: u64,
+    /// Bytes of pages in use, with those that wait to be used again.
+    pub used_bytes: u64,
+    /// Places for read transactions that were taken at the same time, at most.
+    pub readers: u64,
+}
+
 /// What went wrong in a transaction: LMDB's own, which may be cured by growing the map, or ours.
 #[derive(Debug)]
 pub(crate) enum TxnError {
@@ -371,6 +382,13 @@ impl Environment {
     pub(crate) fn needed_bytes(&self) -> u64 {
         let page = u64::from(self.env.unnamed_database_stat().page_size);
         (self.env.info().last_page_number as u64 + 1) * page
+    }
+
+    /// How full it is.
+    pub(crate) fn usage(&self) -> EnvUsage {
+        let info = self.env.info();
+        let (map_bytes, readers) = (info.map_size as u64, u64::from(info.number_of_readers));
+        EnvUsage { map_bytes, used_bytes: self.needed_bytes(), readers }
     }
 
     /// Bytes of the data file.

@@ -24,7 +24,7 @@ pub mod state;
 mod structure;
 
 pub use cache::{CacheOptions, CacheReader, CacheStats, CacheStore};
-pub use env::{Durability, EnvOptions};
+pub use env::{Durability, EnvOptions, EnvUsage};
 pub use pool::RepoPool;
 pub use repo::{BlobWalk, CheckProgress, CheckReport, Counts, GcReport, LargeWriter, Reader, RepoMeta, RepoStore};
 pub use state::{CommitOutcome, Compare, Scan, StateEnv, Versioned, Write};

@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use monofs_model::{Error, Result, StorageId};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::env::{DATA_FILE, EnvOptions};
+use crate::env::{DATA_FILE, EnvOptions, EnvUsage};
 use crate::fault::{io_error, sync_dir};
 use crate::lock::lock_directory;
 use crate::repo::{RepoMeta, RepoStore};
@@ -242,6 +242,16 @@ impl RepoPool {
     /// Repositories that are open now.
     pub fn open_count(&self) -> usize {
         self.state.lock().open.len()
+    }
+
+    /// How full the open repositories are, together.
+    pub fn usage(&self) -> EnvUsage {
+        let state = self.state.lock();
+        state.open.values().map(|open| open.store.usage()).fold(EnvUsage::default(), |sum, one| EnvUsage {
+            map_bytes: sum.map_bytes + one.map_bytes,
+            used_bytes: sum.used_bytes + one.used_bytes,
+            readers: sum.readers + one.readers,
+        })
     }
 
     /// Bytes of all repositories' data files.

@@ -90,6 +90,7 @@ fn package_of(program: &str) -> &str {
         "ip" | "tc" => "iproute2",
         "nsenter" => "util-linux",
         "setfattr" | "getfattr" => "attr",
+        "promtool" => "prometheus",
         "rg" => "ripgrep",
         "spawn-fcgi" => "spawn-fcgi",
         "htpasswd" => "apache2-utils",

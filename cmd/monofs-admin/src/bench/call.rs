@@ -16,9 +16,8 @@ use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
 use monofs_proto::v1::catalog_client::CatalogClient;
 use monofs_rpc::content::{get_blobs, get_trees};
-use monofs_rpc::{ChannelPool, Context, from_status, within};
+use monofs_rpc::{Channel, ChannelPool, Context, from_status, within};
 use monofs_store::frame;
-use tonic::transport::Channel;
 
 use super::mix::{LARGE_CHUNKS_MAX, Operation, Task};
 use super::survey::{Corpus, File, Repository};

@@ -6,8 +6,7 @@ use monofs_launch::exit::{Code, Failure};
 use monofs_proto::v1::admin_client::AdminClient;
 use monofs_proto::v1::catalog_client::CatalogClient;
 use monofs_proto::v1::content_client::ContentClient;
-use monofs_rpc::Context;
-use tonic::transport::Channel;
+use monofs_rpc::{Channel, Context};
 use tonic::{Request, Streaming};
 
 use super::explain::{About, answered};

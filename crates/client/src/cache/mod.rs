@@ -91,6 +91,14 @@ impl Shared {
     }
 }
 
+/// How full one tier of the cache is, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tier {
+    pub name: &'static str,
+    pub bytes: u64,
+    pub limit_bytes: u64,
+}
+
 /// The state of the cache, for the status document.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct CacheStatus {
@@ -290,6 +298,25 @@ impl Cache {
         if let Some(writer) = writer {
             let _ = writer.join();
         }
+    }
+
+    /// How full each tier is: what waits decoded, records in memory, frames and records that wait for the disk, the disk.
+    pub fn tiers(&self) -> [Tier; 4] {
+        let tier = |name, bytes, limit_bytes| Tier { name, bytes, limit_bytes };
+        let stats = self.store.stats();
+        let pending = self.shared.pending_bytes.load(Ordering::Relaxed) as u64;
+        [
+            tier("ready", self.ready.bytes() as u64, READY_BYTES_MAX as u64),
+            tier("records_memory", self.records.weight(), RECORD_MEMORY_BYTES),
+            tier("frames_memory", pending, PENDING_BYTES_MAX as u64),
+            tier("disk", stats.current_bytes + stats.previous_bytes, stats.max_bytes),
+        ]
+    }
+
+    /// Generations of the cache on disk that were dropped, and their bytes.
+    pub fn evicted(&self) -> (u64, u64) {
+        let stats = self.store.stats();
+        (stats.evicted, stats.evicted_bytes)
     }
 
     /// Its state now.

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use monofs_model::limits::TREE_DEPTH_MAX;
 use monofs_model::{ErrorKind, Oid, Result};
 use monofs_proto::v1;
+use monofs_rpc::context;
 use prost::Message;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -145,7 +146,7 @@ impl Applier {
         self.tree().set_now(now);
         for (repo, packed) in self.come_and_go().await {
             let outcome = tokio::select! {
-                outcome = self.flip(&repo, &packed) => outcome,
+                outcome = context::begin("flip", self.flip(&repo, &packed)) => outcome,
                 () = self.stop.cancelled() => return,
             };
             let path = repo.path();

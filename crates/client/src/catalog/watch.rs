@@ -13,17 +13,21 @@ use monofs_rpc::channel::ChannelPool;
 use monofs_rpc::context::Context;
 use monofs_rpc::status::from_status;
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{Change, Link};
 use crate::content::Content;
+use crate::status::Source;
 
 /// A router that says nothing for this long is left for another.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// First and longest pause before the next attempt, once every router has failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How often the router is told how the mount is.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// Messages to the router that may wait.
 const OUTBOX: usize = 8;
 /// Most entries of one listing: the deltas of a listing are gathered before they are applied.
@@ -45,6 +49,8 @@ pub struct Watch {
     pub identity: Identity,
     pub link: Arc<Link>,
     pub content: Content,
+    /// How the mount is.
+    pub source: Arc<Source>,
     pub timeout: Duration,
     pub changes: mpsc::Sender<Change>,
     /// A new view, to be kept on disk.
@@ -123,6 +129,8 @@ impl Watch {
         let mut listing = Change::default();
         // What was applied meanwhile is acknowledged again: this router may not know.
         applied.mark_changed();
+        let mut report = tokio::time::interval(REPORT_EVERY);
+        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = tokio::time::timeout(SILENCE_MAX, heard.next()) => {
@@ -135,6 +143,12 @@ impl Watch {
                     if let Some(position) = position {
                         // Full: the next position says it too.
                         let _ = say.try_send(request(Say::Ack(position)));
+                    }
+                }
+                _ = report.tick() => {
+                    if let Some(report) = self.source.report() {
+                        // Full: the next one says it too.
+                        let _ = say.try_send(request(Say::Report(report)));
                     }
                 }
             }

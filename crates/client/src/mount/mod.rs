@@ -8,11 +8,13 @@
 pub mod point;
 mod readahead;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use monofs_model::{Error, Result};
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -67,7 +69,7 @@ pub async fn mount(config: Config) -> Result<Mounted> {
     source.attach(&shared);
 
     let invalidator = Arc::new(OnceLock::new());
-    let started = match follow(&config, &mount, &shared, &link, &invalidator, &stop).await {
+    let started = match follow(&config, &mount, &shared, &source, &link, &invalidator, &stop).await {
         Ok(()) => start_session(&config, &mount, &shared, &invalidator).await,
         Err(error) => Err(error),
     };
@@ -133,6 +135,7 @@ async fn follow(
     config: &Config,
     mount: &Path,
     shared: &Arc<Shared>,
+    source: &Arc<Source>,
     link: &Arc<Link>,
     invalidator: &Arc<OnceLock<Invalidator>>,
     stop: &CancellationToken,
@@ -151,6 +154,7 @@ async fn follow(
         identity: Identity { client_id: client_id(mount), mount: mount.display().to_string() },
         link: link.clone(),
         content: shared.content.clone(),
+        source: source.clone(),
         timeout: config.rpc_timeout,
         changes,
         views,
@@ -275,6 +279,11 @@ impl Mounted {
     /// Its state now.
     pub fn status(&self) -> Option<Status> {
         self.source.status()
+    }
+
+    /// Serves `/health`, `/ready` and `/metrics` on `listener` until it is unmounted; returns where.
+    pub fn serve_http(&self, listener: TcpListener) -> Result<SocketAddr> {
+        monofs_rpc::operations::serve(listener, self.source.clone(), self.stop.child_token())
     }
 
     /// Waits until the kernel has let go of the mount, for instance because somebody ran `umount`.

@@ -3,7 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Who may depend on a library that only one crate is allowed to see.
-const OWNERS: [(&str, &str); 3] = [("heed", "monofs-store"), ("fuser", "monofs-client"), ("gix", "monofs-fetcher")];
+const OWNERS: [(&str, &str); 4] = [
+    ("heed", "monofs-store"),
+    ("fuser", "monofs-client"),
+    ("gix", "monofs-fetcher"),
+    ("prometheus-client", "monofs-rpc"),
+];
 const ROLES: [&str; 4] = ["monofs-router", "monofs-node", "monofs-fetcher", "monofs-client"];
 
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {

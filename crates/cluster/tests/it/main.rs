@@ -9,6 +9,7 @@ mod hydration;
 mod layers;
 mod leader;
 mod members;
+mod metrics;
 mod mount;
 mod processes;
 mod reconcile;

@@ -1,15 +1,21 @@
 //! Separate processes, killed without warning.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
 use monofs_testkit::model::{Checks, differences};
+use monofs_testkit::process::binary;
 use monofs_testkit::remotes::GitDaemon;
 use monofs_testkit::{ExpectedTree, Process, Repo, assert_matches, free_port, wait_until};
 
 use crate::system::{SOON, can_mount};
 
+/// Variables of every process.
+type Envs = Vec<(OsString, OsString)>;
+
 struct Processes {
+    envs: Envs,
     dir: tempfile::TempDir,
     router: Process,
     nodes: Vec<Process>,
@@ -19,6 +25,11 @@ struct Processes {
 
 impl Processes {
     fn start() -> Self {
+        Self::start_with(Vec::new())
+    }
+
+    fn start_with(envs: Envs) -> Self {
+        let spawn = |name: &str, args: Vec<String>| Process::spawn_with(binary(name), args, envs.clone());
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
         let (grpc, http) = (free_port(), free_port());
@@ -27,23 +38,23 @@ impl Processes {
         let mut args: Vec<String> = quick.map(str::to_owned).into();
         args.extend(["--listen=127.0.0.1".into(), format!("--port={grpc}"), format!("--http-port={http}")]);
         args.push(format!("--state-dir={}", at("router")));
-        let router = Process::spawn("monofs-router", args);
+        let router = spawn("monofs-router", args);
         let node = |n: u8| {
             let (id, db) = (format!("--node-id=node{n}"), format!("--db-path={}", at(&format!("node{n}"))));
             let addr = format!("--addr=127.0.0.1:{}", free_port());
-            Process::spawn("monofs-node", [id, db, addr, format!("--router={address}")])
+            spawn("monofs-node", vec![id, db, addr, format!("--router={address}")])
         };
         let nodes = vec![node(1), node(2)];
         let addr = format!("--addr=127.0.0.1:{}", free_port());
         let cache = format!("--cache-dir={}", at("fetcher"));
-        let fetcher = Process::spawn("monofs-fetcher", [addr, cache, format!("--router={address}")]);
-        let processes = Self { router, nodes, fetcher, address, dir };
+        let fetcher = spawn("monofs-fetcher", vec![addr, cache, format!("--router={address}")]);
+        let processes = Self { envs, router, nodes, fetcher, address, dir };
         processes.wait_active(3);
         processes
     }
 
     fn admin(&self, args: &[&str]) -> std::process::Output {
-        let program = monofs_testkit::process::binary("monofs-admin");
+        let program = binary("monofs-admin");
         std::process::Command::new(program).args(["--router", &self.address]).args(args).output().unwrap()
     }
 
@@ -59,7 +70,7 @@ impl Processes {
         let mut args = vec![format!("--mount={}", at.display()), format!("--router={}", self.address)];
         args.push(format!("--cache={}", self.dir.path().join("client").display()));
         args.push("--rpc-timeout=5s".into());
-        Process::spawn("monofs-client", args)
+        Process::spawn_with(binary("monofs-client"), args, self.envs.clone())
     }
 }
 
@@ -144,7 +155,7 @@ fn an_ingest_whose_node_router_or_fetcher_dies_half_way_ends_whole_or_not_at_all
     for victim in ["router", "node", "fetcher"] {
         let mut processes = Processes::start();
         let (url, address) = (repo.url(), processes.address.clone());
-        let program = monofs_testkit::process::binary("monofs-admin");
+        let program = binary("monofs-admin");
         let mut ingest = std::process::Command::new(program)
             .args(["--router", &address, "ingest", "--source", &url, "--ref", "main", "--path", "h/r"])
             .stdout(std::process::Stdio::null())
@@ -174,5 +185,52 @@ fn an_ingest_whose_node_router_or_fetcher_dies_half_way_ends_whole_or_not_at_all
         });
         let verify = processes.admin(&["verify", "--path", "h/r"]);
         assert!(verify.status.success(), "{victim}: {}", String::from_utf8_lossy(&verify.stdout));
+    }
+}
+
+/// The id in the first line that has all of these words.
+fn request_id(process: &mut Process, words: &[&str]) -> String {
+    monofs_testkit::wait::wait_for("a request is logged", SOON, || {
+        let line = process.log().into_iter().find(|line| words.iter().all(|word| line.contains(word)))?;
+        Some(line.split_once("request=\"")?.1.split_once('"')?.0.to_owned())
+    })
+}
+
+/// Waits until a line of one of the processes has all of these words.
+fn wait_logged(processes: &[&Process], words: &[&str]) {
+    wait_until(&format!("{words:?} are logged"), SOON, || {
+        let has = |line: &String| words.iter().all(|word| line.contains(word));
+        processes.iter().any(|process| process.log().iter().any(has))
+    });
+}
+
+#[test]
+fn one_request_id_is_in_the_log_of_every_role_that_works_for_it() {
+    if !can_mount() {
+        return;
+    }
+    let repo = Repo::new();
+    repo.commit(|c| {
+        c.file("dir/file", "read on demand");
+    });
+    let mut processes = Processes::start_with(vec![("RUST_LOG".into(), "debug,h2=info,hyper=info,tower=info".into())]);
+    let source = repo.url();
+    let ingest = processes.admin(&["ingest", "--source", &source, "--ref", "main", "--path", "h/r", "--content=lazy"]);
+    assert!(ingest.status.success(), "{}", String::from_utf8_lossy(&ingest.stderr));
+    let id = request_id(&mut processes.router, &["Admin/Ingest", "begins"]);
+    wait_logged(&[&processes.fetcher], &["Fetcher/Fetch", &id, "fetched"]);
+    wait_logged(&[&processes.nodes[0], &processes.nodes[1]], &["Node/Adopt", &id, "adopted"]);
+    wait_logged(&[&processes.router], &["Admin/Ingest", &id, "ended"]);
+
+    let mount = processes.dir.path().join("mount");
+    let mut client = processes.mount(&mount);
+    let file = mount.join("h/r/dir/file");
+    wait_until("the file is shown", SOON, || file.exists());
+    assert_eq!(std::fs::read(&file).unwrap(), b"read on demand");
+    let id = request_id(&mut client, &["doing=\"read\"", "begins"]);
+    wait_logged(&[&client], &["doing=\"read\"", &id, "ended"]);
+    for word in ["begins", "ended"] {
+        wait_logged(&[&processes.nodes[0], &processes.nodes[1]], &["Content/GetBlobs", &id, word]);
+        wait_logged(&[&processes.fetcher], &["Content/GetBlobs", &id, word]);
     }
 }

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use monofs_model::{Error, Oid, Result, Snapshot, SourceUrl, StorageId};
+use monofs_rpc::metrics::Counter;
 
 pub use repository::CachedRepo;
 
@@ -29,6 +30,9 @@ pub struct Cache {
     repos: Mutex<HashMap<StorageId, Arc<CachedRepo>>>,
     serial: AtomicU64,
     lock: Mutex<Option<File>>,
+    /// Repositories that were evicted since the start, and their bytes.
+    pub evicted: Counter,
+    pub evicted_bytes: Counter,
 }
 
 /// A directory for a fetch under way; removed unless it is published.
@@ -75,6 +79,8 @@ impl Cache {
             repos: Mutex::new(repos),
             serial: AtomicU64::new(serial),
             lock: Mutex::new(Some(lock)),
+            evicted: Counter::default(),
+            evicted_bytes: Counter::default(),
         };
         cache.evict(None, None);
         Ok(cache)
@@ -149,6 +155,8 @@ impl Cache {
             }
             if let Some(repo) = repos.remove(&id) {
                 sum -= repo.disk_bytes();
+                self.evicted.one();
+                self.evicted_bytes.add(repo.disk_bytes());
                 repo.doom();
                 tracing::info!(storage_id = %id, source = %repo.source, expired, "evicted a repository from the cache");
                 evicted.push(repo);

@@ -11,10 +11,9 @@ use monofs_model::{DisplayPath, EntryKind, Error, Oid, Result, Snapshot, Storage
 use monofs_proto::v1;
 use monofs_proto::v1::content_client::ContentClient;
 use monofs_proto::v1::fetcher_client::FetcherClient;
-use monofs_rpc::from_status;
+use monofs_rpc::{Channel, from_status};
 use monofs_store::frame;
 use tokio::net::TcpListener;
-use tonic::transport::Channel;
 
 pub const NO_LIMIT: u64 = u64::MAX;
 

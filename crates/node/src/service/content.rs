@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::stream::{self, BoxStream, StreamExt};
 use monofs_model::{Error, Oid, Result, StorageId};
 use monofs_proto::{convert, v1};
-use monofs_rpc::to_status;
+use monofs_rpc::{context, to_status};
 use monofs_store::repo::{RepoMeta, RepoStore};
 use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status};
@@ -54,16 +54,23 @@ impl v1::content_server::Content for ContentService {
     ) -> Result<Response<Stream<v1::GetBlobsResponse>>, Status> {
         let request = request.into_inner();
         let spans = blobs::spans(&request).map_err(to_status)?;
+        let asked = blobs::chunks(&spans);
         let (first, held) = self.begin(&request.storage_id, move |store| Held::new(store, spans)).await?;
         if held.is_done() && held.missing.is_empty() {
+            self.state.served.chunks_held.add(asked);
             return Ok(at_once(first));
         }
         let state = self.state.clone();
         let held_only = request.held_only;
         boxed(answer(move |sink| async move {
             let Some(Held { store, missing, .. }) = send_rest(&state, first, held, &sink).await? else { return Ok(()) };
+            let missed = blobs::chunks(&missing);
+            state.served.chunks_held.add(asked - missed);
             if missing.is_empty() {
                 return Ok(());
+            }
+            if !held_only {
+                state.served.chunks_missed.add(missed);
             }
             let missing = if held_only { missing } else { serve_pulled(&state, &store, missing, &sink).await? };
             let missing: Vec<_> = missing.iter().map(|span| convert::oid_bytes(&span.oid)).collect();
@@ -220,7 +227,7 @@ impl Pulled<'_> {
             upstream::pull(target, &upstream::servers(&state, &meta.storage_id), vec![whole], None).await.map(drop)
         };
         let stops = || Err(Error::unavailable("the node stops"));
-        tasks.spawn(async move { stop.run_until_cancelled(pull).await.unwrap_or_else(stops) })
+        tasks.spawn(context::carry(async move { stop.run_until_cancelled(pull).await.unwrap_or_else(stops) }))
     }
 
     /// Sends the chunks of `span` as they enter the store; gives what is left of it when the pull has ended.

@@ -1,12 +1,11 @@
 //! `Node`: what the router asks of a node.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use monofs_model::{ContentMode, DisplayPath, Error, ErrorKind, Oid, RefName, Result, Snapshot, SourceUrl, StorageId};
 use monofs_proto::{convert, v1};
-use monofs_rpc::to_status;
+use monofs_rpc::{context, to_status};
 use monofs_store::repo::{RepoMeta, RepoStore};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -22,6 +21,8 @@ use crate::{adopt, cover, hydrate, progress};
 const VERIFY_REPORT_EVERY: u64 = 1000;
 /// Between two progress messages of a cover: the silence of a slow one must not look like death.
 const COVER_REPORT_EVERY: Duration = Duration::from_secs(1);
+/// The service whose requests `Stat` tells about.
+const CONTENT: &str = v1::content_server::SERVICE_NAME;
 /// Wrong objects named in one answer; the rest are counted.
 const VERIFY_ERRORS_MAX: usize = 100;
 
@@ -119,7 +120,7 @@ impl NodeService {
         }
         let counter = self.state.progress.of(&meta.storage_id, &snapshot.commit);
         // A task of its own, so that a caller who gives up does not make the next one begin anew.
-        let counted = tokio::spawn(async move { counter.held(&store, &snapshot).await });
+        let counted = tokio::spawn(context::carry(async move { counter.held(&store, &snapshot).await }));
         counted.await.map_err(|e| Error::internal(format!("counting contents broke off: {e}")))?
     }
 }
@@ -190,6 +191,7 @@ impl v1::node_server::Node for NodeService {
         let state = self.state.clone();
         let stat = blocking(move || {
             let served = &state.served;
+            let requests = state.requests.totals(CONTENT);
             Ok(v1::StatResponse {
                 node_id: state.config.node_id.to_string(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -199,11 +201,14 @@ impl v1::node_server::Node for NodeService {
                 open_stores: state.stores.open_count() as u64,
                 hydrations_running: state.hydrator.running() as u64,
                 hydrations_queued: state.hydrator.queued() as u64,
-                trees_served: served.trees.load(Ordering::Relaxed),
-                chunks_served: served.chunks.load(Ordering::Relaxed),
-                bytes_served: served.bytes.load(Ordering::Relaxed),
+                trees_served: served.trees.get(),
+                chunks_served: served.chunks.get(),
+                bytes_served: served.bytes.get(),
                 incarnation: state.incarnation,
-                ..Default::default()
+                request_durations: requests.durations,
+                requests_failed: requests.failed,
+                chunks_held: served.chunks_held.get(),
+                chunks_missed: served.chunks_missed.get(),
             })
         });
         stat.await.map(Response::new).map_err(to_status)

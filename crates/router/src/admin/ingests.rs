@@ -10,7 +10,7 @@ use monofs_proto::v1::admin_client::AdminClient;
 use monofs_proto::v1::ingest_progress::Phase;
 use monofs_proto::v1::path_claim::Purpose;
 use monofs_rpc::content::guarded;
-use monofs_rpc::{Context, from_status, to_status, within};
+use monofs_rpc::{Context, context, from_status, to_status, within};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -36,7 +36,7 @@ pub(crate) fn watch(state: &Arc<RouterState>, path: DisplayPath, wait_hydrated: 
     }
     let (sink, stream) = mpsc::channel(QUEUE);
     let state = state.clone();
-    tokio::spawn(async move {
+    tokio::spawn(context::carry(async move {
         let work = async {
             let mut last = follow(&state, &path, &sink).await?;
             let eager = state.catalog.get(&path).is_some_and(|entry| entry.content == ContentMode::Eager);
@@ -52,7 +52,7 @@ pub(crate) fn watch(state: &Arc<RouterState>, path: DisplayPath, wait_hydrated: 
         };
         // Who asked may be gone by now.
         let _ = sink.send(outcome.map_err(to_status)).await;
-    });
+    }));
     Ok(ReceiverStream::new(stream))
 }
 

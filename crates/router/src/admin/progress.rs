@@ -7,7 +7,7 @@ use std::time::Duration;
 use monofs_model::{DisplayPath, Error, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::ingest_progress::Phase;
-use monofs_rpc::to_status;
+use monofs_rpc::{context, to_status};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -28,7 +28,7 @@ pub(super) type Progress = ReceiverStream<Result<v1::IngestProgress, Status>>;
 /// The progress of a job until it ends, and then of the hydration if asked for.
 pub(super) fn follow(state: Arc<RouterState>, job: Arc<Job>, wait_hydrated: bool) -> Progress {
     let (sink, stream) = mpsc::channel(QUEUE);
-    tokio::spawn(async move {
+    tokio::spawn(context::carry(async move {
         let mut seen = job.follow();
         let mut last = loop {
             let now = seen.borrow_and_update().clone();
@@ -49,7 +49,7 @@ pub(super) fn follow(state: Arc<RouterState>, job: Arc<Job>, wait_hydrated: bool
         }
         last.set_phase(Phase::Done);
         let _ = sink.send(Ok(last)).await;
-    });
+    }));
     ReceiverStream::new(stream)
 }
 

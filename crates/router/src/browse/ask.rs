@@ -7,8 +7,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use monofs_model::{Error, ErrorKind, Member, Repository, Result};
-use monofs_rpc::within;
-use tonic::transport::Channel;
+use monofs_rpc::{Channel, within};
 
 use crate::RouterState;
 

@@ -13,10 +13,9 @@ use monofs_model::limits::CHUNK_BYTES;
 use monofs_model::oid::ObjectHasher;
 use monofs_model::{Error, ObjectKind, Result};
 use monofs_proto::{convert, v1};
-use monofs_rpc::Context;
 use monofs_rpc::content::get_blobs;
+use monofs_rpc::{Channel, Context};
 use monofs_store::frame;
-use tonic::transport::Channel;
 
 use super::Inside;
 use super::ask::{self, SILENCE};

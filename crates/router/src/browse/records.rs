@@ -8,10 +8,9 @@ use futures::StreamExt;
 use monofs_model::tree::{EntryKind, TreeRecord};
 use monofs_model::{Error, Oid, Result, StorageId};
 use monofs_proto::{convert, v1};
-use monofs_rpc::Context;
 use monofs_rpc::content::get_trees;
+use monofs_rpc::{Channel, Context};
 use tokio::sync::Semaphore;
-use tonic::transport::Channel;
 
 use super::ask::{self, SILENCE};
 use super::{Child, Inside};

@@ -11,7 +11,7 @@ use monofs_model::{NodeId, Repository, RepositoryState};
 use super::memory::Entry;
 
 /// The key of an entry; see [`super::memory::key`].
-pub(super) type Key = Arc<str>;
+pub(crate) type Key = Arc<str>;
 
 /// Entries by what they are asked for.
 #[derive(Debug, Default, PartialEq, Eq)]

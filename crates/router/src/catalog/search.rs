@@ -137,3 +137,66 @@ fn cut(
     keyed.sort_unstable_by(order);
     keyed[offset..].iter().map(|(_, at)| found[*at].clone()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use monofs_model::{Consistency, ContentMode, DisplayPath, NodeId, Oid, RefName, Snapshot, SourceUrl};
+
+    use super::*;
+
+    fn entry(number: usize) -> Arc<Repository> {
+        let oid = Oid::from_bytes(&[7; 20]).expect("twenty bytes");
+        // Scattered, with equal ones among them.
+        let bytes = (number * 7919 % 1000) as u64;
+        let snapshot =
+            Snapshot { commit: oid, root: oid, commit_time: 5, trees: 1, blobs: 1, bytes, submodules: Vec::new() };
+        Arc::new(Repository {
+            path: DisplayPath::new(&format!("h/{number:06}")).expect("a path"),
+            source: SourceUrl::new(&format!("https://Example.com/Team/{number}")).expect("a source"),
+            ref_name: RefName::new("").expect("HEAD"),
+            state: if number % 10 == 0 { RepositoryState::Failed } else { RepositoryState::Ready },
+            snapshot: (number % 10 != 0).then_some(snapshot),
+            generation: 1,
+            holders: (0..number % 3).map(|n| NodeId::new(&format!("n{n}")).expect("an id")).collect(),
+            content: ContentMode::Eager,
+            consistency: Consistency::Eventual,
+            created_at: 1,
+            refreshed_at: 1,
+            last_error: String::new(),
+        })
+    }
+
+    #[test]
+    fn a_part_of_a_sorted_list_is_the_same_as_that_part_of_all_of_it() {
+        let all: Vec<_> = (0..3000).map(entry).collect();
+        for sorting in [Sorting::Path, Sorting::State, Sorting::Bytes, Sorting::Copies, Sorting::Committed] {
+            for descending in [false, true] {
+                let whole = cut(all.clone(), sorting, descending, 0, all.len());
+                let keys: Vec<i64> = whole.iter().map(|entry| sorting.key(entry)).collect();
+                assert!(if descending { keys.is_sorted_by(|a, b| a >= b) } else { keys.is_sorted() }, "{sorting:?}");
+                for (offset, limit) in [(0, 10), (995, 10), (2995, 10), (3000, 10), (usize::MAX, 1)] {
+                    let part = cut(all.clone(), sorting, descending, offset, limit);
+                    let expected: Vec<_> = whole.iter().skip(offset).take(limit).cloned().collect();
+                    assert_eq!(part, expected, "{sorting:?} {descending} {offset}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn filters_are_taken_together() {
+        let count = |filter: Filter| (0..100).map(entry).filter(|entry| filter.takes(entry)).count();
+        let words = |words: &[&str]| Filter {
+            words: words.iter().map(|word| (*word).to_owned()).collect(),
+            ..Filter::default()
+        };
+        assert_eq!(count(Filter::default()), 100);
+        assert_eq!(count(words(&["example.com"])), 100, "of the source, without regard to case");
+        assert_eq!(count(words(&["00005"])), 11);
+        assert_eq!(count(words(&["00005", "team/55"])), 1);
+        assert_eq!(count(words(&["nowhere"])), 0);
+        assert_eq!(count(Filter { state: Some(RepositoryState::Failed), ..Filter::default() }), 10);
+        // All that failed, and of the others those with none or one of two holders.
+        assert_eq!(count(Filter { troubled_below: Some(2), ..Filter::default() }), 70);
+    }
+}

@@ -49,7 +49,7 @@ pub(super) async fn ready(State(state): State<Arc<RouterState>>) -> impl IntoRes
 #[utoipa::path(get, path = "/metrics", tag = "overview",
     responses((status = 200, description = "Prometheus' text format", body = String, content_type = "text/plain")))]
 pub(super) async fn metrics(State(state): State<Arc<RouterState>>) -> impl IntoResponse {
-    exposition(&status::metrics(&state))
+    exposition("router", move |out| status::metrics(&state, out)).await
 }
 
 /// Everything about the cluster, with every member asked

@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use monofs_model::{DisplayPath, Error, ErrorKind, MemberState, NodeId, Result};
+use monofs_rpc::context;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -80,6 +81,7 @@ async fn lead(state: &Arc<RouterState>) {
         // Before the catalogue: what audits changed there is in the plan then.
         let (behind, draining) = (membership::behind(state), leader.draining());
         leader.look().await;
+        leader.publish();
         leader.tell_members(&behind, &draining).await;
         leader.begin();
         leader.write_rows().await;
@@ -160,6 +162,12 @@ impl Leader {
         }
         self.position = Some(changes.position);
         true
+    }
+
+    /// For the metrics of this router.
+    fn publish(&self) {
+        let lacks = |node: &monofs_model::Member| (node.id.clone(), self.planner.lacks(&node.id));
+        self.state.replication.planned(self.state.members.view().nodes().map(lacks).collect());
     }
 
     fn draining(&self) -> Vec<NodeId> {
@@ -247,7 +255,7 @@ impl Leader {
                 let (state, command, pace) = (self.state.clone(), command.clone(), pace.clone());
                 async move { work::perform(&state, &command, &pace).await }
             };
-            let abort = self.work.spawn(work);
+            let abort = self.work.spawn(context::begin("reconcile", work));
             self.running.insert(abort.id(), Running { command, pace, abort, undoes: false });
         }
     }
@@ -308,7 +316,8 @@ impl Leader {
     /// A copy that was broken off is not left lying about; nothing else is done with the repository before that.
     fn undo(&mut self, command: Command) {
         let (state, undone) = (self.state.clone(), command.clone());
-        let abort = self.work.spawn(async move { work::undo(&state, &undone).await });
+        let undo = async move { work::undo(&state, &undone).await };
+        let abort = self.work.spawn(context::begin("undo", undo));
         self.running.insert(abort.id(), Running { command, pace: Arc::default(), abort, undoes: true });
     }
 

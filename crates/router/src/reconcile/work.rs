@@ -10,7 +10,7 @@ use monofs_model::{Error, ErrorKind, Member, NodeId, Repository, Result, Snapsho
 use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
 use monofs_rpc::content::guarded;
-use monofs_rpc::{Context, from_status, within};
+use monofs_rpc::{Context, context, from_status, within};
 
 use super::plan::{Action, Command};
 use crate::{RouterState, ingest, membership};
@@ -112,7 +112,7 @@ impl Moved<'_> {
         // From here on in one piece: a holder that was taken off and not dropped would be found at its next start only.
         let (state, entry, leaving) = (state.clone(), entry.clone(), leaving.cloned());
         let (node, keep) = (node.clone(), keep.to_vec());
-        let release = tokio::spawn(async move {
+        let release = tokio::spawn(context::carry(async move {
             if !*state.leading.borrow() {
                 return Err(Error::refused("another router leads now"));
             }
@@ -122,7 +122,7 @@ impl Moved<'_> {
             }
             tracing::info!(path = %entry.path, node = %node, "deleted a copy that was one too many");
             Ok(())
-        });
+        }));
         let released = release.await.map_err(|e| Error::internal(format!("a deletion ended early: {e}")));
         away.let_go().await;
         released?

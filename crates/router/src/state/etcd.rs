@@ -21,9 +21,9 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use monofs_model::{Error, ErrorKind, Result};
 use monofs_proto::etcd::{KeyValue, RangeRequest, RangeResponse, RequestOp, ResponseHeader, TxnRequest, TxnResponse};
+use monofs_rpc::Channel;
 use monofs_store::state::{CommitOutcome, Compare, Scan, Versioned, Write};
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Channel;
 
 use super::{Batch, Hold, StateStore};
 use calls::{Endpoints, Repeat};

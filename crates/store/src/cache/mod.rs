@@ -63,6 +63,9 @@ pub struct CacheStats {
     pub max_bytes: u64,
     /// How often a generation was dropped to make room.
     pub rotations: u64,
+    /// Generations that were dropped with what was in them, and their bytes.
+    pub evicted: u64,
+    pub evicted_bytes: u64,
     /// Rows copied from the previous generation because they were used.
     pub promoted: u64,
 }
@@ -88,6 +91,8 @@ pub struct CacheStore {
     values: Environment,
     values_table: Table,
     rotations: AtomicU64,
+    evicted: AtomicU64,
+    evicted_bytes: AtomicU64,
     promoted: AtomicU64,
     _lock: File,
 }
@@ -122,6 +127,8 @@ impl CacheStore {
             values,
             values_table,
             rotations: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            evicted_bytes: AtomicU64::new(0),
             promoted: AtomicU64::new(0),
             _lock: lock,
         })
@@ -211,13 +218,13 @@ impl CacheStore {
         self.rotations.fetch_add(1, Ordering::Relaxed);
         // Unlinked first, so that a full disk has room for the new one; readers and the copy below keep it mapped.
         if let Some(gone) = &old.previous {
-            gone.unlink()?;
+            self.evict(gone)?;
         }
         let started = match self.start(next) {
             Err(e) if e.kind == ErrorKind::Full => {
                 *self.pair.write() = Arc::default();
                 if let Some(gone) = &old.current {
-                    gone.unlink()?;
+                    self.evict(gone)?;
                 }
                 self.promote.lock().clear();
                 drop(old);
@@ -233,6 +240,12 @@ impl CacheStore {
             self.promote.lock().clear();
         }
         Ok(started)
+    }
+
+    fn evict(&self, gone: &Generation) -> Result<()> {
+        self.evicted.fetch_add(1, Ordering::Relaxed);
+        self.evicted_bytes.fetch_add(gone.disk_bytes(), Ordering::Relaxed);
+        gone.unlink()
     }
 
     fn start(&self, next: &mut u64) -> Result<Arc<Generation>> {
@@ -281,6 +294,8 @@ impl CacheStore {
             previous_bytes: pair.previous.as_ref().map_or(0, |previous| previous.disk_bytes()),
             max_bytes: self.max_bytes,
             rotations: self.rotations.load(Ordering::Relaxed),
+            evicted: self.evicted.load(Ordering::Relaxed),
+            evicted_bytes: self.evicted_bytes.load(Ordering::Relaxed),
             promoted: self.promoted.load(Ordering::Relaxed),
         }
     }

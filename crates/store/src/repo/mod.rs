@@ -39,7 +39,7 @@ pub use check::{CheckProgress, CheckReport, PROBLEMS_MAX};
 pub use gc::GcReport;
 
 use crate::encoding::{Decoder, Encoder};
-use crate::env::{EnvOptions, Environment, ReadTxn, Table, TxnResult};
+use crate::env::{EnvOptions, EnvUsage, Environment, ReadTxn, Table, TxnResult};
 
 const KIND: &str = "repository";
 const TABLES: [&str; 5] = ["facts", "trees", "blobs", "pending", "snapshots"];
@@ -191,6 +191,11 @@ impl RepoStore {
     /// Bytes of the data file.
     pub fn disk_bytes(&self) -> u64 {
         self.env.disk_bytes()
+    }
+
+    /// How full the environment is.
+    pub fn usage(&self) -> EnvUsage {
+        self.env.usage()
     }
 
     /// How many objects are held. The first call since the repository was opened walks the keys of all blobs, and writers

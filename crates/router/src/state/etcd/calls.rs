@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use monofs_model::{Error, ErrorKind, Result};
-use monofs_rpc::ChannelPool;
-use tonic::transport::Channel;
+use monofs_rpc::{Channel, ChannelPool};
 use tonic::{Code, ConnectError, Response, Status};
 
 /// Deadline of one call to one endpoint.

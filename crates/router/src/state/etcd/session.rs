@@ -16,10 +16,10 @@ use std::time::Duration;
 use monofs_model::{ErrorKind, Result};
 use monofs_proto::etcd::lease_client::LeaseClient;
 use monofs_proto::etcd::{LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest};
+use monofs_rpc::Channel;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use super::calls::{Endpoints, Repeat};

@@ -9,9 +9,9 @@ use monofs_proto::etcd::event::EventType;
 use monofs_proto::etcd::watch_client::WatchClient;
 use monofs_proto::etcd::watch_request::RequestUnion;
 use monofs_proto::etcd::{Event as WireEvent, WatchCreateRequest, WatchRequest, WatchResponse};
+use monofs_rpc::Channel;
 use monofs_store::state::Versioned;
 use tonic::metadata::MetadataValue;
-use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
 
 use super::calls::{Endpoints, Repeat};

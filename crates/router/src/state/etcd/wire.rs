@@ -8,8 +8,8 @@ use monofs_proto::etcd::compare::{CompareResult, CompareTarget, TargetUnion};
 use monofs_proto::etcd::kv_client::KvClient;
 use monofs_proto::etcd::request_op::Request as Op;
 use monofs_proto::etcd::{Compare as WireCompare, DeleteRangeRequest, PutRequest, RequestOp};
+use monofs_rpc::Channel;
 use monofs_store::state::{Compare, Write};
-use tonic::transport::Channel;
 
 use crate::state::ASIDE;
 
