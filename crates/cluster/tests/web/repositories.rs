@@ -44,7 +44,7 @@ async fn many_repositories_are_filtered_sorted_and_paged() {
     let dir = tempfile::tempdir().unwrap();
     let store = EmbeddedState::open(dir.path().join("router")).await.unwrap();
     monofs_router::seed_catalogue(Arc::new(store), (0..MANY).map(entry)).await.unwrap();
-    let cluster = builder(dir.path()).nodes(1).start().await.unwrap();
+    let cluster = builder(dir.path()).nodes(0).fetchers(0).start().await.unwrap();
     let browser = Browser::open(&cluster.http_address()).await;
     browser.go("/repos").await;
     browser.wait_for(".pages", "1 to 50 of 20,000").await;
