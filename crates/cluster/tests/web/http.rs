@@ -26,9 +26,21 @@ pub async fn ask(method: &str, address: &str, path: &str, headers: &str, body: &
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).await.unwrap();
-    let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+    let end = loop {
+        assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0, "{method} {path}: no answer");
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end;
+        }
+    };
     let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
+    // Not everybody closes the connection when asked to.
+    match head.lines().find_map(|line| line.strip_prefix("content-length: ")) {
+        Some(length) => {
+            let whole = end + 4 + length.parse::<usize>().unwrap();
+            while bytes.len() < whole && stream.read_buf(&mut bytes).await.unwrap() > 0 {}
+        }
+        None => drop(stream.read_to_end(&mut bytes).await.unwrap()),
+    }
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let body = bytes[end + 4..].to_vec();
     let body = if head.contains("transfer-encoding: chunked") { unchunked(&body) } else { body };
