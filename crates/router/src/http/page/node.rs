@@ -151,7 +151,7 @@ fn figures(node: &Member, stat: &v1::StatResponse) -> Figures {
         hydrations: format!("{} running, {} waiting", number(stat.hydrations_running), number(stat.hydrations_queued)),
         served: served(stat),
         hit_ratio: percent(stat.chunks_held, stat.chunks_held + stat.chunks_missed)
-            .unwrap_or_else(|| "nothing was asked for".to_owned()),
+            .map_or_else(|| "nothing was asked for".to_owned(), |part| format!("{part} of what was asked for")),
         failed: number(stat.requests_failed),
     }
 }
