@@ -34,9 +34,9 @@ pub async fn ask(method: &str, address: &str, path: &str, headers: &str, body: &
     };
     let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
     // Not everybody closes the connection when asked to.
-    match head.lines().find_map(|line| line.strip_prefix("content-length: ")) {
+    match head.lines().find_map(|line| line.strip_prefix("content-length:")) {
         Some(length) => {
-            let whole = end + 4 + length.parse::<usize>().unwrap();
+            let whole = end + 4 + length.trim().parse::<usize>().unwrap();
             while bytes.len() < whole && stream.read_buf(&mut bytes).await.unwrap() > 0 {}
         }
         None => drop(stream.read_to_end(&mut bytes).await.unwrap()),
