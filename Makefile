@@ -6,7 +6,7 @@ REPO ?= .
 CARGO ?= cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo test test-deployments test-long test-faults test-api test-compose test-systemd test-monitoring check simulate bench bench-growth build fmt fuzz
+.PHONY: demo screenshots test test-deployments test-long test-faults test-api test-compose test-systemd test-monitoring check simulate bench bench-growth build fmt fuzz
 
 # The binaries for a deployment, in bin/, with monofs-server as another name of monofs-node; manual pages and completions in
 # bin/share/.
@@ -20,12 +20,20 @@ demo:
 	@target/debug/monofs up --temporary --repo "$(REPO)"
 
 test:
-	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl etcd-server etcd-client iproute2 iptables faketime haproxy bsdutils zsh fish mandoc prometheus
+	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl etcd-server etcd-client iproute2 iptables faketime haproxy bsdutils zsh fish mandoc prometheus chromium chromium-driver
 	@scripts/require-cargo
+	@CARGO_TARGET_DIR=$(TARGET) scripts/require-axe
 # All targets, as nextest builds them: with the binaries alone, dependencies have other features and are compiled twice.
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) nextest run --workspace
 	$(MAKE) test-deployments
+
+# The pictures of the web page in docs/screenshots.
+screenshots:
+	@scripts/require git chromium chromium-driver
+	@scripts/require-cargo
+	$(CARGO) build --workspace --all-targets
+	MONOFS_SCREENSHOTS=$(CURDIR)/docs/screenshots $(CARGO) nextest run --workspace --run-ignored only -E 'binary(web) & test(screenshots)' --no-capture
 
 # The deployment files against the binaries, HAProxy, systemd, Prometheus and Kubernetes' schemas; half a minute.
 test-deployments:
@@ -40,7 +48,7 @@ test-faults:
 	@scripts/require fuse3 git iproute2 iptables faketime
 	@scripts/require-cargo
 	$(CARGO) build --workspace --all-targets
-	$(CARGO) nextest run --workspace --profile long --run-ignored only --no-capture
+	$(CARGO) nextest run --workspace --profile long --run-ignored only --no-capture -E 'not test(screenshots::)'
 
 # The HTTP API: its OpenAPI document, the examples of its manual, and a fuzzer against a cluster. A minute or two.
 test-api:

@@ -14,6 +14,7 @@ mod guard;
 mod guide;
 mod measure;
 pub(crate) mod overview;
+mod page;
 mod routes;
 pub(crate) mod shapes;
 pub(crate) mod sse;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, Uri, uri};
+use axum::http::{HeaderMap, StatusCode, Uri, uri};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -97,6 +98,7 @@ fn routes() -> Routes {
 fn app(state: Arc<RouterState>) -> Router {
     let routed = routes()
         .into_router()
+        .merge(page::routes(&state))
         .fallback(nothing_there)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(guard::secure))
@@ -124,8 +126,11 @@ async fn encode_slashes(State(state): State<Arc<RouterState>>, mut request: Requ
     request
 }
 
-/// Any other path.
-async fn nothing_there(uri: Uri) -> Response {
+/// Any other path, answered to whoever asks: a person or a program.
+async fn nothing_there(State(state): State<Arc<RouterState>>, uri: Uri, headers: HeaderMap) -> Response {
+    if page::is_for_people(&uri, &headers) {
+        return page::not_found(&state, &uri);
+    }
     let message = format!("nothing at {}", uri.path().escape_debug());
     HttpError::of_http(StatusCode::NOT_FOUND, message, "/api/v1/openapi.json lists what there is").into_response()
 }

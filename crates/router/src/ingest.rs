@@ -13,7 +13,7 @@ mod claim;
 mod job;
 mod run;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use monofs_model::{
@@ -34,6 +34,8 @@ use crate::{RouterState, refresh as refreshing};
 
 /// Most jobs at a time; another one is refused with `Full`.
 const JOBS_MAX: usize = 1024;
+/// Jobs that have ended and are still remembered.
+const ENDED_MAX: usize = 64;
 /// How often a job takes over from routers that died on it.
 const TURNS_MAX: usize = 8;
 
@@ -53,6 +55,8 @@ pub(crate) struct Ingests {
     /// How those ended that this router ran: what was asked for, and looks for a new commit.
     outcomes: [Outcomes; 2],
     jobs: Mutex<HashMap<DisplayPath, Arc<Job>>>,
+    /// The last ones that ended, newest last: who looks a moment later can still see how far each came.
+    ended: Mutex<VecDeque<Arc<Job>>>,
     /// Paths whose replaced snapshots are being collected: nothing may be adopted there meanwhile.
     held: Mutex<HashSet<DisplayPath>>,
 }
@@ -106,6 +110,11 @@ impl Ingests {
         self.lock().get(path).cloned()
     }
 
+    /// The job of this path that ended last, if that was not long ago.
+    pub fn ended(&self, path: &DisplayPath) -> Option<Arc<Job>> {
+        self.lock_ended().iter().rev().find(|job| job.spec.path == *path).cloned()
+    }
+
     /// Keeps ingests away from `path`; `None` when one runs there.
     pub fn hold(&self, path: &DisplayPath) -> Option<Hold<'_>> {
         let jobs = self.lock();
@@ -144,8 +153,20 @@ impl Ingests {
         Ok((job, true))
     }
 
-    fn release(&self, path: &DisplayPath) {
-        self.lock().remove(path);
+    /// The job does not run any more.
+    fn release(&self, job: &Arc<Job>) {
+        let mut ended = self.lock_ended();
+        ended.retain(|other| other.spec.path != job.spec.path);
+        ended.push_back(job.clone());
+        if ended.len() > ENDED_MAX {
+            ended.pop_front();
+        }
+        drop(ended);
+        self.lock().remove(&job.spec.path);
+    }
+
+    fn lock_ended(&self) -> std::sync::MutexGuard<'_, VecDeque<Arc<Job>>> {
+        self.ended.lock().expect("no holder of this lock panics")
     }
 
     /// Taken after `lock`, never before.
@@ -290,7 +311,7 @@ async fn start_or_join(state: &Arc<RouterState>, spec: Spec, create: bool) -> Re
         let run = async move {
             let work = work(&state, &running, create, admit);
             let outcome = state.stop.run_until_cancelled(work).await;
-            state.ingests.release(&running.spec.path);
+            state.ingests.release(&running);
             let stopped = || Err(Error::unavailable("this router stops; ask another one, or when it is back"));
             running.end(outcome.unwrap_or_else(stopped));
         };

@@ -53,7 +53,7 @@ struct Standing {
     /// Since when it is in its state.
     since: Instant,
     down_since: Option<Instant>,
-    /// When it was last heard of.
+    /// When this router last heard of it: an answer to a probe, or its own announcement.
     heard: Option<Instant>,
     /// It was heard of, now or before this router started.
     relied_on: bool,

@@ -1,0 +1,217 @@
+//! Text for people: names without what hides or reorders, sizes, times, links. Pure.
+
+use std::time::Duration;
+
+use askama::Template;
+use askama::filters::HtmlSafe;
+
+use crate::browse::percent_encoded;
+use crate::clock;
+use crate::status::ago;
+
+/// The last second of the year 9999, the last one that is written with four digits.
+const TIME_MAX: i64 = 253_402_300_799;
+
+/// Whether a character hides, or changes the order of what follows: shown as it is, a name could pass for another.
+pub(super) fn is_odd(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// Text with odd characters as escapes. The template escapes the rest.
+pub(super) fn clean(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_odd(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+/// Raw name bytes: what is no UTF-8 is shown as `\xff`.
+pub(super) fn clean_bytes(bytes: &[u8]) -> String {
+    let mut shown = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        shown.push_str(&clean(chunk.valid()));
+        chunk.invalid().iter().for_each(|byte| shown.push_str(&format!("\\x{byte:02x}")));
+    }
+    shown
+}
+
+/// A path for a URL: every component percent-encoded.
+pub(super) fn encode_path(path: &str) -> String {
+    path.split('/').map(|part| percent_encoded(part.as_bytes())).collect::<Vec<_>>().join("/")
+}
+
+/// Bytes in binary units: `512 B`, `1.3 GiB`.
+pub(super) fn size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} B");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
+
+/// A number with its thousands set apart: `12,345`.
+pub(super) fn number(number: u64) -> String {
+    let digits = number.to_string();
+    let mut shown = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+/// A count with its noun: `1 node`, `2 nodes`, `3 copies`.
+pub(super) fn count(many: u64, noun: &str) -> String {
+    match noun.strip_suffix('y') {
+        _ if many == 1 => format!("1 {noun}"),
+        Some(stem) => format!("{} {stem}ies", number(many)),
+        None => format!("{} {noun}s", number(many)),
+    }
+}
+
+/// A part of a whole in percent, as `97 %`; `None` of nothing.
+pub(super) fn percent(part: u64, whole: u64) -> Option<String> {
+    (whole > 0).then(|| {
+        let value = part as f64 * 100.0 / whole as f64;
+        if value > 99.0 && value < 100.0 { format!("{value:.1} %") } else { format!("{value:.0} %") }
+    })
+}
+
+/// Seconds as an operator says them: `3.2 ms`, `1.5 s`.
+pub(super) fn latency(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.001 => format!("{:.0} µs", s * 1e6),
+        s if s < 0.0995 => format!("{:.1} ms", s * 1e3),
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s => format!("{s:.1} s"),
+    }
+}
+
+/// The first digits of an object id.
+pub(super) fn short(oid: &str) -> &str {
+    oid.get(..12).unwrap_or(oid)
+}
+
+/// A point in time: how long ago, with the exact time behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Template)]
+#[template(
+    source = r#"{% if at > 0 %}<time datetime="{{ exact }}" title="{{ exact }}">{{ ago }}</time>{% else %}never{% endif %}"#,
+    ext = "html"
+)]
+pub(super) struct When {
+    at: i64,
+    exact: String,
+    ago: String,
+}
+
+impl HtmlSafe for When {}
+
+impl When {
+    /// Seconds since the epoch; 0 = never.
+    pub fn at(at: i64) -> Self {
+        let passed = clock::now() - at;
+        let shown = |seconds: i64| ago(Duration::from_secs(seconds.unsigned_abs()));
+        let ago = match passed {
+            ..=-2 => format!("in {}", shown(passed)),
+            -1..2 => "just now".to_owned(),
+            _ => format!("{} ago", shown(passed)),
+        };
+        Self { at, exact: rfc3339(at), ago }
+    }
+}
+
+/// Seconds since the epoch as `2026-11-27T04:36:53Z`.
+/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
+pub(super) fn rfc3339(at: i64) -> String {
+    let at = at.clamp(0, TIME_MAX);
+    let (days, second) = (at / 86_400, at % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// The time of day of a moment, UTC.
+pub(super) fn time_of_day(at: i64) -> String {
+    rfc3339(at).get(11..16).unwrap_or_default().to_owned()
+}
+
+/// A line in which what stands between backticks is to be typed.
+#[derive(Debug, Clone, PartialEq, Eq, Template)]
+#[template(
+    source = "{% for (is_code, text) in parts %}{% if *is_code %}<code>{{ text }}</code>{% else %}{{ text }}{% endif %}{% endfor %}",
+    ext = "html"
+)]
+pub(super) struct Line {
+    parts: Vec<(bool, String)>,
+}
+
+impl HtmlSafe for Line {}
+
+impl Line {
+    pub fn new(text: &str) -> Self {
+        let parts = text.split('`').enumerate().filter(|(_, part)| !part.is_empty());
+        Self { parts: parts.map(|(at, part)| (at % 2 == 1, clean(part))).collect() }
+    }
+
+    /// The same without marks.
+    pub fn text(&self) -> String {
+        self.parts.iter().map(|(_, text)| text.as_str()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_people_and_machines_read_them() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        // `date -ud @951782400 +%FT%TZ`, and so on.
+        assert_eq!(rfc3339(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(rfc3339(1_795_754_213), "2026-11-27T05:03:33Z");
+        assert_eq!(rfc3339(TIME_MAX), "9999-12-31T23:59:59Z");
+        assert_eq!(time_of_day(1_795_754_213), "05:03");
+        assert_eq!(When::at(0).to_string(), "never");
+        assert!(When::at(clock::now() - 300).to_string().ends_with(">5 m ago</time>"));
+    }
+
+    #[test]
+    fn names_cannot_pass_for_others() {
+        assert_eq!(clean("a\u{202e}gpj.exe\n"), "a\\u{202e}gpj.exe\\n");
+        assert_eq!(clean_bytes(b"caf\xe9\xff"), "caf\\xe9\\xff");
+        assert_eq!(encode_path("a b/<c>"), "a%20b/%3Cc%3E");
+    }
+
+    #[test]
+    fn figures_are_short() {
+        let sizes: Vec<String> = [1023, 1024, 1_048_575, 3 << 30].map(size).into();
+        assert_eq!(sizes, ["1023 B", "1.0 KiB", "1.0 MiB", "3.0 GiB"]);
+        assert_eq!([0, 999, 1000, 1_234_567].map(number), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([count(1, "copy"), count(2, "copy"), count(0, "node")], ["1 copy", "2 copies", "0 nodes"]);
+        assert_eq!([percent(1, 0), percent(999, 1000)], [None, Some("99.9 %".to_owned())]);
+        assert_eq!([0.0000123, 0.0032, 0.25, 1.5].map(latency), ["12 µs", "3.2 ms", "250 ms", "1.5 s"]);
+    }
+
+    #[test]
+    fn what_is_to_be_typed_is_set_apart_and_escaped() {
+        let line = Line::new("look at `a <b>` & go on");
+        assert_eq!(line.to_string(), "look at <code>a &#60;b&#62;</code> &#38; go on");
+    }
+}
