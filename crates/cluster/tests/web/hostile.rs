@@ -44,7 +44,7 @@ async fn hostile_names_and_contents_are_shown_and_do_nothing() {
     let pages = [
         "/".to_owned(),
         "/repos".to_owned(),
-        format!("/repos?q={encoded}%3Cscript%3Ealert(1)&state=%22%3E%3Cscript%3Ealert(1)&sort=%22%3E"),
+        "/repos?q=%3Cb%3Ex%3Cscript%3Ealert(1)&state=%22%3E%3Cscript%3Ealert(1)&sort=%22%3E".to_owned(),
         format!("/repos/{encoded}"),
         format!("/add/{encoded}"),
         "/browse/h".to_owned(),

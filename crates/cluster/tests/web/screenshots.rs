@@ -13,7 +13,7 @@ const PICTURES: [(&str, &str, &str, (u32, u32)); 12] = [
     ("overview", "/", "light", (1280, 900)),
     ("overview-dark", "/", "dark", (1280, 900)),
     ("overview-phone", "/", "light", (390, 844)),
-    ("repositories", "/repos", "light", (1280, 900)),
+    ("repositories", "/repos", "light", (1280, 700)),
     ("repository", "/repos/github.com/example/ferry", "light", (1280, 900)),
     ("browse", "/browse/github.com/example/ferry/src/main.rs#L6-L8", "light", (1280, 620)),
     ("directory", "/browse/github.com/example/ferry", "dark", (1280, 900)),
