@@ -5,10 +5,10 @@ use std::time::Duration;
 use monofs_proto::v1;
 use monofs_proto::v1::fetcher_client::FetcherClient;
 use monofs_proto::v1::node_client::NodeClient;
+use monofs_rpc::Channel;
 use monofs_rpc::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tonic::transport::Channel;
 
 use crate::text::clean;
 
