@@ -28,6 +28,7 @@ pub(crate) struct ErrorBody {
 /// [`ErrorKind`] as it is written in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ErrorKind)]
 pub(crate) enum Kind {
     NotFound,
     NotHeld,

@@ -10,6 +10,7 @@ use crate::browse::{Directory, Found, Inside, Namespace, TreePath, shown};
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = EntryKind)]
 pub(crate) enum Kind {
     /// A directory above repositories.
     Namespace,

@@ -11,6 +11,7 @@ use super::{Page, known, said};
 /// The state of a member, as its router judges it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = MemberState)]
 pub(crate) enum State {
     Joining,
     Active,

@@ -12,6 +12,7 @@ use crate::browse::percent_encoded;
 /// The state of a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = RepositoryState)]
 pub(crate) enum State {
     /// Its first ingest has not ended.
     Ingesting,
