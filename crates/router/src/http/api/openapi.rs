@@ -99,6 +99,13 @@ fn document() -> Value {
     for (path, methods) in paths {
         for (method, operation) in methods.as_object_mut().into_iter().flatten() {
             operation["operationId"] = json!(operation_id(method, path));
+            let summary = operation["summary"].clone();
+            for response in operation["responses"].as_object_mut().into_iter().flatten().map(|(_, response)| response) {
+                // The format demands one.
+                if response["description"].as_str().is_none_or(str::is_empty) {
+                    response["description"] = summary.clone();
+                }
+            }
             let changes = method != "get";
             let statuses = ALWAYS.iter().chain(CHANGES.iter().filter(|_| changes));
             // The paths of old know no errors of ours but a router that cannot do its work.
@@ -167,6 +174,12 @@ mod tests {
             assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
         }
         let mut names = BTreeSet::new();
+        for response in document["paths"].as_object().expect("paths").values().flat_map(|methods| {
+            let operations = methods.as_object().expect("methods").values();
+            operations.flat_map(|operation| operation["responses"].as_object().expect("responses").values())
+        }) {
+            assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{response}");
+        }
         for operation in document["paths"]
             .as_object()
             .expect("paths")
