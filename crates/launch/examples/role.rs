@@ -44,7 +44,7 @@ fn main() -> ExitCode {
                 Ok(())
             }
             Deed::Ask => {
-                context::begin("start", async { tracing::info!("started") }).await;
+                context::begin("start", async { tracing::info!(target: "monofs_role", "started") }).await;
                 ctx.shutdown.cancelled().await;
                 context::begin("drain", async { tracing::info!("drained") }).await;
                 Ok(())

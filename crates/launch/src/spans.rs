@@ -12,7 +12,8 @@ mod otlp;
 pub(crate) use otlp::Export;
 use tracing_subscriber::{Layer, Registry};
 
-use crate::exit::Failure;
+/// What a build without the feature says to the flag.
+const ABSENT: &str = "this build cannot export spans: build with `cargo build --release --features otlp`";
 
 /// What a subscriber gets to collect spans.
 pub(crate) type SpanLayer = Box<dyn Layer<Registry> + Send + Sync>;
@@ -38,7 +39,7 @@ impl Service {
 /// The address of a collector, as `--otlp-endpoint` takes it.
 pub(crate) fn collector(text: &str) -> Result<String, String> {
     if !cfg!(feature = "otlp") {
-        return Err("this build cannot export spans: build with `cargo build --release --features otlp`".to_owned());
+        return Err(ABSENT.to_owned());
     }
     match text.split_once("://") {
         Some(("http", address)) if crate::args::address(address.trim_end_matches('/')).is_ok() => Ok(text.to_owned()),
@@ -47,20 +48,26 @@ pub(crate) fn collector(text: &str) -> Result<String, String> {
     }
 }
 
+#[cfg(not(feature = "otlp"))]
+pub(crate) use absent::Export;
+
 /// In this build nothing is exported.
 #[cfg(not(feature = "otlp"))]
-#[derive(Debug)]
-pub(crate) enum Export {}
+mod absent {
+    use super::{ABSENT, Service, SpanLayer};
+    use crate::exit::{Code, Failure};
 
-#[cfg(not(feature = "otlp"))]
-impl Export {
-    /// `collector` has refused the flag before.
-    pub(crate) fn start(_service: &Service, _endpoint: &str) -> Result<(Self, SpanLayer), Failure> {
-        use crate::exit::Code;
-        Err(Failure::new(Code::Usage, "this build cannot export spans").hint("build it with --features otlp"))
-    }
+    #[derive(Debug)]
+    pub(crate) enum Export {}
 
-    pub(crate) fn end(&self) {
-        match *self {}
+    impl Export {
+        /// Never; the flag's parser has said so before.
+        pub(crate) fn start(_: &Service, endpoint: &str) -> Result<(Self, SpanLayer), Failure> {
+            Err(Failure::new(Code::Usage, format!("--otlp-endpoint {endpoint}: {ABSENT}")))
+        }
+
+        pub(crate) fn end(&self) {
+            match *self {}
+        }
     }
 }
