@@ -1,12 +1,13 @@
 //! The exporter: spans of `tracing` become OpenTelemetry's, in batches, over OTLP (gRPC).
 //!
 //! The trace id of a span is made from its `request` field, so what all roles did for one request is one trace, though no
-//! trace context travels between them. That is done as a batch leaves, where the field is at hand.
+//! trace context travels between them. That is done as a batch leaves, where the field is at hand. Every span of ours (`request`
+//! and `rpc` of `monofs_rpc`) has the field; one without it would stay in a trace of its own.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use opentelemetry::trace::{SpanContext, SpanKind, TraceId, TracerProvider as _};
+use opentelemetry::trace::{SpanContext, SpanId, SpanKind, TraceId, TracerProvider as _};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::Resource;
@@ -140,6 +141,8 @@ fn of_request(mut span: SpanData) -> SpanData {
         let old = &span.span_context;
         let (flags, state) = (old.trace_flags(), old.trace_state().clone());
         span.span_context = SpanContext::new(trace, old.span_id(), flags, old.is_remote(), state);
+        // Each is where a request enters the process. A span around it is of another request, so of another trace.
+        span.parent_span_id = SpanId::INVALID;
     }
     if let Some(path) = served {
         span.name = path.into();
