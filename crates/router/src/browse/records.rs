@@ -1,7 +1,6 @@
 //! Directory records: fetched from holders, verified, and the last ones kept, since one is looked at page by page.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -10,6 +9,8 @@ use monofs_model::{Error, Oid, Result, StorageId};
 use monofs_proto::{convert, v1};
 use monofs_rpc::content::get_trees;
 use monofs_rpc::{Channel, Context};
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use tokio::sync::Semaphore;
 
 use super::ask::{self, SILENCE};
@@ -18,8 +19,10 @@ use crate::{RouterState, nodes};
 
 /// Bytes of records that are kept.
 pub(super) const BYTES_MAX: usize = 64 << 20;
-/// Number of records that are kept.
-const RECORDS_MAX: usize = 512;
+/// How many of them are expected.
+const RECORDS_EXPECTED: usize = 512;
+/// What a record takes besides its own bytes.
+const ENTRY_BYTES: usize = 128;
 /// Records that are fetched at the same time; more wait.
 const FETCHES_MAX: usize = 8;
 /// A record over this is checked on a thread that may block.
@@ -27,52 +30,23 @@ const BLOCKING_BYTES: usize = 256 << 10;
 
 /// The records looked at last. The repository is part of the key, so that rights can be checked later.
 pub(crate) struct Records {
-    kept: Mutex<Kept>,
+    kept: Cache<(StorageId, Oid), TreeRecord, ByBytes>,
     fetches: Semaphore,
 }
 
-#[derive(Default)]
-struct Kept {
-    /// The one used last is last.
-    records: VecDeque<((StorageId, Oid), TreeRecord)>,
-    bytes: usize,
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<(StorageId, Oid), TreeRecord> for ByBytes {
+    fn weight(&self, _: &(StorageId, Oid), record: &TreeRecord) -> u64 {
+        (record.bytes().len() + ENTRY_BYTES) as u64
+    }
 }
 
 impl Default for Records {
     fn default() -> Self {
-        Self { kept: Mutex::default(), fetches: Semaphore::new(FETCHES_MAX) }
-    }
-}
-
-impl Records {
-    fn get(&self, key: &(StorageId, Oid)) -> Option<TreeRecord> {
-        let mut kept = self.lock();
-        let at = kept.records.iter().position(|(found, _)| found == key)?;
-        let found = kept.records.remove(at)?;
-        let record = found.1.clone();
-        kept.records.push_back(found);
-        Some(record)
-    }
-
-    fn keep(&self, key: (StorageId, Oid), record: &TreeRecord) {
-        let bytes = record.bytes().len();
-        if bytes > BYTES_MAX / 2 {
-            return;
-        }
-        let mut kept = self.lock();
-        if kept.records.iter().any(|(found, _)| *found == key) {
-            return;
-        }
-        kept.bytes += bytes;
-        kept.records.push_back((key, record.clone()));
-        while kept.bytes > BYTES_MAX || kept.records.len() > RECORDS_MAX {
-            let Some((_, oldest)) = kept.records.pop_front() else { break };
-            kept.bytes -= oldest.bytes().len();
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().expect("no holder of this lock panics")
+        let kept = Cache::with_weighter(RECORDS_EXPECTED, BYTES_MAX as u64, ByBytes);
+        Self { kept, fetches: Semaphore::new(FETCHES_MAX) }
     }
 }
 
@@ -80,12 +54,12 @@ impl Records {
 pub(super) async fn get(state: &Arc<RouterState>, directory: &Inside) -> Result<TreeRecord> {
     let id = directory.repository.storage_id();
     let key = (id.clone(), directory.oid);
-    if let Some(record) = state.records.get(&key) {
+    if let Some(record) = state.records.kept.get(&key) {
         return Ok(record);
     }
     let _permit = state.records.fetches.acquire().await.map_err(|_| Error::unavailable("this router stops"))?;
     // Somebody else may have fetched it while this one waited.
-    if let Some(record) = state.records.get(&key) {
+    if let Some(record) = state.records.kept.get(&key) {
         return Ok(record);
     }
     let repository = &directory.repository;
@@ -98,7 +72,7 @@ pub(super) async fn get(state: &Arc<RouterState>, directory: &Inside) -> Result<
         ..Default::default()
     };
     let record = ask::holders(state, repository, |channel| fetch(channel, request.clone(), directory.oid)).await?;
-    state.records.keep(key, &record);
+    state.records.kept.insert(key, record.clone());
     Ok(record)
 }
 
@@ -179,26 +153,18 @@ mod tests {
     }
 
     #[test]
-    fn the_records_used_last_are_kept_within_their_bounds() {
+    fn records_are_kept_within_their_bound() {
         let records = Records::default();
         let id = DisplayPath::new("a/b").expect("a path").storage_id();
-        let kept: Vec<_> = (0..RECORDS_MAX + 10)
-            .map(|number| {
-                let record = record(&[("100644", &format!("file{number}"))]);
-                let key = (id.clone(), Oid::of(ObjectFormat::Sha1, ObjectKind::Tree, record.git_tree()));
-                records.keep(key.clone(), &record);
-                // The first one is used again and again.
-                records.get(&(id.clone(), first_oid()));
-                key
-            })
-            .collect();
-        assert!(records.get(&kept[0]).is_some() && records.get(&kept[1]).is_none());
-        let (count, bytes) = (records.lock().records.len(), records.lock().bytes);
-        assert_eq!(count, RECORDS_MAX);
-        assert_eq!(bytes, records.lock().records.iter().map(|(_, record)| record.bytes().len()).sum::<usize>());
-    }
-
-    fn first_oid() -> Oid {
-        Oid::of(ObjectFormat::Sha1, ObjectKind::Tree, record(&[("100644", "file0")]).git_tree())
+        let long = "x".repeat(200);
+        for number in 0..300 {
+            let names: Vec<String> = (0..2000).map(|file| format!("{file:04}{number}{long}")).collect();
+            let names: Vec<(&str, &str)> = names.iter().map(|name| ("100644", name.as_str())).collect();
+            let record = record(&names);
+            let oid = Oid::of(ObjectFormat::Sha1, ObjectKind::Tree, record.git_tree());
+            records.kept.insert((id.clone(), oid), record);
+        }
+        assert!(records.kept.weight() <= BYTES_MAX as u64, "{} bytes", records.kept.weight());
+        assert!(records.kept.len() > 10 && records.kept.len() < 300, "{} records", records.kept.len());
     }
 }

@@ -246,7 +246,7 @@ mod tests {
         {
             assert_eq!(syntax_of(name, "").map(|syntax| syntax.name.as_str()), Some(language), "{name}");
         }
-        assert_eq!(syntax_of("run", "#!/bin/bash\n").map(|syntax| syntax.name.contains("Bash")), Some(true));
+        assert_eq!(syntax_of("run", "#!/bin/bash\n").map(|syntax| syntax.name.contains("(bash)")), Some(true));
         assert!(syntax_of("notes.txt", "hello").is_none());
     }
 
