@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use opentelemetry::trace::{SpanContext, SpanId, SpanKind, TraceId, TracerProvider as _};
 use opentelemetry::{KeyValue, Value};
-use opentelemetry_otlp::WithExportConfig as _;
+use opentelemetry_otlp::{RetryPolicy, WithExportConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
@@ -50,6 +50,8 @@ impl Export {
             .with_tonic()
             .with_endpoint(endpoint)
             .with_timeout(EXPORT_MAX)
+            // Once more at once, for a connection that ended since the last batch; waiting would hold up the end of the process.
+            .with_retry_policy(RetryPolicy::disabled().with_max_retries(1))
             .build()
             .map_err(|error| {
                 Failure::new(Code::Usage, format!("--otlp-endpoint {endpoint}: {error}"))
