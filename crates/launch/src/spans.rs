@@ -20,6 +20,7 @@ pub(crate) type SpanLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Which process the spans are of.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "only the exporter asks"))]
 pub(crate) struct Service {
     pub name: &'static str,
     /// The id of the node, fetcher or router, if it was given one.
