@@ -6,12 +6,12 @@ REPO ?= .
 CARGO ?= cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo screenshots test test-deployments test-long test-faults test-api test-compose test-systemd test-monitoring check simulate bench bench-growth build fmt fuzz
+.PHONY: demo screenshots test test-deployments test-long test-faults test-api test-compose test-systemd test-monitoring test-otlp check simulate bench bench-growth build fmt fuzz
 
 # The binaries for a deployment, in bin/, with monofs-server as another name of monofs-node; manual pages and completions in
-# bin/share/.
+# bin/share/. FEATURES=otlp: with what `--otlp-endpoint` needs.
 build:
-	$(CARGO) build --release --locked --bins
+	$(CARGO) build --release --locked --bins $(if $(FEATURES),--features $(FEATURES))
 	scripts/install-binaries $(TARGET)/release bin
 
 demo:
@@ -41,7 +41,7 @@ test-deployments:
 	BINARIES=$(abspath $(TARGET))/debug deploy/test/static
 
 # What takes minutes.
-test-long: test-faults test-api test-compose test-systemd test-monitoring
+test-long: test-faults test-api test-compose test-systemd test-monitoring test-otlp
 
 # More kinds of faults, and ten minutes of chaos (MONOFS_CHAOS_SECONDS, MONOFS_TEST_SEED).
 test-faults:
@@ -71,6 +71,12 @@ test-monitoring:
 	@scripts/require fuse3 git python3 etcd-server docker-compose prometheus prometheus-alertmanager
 	$(CARGO) build --workspace --all-targets
 	BINARIES=$(abspath $(TARGET))/debug deploy/test/monitoring
+
+# Spans to a collector: in a build that has the feature, which no other test builds.
+test-otlp:
+	@scripts/require-cargo
+	$(CARGO) nextest run -p monofs-launch --features otlp -E 'test(otlp)'
+	$(CARGO) clippy -p monofs-launch --features otlp --all-targets -- --deny warnings
 
 check:
 	$(CARGO) fmt --all --check

@@ -1,7 +1,7 @@
 //! What every binary does around its role: settings from flags, environment and file, logging, signals, exit codes.
 //!
 //! A binary is `launch::run::<Args, _, _>("monofs-node", |args, ctx| async move { ... })` and nothing else. `run` adds
-//! `--config`, `--log-format` and `--shutdown-timeout` to the binary's own flags, so those need not be declared.
+//! `--config`, `--log-format`, `--shutdown-timeout` and `--otlp-endpoint` to the binary's own flags, so those need not be declared.
 //!
 //! Invariants: the process ends with one of the codes of [`exit::Code`]; a failure prints one `error:` line and one
 //! `hint:` line; the first SIGTERM, SIGINT or SIGHUP cancels [`Context::shutdown`], the second ends the process at once; a
@@ -15,6 +15,7 @@ pub mod logging;
 mod manual;
 mod panics;
 mod signals;
+mod spans;
 pub mod version;
 
 use std::future::Future;
@@ -47,6 +48,9 @@ struct ServerShared {
     /// How long open work may take to finish after SIGTERM
     #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = args::duration, help_heading = "Every command")]
     shutdown_timeout: Duration,
+    /// OpenTelemetry collector that gets the spans of this process (OTLP over gRPC), such as http://localhost:4317; only in builds with `--features otlp`
+    #[arg(long, global = true, value_name = "URL", value_parser = spans::collector, help_heading = "Every command")]
+    otlp_endpoint: Option<String>,
 }
 
 /// What a role gets from its process.
@@ -109,18 +113,25 @@ where
     if let Some(generated) = manual::generate(command::<A>(name, style), style, &argv) {
         return generated.map_or_else(|error| exit::report(&error), |()| Code::Done.into());
     }
-    let (args, context) = match prepare::<A>(name, style, argv) {
+    let (args, settings) = match prepare::<A>(name, style, argv) {
         Ok(ready) => ready,
         Err(layers::Error::Usage(error)) => return exit::usage(&error),
         Err(layers::Error::File(failure)) => return exit::report(&failure.into()),
     };
-    panics::install(name);
-    monofs_rpc::metrics::set_commit(version::COMMIT);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("monofs").build() {
         Ok(runtime) => runtime,
         Err(error) => return exit::report(&anyhow::Error::new(error).context("could not start the runtime")),
     };
+    let (export, context) = match observe(style, &settings, &runtime) {
+        Ok(ready) => ready,
+        Err(failure) => return exit::report(&failure.into()),
+    };
+    panics::install(name);
+    monofs_rpc::metrics::set_commit(version::COMMIT);
     let outcome = runtime.block_on(supervise(name, style, context.clone(), work(args, context)));
+    if let Some(export) = export {
+        export.end();
+    }
     runtime.shutdown_timeout(RUNTIME_STOP);
     match outcome {
         Ok(()) => Code::Done.into(),
@@ -151,20 +162,46 @@ fn command<A: Parser>(name: &'static str, style: Style) -> clap::Command {
     }
 }
 
+/// What `start` itself takes from the command line.
+struct Settings {
+    log_format: LogFormat,
+    shutdown_timeout: Duration,
+    otlp_endpoint: Option<String>,
+    service: spans::Service,
+}
+
 fn prepare<A: Parser>(
     name: &'static str,
     style: Style,
     argv: Vec<std::ffi::OsString>,
-) -> Result<(A, Context), layers::Error> {
+) -> Result<(A, Settings), layers::Error> {
     let mut matches = layers::matches(command::<A>(name, style), argv)?;
-    let shared = Shared::from_arg_matches(&matches)?;
-    let shutdown_timeout = match style {
-        Style::Server | Style::Session => ServerShared::from_arg_matches(&matches)?.shutdown_timeout,
-        Style::Tool => Duration::ZERO,
+    let log_format = Shared::from_arg_matches(&matches)?.log_format;
+    let (shutdown_timeout, otlp_endpoint) = match style {
+        Style::Server | Style::Session => {
+            let server = ServerShared::from_arg_matches(&matches)?;
+            (server.shutdown_timeout, server.otlp_endpoint)
+        }
+        Style::Tool => (Duration::ZERO, None),
     };
+    let service = spans::Service::new(name, &matches);
     let args = A::from_arg_matches_mut(&mut matches)?;
-    let log = logging::init(style, shared.log_format).map_err(layers::Error::File)?;
-    Ok((args, Context { shutdown: CancellationToken::new(), shutdown_timeout, log }))
+    Ok((args, Settings { log_format, shutdown_timeout, otlp_endpoint, service }))
+}
+
+/// Starts the log, and the export of spans where one is asked for.
+fn observe(
+    style: Style,
+    settings: &Settings,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<(Option<spans::Export>, Context), Failure> {
+    let _inside = runtime.enter();
+    let endpoint = settings.otlp_endpoint.as_deref();
+    let export = endpoint.map(|endpoint| spans::Export::start(&settings.service, endpoint)).transpose()?;
+    let (export, layer) = export.unzip();
+    let log = logging::init(style, settings.log_format, layer)?;
+    let shutdown_timeout = settings.shutdown_timeout;
+    Ok((export, Context { shutdown: CancellationToken::new(), shutdown_timeout, log }))
 }
 
 /// Drives the role until it returns, a second signal arrives or its time to drain is over.

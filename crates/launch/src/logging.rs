@@ -12,6 +12,7 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use crate::Style;
 use crate::exit::{Code, Failure};
+use crate::spans::SpanLayer;
 
 /// What a server logs unless told otherwise: libraries only when something is wrong.
 const SERVER_FILTER: &str = "info,h2=warn,hyper=warn,tower=warn,tonic=warn,rustls=warn";
@@ -98,8 +99,8 @@ fn parse(directives: &str) -> monofs_model::Result<EnvFilter> {
         .map_err(|error| monofs_model::Error::invalid(format!("log filter '{}': {error}", directives.escape_debug())))
 }
 
-/// Sets up the process's log and gives the handle that changes it.
-pub(crate) fn init(style: Style, format: LogFormat) -> Result<LogHandle, Failure> {
+/// Sets up the process's log and gives the handle that changes it; `spans` collects for another place than the log.
+pub(crate) fn init(style: Style, format: LogFormat, spans: Option<SpanLayer>) -> Result<LogHandle, Failure> {
     let usual = if style == Style::Server { SERVER_FILTER } else { TOOL_FILTER };
     let initial = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty()).unwrap_or_else(|| usual.to_owned());
     let filter = parse(&initial).map_err(|error| {
@@ -111,7 +112,11 @@ pub(crate) fn init(style: Style, format: LogFormat) -> Result<LogHandle, Failure
         Style::Tool | Style::Session => lines(format, std::io::stderr().is_terminal(), std::io::stderr),
     };
     // A second subscriber can only exist in a test that runs two launches in one process; the first one stays.
-    let _ = tracing_subscriber::registry().with(filter.and_then(lines)).try_init();
+    let _ = match spans {
+        None => tracing_subscriber::registry().with(filter.and_then(lines)).try_init(),
+        // The level of the log is the log's alone then: a quiet log does not hide spans.
+        Some(spans) => tracing_subscriber::registry().with(vec![lines.with_filter(filter).boxed(), spans]).try_init(),
+    };
     let state = LevelState { initial: initial.clone(), current: initial, steps: 0 };
     Ok(LogHandle { reload, state: Arc::new(Mutex::new(state)) })
 }

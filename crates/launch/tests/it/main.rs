@@ -1,6 +1,9 @@
 //! The process as its supervisor sees it: exit codes, signals, layers of settings, log lines.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "otlp")]
+mod otlp;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -192,4 +195,20 @@ fn every_binary_writes_its_manual_page_and_its_completions() {
     assert!(code == 0 && completions.contains("--shutdown-timeout"), "{completions}");
     let (code, _, said) = output(role().args(["--generate-completions", "tcsh"]));
     assert!(code == 2 && said.contains("tcsh") && said.contains("hint: "), "{said}");
+}
+
+#[cfg(not(feature = "otlp"))]
+#[test]
+fn a_build_that_cannot_export_spans_says_how_to_make_one_that_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("role.toml");
+    std::fs::write(&file, "otlp_endpoint = 'http://localhost:4317'\n").unwrap();
+    let (flag, variable) = ("--otlp-endpoint=http://localhost:4317", "MONOFS_OTLP_ENDPOINT");
+    for command in [role().arg(flag), role().env(variable, "http://localhost:4317"), role().arg("--config").arg(&file)]
+    {
+        let (code, _, said) = output(command);
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains("cargo build --release --features otlp"), "{said}");
+    }
+    assert!(output(role().arg("--help")).1.contains("--otlp-endpoint"), "every build has the flag");
 }
