@@ -116,7 +116,7 @@ pub fn latency(seconds: Option<f64>) -> String {
 pub fn rate(per_second: Option<f64>) -> String {
     match per_second {
         None => "-".to_owned(),
-        Some(rate) if rate == 0.0 => "0/s".to_owned(),
+        Some(0.0) => "0/s".to_owned(),
         Some(rate) if rate < 9.95 => format!("{rate:.1}/s"),
         Some(rate) if rate < 99_500.0 => format!("{rate:.0}/s"),
         Some(rate) => format!("{:.0}k/s", rate / 1e3),

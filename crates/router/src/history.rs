@@ -48,6 +48,20 @@ pub(crate) struct Table {
     pub series: Vec<(&'static str, Vec<Option<f64>>)>,
 }
 
+/// The last step of the cluster.
+pub(crate) struct Latest {
+    /// When it ended, seconds since the epoch.
+    pub at: i64,
+    values: Vec<(Series, Option<f64>)>,
+}
+
+impl Latest {
+    /// `None` = not known.
+    pub fn value(&self, wanted: Series) -> Option<f64> {
+        self.values.iter().find(|(series, _)| *series == wanted).and_then(|(_, value)| *value)
+    }
+}
+
 /// The rings of the cluster and of each node.
 #[derive(Default)]
 pub(crate) struct History {
@@ -131,10 +145,10 @@ impl History {
     }
 
     /// The values of the last step, with when it ended.
-    pub fn latest(&self) -> Option<(i64, Vec<(Series, Option<f64>)>)> {
+    pub fn latest(&self) -> Option<Latest> {
         self.read(|inner| {
             let (at, step) = inner.cluster.hour.last()?;
-            Some((at, SERIES.iter().map(|series| (*series, step.value(*series))).collect()))
+            Some(Latest { at, values: SERIES.map(|series| (series, step.value(series))).into() })
         })
     }
 

@@ -145,7 +145,9 @@ async fn every_error_has_one_shape_and_no_other_site_can_change_anything() {
     let json = ("content-type", "application/json");
     let long = vec![b' '; 100 << 10];
     let own = format!("http://{at}");
-    let cases: Vec<(&str, &str, Vec<(&str, &str)>, &[u8], u16, &str)> = vec![
+    // Method, path, headers, body; status and kind of the error.
+    type Case<'a> = (&'a str, &'a str, Vec<(&'a str, &'a str)>, &'a [u8], u16, &'a str);
+    let cases: Vec<Case<'_>> = vec![
         ("GET", "/api/v1/nothing", vec![], b"", 404, "not_found"),
         ("GET", "/api/v2/repos", vec![], b"", 404, "not_found"),
         ("PUT", "/api/v1/repos", vec![json], b"{}", 405, "invalid"),

@@ -17,7 +17,6 @@ pub(crate) struct ErrorDocument {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ErrorBody {
     /// What to do about it, as one word.
-    #[schema(inline)]
     pub kind: Kind,
     /// One line: what happened and where.
     pub message: String,

@@ -101,10 +101,10 @@ fn counts(view: &ClusterView, role: Role) -> MemberCounts {
 }
 
 fn rates(state: &RouterState) -> Rates {
-    let Some((at, values)) = state.history.latest() else { return Rates::default() };
-    let value = |wanted: Series| values.iter().find(|(series, _)| *series == wanted).and_then(|(_, value)| *value);
+    let Some(latest) = state.history.latest() else { return Rates::default() };
+    let value = |series| latest.value(series);
     Rates {
-        at: Some(at),
+        at: Some(latest.at),
         reads_per_second: value(Series::Reads),
         bytes_per_second: value(Series::Bytes),
         errors_per_second: value(Series::Errors),

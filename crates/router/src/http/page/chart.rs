@@ -128,7 +128,7 @@ impl Chart {
             let runs = runs(&table.at, row, table.step_seconds, &place);
             let class = if number == 0 { "series" } else { "series second" };
             let area = if number == 0 { runs.iter().map(|run| closed(run, BOTTOM)).collect() } else { String::new() };
-            curves.push(Curve { name, class, path: runs.iter().map(|run| open(run)).collect(), area });
+            curves.push(Curve { name, class, path: runs.iter().map(open).collect(), area });
         }
         let level = |n: u32| {
             let value = end * f64::from(n) / f64::from(GRID_LINES);
@@ -177,7 +177,7 @@ impl Spark {
         };
         let runs = runs(&table.at, row, table.step_seconds, &place);
         let area = runs.iter().map(|run| closed(run, SPARK.1)).collect();
-        Some(Self { path: runs.iter().map(|run| open(run)).collect(), area })
+        Some(Self { path: runs.iter().map(open).collect(), area })
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) fn page(pages: &Pages) -> Page {
     Page {
         shell: Shell::new(state, "Fetchers", "/fetchers"),
         rows: view.fetchers().map(|fetcher| row(state, fetcher)).collect(),
-        sampled: state.history.latest().map(|(at, _)| When::at(at)),
+        sampled: state.history.latest().map(|latest| When::at(latest.at)),
         router: clean(&state.own.address),
     }
 }

@@ -122,7 +122,7 @@ pub(super) fn page(pages: &Pages, id: &str, asked: &Asked) -> Result<Page> {
         failed_over: intent.as_ref().is_some_and(|intent| intent.kind() == Kind::Failover),
         needs_force: others < view.replication_factor.max(1) as usize,
         figures: stat.as_ref().map(|stat| figures(node, stat)),
-        sampled: state.history.latest().map(|(at, _)| When::at(at)),
+        sampled: state.history.latest().map(|latest| When::at(latest.at)),
         held_total: number(held.len() as u64),
         held: held.iter().take(REPOSITORIES_MAX).map(|entry| shown(entry)).collect(),
         jobs: jobs.iter().map(JobRow::new).collect(),

@@ -48,7 +48,7 @@ pub(super) fn page(pages: &Pages) -> Page {
         more: nodes.len().saturating_sub(ROWS_MAX),
         rows: nodes.iter().take(ROWS_MAX).map(|node| row(state, node)).collect(),
         copies: view.replication_factor,
-        sampled: state.history.latest().map(|(at, _)| When::at(at)),
+        sampled: state.history.latest().map(|latest| When::at(latest.at)),
         router: clean(&state.own.address),
     }
 }

@@ -74,7 +74,7 @@ pub(super) fn page(pages: &Pages, asked: &Asked) -> Page {
     let shown = if day { state.history.cluster(Range::Day) } else { hour.clone() };
     let mut open: Vec<v1::Job> = state.tables.jobs.list();
     open.retain(|job| !has_ended(job));
-    open.sort_by(|a, b| b.started_at.cmp(&a.started_at));
+    open.sort_by_key(|job| std::cmp::Reverse(job.started_at));
     Page {
         shell: Shell::new(state, "Overview", "/"),
         tiles: tiles(state, &hour, &open),

@@ -52,7 +52,7 @@ pub(super) async fn of(state: &Arc<RouterState>, entry: &Repository) -> Vec<Repl
     });
     let mut replicas = join_all(asked).await;
     let known = |id: &NodeId| view.nodes().any(|node| node.id == *id);
-    replicas.extend(entry.holders.iter().filter(|id| !known(id)).map(|id| gone(id)));
+    replicas.extend(entry.holders.iter().filter(|id| !known(id)).map(gone));
     replicas.sort_by(|a, b| (!a.holder, &a.id).cmp(&(!b.holder, &b.id)));
     replicas
 }
