@@ -33,7 +33,7 @@ impl Etcd {
             format!("--initial-advertise-peer-urls={peer}"),
             format!("--initial-cluster=one={peer}"),
         ];
-        let etcd = Self { dir, port, process: Process::spawn_with(require("etcd"), args, []) };
+        let mut etcd = Self { dir, port, process: Process::spawn_with(require("etcd"), args, []) };
         etcd.wait_ready();
         etcd
     }
@@ -79,9 +79,13 @@ impl Etcd {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     }
 
+    /// Starts it again when it ended: while it did not run, a connection of somebody else may have had its port.
     #[track_caller]
-    fn wait_ready(&self) {
+    fn wait_ready(&mut self) {
         wait_until("etcd answers", START_TIMEOUT, || {
+            if !self.process.is_running() {
+                self.process.restart();
+            }
             self.control(&["get", "ready"]).output().is_ok_and(|done| done.status.success())
         });
     }

@@ -101,13 +101,19 @@ class AllThere(LiveTest):
             self.fail("\n".join(f"{name}, of {where}, is not there" for name, where in sorted(missing().items())))
 
     def test_every_selection_finds_something(self):
-        lost = {}
+        wanted = {}
         for where, text in expressions():
             for name, matchers in selectors(text):
-                query = name + ONLY_AFTER_FAILURES.sub("", matchers)
-                if not prometheus.query(query):
-                    lost[query] = where
-        self.assertEqual(lost, {}, "metrics have other labels or values than rules and panels think")
+                wanted[name + ONLY_AFTER_FAILURES.sub("", matchers)] = where
+
+        def lost():
+            return {query: where for query, where in wanted.items() if not prometheus.query(query)}
+
+        # What is recorded needs two scrapes and an evaluation.
+        try:
+            wait("every selection finds something", lambda: not lost(), 20)
+        except AssertionError:
+            self.assertEqual(lost(), {}, "metrics have other labels or values than rules and panels think")
 
     def test_prometheus_answers_every_panel(self):
         for title, text in dashboard.expressions():

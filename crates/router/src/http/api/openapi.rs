@@ -84,6 +84,9 @@ const CHANGES: [(&str, &str); 4] = [
     ("415", "The body is not said to be JSON"),
 ];
 
+/// What the HTTP server itself answers, without a body, to what it does not read to its end.
+const UNREAD: [(&str, &str); 2] = [("414", "The URL is too long"), ("431", "The headers are too long")];
+
 /// This document
 #[utoipa::path(get, path = "/api/v1/openapi.json", tag = "overview",
     responses((status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json")))]
@@ -117,6 +120,9 @@ fn document() -> Value {
                 if responses.get(status).is_none() {
                     responses[status] = json!({ "description": why, "content": error });
                 }
+            }
+            for (status, why) in UNREAD {
+                operation["responses"][status] = json!({ "description": why });
             }
             if path == "/api/v1/file" {
                 operation["responses"]["416"] =
