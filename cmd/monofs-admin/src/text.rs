@@ -2,36 +2,11 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use monofs_model::text::{clean, clean_bytes, size};
 use monofs_rpc::metrics::DURATION_BOUNDS;
 
 /// The last second of the year 9999, the last one RFC 3339 can write.
 const TIME_MAX: i64 = 253_402_300_799;
-
-/// Text from the cluster as it may reach a terminal: control characters are shown as escapes.
-pub fn clean(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        // Beyond control characters: marks that reorder or hide what follows.
-        let hides =
-            matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        if c.is_control() || hides {
-            shown.extend(c.escape_default());
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
-
-/// Raw name bytes as they may reach a terminal: what is no UTF-8 is shown as `\xff`.
-pub fn clean_bytes(bytes: &[u8]) -> String {
-    let mut shown = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        shown.push_str(&clean(chunk.valid()));
-        chunk.invalid().iter().for_each(|byte| shown.push_str(&format!("\\x{byte:02x}")));
-    }
-    shown
-}
 
 /// Digest bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
@@ -41,21 +16,6 @@ pub fn hex(bytes: &[u8]) -> String {
 /// The first twelve digits of an object id, or `-`.
 pub fn short(oid: &str) -> String {
     if oid.is_empty() { "-".to_owned() } else { clean(&oid.chars().take(12).collect::<String>()) }
-}
-
-/// Bytes in binary units: `512 B`, `1.3 GiB`.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
 }
 
 /// A count with its noun: `1 node`, `2 nodes`.

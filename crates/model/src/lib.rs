@@ -10,6 +10,7 @@ pub mod oid;
 pub mod path;
 pub mod placement;
 pub mod source;
+pub mod text;
 pub mod tree;
 pub mod view;
 

@@ -90,16 +90,7 @@ impl TreePath {
 
 /// Bytes as text for people: what is no UTF-8, and control characters, as escapes.
 pub(crate) fn shown(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            if c.is_control() { text.extend(c.escape_default()) } else { text.push(c) }
-        }
-        for byte in chunk.invalid() {
-            text.push_str(&format!("\\x{byte:02x}"));
-        }
-    }
-    text
+    monofs_model::text::escaped(bytes, char::is_control)
 }
 
 /// The bytes that a percent-encoded text stands for; a `%` without two digits stands for itself.

@@ -1,9 +1,10 @@
 //! Text for people: names without what hides or reorders, sizes, times, links. Pure.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use askama::Template;
 use askama::filters::HtmlSafe;
+pub(super) use monofs_model::text::{clean, clean_bytes, is_odd, size};
 
 use crate::browse::percent_encoded;
 use crate::clock;
@@ -12,49 +13,9 @@ use crate::status::ago;
 /// The last second of the year 9999, the last one that is written with four digits.
 const TIME_MAX: i64 = 253_402_300_799;
 
-/// Whether a character hides, or changes the order of what follows: shown as it is, a name could pass for another.
-pub(super) fn is_odd(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
-/// Text with odd characters as escapes. The template escapes the rest.
-pub(super) fn clean(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        if is_odd(c) { shown.extend(c.escape_default()) } else { shown.push(c) }
-    }
-    shown
-}
-
-/// Raw name bytes: what is no UTF-8 is shown as `\xff`.
-pub(super) fn clean_bytes(bytes: &[u8]) -> String {
-    let mut shown = String::with_capacity(bytes.len());
-    for chunk in bytes.utf8_chunks() {
-        shown.push_str(&clean(chunk.valid()));
-        chunk.invalid().iter().for_each(|byte| shown.push_str(&format!("\\x{byte:02x}")));
-    }
-    shown
-}
-
 /// A path for a URL: every component percent-encoded.
 pub(super) fn encode_path(path: &str) -> String {
     path.split('/').map(|part| percent_encoded(part.as_bytes())).collect::<Vec<_>>().join("/")
-}
-
-/// Bytes in binary units: `512 B`, `1.3 GiB`.
-pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / 1024.0;
-    let mut unit = 0;
-    while value >= 1023.95 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    format!("{value:.1} {}", UNITS[unit])
 }
 
 /// A number with its thousands set apart: `12,345`.
@@ -131,20 +92,9 @@ impl When {
 }
 
 /// Seconds since the epoch as `2026-11-27T04:36:53Z`.
-/// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", civil_from_days.
 pub(super) fn rfc3339(at: i64) -> String {
-    let at = at.clamp(0, TIME_MAX);
-    let (days, second) = (at / 86_400, at % 86_400);
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    let since = Duration::from_secs(at.clamp(0, TIME_MAX).unsigned_abs());
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + since).to_string()
 }
 
 /// The time of day of a moment, UTC.
