@@ -8,7 +8,7 @@ use monofs_proto::v1;
 use serde::Serialize;
 
 pub use member::{Client, Fetcher, Node, Requests, member_state, total};
-pub use operations::{Failover, Intent, Job, Maintenance, Move, Router, job_kind, job_state, move_kind};
+pub use operations::{Failover, Intent, Job, Maintenance, Move, Router, move_kind};
 
 use crate::text::{hex, time};
 

@@ -109,6 +109,11 @@ impl ClusterView {
         self.members.iter().filter(|member| member.role == Role::Fetcher)
     }
 
+    /// Copies that each repository should have: nodes that are too few want no more than one each.
+    pub fn copies_wanted(&self) -> usize {
+        (self.replication_factor as usize).min(self.nodes().count())
+    }
+
     /// The holders of `key` that serve reads, in the order in which to ask them: those whose turn it is, then those that
     /// should rather not be asked (recovering, suspect, failed over).
     pub fn readers(&self, key: &StorageId, holders: &[NodeId]) -> Vec<&Member> {

@@ -4,6 +4,7 @@
 //! Invariant: fields are only ever added. Roles one minor version apart work together.
 
 pub mod convert;
+mod words;
 
 /// The generated messages, clients and servers.
 #[allow(clippy::all, clippy::unwrap_used, missing_docs)]

@@ -66,7 +66,7 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
 
 fn copies(state: &RouterState) -> Copies {
     let view = state.members.view();
-    let wanted = (view.replication_factor as usize).min(view.nodes().count());
+    let wanted = view.copies_wanted();
     let serving: HashSet<NodeId> =
         view.nodes().filter(|node| node.state.serves()).map(|node| node.id.clone()).collect();
     state.catalog.copies(wanted, &serving)

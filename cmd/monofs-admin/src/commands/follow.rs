@@ -12,7 +12,6 @@ use monofs_proto::v1::job::State;
 use crate::cluster::{About, Router};
 use crate::commands::Session;
 use crate::progress::{Progress, Step};
-use crate::shapes::{job_kind, job_state};
 use crate::text::{clean, shell_word, size};
 
 /// A job that did not change for this long is asked for again: a router that hangs cannot be told from a job that waits.
@@ -105,12 +104,12 @@ fn step(job: &v1::Job) -> Step {
     let steps = (job.steps_total > 0).then(|| format!("{}/{} steps", job.steps_done, job.steps_total));
     let message = (!job.message.is_empty()).then(|| clean(&job.message));
     let detail = [steps, bytes, message].into_iter().flatten().collect::<Vec<_>>().join(", ");
-    Step { phase: job_state(job.state()), done: job.steps_done, total: job.steps_total, detail }
+    Step { phase: job.state().word(), done: job.steps_done, total: job.steps_total, detail }
 }
 
 /// One line about a job that is done.
 pub fn summary(job: &v1::Job) -> String {
-    let (id, kind) = (clean(&job.id), job_kind(job.kind()));
+    let (id, kind) = (clean(&job.id), job.kind().word());
     format!("{kind} {id} is done: {} steps, {}\n", job.steps_done, size(job.bytes_done))
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::cluster::{About, Router};
 use crate::commands::{Session, follow};
 use crate::output::{Mood, Rows, emit, emit_json};
-use crate::shapes::{self, job_kind, job_state};
+use crate::shapes;
 use crate::text::{ago, clean, size};
 
 const AFTER_HELP: &str = "\
@@ -104,7 +104,7 @@ pub fn table(jobs: &[v1::Job]) -> String {
         let now = if job.last_error.is_empty() { plain(job.message.clone()) } else { troubled(job) };
         rows.row_with([
             plain(job.id.clone()),
-            plain(job_kind(job.kind()).to_owned()),
+            plain(job.kind().word().to_owned()),
             (state(job), mood(job.state())),
             plain(subject.to_owned()),
             plain(format!("{}/{}", job.steps_done, job.steps_total)),
@@ -135,7 +135,7 @@ fn troubled(job: &v1::Job) -> (String, Mood) {
 
 /// The state of a job in words.
 fn state(job: &v1::Job) -> String {
-    let word = job_state(job.state());
+    let word = job.state().word();
     if job.held_back { format!("{word}, held back") } else { word.to_owned() }
 }
 

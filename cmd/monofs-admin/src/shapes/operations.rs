@@ -169,8 +169,8 @@ impl From<&v1::Job> for Job {
     fn from(wire: &v1::Job) -> Self {
         Self {
             id: wire.id.clone(),
-            kind: job_kind(wire.kind()),
-            state: job_state(wire.state()),
+            kind: wire.kind().word(),
+            state: wire.state().word(),
             subject: some(&wire.subject),
             reason: wire.reason.clone(),
             steps_done: wire.steps_done,
@@ -184,29 +184,5 @@ impl From<&v1::Job> for Job {
             router_id: wire.router_id.clone(),
             held_back: wire.held_back,
         }
-    }
-}
-
-/// The word for what a job does.
-pub fn job_kind(kind: v1::job::Kind) -> &'static str {
-    match kind {
-        v1::job::Kind::Repair => "repair",
-        v1::job::Kind::Rebalance => "rebalance",
-        v1::job::Kind::Drain => "drain",
-        v1::job::Kind::Failover => "failover",
-        v1::job::Kind::Recover => "recover",
-        v1::job::Kind::Unspecified => "unknown",
-    }
-}
-
-/// The word for where a job is.
-pub fn job_state(state: v1::job::State) -> &'static str {
-    match state {
-        v1::job::State::Running => "running",
-        v1::job::State::Waiting => "waiting",
-        v1::job::State::Done => "done",
-        v1::job::State::Failed => "failed",
-        v1::job::State::Cancelled => "cancelled",
-        v1::job::State::Unspecified => "unknown",
     }
 }

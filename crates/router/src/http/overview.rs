@@ -36,7 +36,7 @@ impl Default for Announced {
 /// The state of the cluster now. Looks at memory alone.
 pub(crate) fn overview(state: &RouterState) -> Overview {
     let view = state.members.view();
-    let want = (view.replication_factor as usize).min(view.nodes().count());
+    let want = view.copies_wanted();
     let summary = state.catalog.summary(want);
     let mut jobs = state.tables.jobs.list();
     jobs.retain(|job| !has_ended(job));

@@ -61,14 +61,7 @@ pub(crate) async fn open(state: &RouterState, kind: Kind, subject: &str, reason:
 }
 
 fn stem(kind: Kind, subject: &str) -> String {
-    let kind = match kind {
-        Kind::Repair => "repair",
-        Kind::Rebalance => "rebalance",
-        Kind::Drain => "drain",
-        Kind::Failover => "failover",
-        Kind::Recover => "recover",
-        Kind::Unspecified => "job",
-    };
+    let kind = kind.word();
     match subject {
         "" => kind.to_owned(),
         path if path.contains('/') => {

@@ -22,22 +22,6 @@ const STATES: [MemberState; 7] = [
     MemberState::Drained,
 ];
 
-const KINDS: [(Kind, &str); 5] = [
-    (Kind::Repair, "repair"),
-    (Kind::Rebalance, "rebalance"),
-    (Kind::Drain, "drain"),
-    (Kind::Failover, "failover"),
-    (Kind::Recover, "recover"),
-];
-
-const JOB_STATES: [(State, &str); 5] = [
-    (State::Running, "running"),
-    (State::Waiting, "waiting"),
-    (State::Done, "done"),
-    (State::Failed, "failed"),
-    (State::Cancelled, "cancelled"),
-];
-
 /// Adds everything. Blocks.
 pub(crate) fn metrics(state: &RouterState, out: &mut Samples) {
     state.requests.served(out);
@@ -102,16 +86,17 @@ fn jobs(state: &RouterState, out: &mut Samples) {
     for row in &rows {
         *counts.entry((row.kind() as i32, row.state() as i32)).or_insert(0_u64) += 1;
     }
-    let all = KINDS.into_iter().flat_map(|kind| JOB_STATES.map(|in_state| (kind, in_state)));
+    let all = Kind::ALL.into_iter().flat_map(|kind| State::ALL.map(|in_state| (kind, in_state)));
     out.gauges_by(
         "monofs_router_jobs",
         "Jobs of the reconciler, by state; of those that ended only the last are kept.",
         ["kind", "state"],
-        all.map(|((kind, name), (in_state, state_name))| {
-            ([name, state_name], counts.get(&(kind as i32, in_state as i32)).copied().unwrap_or(0))
+        all.map(|(kind, in_state)| {
+            ([kind.word(), in_state.word()], counts.get(&(kind as i32, in_state as i32)).copied().unwrap_or(0))
         }),
     );
-    for (kind, name) in KINDS {
+    for kind in Kind::ALL {
+        let name = kind.word();
         let live = || rows.iter().filter(|row| row.kind() == kind && !has_ended(row));
         let (steps, steps_all) = live().fold((0, 0), |(d, t), row| (d + row.steps_done, t + row.steps_total));
         let (bytes, bytes_all) = live().fold((0, 0), |(d, t), row| (d + row.bytes_done, t + row.bytes_total));

@@ -58,7 +58,7 @@ pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
     for job in state.tables.jobs.list().iter().filter(|job| job.held_back) {
         add(false, held_back(job));
     }
-    let want = (view.replication_factor as usize).min(view.nodes().count());
+    let want = view.copies_wanted();
     let Summary { failed, few, stale, .. } = state.catalog.summary(want);
     for (trouble, what) in
         [(failed, "failed to ingest"), (few, "below the wanted number of copies"), (stale, "failed to refresh")]

@@ -11,7 +11,7 @@ use super::{Answer, Health, Repositories};
 use crate::commands::jobs::figures;
 use crate::commands::member_mood;
 use crate::output::{Mood, Rows, painted, screen};
-use crate::shapes::{job_kind, job_state, member_state, total};
+use crate::shapes::{member_state, total};
 use crate::text::{clean, count, latency, percent, size, wrapped};
 
 /// Lines that problems may take.
@@ -90,7 +90,7 @@ fn summary(status: &v1::StatusResponse, answer: &Answer, columns: usize) -> Stri
     add("clients", clients(&status.clients));
     add("jobs", jobs_in_short(&status.jobs));
     for job in status.jobs.iter().take(JOBS_SHOWN_MAX) {
-        add("", format!("{} {}: {}", job_kind(job.kind()), job.id, figures(job)));
+        add("", format!("{} {}: {}", job.kind().word(), job.id, figures(job)));
     }
     text
 }
@@ -178,7 +178,7 @@ fn clients(clients: &[v1::ClientStatus]) -> String {
 fn jobs_in_short(jobs: &[v1::Job]) -> String {
     let of = |state: v1::job::State| {
         let number = jobs.iter().filter(|job| job.state() == state).count();
-        (number > 0).then(|| format!("{number} {}", job_state(state)))
+        (number > 0).then(|| format!("{number} {}", state.word()))
     };
     let kinds = [of(v1::job::State::Running), of(v1::job::State::Waiting)];
     let known = kinds.into_iter().flatten().collect::<Vec<_>>().join(", ");

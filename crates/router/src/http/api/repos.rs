@@ -46,7 +46,7 @@ pub(super) async fn list(
         return Err(monofs_model::Error::invalid(format!("'q' is longer than {QUERY_MAX} bytes")).into());
     }
     let view = state.members.view();
-    let copies = (view.replication_factor as usize).min(view.nodes().count());
+    let copies = view.copies_wanted();
     let filter = Filter {
         words: wanted.q.split_whitespace().map(str::to_lowercase).collect(),
         state: wanted.state.map(Into::into),

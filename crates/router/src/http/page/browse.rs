@@ -185,7 +185,7 @@ fn title(path: &TreePath) -> String {
 fn namespace(pages: &Pages, path: &TreePath, namespace: Namespace, asked: &Asked) -> NamespacePage {
     let state = &pages.state;
     let view = state.members.view();
-    let copies = (view.replication_factor as usize).min(view.nodes().count());
+    let copies = view.copies_wanted();
     let name = |(name, repository): &(String, Option<Arc<Repository>>)| Name {
         name: clean(name),
         href: href(&path.join(name.as_bytes())),

@@ -55,7 +55,7 @@ impl Row {
             bar: progress(job),
             message: Line::new(&job.message),
             url: encode_path(&job.id),
-            kind: kind_word(job.kind()),
+            kind: job.kind().word(),
             subject: if job.subject.is_empty() { "everything".to_owned() } else { clean(&job.subject) },
             href,
             reason: clean(&job.reason),
@@ -80,17 +80,6 @@ fn progress(job: &v1::Job) -> Bar {
         (done, total) => format!("{steps}, {} of {}", size(done), size(total)),
     };
     Bar::progress(job.steps_done, job.steps_total, label)
-}
-
-const fn kind_word(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Repair => "repair",
-        Kind::Rebalance => "rebalance",
-        Kind::Drain => "drain",
-        Kind::Failover => "failover",
-        Kind::Recover => "recover",
-        Kind::Unspecified => "unknown",
-    }
 }
 
 #[derive(Template)]

@@ -158,7 +158,7 @@ fn tiles(state: &RouterState, hour: &Table, jobs: &[v1::Job]) -> Vec<Tile> {
 /// Who and what is there.
 fn standing(state: &RouterState, jobs: &[v1::Job]) -> Vec<Tile> {
     let view = state.members.view();
-    let copies = (view.replication_factor as usize).min(view.nodes().count());
+    let copies = view.copies_wanted();
     let summary = state.catalog.summary(copies);
     let mut troubles = Vec::new();
     for (many, what) in [

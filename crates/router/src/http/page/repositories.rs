@@ -134,7 +134,7 @@ pub(super) struct Page {
 
 pub(super) async fn page(pages: &Pages, asked: &Asked) -> Result<Page> {
     let view = pages.state.members.view();
-    let copies = (view.replication_factor as usize).min(view.nodes().count());
+    let copies = view.copies_wanted();
     let wanted = Wanted::new(asked);
     let (from, filter) = (wanted.page * PAGE, wanted.filter(copies));
     let (found, total) =

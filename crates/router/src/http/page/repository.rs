@@ -68,7 +68,7 @@ pub(super) async fn page(pages: &Pages, encoded: &str) -> Result<Page> {
     let entry = require(pages, encoded)?;
     let (replicas, past) = futures::join!(replicas::of(state, &entry), past(pages, &entry));
     let view = state.members.view();
-    let copies = (view.replication_factor as usize).min(view.nodes().count());
+    let copies = view.copies_wanted();
     Ok(Page {
         shell: Shell::new(state, entry.path.as_str(), "/repos"),
         path: clean(entry.path.as_str()),
