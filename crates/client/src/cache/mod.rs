@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use monofs_model::{Error, Oid, Result, TreeRecord};
@@ -30,8 +31,10 @@ pub const RECORD_MEMORY_BYTES: u64 = 48 << 20;
 pub const PENDING_BYTES_MAX: usize = 24 << 20;
 /// Prefetching stops while more than this waits for the writer.
 const PENDING_BYTES_HIGH: usize = PENDING_BYTES_MAX / 2;
-/// One write transaction holds at most about this much.
-const WRITE_BATCH_BYTES: usize = 12 << 20;
+/// A write begins when this much waits for it: a second batch gathers meanwhile.
+const WRITE_BATCH_BYTES: usize = PENDING_BYTES_HIGH / 2;
+/// How long content may wait for more of its kind. Each write copies pages of the cache's index, whatever it brings.
+const GATHER: Duration = Duration::from_millis(250);
 /// Most frames remembered as damaged.
 const DISTRUST_MAX: usize = 4096;
 /// Cost of an entry besides its bytes.
@@ -186,7 +189,7 @@ impl Cache {
             && let Some(frame) = self.store.read().chunk(blob, index)
         {
             self.counters.frames_on_disk.one();
-            return Some(look(frame));
+            return Some(look(&frame));
         }
         self.counters.frames_missed.one();
         None
@@ -207,7 +210,7 @@ impl Cache {
         let here = |key: &ChunkKey| self.ready.has(key) || self.frame_in_memory(key).is_some();
         let mut missing: Vec<ChunkKey> = keys.filter(|key| !here(key)).collect();
         let reader = self.store.read();
-        missing.retain(|key| reader.chunk(&key.0, key.1).is_none() || self.is_distrusted(key));
+        missing.retain(|key| !reader.has_chunk(&key.0, key.1) || self.is_distrusted(key));
         missing
     }
 
@@ -353,6 +356,7 @@ impl Writer {
         let mut stopping = false;
         while !stopping {
             let Ok(first) = self.inbox.recv() else { return };
+            let until = Instant::now() + GATHER;
             let mut batch = Batch::default();
             let mut next = Some(first);
             while let Some(job) = next {
@@ -371,7 +375,12 @@ impl Writer {
                     Job::Flush(done) => batch.flushed.push(done),
                     Job::Stop => stopping = true,
                 }
-                next = if batch.bytes < WRITE_BATCH_BYTES && !stopping { self.inbox.try_recv().ok() } else { None };
+                let is_due = batch.bytes >= WRITE_BATCH_BYTES || stopping || !batch.flushed.is_empty();
+                next = if is_due {
+                    None
+                } else {
+                    self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
+                };
             }
             self.write(batch);
         }

@@ -1,25 +1,31 @@
-//! One generation of the cache: an environment with directory records and chunks, whose map is its bound.
+//! One generation of the cache: an environment with directory records and the places of chunks, and a segment with the chunks.
+//!
+//! Invariant: an entry of the table of chunks is committed after the segment has the bytes that it tells of.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use heed::{RoTxn, RwTxn, WithoutTls};
+use bytes::Bytes;
+use heed::{RoTxn, WithoutTls};
 use monofs_model::{Oid, Result};
 
+use super::segment::{PLACE_BYTES, Segment};
 use crate::env::{Durability, EnvOptions, Environment, Table, TxnResult, page_bytes, put_changed};
 use crate::fault::io_error;
 use crate::pool::remove_dir;
 use crate::repo::ChunkKey;
 
-const KIND: &str = "cache";
+/// Tells generations apart from those of earlier formats, which had the chunks in the environment: those are dropped.
+const KIND: &str = "cache-2";
 const PREFIX: &str = "gen-";
 /// Values from about this size on get pages of their own.
 const OVERFLOW_BYTES: usize = 2000;
 /// Room for a row's key, its header, and half-filled pages.
 const ROW_OVERHEAD: u64 = 128;
-/// Part of a generation that is left free for LMDB's own pages and copies: one in 16.
+/// Part of a generation that is left free for LMDB's copies of pages: one in 16.
 const SPARE: u64 = 16;
 
 /// Which table a row is in.
@@ -47,29 +53,39 @@ impl Row {
 }
 
 /// About what a row takes on disk.
-pub(super) fn row_bytes(value: &[u8]) -> u64 {
+pub(super) fn row_bytes(row: &Row, value: &[u8]) -> u64 {
     let len = value.len() as u64;
-    if value.len() < OVERFLOW_BYTES { len + ROW_OVERHEAD } else { len.next_multiple_of(page_bytes()) + ROW_OVERHEAD }
+    let value_bytes = match row.family {
+        Family::Chunks => len + PLACE_BYTES as u64,
+        Family::Trees if value.len() < OVERFLOW_BYTES => len,
+        Family::Trees => len.next_multiple_of(page_bytes()),
+    };
+    value_bytes + ROW_OVERHEAD
 }
+
+/// A view of a generation's tables.
+pub(super) type Txn = RoTxn<'static, WithoutTls>;
 
 pub(super) struct Generation {
     env: Environment,
     trees: Table,
     chunks: Table,
+    segment: Segment,
     number: u64,
     bytes_max: u64,
     dir: PathBuf,
 }
 
 impl Generation {
-    /// Opens generation `number` below `cache`, making it when missing. Its file never exceeds `bytes_max`.
+    /// Opens generation `number` below `cache`, making it when missing. Its files never exceed `bytes_max`.
     pub(super) fn open(cache: &Path, number: u64, bytes_max: u64) -> Result<Self> {
         let dir = path(cache, number);
         let bytes_max = bytes_max / page_bytes() * page_bytes();
         let options = EnvOptions { map_bytes_min: bytes_max, map_bytes_max: bytes_max, durability: Durability::System };
         let env = Environment::open(&dir, &options, 4, true)?;
         let [trees, chunks] = env.tables(KIND, ["trees", "chunks"], true)?;
-        Ok(Self { env, trees, chunks, number, bytes_max, dir })
+        let segment = Segment::open(&dir)?;
+        Ok(Self { env, trees, chunks, segment, number, bytes_max, dir })
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -77,82 +93,118 @@ impl Generation {
     }
 
     pub(super) fn disk_bytes(&self) -> u64 {
-        self.env.disk_bytes()
+        self.env.disk_bytes() + self.segment.bytes()
     }
 
-    pub(super) fn has_room(&self, bytes: u64) -> bool {
-        self.env.needed_bytes() + bytes <= self.bytes_max - self.bytes_max / SPARE
+    fn has_room(&self, rows: &[(Row, &[u8])]) -> bool {
+        let bytes: u64 = rows.iter().map(|(row, value)| row_bytes(row, value)).sum();
+        self.env.needed_bytes() + self.segment.bytes() + bytes <= self.bytes_max - self.bytes_max / SPARE
     }
 
     pub(super) fn sync(&self) -> Result<()> {
+        self.segment.sync()?;
         self.env.sync()
     }
 
-    /// Removes the files; what is mapped stays readable until it is dropped.
+    /// Removes the files; what is open stays readable until it is dropped.
     pub(super) fn unlink(&self) -> Result<()> {
         remove_dir(&self.dir)
     }
 
     /// Begins reading; `None` when that fails, which reads as a miss.
-    pub(super) fn begin(&self) -> Option<RoTxn<'static, WithoutTls>> {
+    pub(super) fn begin(&self) -> Option<Txn> {
         self.env.read_owned().inspect_err(|e| tracing::warn!("the cache cannot be read: {e}")).ok()
     }
 
-    pub(super) fn get<'t>(
-        &self,
-        txn: Option<&'t RoTxn<'static, WithoutTls>>,
-        family: Family,
-        key: &[u8],
-    ) -> Option<&'t [u8]> {
-        let found = self.table(family).get(txn?, key);
+    /// The record of a directory.
+    pub(super) fn tree<'t>(&self, txn: &'t Txn, oid: &Oid) -> Option<&'t [u8]> {
+        self.get(self.trees, txn, oid.as_bytes())
+    }
+
+    pub(super) fn has_chunk(&self, txn: &Txn, oid: &Oid, chunk: u32) -> bool {
+        self.get(self.chunks, txn, ChunkKey::new(oid, chunk).as_bytes()).is_some()
+    }
+
+    /// The frame of a chunk.
+    pub(super) fn chunk(&self, txn: &Txn, oid: &Oid, chunk: u32) -> Option<Bytes> {
+        self.segment.read(self.get(self.chunks, txn, ChunkKey::new(oid, chunk).as_bytes())?)
+    }
+
+    fn value<'t>(&self, txn: &'t Txn, row: &Row) -> Option<Cow<'t, [u8]>> {
+        match row.family {
+            Family::Trees => self.get(self.trees, txn, &row.key).map(Cow::Borrowed),
+            Family::Chunks => {
+                let frame = self.segment.read(self.get(self.chunks, txn, &row.key)?)?;
+                Some(Cow::Owned(frame.into()))
+            }
+        }
+    }
+
+    fn get<'t>(&self, table: Table, txn: &'t Txn, key: &[u8]) -> Option<&'t [u8]> {
+        let found = table.get(txn, key);
         found.inspect_err(|e| tracing::warn!(dir = %self.dir.display(), "the cache cannot be read: {e}")).ok()?
     }
 
-    /// Puts all rows in one transaction; false when the generation is full, and then nothing was put.
+    /// Puts all rows in one transaction; false when the generation is full, and then nothing was put. Chunks come to stand in the
+    /// order in which they are given; one that is there already stands twice from then on.
     pub(super) fn put(&self, rows: &[(Row, &[u8])]) -> Result<bool> {
-        let done = self.env.write_fixed("fill the cache", |wtxn| self.put_rows(wtxn, rows));
-        Ok(done?.is_some())
-    }
-
-    fn put_rows(&self, wtxn: &mut RwTxn<'_>, rows: &[(Row, &[u8])]) -> TxnResult<()> {
-        for (row, value) in rows {
-            put_changed(self.table(row.family), wtxn, &row.key, value)?;
+        if !self.has_room(rows) {
+            return Ok(false);
         }
-        Ok(())
+        let frames = rows.iter().filter(|(row, _)| row.family == Family::Chunks).map(|(_, frame)| *frame);
+        let (places, end) = self.segment.append(frames)?;
+        let mut places = places.iter();
+        let mut entries: Vec<(&Row, &[u8])> = Vec::with_capacity(rows.len());
+        for (row, value) in rows {
+            match row.family {
+                Family::Trees => entries.push((row, value)),
+                Family::Chunks => entries.push((row, places.next().expect("one place for each frame"))),
+            }
+        }
+        // In the order of the tables: neighbours share pages, and each page is found and copied once.
+        entries.sort_unstable_by_key(|(row, _)| *row);
+        let done = self.env.write_fixed("fill the cache", |wtxn| -> TxnResult<()> {
+            for (row, value) in &entries {
+                match row.family {
+                    Family::Trees => drop(put_changed(self.trees, wtxn, &row.key, value)?),
+                    Family::Chunks => self.chunks.put(wtxn, &row.key, value)?,
+                }
+            }
+            Ok(())
+        })?;
+        if done.is_some() {
+            self.segment.keep(end);
+        }
+        Ok(done.is_some())
     }
 
     /// Copies rows that `to` lacks, at most about `bytes_max` of them. Gives how many were copied and which were not reached.
     /// A full target ends the copy.
     pub(super) fn copy_to(&self, to: &Generation, rows: HashSet<Row>, bytes_max: usize) -> Result<(u64, Vec<Row>)> {
-        let txn = self.begin();
         let mut bytes = 0;
         let mut batch = Vec::new();
         let mut left = Vec::new();
+        let txn = (self.begin(), to.begin());
         for row in rows {
             if bytes >= bytes_max {
                 left.push(row);
                 continue;
             }
-            if let Some(value) = self.get(txn.as_ref(), row.family, &row.key) {
+            let (Some(from), Some(to_txn)) = (&txn.0, &txn.1) else { break };
+            if !to.has(to_txn, &row)
+                && let Some(value) = self.value(from, &row)
+            {
                 bytes += value.len();
                 batch.push((row, value));
             }
         }
-        let needed = batch.iter().map(|(_, value)| row_bytes(value)).sum();
-        if batch.is_empty() || !to.has_room(needed) {
-            return Ok((0, left));
-        }
-        let done = to.env.write_fixed("promote in the cache", |wtxn| -> TxnResult<u64> {
-            let mut copied = 0;
-            for (row, value) in &batch {
-                if to.table(row.family).get(wtxn, &row.key)?.is_none() {
-                    to.table(row.family).put(wtxn, &row.key, value)?;
-                    copied += 1;
-                }
-            }
-            Ok(copied)
-        })?;
-        Ok((done.unwrap_or(0), left))
+        let batch: Vec<(Row, &[u8])> = batch.iter().map(|(row, value)| (row.clone(), &value[..])).collect();
+        let copied = !batch.is_empty() && to.put(&batch)?;
+        Ok((if copied { batch.len() as u64 } else { 0 }, left))
+    }
+
+    fn has(&self, txn: &Txn, row: &Row) -> bool {
+        self.get(self.table(row.family), txn, &row.key).is_some()
     }
 
     fn table(&self, family: Family) -> Table {

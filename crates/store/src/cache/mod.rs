@@ -1,6 +1,6 @@
 //! The client's cache on disk: directory records and contents of all repositories, bounded, shared, surviving restarts.
 //!
-//! Two generations, each an LMDB environment of at most half the bound. Writes go to the current one; when it is full, the
+//! Two generations of at most half the bound, each an LMDB environment and a file of frames. Writes go to the current one; when it is full, the
 //! previous one is unlinked, current becomes previous, and a new one starts. What is read from the previous generation is noted
 //! and copied to the current one by the next writer, so what is used stays.
 //!
@@ -11,12 +11,13 @@
 //! <dir>/values/   small named values, outside the bound and the generations
 //! ```
 //!
-//! Invariants: generations together never exceed the bound, since their maps cannot; readers take no lock that a writer
+//! Invariants: generations together never exceed the bound, since nothing is put where there is no room for it; readers take no lock that a writer
 //! holds while it works; a cache that cannot be trusted is emptied, never an error to its user.
 
 mod generation;
 mod marker;
 mod reader;
+mod segment;
 
 use std::collections::HashSet;
 use std::fs::{self, File};
@@ -150,9 +151,7 @@ impl CacheStore {
         self.put(rows)
     }
 
-    fn put(&self, mut rows: Vec<(Row, &[u8])>) -> Result<()> {
-        // In the order of the tree: neighbours share pages, and each page is found and copied once.
-        rows.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    fn put(&self, rows: Vec<(Row, &[u8])>) -> Result<()> {
         let mut next = self.writer.lock();
         let _changing = self.idle.changing();
         self.promote_some()?;
@@ -160,9 +159,9 @@ impl CacheStore {
         let mut rest = &rows[..];
         while !rest.is_empty() {
             let mut bytes = 0;
-            let taken = rest.iter().take_while(|(_, value)| {
+            let taken = rest.iter().take_while(|(row, value)| {
                 let fits = bytes < part_bytes;
-                bytes += generation::row_bytes(value);
+                bytes += generation::row_bytes(row, value);
                 fits
             });
             let (part, after) = rest.split_at(taken.count());
@@ -174,10 +173,7 @@ impl CacheStore {
 
     /// Puts rows in one transaction, making room by one rotation. Rows too large for any generation are passed over.
     fn put_part(&self, next: &mut u64, part: &[(Row, &[u8])]) -> Result<()> {
-        let bytes = part.iter().map(|(_, value)| generation::row_bytes(value)).sum();
-        if let Some(current) = &self.pair().current
-            && current.has_room(bytes)
-        {
+        if let Some(current) = &self.pair().current {
             match current.put(part) {
                 Ok(true) => return Ok(()),
                 Err(e) if e.kind != ErrorKind::Full => return Err(e),

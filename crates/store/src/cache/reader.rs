@@ -8,26 +8,23 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use heed::{RoTxn, WithoutTls};
+use bytes::Bytes;
 use monofs_model::Oid;
 use parking_lot::Mutex;
 
-use super::generation::{Family, Row};
+use super::generation::{Generation, Row, Txn};
 use super::{CacheStore, Pair};
-use crate::repo::ChunkKey;
 
 /// Views that idle at most; threads share them by number.
 const IDLE_MAX: usize = 32;
 /// Most hits in the previous generation that are remembered for promotion; further ones are forgotten.
 const PROMOTE_ROWS_MAX: usize = 65_536;
 
-type OwnedTxn = Option<RoTxn<'static, WithoutTls>>;
-
 /// One consistent view of both generations. Transactions begin on first use; one that could not begin stays `None`.
 struct View {
     // Order matters: transactions end before their environments are let go.
-    current: OnceCell<OwnedTxn>,
-    previous: OnceCell<OwnedTxn>,
+    current: OnceCell<Option<Txn>>,
+    previous: OnceCell<Option<Txn>>,
     pair: Arc<Pair>,
     /// Of [`Idle`] before the view began.
     epoch: u64,
@@ -110,7 +107,7 @@ impl CacheStore {
     }
 }
 
-/// One consistent view of the cache; what it returns points into the map.
+/// One consistent view of the cache.
 pub struct CacheReader<'c> {
     cache: &'c CacheStore,
     /// Taken at the end alone.
@@ -118,27 +115,44 @@ pub struct CacheReader<'c> {
 }
 
 impl CacheReader<'_> {
-    /// The directory record of a tree.
+    /// The directory record of a tree, in the map.
     pub fn tree(&self, oid: &Oid) -> Option<&[u8]> {
-        self.get(Family::Trees, oid.as_bytes(), || Row::tree(oid))
+        self.find(|generation, txn| generation.tree(txn, oid), || Row::tree(oid))
     }
 
     /// The frame of one chunk.
-    pub fn chunk(&self, oid: &Oid, index: u32) -> Option<&[u8]> {
-        self.get(Family::Chunks, ChunkKey::new(oid, index).as_bytes(), || Row::chunk(oid, index))
+    pub fn chunk(&self, oid: &Oid, index: u32) -> Option<Bytes> {
+        self.find(|generation, txn| generation.chunk(txn, oid, index), || Row::chunk(oid, index))
     }
 
-    fn get(&self, family: Family, key: &[u8], row: impl FnOnce() -> Row) -> Option<&[u8]> {
+    /// Whether the frame of a chunk is here. It does not count as used.
+    pub fn has_chunk(&self, oid: &Oid, index: u32) -> bool {
+        let has = |generation: &Generation, txn: &Txn| generation.has_chunk(txn, oid, index).then_some(());
+        self.in_current(has).or_else(|| self.in_previous(has)).is_some()
+    }
+
+    fn find<'r, T>(
+        &'r self,
+        look: impl Fn(&'r Generation, &'r Txn) -> Option<T>,
+        row: impl FnOnce() -> Row,
+    ) -> Option<T> {
+        self.in_current(&look).or_else(|| {
+            let found = self.in_previous(&look)?;
+            self.cache.note_hit(row());
+            Some(found)
+        })
+    }
+
+    fn in_current<'r, T>(&'r self, look: impl Fn(&'r Generation, &'r Txn) -> Option<T>) -> Option<T> {
         let view = self.view.as_ref()?;
-        if let Some(newer) = &view.pair.current
-            && let Some(value) = newer.get(view.current.get_or_init(|| newer.begin()).as_ref(), family, key)
-        {
-            return Some(value);
-        }
-        let older = view.pair.previous.as_ref()?;
-        let value = older.get(view.previous.get_or_init(|| older.begin()).as_ref(), family, key)?;
-        self.cache.note_hit(row());
-        Some(value)
+        let newer = view.pair.current.as_deref()?;
+        look(newer, view.current.get_or_init(|| newer.begin()).as_ref()?)
+    }
+
+    fn in_previous<'r, T>(&'r self, look: impl Fn(&'r Generation, &'r Txn) -> Option<T>) -> Option<T> {
+        let view = self.view.as_ref()?;
+        let older = view.pair.previous.as_deref()?;
+        look(older, view.previous.get_or_init(|| older.begin()).as_ref()?)
     }
 }
 

@@ -123,10 +123,10 @@ fn the_cache_keeps_what_it_had_when_its_process_is_killed() {
         child.wait().unwrap();
         let cache = CacheStore::open(dir.path(), &options).unwrap();
         let reader = cache.read();
-        assert_eq!(reader.chunk(&chunk(0).0, 0), Some(&chunk(0).2[..]), "round {round}");
+        assert_eq!(reader.chunk(&chunk(0).0, 0), Some(chunk(0).2), "round {round}");
         for n in 0..1000 {
             if let Some(found) = reader.chunk(&chunk(n).0, 0) {
-                assert_eq!(found, &chunk(n).2[..], "round {round}");
+                assert_eq!(found, chunk(n).2, "round {round}");
             }
         }
     }
