@@ -5,6 +5,7 @@ pub mod kinds;
 pub mod marks;
 pub mod order;
 mod walk;
+mod window;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,11 +22,10 @@ use crate::fuse::Shared;
 
 pub use self::marks::Marks;
 use self::walk::Walks;
+use self::window::Window;
 
 /// Files up to this size are fetched with their directory.
 pub const SMALL_FILE_BYTES: u64 = CHUNK_BYTES as u64;
-/// Most bytes fetched with one file of a directory.
-pub const DIRECTORY_BATCH_BYTES: u64 = 8 << 20;
 /// Most directory records that are fetched with the one that is needed.
 const NEIGHBOURS_MAX: usize = 256;
 /// Largest window of a sequential read of a large file, in chunks.
@@ -49,12 +49,13 @@ pub struct Prefetch {
     enabled: bool,
     streams: Mutex<HashMap<Oid, Stream>>,
     walks: Walks,
+    window: Mutex<Window>,
 }
 
 impl Prefetch {
     /// With `enabled` false, only what is asked for is fetched.
     pub fn new(content: Content, enabled: bool) -> Self {
-        Self { content, enabled, streams: Mutex::default(), walks: Walks::default() }
+        Self { content, enabled, streams: Mutex::default(), walks: Walks::default(), window: Mutex::default() }
     }
 
     /// Gets the chunks that a read misses, and with them what is likely to be read next.
@@ -90,15 +91,19 @@ impl Prefetch {
         let Some(record) = tree.and_then(|tree| fs.cache.record(&tree)) else { return Vec::new() };
         let at = record.iter().position(|entry| entry.oid == want.blob).unwrap_or(0);
         let small = |n: usize| small_file(&record.get(n)?).filter(|span| span.blob != want.blob);
+        let window = || self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes_max = window().next(fs.marks.used_bytes());
         let mut bytes = 0;
         let in_budget = |span: &Span| {
             bytes += span.size;
-            bytes <= DIRECTORY_BATCH_BYTES
+            bytes <= bytes_max
         };
         let order = (at..record.len()).chain(0..at);
         let spans: Vec<Span> =
             order.filter_map(small).take_while(in_budget).take(CONTENT_REQUEST_ITEMS_MAX - 1).collect();
-        absent(fs, spans)
+        let spans = absent(fs, spans);
+        window().fetched(spans.iter().map(|span| span.size).sum());
+        spans
     }
 
     /// A chunk of a large file was read. If the reading is sequential, says which following chunks to fetch now.

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use monofs_model::tree::Entry;
-use monofs_model::{EntryKind, Oid, Result, StorageId, TreeRecord};
-use tokio::sync::mpsc;
+use monofs_model::{EntryKind, Error, Oid, Result, StorageId, TreeRecord};
+use tokio::sync::{mpsc, oneshot};
 
 use super::kinds::Kind;
 use super::order::{STREAMS_MAX, Streams, Tree};
@@ -127,7 +127,6 @@ impl Walk {
     }
 
     async fn run(mut self) -> Result<()> {
-        let content = self.shared.content.clone();
         let mut tree = self.directories();
         let mut listed = Instant::now();
         let mut streams = Streams::new(&tree, WINDOW_BYTES);
@@ -154,15 +153,14 @@ impl Walk {
             let batch = if may_fetch { self.batch(&tree, &mut streams) } else { Vec::new() };
             if !batch.is_empty() {
                 self.fs().cache.room().await;
-                let (content, repo) = (content.clone(), self.repo.clone());
-                running.push(async move { content.ahead(&repo, &batch).await });
+                running.push(self.start(batch));
                 continue;
             }
             if running.is_empty() && last_sign.elapsed() > WALK_IDLE {
                 return Ok(());
             }
             tokio::select! {
-                Some(result) = running.next() => result?,
+                Some(result) = running.next() => result.map_err(|_| Error::unavailable("the mount is ending"))??,
                 Some(at) = self.heard.recv() => next = Some(at),
                 () = tokio::time::sleep(WALK_POLL) => {
                     let now = self.marks().used_bytes();
@@ -175,6 +173,17 @@ impl Walk {
                 }
             }
         }
+    }
+
+    /// Fetches a batch, as a task of its own: contents are verified there, and batches side by side.
+    fn start(&self, batch: Vec<Span>) -> oneshot::Receiver<Result<()>> {
+        let (done, result) = oneshot::channel();
+        let (content, repo) = (self.shared.content.clone(), self.repo.clone());
+        self.shared.spawner.spawn(async move {
+            // A walk that was given up does not ask how it went.
+            let _ = done.send(content.ahead(&repo, &batch).await);
+        });
+        result
     }
 
     /// The directories of the snapshot being served whose records are at hand, depth first in the order of listings. One that

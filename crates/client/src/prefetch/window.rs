@@ -1,0 +1,79 @@
+//! How much of a directory is fetched with the first of its files: more as long as it is used, less when it is not.
+//!
+//! Invariant: between [`BYTES_MIN`] and [`BYTES_MAX`]. Whoever reads files here and there soon fetches little unasked, whoever
+//! reads whole directories gets them whole.
+
+/// Least and most bytes fetched with one file of a directory.
+pub const BYTES_MIN: u64 = 64 << 10;
+pub const BYTES_MAX: u64 = 8 << 20;
+/// Before anything is known.
+const BYTES_FIRST: u64 = 2 << 20;
+
+/// The window of a mount.
+#[derive(Debug)]
+pub struct Window {
+    bytes: u64,
+    /// Bytes that were fetched unasked the last time, and bytes used since the start at that time.
+    fetched: u64,
+    used: u64,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self { bytes: BYTES_FIRST, fetched: 0, used: 0 }
+    }
+}
+
+impl Window {
+    /// Most bytes to fetch now, `used` being the bytes used so far of all that was fetched unasked. Call [`Window::fetched`]
+    /// with what it came to.
+    pub fn next(&mut self, used: u64) -> u64 {
+        let used_since = used.saturating_sub(self.used);
+        if self.fetched > 0 {
+            self.bytes = if used_since * 2 >= self.fetched { self.bytes * 2 } else { self.bytes / 2 };
+            self.bytes = self.bytes.clamp(BYTES_MIN, BYTES_MAX);
+        }
+        self.used = used;
+        self.bytes
+    }
+
+    /// So many bytes are being fetched unasked.
+    pub fn fetched(&mut self, bytes: u64) {
+        self.fetched = bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads `rounds` directories of 1 MiB, of each of which `share` percent are used.
+    fn after(window: &mut Window, rounds: u64, share: u64) -> u64 {
+        let mut used = window.used;
+        let mut last = 0;
+        for _ in 0..rounds {
+            last = window.next(used);
+            let fetched = last.min(1 << 20);
+            window.fetched(fetched);
+            used += fetched * share / 100;
+        }
+        last
+    }
+
+    #[test]
+    fn waste_shrinks_it_and_use_lets_it_grow_again() {
+        let mut window = Window::default();
+        assert_eq!(after(&mut window, 1, 0), BYTES_FIRST);
+        assert_eq!(after(&mut window, 20, 5), BYTES_MIN);
+        assert_eq!(after(&mut window, 20, 90), BYTES_MAX);
+    }
+
+    #[test]
+    fn directories_without_other_files_tell_nothing() {
+        let mut window = Window::default();
+        for _ in 0..10 {
+            assert_eq!(window.next(0), BYTES_FIRST);
+            window.fetched(0);
+        }
+    }
+}
