@@ -1,12 +1,13 @@
 //! A headless Chromium and its driver, both gone when this value is.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
 use fantoccini::elements::Element;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use monofs_testkit::process::Process;
-use monofs_testkit::wait::{require, wait_for_async};
+use monofs_testkit::wait::{require, wait_for, wait_for_async};
 use serde_json::{Value, json};
 
 use crate::http;
@@ -27,14 +28,30 @@ pub struct Browser {
     _home: tempfile::TempDir,
 }
 
+/// Starts a driver on a free port. It looks for one with IPv6 and then takes the same with IPv4, where somebody else may have it:
+/// then it ends, and another is started.
+fn start_driver(envs: [(OsString, OsString); 1]) -> (Process, String) {
+    loop {
+        let mut driver = Process::spawn_with(require("chromedriver"), ["--port=0"], envs.clone());
+        let line = wait_for("the driver starts or ends", START, || {
+            let line = driver.log().into_iter().find(|line| line.contains("started successfully on port"));
+            line.map(Some).or_else(|| (!driver.is_running()).then_some(None))
+        });
+        match line {
+            Some(line) => return (driver, line.trim_end_matches('.').rsplit(' ').next().unwrap().to_owned()),
+            None => {
+                assert!(driver.log().iter().any(|line| line.contains("Address already in use")), "{:?}", driver.log())
+            }
+        }
+    }
+}
+
 impl Browser {
     /// Opens a browser for the pages at `site` (`host:port`).
     pub async fn open(site: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
         let envs = [("HOME".into(), home.path().into())];
-        let mut driver = Process::spawn_with(require("chromedriver"), ["--port=0"], envs);
-        let line = driver.wait_line("started successfully on port", START);
-        let port = line.trim_end_matches('.').rsplit(' ').next().unwrap().to_owned();
+        let (driver, port) = start_driver(envs);
         let address = format!("127.0.0.1:{port}");
         let args = [
             "--headless=new",
