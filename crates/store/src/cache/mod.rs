@@ -1,8 +1,8 @@
 //! The client's cache on disk: directory records and contents of all repositories, bounded, shared, surviving restarts.
 //!
-//! Two generations of at most half the bound, each an LMDB environment and a file of frames. Writes go to the current one; when it is full, the
-//! previous one is unlinked, current becomes previous, and a new one starts. What is read from the previous generation is noted
-//! and copied to the current one by the next writer, so what is used stays.
+//! Two generations of at most half the bound, each an LMDB environment and a file of frames. Writes go to the current one;
+//! when it is full, the previous one is unlinked, current becomes previous, and a new one starts. What is read from the
+//! previous generation is noted and copied to the current one by the next writer, so what is used stays.
 //!
 //! ```text
 //! <dir>/LOCK      one process per directory
@@ -11,8 +11,8 @@
 //! <dir>/values/   small named values, outside the bound and the generations
 //! ```
 //!
-//! Invariants: generations together never exceed the bound, since nothing is put where there is no room for it; readers take no lock that a writer
-//! holds while it works; a cache that cannot be trusted is emptied, never an error to its user.
+//! Invariants: generations together never exceed the bound, since nothing is put where there is no room for it; readers
+//! take no lock that a writer holds while it works; a cache that cannot be trusted is emptied, never an error to its user.
 
 mod generation;
 mod marker;
