@@ -3,10 +3,11 @@
 //! Invariant: between [`BYTES_MIN`] and [`BYTES_MAX`]. Whoever reads files here and there soon fetches little unasked, whoever
 //! reads whole directories gets them whole.
 
-/// Least and most bytes fetched with one file of a directory.
-pub const BYTES_MIN: u64 = 64 << 10;
-pub const BYTES_MAX: u64 = 8 << 20;
-/// Before anything is known.
+/// Least bytes fetched with one file of a directory.
+const BYTES_MIN: u64 = 64 << 10;
+/// Most bytes fetched with one file of a directory.
+const BYTES_MAX: u64 = 8 << 20;
+/// Bytes before anything is known.
 const BYTES_FIRST: u64 = 2 << 20;
 
 /// The window of a mount.

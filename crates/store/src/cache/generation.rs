@@ -1,6 +1,7 @@
 //! One generation of the cache: an environment with directory records and the places of chunks, and a segment with the chunks.
 //!
-//! Invariant: an entry of the table of chunks is committed after the segment has the bytes that it tells of.
+//! Invariant: an entry of the table of chunks is committed after the segment has the bytes that it tells of, and with it how far
+//! the segment's bytes have places.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -21,6 +22,8 @@ use crate::repo::ChunkKey;
 /// Tells generations apart from those of earlier formats, which had the chunks in the environment: those are dropped.
 const KIND: &str = "cache-2";
 const PREFIX: &str = "gen-";
+/// In the table of the segment: how far its bytes have places (u64, little-endian).
+const KEY_END: &[u8] = b"end";
 /// Values from about this size on get pages of their own.
 const OVERFLOW_BYTES: usize = 2000;
 /// Room for a row's key, its header, and half-filled pages.
@@ -70,6 +73,7 @@ pub(super) struct Generation {
     env: Environment,
     trees: Table,
     chunks: Table,
+    ends: Table,
     segment: Segment,
     number: u64,
     bytes_max: u64,
@@ -83,9 +87,14 @@ impl Generation {
         let bytes_max = bytes_max / page_bytes() * page_bytes();
         let options = EnvOptions { map_bytes_min: bytes_max, map_bytes_max: bytes_max, durability: Durability::System };
         let env = Environment::open(&dir, &options, 4, true)?;
-        let [trees, chunks] = env.tables(KIND, ["trees", "chunks"], true)?;
-        let segment = Segment::open(&dir)?;
-        Ok(Self { env, trees, chunks, segment, number, bytes_max, dir })
+        let [trees, chunks, ends] = env.tables(KIND, ["trees", "chunks", "segment"], true)?;
+        let kept = {
+            let txn = env.read()?;
+            let end = ends.get(&txn, KEY_END).map_err(|e| env.error("read the end of the segment", e))?;
+            end.and_then(|end| end.try_into().ok()).map_or(0, u64::from_le_bytes)
+        };
+        let segment = Segment::open(&dir, kept)?;
+        Ok(Self { env, trees, chunks, ends, segment, number, bytes_max, dir })
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -130,13 +139,12 @@ impl Generation {
         self.segment.read(self.get(self.chunks, txn, ChunkKey::new(oid, chunk).as_bytes())?)
     }
 
+    /// What a row stands for.
     fn value<'t>(&self, txn: &'t Txn, row: &Row) -> Option<Cow<'t, [u8]>> {
+        let stored = self.get(self.table(row.family), txn, &row.key)?;
         match row.family {
-            Family::Trees => self.get(self.trees, txn, &row.key).map(Cow::Borrowed),
-            Family::Chunks => {
-                let frame = self.segment.read(self.get(self.chunks, txn, &row.key)?)?;
-                Some(Cow::Owned(frame.into()))
-            }
+            Family::Trees => Some(Cow::Borrowed(stored)),
+            Family::Chunks => Some(Cow::Owned(self.segment.read(stored)?.into())),
         }
     }
 
@@ -170,6 +178,7 @@ impl Generation {
                     Family::Chunks => self.chunks.put(wtxn, &row.key, value)?,
                 }
             }
+            put_changed(self.ends, wtxn, KEY_END, &end.to_le_bytes())?;
             Ok(())
         })?;
         if done.is_some() {
@@ -191,7 +200,7 @@ impl Generation {
                 continue;
             }
             let (Some(from), Some(to_txn)) = (&txn.0, &txn.1) else { break };
-            if !to.has(to_txn, &row)
+            if to.get(to.table(row.family), to_txn, &row.key).is_none()
                 && let Some(value) = self.value(from, &row)
             {
                 bytes += value.len();
@@ -201,10 +210,6 @@ impl Generation {
         let batch: Vec<(Row, &[u8])> = batch.iter().map(|(row, value)| (row.clone(), &value[..])).collect();
         let copied = !batch.is_empty() && to.put(&batch)?;
         Ok((if copied { batch.len() as u64 } else { 0 }, left))
-    }
-
-    fn has(&self, txn: &Txn, row: &Row) -> bool {
-        self.get(self.table(row.family), txn, &row.key).is_some()
     }
 
     fn table(&self, family: Family) -> Table {

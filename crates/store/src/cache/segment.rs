@@ -4,7 +4,8 @@
 //! pages do, and lie in the order in which they were read first. They are read with `pread`: a file that was cut off is a
 //! miss, where a memory map would kill the process.
 //!
-//! Invariant: a place is handed out only for bytes that are in the file; what was appended without its places having been kept is
+//! Invariant: a place is handed out for bytes that were written, and nothing else is ever written there: an append begins after
+//! everything that has a place, even where a file has lost its end. What was appended without its places having been kept is
 //! overwritten by the next append, or, after the death of the process, never referred to.
 
 use std::fs::{File, OpenOptions};
@@ -43,13 +44,13 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    /// Opens the file in `dir`, making it when missing.
-    pub(super) fn open(dir: &Path) -> Result<Self> {
+    /// Opens the file in `dir`, making it when missing. `kept` is the last end that was kept.
+    pub(super) fn open(dir: &Path, kept: u64) -> Result<Self> {
         let path = dir.join(FILE);
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         let measured = opened.and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
-        let (file, end) = measured.map_err(|e| io_error(&path, "open", &e))?;
-        Ok(Self { file, path, end: AtomicU64::new(end) })
+        let (file, len) = measured.map_err(|e| io_error(&path, "open", &e))?;
+        Ok(Self { file, path, end: AtomicU64::new(len.max(kept)) })
     }
 
     /// Bytes that have places.

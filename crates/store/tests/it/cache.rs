@@ -235,6 +235,10 @@ fn frames_that_were_cut_off_are_missed_and_taken_in_again() {
     let cache = open(dir.path());
     assert_eq!(cache.read().chunk(&oid(1), 0), Some(chunk(1).2));
     assert_eq!(cache.read().chunk(&oid(2), 0), None);
+    // What comes next must not be taken for what stood there.
+    cache.put_chunks(&[chunk(3)]).unwrap();
+    assert_eq!(cache.read().chunk(&oid(3), 0), Some(chunk(3).2));
+    assert!(cache.read().chunk(&oid(2), 0).is_none_or(|found| frame::decode(&found).is_err()));
     cache.put_chunks(&[chunk(2)]).unwrap();
     assert_eq!(cache.read().chunk(&oid(2), 0), Some(chunk(2).2));
 }
