@@ -92,18 +92,19 @@ impl Process {
     /// the time is over.
     #[track_caller]
     pub fn wait_line(&mut self, word: &str, limit: Duration) -> String {
+        self.line_or_end(word, limit).unwrap_or_else(|status| {
+            panic!("{} ended with {status} before it said '{word}':\n{}", self.program.display(), self.log().join("\n"))
+        })
+    }
+
+    /// Like [`Process::wait_line`], but an end of the process that comes first is given as the error.
+    #[track_caller]
+    pub fn line_or_end(&mut self, word: &str, limit: Duration) -> Result<String, ExitStatus> {
         let what = format!("{} says '{word}'", self.program.display());
         wait_for(&what, limit, || {
             let ended = self.child.try_wait().ok().flatten();
             let found = self.log().into_iter().find(|line| line.contains(word));
-            if let (None, Some(status)) = (&found, ended) {
-                panic!(
-                    "{} ended with {status} before it said '{word}':\n{}",
-                    self.program.display(),
-                    self.log().join("\n")
-                );
-            }
-            found
+            found.map(Ok).or(ended.map(Err))
         })
     }
 

@@ -7,7 +7,7 @@ use fantoccini::elements::Element;
 use fantoccini::{Client, ClientBuilder, Locator};
 use hyper_util::client::legacy::connect::HttpConnector;
 use monofs_testkit::process::Process;
-use monofs_testkit::wait::{require, wait_for, wait_for_async};
+use monofs_testkit::wait::{require, wait_for_async, wait_until};
 use serde_json::{Value, json};
 
 use crate::http;
@@ -33,14 +33,13 @@ pub struct Browser {
 fn start_driver(envs: [(OsString, OsString); 1]) -> (Process, String) {
     loop {
         let mut driver = Process::spawn_with(require("chromedriver"), ["--port=0"], envs.clone());
-        let line = wait_for("the driver starts or ends", START, || {
-            let line = driver.log().into_iter().find(|line| line.contains("started successfully on port"));
-            line.map(Some).or_else(|| (!driver.is_running()).then_some(None))
-        });
-        match line {
-            Some(line) => return (driver, line.trim_end_matches('.').rsplit(' ').next().unwrap().to_owned()),
-            None => {
-                assert!(driver.log().iter().any(|line| line.contains("Address already in use")), "{:?}", driver.log())
+        match driver.line_or_end("started successfully on port", START) {
+            Ok(line) => return (driver, line.trim_end_matches('.').rsplit(' ').next().unwrap().to_owned()),
+            // What it wrote last may arrive after its end.
+            Err(status) => {
+                wait_until(&format!("the driver, ended with {status}, says that its port is taken"), START, || {
+                    driver.log().iter().any(|line| line.contains("Address already in use"))
+                })
             }
         }
     }
