@@ -185,6 +185,11 @@ impl Content {
                 return Ok(());
             }
             let claim = self.0.flights.claim(need.all_keys(&missing));
+            // What another's request brought between the look and the claim is at hand now, and nobody's any more.
+            let missing = need.missing(&self.0.cache);
+            if missing.is_empty() {
+                return Ok(());
+            }
             let others: Vec<Key> = missing.iter().filter(|key| !claim.contains(key)).copied().collect();
             let overtake = round > 0 || others.is_empty();
             let mine: Vec<Key> = missing.into_iter().filter(|key| overtake || claim.contains(key)).collect();
