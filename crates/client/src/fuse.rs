@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
@@ -380,17 +380,15 @@ impl Adapter {
 }
 
 async fn read_later(shared: &Arc<Shared>, miss: Miss, ino: u64, offset: u64, size: u32, reply: fuser::ReplyData) {
-    let ask = move |fs: &Fs| {
-        let mut data = Vec::new();
-        let read = fs.read(ino, offset, size, &mut |bytes| data.extend_from_slice(bytes))?;
-        Ok((data, read))
-    };
-    match shared.retry(miss, ask).await {
-        Ok((data, read)) => {
-            reply.data(&data);
-            Adapter(shared.clone()).run_ahead(read);
-        }
-        Err(error) => reply.error(errno(error)),
+    let reply = Mutex::new(Some(reply));
+    let take = || reply.lock().unwrap_or_else(PoisonError::into_inner).take();
+    // What is at hand goes to the kernel from where it is.
+    let ask = |fs: &Fs| fs.read(ino, offset, size, &mut |bytes| take().into_iter().for_each(|reply| reply.data(bytes)));
+    let outcome = shared.retry(miss, ask).await;
+    match (outcome, take()) {
+        (Ok(read), None) => Adapter(shared.clone()).run_ahead(read),
+        (Ok(_), Some(reply)) => reply.error(fuser::Errno::EIO),
+        (Err(error), reply) => reply.into_iter().for_each(|reply| reply.error(errno(error))),
     }
 }
 

@@ -4,16 +4,22 @@
 //! Invariant: what is in a [`Packed`] was decoded and checked once, so decoding it again cannot fail. It has no storage id,
 //! no times and no last error, so that two of them are the same bytes if they are the same to readers.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use monofs_model::{Error, Oid, Repository, Result};
 use monofs_proto::v1;
 use prost::Message;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use crate::fs::Volume;
 
-/// Most threads that check a large catalogue, and the fewest pages that are worth one.
+/// Most threads that check a large catalogue.
 const CHECKERS_MAX: usize = 4;
-const PAGES_MIN: usize = 8;
+
+static CHECKERS: LazyLock<Semaphore> =
+    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from).min(CHECKERS_MAX)));
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -38,24 +44,32 @@ pub type Checked = (String, Option<Packed>);
 
 /// Checks the entries of an encoded page; they share its memory. One that is not understood is left out.
 /// Errors: `Invalid` for what is no page.
-pub fn check_page(page: Bytes) -> Result<Vec<Checked>> {
+fn check_page(page: Bytes) -> Result<Vec<Checked>> {
     let page = Page::decode(page).map_err(|e| Error::invalid(format!("catalogue page: {e}")))?;
     Ok(page.upserts.into_iter().filter_map(|entry| understood(Packed::check(entry))).collect())
 }
 
-/// [`check_page`] of many pages, on several threads. Blocks.
-pub fn check_pages(pages: &[Bytes]) -> Vec<Result<Vec<Checked>>> {
-    let check = |pages: &[Bytes]| pages.iter().cloned().map(check_page).collect::<Vec<_>>();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(CHECKERS_MAX);
-    let share = pages.len().div_ceil(threads).max(PAGES_MIN);
-    if pages.len() <= share {
-        return check(pages);
+/// A page that is being checked, beside others.
+#[derive(Debug)]
+pub struct Checking(JoinHandle<Result<Vec<Checked>>>);
+
+impl Checking {
+    /// Begins a [`check_page`] on the current runtime.
+    pub fn begin(page: Bytes) -> Self {
+        Self(tokio::spawn(async move {
+            let _turn = CHECKERS.acquire().await;
+            tokio::task::spawn_blocking(move || check_page(page)).await.unwrap_or_else(|e| Err(unchecked(e)))
+        }))
     }
-    std::thread::scope(|scope| {
-        let shares: Vec<_> = pages.chunks(share).map(|share| scope.spawn(move || check(share))).collect();
-        let panicked = |_| vec![Err(Error::internal("checking the catalogue panicked"))];
-        shares.into_iter().flat_map(|share| share.join().unwrap_or_else(panicked)).collect()
-    })
+
+    /// Its entries.
+    pub async fn entries(self) -> Result<Vec<Checked>> {
+        self.0.await.unwrap_or_else(|e| Err(unchecked(e)))
+    }
+}
+
+fn unchecked(error: tokio::task::JoinError) -> Error {
+    Error::internal(format!("check the catalogue: {error}"))
 }
 
 /// An entry that is not understood, perhaps of a newer router, is not shown, and that is said.

@@ -30,16 +30,16 @@ impl Repo {
     /// A repository that readers see at `entry`'s snapshot. `None` without a snapshot: such entries are never shown.
     pub fn new(entry: Arc<Repository>) -> Option<Arc<Self>> {
         let (path, packed) = (entry.path.clone(), Packed::of(&entry)?);
-        Some(Self::with(path.as_str(), Shown { packed, entry: Some(entry) }))
+        Some(Self::with(path.into(), Shown { packed, entry: Some(entry) }))
     }
 
     /// The repository at `path`, which is that of the entry.
-    pub fn packed(path: &str, packed: Packed) -> Arc<Self> {
+    pub fn packed(path: String, packed: Packed) -> Arc<Self> {
         Self::with(path, Shown { packed, entry: None })
     }
 
-    fn with(path: &str, shown: Shown) -> Arc<Self> {
-        let (path, storage_id) = (path.into(), OnceLock::new());
+    fn with(path: String, shown: Shown) -> Arc<Self> {
+        let (path, storage_id) = (path.into_boxed_str(), OnceLock::new());
         Arc::new(Self { path, storage_id, shown: RwLock::new(shown), closure_asked: AtomicBool::new(false) })
     }
 

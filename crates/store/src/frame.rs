@@ -127,6 +127,14 @@ pub fn decode(frame: &[u8]) -> Result<Cow<'_, [u8]>> {
     Ok(Cow::Owned(raw))
 }
 
+/// Decodes and checks one frame; an uncompressed one is shared. Errors: [`monofs_model::ErrorKind::Corrupt`].
+pub fn decode_shared(frame: &Bytes) -> Result<Bytes> {
+    Ok(match decode(frame)? {
+        Cow::Borrowed(payload) => frame.slice_ref(payload),
+        Cow::Owned(raw) => raw.into(),
+    })
+}
+
 /// Decodes and checks one frame, appending to `out`, which is left as it was on an error.
 /// Errors: [`monofs_model::ErrorKind::Corrupt`].
 pub fn decode_into(frame: &[u8], out: &mut Vec<u8>) -> Result<()> {
@@ -231,6 +239,7 @@ mod tests {
             let frame = encode(&raw);
             prop_assert_eq!(raw_len(&frame).unwrap(), raw.len());
             prop_assert_eq!(&decode(&frame).unwrap()[..], &raw[..]);
+            prop_assert_eq!(&decode_shared(&frame).unwrap()[..], &raw[..]);
             let mut out = prefix.clone();
             decode_into(&frame, &mut out).unwrap();
             prop_assert_eq!(out, [prefix, raw].concat());

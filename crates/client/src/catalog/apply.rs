@@ -3,7 +3,7 @@
 //! A repository whose new records cannot be had stays at its old commit, and is tried again. The copy for an offline start
 //! is written from here, so it never says more than what was applied.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -44,8 +44,9 @@ pub struct Applier {
     pub views: watch::Receiver<Option<v1::ClusterView>>,
     pub applied: watch::Sender<Option<v1::Position>>,
     pub stop: CancellationToken,
-    /// What the catalogue says where that may differ from what is shown; `None`: nothing is to be there.
-    wanted: HashMap<String, Option<Packed>>,
+    /// What the catalogue says where that may differ from what is shown; `None`: nothing is to be there. In the order of
+    /// paths, so that what is in one directory comes together.
+    wanted: BTreeMap<String, Option<Packed>>,
     position: Option<v1::Position>,
     copy: Copy,
 }
@@ -82,7 +83,7 @@ impl Applier {
             self.content().replicas().set_view(view);
         }
         let mut copy = Copy::default();
-        let Some(loaded) = copy.load(&cache) else { return false };
+        let Some(loaded) = copy.load(&cache).await else { return false };
         let position = loaded.position.clone();
         self.take(Change::listing(loaded.position, loaded.entries));
         self.converge().await;
@@ -131,12 +132,12 @@ impl Applier {
         }
     }
 
-    fn take(&mut self, change: Change) {
+    fn take(&mut self, mut change: Change) {
         if change.reset {
             // What the listing does not have is to go.
             self.wanted = self.tree().paths().into_iter().map(|path| (path, None)).collect();
         }
-        self.wanted.extend(change.entries);
+        self.wanted.append(&mut change.entries);
         self.position = change.position.or(self.position.take());
     }
 
@@ -182,7 +183,7 @@ impl Applier {
         for (path, packed) in std::mem::take(&mut self.wanted) {
             let shown = if nothing_shown { None } else { self.tree().repo(&path) };
             match (shown, packed) {
-                (None, Some(packed)) => added.push(Repo::packed(&path, packed)),
+                (None, Some(packed)) => added.push(Repo::packed(path, packed)),
                 (Some(_), None) => removed.push(path),
                 (Some(repo), Some(packed)) if !repo.shows(&packed) => changed.push((repo, packed)),
                 _ => {}

@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cache::Cache;
 use crate::fs::Fs;
-use crate::packed::{self, Checked};
+use crate::packed::{self, Checked, Checking};
 use crate::repo::Repo;
 
 /// Number of parts.
@@ -64,7 +64,7 @@ impl Default for Copy {
 
 impl Copy {
     /// Reads the copy in the cache, if there is one.
-    pub fn load(&mut self, cache: &Cache) -> Option<Loaded> {
+    pub async fn load(&mut self, cache: &Cache) -> Option<Loaded> {
         let head = Head::decode(&cache.value(HEAD)?[..]).ok()?;
         if head.version != VERSION || head.checksums.len() != PARTS {
             return None;
@@ -79,10 +79,12 @@ impl Copy {
             } else {
                 loaded.position = None;
             }
-            pages.push(bytes);
+            pages.push(Checking::begin(bytes));
         }
-        // A part that is no page is not that of the head either, and will be written again.
-        loaded.entries.extend(packed::check_pages(&pages).into_iter().flatten().flatten());
+        for page in pages {
+            // A part that is no page is not that of the head either, and will be written again.
+            loaded.entries.extend(page.entries().await.unwrap_or_default());
+        }
         // A part that is not there is as it should be.
         self.outdated.retain(|part| head.checksums[*part] != 0);
         Some(loaded)
@@ -158,20 +160,20 @@ mod tests {
         fs
     }
 
-    fn load(fs: &Fs) -> Loaded {
+    async fn load(fs: &Fs) -> Loaded {
         fs.cache.flush();
-        Copy::default().load(&fs.cache).unwrap()
+        Copy::default().load(&fs.cache).await.unwrap()
     }
 
-    #[test]
-    fn a_flip_rewrites_a_small_part() {
+    #[tokio::test]
+    async fn a_flip_rewrites_a_small_part() {
         let dir = tempfile::tempdir().unwrap();
         let fs = many(dir.path());
         let mut copy = Copy::default();
-        assert!(copy.load(&fs.cache).is_none());
+        assert!(copy.load(&fs.cache).await.is_none());
         let all = copy.write(&fs, at(1));
         assert!(all / MANY < 256, "{all} bytes for {MANY} repositories");
-        let loaded = load(&fs);
+        let loaded = load(&fs).await;
         assert_eq!((loaded.position, loaded.entries.len()), (at(1), MANY));
 
         let repo = fs.repo(&path(5)).unwrap();
@@ -179,16 +181,16 @@ mod tests {
         copy.outdate(&path(5));
         let one = copy.write(&fs, at(2));
         assert!(one < all / (PARTS / 2), "{one} of {all} bytes");
-        let loaded = load(&fs);
+        let loaded = load(&fs).await;
         let (_, flipped) = loaded.entries.into_iter().find(|(of, _)| *of == path(5)).unwrap();
         assert_eq!((loaded.position, flipped.unwrap().decode().generation), (at(2), 2));
         // What did not change is not written, only where the catalogue is now.
         assert!(copy.write(&fs, at(3)) < 1024);
-        assert_eq!(load(&fs).position, at(3));
+        assert_eq!(load(&fs).await.position, at(3));
     }
 
-    #[test]
-    fn nothing_is_resumed_from_a_copy_that_is_not_whole() {
+    #[tokio::test]
+    async fn nothing_is_resumed_from_a_copy_that_is_not_whole() {
         let dir = tempfile::tempdir().unwrap();
         let fs = many(dir.path());
         Copy::default().write(&fs, at(1));
@@ -197,12 +199,12 @@ mod tests {
         fs.cache.put_value(&NAMES[part], packed::page([fs.repo(&path(0)).unwrap().to_packed()].into_iter()));
         let mut copy = Copy::default();
         fs.cache.flush();
-        let loaded = copy.load(&fs.cache).unwrap();
+        let loaded = copy.load(&fs.cache).await.unwrap();
         assert_eq!(loaded.position, None);
         assert!((MANY / 2..MANY).contains(&loaded.entries.len()));
         // And the part is written again.
         copy.write(&fs, at(2));
-        let loaded = load(&fs);
+        let loaded = load(&fs).await;
         assert_eq!((loaded.position, loaded.entries.len()), (at(2), MANY));
     }
 }

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use monofs_model::Result;
 use monofs_proto::v1;
 
-use crate::packed::{self, Checked, Packed};
+use crate::packed::{self, Checked, Checking, Packed};
 
 /// A batch of changes that is to be applied as a whole.
 #[derive(Debug, Default)]
@@ -29,25 +29,27 @@ pub struct Change {
     /// What is not among the entries is gone.
     pub reset: bool,
     /// By path, what is there now; `None`: nothing that readers are to see. A later one replaces an earlier one.
-    pub entries: Vec<Checked>,
+    pub entries: BTreeMap<String, Option<Packed>>,
     /// Pages of a listing, whose entries come before those above; see [`Change::checked`].
-    pages: Vec<Bytes>,
+    pages: Vec<Checking>,
+    page_bytes: usize,
 }
 
 impl Change {
     /// What a listing says.
     pub fn listing(position: Option<v1::Position>, entries: Vec<Checked>) -> Self {
-        Self { position, reset: true, entries, pages: Vec::new() }
+        Self { position, reset: true, entries: entries.into_iter().collect(), ..Self::default() }
     }
 
-    /// Takes in a part of a listing, or of what changed.
+    /// Takes in a part of a listing, or of what changed; begins to check a page on the current runtime.
     pub fn add(&mut self, delta: v1::CatalogDelta) {
         if delta.reset {
             *self = Self { reset: true, ..Self::default() };
         }
         if !delta.page.is_empty() {
+            self.page_bytes += delta.page.len();
             // Without what it was received in.
-            self.pages.push(Bytes::copy_from_slice(&delta.page));
+            self.pages.push(Checking::begin(Bytes::copy_from_slice(&delta.page)));
         }
         self.entries.extend(delta.removed_paths.into_iter().map(|path| (path, None)));
         self.entries.extend(delta.upserts.into_iter().filter_map(|entry| packed::understood(Packed::pack(entry))));
@@ -56,17 +58,21 @@ impl Change {
 
     /// Bytes of pages and number of other entries so far.
     pub fn size(&self) -> (usize, usize) {
-        (self.pages.iter().map(Bytes::len).sum(), self.entries.len())
+        (self.page_bytes, self.entries.len())
     }
 
-    /// The change with the entries of its pages. Blocks. Errors: `Invalid` for what is no page.
-    pub fn checked(mut self) -> Result<Self> {
-        if !self.pages.is_empty() {
-            let pages: Result<Vec<Vec<Checked>>> =
-                packed::check_pages(&std::mem::take(&mut self.pages)).into_iter().collect();
-            let later = std::mem::take(&mut self.entries);
-            self.entries = pages?.into_iter().flatten().chain(later).collect();
+    /// The change with the entries of its pages. Errors: `Invalid` for what is no page.
+    pub async fn checked(mut self) -> Result<Self> {
+        if self.pages.is_empty() {
+            return Ok(self);
         }
+        let mut entries = Vec::new();
+        for page in std::mem::take(&mut self.pages) {
+            entries.push(page.entries().await?);
+        }
+        let mut later = std::mem::take(&mut self.entries);
+        self.entries = entries.into_iter().flatten().collect();
+        self.entries.append(&mut later);
         Ok(self)
     }
 }

@@ -173,9 +173,7 @@ impl Watch {
                     )));
                 }
                 if complete {
-                    let change = std::mem::take(listing);
-                    let checking = tokio::task::spawn_blocking(move || change.checked());
-                    let change = checking.await.map_err(|e| Error::internal(format!("check the catalogue: {e}")))??;
+                    let change = std::mem::take(listing).checked().await?;
                     let position = change.position.clone();
                     if self.changes.send(change).await.is_err() {
                         return Err(Error::unavailable("the mount is going away"));

@@ -335,9 +335,12 @@ impl Inner {
         let channel = self.channels.get(&candidate.address)?;
         let mut answers = get_blobs(channel, &Context::new(self.timeout), request).await?;
         while let Some(answer) = answers.next().await {
-            for chunk in answer?.chunks {
+            let chunks = answer?.chunks;
+            // One of many is copied: their message is far larger and would live as long.
+            let keep = if chunks.len() == 1 { Bytes::clone } else { |frame: &Bytes| Bytes::copy_from_slice(frame) };
+            for chunk in chunks {
                 timed.arrived();
-                self.take_chunk(chunk, &sizes, load)?;
+                self.take_chunk(&chunk, keep, &sizes, load)?;
             }
             if load.is_exhausted() {
                 break;
@@ -346,18 +349,25 @@ impl Inner {
         Ok(())
     }
 
-    fn take_chunk(&self, chunk: v1::BlobChunk, sizes: &HashMap<Oid, u64>, load: &Load) -> Result<()> {
+    /// `keep` makes a frame that may live longer than its message.
+    fn take_chunk(
+        &self,
+        chunk: &v1::BlobChunk,
+        keep: fn(&Bytes) -> Bytes,
+        sizes: &HashMap<Oid, u64>,
+        load: &Load,
+    ) -> Result<()> {
         let blob = Oid::from_bytes(&chunk.oid)?;
         let key = Key::Chunk(blob, chunk.index);
         if !load.lacks(&key) {
             return Ok(());
         }
         let size = sizes.get(&blob).ok_or_else(|| Error::invalid("an answer to another question"))?;
-        let raw = verify_chunk(&blob, *size, &chunk.frame).inspect_err(|_| self.counters.corrupt.one())?;
+        let frame = keep(&chunk.frame);
+        let raw = verify_chunk(&blob, *size, &frame).inspect_err(|_| self.counters.corrupt.one())?;
         self.counters.chunks_fetched.one();
-        self.counters.bytes_fetched.add(chunk.frame.len() as u64);
-        // A copy: the message that it came in is far larger and would live as long.
-        self.cache.put_frame(blob, chunk.index, Bytes::copy_from_slice(&chunk.frame), raw);
+        self.counters.bytes_fetched.add(frame.len() as u64);
+        self.cache.put_frame(blob, chunk.index, frame, raw);
         load.landed(&key);
         Ok(())
     }
@@ -460,12 +470,11 @@ impl Drop for Timed<'_> {
 /// A chunk, decoded. A blob of one chunk must match its oid. A chunk of a longer one cannot be checked on its own: the node
 /// verified the blob, and the frame's checksum covers the way from there.
 fn verify_chunk(blob: &Oid, size: u64, encoded: &Bytes) -> Result<Bytes> {
-    let mut raw = Vec::with_capacity(frame::raw_len(encoded)?);
-    frame::decode_into(encoded, &mut raw)?;
+    let raw = frame::decode_shared(encoded)?;
     if frame::chunk_count(size) == 1 {
         blob.verify(ObjectKind::Blob, &raw)?;
     }
-    Ok(raw.into())
+    Ok(raw)
 }
 
 fn wire_span(span: &Span) -> v1::BlobSpan {
