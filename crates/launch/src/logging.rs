@@ -112,13 +112,15 @@ pub(crate) fn init(style: Style, format: LogFormat, spans: Option<SpanLayer>) ->
         Style::Tool | Style::Session => lines(format, std::io::stderr().is_terminal(), std::io::stderr),
     };
     // A second subscriber can only exist in a test that runs two launches in one process; the first one stays.
-    let _ = match spans {
-        None => tracing_subscriber::registry().with(filter.and_then(lines)).try_init(),
-        // The level of the log is the log's alone then: a quiet log does not hide spans.
-        Some(spans) => tracing_subscriber::registry().with(vec![lines.with_filter(filter).boxed(), spans]).try_init(),
-    };
+    let _ = subscriber(lines.with_filter(filter).boxed(), spans).try_init();
     let state = LevelState { initial: initial.clone(), current: initial, steps: 0 };
     Ok(LogHandle { reload, state: Arc::new(Mutex::new(state)) })
+}
+
+/// The level of the log is the log's alone: a quiet log does not hide spans, and each of the two is asked only about what it
+/// may want (libraries trace every frame of a connection).
+fn subscriber(lines: Box<dyn Layer<Registry> + Send + Sync>, spans: Option<SpanLayer>) -> impl tracing::Subscriber {
+    tracing_subscriber::registry().with([lines].into_iter().chain(spans).collect::<Vec<_>>())
 }
 
 fn lines<W>(format: LogFormat, terminal: bool, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
@@ -136,7 +138,19 @@ where
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use tracing::level_filters::LevelFilter;
+
     use super::*;
+
+    #[test]
+    fn what_no_log_wants_is_not_even_asked_about() {
+        for (directives, level) in [("warn", LevelFilter::WARN), (SERVER_FILTER, LevelFilter::INFO)] {
+            let (filter, _reload) = reload::Layer::new(parse(directives).unwrap());
+            let lines = lines(LogFormat::Text, false, std::io::sink);
+            let subscriber = subscriber(lines.with_filter(filter).boxed(), None);
+            assert_eq!(tracing::Subscriber::max_level_hint(&subscriber), Some(level));
+        }
+    }
 
     #[test]
     fn levels_step_up_and_return_to_the_start() {
