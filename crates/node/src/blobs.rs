@@ -17,6 +17,10 @@ use crate::state::Served;
 /// first, and the rest in pieces that are cheap to send.
 const MESSAGE_BYTES: (usize, usize) = (16 << 10, 1 << 20);
 
+/// Most blobs of a small request, and most bytes of each.
+const SMALL_SPANS: usize = 4;
+const SMALL_BYTES: u64 = 64 << 10;
+
 /// Chunks of a large blob that are read from the disk ahead of the one that is sent.
 const READ_AHEAD_CHUNKS: u32 = 8;
 
@@ -60,6 +64,11 @@ pub(crate) fn chunks_of(size: u64) -> u32 {
 /// How many chunks these are.
 pub(crate) fn chunks(spans: &[Span]) -> u64 {
     spans.iter().map(|span| u64::from(span.end - span.first)).sum()
+}
+
+/// Whether the answer to these is little work.
+pub(crate) fn is_small(spans: &[Span]) -> bool {
+    spans.len() <= SMALL_SPANS && spans.iter().all(|span| span.size <= SMALL_BYTES)
 }
 
 /// Checks the spans of a request.

@@ -22,6 +22,7 @@ mod service;
 mod state;
 mod suspects;
 mod trees;
+mod turns;
 mod upstream;
 
 use std::sync::Arc;

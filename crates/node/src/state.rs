@@ -19,6 +19,7 @@ use crate::hydrate::Hydrator;
 use crate::pace::Paces;
 use crate::progress::Progress;
 use crate::suspects::Suspects;
+use crate::turns::Turns;
 
 /// Counters of what was served, since the start: the same for `Stat` and for Prometheus.
 #[derive(Default)]
@@ -57,6 +58,7 @@ pub(crate) struct NodeState {
     pub progress: Arc<Progress>,
     pub paces: Paces,
     pub served: Arc<Served>,
+    pub turns: Turns,
     /// What the server was asked.
     pub requests: Arc<Calls>,
     /// The time of this start, so that a router notices a restart that was too quick to be seen as an absence.
@@ -87,6 +89,7 @@ impl NodeState {
             progress: Arc::default(),
             paces: Paces::default(),
             served: Arc::default(),
+            turns: Turns::new(),
             requests: Arc::default(),
             incarnation: SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64),
             tasks: TaskTracker::new(),

@@ -15,6 +15,9 @@ use crate::state::Served;
 /// A message is sent when its records reach this many bytes.
 const MESSAGE_BYTES: usize = 1 << 20;
 
+/// Most records of a small request.
+const SMALL_TREES: usize = 4;
+
 /// What to walk: requested oids at level 1, then downwards.
 pub(crate) struct Walk {
     queue: VecDeque<(Oid, u32)>,
@@ -33,6 +36,11 @@ impl Walk {
         let queue = oids.into_iter().map(|oid| (oid, 1)).collect();
         let depth = if request.depth == 0 { u32::MAX } else { request.depth };
         Ok(Self { queue, seen, budget: request.byte_budget, depth })
+    }
+
+    /// Whether its answer is little work.
+    pub fn is_small(&self) -> bool {
+        self.queue.len() <= SMALL_TREES && (self.budget == 0 || self.depth == 1)
     }
 
     fn descend(&mut self, record: &TreeRecord, level: u32) {

@@ -47,6 +47,15 @@ struct State {
     clock: u64,
 }
 
+impl State {
+    fn use_open(&mut self, id: &StorageId) -> Option<Arc<RepoStore>> {
+        self.clock += 1;
+        let open = self.open.get_mut(id)?;
+        open.used = self.clock;
+        Some(open.store.clone())
+    }
+}
+
 /// All repositories below one root.
 pub struct RepoPool {
     root: PathBuf,
@@ -101,6 +110,11 @@ impl RepoPool {
         self.get_with(id, None)
     }
 
+    /// The repository if it is open; never waits for the disk.
+    pub fn get_open(&self, id: &StorageId) -> Option<Arc<RepoStore>> {
+        self.state.lock().use_open(id)
+    }
+
     /// The repository, made with these facts when there is none.
     pub fn get_or_create(&self, meta: &RepoMeta) -> Result<Arc<RepoStore>> {
         let found = self.get_with(&meta.storage_id, Some(meta))?;
@@ -109,11 +123,8 @@ impl RepoPool {
 
     fn get_with(&self, id: &StorageId, create: Option<&RepoMeta>) -> Result<Option<Arc<RepoStore>>> {
         let mut state = self.wait_idle(id);
-        state.clock += 1;
-        let now = state.clock;
-        if let Some(open) = state.open.get_mut(id) {
-            open.used = now;
-            return Ok(Some(open.store.clone()));
+        if let Some(store) = state.use_open(id) {
+            return Ok(Some(store));
         }
         state.busy.insert(id.clone());
         drop(state);
@@ -130,7 +141,8 @@ impl RepoPool {
         let mut state = self.state.lock();
         state.opening -= 1;
         let store = Arc::new(opened?);
-        state.open.insert(id.clone(), Open { store: store.clone(), used: now });
+        let used = state.clock;
+        state.open.insert(id.clone(), Open { store: store.clone(), used });
         Ok(Some(store))
     }
 

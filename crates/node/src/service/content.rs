@@ -40,7 +40,8 @@ impl v1::content_server::Content for ContentService {
     ) -> Result<Response<Stream<v1::GetTreesResponse>>, Status> {
         let request = request.into_inner();
         let walk = Walk::new(&request).map_err(to_status)?;
-        let (first, trees) = self.begin(&request.storage_id, move |store| Trees::new(store, walk)).await?;
+        let (first, trees) =
+            self.begin(&request.storage_id, walk.is_small(), move |store| Trees::new(store, walk)).await?;
         if trees.is_done() {
             return Ok(at_once(first));
         }
@@ -54,8 +55,8 @@ impl v1::content_server::Content for ContentService {
     ) -> Result<Response<Stream<v1::GetBlobsResponse>>, Status> {
         let request = request.into_inner();
         let spans = blobs::spans(&request).map_err(to_status)?;
-        let asked = blobs::chunks(&spans);
-        let (first, held) = self.begin(&request.storage_id, move |store| Held::new(store, spans)).await?;
+        let (asked, is_small) = (blobs::chunks(&spans), blobs::is_small(&spans));
+        let (first, held) = self.begin(&request.storage_id, is_small, move |store| Held::new(store, spans)).await?;
         if held.is_done() && held.missing.is_empty() {
             self.state.served.chunks_held.add(asked);
             return Ok(at_once(first));
@@ -83,14 +84,22 @@ impl v1::content_server::Content for ContentService {
 }
 
 impl ContentService {
-    /// Begins an answer: finds the store and makes the first message, most often the only one, in one turn on a thread
-    /// that may block. Small answers are bound by such turns.
+    /// Begins an answer: finds the store and makes the first message, most often the only one, in one turn: here if it is
+    /// small and what it needs is likely to be in memory, else on a thread that may block.
     async fn begin<P: Pieces>(
         &self,
         storage_id: &str,
+        is_small: bool,
         make: impl FnOnce(Arc<RepoStore>) -> P + Send + 'static,
     ) -> Result<(Option<P::Message>, P), Status> {
         let id = StorageId::new(storage_id).map_err(to_status)?;
+        if is_small
+            && let Some(_turn) = self.state.turns.begin()
+            && let Some(store) = self.state.stores.get_open(&id)
+        {
+            let mut pieces = make(store);
+            return Ok((pieces.next(&self.state.served).map_err(to_status)?, pieces));
+        }
         let state = self.state.clone();
         let begun = blocking(move || {
             let mut pieces = make(state.store_blocking(&id)?);
