@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
-use monofs_model::limits::TREE_CLOSURE_BYTES;
+use monofs_model::limits::{CHUNK_BYTES, TREE_CLOSURE_BYTES};
 use monofs_model::{Error, ErrorKind, ObjectKind, Oid, Repository, Result, TreeRecord};
 use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
@@ -335,12 +335,9 @@ impl Inner {
         let channel = self.channels.get(&candidate.address)?;
         let mut answers = get_blobs(channel, &Context::new(self.timeout), request).await?;
         while let Some(answer) = answers.next().await {
-            let chunks = answer?.chunks;
-            // One of many is copied: their message is far larger and would live as long.
-            let keep = if chunks.len() == 1 { Bytes::clone } else { |frame: &Bytes| Bytes::copy_from_slice(frame) };
-            for chunk in chunks {
+            for chunk in answer?.chunks {
                 timed.arrived();
-                self.take_chunk(&chunk, keep, &sizes, load)?;
+                self.take_chunk(chunk, &sizes, load)?;
             }
             if load.is_exhausted() {
                 break;
@@ -349,21 +346,16 @@ impl Inner {
         Ok(())
     }
 
-    /// `keep` makes a frame that may live longer than its message.
-    fn take_chunk(
-        &self,
-        chunk: &v1::BlobChunk,
-        keep: fn(&Bytes) -> Bytes,
-        sizes: &HashMap<Oid, u64>,
-        load: &Load,
-    ) -> Result<()> {
+    fn take_chunk(&self, chunk: v1::BlobChunk, sizes: &HashMap<Oid, u64>, load: &Load) -> Result<()> {
         let blob = Oid::from_bytes(&chunk.oid)?;
         let key = Key::Chunk(blob, chunk.index);
         if !load.lacks(&key) {
             return Ok(());
         }
         let size = sizes.get(&blob).ok_or_else(|| Error::invalid("an answer to another question"))?;
-        let frame = keep(&chunk.frame);
+        // A small one is copied: the message that it came in is far larger and would live as long.
+        let is_most = chunk.frame.len() > CHUNK_BYTES / 2;
+        let frame = if is_most { chunk.frame } else { Bytes::copy_from_slice(&chunk.frame) };
         let raw = verify_chunk(&blob, *size, &frame).inspect_err(|_| self.counters.corrupt.one())?;
         self.counters.chunks_fetched.one();
         self.counters.bytes_fetched.add(frame.len() as u64);
