@@ -34,9 +34,9 @@ impl Turns {
         if self.millis() < self.cold_until.load(Ordering::Relaxed) {
             return None;
         }
-        // Counted before it is compared, so that two of them cannot both be the last that fits.
-        let turn = Turn { turns: self, running: self.running.fetch_add(1, Ordering::Relaxed), faults: major_faults() };
-        (turn.running < self.running_max).then_some(turn)
+        let one_more = |running| (running < self.running_max).then_some(running + 1);
+        self.running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Turn { turns: self, faults: major_faults() })
     }
 
     fn millis(&self) -> u64 {
@@ -54,8 +54,6 @@ impl Turns {
 /// See [`Turns::begin`].
 pub(crate) struct Turn<'t> {
     turns: &'t Turns,
-    /// How many others ran when it began.
-    running: usize,
     faults: i64,
 }
 

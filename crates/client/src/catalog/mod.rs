@@ -63,9 +63,6 @@ impl Change {
 
     /// The change with the entries of its pages. Errors: `Invalid` for what is no page.
     pub async fn checked(mut self) -> Result<Self> {
-        if self.pages.is_empty() {
-            return Ok(self);
-        }
         let mut entries = Vec::new();
         for page in std::mem::take(&mut self.pages) {
             entries.push(page.entries().await?);
