@@ -3,7 +3,9 @@
 //! The average is "peak EWMA" (Finagle's `aperture` balancer, `tower::load::PeakEwma`): a slower answer counts at once, a
 //! faster one by `w = exp(-elapsed / DECAY)`, and without answers the estimate decays towards zero, so that a peer that was
 //! slow is tried again. tower's own wraps a service with one latency; here a peer has one for each kind of request, and
-//! requests that are given up count too. Time is passed in, so that tests need no clock.
+//! requests that are given up count too. A peer that says nothing to any of its requests is at least as slow as it has been
+//! silent, and hangs in the end: else a walk would go on asking it, each time at the price of a hedge. Time is passed in, so
+//! that tests need no clock.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,6 +20,11 @@ const DECAY: Duration = Duration::from_secs(2);
 const LATENCY_MIN: Duration = Duration::from_micros(100);
 /// No estimate is higher.
 const LATENCY_MAX: Duration = Duration::from_secs(10);
+/// A peer that is silent this long hangs: others are asked before it. Less than anybody waits for another's request, so that who
+/// waited in vain asks somebody else.
+pub const SILENCE_MAX: Duration = Duration::from_millis(200);
+/// A peer that hung while another one answered is taken for hanging for this long.
+const HANGS_FOR: Duration = Duration::from_secs(5);
 /// Most peers that are remembered.
 const PEERS_MAX: usize = 4096;
 
@@ -28,7 +35,22 @@ pub struct Loads(Mutex<HashMap<String, Peer>>);
 #[derive(Default)]
 struct Peer {
     under_way: u32,
+    /// Since when it has said nothing, while requests are under way.
+    silent_since: Option<Instant>,
+    /// When it was found hanging, unless something came from it since.
+    hung_at: Option<Instant>,
     latencies: [Option<Estimate>; KINDS],
+}
+
+impl Peer {
+    fn silence(&self, now: Instant) -> Duration {
+        self.silent_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    fn hangs(&self, now: Instant) -> bool {
+        let hung = self.hung_at.is_some_and(|at| now.saturating_duration_since(at) < HANGS_FOR);
+        hung || self.silence(now) >= SILENCE_MAX
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -62,22 +84,38 @@ impl Loads {
         let peers = self.peers();
         let Some(peer) = peers.get(address) else { return LATENCY_MIN.as_secs_f64() };
         let latency = peer.latencies[kind as usize].map_or(0.0, |estimate| estimate.decayed(now));
-        latency.max(LATENCY_MIN.as_secs_f64()) * f64::from(peer.under_way + 1)
+        let latency = latency.max(peer.silence(now).as_secs_f64()).max(LATENCY_MIN.as_secs_f64());
+        latency * f64::from(peer.under_way + 1)
+    }
+
+    /// Whether it answers nobody: silent for [`SILENCE_MAX`], now or when another one was quicker lately.
+    pub fn hangs(&self, address: &str, now: Instant) -> bool {
+        self.peers().get(address).is_some_and(|peer| peer.hangs(now))
     }
 
     /// A request to this peer begins; ends with [`Loads::end`].
-    pub fn begin(&self, address: &str) {
+    pub fn begin(&self, address: &str, now: Instant) {
         let mut peers = self.peers();
         if peers.len() >= PEERS_MAX && !peers.contains_key(address) {
             peers.retain(|_, peer| peer.under_way > 0);
         }
-        peers.entry(address.to_owned()).or_default().under_way += 1;
+        let peer = peers.entry(address.to_owned()).or_default();
+        peer.under_way += 1;
+        peer.silent_since.get_or_insert(now);
+    }
+
+    /// Something came from this peer.
+    pub fn heard(&self, address: &str, now: Instant) {
+        if let Some(peer) = self.peers().get_mut(address) {
+            (peer.silent_since, peer.hung_at) = (Some(now), None);
+        }
     }
 
     /// A request to this peer ended.
     pub fn end(&self, address: &str) {
         if let Some(peer) = self.peers().get_mut(address) {
             peer.under_way = peer.under_way.saturating_sub(1);
+            peer.silent_since = peer.silent_since.filter(|_| peer.under_way > 0);
         }
     }
 
@@ -92,9 +130,13 @@ impl Loads {
     }
 
     /// A request was given up after `took` without any message, so the peer is at least that slow. `lost`: because another
-    /// was quicker; how much slower it is nobody knows, so it counts as twice as slow as it was taken for.
+    /// was quicker; how much slower it is nobody knows, so it counts as twice as slow as it was taken for; if it
+    /// hangs, it goes on to count as hanging. Comes before [`Loads::end`].
     pub fn given_up(&self, address: &str, kind: Kind, took: Duration, lost: bool, now: Instant) {
         if let Some(peer) = self.peers().get_mut(address) {
+            if lost && peer.silence(now) >= SILENCE_MAX {
+                peer.hung_at = Some(now);
+            }
             let latency = &mut peer.latencies[kind as usize];
             let (took, before) = (took.as_secs_f64(), latency.map_or(0.0, |estimate| estimate.decayed(now)));
             let seconds = took.max(if lost { 2.0 * before } else { before }).min(LATENCY_MAX.as_secs_f64());
@@ -110,7 +152,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn asked(loads: &Loads, address: &str, took: Duration, now: Instant) {
-        loads.begin(address);
+        loads.begin(address, now);
         loads.observe(address, Kind::Blobs, took, now);
         loads.end(address);
     }
@@ -133,7 +175,7 @@ mod tests {
     fn requests_under_way_multiply_and_kinds_are_apart() {
         let (loads, now) = (Loads::default(), Instant::now());
         asked(&loads, "a", 2 * MS, now);
-        (0..3).for_each(|_| loads.begin("a"));
+        (0..3).for_each(|_| loads.begin("a", now));
         assert!((loads.of("a", Kind::Blobs, now) - 0.008).abs() < 1e-9);
         assert!((loads.of("a", Kind::Bulk, now) - 0.0004).abs() < 1e-9);
         assert!((loads.of("unknown", Kind::Blobs, now) - 0.0001).abs() < 1e-9);
@@ -155,9 +197,47 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_is_as_slow_as_it_is_silent() {
+        let (loads, start) = (Loads::default(), Instant::now());
+        let load = |ms| loads.of("a", Kind::Trees, start + ms * MS);
+        asked(&loads, "a", MS, start);
+        assert!(load(1000) < 0.001, "nobody waits for it");
+        loads.begin("a", start);
+        loads.begin("a", start + 40 * MS);
+        assert!((load(50) - 3.0 * 0.050).abs() < 1e-9, "for any kind, since the first that waits");
+        loads.heard("a", start + 60 * MS);
+        assert!((load(70) - 3.0 * 0.010).abs() < 1e-9);
+        loads.end("a");
+        assert!((load(80) - 2.0 * 0.020).abs() < 1e-9, "the other one waits");
+        loads.end("a");
+        assert!(load(1000) < 0.001);
+    }
+
+    #[test]
+    fn a_peer_that_hangs_is_left_alone_for_a_while() {
+        let (loads, start) = (Loads::default(), Instant::now());
+        let after = SILENCE_MAX;
+        loads.begin("a", start);
+        assert!(!loads.hangs("a", start + after - MS) && loads.hangs("a", start + after));
+        loads.heard("a", start + after);
+        assert!(!loads.hangs("a", start + after));
+        loads.given_up("a", Kind::Bulk, after, true, start + after + MS);
+        loads.end("a");
+        assert!(!loads.hangs("a", start + after + MS), "slow with one request, not with another");
+        loads.begin("a", start);
+        let found = start + 2 * after;
+        loads.given_up("a", Kind::Bulk, 2 * after, true, found);
+        loads.end("a");
+        assert!(loads.hangs("a", found + HANGS_FOR - MS) && !loads.hangs("a", found + HANGS_FOR));
+        loads.begin("a", found);
+        loads.heard("a", found);
+        assert!(!loads.hangs("a", found), "it answers");
+    }
+
+    #[test]
     fn peers_are_bounded() {
         let (loads, now) = (Loads::default(), Instant::now());
-        loads.begin("busy");
+        loads.begin("busy", now);
         for n in 0..2 * PEERS_MAX {
             asked(&loads, &n.to_string(), MS, now);
         }

@@ -184,7 +184,11 @@ impl Inner {
                     next = Some(Reason::Turn);
                 }
                 () = tokio::time::sleep(stall.wait) => {
-                    if stall.is_stalled(load) && waiting.len() > 0 && (stall.hangs() || self.hedging.take()) {
+                    if let Some(candidate) = waiting.as_slice().first()
+                        && stall.is_stalled(load)
+                        // A router would ask the same nodes: what nobody waits for can wait for them as well.
+                        && (stall.hangs() || ((patient || candidate.node.is_some()) && self.hedging.take()))
+                    {
                         next = Some(Reason::Hedge { arrivals: load.arrivals() });
                     }
                 }
@@ -425,17 +429,19 @@ impl<'a> Timed<'a> {
         if matches!(progress.reason, Reason::Hedge { .. }) {
             inner.counters.hedges.one();
         }
-        inner.replicas.loads().begin(&candidate.address);
-        Self { inner, address: &candidate.address, progress, begun: Instant::now(), answered: false }
+        let begun = Instant::now();
+        inner.replicas.loads().begin(&candidate.address, begun.into_std());
+        Self { inner, address: &candidate.address, progress, begun, answered: false }
     }
 
     /// A record or chunk came.
     fn arrived(&mut self) {
         let before = self.progress.load.arrivals.fetch_add(1, Ordering::Relaxed);
+        let (kind, now) = (self.progress.kind, Instant::now());
+        self.inner.replicas.loads().heard(self.address, now.into_std());
         if std::mem::replace(&mut self.answered, true) {
             return;
         }
-        let (kind, now) = (self.progress.kind, Instant::now());
         let took = now - self.begun;
         self.inner.hedging.observe(kind, took);
         self.inner.replicas.loads().observe(self.address, kind, took, now.into_std());
@@ -448,7 +454,6 @@ impl<'a> Timed<'a> {
 impl Drop for Timed<'_> {
     fn drop(&mut self) {
         let loads = self.inner.replicas.loads();
-        loads.end(self.address);
         if !self.answered {
             let (kind, now) = (self.progress.kind, Instant::now());
             let took = now - self.begun;
@@ -456,6 +461,7 @@ impl Drop for Timed<'_> {
             let lost = matches!(self.progress.reason, Reason::Turn);
             loads.given_up(self.address, kind, took, lost, now.into_std());
         }
+        loads.end(self.address);
     }
 }
 

@@ -1,5 +1,5 @@
 //! Whom to ask: of the first two holders of a repository in HRW order that take part fully the less loaded one, then the
-//! others in that order, then the routers' proxy; those that failed lately last.
+//! others in that order, then those that hang, then the routers' proxy; those that failed lately last.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -102,7 +102,8 @@ impl Replicas {
             all.append(&mut second);
         }
         all.extend(self.routers.iter().map(|router| Candidate { address: router.clone(), node: None }));
-        all.sort_by_key(|candidate| is_suspect(&candidate.address));
+        let hangs = |candidate: &Candidate| self.loads.hangs(&candidate.address, now);
+        all.sort_by_key(|c| (is_suspect(&c.address), c.node.is_none(), c.node.is_some() && hangs(c)));
         all
     }
 
@@ -169,6 +170,7 @@ mod tests {
     use monofs_model::view::{Member, Role};
     use monofs_model::{MemberState, Oid};
 
+    use super::super::balance::SILENCE_MAX;
     use super::*;
     use crate::fs::namespace::tests::entry;
 
@@ -257,13 +259,13 @@ mod tests {
         let ranked = order(Kind::Blobs);
         let swapped = vec![ranked[1].clone(), ranked[0].clone(), ranked[2].clone()];
         let loads = replicas.loads();
-        ranked[..2].iter().for_each(|address| loads.begin(address));
+        ranked[..2].iter().for_each(|address| loads.begin(address, now));
         assert_eq!(order(Kind::Blobs), ranked, "equally loaded: in HRW order");
         loads.observe(&ranked[0], Kind::Blobs, 50 * MS, now);
         loads.observe(&ranked[1], Kind::Blobs, 2 * MS, now);
         assert_eq!(order(Kind::Blobs), swapped);
         assert_eq!(order(Kind::Trees), ranked, "kinds are apart");
-        (0..60).for_each(|_| loads.begin(&ranked[1]));
+        (0..60).for_each(|_| loads.begin(&ranked[1], now));
         assert_eq!(order(Kind::Blobs), ranked, "a fast one with much to do is not better");
         (0..60).for_each(|_| loads.end(&ranked[1]));
         assert_eq!(order(Kind::Blobs), swapped);
@@ -282,6 +284,23 @@ mod tests {
         replicas.failed(&Candidate { address: ranked[1].clone(), node: None });
         let order: Vec<_> = replicas.candidates(&entry, Kind::Blobs, now).into_iter().map(|c| c.address).collect();
         assert_eq!(order, [ranked[0].clone(), ranked[2].clone(), ranked[1].clone()]);
+    }
+
+    #[test]
+    fn a_holder_that_hangs_is_asked_after_the_others_whoever_they_are() {
+        let replicas = Replicas::new(vec!["r:1".into()], AddressChoice::Auto, false);
+        let (entry, now) = (repository(&["a", "b"]), Instant::now());
+        replicas.set_view(view(vec![node("a", ""), node("b", "")]));
+        let ranked = addresses(&replicas, &entry);
+        let mut members = vec![node("a", ""), node("b", "")];
+        members.iter_mut().filter(|member| member.address == ranked[1]).for_each(|member| member.share_percent = 5);
+        replicas.set_view(view(members));
+        let first = addresses(&replicas, &entry)[0].clone();
+        let [other] = ranked[..2].iter().filter(|address| **address != first).collect::<Vec<_>>()[..] else { panic!() };
+        replicas.loads().begin(&first, now);
+        let order: Vec<_> =
+            replicas.candidates(&entry, Kind::Trees, now + SILENCE_MAX).into_iter().map(|c| c.address).collect();
+        assert_eq!(order, [other.clone(), first, "r:1".into()]);
     }
 
     #[test]
