@@ -79,6 +79,18 @@ impl Claim {
             self.flights.keys().remove(key);
         }
     }
+
+    /// Gives up what is not in `keys`.
+    pub fn keep(&mut self, keys: &HashSet<Key>) {
+        let mut flying = self.flights.keys();
+        self.keys.retain(|key| {
+            let kept = keys.contains(key);
+            if !kept {
+                flying.remove(key);
+            }
+            kept
+        });
+    }
 }
 
 impl Drop for Claim {
@@ -116,6 +128,17 @@ mod tests {
         landed(waiting).await;
         assert!(flights.landing(&key(2)).is_none());
         assert!(flights.landing(&key(1)).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_kept_is_free_for_others() {
+        let flights = Flights::default();
+        let mut claim = flights.claim([key(1), key(2)]);
+        let waiting = flights.landing(&key(1)).unwrap();
+        claim.keep(&HashSet::from([key(2), key(3)]));
+        landed(waiting).await;
+        assert!(!claim.contains(&key(1)) && claim.contains(&key(2)) && !claim.contains(&key(3)));
+        assert!(flights.claim([key(1)]).contains(&key(1)));
     }
 
     #[tokio::test]

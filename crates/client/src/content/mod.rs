@@ -10,7 +10,7 @@ pub mod flights;
 pub mod hedge;
 pub mod replicas;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -165,28 +165,22 @@ impl Content {
     /// Brings chunks into the cache that nobody waits for yet. Returns when they are there.
     pub async fn ahead(&self, repo: &Arc<Repo>, spans: &[Span]) -> Result<()> {
         let inner = &self.0;
-        let absent = inner.cache.missing_frames(spans.iter().flat_map(Span::chunks));
-        let claim = inner.flights.claim(absent.into_iter().map(|(blob, index)| Key::Chunk(blob, index)));
-        let spans: Vec<Span> =
-            spans.iter().filter(|span| span.keys().any(|key| claim.contains(&key))).copied().collect();
+        let (claim, absent) = inner.claim(spans.iter().flat_map(Span::keys), || inner.absent_chunks(spans.iter()));
+        let is_mine = |key: &Key| claim.contains(key);
+        let spans: Vec<Span> = spans.iter().filter(|span| span.keys().any(|key| is_mine(&key))).copied().collect();
         if spans.is_empty() {
             return Ok(());
         }
         inner.marks.mark(&spans);
-        let needed = spans.iter().flat_map(Span::keys).filter(|key| claim.contains(key)).collect();
+        let needed = absent.into_iter().filter(is_mine).collect();
         let (load, _) = Load::new(needed, claim);
         inner.fetch(repo, &Ask::Spans(spans), &load, false).await
     }
 
     async fn obtain(&self, repo: &Arc<Repo>, need: Need) -> Result<()> {
         for round in 0..ROUNDS_MAX {
-            let missing = need.missing(&self.0.cache);
-            if missing.is_empty() {
-                return Ok(());
-            }
-            let claim = self.0.flights.claim(need.all_keys(&missing));
-            // What another's request brought between the look and the claim is at hand now, and nobody's any more.
-            let missing = need.missing(&self.0.cache);
+            let (claim, absent) = self.0.claim(need.keys(), || need.absent(&self.0));
+            let missing: Vec<Key> = need.wanted().filter(|key| absent.contains(key)).collect();
             if missing.is_empty() {
                 return Ok(());
             }
@@ -202,10 +196,11 @@ impl Content {
                 }
             }
         }
-        match need.missing(&self.0.cache).is_empty() {
-            true => Ok(()),
+        let absent = need.absent(&self.0);
+        match need.wanted().any(|key| absent.contains(&key)) {
+            false => Ok(()),
             // It arrived and is gone again before it could be used.
-            false => Err(Error::full("the client's cache is too small for what is being read; raise --max-cache-gb")),
+            true => Err(Error::full("the client's cache is too small for what is being read; raise --max-cache-gb")),
         }
     }
 
@@ -233,25 +228,33 @@ enum Need {
 }
 
 impl Need {
-    /// The keys that are waited for and not at hand.
-    fn missing(&self, cache: &Cache) -> Vec<Key> {
-        match self {
-            Self::Trees { trees, .. } => {
-                trees.iter().filter(|tree| !cache.has_record(tree)).map(|tree| Key::Tree(*tree)).collect()
-            }
-            Self::Spans { wanted, .. } => {
-                cache.missing_frames(wanted.chunks()).into_iter().map(|(blob, index)| Key::Chunk(blob, index)).collect()
-            }
-        }
+    /// The keys that are waited for.
+    fn wanted(&self) -> impl Iterator<Item = Key> {
+        let (trees, span) = match self {
+            Self::Trees { trees, .. } => (&trees[..], None),
+            Self::Spans { wanted, .. } => (&[][..], Some(wanted)),
+        };
+        trees.iter().copied().map(Key::Tree).chain(span.into_iter().flat_map(Span::keys))
     }
 
-    fn all_keys(&self, missing: &[Key]) -> Vec<Key> {
-        let mut keys = missing.to_vec();
+    /// All keys.
+    fn keys(&self) -> impl Iterator<Item = Key> {
+        let (trees, spans) = match self {
+            Self::Trees { ahead, .. } => (&ahead[..], &[][..]),
+            Self::Spans { ahead, .. } => (&[][..], &ahead[..]),
+        };
+        self.wanted().chain(trees.iter().copied().map(Key::Tree)).chain(spans.iter().flat_map(Span::keys))
+    }
+
+    /// The keys that are not at hand.
+    fn absent(&self, inner: &Inner) -> HashSet<Key> {
         match self {
-            Self::Trees { ahead, .. } => keys.extend(ahead.iter().map(|tree| Key::Tree(*tree))),
-            Self::Spans { ahead, .. } => keys.extend(ahead.iter().flat_map(Span::keys)),
+            Self::Trees { trees, ahead, .. } => {
+                let ahead = inner.cache.missing_records(ahead.iter().copied());
+                trees.iter().filter(|tree| !inner.cache.has_record(tree)).copied().chain(ahead).map(Key::Tree).collect()
+            }
+            Self::Spans { wanted, ahead } => inner.absent_chunks(std::iter::once(wanted).chain(ahead)),
         }
-        keys
     }
 
     fn ask(&self, mine: &[Key], claim: &Claim) -> Ask {
@@ -271,6 +274,20 @@ impl Need {
 }
 
 impl Inner {
+    /// Claims those of `keys` that are `absent` and that nobody else fetches; gives all absent ones, too. What is absent is
+    /// looked up after the claim: before it, another's request could bring a key between the look and the claim.
+    fn claim(&self, keys: impl Iterator<Item = Key>, absent: impl FnOnce() -> HashSet<Key>) -> (Claim, HashSet<Key>) {
+        let mut claim = self.flights.claim(keys);
+        let absent = absent();
+        claim.keep(&absent);
+        (claim, absent)
+    }
+
+    fn absent_chunks<'a>(&self, spans: impl Iterator<Item = &'a Span>) -> HashSet<Key> {
+        let missing = self.cache.missing_frames(spans.flat_map(Span::chunks));
+        missing.into_iter().map(|(blob, index)| Key::Chunk(blob, index)).collect()
+    }
+
     /// If the closure of this repository is streaming in, gives the tree a moment to arrive with it.
     async fn await_closure(&self, repo: &Arc<Repo>, tree: &Oid) {
         let closures = || self.closures.lock().unwrap_or_else(PoisonError::into_inner);
