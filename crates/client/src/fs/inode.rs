@@ -37,14 +37,10 @@ pub enum What {
     Entry { kind: EntryKind, oid: Oid, repo: Arc<Repo> },
 }
 
-/// One version of a directory that was replaced.
-#[derive(Debug, Clone, Copy)]
-struct Past {
-    version: u32,
-    oid: Oid,
-}
+/// Versions of a directory that were replaced, and the trees that they were.
+type History = [Option<(u32, Oid)>; HISTORY_MAX];
 
-/// One inode.
+/// One inode. There are as many as the kernel has names of the mount in memory, so its size counts (112 bytes).
 #[derive(Debug)]
 pub struct Inode {
     check: u64,
@@ -61,7 +57,8 @@ pub struct Inode {
     pub version: u32,
     lookups: u64,
     dead: bool,
-    history: Vec<Past>,
+    /// Of a directory that was switched: the newest version last.
+    history: Option<Box<History>>,
 }
 
 impl Inode {
@@ -78,7 +75,7 @@ impl Inode {
             version: 1,
             lookups: 0,
             dead: false,
-            history: Vec::new(),
+            history: None,
         }
     }
 
@@ -101,7 +98,10 @@ impl Inode {
     pub fn tree_at(&self, version: u32) -> Option<Oid> {
         match &self.what {
             What::Entry { oid, .. } if version == self.version => Some(*oid),
-            _ => self.history.iter().find(|past| past.version == version).map(|past| past.oid),
+            _ => {
+                let mut past = self.history.iter().flat_map(|history| history.iter().flatten());
+                past.find(|past| past.0 == version).map(|past| past.1)
+            }
         }
     }
 }
@@ -122,7 +122,8 @@ impl Hasher for Spread {
     }
 }
 
-type Shard = HashMap<Ino, Inode, BuildHasherDefault<Spread>>;
+/// Boxed, since up to half of a table's places are empty.
+type Shard = HashMap<Ino, Box<Inode>, BuildHasherDefault<Spread>>;
 
 /// All inodes of one mount.
 pub struct InodeTable {
@@ -137,7 +138,7 @@ impl InodeTable {
         for (ino, what) in [(ROOT, What::Namespace("".into())), (CONTROL, What::Control)] {
             let mut inode = Inode::new(fixed, ROOT, what, 0, now);
             inode.lookups = u64::MAX / 2;
-            table.shard(ino).insert(ino, inode);
+            table.shard(ino).insert(ino, Box::new(inode));
         }
         table
     }
@@ -149,7 +150,7 @@ impl InodeTable {
 
     /// Looks at one inode. `None`: the kernel does not know it.
     pub fn with<R>(&self, ino: Ino, look: impl FnOnce(&Inode) -> R) -> Option<R> {
-        self.shard(ino).get(&ino).map(look)
+        self.shard(ino).get(&ino).map(|inode| look(inode))
     }
 
     /// Counts one more reference of the kernel to the inode with this identity, made by `make` if there is none. One that
@@ -171,7 +172,7 @@ impl InodeTable {
             inode.dead = true;
         }
         let ino = live_slot(&shard, identity).err()??;
-        let inode = shard.entry(ino).or_insert_with(make);
+        let inode = shard.entry(ino).or_insert_with(|| Box::new(make()));
         inode.lookups += 1;
         Some(inode.attr(ino))
     }
@@ -181,7 +182,7 @@ impl InodeTable {
     pub fn remember_retired(&self, identity: Identity, make: impl FnOnce() -> Inode) -> Option<Attr> {
         let mut shard = self.shard(identity.base);
         let ino = (identity.base..identity.base + SLOTS).find(|ino| !shard.contains_key(ino))?;
-        let inode = shard.entry(ino).or_insert_with(make);
+        let inode = shard.entry(ino).or_insert_with(|| Box::new(make()));
         inode.lookups += 1;
         inode.dead = true;
         Some(inode.attr(ino))
@@ -193,7 +194,7 @@ impl InodeTable {
         let mut inode = Inode::new(Identity { base: ino, check: 0 }, CONTROL, What::Document(text), size, now);
         inode.lookups = 1;
         let attr = inode.attr(ino);
-        self.shard(ino).insert(ino, inode);
+        self.shard(ino).insert(ino, Box::new(inode));
         attr
     }
 
@@ -228,10 +229,9 @@ impl InodeTable {
         if let Some(inode) = self.shard(ino).get_mut(&ino) {
             let version = inode.version;
             if let What::Entry { oid, .. } = &mut inode.what {
-                if inode.history.len() == HISTORY_MAX {
-                    inode.history.remove(0);
-                }
-                inode.history.push(Past { version, oid: *oid });
+                let history = inode.history.get_or_insert_default();
+                history.rotate_left(1);
+                history[HISTORY_MAX - 1] = Some((version, *oid));
                 *oid = tree;
                 inode.version = version.wrapping_add(1) & i32::MAX as u32;
             }
@@ -307,6 +307,24 @@ mod tests {
         assert!(table.with(first.ino, |_| ()).is_none());
         assert_eq!(table.count(), empty);
         table.forget(first.ino, 9);
+    }
+
+    #[test]
+    fn an_inode_is_small() {
+        assert!(size_of::<Inode>() <= 112, "{}", size_of::<Inode>());
+    }
+
+    #[test]
+    fn the_latest_versions_of_a_directory_can_be_listed() {
+        let oid = |n: u8| Oid::from_bytes(&[n; 20]).unwrap();
+        let (table, identity) = (InodeTable::new(0), Identity::directory(ROOT, b"d"));
+        let repo = || Repo::new(crate::fs::namespace::tests::entry("h/x", oid(0), 1)).unwrap();
+        let what = || What::Entry { kind: EntryKind::Directory, oid: oid(0), repo: repo() };
+        let ino = table.remember(identity, |_| true, || Inode::new(identity, ROOT, what(), 0, 0)).unwrap().ino;
+        (1..=6).for_each(|n| table.switch_directory(ino, oid(n), None));
+        let trees: Vec<_> = (1..=8).map(|version| table.with(ino, |inode| inode.tree_at(version)).unwrap()).collect();
+        let kept = (3..=7).map(|version| Some(oid(version - 1)));
+        assert_eq!(trees, [None, None].into_iter().chain(kept).chain([None]).collect::<Vec<_>>());
     }
 
     #[test]
