@@ -83,6 +83,7 @@ pub fn edit(repo: &Repo, rng: &mut Rng, edits: usize) -> Oid {
 fn one_edit(changes: &mut Changes<'_>, rng: &mut Rng, entries: &mut Vec<(Vec<u8>, Kind)>) {
     if rng.one_in(3) {
         let path = path(rng);
+        entries.retain(|(other, _)| !touches(other, &path));
         return add(changes, rng, &path);
     }
     let Some((path, kind)) = rng.pick(entries).cloned() else { return };

@@ -114,6 +114,18 @@ fn random_edits_stay_what_git_checks_out() {
     assert!(last.entries.len() > 20, "seed {seed}");
 }
 
+/// A change must not name what an earlier one of the same commit took away: Git refuses the whole commit.
+#[test]
+fn git_takes_every_commit_of_random_edits() {
+    for seed in 0..6 {
+        let (repo, mut rng) = (Repo::new(), random::Rng::new(seed));
+        random::populate(&repo, &mut rng, 60);
+        (0..30).for_each(|_| {
+            random::edit(&repo, &mut rng, 40);
+        });
+    }
+}
+
 #[test]
 fn huge_and_deep_directories_are_made_quickly() {
     let repo = Repo::new();
