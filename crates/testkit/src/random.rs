@@ -3,6 +3,7 @@
 //! The same seed gives the same commits on every machine; a failing test prints its seed and nothing else is needed.
 
 use monofs_model::Oid;
+use monofs_model::limits::NAME_BYTES_MAX;
 
 use crate::model::{ExpectedTree, Kind};
 use crate::repo::{Changes, Repo, pattern};
@@ -94,6 +95,9 @@ fn one_edit(changes: &mut Changes<'_>, rng: &mut Rng, entries: &mut Vec<(Vec<u8>
         (Kind::Directory, 1) => drop(changes.file(&path, b"was a directory\n")),
         (Kind::Directory, _) => {
             let to = [&path[..], b"-moved"].concat();
+            if to.rsplit(|&byte| byte == b'/').next().is_some_and(|name| name.len() > NAME_BYTES_MAX) {
+                return drop(changes.delete(&path));
+            }
             entries.retain(|(other, _)| !touches(other, &to));
             changes.rename(&path, to);
         }

@@ -114,13 +114,17 @@ fn random_edits_stay_what_git_checks_out() {
     assert!(last.entries.len() > 20, "seed {seed}");
 }
 
-/// A change must not name what an earlier one of the same commit took away: Git refuses the whole commit.
+/// A change must not name what an earlier one of the same commit took away: Git refuses the whole commit. And no name may be
+/// longer than file systems allow.
 #[test]
-fn git_takes_every_commit_of_random_edits() {
+fn every_commit_of_random_edits_can_be_shown() {
     let (repo, mut rng) = (Repo::new(), random::Rng::new(7));
     random::populate(&repo, &mut rng, 60);
     for _ in 0..20 {
         random::edit(&repo, &mut rng, 40);
+        let paths = ExpectedTree::of(&repo, "main").entries.into_keys();
+        let longest = paths.flat_map(|path| path.split(|&byte| byte == b'/').map(<[u8]>::len).max()).max();
+        assert!(longest.is_some_and(|len| len <= 255), "{longest:?}");
     }
 }
 
