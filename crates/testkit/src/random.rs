@@ -96,10 +96,11 @@ fn one_edit(changes: &mut Changes<'_>, rng: &mut Rng, entries: &mut Vec<(Vec<u8>
         (Kind::Directory, _) => {
             let to = [&path[..], b"-moved"].concat();
             if to.rsplit(|&byte| byte == b'/').next().is_some_and(|name| name.len() > NAME_BYTES_MAX) {
-                return drop(changes.delete(&path));
+                changes.delete(&path);
+            } else {
+                entries.retain(|(other, _)| !touches(other, &to));
+                changes.rename(&path, to);
             }
-            entries.retain(|(other, _)| !touches(other, &to));
-            changes.rename(&path, to);
         }
         (Kind::File { .. }, 0) => {
             changes.delete(&path);
