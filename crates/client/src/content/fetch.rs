@@ -297,8 +297,9 @@ impl Inner {
         let channel = self.channels.get(&candidate.address)?;
         let mut answers = get_trees(channel, &Context::new(self.timeout), request).await?;
         while let Some(answer) = answers.next().await {
-            for tree in answer?.trees {
-                timed.arrived();
+            let trees = answer?.trees;
+            timed.arrived(trees.len());
+            for tree in trees {
                 self.take_tree(tree, load)?;
             }
             self.closure_goes_on(repo);
@@ -339,8 +340,9 @@ impl Inner {
         let channel = self.channels.get(&candidate.address)?;
         let mut answers = get_blobs(channel, &Context::new(self.timeout), request).await?;
         while let Some(answer) = answers.next().await {
-            for chunk in answer?.chunks {
-                timed.arrived();
+            let chunks = answer?.chunks;
+            timed.arrived(chunks.len());
+            for chunk in chunks {
                 self.take_chunk(chunk, &sizes, load)?;
             }
             if load.is_exhausted() {
@@ -434,9 +436,12 @@ impl<'a> Timed<'a> {
         Self { inner, address: &candidate.address, progress, begun, answered: false }
     }
 
-    /// A record or chunk came.
-    fn arrived(&mut self) {
-        let before = self.progress.load.arrivals.fetch_add(1, Ordering::Relaxed);
+    /// A message with so many records or chunks came.
+    fn arrived(&mut self, count: usize) {
+        if count == 0 {
+            return;
+        }
+        let before = self.progress.load.arrivals.fetch_add(count as u64, Ordering::Relaxed);
         let (kind, now) = (self.progress.kind, Instant::now());
         self.inner.replicas.loads().heard(self.address, now.into_std());
         if std::mem::replace(&mut self.answered, true) {

@@ -246,14 +246,18 @@ impl Need {
         self.wanted().chain(trees.iter().copied().map(Key::Tree)).chain(spans.iter().flat_map(Span::keys))
     }
 
-    /// The keys that are not at hand.
+    /// The keys that are not at hand; those of `ahead` were looked at by whoever chose them a moment ago.
     fn absent(&self, inner: &Inner) -> HashSet<Key> {
         match self {
             Self::Trees { trees, ahead, .. } => {
-                let ahead = inner.cache.missing_records(ahead.iter().copied());
-                trees.iter().filter(|tree| !inner.cache.has_record(tree)).copied().chain(ahead).map(Key::Tree).collect()
+                let missing = trees.iter().filter(|tree| !inner.cache.has_record(tree));
+                missing.chain(ahead).copied().map(Key::Tree).collect()
             }
-            Self::Spans { wanted, ahead } => inner.absent_chunks(std::iter::once(wanted).chain(ahead)),
+            Self::Spans { wanted, ahead } => {
+                let mut absent = inner.absent_chunks([wanted].into_iter());
+                absent.extend(ahead.iter().flat_map(Span::keys));
+                absent
+            }
         }
     }
 

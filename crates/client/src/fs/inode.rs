@@ -98,10 +98,7 @@ impl Inode {
     pub fn tree_at(&self, version: u32) -> Option<Oid> {
         match &self.what {
             What::Entry { oid, .. } if version == self.version => Some(*oid),
-            _ => {
-                let mut past = self.history.iter().flat_map(|history| history.iter().flatten());
-                past.find(|past| past.0 == version).map(|past| past.1)
-            }
+            _ => self.history.as_deref()?.iter().flatten().find(|past| past.0 == version).map(|past| past.1),
         }
     }
 }
