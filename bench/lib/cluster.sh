@@ -47,8 +47,8 @@ fail() { # MESSAGE
 }
 
 start_git_daemon() { # DIRECTORY: serves the repositories in it as git://$git_host/NAME
-    git_host=127.0.0.1:$(free_port)
-    start daemon git daemon --listen=127.0.0.1 --port="${git_host#*:}" --base-path="$1" --export-all --reuseaddr
+    git_host=$host:$(free_port)
+    start daemon git daemon --listen="$host" --port="${git_host#*:}" --base-path="$1" --export-all --reuseaddr
 }
 
 start_router() { # [STATE-DIRECTORY]

@@ -10,12 +10,8 @@ use monofs_proto::{convert, v1};
 use monofs_store::frame;
 use monofs_store::repo::RepoStore;
 
-use crate::service::Pieces;
+use crate::service::{MessageBytes, Pieces};
 use crate::state::Served;
-
-/// A message is sent when its frames reach this many bytes: the first one soon, since somebody waits for what was asked for
-/// first, and the rest in pieces that are cheap to send.
-const MESSAGE_BYTES: (usize, usize) = (16 << 10, 1 << 20);
 
 /// Most blobs of a small request, and most bytes of each.
 const SMALL_SPANS: usize = 4;
@@ -98,14 +94,14 @@ pub(crate) fn spans(request: &v1::GetBlobsRequest) -> Result<Vec<Span>> {
 pub(crate) struct Held {
     pub store: Arc<RepoStore>,
     spans: VecDeque<Span>,
-    message_bytes: usize,
+    message_bytes: MessageBytes,
     /// Spans of which something is not held; complete when done.
     pub missing: Vec<Span>,
 }
 
 impl Held {
     pub fn new(store: Arc<RepoStore>, spans: Vec<Span>) -> Self {
-        Self { store, spans: spans.into(), message_bytes: MESSAGE_BYTES.0, missing: Vec::new() }
+        Self { store, spans: spans.into(), message_bytes: MessageBytes::default(), missing: Vec::new() }
     }
 }
 
@@ -118,9 +114,9 @@ impl Pieces for Held {
 
     fn next(&mut self, served: &Served) -> Result<Option<v1::GetBlobsResponse>> {
         let mut message = v1::GetBlobsResponse::default();
-        let mut bytes = 0;
+        let (mut bytes, bytes_max) = (0, self.message_bytes.next());
         let reader = self.store.read()?;
-        while bytes < self.message_bytes {
+        while bytes < bytes_max {
             let Some(span) = self.spans.pop_front() else { break };
             // Chunks of a large blob count only once the whole was verified.
             let held = !span.is_large() || reader.has_blob(&span.oid);
@@ -140,7 +136,6 @@ impl Pieces for Held {
                 None => self.missing.push(span),
             }
         }
-        self.message_bytes = (self.message_bytes * 8).min(MESSAGE_BYTES.1);
         served.chunks(message.chunks.len(), bytes);
         Ok(Some(message).filter(|message| !message.chunks.is_empty()))
     }
@@ -172,7 +167,7 @@ impl Pieces for Arriving {
         let mut bytes = 0;
         let reader = self.store.read()?;
         let span = &mut self.span;
-        while bytes < MESSAGE_BYTES.1 && !self.done {
+        while bytes < MessageBytes::MAX && !self.done {
             if let Some(frame) = reader.arriving_chunk(&span.oid, span.first)? {
                 bytes += frame.len();
                 let (oid, frame) = (convert::oid_bytes(&span.oid), Bytes::copy_from_slice(frame));

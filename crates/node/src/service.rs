@@ -30,6 +30,28 @@ pub(crate) trait Pieces: Send + 'static {
     fn next(&mut self, served: &Served) -> Result<Option<Self::Message>>;
 }
 
+/// After how many bytes a message of an answer is sent: the first one soon, since somebody waits for what was asked for first
+/// and a connection that is far away starts slowly; the rest in pieces that are cheap to send.
+pub(crate) struct MessageBytes(usize);
+
+impl MessageBytes {
+    const FIRST: usize = 16 << 10;
+    pub const MAX: usize = 1 << 20;
+
+    /// For the next message.
+    pub fn next(&mut self) -> usize {
+        let bytes = self.0;
+        self.0 = (bytes * 8).min(Self::MAX);
+        bytes
+    }
+}
+
+impl Default for MessageBytes {
+    fn default() -> Self {
+        Self(Self::FIRST)
+    }
+}
+
 /// A streaming answer fed by `work`; its error becomes the last message.
 fn answer<T, F>(work: impl FnOnce(Sink<T>) -> F) -> Answer<T>
 where

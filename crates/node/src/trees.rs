@@ -9,11 +9,8 @@ use monofs_model::{EntryKind, Error, Oid, Result, TreeRecord};
 use monofs_proto::v1;
 use monofs_store::repo::RepoStore;
 
-use crate::service::Pieces;
+use crate::service::{MessageBytes, Pieces};
 use crate::state::Served;
-
-/// A message is sent when its records reach this many bytes.
-const MESSAGE_BYTES: usize = 1 << 20;
 
 /// Most records of a small request.
 const SMALL_TREES: usize = 4;
@@ -59,11 +56,12 @@ impl Walk {
 pub(crate) struct Trees {
     store: Arc<RepoStore>,
     walk: Walk,
+    message_bytes: MessageBytes,
 }
 
 impl Trees {
     pub fn new(store: Arc<RepoStore>, walk: Walk) -> Self {
-        Self { store, walk }
+        Self { store, walk, message_bytes: MessageBytes::default() }
     }
 }
 
@@ -77,9 +75,9 @@ impl Pieces for Trees {
     fn next(&mut self, served: &Served) -> Result<Option<v1::GetTreesResponse>> {
         let walk = &mut self.walk;
         let mut message = v1::GetTreesResponse::default();
-        let mut bytes = 0;
+        let (mut bytes, bytes_max) = (0, self.message_bytes.next());
         let reader = self.store.read()?;
-        while bytes < MESSAGE_BYTES {
+        while bytes < bytes_max {
             let Some((oid, level)) = walk.queue.pop_front() else { break };
             let Some(found) = reader.tree(&oid)? else {
                 if level == 1 {

@@ -162,19 +162,20 @@ impl Content {
         self.obtain(repo, Need::Spans { wanted, ahead }).await
     }
 
-    /// Brings chunks into the cache that nobody waits for yet. Returns when they are there.
-    pub async fn ahead(&self, repo: &Arc<Repo>, spans: &[Span]) -> Result<()> {
+    /// Brings chunks into the cache that nobody waits for yet. Returns when they are there, unless others are fetching them, and
+    /// whether anything had to be asked for.
+    pub async fn ahead(&self, repo: &Arc<Repo>, spans: &[Span]) -> Result<bool> {
         let inner = &self.0;
         let (claim, absent) = inner.claim(spans.iter().flat_map(Span::keys), || inner.absent_chunks(spans.iter()));
         let is_mine = |key: &Key| claim.contains(key);
         let spans: Vec<Span> = spans.iter().filter(|span| span.keys().any(|key| is_mine(&key))).copied().collect();
         if spans.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         inner.marks.mark(&spans);
         let needed = absent.into_iter().filter(is_mine).collect();
         let (load, _) = Load::new(needed, claim);
-        inner.fetch(repo, &Ask::Spans(spans), &load, false).await
+        inner.fetch(repo, &Ask::Spans(spans), &load, false).await.map(|()| true)
     }
 
     async fn obtain(&self, repo: &Arc<Repo>, need: Need) -> Result<()> {

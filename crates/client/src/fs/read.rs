@@ -61,6 +61,9 @@ impl Fs {
                 let end = size.min(offset + u64::from(length).min(READ_BYTES_MAX));
                 let first = (offset / CHUNK_BYTES as u64) as u32;
                 let count = ((end - 1) / CHUNK_BYTES as u64) as u32 - first + 1;
+                if first > 0 {
+                    self.kinds.read_on(kind);
+                }
                 let want = ChunkWant { repo, blob, size, first, count, directory };
                 self.read_chunks(&want, offset, end, take)?;
                 Ok((size > CHUNK_BYTES as u64).then_some(want))

@@ -23,6 +23,9 @@ const PASSED_FILES: u32 = 32;
 /// ... and none read while this many bytes of others were, is passed over by the reader.
 const PASSED_BYTES: u64 = 96 << 20;
 
+/// Most large files of a kind that are fetched whole since one was read beyond its first chunk.
+const WHOLE_FILES_MAX: u32 = 8;
+
 /// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Kind(u8);
@@ -43,6 +46,8 @@ struct Row {
     /// Files fetched ahead since then, and what had been used of all kinds when that began.
     fetched: AtomicU32,
     used_before: AtomicU64,
+    /// Large files that may still be fetched whole.
+    whole: AtomicU32,
 }
 
 /// What was read lately, by kind.
@@ -60,6 +65,7 @@ impl Default for Kinds {
             stored: AtomicU32::new(0),
             fetched: AtomicU32::new(0),
             used_before: AtomicU64::new(0),
+            whole: AtomicU32::new(0),
         };
         Self { began: Instant::now(), rows: std::array::from_fn(row), credit: AtomicI64::new(0) }
     }
@@ -90,6 +96,17 @@ impl Kinds {
         settle!(row.stored, 0);
         settle!(row.fetched, 0);
         settle!(self.credit, STORED_BYTES_MAX);
+    }
+
+    /// A file of this kind was read beyond its first chunk: its readers want more than to see what it is.
+    pub fn read_on(&self, kind: Kind) {
+        settle!(self.row(kind).whole, WHOLE_FILES_MAX);
+    }
+
+    /// Whether a large file of this kind should be fetched whole, not only its first chunk; if so, it is taken for fetched.
+    pub fn fetch_whole(&self, kind: Kind) -> bool {
+        let one_less = |left: u32| left.checked_sub(1);
+        self.row(kind).whole.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
     }
 
     /// Whether a file of this kind may be put into the kernel's page cache unasked.
@@ -169,5 +186,17 @@ mod tests {
         assert!(!kinds.worth_fetching(h, 2 * PASSED_BYTES));
         kinds.read(h);
         assert!(kinds.worth_fetching(h, 2 * PASSED_BYTES));
+    }
+
+    #[test]
+    fn large_files_are_fetched_whole_while_their_readers_read_on() {
+        let (kinds, c, bin) = (Kinds::default(), Kind::of(b"a.c"), Kind::of(b"a.bin"));
+        kinds.read(bin);
+        kinds.read_on(c);
+        assert!(!kinds.fetch_whole(bin));
+        assert!((0..WHOLE_FILES_MAX).all(|_| kinds.fetch_whole(c)));
+        assert!(!kinds.fetch_whole(c));
+        kinds.read_on(c);
+        assert!(kinds.fetch_whole(c));
     }
 }

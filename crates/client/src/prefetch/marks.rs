@@ -1,12 +1,12 @@
 //! What was fetched ahead and not used yet, so that waste shows and prefetching keeps step with its readers.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use monofs_model::Oid;
 
-use super::SMALL_FILE_BYTES;
 use crate::content::Span;
 use crate::counters::Counters;
 
@@ -33,18 +33,20 @@ impl Marks {
         &self.shards[blob.as_bytes()[0] as usize % SHARDS]
     }
 
-    /// These blobs are being fetched ahead. Large ones, of which some chunks are, are not followed.
+    /// These blobs are being fetched ahead. What follows in a large one whose reading has begun is not marked.
     pub fn mark(&self, spans: &[Span]) {
-        for span in spans.iter().filter(|span| span.size <= SMALL_FILE_BYTES) {
+        for span in spans.iter().filter(|span| span.first == 0) {
             let mut shard = self.shard(&span.blob).lock().unwrap_or_else(PoisonError::into_inner);
             if shard.len() >= MARKS_MAX / SHARDS {
                 self.counters.prefetch_wasted.add(shard.len() as u64);
                 self.waiting_bytes.fetch_sub(shard.drain().map(|(_, size)| size).sum(), Ordering::Relaxed);
             }
-            if shard.insert(span.blob, span.size).is_none() {
+            let bytes = span.bytes();
+            if let Entry::Vacant(mark) = shard.entry(span.blob) {
+                mark.insert(bytes);
                 self.counters.prefetched.one();
-                self.counters.prefetched_bytes.add(span.size);
-                self.waiting_bytes.fetch_add(span.size, Ordering::Relaxed);
+                self.counters.prefetched_bytes.add(bytes);
+                self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Contents ahead of readers: the small files of a directory with the first of them, the directories that follow when
 //! somebody walks a tree, and the chunks that follow in a large file.
 
+mod flow;
 pub mod kinds;
 pub mod marks;
 pub mod order;
@@ -61,9 +62,12 @@ impl Prefetch {
     /// Gets the chunks that a read misses, and with them what is likely to be read next.
     pub async fn serve(&self, shared: &Arc<Shared>, want: &ChunkWant) -> Result<()> {
         let mut ahead = Vec::new();
-        if self.enabled && want.size <= SMALL_FILE_BYTES {
-            ahead = self.siblings(&shared.fs, want);
-            self.walks.missed(shared, want);
+        if self.enabled
+            && want.size <= SMALL_FILE_BYTES
+            && let Some(tree) = directory_tree(&shared.fs, want.directory)
+        {
+            let goes_on = self.walks.missed(shared, &want.repo, tree);
+            ahead = self.siblings(&shared.fs, want, &tree, goes_on);
         }
         self.content.chunks(&want.repo, Span::from(want), ahead).await
     }
@@ -85,14 +89,14 @@ impl Prefetch {
         }
     }
 
-    /// The other small files of the directory that are not at hand, from the wanted one on and then from the start.
-    fn siblings(&self, fs: &Fs, want: &ChunkWant) -> Vec<Span> {
-        let tree = directory_tree(fs, want.directory);
-        let Some(record) = tree.and_then(|tree| fs.cache.record(&tree)) else { return Vec::new() };
+    /// The other small files of the directory that are not at hand, from the wanted one on and then from the start. `goes_on`: the
+    /// directory's files are being read one after the other.
+    fn siblings(&self, fs: &Fs, want: &ChunkWant, tree: &Oid, goes_on: bool) -> Vec<Span> {
+        let Some(record) = fs.cache.record(tree) else { return Vec::new() };
         let at = record.iter().position(|entry| entry.oid == want.blob).unwrap_or(0);
         let small = |n: usize| small_file(&record.get(n)?).filter(|span| span.blob != want.blob);
         let window = || self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes_max = window().next(fs.marks.used_bytes());
+        let bytes_max = window().next(fs.marks.used_bytes(), goes_on);
         let mut bytes = 0;
         let in_budget = |span: &Span| {
             bytes += span.size;
@@ -172,9 +176,9 @@ pub(crate) fn small_file(entry: &Entry<'_>) -> Option<Span> {
     fits.then_some(Span { blob: entry.oid, size: entry.size, first: 0, count: 1 })
 }
 
-/// Those of the small files that are not at hand.
+/// Those of the spans that are not at hand as a whole.
 fn absent(fs: &Fs, spans: Vec<Span>) -> Vec<Span> {
-    let missing = fs.cache.missing_frames(spans.iter().map(|span| (span.blob, 0)));
+    let missing = fs.cache.missing_frames(spans.iter().flat_map(Span::chunks));
     let missing: HashSet<Oid> = missing.into_iter().map(|(blob, _)| blob).collect();
     spans.into_iter().filter(|span| missing.contains(&span.blob)).collect()
 }

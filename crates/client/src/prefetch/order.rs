@@ -120,6 +120,14 @@ impl Stream {
         self.pass(|rank, _| rank <= at)
     }
 
+    /// Goes on from this rank.
+    fn rewind(&mut self, next: u32) {
+        while let Some((_, bytes)) = self.ahead.pop_back_if(|(rank, _)| *rank >= next) {
+            self.ahead_bytes -= bytes;
+        }
+        self.next = next;
+    }
+
     fn pass(&mut self, mut is_past: impl FnMut(u32, u64) -> bool) -> u64 {
         let mut passed = 0;
         while let Some(&(rank, bytes)) = self.ahead.front().filter(|(rank, _)| is_past(*rank, passed)) {
@@ -132,19 +140,35 @@ impl Stream {
     }
 }
 
+/// What was fetched of a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fetched {
+    Nothing,
+    /// What readers seemed to pass over was left out.
+    Part,
+    All,
+}
+
 /// All readers of a tree, the one that moved last first.
 #[derive(Debug)]
 pub struct Streams {
     streams: VecDeque<Stream>,
-    fetched: Vec<bool>,
+    fetched: Vec<Fetched>,
     /// Bytes ahead of a reader: at first, and at most.
     window: (u64, u64),
+    /// Bytes more ahead of all readers together.
+    wider: u64,
 }
 
 impl Streams {
     /// No reader yet; `window`: bytes ahead of one, at first and at most.
     pub fn new(tree: &Tree, window: (u64, u64)) -> Self {
-        Self { streams: VecDeque::new(), fetched: vec![false; tree.nodes.len()], window }
+        Self { streams: VecDeque::new(), fetched: vec![Fetched::Nothing; tree.nodes.len()], window, wider: 0 }
+    }
+
+    /// So many bytes more may be ahead of all readers together.
+    pub fn widen(&mut self, bytes: u64) {
+        self.wider = bytes;
     }
 
     /// Somebody turned to a directory.
@@ -159,11 +183,33 @@ impl Streams {
         };
         let moved = stream.node != node;
         if stream.advance(node, tree) > 0 {
-            stream.window = (stream.window * 2).min(self.window.1);
+            let wider = self.wider / (self.streams.len() as u64 + 1);
+            stream.window = (stream.window * 2).min(self.window.1 + wider);
         } else if moved {
             stream.window = stream.window.max(self.window.0);
         }
         self.streams.push_front(stream);
+    }
+
+    /// Somebody turned to a directory and did not find a file there. If that may be one of those left out, it was wrong to do so:
+    /// what follows is fetched once more, as far as it lacks something.
+    pub fn missed(&mut self, node: Node, tree: &Tree) {
+        self.visit(node, tree);
+        if self.fetched[node as usize] != Fetched::Part {
+            return;
+        }
+        let stream = &mut self.streams[0];
+        let from = tree.rank[stream.order][node as usize];
+        for &node in &tree.sequence[stream.order][from as usize..stream.next.max(from + 1) as usize] {
+            let fetched = &mut self.fetched[node as usize];
+            *fetched = if *fetched == Fetched::Part { Fetched::Nothing } else { *fetched };
+        }
+        stream.rewind(from);
+    }
+
+    /// Something is left out of what is fetched of the directory that [`Streams::next`] gave.
+    pub fn left_out(&mut self, node: Node) {
+        self.fetched[node as usize] = Fetched::Part;
     }
 
     /// This much was read by readers that did not say where they are.
@@ -179,7 +225,9 @@ impl Streams {
             while stream.ahead_bytes < stream.window {
                 let Some(&node) = tree.sequence[stream.order].get(stream.next as usize) else { break };
                 stream.next += 1;
-                if !std::mem::replace(&mut self.fetched[node as usize], true) {
+                let fetched = &mut self.fetched[node as usize];
+                if *fetched == Fetched::Nothing {
+                    *fetched = Fetched::All;
                     return Some((n, node));
                 }
             }
@@ -224,6 +272,10 @@ mod tests {
         .collect()
     }
 
+    fn is_fetched(streams: &Streams, node: usize) -> bool {
+        streams.fetched[node] != Fetched::Nothing
+    }
+
     #[test]
     fn both_orders_visit_everything_once() {
         let tree = tree(&BELOW);
@@ -259,8 +311,8 @@ mod tests {
             fetch(&mut streams, &tree);
         }
         streams.visit(989, &tree);
-        assert!(streams.fetched[988] && streams.fetched[989]);
-        assert!(!streams.fetched[900]);
+        assert!(is_fetched(&streams, 988) && is_fetched(&streams, 989));
+        assert!(!is_fetched(&streams, 900));
     }
 
     #[test]
@@ -273,10 +325,10 @@ mod tests {
             streams.visit(600 + step, &tree);
             fetch(&mut streams, &tree);
             let next = step as usize + 1;
-            assert!(step == 0 || streams.fetched[100 + next] && streams.fetched[600 + next]);
+            assert!(step == 0 || is_fetched(&streams, 100 + next) && is_fetched(&streams, 600 + next));
         }
         assert_eq!(streams.streams.len(), 2);
-        let fetched = streams.fetched.iter().filter(|fetched| **fetched).count();
+        let fetched = streams.fetched.iter().filter(|fetched| **fetched != Fetched::Nothing).count();
         assert!(fetched < 210, "{fetched}");
     }
 
@@ -295,5 +347,31 @@ mod tests {
         streams.consume(20);
         fetch(&mut streams, &tree);
         assert_eq!(streams.streams[0].next, before + 2);
+    }
+
+    #[test]
+    fn what_was_left_out_wrongly_is_fetched_again_from_where_it_is_missed() {
+        let tree = flat(1000);
+        let mut streams = Streams::new(&tree, (100, 100));
+        streams.visit(0, &tree);
+        streams.visit(1, &tree);
+        let mut fetch = |streams: &mut Streams, leaves_out: fn(Node) -> bool| -> Vec<Node> {
+            std::iter::from_fn(|| {
+                let (stream, node) = streams.next(&tree)?;
+                if leaves_out(node) {
+                    streams.left_out(node);
+                } else {
+                    streams.fetched(stream, 10);
+                }
+                Some(node)
+            })
+            .collect()
+        };
+        assert_eq!(fetch(&mut streams, |node| node > 3).last(), Some(&999), "with nothing to fetch the way is long");
+        streams.missed(2, &tree);
+        assert!(fetch(&mut streams, |_| false).is_empty(), "of that one all is fetched: it is on its way");
+        streams.missed(6, &tree);
+        assert_eq!(fetch(&mut streams, |_| false), (6..16).collect::<Vec<_>>());
+        assert_eq!(streams.streams[0].ahead_bytes, 100);
     }
 }

@@ -3,24 +3,26 @@
 //!
 //! A walk knows all directories of the repository and hears of each one that is listed or missed; [`super::order`] tells from
 //! that where readers are and what comes next. It keeps a window of bytes ahead of each reader, which grows while the reader
-//! uses it; what is ahead of all of them fits into the memory for decoded contents. It ends when nothing is heard for a
-//! while. What a reader itself asks for is a request of its own and waits for nothing here.
+//! uses it; what is ahead of all of them fits into the memory for decoded contents, beside what [`super::flow`] adds to fill a
+//! long way. It ends when nothing is heard for a while. What a reader itself asks for is a request of its own and waits for
+//! nothing here.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use monofs_model::tree::Entry;
 use monofs_model::{EntryKind, Error, Oid, Result, StorageId, TreeRecord};
+use monofs_store::frame::chunk_count;
 use tokio::sync::{mpsc, oneshot};
 
+use super::flow::Flow;
 use super::kinds::Kind;
 use super::order::{STREAMS_MAX, Streams, Tree};
-use super::{Marks, absent, directory_tree, small_file};
+use super::{Marks, absent};
 use crate::cache::READY_BYTES_MAX;
 use crate::content::Span;
-use crate::fs::{ChunkWant, Fs};
+use crate::fs::Fs;
 use crate::fuse::Shared;
 use crate::repo::Repo;
 
@@ -31,13 +33,15 @@ const WALK_WITHIN: Duration = Duration::from_secs(2);
 const WALK_IDLE: Duration = Duration::from_secs(3);
 /// How often a walk that waits for its readers looks what they used.
 const WALK_POLL: Duration = Duration::from_millis(10);
-/// Bytes ahead of a reader: at first, and at most.
+/// Bytes ahead of a reader: at first, and at most over a short way.
 const WINDOW_BYTES: (u64, u64) = (4 << 20, (READY_BYTES_MAX / (STREAMS_MAX + 1)) as u64);
 /// One request of a walk.
 const BATCH_BYTES: u64 = 2 << 20;
 const BATCH_FILES: usize = 1024;
-/// Requests of one walk at a time.
-const BATCHES_MAX: usize = 3;
+/// Chunks of a large file that are fetched ahead of its reader; those that follow are fetched once the file is being read.
+const LARGE_CHUNKS_MAX: u64 = 8;
+/// Requests of one walk at a time: over a short way, and at most.
+const BATCHES: (usize, usize) = (3, 32);
 /// Directories of one repository that a walk knows; of a larger one, those that come first.
 const LIST_MAX: usize = 1 << 17;
 /// How often a walk that hears of a directory unknown to it lists the tree again.
@@ -47,15 +51,22 @@ const REPOS_MAX: usize = 256;
 /// Directories heard of and not looked at yet; more are not waited for.
 const HEARD_MAX: usize = 256;
 
+/// A reader turned to a directory.
+enum Turn {
+    Listed(Oid),
+    /// One of its files was not at hand.
+    Missed(Oid),
+}
+
 /// The directories missed lately, and the walk that follows them.
 #[derive(Default)]
 struct Track {
     missed: VecDeque<(Oid, Instant)>,
-    walk: Option<mpsc::Sender<Oid>>,
+    walk: Option<mpsc::Sender<Turn>>,
 }
 
 impl Track {
-    fn walk(&self) -> Option<&mpsc::Sender<Oid>> {
+    fn walk(&self) -> Option<&mpsc::Sender<Turn>> {
         self.walk.as_ref().filter(|walk| !walk.is_closed())
     }
 }
@@ -75,30 +86,33 @@ impl Walks {
     pub fn listed(&self, repo: &StorageId, tree: Oid) {
         if let Some(walk) = self.tracks().get(repo).and_then(Track::walk) {
             // A walk that is behind is not helped by more.
-            let _ = walk.try_send(tree);
+            let _ = walk.try_send(Turn::Listed(tree));
         }
     }
 
-    /// A small file was not at hand. Starts a walk, or tells the one that runs.
-    pub fn missed(&self, shared: &Arc<Shared>, want: &ChunkWant) {
-        let Some(tree) = directory_tree(&shared.fs, want.directory) else { return };
+    /// A small file of this directory was not at hand. Starts a walk, or tells the one that runs. Returns whether that happened
+    /// in the same directory a moment ago.
+    pub fn missed(&self, shared: &Arc<Shared>, repo: &Arc<Repo>, tree: Oid) -> bool {
         let mut tracks = self.tracks();
         if tracks.len() >= REPOS_MAX {
             tracks.retain(|_, track| track.walk().is_some());
         }
-        let track = tracks.entry(want.repo.storage_id().clone()).or_default();
+        let track = tracks.entry(repo.storage_id().clone()).or_default();
         let now = Instant::now();
-        track.missed.retain(|(missed, at)| *missed != tree && now.duration_since(*at) < WALK_WITHIN);
+        track.missed.retain(|(_, at)| now.duration_since(*at) < WALK_WITHIN);
+        let before = track.missed.len();
+        track.missed.retain(|(missed, _)| *missed != tree);
+        let again = track.missed.len() < before;
         track.missed.push_back((tree, now));
         if let Some(walk) = track.walk() {
-            let _ = walk.try_send(tree);
+            let _ = walk.try_send(Turn::Missed(tree));
         } else if track.missed.len() >= WALK_DIRECTORIES {
             let (walk, heard) = mpsc::channel(HEARD_MAX);
             for (tree, _) in track.missed.drain(..) {
-                let _ = walk.try_send(tree);
+                let _ = walk.try_send(Turn::Missed(tree));
             }
             track.walk = Some(walk);
-            let walk = Walk { shared: shared.clone(), repo: want.repo.clone(), heard };
+            let walk = Walk { shared: shared.clone(), repo: repo.clone(), heard };
             shared.spawner.spawn(async move {
                 let repo = walk.repo.storage_id().clone();
                 match walk.run().await {
@@ -107,14 +121,14 @@ impl Walks {
                 }
             });
         }
+        again
     }
 }
 
 struct Walk {
     shared: Arc<Shared>,
     repo: Arc<Repo>,
-    /// Directories that readers turned to.
-    heard: mpsc::Receiver<Oid>,
+    heard: mpsc::Receiver<Turn>,
 }
 
 impl Walk {
@@ -131,16 +145,19 @@ impl Walk {
         let mut listed = Instant::now();
         let mut streams = Streams::new(&tree, WINDOW_BYTES);
         let mut running = FuturesUnordered::new();
+        let mut flow = Flow::new(BATCHES, Instant::now());
         let mut used = self.marks().used_bytes();
         let mut last_sign = Instant::now();
         let (mut heard, mut unknown) = (false, false);
         let mut next = None;
         loop {
-            while let Some(at) = next.take().or_else(|| self.heard.try_recv().ok()) {
+            while let Some(turn) = next.take().or_else(|| self.heard.try_recv().ok()) {
                 (heard, last_sign) = (true, Instant::now());
-                match tree.find(&at) {
-                    Some(node) => streams.visit(node, &tree),
-                    None => unknown = true,
+                let (Turn::Listed(at) | Turn::Missed(at)) = &turn;
+                match (tree.find(at), &turn) {
+                    (Some(node), Turn::Listed(_)) => streams.visit(node, &tree),
+                    (Some(node), Turn::Missed(_)) => streams.missed(node, &tree),
+                    (None, _) => unknown = true,
                 }
             }
             if unknown && listed.elapsed() > LIST_EVERY {
@@ -149,7 +166,7 @@ impl Walk {
                 streams = Streams::new(&tree, WINDOW_BYTES);
                 (listed, unknown) = (Instant::now(), false);
             }
-            let may_fetch = running.len() < BATCHES_MAX;
+            let may_fetch = running.len() < flow.requests_max();
             let batch = if may_fetch { self.batch(&tree, &mut streams) } else { Vec::new() };
             if !batch.is_empty() {
                 self.fs().cache.room().await;
@@ -160,8 +177,13 @@ impl Walk {
                 return Ok(());
             }
             tokio::select! {
-                Some(result) = running.next() => result.map_err(|_| Error::unavailable("the mount is ending"))??,
-                Some(at) = self.heard.recv() => next = Some(at),
+                Some(begun) = running.next() => {
+                    if let Some(begun) = begun? {
+                        flow.answered(begun, Instant::now());
+                        streams.widen(flow.widened() as u64 * BATCH_BYTES);
+                    }
+                }
+                Some(turn) = self.heard.recv() => next = Some(turn),
                 () = tokio::time::sleep(WALK_POLL) => {
                     let now = self.marks().used_bytes();
                     // Readers whose listings the kernel has are not heard.
@@ -175,15 +197,20 @@ impl Walk {
         }
     }
 
-    /// Fetches a batch, as a task of its own: contents are verified there, and batches side by side.
-    fn start(&self, batch: Vec<Span>) -> oneshot::Receiver<Result<()>> {
+    /// Fetches a batch, as a task of its own: contents are verified there, and batches side by side. Gives when it began, unless
+    /// others were fetching all of it.
+    fn start(&self, batch: Vec<Span>) -> impl Future<Output = Result<Option<Instant>>> + use<> {
+        let begun = Instant::now();
         let (done, result) = oneshot::channel();
         let (content, repo) = (self.shared.content.clone(), self.repo.clone());
         self.shared.spawner.spawn(async move {
             // A walk that was given up does not ask how it went.
             let _ = done.send(content.ahead(&repo, &batch).await);
         });
-        result
+        async move {
+            let asked = result.await.map_err(|_| Error::unavailable("the mount is ending"))??;
+            Ok(asked.then_some(begun))
+        }
     }
 
     /// The directories of the snapshot being served whose records are at hand, depth first in the order of listings. One that
@@ -214,26 +241,37 @@ impl Walk {
         Tree::new(list, &below)
     }
 
-    /// The small files of a directory, without those of kinds that the readers pass over.
-    fn small_files(&self, record: &TreeRecord) -> Vec<Span> {
+    /// The files of a directory, of large ones what is read of them; without kinds that the readers pass over. Also whether any
+    /// was left out for that reason.
+    fn files(&self, record: &TreeRecord) -> (Vec<Span>, bool) {
         let (kinds, used) = (&self.fs().kinds, self.marks().used_bytes());
-        let wanted = |entry: &Entry<'_>| {
+        let (mut files, mut left_out) = (Vec::new(), false);
+        for entry in record.iter().filter(|entry| matches!(entry.kind, EntryKind::File | EntryKind::Executable)) {
             let kind = Kind::of(entry.name);
-            let span = small_file(entry).filter(|_| kinds.worth_fetching(kind, used))?;
+            if !kinds.worth_fetching(kind, used) {
+                left_out = true;
+                continue;
+            }
             kinds.fetched(kind);
-            Some(span)
-        };
-        record.iter().filter_map(|entry| wanted(&entry)).collect()
+            let chunks = chunk_count(entry.size).min(LARGE_CHUNKS_MAX);
+            let count = if chunks > 1 && kinds.fetch_whole(kind) { chunks as u32 } else { 1 };
+            files.push(Span { blob: entry.oid, size: entry.size, first: 0, count });
+        }
+        (files, left_out)
     }
 
-    /// The next small files that are not at hand.
+    /// The next files that are not at hand.
     fn batch(&self, tree: &Tree, streams: &mut Streams) -> Vec<Span> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH_BYTES && batch.len() < BATCH_FILES {
             let Some((stream, node)) = streams.next(tree) else { break };
             let Some(record) = self.fs().cache.record(tree.oid(node)) else { continue };
-            let missing = absent(self.fs(), self.small_files(&record));
-            let fetched = missing.iter().map(|span| span.size).sum();
+            let (files, left_out) = self.files(&record);
+            if left_out {
+                streams.left_out(node);
+            }
+            let missing = absent(self.fs(), files);
+            let fetched = missing.iter().map(Span::bytes).sum();
             streams.fetched(stream, fetched);
             bytes += fetched;
             batch.extend(missing);

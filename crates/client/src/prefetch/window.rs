@@ -1,4 +1,4 @@
-//! How much of a directory is fetched with the first of its files: more as long as it is used, less when it is not.
+//! How much of a directory is fetched with one of its files: more as long as it is used, less when it is not.
 //!
 //! Invariant: between [`BYTES_MIN`] and [`BYTES_MAX`]. Whoever reads files here and there soon fetches little unasked, whoever
 //! reads whole directories gets them whole.
@@ -26,12 +26,13 @@ impl Default for Window {
 }
 
 impl Window {
-    /// Most bytes to fetch now, `used` being the bytes used so far of all that was fetched unasked. Call [`Window::fetched`]
-    /// with what it came to.
-    pub fn next(&mut self, used: u64) -> u64 {
+    /// Most bytes to fetch now, `used` being the bytes used so far of all that was fetched unasked. `goes_on`: a file of the same
+    /// directory was not at hand a moment ago, so too little was fetched with it. Call [`Window::fetched`] with what it came to.
+    pub fn next(&mut self, used: u64, goes_on: bool) -> u64 {
         let used_since = used.saturating_sub(self.used);
-        if self.fetched > 0 {
-            self.bytes = if used_since * 2 >= self.fetched { self.bytes * 2 } else { self.bytes / 2 };
+        if goes_on || self.fetched > 0 {
+            let grows = goes_on || used_since * 2 >= self.fetched;
+            self.bytes = if grows { self.bytes * 2 } else { self.bytes / 2 };
             self.bytes = self.bytes.clamp(BYTES_MIN, BYTES_MAX);
         }
         self.used = used;
@@ -53,7 +54,7 @@ mod tests {
         let mut used = window.used;
         let mut last = 0;
         for _ in 0..rounds {
-            last = window.next(used);
+            last = window.next(used, false);
             let fetched = last.min(1 << 20);
             window.fetched(fetched);
             used += fetched * share / 100;
@@ -73,8 +74,17 @@ mod tests {
     fn directories_without_other_files_tell_nothing() {
         let mut window = Window::default();
         for _ in 0..10 {
-            assert_eq!(window.next(0), BYTES_FIRST);
+            assert_eq!(window.next(0, false), BYTES_FIRST);
             window.fetched(0);
         }
+    }
+
+    #[test]
+    fn a_directory_whose_next_file_is_too_large_for_it_lets_it_grow() {
+        let mut window = Window::default();
+        after(&mut window, 20, 0);
+        window.fetched(0);
+        assert_eq!(window.next(0, false), BYTES_MIN);
+        assert_eq!(window.next(0, true), 2 * BYTES_MIN);
     }
 }
