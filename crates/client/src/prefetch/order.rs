@@ -355,7 +355,7 @@ mod tests {
         let mut streams = Streams::new(&tree, (100, 100));
         streams.visit(0, &tree);
         streams.visit(1, &tree);
-        let mut fetch = |streams: &mut Streams, leaves_out: fn(Node) -> bool| -> Vec<Node> {
+        let fetch = |streams: &mut Streams, leaves_out: fn(Node) -> bool| -> Vec<Node> {
             std::iter::from_fn(|| {
                 let (stream, node) = streams.next(&tree)?;
                 if leaves_out(node) {
