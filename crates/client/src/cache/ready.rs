@@ -11,7 +11,7 @@ use super::ChunkKey;
 use bytes::Bytes;
 
 /// Most bytes kept, over all shards.
-pub const READY_BYTES_MAX: usize = 32 << 20;
+pub const READY_BYTES_MAX: usize = 24 << 20;
 const SHARDS: usize = 8;
 
 #[derive(Default)]

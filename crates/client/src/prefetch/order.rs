@@ -128,11 +128,11 @@ impl Stream {
         self.next = next;
     }
 
-    fn pass(&mut self, mut is_past: impl FnMut(u32, u64) -> bool) -> u64 {
+    /// Goes past what is ahead as long as that is so for the next rank, with the bytes up to and with it. Returns the bytes.
+    fn pass(&mut self, is_past: impl Fn(u32, u64) -> bool) -> u64 {
         let mut passed = 0;
-        while let Some(&(rank, bytes)) = self.ahead.front().filter(|(rank, _)| is_past(*rank, passed)) {
+        while let Some((rank, bytes)) = self.ahead.pop_front_if(|(rank, bytes)| is_past(*rank, passed + *bytes)) {
             debug_assert!(rank < self.next);
-            self.ahead.pop_front();
             passed += bytes;
         }
         self.ahead_bytes -= passed;
@@ -158,12 +158,14 @@ pub struct Streams {
     window: (u64, u64),
     /// Bytes more ahead of all readers together.
     wider: u64,
+    /// Bytes read of directories that were not read to their end.
+    read: u64,
 }
 
 impl Streams {
     /// No reader yet; `window`: bytes ahead of one, at first and at most.
     pub fn new(tree: &Tree, window: (u64, u64)) -> Self {
-        Self { streams: VecDeque::new(), fetched: vec![Fetched::Nothing; tree.nodes.len()], window, wider: 0 }
+        Self { streams: VecDeque::new(), fetched: vec![Fetched::Nothing; tree.nodes.len()], window, wider: 0, read: 0 }
     }
 
     /// So many bytes more may be ahead of all readers together.
@@ -212,11 +214,14 @@ impl Streams {
         self.fetched[node as usize] = Fetched::Part;
     }
 
-    /// This much was read by readers that did not say where they are.
-    pub fn consume(&mut self, mut bytes: u64) {
+    /// This much was read by readers that did not say where they are. Directories count once they are read to their end.
+    pub fn consume(&mut self, bytes: u64) {
+        self.read += bytes;
         for stream in &mut self.streams {
-            bytes -= bytes.min(stream.pass(|_, passed| passed < bytes));
+            self.read -= stream.pass(|_, passed| passed <= self.read);
         }
+        let begun = self.streams.iter().filter_map(|stream| stream.ahead.front());
+        self.read = self.read.min(begun.map(|(_, bytes)| *bytes).max().unwrap_or(0));
     }
 
     /// The next directory to fetch for a reader that has room in its window. It is fetched once.
@@ -347,6 +352,10 @@ mod tests {
         streams.consume(20);
         fetch(&mut streams, &tree);
         assert_eq!(streams.streams[0].next, before + 2);
+        // Reading a directory bit by bit is not reading several.
+        (0..10).for_each(|_| streams.consume(2));
+        fetch(&mut streams, &tree);
+        assert_eq!(streams.streams[0].next, before + 4);
     }
 
     #[test]

@@ -39,7 +39,7 @@ const WINDOW_BYTES: (u64, u64) = (4 << 20, (READY_BYTES_MAX / (STREAMS_MAX + 1))
 const BATCH_BYTES: u64 = 2 << 20;
 const BATCH_FILES: usize = 1024;
 /// Chunks of a large file that are fetched ahead of its reader; those that follow are fetched once the file is being read.
-const LARGE_CHUNKS_MAX: u64 = 8;
+const LARGE_CHUNKS_MAX: u64 = 4;
 /// Requests of one walk at a time: over a short way, and at most.
 const BATCHES: (usize, usize) = (3, 32);
 /// Directories of one repository that a walk knows; of a larger one, those that come first.
