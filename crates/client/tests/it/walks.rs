@@ -1,9 +1,11 @@
 //! Walks: what is fetched ahead of readers and stored into the kernel's page cache, and what is not.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use monofs_client::prefetch::order::STREAMS_MAX;
+use monofs_model::limits::CHUNK_BYTES;
 use monofs_testkit::Repo;
 
 use crate::fake::FakeCluster;
@@ -106,4 +108,58 @@ async fn readers_that_jump_about_start_no_walk() {
     let with_siblings = (places.len() * FILES) as u64;
     assert!(status.prefetch.blobs <= with_siblings, "only what lies beside what was read: {:?}", status.prefetch);
     mounted.unmount().await.unwrap();
+}
+
+const LARGE_FILES: usize = 12;
+const LARGE_CHUNKS: usize = 3;
+
+/// Directories `dNNN` of one large file and a small one.
+fn large_files() -> Repo {
+    let repo = Repo::new();
+    repo.commit(|c| {
+        for d in 0..LARGE_FILES {
+            c.file(format!("d{d:03}/large.bin"), large_file(d));
+            c.file(format!("d{d:03}/small.c"), format!("c {d}"));
+        }
+    });
+    repo
+}
+
+fn large_file(n: usize) -> Vec<u8> {
+    (0..LARGE_CHUNKS * CHUNK_BYTES).map(|at| (at / 1000 + n) as u8).collect()
+}
+
+/// Mounts [`large_files`], has them read one after the other, and returns the spans asked for that begin with a file.
+async fn first_spans_of_large_files(read: impl Fn(usize, &Path) + Copy + Send + 'static) -> Vec<u32> {
+    let cluster = FakeCluster::start(1).await;
+    cluster.publish("h/r", &large_files(), "main");
+    let mounted = cluster.mount().await;
+    on_mount(&mounted, "h/r", move |at| {
+        for (d, directory) in listed(at).iter().enumerate() {
+            read(d, &directory.join("large.bin"));
+            assert_eq!(fs::read_to_string(directory.join("small.c")).unwrap(), format!("c {d}"));
+        }
+    })
+    .await;
+    mounted.unmount().await.unwrap();
+    let spans = cluster.spans_asked();
+    spans.into_iter().filter(|(_, first, _)| *first == 0).map(|(_, _, count)| count).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_files_come_whole_ahead_of_a_reader_that_reads_them_whole() {
+    let spans = first_spans_of_large_files(|d, file| assert_eq!(fs::read(file).unwrap(), large_file(d))).await;
+    let whole = spans.iter().filter(|count| **count == LARGE_CHUNKS as u32).count();
+    assert!(whole > 0, "{spans:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_large_files_only_the_beginning_comes_ahead_of_a_reader_that_looks_no_further() {
+    let spans = first_spans_of_large_files(|d, file| {
+        let mut start = [0; 4];
+        fs::File::open(file).unwrap().read_exact(&mut start).unwrap();
+        assert_eq!(start, large_file(d)[..4]);
+    })
+    .await;
+    assert!(spans.len() >= LARGE_FILES && spans.iter().all(|count| *count == 1), "{spans:?}");
 }
