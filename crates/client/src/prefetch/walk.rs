@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::flow::Flow;
 use super::kinds::Kind;
-use super::order::{STREAMS_MAX, Streams, Tree};
+use super::order::{Node, STREAMS_MAX, Streams, Tree};
 use super::{Marks, absent};
 use crate::cache::READY_BYTES_MAX;
 use crate::content::Span;
@@ -38,8 +38,9 @@ const WINDOW_BYTES: (u64, u64) = (4 << 20, (READY_BYTES_MAX / (STREAMS_MAX + 1))
 /// One request of a walk.
 const BATCH_BYTES: u64 = 2 << 20;
 const BATCH_FILES: usize = 1024;
-/// Chunks of a large file that are fetched ahead of its reader; those that follow are fetched once the file is being read.
-const LARGE_CHUNKS_MAX: u64 = 4;
+/// Chunks of a large file that are fetched ahead of its reader over a short way; those that follow are fetched once the file is
+/// being read.
+const LARGE_CHUNKS_MAX: usize = 4;
 /// Requests of one walk at a time: over a short way, and at most.
 const BATCHES: (usize, usize) = (3, 32);
 /// Directories of one repository that a walk knows; of a larger one, those that come first.
@@ -51,11 +52,11 @@ const REPOS_MAX: usize = 256;
 /// Directories heard of and not looked at yet; more are not waited for.
 const HEARD_MAX: usize = 256;
 
-/// A reader turned to a directory.
-enum Turn {
-    Listed(Oid),
+/// A reader turned to a directory, whose tree this is.
+struct Turn {
+    tree: Oid,
     /// One of its files was not at hand.
-    Missed(Oid),
+    missed: bool,
 }
 
 /// The directories missed lately, and the walk that follows them.
@@ -86,7 +87,7 @@ impl Walks {
     pub fn listed(&self, repo: &StorageId, tree: Oid) {
         if let Some(walk) = self.tracks().get(repo).and_then(Track::walk) {
             // A walk that is behind is not helped by more.
-            let _ = walk.try_send(Turn::Listed(tree));
+            let _ = walk.try_send(Turn { tree, missed: false });
         }
     }
 
@@ -105,14 +106,14 @@ impl Walks {
         let again = track.missed.len() < before;
         track.missed.push_back((tree, now));
         if let Some(walk) = track.walk() {
-            let _ = walk.try_send(Turn::Missed(tree));
+            let _ = walk.try_send(Turn { tree, missed: true });
         } else if track.missed.len() >= WALK_DIRECTORIES {
             let (walk, heard) = mpsc::channel(HEARD_MAX);
             for (tree, _) in track.missed.drain(..) {
-                let _ = walk.try_send(Turn::Missed(tree));
+                let _ = walk.try_send(Turn { tree, missed: true });
             }
             track.walk = Some(walk);
-            let walk = Walk { shared: shared.clone(), repo: repo.clone(), heard };
+            let walk = Walk { shared: shared.clone(), repo: repo.clone(), heard, begun: HashMap::new() };
             shared.spawner.spawn(async move {
                 let repo = walk.repo.storage_id().clone();
                 match walk.run().await {
@@ -129,6 +130,8 @@ struct Walk {
     shared: Arc<Shared>,
     repo: Arc<Repo>,
     heard: mpsc::Receiver<Turn>,
+    /// What is left of directories that did not fit into one request, and whether something was left out of them.
+    begun: HashMap<Node, (VecDeque<Span>, bool)>,
 }
 
 impl Walk {
@@ -153,21 +156,22 @@ impl Walk {
         loop {
             while let Some(turn) = next.take().or_else(|| self.heard.try_recv().ok()) {
                 (heard, last_sign) = (true, Instant::now());
-                let (Turn::Listed(at) | Turn::Missed(at)) = &turn;
-                match (tree.find(at), &turn) {
-                    (Some(node), Turn::Listed(_)) => streams.visit(node, &tree),
-                    (Some(node), Turn::Missed(_)) => streams.missed(node, &tree),
-                    (None, _) => unknown = true,
+                match tree.find(&turn.tree) {
+                    Some(node) if turn.missed => streams.missed(node, &tree),
+                    Some(node) => streams.visit(node, &tree),
+                    None => unknown = true,
                 }
             }
             if unknown && listed.elapsed() > LIST_EVERY {
                 // More of the tree has become known since.
                 tree = self.directories();
                 streams = Streams::new(&tree, WINDOW_BYTES);
+                self.begun.clear();
                 (listed, unknown) = (Instant::now(), false);
             }
             let may_fetch = running.len() < flow.requests_max();
-            let batch = if may_fetch { self.batch(&tree, &mut streams) } else { Vec::new() };
+            let chunks_max = LARGE_CHUNKS_MAX + flow.widened();
+            let batch = if may_fetch { self.batch(&tree, &mut streams, chunks_max) } else { Vec::new() };
             if !batch.is_empty() {
                 self.fs().cache.room().await;
                 running.push(self.start(batch));
@@ -241,40 +245,50 @@ impl Walk {
         Tree::new(list, &below)
     }
 
-    /// The files of a directory, of large ones what is read of them; without kinds that the readers pass over. Also whether any
-    /// was left out for that reason.
-    fn files(&self, record: &TreeRecord) -> (Vec<Span>, bool) {
+    /// The files of a directory that are not at hand, of large ones what is read of them; without kinds that the readers pass
+    /// over. Also whether any was left out for that reason. `chunks_max`: most chunks of one file.
+    fn files(&self, tree: &Oid, chunks_max: usize) -> (VecDeque<Span>, bool) {
         let (kinds, used) = (&self.fs().kinds, self.marks().used_bytes());
         let (mut files, mut left_out) = (Vec::new(), false);
-        for entry in record.iter().filter(|entry| matches!(entry.kind, EntryKind::File | EntryKind::Executable)) {
+        let record = self.fs().cache.record(tree);
+        let entries = record.iter().flat_map(TreeRecord::iter);
+        for entry in entries.filter(|entry| matches!(entry.kind, EntryKind::File | EntryKind::Executable)) {
             let kind = Kind::of(entry.name);
             if !kinds.worth_fetching(kind, used) {
                 left_out = true;
                 continue;
             }
             kinds.fetched(kind);
-            let chunks = chunk_count(entry.size).min(LARGE_CHUNKS_MAX);
+            let chunks = chunk_count(entry.size).min(chunks_max as u64);
             let count = if chunks > 1 && kinds.fetch_whole(kind) { chunks as u32 } else { 1 };
             files.push(Span { blob: entry.oid, size: entry.size, first: 0, count });
         }
-        (files, left_out)
+        (absent(self.fs(), files).into(), left_out)
     }
 
-    /// The next files that are not at hand.
-    fn batch(&self, tree: &Tree, streams: &mut Streams) -> Vec<Span> {
+    /// The next files that are not at hand, of each `chunks_max` chunks at most.
+    fn batch(&mut self, tree: &Tree, streams: &mut Streams, chunks_max: usize) -> Vec<Span> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        while bytes < BATCH_BYTES && batch.len() < BATCH_FILES {
+        let is_full = |batch: &[Span], bytes| bytes >= BATCH_BYTES || batch.len() >= BATCH_FILES;
+        while !is_full(&batch, bytes) {
             let Some((stream, node)) = streams.next(tree) else { break };
-            let Some(record) = self.fs().cache.record(tree.oid(node)) else { continue };
-            let (files, left_out) = self.files(&record);
+            let begun = self.begun.remove(&node);
+            let (mut files, left_out) = begun.unwrap_or_else(|| self.files(tree.oid(node), chunks_max));
+            let before = bytes;
+            while !is_full(&batch, bytes)
+                && let Some(span) = files.pop_front()
+            {
+                bytes += span.bytes();
+                batch.push(span);
+            }
+            streams.fetched(stream, bytes - before);
             if left_out {
                 streams.left_out(node);
             }
-            let missing = absent(self.fs(), files);
-            let fetched = missing.iter().map(Span::bytes).sum();
-            streams.fetched(stream, fetched);
-            bytes += fetched;
-            batch.extend(missing);
+            if !files.is_empty() {
+                self.begun.insert(node, (files, left_out));
+                streams.goes_on(stream, node);
+            }
         }
         batch
     }
