@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::flow::Flow;
 use super::kinds::Kind;
-use super::order::{Node, STREAMS_MAX, Streams, Tree};
+use super::order::{STREAMS_MAX, Streams, Tree};
 use super::{Marks, absent};
 use crate::cache::READY_BYTES_MAX;
 use crate::content::Span;
@@ -113,7 +113,7 @@ impl Walks {
                 let _ = walk.try_send(Turn { tree, missed: true });
             }
             track.walk = Some(walk);
-            let walk = Walk { shared: shared.clone(), repo: repo.clone(), heard, begun: HashMap::new() };
+            let walk = Walk { shared: shared.clone(), repo: repo.clone(), heard, begun: VecDeque::new() };
             shared.spawner.spawn(async move {
                 let repo = walk.repo.storage_id().clone();
                 match walk.run().await {
@@ -130,8 +130,8 @@ struct Walk {
     shared: Arc<Shared>,
     repo: Arc<Repo>,
     heard: mpsc::Receiver<Turn>,
-    /// What is left of directories that did not fit into one request, and whether something was left out of them.
-    begun: HashMap<Node, (VecDeque<Span>, bool)>,
+    /// What is to be fetched of a directory that did not fit into one request.
+    begun: VecDeque<Span>,
 }
 
 impl Walk {
@@ -166,7 +166,6 @@ impl Walk {
                 // More of the tree has become known since.
                 tree = self.directories();
                 streams = Streams::new(&tree, WINDOW_BYTES);
-                self.begun.clear();
                 (listed, unknown) = (Instant::now(), false);
             }
             let may_fetch = running.len() < flow.requests_max();
@@ -247,7 +246,7 @@ impl Walk {
 
     /// The files of a directory that are not at hand, of large ones what is read of them; without kinds that the readers pass
     /// over. Also whether any was left out for that reason. `chunks_max`: most chunks of one file.
-    fn files(&self, tree: &Oid, chunks_max: usize) -> (VecDeque<Span>, bool) {
+    fn files(&self, tree: &Oid, chunks_max: usize) -> (Vec<Span>, bool) {
         let (kinds, used) = (&self.fs().kinds, self.marks().used_bytes());
         let (mut files, mut left_out) = (Vec::new(), false);
         let record = self.fs().cache.record(tree);
@@ -263,32 +262,26 @@ impl Walk {
             let count = if chunks > 1 && kinds.fetch_whole(kind) { chunks as u32 } else { 1 };
             files.push(Span { blob: entry.oid, size: entry.size, first: 0, count });
         }
-        (absent(self.fs(), files).into(), left_out)
+        (absent(self.fs(), files), left_out)
     }
 
-    /// The next files that are not at hand, of each `chunks_max` chunks at most.
+    /// The next files that are not at hand, of each `chunks_max` chunks at most. A directory is begun when a reader's window has
+    /// room for it, and then fetched to its end: nobody knows in which order its files are read.
     fn batch(&mut self, tree: &Tree, streams: &mut Streams, chunks_max: usize) -> Vec<Span> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        let is_full = |batch: &[Span], bytes| bytes >= BATCH_BYTES || batch.len() >= BATCH_FILES;
-        while !is_full(&batch, bytes) {
-            let Some((stream, node)) = streams.next(tree) else { break };
-            let begun = self.begun.remove(&node);
-            let (mut files, left_out) = begun.unwrap_or_else(|| self.files(tree.oid(node), chunks_max));
-            let before = bytes;
-            while !is_full(&batch, bytes)
-                && let Some(span) = files.pop_front()
-            {
+        while bytes < BATCH_BYTES && batch.len() < BATCH_FILES {
+            if let Some(span) = self.begun.pop_front() {
                 bytes += span.bytes();
                 batch.push(span);
+                continue;
             }
-            streams.fetched(stream, bytes - before);
+            let Some((stream, node)) = streams.next(tree) else { break };
+            let (files, left_out) = self.files(tree.oid(node), chunks_max);
+            streams.fetched(stream, files.iter().map(Span::bytes).sum());
             if left_out {
                 streams.left_out(node);
             }
-            if !files.is_empty() {
-                self.begun.insert(node, (files, left_out));
-                streams.goes_on(stream, node);
-            }
+            self.begun = files.into();
         }
         batch
     }
