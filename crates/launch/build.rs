@@ -1,6 +1,8 @@
-//! Tells the binaries which commit they were built from: `MONOFS_COMMIT` when set, else what git says, else nothing.
+//! Tells the binaries which commit they were built from: `MONOFS_COMMIT` when set, else what git
+//! says, else nothing.
 //!
-//! Only release builds follow the repository's HEAD: in debug builds every commit would relink every binary.
+//! Only release builds follow the repository's HEAD: in debug builds every commit would relink
+//! every binary.
 
 use std::process::Command;
 
@@ -13,11 +15,18 @@ fn git(args: &[&str]) -> Option<String> {
 fn main() {
     println!("cargo::rerun-if-env-changed=MONOFS_COMMIT");
     println!("cargo::rerun-if-changed=build.rs");
-    let given = std::env::var("MONOFS_COMMIT").ok().filter(|text| !text.trim().is_empty());
-    let commit = given.or_else(|| git(&["rev-parse", "--short=12", "HEAD"])).unwrap_or_else(|| "unknown".to_owned());
+    let given = std::env::var("MONOFS_COMMIT")
+        .ok()
+        .filter(|text| !text.trim().is_empty());
+    let commit = given
+        .or_else(|| git(&["rev-parse", "--short=12", "HEAD"]))
+        .unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=MONOFS_BUILD_COMMIT={}", commit.trim());
     let date = git(&["show", "--no-patch", "--format=%cs", "HEAD"]);
-    println!("cargo::rustc-env=MONOFS_BUILD_DATE={}", date.unwrap_or_default());
+    println!(
+        "cargo::rustc-env=MONOFS_BUILD_DATE={}",
+        date.unwrap_or_default()
+    );
     if std::env::var("PROFILE").as_deref() == Ok("release") {
         for name in ["HEAD", "logs/HEAD"] {
             if let Some(path) = git(&["rev-parse", "--path-format=absolute", "--git-path", name]) {

@@ -1,4 +1,5 @@
-//! Frames: as nodes, clients and caches get them. Arbitrary bytes, and well-formed headers over arbitrary payloads.
+//! Frames: as nodes, clients and caches get them. Arbitrary bytes, and well-formed headers over
+//! arbitrary payloads.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,5 @@
-//! Raw tree objects: as the fetcher gets them from Git remotes. The first byte chooses the object format.
+//! Raw tree objects: as the fetcher gets them from Git remotes. The first byte chooses the object
+//! format.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

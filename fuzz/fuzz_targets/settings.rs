@@ -1,4 +1,5 @@
-//! Settings: any settings file and any flag value must be taken or refused with a message, never a panic.
+//! Settings: any settings file and any flag value must be taken or refused with a message, never a
+//! panic.
 #![no_main]
 
 use std::ffi::OsString;

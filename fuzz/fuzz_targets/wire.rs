@@ -38,7 +38,8 @@ fn check_view(view: &ClusterView) {
     let readers = view.readers(&key, &holders);
     assert!(readers.iter().all(|member| member.role == Role::Node && member.state.serves()));
     let _ = view.fetchers_for(&key);
-    let back = ClusterView::try_from(v1::ClusterView::from(view)).expect("what was taken can be sent on");
+    let back = ClusterView::try_from(v1::ClusterView::from(view)).expect("what was taken can be \
+     sent on");
     assert_eq!(back.members.len(), view.members.len());
 }
 

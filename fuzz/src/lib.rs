@@ -1,7 +1,7 @@
 //! Seeds that only an encoder can make.
 //!
-//! [`keep`] writes them into the corpus of a target as its run begins, before libFuzzer reads it. Seeds that people can
-//! write are files in `fuzz/seeds/<target>/`.
+//! [`keep`] writes them into the corpus of a target as its run begins, before libFuzzer reads it.
+//! Seeds that people can write are files in `fuzz/seeds/<target>/`.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! The command line: global flags and the list of commands. What a command takes stands in its own file.
+//! The command line: global flags and the list of commands. What a command takes stands in its own
+//! file.
 
 use std::time::Duration;
 
@@ -46,7 +47,12 @@ pub struct Global {
     )]
     pub router: Vec<String>,
     /// How answers are printed
-    #[arg(long, global = true, default_value = "table", help_heading = "Every command")]
+    #[arg(
+        long,
+        global = true,
+        default_value = "table",
+        help_heading = "Every command"
+    )]
     pub format: Format,
     /// How long a router may take to answer one call
     #[arg(
@@ -104,21 +110,37 @@ mod tests {
     /// Every command and subcommand, with the words that lead to it.
     fn commands() -> Vec<(String, clap::Command)> {
         fn add(path: String, command: &clap::Command, all: &mut Vec<(String, clap::Command)>) {
-            for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+            for sub in command
+                .get_subcommands()
+                .filter(|sub| sub.get_name() != "help")
+            {
                 add(format!("{path} {}", sub.get_name()), sub, all);
             }
             all.push((path, command.clone()));
         }
         let mut all = Vec::new();
-        add(NAME.to_owned(), &monofs_launch::tool_command::<Args>(NAME), &mut all);
+        add(
+            NAME.to_owned(),
+            &monofs_launch::tool_command::<Args>(NAME),
+            &mut all,
+        );
         all
     }
 
     /// The command lines below `Example:` or `Examples:`.
     fn examples(command: &clap::Command) -> Vec<String> {
-        let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-        let below = text.lines().skip_while(|line| !matches!(*line, "Example:" | "Examples:")).skip(1);
-        below.take_while(|line| line.starts_with("  ")).map(|line| line.trim().to_owned()).collect()
+        let text = command
+            .get_after_help()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        let below = text
+            .lines()
+            .skip_while(|line| !matches!(*line, "Example:" | "Examples:"))
+            .skip(1);
+        below
+            .take_while(|line| line.starts_with("  "))
+            .map(|line| line.trim().to_owned())
+            .collect()
     }
 
     /// The words of a shell command line up to a pipe, a redirection or another command.
@@ -147,18 +169,29 @@ mod tests {
                 examples.iter().any(|line| line.starts_with(&path)),
                 "--help of `{path}` has no example of it: {examples:?}"
             );
-            assert!(command.get_about().is_some(), "`{path}` does not say what it does");
+            assert!(
+                command.get_about().is_some(),
+                "`{path}` does not say what it does"
+            );
         }
     }
 
     #[test]
     fn every_example_is_a_command_line_that_is_understood() {
         for (path, command) in commands() {
-            for line in examples(&command).iter().filter(|line| line.starts_with(NAME)) {
+            for line in examples(&command)
+                .iter()
+                .filter(|line| line.starts_with(NAME))
+            {
                 let argv = words(line).into_iter().map(OsString::from);
-                let parsed = monofs_launch::layers::matches(monofs_launch::tool_command::<Args>(NAME), argv)
-                    .and_then(|matches| Ok(Args::from_arg_matches(&matches)?));
-                assert!(parsed.is_ok(), "`{line}` in the help of `{path}`: {}", parsed.unwrap_err());
+                let parsed =
+                    monofs_launch::layers::matches(monofs_launch::tool_command::<Args>(NAME), argv)
+                        .and_then(|matches| Ok(Args::from_arg_matches(&matches)?));
+                assert!(
+                    parsed.is_ok(),
+                    "`{line}` in the help of `{path}`: {}",
+                    parsed.unwrap_err()
+                );
             }
         }
     }

@@ -1,9 +1,11 @@
-//! The cluster as this tool sees it: a list of routers, of which the first that can answer is asked.
+//! The cluster as this tool sees it: a list of routers, of which the first that can answer is
+//! asked.
 //!
-//! A router that cannot be reached, falls silent before it answered, or says that it cannot do it now (kind
-//! `unavailable`: it has lost the state store, say) is passed over; any other answer is final. Passing over is safe
-//! because every verb may be asked for twice: those that change something are idempotent by what they name. When a router
-//! that was passed over may have done the work, the failure that ends the command says so.
+//! A router that cannot be reached, falls silent before it answered, or says that it cannot do it
+//! now (kind `unavailable`: it has lost the state store, say) is passed over; any other answer is
+//! final. Passing over is safe because every verb may be asked for twice: those that change
+//! something are idempotent by what they name. When a router that was passed over may have done the
+//! work, the failure that ends the command says so.
 
 mod explain;
 mod router;
@@ -40,7 +42,12 @@ pub struct Cluster {
 impl Cluster {
     /// Nothing is connected yet.
     pub fn new(routers: Vec<String>, timeout: Duration) -> Self {
-        Self { routers, timeout, pool: ChannelPool::default(), preferred: Arc::default() }
+        Self {
+            routers,
+            timeout,
+            pool: ChannelPool::default(),
+            preferred: Arc::default(),
+        }
     }
 
     /// The addresses, as given.
@@ -50,7 +57,9 @@ impl Cluster {
 
     /// The router that answered last; the first one before any did.
     pub fn answering(&self) -> &str {
-        self.routers.get(self.preferred.load(Ordering::Relaxed)).map_or("", String::as_str)
+        self.routers
+            .get(self.preferred.load(Ordering::Relaxed))
+            .map_or("", String::as_str)
     }
 
     /// How long one answer may take.
@@ -60,7 +69,11 @@ impl Cluster {
 
     /// A cluster of this router alone.
     pub fn only(&self, router: &str) -> Self {
-        Self { routers: vec![router.to_owned()], preferred: Arc::default(), ..self.clone() }
+        Self {
+            routers: vec![router.to_owned()],
+            preferred: Arc::default(),
+            ..self.clone()
+        }
     }
 
     /// Asks the first router that can answer.
@@ -71,8 +84,9 @@ impl Cluster {
         self.ask_about(About::Cluster, call).await
     }
 
-    /// Asks the first router that can answer for a stream; `silence` is the longest pause between two answers. Where that
-    /// is no longer than a call may take, the first answer is awaited before a router counts as one that can.
+    /// Asks the first router that can answer for a stream; `silence` is the longest pause between
+    /// two answers. Where that is no longer than a call may take, the first answer is awaited
+    /// before a router counts as one that can.
     pub async fn follow<T, F>(
         &self,
         about: About,
@@ -87,16 +101,29 @@ impl Cluster {
             let opened = call(router);
             async move {
                 let mut stream = opened.await?.into_inner();
-                let first = if prompt { Some(stream.message().await?) } else { None };
+                let first = if prompt {
+                    Some(stream.message().await?)
+                } else {
+                    None
+                };
                 Ok(Response::new((first, stream)))
             }
         };
         let (first, stream) = self.ask_about(about, open).await?;
-        Ok(Answers { first, stream, silence, about })
+        Ok(Answers {
+            first,
+            stream,
+            silence,
+            about,
+        })
     }
 
     /// Asks the first router that can answer about something.
-    pub async fn ask_about<T, F>(&self, about: About, call: impl Fn(Router) -> F) -> Result<T, Failure>
+    pub async fn ask_about<T, F>(
+        &self,
+        about: About,
+        call: impl Fn(Router) -> F,
+    ) -> Result<T, Failure>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
@@ -124,28 +151,45 @@ impl Cluster {
                         None => return Err(passed.before(answered(status, about))),
                     }
                 }
-                Ok(Err(status)) if is_final(&status) => return Err(passed.before(answered(status, about))),
-                Ok(Err(status)) if is_answer(&status) => passed.unable.push((address.clone(), from_status(status))),
-                Ok(Err(status)) => match stranger::language(address).await.filter(|_| !is_of_a_proxy(&status)) {
+                Ok(Err(status)) if is_final(&status) => {
+                    return Err(passed.before(answered(status, about)));
+                }
+                Ok(Err(status)) if is_answer(&status) => {
+                    passed.unable.push((address.clone(), from_status(status)))
+                }
+                Ok(Err(status)) => match stranger::language(address)
+                    .await
+                    .filter(|_| !is_of_a_proxy(&status))
+                {
                     Some(what) => passed.strangers.push(format!("{address}: {what}")),
-                    None => passed.lost.push(format!("{address}: {}", from_status(status))),
+                    None => passed
+                        .lost
+                        .push(format!("{address}: {}", from_status(status))),
                 },
-                Err(_) => passed
-                    .lost
-                    .push(format!("{address}: no answer within {}", humantime::format_duration(self.timeout))),
+                Err(_) => passed.lost.push(format!(
+                    "{address}: no answer within {}",
+                    humantime::format_duration(self.timeout)
+                )),
             }
         }
         Err(passed.failure(about))
     }
 
-    /// A router that at least accepts connections, so that a dead one is passed over without waiting for a call.
+    /// A router that at least accepts connections, so that a dead one is passed over without
+    /// waiting for a call.
     async fn reach(&self, address: &str) -> Result<Router, String> {
         let channel = self.pool.get(address).map_err(|error| error.message)?;
         let limit = CONNECT_TIMEOUT.min(self.timeout);
         match tokio::time::timeout(limit, tokio::net::TcpStream::connect(address)).await {
-            Ok(Ok(_)) => Ok(Router { channel, context: Context::new(self.timeout) }),
+            Ok(Ok(_)) => Ok(Router {
+                channel,
+                context: Context::new(self.timeout),
+            }),
             Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no connection within {}", humantime::format_duration(limit))),
+            Err(_) => Err(format!(
+                "no connection within {}",
+                humantime::format_duration(limit)
+            )),
         }
     }
 }
@@ -155,7 +199,8 @@ fn is_final(status: &Status) -> bool {
     is_answer(status) && from_status(status.clone()).kind != ErrorKind::Unavailable
 }
 
-/// Whether HTTP was answered where a gRPC status was due: by a proxy, which knows no router that could.
+/// Whether HTTP was answered where a gRPC status was due: by a proxy, which knows no router that
+/// could.
 fn is_of_a_proxy(status: &Status) -> bool {
     status.message().contains("HTTP status")
 }
@@ -176,11 +221,17 @@ struct Passed {
 impl Passed {
     /// What a router answered after these had been passed over.
     fn before(&self, mut failure: Failure) -> Failure {
-        let unable = self.unable.iter().map(|(address, error)| format!("{address}: {error}"));
+        let unable = self
+            .unable
+            .iter()
+            .map(|(address, error)| format!("{address}: {error}"));
         let maybe: Vec<String> = self.lost.iter().cloned().chain(unable).collect();
         if !maybe.is_empty() {
-            failure.message =
-                format!("{}; asked before, without knowing how it went: {}", failure.message, maybe.join("; "));
+            failure.message = format!(
+                "{}; asked before, without knowing how it went: {}",
+                failure.message,
+                maybe.join("; ")
+            );
         }
         failure
     }
@@ -191,19 +242,25 @@ impl Passed {
         let mut silent = [self.strangers, self.unreached, self.lost].concat();
         let mut unable = self.unable.into_iter();
         let Some((_, first)) = unable.next() else {
-            return Failure::new(Code::Unreachable, format!("no router could be reached: {}", silent.join("; "))).hint(
-                if strange {
-                    "--router takes the gRPC port of a router: --port of `monofs-router`, 9090 unless it was set"
-                } else {
-                    "start one with `monofs-router`, or name a running one with --router=HOST:PORT"
-                },
-            );
+            return Failure::new(
+                Code::Unreachable,
+                format!("no router could be reached: {}", silent.join("; ")),
+            )
+            .hint(if strange {
+                "--router takes the gRPC port of a router: --port of `monofs-router`, 9090 \
+                     unless it was set"
+            } else {
+                "start one with `monofs-router`, or name a running one with --router=HOST:PORT"
+            });
         };
         silent.extend(unable.map(|(address, error)| format!("{address}: {error}")));
         let mut failure = explain(first, about);
         if !silent.is_empty() {
-            failure.message =
-                format!("{}; the other routers did not do better ({})", failure.message, silent.join("; "));
+            failure.message = format!(
+                "{}; the other routers did not do better ({})",
+                failure.message,
+                silent.join("; ")
+            );
         }
         failure
     }

@@ -1,7 +1,9 @@
-//! `monofs-admin`: the operator's command line. It talks to any router and, apart from `bench`, to nothing else.
+//! `monofs-admin`: the operator's command line. It talks to any router and, apart from `bench`, to
+//! nothing else.
 //!
-//! Invariants: answers go to standard output, progress and complaints to standard error; every text that came from the
-//! cluster is stripped of control characters before it reaches a terminal; the exit code tells what happened.
+//! Invariants: answers go to standard output, progress and complaints to standard error; every text
+//! that came from the cluster is stripped of control characters before it reaches a terminal; the
+//! exit code tells what happened.
 
 mod bench;
 mod cli;

@@ -10,17 +10,28 @@ const NAME_BYTES_MAX: usize = 256;
 /// The known name nearest to `wanted`, if any is near.
 pub fn name<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let most = (wanted.chars().count() / LETTERS_PER_MISTAKE).clamp(1, MISTAKES_MAX);
-    let near = known.into_iter().map(|name| (distance(wanted, name), name)).filter(|(far, _)| *far <= most);
+    let near = known
+        .into_iter()
+        .map(|name| (distance(wanted, name), name))
+        .filter(|(far, _)| *far <= most);
     near.min().map(|(_, name)| name)
 }
 
-/// The path of a repository that somebody may have meant by `wanted`: with `.git` at its end, with the mount point before it,
-/// a place inside it, only its last names, or misspelt.
+/// The path of a repository that somebody may have meant by `wanted`: with `.git` at its end, with
+/// the mount point before it, a place inside it, only its last names, or misspelt.
 pub fn path<'a>(wanted: &str, known: &[&'a str]) -> Option<&'a str> {
     let wanted = wanted.strip_suffix(".git").unwrap_or(wanted);
     let find = |fits: &dyn Fn(&str) -> bool| known.iter().copied().find(|path| fits(path));
-    let below = |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'));
-    let ends = |whole: &str, end: &str| whole.strip_suffix(end).is_some_and(|rest| rest.ends_with('/'));
+    let below = |outer: &str, inner: &str| {
+        inner
+            .strip_prefix(outer)
+            .is_some_and(|rest| rest.starts_with('/'))
+    };
+    let ends = |whole: &str, end: &str| {
+        whole
+            .strip_suffix(end)
+            .is_some_and(|rest| rest.ends_with('/'))
+    };
     find(&|path| path == wanted)
         .or_else(|| find(&|path| below(path, wanted)))
         .or_else(|| find(&|path| ends(wanted, path)))
@@ -29,8 +40,8 @@ pub fn path<'a>(wanted: &str, known: &[&'a str]) -> Option<&'a str> {
         .or_else(|| name(wanted, known.iter().copied()))
 }
 
-/// How many letters must be added, removed, changed or swapped with their neighbour to get from one to the other.
-/// Source: optimal string alignment distance.
+/// How many letters must be added, removed, changed or swapped with their neighbour to get from one
+/// to the other. Source: optimal string alignment distance.
 fn distance(a: &str, b: &str) -> usize {
     if a.len() > NAME_BYTES_MAX || b.len() > NAME_BYTES_MAX {
         return usize::MAX;
@@ -63,7 +74,14 @@ mod tests {
         assert_eq!(name("nod10", ["node1", "node10", "other"]), Some("node10"));
         assert_eq!(name("ndoe1", ["node1", "node2"]), Some("node1"));
         assert_eq!(name("nodes-of-another-cluster", ["node1"]), None);
-        assert_eq!((distance("", "abc"), distance("abc", "abc"), distance("kitten", "sitting")), (3, 0, 3));
+        assert_eq!(
+            (
+                distance("", "abc"),
+                distance("abc", "abc"),
+                distance("kitten", "sitting")
+            ),
+            (3, 0, 3)
+        );
     }
 
     #[test]
@@ -77,7 +95,11 @@ mod tests {
             "GitHub.com/Org/repo",
             "github.com/org/rpeo",
         ] {
-            assert_eq!(path(wanted, &known), Some("github.com/org/repo"), "{wanted}");
+            assert_eq!(
+                path(wanted, &known),
+                Some("github.com/org/repo"),
+                "{wanted}"
+            );
         }
         assert_eq!(path("somewhere/else", &known), None);
     }

@@ -38,15 +38,23 @@ pub fn note(line: &str) {
 
 /// Whether the command failed because whoever read its output has seen enough (`| head`).
 pub fn reader_is_gone(error: &anyhow::Error) -> bool {
-    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    let io = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<std::io::Error>());
     io.is_some_and(|io| io.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// Lines and columns of the terminal on standard output; 24 and 80 when it is none.
 pub fn screen() -> (usize, usize) {
-    let size = if std::io::stdout().is_terminal() { ratatui::crossterm::terminal::size().ok() } else { None };
+    let size = if std::io::stdout().is_terminal() {
+        ratatui::crossterm::terminal::size().ok()
+    } else {
+        None
+    };
     // A terminal that does not know its size says 0.
-    let (columns, lines) = size.filter(|(columns, lines)| *columns > 0 && *lines > 0).unwrap_or((80, 24));
+    let (columns, lines) = size
+        .filter(|(columns, lines)| *columns > 0 && *lines > 0)
+        .unwrap_or((80, 24));
     (usize::from(lines), usize::from(columns))
 }
 
@@ -58,7 +66,11 @@ pub fn painted(text: &str, mood: Mood) -> String {
         Mood::Uneasy => "33",
         Mood::Plain => return text.to_owned(),
     };
-    if colour::wanted(&std::io::stdout()) { format!("\x1b[1;{code}m{text}\x1b[0m") } else { text.to_owned() }
+    if colour::wanted(&std::io::stdout()) {
+        format!("\x1b[1;{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }
 
 /// How a cell's content should be taken.
@@ -82,14 +94,19 @@ impl Rows {
         let colours = colour::wanted(&std::io::stdout());
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
-        // Cut into pieces, a row cannot be searched or copied: lines may be longer than the terminal is wide.
+        // Cut into pieces, a row cannot be searched or copied: lines may be longer than the
+        // terminal is wide.
         table.set_content_arrangement(ContentArrangement::Disabled);
         if !colours {
             table.force_no_tty();
         }
         table.set_header(headings.iter().map(|heading| {
             let cell = Cell::new(heading.trim_start_matches('>'));
-            if colours { cell.add_attribute(Attribute::Bold) } else { cell }
+            if colours {
+                cell.add_attribute(Attribute::Bold)
+            } else {
+                cell
+            }
         }));
         for (column, heading) in table.column_iter_mut().zip(headings) {
             column.set_padding((0, 2));
@@ -133,5 +150,8 @@ impl Rows {
 /// `name: value` lines with the values in one column.
 pub fn fields(pairs: &[(&str, String)]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
-    pairs.iter().map(|(name, value)| format!("{:<width$}{}\n", format!("{name}:"), clean(value))).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| format!("{:<width$}{}\n", format!("{name}:"), clean(value)))
+        .collect()
 }

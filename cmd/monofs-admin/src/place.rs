@@ -1,6 +1,7 @@
 //! Where a path leads: into the namespace above repositories, or to an entry inside one.
 //!
-//! Paths are bytes, as on a mount. Directory records come one level at a time and are verified against their oid.
+//! Paths are bytes, as on a mount. Directory records come one level at a time and are verified
+//! against their oid.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -31,11 +32,19 @@ impl TreePath {
             let what = format!("'{}' is a URL; a path in the tree is wanted", shown());
             return Err(Failure::new(Code::Usage, what).hint(hint));
         }
-        let parts = text.as_bytes().split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
+        let parts = text
+            .as_bytes()
+            .split(|byte| *byte == b'/')
+            .filter(|part| !part.is_empty() && *part != b".");
         let parts: Vec<Vec<u8>> = parts.map(<[u8]>::to_vec).collect();
         if parts.iter().any(|part| part == b"..") {
-            return Err(Failure::new(Code::Usage, format!("path '{}' has a '..' component", shown()))
-                .hint("name the directory from the root of the tree: there is no current directory here"));
+            return Err(Failure::new(
+                Code::Usage,
+                format!("path '{}' has a '..' component", shown()),
+            )
+            .hint(
+                "name the directory from the root of the tree: there is no current directory here",
+            ));
         }
         Ok(Self(parts))
     }
@@ -45,9 +54,13 @@ impl TreePath {
         format!("/{}", clean_bytes(&self.0.join(&b'/')))
     }
 
-    /// The components that a router can be asked about: those before the first one that is no UTF-8.
+    /// The components that a router can be asked about: those before the first one that is no
+    /// UTF-8.
     fn text(&self) -> String {
-        let parts = self.0.iter().map_while(|part| std::str::from_utf8(part).ok());
+        let parts = self
+            .0
+            .iter()
+            .map_while(|part| std::str::from_utf8(part).ok());
         parts.collect::<Vec<_>>().join("/")
     }
 }
@@ -100,9 +113,15 @@ impl Inside {
             let request = router.stream(request.clone());
             async move { router.content().get_trees(request).await }
         };
-        let mut answers = cluster.follow(About::Cluster, cluster.timeout(), call).await?;
+        let mut answers = cluster
+            .follow(About::Cluster, cluster.timeout(), call)
+            .await?;
         while let Some(answer) = answers.next().await? {
-            if let Some(tree) = answer.trees.into_iter().find(|tree| tree.oid == self.oid.as_bytes()) {
+            if let Some(tree) = answer
+                .trees
+                .into_iter()
+                .find(|tree| tree.oid == self.oid.as_bytes())
+            {
                 let record = TreeRecord::parse_verified(tree.record, &self.oid);
                 return Ok(record.map_err(|error| explain(error, About::Cluster))?);
             }
@@ -129,14 +148,24 @@ impl Inside {
     /// The URL of this submodule.
     pub fn submodule_url(&self) -> Option<&str> {
         let path = self.rest.join(&b'/');
-        self.snapshot.submodules.iter().find(|module| module.path == path).map(|module| module.url.as_str())
+        self.snapshot
+            .submodules
+            .iter()
+            .find(|module| module.path == path)
+            .map(|module| module.url.as_str())
     }
 }
 
 /// The failure when no server holds an object that the catalogue says exists.
 pub fn not_held(what: &str, oid: &Oid) -> Failure {
-    Failure::new(Code::Unreachable, format!("no reachable node holds {what} {oid}"))
-        .hint("`monofs-admin status` shows which nodes are down; `monofs-admin refresh` brings copies back")
+    Failure::new(
+        Code::Unreachable,
+        format!("no reachable node holds {what} {oid}"),
+    )
+    .hint(
+        "`monofs-admin status` shows which nodes are down; `monofs-admin refresh` brings \
+         copies back",
+    )
 }
 
 /// Follows a path down from the root of the namespace.
@@ -154,8 +183,11 @@ pub async fn locate(cluster: &Cluster, path: &TreePath) -> Result<Place> {
         Ok(answer) => answer.repository,
         Err(failure) if failure.code == Code::Failed || failure.code == Code::Usage => {
             // Not inside a repository; perhaps above some.
-            let entries =
-                if text.split('/').count() == path.0.len() { list(cluster, &text).await } else { Ok(Vec::new()) };
+            let entries = if text.split('/').count() == path.0.len() {
+                list(cluster, &text).await
+            } else {
+                Ok(Vec::new())
+            };
             return match entries {
                 Ok(entries) if !entries.is_empty() => Ok(Place::Namespace(entries)),
                 Err(other) if other.code == Code::Unreachable => Err(other.into()),
@@ -165,13 +197,18 @@ pub async fn locate(cluster: &Cluster, path: &TreePath) -> Result<Place> {
         Err(failure) => return Err(failure.into()),
     };
     match repository {
-        Some(repository) => Ok(Place::Inside(Box::new(descend(cluster, path, repository).await?))),
+        Some(repository) => Ok(Place::Inside(Box::new(
+            descend(cluster, path, repository).await?,
+        ))),
         None => Err(not_found(path).into()),
     }
 }
 
 fn not_found(path: &TreePath) -> Failure {
-    explain(Error::not_found(format!("{} does not exist", path.shown())), About::Cluster)
+    explain(
+        Error::not_found(format!("{} does not exist", path.shown())),
+        About::Cluster,
+    )
 }
 
 /// The names below a path of the namespace.
@@ -179,7 +216,11 @@ async fn list(cluster: &Cluster, prefix: &str) -> Result<Vec<v1::ListEntry>, Fai
     let mut entries = Vec::new();
     let mut token = String::new();
     for _ in 0..PAGES_MAX {
-        let message = v1::ListRequest { prefix: prefix.to_owned(), page_token: token, page_size: 0 };
+        let message = v1::ListRequest {
+            prefix: prefix.to_owned(),
+            page_token: token,
+            page_size: 0,
+        };
         let call = |router: crate::cluster::Router| {
             let request = router.request(message.clone());
             async move { router.catalog().list(request).await }
@@ -195,28 +236,54 @@ async fn list(cluster: &Cluster, prefix: &str) -> Result<Vec<v1::ListEntry>, Fai
 }
 
 /// From the root of a repository down to the entry.
-async fn descend(cluster: &Cluster, path: &TreePath, mut repository: v1::Repository) -> Result<Inside> {
+async fn descend(
+    cluster: &Cluster,
+    path: &TreePath,
+    mut repository: v1::Repository,
+) -> Result<Inside> {
     let Some(snapshot) = repository.snapshot.take() else {
         let shown = clean(&repository.path);
         return Err(Failure::new(
             Code::Refused,
-            format!("repository {shown} has no commit yet: it is {}", state(&repository)),
+            format!(
+                "repository {shown} has no commit yet: it is {}",
+                state(&repository)
+            ),
         )
-        .hint(format!("`monofs-admin repo {}` says why", shell_word(&repository.path)))
+        .hint(format!(
+            "`monofs-admin repo {}` says why",
+            shell_word(&repository.path)
+        ))
         .into());
     };
-    let depth = repository.path.split('/').filter(|part| !part.is_empty()).count();
+    let depth = repository
+        .path
+        .split('/')
+        .filter(|part| !part.is_empty())
+        .count();
     let rest = path.0.get(depth..).unwrap_or_default();
     let root = Oid::from_bytes(&snapshot.root)?;
-    let mut here = Inside { repository, snapshot, rest: Vec::new(), kind: EntryKind::Directory, oid: root, size: 0 };
+    let mut here = Inside {
+        repository,
+        snapshot,
+        rest: Vec::new(),
+        kind: EntryKind::Directory,
+        oid: root,
+        size: 0,
+    };
     for name in rest {
         if !here.is_directory() {
             let shown = clean_bytes(&here.rest.join(&b'/'));
-            let wrong = Error::not_found(format!("{} does not exist: '{shown}' is no directory", path.shown()));
+            let wrong = Error::not_found(format!(
+                "{} does not exist: '{shown}' is no directory",
+                path.shown()
+            ));
             return Err(explain(wrong, About::Cluster).into());
         }
         let record = here.record(cluster).await?;
-        let Some(entry) = record.find(name) else { return Err(not_found(path).into()) };
+        let Some(entry) = record.find(name) else {
+            return Err(not_found(path).into());
+        };
         (here.kind, here.oid, here.size) = (entry.kind, entry.oid, entry.size);
         here.rest.push(name.clone());
     }
@@ -246,9 +313,15 @@ mod tests {
     fn paths_are_taken_as_a_shell_user_writes_them() {
         let path = |text: &str| TreePath::new(OsStr::new(text)).map(|path| path.shown());
         assert_eq!(path("/").ok().as_deref(), Some("/"));
-        assert_eq!(path("github.com//org/./repo/").ok().as_deref(), Some("/github.com/org/repo"));
+        assert_eq!(
+            path("github.com//org/./repo/").ok().as_deref(),
+            Some("/github.com/org/repo")
+        );
         assert!(path("a/../b").is_err());
         let raw = TreePath::new(OsStr::from_bytes(b"a/b/\xff/c"));
-        assert_eq!(raw.map(|raw| (raw.text(), raw.shown())).ok(), Some(("a/b".into(), "/a/b/\\xff/c".into())));
+        assert_eq!(
+            raw.map(|raw| (raw.text(), raw.shown())).ok(),
+            Some(("a/b".into(), "/a/b/\\xff/c".into()))
+        );
     }
 }

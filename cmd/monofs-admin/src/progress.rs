@@ -52,11 +52,18 @@ impl Progress {
             } else {
                 "{spinner} {prefix} {bar:30} {msg} ({elapsed})"
             };
-            bar.set_style(ProgressStyle::with_template(template).expect("the template is a constant"));
+            bar.set_style(
+                ProgressStyle::with_template(template).expect("the template is a constant"),
+            );
             bar.enable_steady_tick(TICK);
             bar
         });
-        Self { subject: clean(subject), bar, last: None, complaints: HashSet::new() }
+        Self {
+            subject: clean(subject),
+            bar,
+            last: None,
+            complaints: HashSet::new(),
+        }
     }
 
     /// Shows where the work is now.
@@ -64,15 +71,28 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_prefix(step.phase);
             bar.set_length(step.total.max(1));
-            bar.set_position(if step.total == 0 { 0 } else { step.done.min(step.total) });
+            bar.set_position(if step.total == 0 {
+                0
+            } else {
+                step.done.min(step.total)
+            });
             bar.set_message(step.detail.clone());
             return;
         }
-        let new_phase = self.last.as_ref().is_none_or(|(last, _)| last.phase != step.phase);
-        let due = self.last.as_ref().is_some_and(|(last, at)| *last != step && at.elapsed() >= PLAIN_INTERVAL);
+        let new_phase = self
+            .last
+            .as_ref()
+            .is_none_or(|(last, _)| last.phase != step.phase);
+        let due = self
+            .last
+            .as_ref()
+            .is_some_and(|(last, at)| *last != step && at.elapsed() >= PLAIN_INTERVAL);
         if new_phase || due {
             let gap = if step.detail.is_empty() { "" } else { ": " };
-            note(&format!("{}: {}{gap}{}", self.subject, step.phase, step.detail));
+            note(&format!(
+                "{}: {}{gap}{}",
+                self.subject, step.phase, step.detail
+            ));
             self.last = Some((step, Instant::now()));
         }
     }
@@ -90,8 +110,16 @@ impl Progress {
 
     /// Shows where an ingest or refresh is.
     pub fn ingest(&mut self, wire: &v1::IngestProgress) {
-        for replica in wire.replicas.iter().filter(|replica| !replica.error.is_empty()) {
-            self.complain(&format!("warning: {}: {}", clean(&replica.node_id), clean(&replica.error)));
+        for replica in wire
+            .replicas
+            .iter()
+            .filter(|replica| !replica.error.is_empty())
+        {
+            self.complain(&format!(
+                "warning: {}: {}",
+                clean(&replica.node_id),
+                clean(&replica.error)
+            ));
         }
         // At the end the answer says it all.
         if wire.phase() != Phase::Done {
@@ -110,20 +138,43 @@ impl Drop for Progress {
 
 /// What an ingest's message says.
 fn ingest_step(wire: &v1::IngestProgress) -> Step {
-    let step = |phase, done, total, detail| Step { phase, done, total, detail };
+    let step = |phase, done, total, detail| Step {
+        phase,
+        done,
+        total,
+        detail,
+    };
     match wire.phase() {
         Phase::Unspecified | Phase::Resolving => step("resolving", 0, 0, String::new()),
         Phase::Fetching => fetch_step(wire.fetch.as_ref()),
         Phase::Adopting => {
             let each = |r: &v1::ReplicaProgress| replica(r, r.trees_done, r.trees_total, r.durable);
             let (done, total) = sum(wire, |r| (r.trees_done, r.trees_total));
-            step("copying directories", done, total, wire.replicas.iter().map(each).collect::<Vec<_>>().join(", "))
+            step(
+                "copying directories",
+                done,
+                total,
+                wire.replicas
+                    .iter()
+                    .map(each)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            )
         }
         Phase::Published => step("published", 1, 1, String::new()),
         Phase::Hydrating => {
             let each = |r: &v1::ReplicaProgress| replica(r, r.blobs_done, r.blobs_total, false);
             let (done, total) = sum(wire, |r| (r.blobs_done, r.blobs_total));
-            step("copying contents", done, total, wire.replicas.iter().map(each).collect::<Vec<_>>().join(", "))
+            step(
+                "copying contents",
+                done,
+                total,
+                wire.replicas
+                    .iter()
+                    .map(each)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            )
         }
         Phase::Done => step("done", 1, 1, String::new()),
     }
@@ -131,7 +182,12 @@ fn ingest_step(wire: &v1::IngestProgress) -> Step {
 
 fn fetch_step(fetch: Option<&v1::FetchProgress>) -> Step {
     let Some(fetch) = fetch else {
-        return Step { phase: "fetching", done: 0, total: 0, detail: String::new() };
+        return Step {
+            phase: "fetching",
+            done: 0,
+            total: 0,
+            detail: String::new(),
+        };
     };
     let phase = match fetch.phase() {
         FetchPhase::Unspecified | FetchPhase::Receiving => "fetching",
@@ -146,8 +202,17 @@ fn fetch_step(fetch: Option<&v1::FetchProgress>) -> Step {
         (done, total) => Some(format!("{done}/{total} objects")),
     };
     let bytes = (fetch.bytes_done > 0).then(|| size(fetch.bytes_done));
-    let detail = [objects, bytes].into_iter().flatten().collect::<Vec<_>>().join(", ");
-    Step { phase, done: fetch.objects_done, total: fetch.objects_total, detail }
+    let detail = [objects, bytes]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(", ");
+    Step {
+        phase,
+        done: fetch.objects_done,
+        total: fetch.objects_total,
+        detail,
+    }
 }
 
 fn replica(wire: &v1::ReplicaProgress, done: u64, total: u64, durable: bool) -> String {
@@ -161,7 +226,12 @@ fn replica(wire: &v1::ReplicaProgress, done: u64, total: u64, durable: bool) -> 
 }
 
 fn sum(wire: &v1::IngestProgress, of: impl Fn(&v1::ReplicaProgress) -> (u64, u64)) -> (u64, u64) {
-    wire.replicas.iter().map(of).fold((0, 0), |(a, b), (done, total)| (a.saturating_add(done), b.saturating_add(total)))
+    wire.replicas
+        .iter()
+        .map(of)
+        .fold((0, 0), |(a, b), (done, total)| {
+            (a.saturating_add(done), b.saturating_add(total))
+        })
 }
 
 #[cfg(test)]
@@ -173,16 +243,37 @@ mod tests {
         let mut wire = v1::IngestProgress::default();
         assert_eq!(ingest_step(&wire).phase, "resolving");
         wire.set_phase(Phase::Fetching);
-        let mut fetch = v1::FetchProgress { objects_done: 5, objects_total: 9, bytes_done: 2048, ..Default::default() };
+        let mut fetch = v1::FetchProgress {
+            objects_done: 5,
+            objects_total: 9,
+            bytes_done: 2048,
+            ..Default::default()
+        };
         fetch.set_phase(FetchPhase::Receiving);
         wire.fetch = Some(fetch);
         let step = ingest_step(&wire);
-        assert_eq!((step.phase, step.detail.as_str()), ("fetching", "5/9 objects, 2.0 KiB"));
+        assert_eq!(
+            (step.phase, step.detail.as_str()),
+            ("fetching", "5/9 objects, 2.0 KiB")
+        );
         wire.set_phase(Phase::Adopting);
-        let replica =
-            |id: &str| v1::ReplicaProgress { node_id: id.into(), trees_done: 3, trees_total: 4, ..Default::default() };
-        wire.replicas = vec![replica("n1"), v1::ReplicaProgress { error: "full".into(), ..replica("n2") }];
+        let replica = |id: &str| v1::ReplicaProgress {
+            node_id: id.into(),
+            trees_done: 3,
+            trees_total: 4,
+            ..Default::default()
+        };
+        wire.replicas = vec![
+            replica("n1"),
+            v1::ReplicaProgress {
+                error: "full".into(),
+                ..replica("n2")
+            },
+        ];
         let step = ingest_step(&wire);
-        assert_eq!((step.done, step.total, step.detail.as_str()), (6, 8, "n1 3/4, n2 failed"));
+        assert_eq!(
+            (step.done, step.total, step.detail.as_str()),
+            (6, 8, "n1 3/4, n2 failed")
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! What `--format json` prints. Stable: fields are only ever added. Times are RFC 3339 or null, object ids hexadecimal,
-//! sizes bytes.
+//! What `--format json` prints. Stable: fields are only ever added. Times are RFC 3339 or null,
+//! object ids hexadecimal, sizes bytes.
 
 mod member;
 mod operations;
@@ -44,7 +44,11 @@ impl From<&v1::Repository> for Repository {
             path: wire.path.clone(),
             state: repository_state(wire.state()),
             source: wire.source.clone(),
-            ref_name: if wire.ref_name.is_empty() { "HEAD".to_owned() } else { wire.ref_name.clone() },
+            ref_name: if wire.ref_name.is_empty() {
+                "HEAD".to_owned()
+            } else {
+                wire.ref_name.clone()
+            },
             commit: snapshot.map(|snapshot| hex(&snapshot.commit)),
             commit_time: snapshot.and_then(|snapshot| time(snapshot.commit_time)),
             root: snapshot.map(|snapshot| hex(&snapshot.root)),
@@ -99,7 +103,11 @@ impl From<&v1::HeldRepository> for Held {
         Self {
             path: wire.path.clone(),
             storage_id: wire.storage_id.clone(),
-            commits: wire.snapshots.iter().map(|snapshot| hex(&snapshot.commit)).collect(),
+            commits: wire
+                .snapshots
+                .iter()
+                .map(|snapshot| hex(&snapshot.commit))
+                .collect(),
             directories: wire.trees,
             files: wire.blobs,
             disk_bytes: wire.disk_bytes,

@@ -15,7 +15,11 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// The first twelve digits of an object id, or `-`.
 pub fn short(oid: &str) -> String {
-    if oid.is_empty() { "-".to_owned() } else { clean(&oid.chars().take(12).collect::<String>()) }
+    if oid.is_empty() {
+        "-".to_owned()
+    } else {
+        clean(&oid.chars().take(12).collect::<String>())
+    }
 }
 
 /// A count with its noun: `1 node`, `2 nodes`.
@@ -31,9 +35,9 @@ pub fn count(number: u64, noun: &str) -> String {
 pub fn time(seconds: i64) -> Option<String> {
     match u64::try_from(seconds) {
         Ok(0) => None,
-        Ok(since) if seconds <= TIME_MAX => {
-            Some(humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(since)).to_string())
-        }
+        Ok(since) if seconds <= TIME_MAX => Some(
+            humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(since)).to_string(),
+        ),
         _ => Some(format!("@{seconds}")),
     }
 }
@@ -43,7 +47,9 @@ pub fn ago(seconds: i64) -> String {
     if seconds == 0 {
         return "-".to_owned();
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs() as i64);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |now| now.as_secs() as i64);
     match now.saturating_sub(seconds) {
         i64::MIN..60 => format!("{}s", now.saturating_sub(seconds).max(0)),
         passed @ 60..3600 => format!("{}m", passed / 60),
@@ -54,12 +60,19 @@ pub fn ago(seconds: i64) -> String {
 
 /// A part of a whole in per cent, or `-` when there is no whole.
 pub fn percent(part: u64, whole: u64) -> String {
-    if whole == 0 { "-".to_owned() } else { format!("{:.0} %", (part as f64 / whole as f64 * 100.0).floor()) }
+    if whole == 0 {
+        "-".to_owned()
+    } else {
+        format!("{:.0} %", (part as f64 / whole as f64 * 100.0).floor())
+    }
 }
 
-/// A latency as its bucket's upper bound: `<300us`, `<5ms`, `<2.5s`; `>2.5s` beyond; `-` when nothing was measured.
+/// A latency as its bucket's upper bound: `<300us`, `<5ms`, `<2.5s`; `>2.5s` beyond; `-` when
+/// nothing was measured.
 pub fn latency(seconds: Option<f64>) -> String {
-    let Some(seconds) = seconds else { return "-".to_owned() };
+    let Some(seconds) = seconds else {
+        return "-".to_owned();
+    };
     // The last bound also stands for what took longer.
     let [.., sure, most] = DURATION_BOUNDS;
     // Rounded: a bound such as 3e-5 has no exact value in microseconds.
@@ -83,7 +96,8 @@ pub fn rate(per_second: Option<f64>) -> String {
     }
 }
 
-/// Text broken at spaces into lines of at most `columns` characters; a longer word has a line of its own.
+/// Text broken at spaces into lines of at most `columns` characters; a longer word has a line of
+/// its own.
 pub fn wrapped(text: &str, columns: usize) -> Vec<String> {
     let mut lines: Vec<String> = vec![String::new()];
     for word in text.split(' ') {
@@ -104,7 +118,11 @@ pub fn wrapped(text: &str, columns: usize) -> Vec<String> {
 pub fn shell_word(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@%+=,".contains(c);
     let shown = clean(text);
-    if !shown.is_empty() && shown.chars().all(plain) { shown } else { format!("'{}'", shown.replace('\'', "'\\''")) }
+    if !shown.is_empty() && shown.chars().all(plain) {
+        shown
+    } else {
+        format!("'{}'", shown.replace('\'', "'\\''"))
+    }
 }
 
 #[cfg(test)]
@@ -120,14 +138,25 @@ mod tests {
 
     #[test]
     fn sizes_and_counts_read_well() {
-        let sizes =
-            [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_395_864_371, "1.3 GiB"), (u64::MAX, "16.0 EiB")];
+        let sizes = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.0 KiB"),
+            (1_395_864_371, "1.3 GiB"),
+            (u64::MAX, "16.0 EiB"),
+        ];
         for (bytes, expected) in sizes {
             assert_eq!(size(bytes), expected);
         }
         assert_eq!(size((1 << 20) - 1), "1.0 MiB");
-        assert_eq!((count(1, "directory"), count(2, "directory")), ("1 directory".into(), "2 directories".into()));
-        assert_eq!((percent(1, 3), percent(999, 1000), percent(0, 0)), ("33 %".into(), "99 %".into(), "-".into()));
+        assert_eq!(
+            (count(1, "directory"), count(2, "directory")),
+            ("1 directory".into(), "2 directories".into())
+        );
+        assert_eq!(
+            (percent(1, 3), percent(999, 1000), percent(0, 0)),
+            ("33 %".into(), "99 %".into(), "-".into())
+        );
     }
 
     #[test]
@@ -143,9 +172,29 @@ mod tests {
 
     #[test]
     fn latencies_are_bounds_and_rates_are_short() {
-        let shown = [None, Some(1e-5), Some(3e-4), Some(2.5e-3), Some(0.5), Some(2.5), Some(10.0)].map(latency);
-        assert_eq!(shown, ["-", "<10us", "<300us", "<2.5ms", "<500ms", "<2.5s", ">2.5s"]);
-        let rates = [None, Some(0.0), Some(0.26), Some(9.96), Some(1234.4), Some(120_000.0)].map(rate);
+        let shown = [
+            None,
+            Some(1e-5),
+            Some(3e-4),
+            Some(2.5e-3),
+            Some(0.5),
+            Some(2.5),
+            Some(10.0),
+        ]
+        .map(latency);
+        assert_eq!(
+            shown,
+            ["-", "<10us", "<300us", "<2.5ms", "<500ms", "<2.5s", ">2.5s"]
+        );
+        let rates = [
+            None,
+            Some(0.0),
+            Some(0.26),
+            Some(9.96),
+            Some(1234.4),
+            Some(120_000.0),
+        ]
+        .map(rate);
         assert_eq!(rates, ["-", "0/s", "0.3/s", "10/s", "1234/s", "120k/s"]);
     }
 

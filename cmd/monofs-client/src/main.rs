@@ -1,4 +1,5 @@
-//! `monofs-client`: flags -> config -> mount -> unmount. The role itself is the library `monofs-client`.
+//! `monofs-client`: flags -> config -> mount -> unmount. The role itself is the library
+//! `monofs-client`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,10 +11,12 @@ use monofs_client::{AddressChoice, Config};
 use monofs_launch::args::{self, Listen};
 use tokio::net::TcpListener;
 
-/// Mounts all repositories of a cluster as one directory tree; runs in the foreground until a signal unmounts it.
+/// Mounts all repositories of a cluster as one directory tree; runs in the foreground until a
+/// signal unmounts it.
 #[derive(Debug, Parser)]
 #[command(
-    after_help = "Example:\n  mkdir -p /mnt/monofs && monofs-client --mount /mnt/monofs --router router.internal:9090\n\nThe state of a mount is in its hidden file .monofs/status."
+    after_help = "Example:\n  mkdir -p /mnt/monofs && monofs-client --mount /mnt/monofs --router \
+     router.internal:9090\n\nThe state of a mount is in its hidden file .monofs/status."
 )]
 struct Args {
     /// Mount point: must exist, be a directory and be empty
@@ -97,7 +100,11 @@ impl From<Args> for Config {
 
 fn main() -> ExitCode {
     monofs_launch::run::<Args, _, _>("monofs-client", |args, context| async move {
-        let http = args.metrics_addr.clone().map(|address| address.bind()).transpose()?;
+        let http = args
+            .metrics_addr
+            .clone()
+            .map(|address| address.bind())
+            .transpose()?;
         let mounted = monofs_client::mount(args.into()).await?;
         if let Some(http) = http {
             mounted.serve_http(TcpListener::from_std(http)?)?;

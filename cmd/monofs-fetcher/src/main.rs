@@ -1,4 +1,5 @@
-//! `monofs-fetcher`: flags -> config -> spawn -> drain. The role itself is the library `monofs-fetcher`.
+//! `monofs-fetcher`: flags -> config -> spawn -> drain. The role itself is the library
+//! `monofs-fetcher`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,10 +11,12 @@ use monofs_launch::args::{self, Listen};
 use monofs_model::{Error, Result};
 use tokio::net::TcpListener;
 
-/// Fetches Git repositories for the nodes and caches them. The only role that holds credentials for remotes.
+/// Fetches Git repositories for the nodes and caches them. The only role that holds credentials for
+/// remotes.
 #[derive(Debug, Parser)]
 #[command(
-    after_help = "Example:\n  monofs-fetcher --cache-dir /var/cache/monofs --credentials /etc/monofs/credentials.toml --router router.internal:9090"
+    after_help = "Example:\n  monofs-fetcher --cache-dir /var/cache/monofs --credentials \
+     /etc/monofs/credentials.toml --router router.internal:9090"
 )]
 struct Args {
     /// Port to listen on, on every address
@@ -59,10 +62,20 @@ struct Args {
     #[arg(long, value_delimiter = ',', value_parser = args::address, value_name = "HOST:PORT,...")]
     router: Vec<String>,
     /// Address to announce (default: the host's name and the listening port)
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "HOST:PORT"
+    )]
     advertise: String,
     /// Address for whoever is outside the private network
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "HOST:PORT"
+    )]
     external_addr: String,
 }
 
@@ -71,24 +84,44 @@ fn hours(text: &str) -> Result<Duration> {
     let wrong = || Error::invalid("write a number of hours over 0, such as 2 or 0.5");
     let hours: f64 = text.trim().parse().map_err(|_| wrong())?;
     let duration = Duration::try_from_secs_f64(hours * 3600.0).map_err(|_| wrong())?;
-    if duration.is_zero() { Err(wrong()) } else { Ok(duration) }
+    if duration.is_zero() {
+        Err(wrong())
+    } else {
+        Ok(duration)
+    }
 }
 
 fn main() -> ExitCode {
     monofs_launch::run::<Args, _, _>("monofs-fetcher", |args, context| async move {
         if args.gomod_proxy.is_some() {
-            tracing::warn!("--gomod-proxy is accepted and not used yet: Go modules cannot be fetched");
+            tracing::warn!(
+                "--gomod-proxy is accepted and not used yet: Go modules cannot be fetched"
+            );
         }
         let listen = match args.addr {
             Some(addr) => addr,
             None => format!(":{}", args.port).parse()?,
         };
         let listener = TcpListener::from_std(listen.bind()?)?;
-        let http = args.http_addr.map(|addr| addr.bind()).transpose()?.map(TcpListener::from_std).transpose()?;
+        let http = args
+            .http_addr
+            .map(|addr| addr.bind())
+            .transpose()?
+            .map(TcpListener::from_std)
+            .transpose()?;
         let port = listener.local_addr()?.port();
-        let credentials = args.credentials.as_deref().map(Credentials::load).transpose()?.unwrap_or_default();
+        let credentials = args
+            .credentials
+            .as_deref()
+            .map(Credentials::load)
+            .transpose()?
+            .unwrap_or_default();
         let config = Config {
-            fetcher_id: if args.fetcher_id.is_empty() { default_id(port) } else { args.fetcher_id },
+            fetcher_id: if args.fetcher_id.is_empty() {
+                default_id(port)
+            } else {
+                args.fetcher_id
+            },
             cache_dir: args.cache_dir,
             cache_bytes_max: args.max_cache_gb,
             cache_age: args.cache_age_hours,
@@ -114,6 +147,9 @@ fn main() -> ExitCode {
 
 /// An id that stays the same as long as the host and the port do.
 fn default_id(port: u16) -> String {
-    let host: String = monofs_rpc::host::name().chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+    let host: String = monofs_rpc::host::name()
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || *c == '-')
+        .collect();
     format!("fetcher-{host}-{port}")
 }

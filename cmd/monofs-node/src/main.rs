@@ -12,7 +12,8 @@ use tokio::net::TcpListener;
 /// Stores repositories and serves their directories and contents.
 #[derive(Debug, Parser)]
 #[command(
-    after_help = "Example:\n  monofs-node --node-id node1 --db-path /var/lib/monofs/db --router router.internal:9090"
+    after_help = "Example:\n  monofs-node --node-id node1 --db-path /var/lib/monofs/db --router \
+     router.internal:9090"
 )]
 struct Args {
     /// Address to listen on
@@ -37,10 +38,20 @@ struct Args {
     #[arg(long, value_delimiter = ',', value_parser = args::address, value_name = "HOST:PORT,...")]
     fetcher: Vec<String>,
     /// Address to announce (default: the host's name and the listening port)
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "HOST:PORT"
+    )]
     advertise: String,
     /// Address for clients outside the private network
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "HOST:PORT"
+    )]
     external_addr: String,
     /// Failure domain: copies spread over zones first
     #[arg(long, default_value = "", hide_default_value = true)]

@@ -1,4 +1,5 @@
-//! `monofs-router`: flags -> config -> spawn -> drain. The role itself is the library `monofs-router`.
+//! `monofs-router`: flags -> config -> spawn -> drain. The role itself is the library
+//! `monofs-router`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,7 +15,8 @@ use tokio::net::TcpListener;
 /// The catalogue, placement, health and admin API of a MonoFS cluster.
 #[derive(Debug, Parser)]
 #[command(
-    after_help = "Example:\n  monofs-router --state-dir /var/lib/monofs/router --nodes node1=10.0.0.1:9000,node2=10.0.0.2:9000"
+    after_help = "Example:\n  monofs-router --state-dir /var/lib/monofs/router --nodes \
+     node1=10.0.0.1:9000,node2=10.0.0.2:9000"
 )]
 struct Args {
     /// gRPC port
@@ -62,17 +64,23 @@ struct Args {
     /// How long a replaced snapshot stays readable
     #[arg(long, default_value = "10m", value_parser = args::duration)]
     snapshot_grace: Duration,
-    /// Where the catalogue lives: `embedded:DIRECTORY` (one router) or `etcd://HOST:PORT,.../PREFIX` (any number of them);
-    /// empty: embedded in --state-dir
+    /// Where the catalogue lives: `embedded:DIRECTORY` (one router) or
+    /// `etcd://HOST:PORT,.../PREFIX` (any number of them); empty: embedded in --state-dir
     #[arg(long, default_value = "")]
     state: String,
     /// Name of this router among several (default: the address that it announces)
     #[arg(long, default_value = "", hide_default_value = true)]
     router_id: String,
     /// Address that other routers reach this one at (default: the host's name and the gRPC port)
-    #[arg(long, default_value = "", hide_default_value = true, value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "HOST:PORT"
+    )]
     advertise: String,
-    /// The other routers, as they announce themselves: it is told when one is missing. Needs --state etcd://
+    /// The other routers, as they announce themselves: it is told when one is missing. Needs
+    /// --state etcd://
     #[arg(long, value_delimiter = ',', value_parser = args::address, value_name = "HOST:PORT,...")]
     peer_routers: Vec<String>,
     /// Directory of the embedded state
@@ -105,15 +113,23 @@ impl Args {
 
     fn members(&self) -> Result<Vec<StaticMember>> {
         let all = self.nodes.iter().map(|node| (node, Role::Node));
-        let all = all.chain(self.fetcher_addrs.iter().map(|fetcher| (fetcher, Role::Fetcher)));
+        let all = all.chain(
+            self.fetcher_addrs
+                .iter()
+                .map(|fetcher| (fetcher, Role::Fetcher)),
+        );
         let member = |(peer, role): (&args::Peer, Role)| {
-            let external = self.external_addrs.iter().find(|external| external.id == peer.id);
+            let external = self
+                .external_addrs
+                .iter()
+                .find(|external| external.id == peer.id);
             Ok(StaticMember {
                 id: NodeId::new(&peer.id)?,
                 named: peer.named,
                 role,
                 address: peer.address.clone(),
-                external_address: external.map_or(String::new(), |external| external.address.clone()),
+                external_address: external
+                    .map_or(String::new(), |external| external.address.clone()),
                 weight: self.weights.0.get(&peer.id).copied().unwrap_or(1.0),
                 zone: self.zones.0.get(&peer.id).cloned().unwrap_or_default(),
             })
@@ -124,7 +140,13 @@ impl Args {
 
 fn main() -> ExitCode {
     monofs_launch::run::<Args, _, _>("monofs-router", |args, context| async move {
-        let bind = |port| Listen { host: args.listen.clone(), port }.bind();
+        let bind = |port| {
+            Listen {
+                host: args.listen.clone(),
+                port,
+            }
+            .bind()
+        };
         let grpc = TcpListener::from_std(bind(args.port)?)?;
         let http = TcpListener::from_std(bind(args.http_port)?)?;
         let router = monofs_router::spawn(args.config()?, grpc, http).await?;

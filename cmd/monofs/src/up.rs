@@ -1,6 +1,7 @@
 //! `monofs up`: start, ingest, mount, say how to look around, wait, undo.
 //!
-//! Invariant: whatever ends it, what it made is gone: the mount, a mount point that it created, a temporary directory.
+//! Invariant: whatever ends it, what it made is gone: the mount, a mount point that it created, a
+//! temporary directory.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,7 +17,8 @@ const FUSE_DEVICE: &str = "/dev/fuse";
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  monofs up --repo https://github.com/org/repo.git --mount /mnt/monofs\n  monofs up --temporary --repo ."
+    after_help = "Examples:\n  monofs up --repo https://github.com/org/repo.git --mount \
+     /mnt/monofs\n  monofs up --temporary --repo ."
 )]
 pub(crate) struct Args {
     /// Repositories to ingest: URLs or local paths (repeatable)
@@ -70,38 +72,74 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
 }
 
 async fn start(args: &Args) -> anyhow::Result<Session> {
-    let temporary = args.temporary.then(|| tempfile::Builder::new().prefix("monofs-").tempdir()).transpose()?;
+    let temporary = args
+        .temporary
+        .then(|| tempfile::Builder::new().prefix("monofs-").tempdir())
+        .transpose()?;
     let dir = match (&temporary, &args.dir) {
         (Some(temporary), _) => temporary.path().join("data"),
         (None, Some(dir)) => dir.clone(),
         (None, None) => data_dir()?,
     };
     std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-    let ports = if args.temporary { Ports::FREE } else { Ports::DEFAULT };
-    let builder = Builder::new(&dir).nodes(usize::from(args.nodes)).listen(&args.listen, ports);
-    let builder = if args.metrics { builder.metrics() } else { builder };
-    let cluster = builder.router(|config| config.worker_interval = Duration::from_secs(2)).start().await?;
+    let ports = if args.temporary {
+        Ports::FREE
+    } else {
+        Ports::DEFAULT
+    };
+    let builder = Builder::new(&dir)
+        .nodes(usize::from(args.nodes))
+        .listen(&args.listen, ports);
+    let builder = if args.metrics {
+        builder.metrics()
+    } else {
+        builder
+    };
+    let cluster = builder
+        .router(|config| config.worker_interval = Duration::from_secs(2))
+        .start()
+        .await?;
     let mount_point = match (&args.mount, &temporary, args.no_mount) {
         (_, _, true) => None,
         (Some(mount), ..) => Some(mount.clone()),
         (None, Some(temporary), _) => Some(temporary.path().join("mount")),
         (None, None, _) => None,
     };
-    Ok(Session { cluster, mounted: None, mount_point, created_mount_point: false, _temporary: temporary })
+    Ok(Session {
+        cluster,
+        mounted: None,
+        mount_point,
+        created_mount_point: false,
+        _temporary: temporary,
+    })
 }
 
 async fn show(args: &Args, session: &mut Session) -> anyhow::Result<()> {
     let router = session.cluster.router_address();
-    println!("cluster: gRPC {router}, HTTP http://{}", session.cluster.http_address());
-    for (name, at) in session.cluster.metrics_addresses().iter().filter(|_| args.metrics) {
+    println!(
+        "cluster: gRPC {router}, HTTP http://{}",
+        session.cluster.http_address()
+    );
+    for (name, at) in session
+        .cluster
+        .metrics_addresses()
+        .iter()
+        .filter(|_| args.metrics)
+    {
         println!("metrics of {name}: http://{at}/metrics");
     }
     let mut shown = Vec::new();
     for repo in &args.repos {
         println!("ingesting {repo} ...");
-        let entry =
-            session.cluster.ingest(Ingest::of(source_of(repo)?)).await.with_context(|| format!("ingest {repo}"))?;
-        let snapshot = entry.snapshot.as_ref().ok_or_else(|| Error::internal("published without a snapshot"))?;
+        let entry = session
+            .cluster
+            .ingest(Ingest::of(source_of(repo)?))
+            .await
+            .with_context(|| format!("ingest {repo}"))?;
+        let snapshot = entry
+            .snapshot
+            .as_ref()
+            .ok_or_else(|| Error::internal("published without a snapshot"))?;
         println!(
             "  {} at {} ({} directories, {} contents)",
             entry.path, snapshot.commit, snapshot.trees, snapshot.blobs
@@ -112,14 +150,18 @@ async fn show(args: &Args, session: &mut Session) -> anyhow::Result<()> {
         None => browse(&router, &shown)?,
         Some(_) if !Path::new(FUSE_DEVICE).exists() => {
             println!(
-                "{FUSE_DEVICE} is not here, so nothing is mounted; in a container, add --device {FUSE_DEVICE} --cap-add SYS_ADMIN"
+                "{FUSE_DEVICE} is not here, so nothing is mounted; in a container, add --device \
+                 {FUSE_DEVICE} --cap-add SYS_ADMIN"
             );
             browse(&router, &shown)?;
         }
         Some(mount) => {
             session.mount(&mount).await?;
             if args.metrics {
-                println!("metrics of the mount: http://{}/metrics", session.serve_mount_metrics(&args.listen).await?);
+                println!(
+                    "metrics of the mount: http://{}/metrics",
+                    session.serve_mount_metrics(&args.listen).await?
+                );
             }
             how_to_look(&mount, &router, &shown);
         }
@@ -131,10 +173,14 @@ async fn show(args: &Args, session: &mut Session) -> anyhow::Result<()> {
 impl Session {
     async fn mount(&mut self, at: &Path) -> anyhow::Result<()> {
         if !at.exists() {
-            std::fs::create_dir_all(at).with_context(|| format!("create the mount point {}", at.display()))?;
+            std::fs::create_dir_all(at)
+                .with_context(|| format!("create the mount point {}", at.display()))?;
             self.created_mount_point = true;
         }
-        let config = monofs_client::Config { mount: at.to_owned(), ..self.cluster.client_config("client-cache") };
+        let config = monofs_client::Config {
+            mount: at.to_owned(),
+            ..self.cluster.client_config("client-cache")
+        };
         self.mounted = Some(monofs_client::mount(config).await?);
         Ok(())
     }
@@ -142,7 +188,9 @@ impl Session {
     async fn serve_mount_metrics(&self, host: &str) -> anyhow::Result<std::net::SocketAddr> {
         let mounted = self.mounted.as_ref().context("nothing is mounted")?;
         let listener = tokio::net::TcpListener::bind(format!("{host}:0"));
-        let listener = listener.await.with_context(|| format!("listen on {host} for metrics"))?;
+        let listener = listener
+            .await
+            .with_context(|| format!("listen on {host} for metrics"))?;
         Ok(mounted.serve_http(listener)?)
     }
 
@@ -163,7 +211,9 @@ impl Session {
 fn how_to_look(mount: &Path, router: &str, shown: &[Repository]) {
     println!("mounted at {}", mount.display());
     println!("\nlook around:");
-    let first = shown.first().map_or(String::new(), |entry| format!("/{}", entry.path));
+    let first = shown
+        .first()
+        .map_or(String::new(), |entry| format!("/{}", entry.path));
     println!("  ls {}{first}", mount.display());
     println!("  rg fn {}{first}", mount.display());
     println!("  monofs-admin status --router {router}");
@@ -192,12 +242,22 @@ fn source_of(repo: &str) -> anyhow::Result<String> {
     if repo.contains("://") || !path.exists() {
         return Ok(repo.to_owned());
     }
-    let path = path.canonicalize().with_context(|| format!("find {repo}"))?;
-    path.to_str().map(str::to_owned).ok_or_else(|| anyhow::anyhow!("{repo} is not valid UTF-8; give a file:// URL"))
+    let path = path
+        .canonicalize()
+        .with_context(|| format!("find {repo}"))?;
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| anyhow::anyhow!("{repo} is not valid UTF-8; give a file:// URL"))
 }
 
 fn data_dir() -> anyhow::Result<PathBuf> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let base = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
-    Ok(base.ok_or_else(|| anyhow::anyhow!("neither XDG_DATA_HOME nor HOME is set; give --dir"))?.join("monofs"))
+    Ok(base
+        .ok_or_else(|| anyhow::anyhow!("neither XDG_DATA_HOME nor HOME is set; give --dir"))?
+        .join("monofs"))
 }

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// Most FUSE threads a mount may have.
 pub const THREADS_MAX: usize = 16;
-/// Smallest bound of the on-disk cache: two generations with room for the records of a large repository.
+/// Smallest bound of the on-disk cache: two generations with room for the records of a large
+/// repository.
 pub const CACHE_BYTES_MIN: u64 = 64 << 20;
 
 /// Which of a node's two addresses to use.
@@ -52,7 +53,8 @@ pub struct Config {
     pub n_threads: Option<usize>,
     /// Whether contents that were not asked for yet are fetched ahead of readers.
     pub prefetch: bool,
-    /// How long the first connection to a router may delay the mount when a copy of the catalogue is in the cache.
+    /// How long the first connection to a router may delay the mount when a copy of the catalogue
+    /// is in the cache.
     pub start_wait: Duration,
 }
 
@@ -81,16 +83,23 @@ impl Config {
     /// Refuses settings that cannot work, naming the one that is wrong.
     pub fn check(&self) -> Result<()> {
         if self.mount.as_os_str().is_empty() {
-            return Err(Error::invalid("no mount point given; use --mount DIRECTORY"));
+            return Err(Error::invalid(
+                "no mount point given; use --mount DIRECTORY",
+            ));
         }
         if self.routers.is_empty() {
             return Err(Error::invalid("no router given; use --router HOST:PORT"));
         }
         if let Some(bad) = self.routers.iter().find(|router| !is_host_port(router)) {
-            return Err(Error::invalid(format!("router '{}' is not HOST:PORT", bad.escape_debug())));
+            return Err(Error::invalid(format!(
+                "router '{}' is not HOST:PORT",
+                bad.escape_debug()
+            )));
         }
         if self.rpc_timeout.is_zero() {
-            return Err(Error::invalid("the rpc timeout is zero; give it some time, such as 10s"));
+            return Err(Error::invalid(
+                "the rpc timeout is zero; give it some time, such as 10s",
+            ));
         }
         if self.max_cache_bytes < CACHE_BYTES_MIN {
             return Err(Error::invalid(format!(
@@ -99,7 +108,9 @@ impl Config {
             )));
         }
         if self.n_threads.is_some_and(|n| n == 0 || n > THREADS_MAX) {
-            return Err(Error::invalid(format!("the number of FUSE threads must be 1 to {THREADS_MAX}")));
+            return Err(Error::invalid(format!(
+                "the number of FUSE threads must be 1 to {THREADS_MAX}"
+            )));
         }
         Ok(())
     }
@@ -113,13 +124,19 @@ impl Config {
 
 /// `$XDG_CACHE_HOME/monofs`, else `$HOME/.cache/monofs`, else `/var/cache/monofs`.
 pub fn default_cache_dir() -> PathBuf {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
-    base.unwrap_or_else(|| PathBuf::from("/var/cache")).join("monofs")
+    base.unwrap_or_else(|| PathBuf::from("/var/cache"))
+        .join("monofs")
 }
 
 fn is_host_port(text: &str) -> bool {
-    text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
+    text.rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p > 0))
 }
 
 #[cfg(test)]
@@ -128,7 +145,10 @@ mod tests {
 
     #[test]
     fn wrong_settings_are_named() {
-        let good = Config { mount: "/mnt".into(), ..Config::default() };
+        let good = Config {
+            mount: "/mnt".into(),
+            ..Config::default()
+        };
         assert!(good.check().is_ok());
         let bad = |change: fn(&mut Config)| {
             let mut config = good.clone();

@@ -1,5 +1,5 @@
-//! Counters of one mount: written with relaxed atomics on hot paths, read by the status document, by Prometheus and by the
-//! report to the router.
+//! Counters of one mount: written with relaxed atomics on hot paths, read by the status document,
+//! by Prometheus and by the report to the router.
 
 use std::time::Instant;
 
@@ -105,7 +105,10 @@ impl Counters {
     /// Counts a request of the kernel.
     pub fn begin(&self, operation: Operation) -> Upcall {
         self.operations[operation as usize].one();
-        Upcall { operation, begun: Instant::now() }
+        Upcall {
+            operation,
+            begun: Instant::now(),
+        }
     }
 
     /// The kernel has its answer.
@@ -115,7 +118,9 @@ impl Counters {
 
     /// Requests of the kernel by kind.
     pub fn operations(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        OPERATION_NAMES.into_iter().zip(self.operations.iter().map(Counter::get))
+        OPERATION_NAMES
+            .into_iter()
+            .zip(self.operations.iter().map(Counter::get))
     }
 
     /// How long the answers to requests of the kernel took, by kind.
@@ -133,7 +138,10 @@ impl Counters {
             &self.frames_on_disk,
         ];
         let misses = [&self.records_missed, &self.frames_missed];
-        (hits.iter().map(|count| count.get()).sum(), misses.iter().map(|count| count.get()).sum())
+        (
+            hits.iter().map(|count| count.get()).sum(),
+            misses.iter().map(|count| count.get()).sum(),
+        )
     }
 }
 
@@ -147,9 +155,15 @@ mod tests {
         counters.begin(Operation::Other);
         let lookup = counters.begin(Operation::Lookup);
         counters.answered(lookup);
-        let seen: Vec<_> = counters.operations().filter(|(_, n)| *n == 1).map(|(name, _)| name).collect();
+        let seen: Vec<_> = counters
+            .operations()
+            .filter(|(_, n)| *n == 1)
+            .map(|(name, _)| name)
+            .collect();
         assert_eq!(seen, ["lookup", "other"]);
-        let timed = counters.durations().filter(|(_, took)| took.counts().iter().sum::<u64>() == 1);
+        let timed = counters
+            .durations()
+            .filter(|(_, took)| took.counts().iter().sum::<u64>() == 1);
         assert_eq!(timed.map(|(name, _)| name).collect::<Vec<_>>(), ["lookup"]);
     }
 }

@@ -20,8 +20,8 @@ impl Errno {
 impl From<&Error> for Errno {
     /// What a reader is told when content cannot be had.
     ///
-    /// Content that no replica holds any more belongs to a snapshot that outlived its grace: `ESTALE`. Everything that
-    /// may get better by itself is `EIO`.
+    /// Content that no replica holds any more belongs to a snapshot that outlived its grace:
+    /// `ESTALE`. Everything that may get better by itself is `EIO`.
     fn from(error: &Error) -> Errno {
         match error.kind {
             ErrorKind::NotFound | ErrorKind::NotHeld => Errno::STALE,
@@ -42,9 +42,20 @@ mod tests {
     #[test]
     fn only_lost_snapshots_are_stale_and_nothing_invents_a_missing_file() {
         for kind in ErrorKind::ALL {
-            let errno = Errno::from(&Error { kind, message: String::new() });
-            assert_ne!(errno, Errno::NOENT, "{kind}: a failure must never look like a missing file");
-            assert_eq!(errno == Errno::STALE, matches!(kind, ErrorKind::NotFound | ErrorKind::NotHeld), "{kind}");
+            let errno = Errno::from(&Error {
+                kind,
+                message: String::new(),
+            });
+            assert_ne!(
+                errno,
+                Errno::NOENT,
+                "{kind}: a failure must never look like a missing file"
+            );
+            assert_eq!(
+                errno == Errno::STALE,
+                matches!(kind, ErrorKind::NotFound | ErrorKind::NotHeld),
+                "{kind}"
+            );
         }
     }
 }

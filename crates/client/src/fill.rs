@@ -1,12 +1,15 @@
 //! Contents into the kernel's page cache before they are read.
 //!
-//! When a program has listed a directory to its end, the kernel knows the inodes of its files, and the program has not come
-//! to read any. That moment is used: before the end of the listing is told, the contents that are at hand are stored, and a
-//! reader that follows never asks us. A read costs a request, two switches of context and a reply; a store is one call.
-//! Only kinds of files that are being read are stored ([`crate::prefetch::kinds`]): a program that only lists pays nothing.
+//! When a program has listed a directory to its end, the kernel knows the inodes of its files, and
+//! the program has not come to read any. That moment is used: before the end of the listing is
+//! told, the contents that are at hand are stored, and a reader that follows never asks us. A read
+//! costs a request, two switches of context and a reply; a store is one call. Only kinds of files
+//! that are being read are stored ([`crate::prefetch::kinds`]): a program that only lists pays
+//! nothing.
 //!
-//! Storing waits for the lock of a page, which a read in progress holds until we answer it. So it is done by threads that
-//! answer nothing but the end of that listing; when those are busy, the listing ends at once.
+//! Storing waits for the lock of a page, which a read in progress holds until we answer it. So it
+//! is done by threads that answer nothing but the end of that listing; when those are busy, the
+//! listing ends at once.
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -27,7 +30,8 @@ const WAITING_MAX: usize = 16;
 
 /// The kernel's page cache.
 pub trait PageCache: Send + Sync + 'static {
-    /// Stores a whole file. Errors: the kernel does not know the inode (any more), or the mount is gone.
+    /// Stores a whole file. Errors: the kernel does not know the inode (any more), or the mount is
+    /// gone.
     fn store(&self, ino: Ino, bytes: &[u8]) -> io::Result<()>;
 }
 
@@ -52,15 +56,21 @@ impl Filler {
             std::thread::Builder::new()
                 .name("monofs-fill".into())
                 .spawn(move || run(&*kernel, &inbox, &shared))
-                .map_err(|e| Error::internal(format!("start the threads that fill the page cache: {e}")))?;
+                .map_err(|e| {
+                    Error::internal(format!("start the threads that fill the page cache: {e}"))
+                })?;
         }
         Ok(Self { jobs })
     }
 
-    /// Fills a directory if nobody else keeps the threads busy, and then, in any case, calls `done`.
+    /// Fills a directory if nobody else keeps the threads busy, and then, in any case, calls
+    /// `done`.
     pub fn fill(&self, directory: Ino, done: impl FnOnce() + Send + 'static) {
         use std::sync::mpsc::TrySendError::{Disconnected, Full};
-        if let Err(Full(job) | Disconnected(job)) = self.jobs.try_send(Job { directory, done: Box::new(done) }) {
+        if let Err(Full(job) | Disconnected(job)) = self.jobs.try_send(Job {
+            directory,
+            done: Box::new(done),
+        }) {
             (job.done)();
         }
     }
@@ -81,20 +91,27 @@ fn run(kernel: &dyn PageCache, inbox: &Mutex<Receiver<Job>>, shared: &Weak<Share
 /// Stores what is at hand of the small files of a directory.
 fn fill(kernel: &dyn PageCache, shared: &Shared, directory: Ino, raw: &mut Vec<u8>) {
     let fs = &shared.fs;
-    let Some(record) = directory_tree(fs, directory).and_then(|tree| fs.cache.record(&tree)) else { return };
+    let Some(record) = directory_tree(fs, directory).and_then(|tree| fs.cache.record(&tree)) else {
+        return;
+    };
     for entry in record.iter() {
         let kind = Kind::of(entry.name);
         if entry.size == 0 || small_file(&entry).is_none() || !fs.kinds.may_store(kind) {
             continue;
         }
         let identity = Identity::entry(directory, entry.name, entry.kind, &entry.oid);
-        let Some(ino) = fs.inodes.find(identity) else { continue };
+        let Some(ino) = fs.inodes.find(identity) else {
+            continue;
+        };
         let ready = fs.cache.ready(&entry.oid, 0);
         let bytes: &[u8] = match &ready {
             Some(ready) => ready,
             None => {
                 raw.clear();
-                match fs.cache.with_frame(&entry.oid, 0, |frame| frame::decode_into(frame, raw)) {
+                match fs
+                    .cache
+                    .with_frame(&entry.oid, 0, |frame| frame::decode_into(frame, raw))
+                {
                     Some(Ok(())) => raw,
                     // Not here, or damaged: whoever reads it sees to that.
                     _ => continue,

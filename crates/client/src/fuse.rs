@@ -1,8 +1,10 @@
-//! The kernel's requests, decoded by fuser: call `fs`, translate, reply. The only module that knows fuser.
+//! The kernel's requests, decoded by fuser: call `fs`, translate, reply. The only module that knows
+//! fuser.
 //!
-//! What is at hand is answered on the thread that read the request. What is not is fetched by a task, which then asks `fs`
-//! again; each such task ends by the deadline, and every request gets a reply: the kernel cannot take one back from us, so a
-//! process that is killed while it waits is gone with our answer.
+//! What is at hand is answered on the thread that read the request. What is not is fetched by a
+//! task, which then asks `fs` again; each such task ends by the deadline, and every request gets a
+//! reply: the kernel cannot take one back from us, so a process that is killed while it waits is
+//! gone with our answer.
 
 use std::ffi::OsStr;
 use std::io;
@@ -12,8 +14,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
-    FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
-    Request,
+    FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig,
+    LockOwner, OpenFlags, Request,
 };
 use monofs_rpc::context;
 
@@ -29,7 +31,8 @@ use crate::spawner::Spawner;
 
 /// As good as for ever: what changes is announced.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// How often a task may find that something else is missing before it gives up: a walk down needs one record at a time.
+/// How often a task may find that something else is missing before it gives up: a walk down needs
+/// one record at a time.
 const FETCHES_MAX: usize = 8;
 /// Requests that the kernel may have open ahead of readers.
 const BACKGROUND_MAX: u16 = 64;
@@ -65,7 +68,11 @@ impl Shared {
     }
 
     /// Asks again and again, fetching what is missing in between, for at most the timeout.
-    async fn retry<T>(self: &Arc<Self>, miss: Miss, ask: impl Fn(&Fs) -> Outcome<T>) -> Result<T, Errno> {
+    async fn retry<T>(
+        self: &Arc<Self>,
+        miss: Miss,
+        ask: impl Fn(&Fs) -> Outcome<T>,
+    ) -> Result<T, Errno> {
         self.counters.waited.one();
         let work = async {
             let mut miss = miss;
@@ -79,7 +86,9 @@ impl Shared {
             }
             Err(Errno::IO)
         };
-        let result = tokio::time::timeout(self.timeout, work).await.unwrap_or(Err(Errno::IO));
+        let result = tokio::time::timeout(self.timeout, work)
+            .await
+            .unwrap_or(Err(Errno::IO));
         if result.is_err() {
             self.counters.failed.one();
         }
@@ -88,7 +97,11 @@ impl Shared {
 
     fn file_attr(&self, attr: &Attr) -> FileAttr {
         let seconds = Duration::from_secs(attr.mtime.unsigned_abs());
-        let time: SystemTime = if attr.mtime < 0 { UNIX_EPOCH - seconds } else { UNIX_EPOCH + seconds };
+        let time: SystemTime = if attr.mtime < 0 {
+            UNIX_EPOCH - seconds
+        } else {
+            UNIX_EPOCH + seconds
+        };
         FileAttr {
             ino: INodeNo(attr.ino),
             size: attr.size,
@@ -99,7 +112,8 @@ impl Shared {
             crtime: time,
             kind: file_type(attr.kind),
             perm: attr.kind.permissions(),
-            // For a directory, 1 means "not counted": a wrong count makes `find` skip subdirectories.
+            // For a directory, 1 means "not counted": a wrong count makes `find` skip
+            // subdirectories.
             nlink: 1,
             uid: self.uid,
             gid: self.gid,
@@ -133,7 +147,8 @@ fn errno(errno: Errno) -> fuser::Errno {
 pub struct Adapter(pub Arc<Shared>);
 
 impl Adapter {
-    /// Answers at once if everything is at hand, else in a task. `ask` must be repeatable; `answer` is called once.
+    /// Answers at once if everything is at hand, else in a task. `ask` must be repeatable; `answer`
+    /// is called once.
     fn answer<T, A, R>(&self, operation: Operation, ask: A, answer: R)
     where
         T: Send + 'static,
@@ -156,12 +171,18 @@ impl Adapter {
     }
 
     /// Answers in a task, as a request with an id of its own.
-    fn later<F: Future<Output = ()> + Send + 'static>(&self, upcall: Upcall, work: impl FnOnce(Arc<Shared>) -> F) {
+    fn later<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        upcall: Upcall,
+        work: impl FnOnce(Arc<Shared>) -> F,
+    ) {
         let (work, counters) = (work(self.0.clone()), self.0.counters.clone());
-        self.0.spawner.spawn(context::begin(upcall.name(), async move {
-            work.await;
-            counters.answered(upcall);
-        }));
+        self.0
+            .spawner
+            .spawn(context::begin(upcall.name(), async move {
+                work.await;
+                counters.answered(upcall);
+            }));
     }
 }
 
@@ -170,7 +191,10 @@ impl Filesystem for Adapter {
         // Without the first two every open would be a request; the others are for speed only.
         let required = InitFlags::FUSE_NO_OPEN_SUPPORT | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
         if config.add_capabilities(required).is_err() {
-            tracing::warn!("this kernel asks for every open; expect slow walks (Linux 5.1 or later does better)");
+            tracing::warn!(
+                "this kernel asks for every open; expect slow walks (Linux 5.1 or later does \
+                 better)"
+            );
         }
         for wanted in [
             InitFlags::FUSE_DO_READDIRPLUS,
@@ -192,11 +216,21 @@ impl Filesystem for Adapter {
         let ask = move |fs: &Fs| fs.lookup(parent.0, name.as_bytes());
         self.answer(Operation::Lookup, ask, |shared, found| match found {
             Ok(Found::Inode(attr, trust)) => {
-                reply.entry_with_ttls(&FOREVER, &time_to_live(trust), &shared.file_attr(&attr), Generation(0));
+                reply.entry_with_ttls(
+                    &FOREVER,
+                    &time_to_live(trust),
+                    &shared.file_attr(&attr),
+                    Generation(0),
+                );
             }
             Ok(Found::Nothing) => {
                 // Number zero: there is no such name, and the kernel may remember that.
-                let nothing = Attr { ino: 0, kind: FileKind::File, size: 0, mtime: 0 };
+                let nothing = Attr {
+                    ino: 0,
+                    kind: FileKind::File,
+                    size: 0,
+                    mtime: 0,
+                };
                 reply.entry(&FOREVER, &shared.file_attr(&nothing), Generation(0));
             }
             Err(error) => reply.error(errno(error)),
@@ -223,7 +257,8 @@ impl Filesystem for Adapter {
     fn readlink(&self, _: &Request, ino: INodeNo, reply: fuser::ReplyData) {
         let ask = move |fs: &Fs| {
             let mut target = Vec::new();
-            fs.readlink(ino.0, &mut |bytes| target.extend_from_slice(bytes)).map(|()| target)
+            fs.readlink(ino.0, &mut |bytes| target.extend_from_slice(bytes))
+                .map(|()| target)
         };
         self.answer(Operation::Readlink, ask, |_, target| match target {
             Ok(target) => reply.data(&target),
@@ -280,23 +315,42 @@ impl Filesystem for Adapter {
         shared.counters.answered(upcall);
     }
 
-    fn readdir(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, reply: fuser::ReplyDirectory) {
+    fn readdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        reply: fuser::ReplyDirectory,
+    ) {
         let upcall = self.0.counters.begin(Operation::Readdir);
         let mut reply = reply;
         let mut add = |item: &DirItem<'_>| {
-            reply.add(INodeNo(item.ino), item.next, file_type(item.kind), OsStr::from_bytes(item.name))
+            reply.add(
+                INodeNo(item.ino),
+                item.next,
+                file_type(item.kind),
+                OsStr::from_bytes(item.name),
+            )
         };
         match self.0.fs.readdir(ino.0, offset, false, &mut add) {
             Ok(()) => reply.ok(),
             Err(Miss::Fail(error)) => reply.error(errno(error)),
             Err(miss) => {
                 return self.later(upcall, move |shared| async move {
-                    let wanted = move |fs: &Fs| fs.readdir(ino.0, offset, false, &mut |_: &DirItem<'_>| true);
+                    let wanted = move |fs: &Fs| {
+                        fs.readdir(ino.0, offset, false, &mut |_: &DirItem<'_>| true)
+                    };
                     if let Err(error) = shared.retry(miss, wanted).await {
                         return reply.error(errno(error));
                     }
                     let mut add = |item: &DirItem<'_>| {
-                        reply.add(INodeNo(item.ino), item.next, file_type(item.kind), OsStr::from_bytes(item.name))
+                        reply.add(
+                            INodeNo(item.ino),
+                            item.next,
+                            file_type(item.kind),
+                            OsStr::from_bytes(item.name),
+                        )
                     };
                     match shared.fs.readdir(ino.0, offset, false, &mut add) {
                         Ok(()) => reply.ok(),
@@ -308,7 +362,14 @@ impl Filesystem for Adapter {
         self.0.counters.answered(upcall);
     }
 
-    fn readdirplus(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: u64, reply: fuser::ReplyDirectoryPlus) {
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        reply: fuser::ReplyDirectoryPlus,
+    ) {
         let upcall = self.0.counters.begin(Operation::Readdirplus);
         if offset == 0 {
             self.0.prefetch.listed(&self.0.fs, ino.0);
@@ -333,7 +394,9 @@ impl Filesystem for Adapter {
             Err(Miss::Fail(error)) => reply.error(errno(error)),
             Err(miss) => {
                 return self.later(upcall, move |shared| async move {
-                    let wanted = move |fs: &Fs| fs.readdir(ino.0, offset, false, &mut |_: &DirItem<'_>| true);
+                    let wanted = move |fs: &Fs| {
+                        fs.readdir(ino.0, offset, false, &mut |_: &DirItem<'_>| true)
+                    };
                     if let Err(error) = shared.retry(miss, wanted).await {
                         return reply.error(errno(error));
                     }
@@ -352,19 +415,39 @@ impl Filesystem for Adapter {
         let upcall = self.0.counters.begin(Operation::Statfs);
         let volume = self.0.fs.volume();
         let blocks = volume.bytes.div_ceil(u64::from(BLOCK_BYTES));
-        reply.statfs(blocks, 0, 0, volume.files, 0, BLOCK_BYTES, NAME_BYTES_MAX, BLOCK_BYTES);
+        reply.statfs(
+            blocks,
+            0,
+            0,
+            volume.files,
+            0,
+            BLOCK_BYTES,
+            NAME_BYTES_MAX,
+            BLOCK_BYTES,
+        );
         self.0.counters.answered(upcall);
     }
 
-    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: fuser::ReplyXattr) {
+    fn getxattr(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        size: u32,
+        reply: fuser::ReplyXattr,
+    ) {
         let name = name.to_owned();
         let ask = move |fs: &Fs| fs.getxattr(ino.0, name.as_bytes());
-        self.answer(Operation::Getxattr, ask, move |_, value| reply_xattr(value, size, reply));
+        self.answer(Operation::Getxattr, ask, move |_, value| {
+            reply_xattr(value, size, reply)
+        });
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: fuser::ReplyXattr) {
         let ask = move |fs: &Fs| fs.listxattr(ino.0);
-        self.answer(Operation::Listxattr, ask, move |_, value| reply_xattr(value, size, reply));
+        self.answer(Operation::Listxattr, ask, move |_, value| {
+            reply_xattr(value, size, reply)
+        });
     }
 }
 
@@ -379,26 +462,51 @@ impl Adapter {
     }
 }
 
-async fn read_later(shared: &Arc<Shared>, miss: Miss, ino: u64, offset: u64, size: u32, reply: fuser::ReplyData) {
+async fn read_later(
+    shared: &Arc<Shared>,
+    miss: Miss,
+    ino: u64,
+    offset: u64,
+    size: u32,
+    reply: fuser::ReplyData,
+) {
     let reply = Mutex::new(Some(reply));
     let take = || reply.lock().unwrap_or_else(PoisonError::into_inner).take();
     // What is at hand goes to the kernel from where it is.
-    let ask = |fs: &Fs| fs.read(ino, offset, size, &mut |bytes| take().into_iter().for_each(|reply| reply.data(bytes)));
+    let ask = |fs: &Fs| {
+        fs.read(ino, offset, size, &mut |bytes| {
+            take().into_iter().for_each(|reply| reply.data(bytes))
+        })
+    };
     let outcome = shared.retry(miss, ask).await;
     match (outcome, take()) {
         (Ok(read), None) => Adapter(shared.clone()).run_ahead(read),
         (Ok(_), Some(reply)) => reply.error(fuser::Errno::EIO),
-        (Err(error), reply) => reply.into_iter().for_each(|reply| reply.error(errno(error))),
+        (Err(error), reply) => reply
+            .into_iter()
+            .for_each(|reply| reply.error(errno(error))),
     }
 }
 
 fn add_plus(shared: &Shared, reply: &mut fuser::ReplyDirectoryPlus, item: &DirItem<'_>) -> bool {
-    let dots = Attr { ino: item.ino, kind: item.kind, size: 0, mtime: 0 };
+    let dots = Attr {
+        ino: item.ino,
+        kind: item.kind,
+        size: 0,
+        mtime: 0,
+    };
     // The kernel ignores attributes and lifetime of `.` and `..`.
     let (attr, trust) = item.attr.unwrap_or((dots, Trust::Once));
     let name = OsStr::from_bytes(item.name);
     let ino = INodeNo(item.ino);
-    reply.add(ino, item.next, name, &time_to_live(trust), &shared.file_attr(&attr), Generation(0))
+    reply.add(
+        ino,
+        item.next,
+        name,
+        &time_to_live(trust),
+        &shared.file_attr(&attr),
+        Generation(0),
+    )
 }
 
 fn reply_xattr(value: Result<Vec<u8>, Errno>, size: u32, reply: fuser::ReplyXattr) {
@@ -439,8 +547,8 @@ impl Kernel for Notifier {
     }
 
     fn drop_all_names(&self) -> io::Result<()> {
-        // struct fuse_out_header { u32 len; i32 error; u64 unique }, a notification when `unique` is 0; `error` is then
-        // FUSE_NOTIFY_INC_EPOCH (linux/uapi/linux/fuse.h, since 6.16).
+        // struct fuse_out_header { u32 len; i32 error; u64 unique }, a notification when `unique`
+        // is 0; `error` is then FUSE_NOTIFY_INC_EPOCH (linux/uapi/linux/fuse.h, since 6.16).
         const INC_EPOCH: i32 = 8;
         let mut message = [0u8; 16];
         message[..4].copy_from_slice(&16u32.to_ne_bytes());

@@ -1,9 +1,10 @@
 //! Telling the kernel what changed, from a thread of its own.
 //!
-//! The kernel takes a directory's lock to drop a name, and that lock may be held by a lookup that waits for an answer from
-//! us; so this is never done by a thread that answers requests, and never under a lock of ours. For one directory, names
-//! come first and the listing after: dropping a name waits for the listings in progress, and what those put into the
-//! kernel's cache is dropped by the second step.
+//! The kernel takes a directory's lock to drop a name, and that lock may be held by a lookup that
+//! waits for an answer from us; so this is never done by a thread that answers requests, and never
+//! under a lock of ours. For one directory, names come first and the listing after: dropping a name
+//! waits for the listings in progress, and what those put into the kernel's cache is dropped by the
+//! second step.
 
 use std::ffi::OsStr;
 use std::io;
@@ -48,7 +49,10 @@ impl Invalidator {
             .name("monofs-inval".into())
             .spawn(move || run(&kernel, &inbox, &counters))
             .map_err(|e| Error::internal(format!("start the invalidation thread: {e}")))?;
-        Ok(Self { jobs, _thread: thread })
+        Ok(Self {
+            jobs,
+            _thread: thread,
+        })
     }
 
     /// Tells the kernel, and returns when it has been told.
@@ -68,7 +72,10 @@ fn run(kernel: &impl Kernel, inbox: &Receiver<Job>, counters: &Counters) {
         }
         for change in &job.flipped.invalidations {
             for name in &change.names {
-                check(kernel.drop_name(change.directory, OsStr::from_bytes(name)), "drop a name");
+                check(
+                    kernel.drop_name(change.directory, OsStr::from_bytes(name)),
+                    "drop a name",
+                );
             }
             check(kernel.drop_listing(change.directory), "drop a listing");
             counters.names_invalidated.add(change.names.len() as u64);
@@ -83,7 +90,12 @@ fn check(result: io::Result<()>, doing: &str) {
         Ok(()) => {}
         // The kernel does not know it (any more), or the mount is gone: nothing to drop.
         Err(error)
-            if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTCONN | libc::ENODEV | libc::EBADF)) => {}
-        Err(error) => tracing::warn!(%error, "could not tell the kernel to {doing}; it may show an old name"),
+            if matches!(
+                error.raw_os_error(),
+                Some(libc::ENOENT | libc::ENOTCONN | libc::ENODEV | libc::EBADF)
+            ) => {}
+        Err(error) => {
+            tracing::warn!(%error, "could not tell the kernel to {doing}; it may show an old name")
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! The client: mounts the tree of all repositories with FUSE, reads from nodes, and keeps what it read on disk.
+//! The client: mounts the tree of all repositories with FUSE, reads from nodes, and keeps what it
+//! read on disk.
 //!
 //! ```text
 //! kernel -> fuse (decode, reply) -> fs (names, attributes, bytes: synchronous) -> cache (memory, pending, disk)
@@ -8,8 +9,9 @@
 //! router -> catalog (watch, apply) -> fs::switch (one step) -> invalidate (a thread of its own) -> kernel
 //! ```
 //!
-//! Invariants: opens are never seen (the kernel keeps its caches until it is told); bytes behind an inode never change; every
-//! request of the kernel is answered within the deadline; nothing is kept that was not verified.
+//! Invariants: opens are never seen (the kernel keeps its caches until it is told); bytes behind an
+//! inode never change; every request of the kernel is answered within the deadline; nothing is kept
+//! that was not verified.
 
 pub mod cache;
 pub mod catalog;

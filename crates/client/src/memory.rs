@@ -1,5 +1,6 @@
-//! Keeps the resident memory honest: pages of the cache's memory map that were read once stay counted as ours although they
-//! are page cache. Letting go of the mapping's page table entries costs a minor fault when a page is read again, no IO.
+//! Keeps the resident memory honest: pages of the cache's memory map that were read once stay
+//! counted as ours although they are page cache. Letting go of the mapping's page table entries
+//! costs a minor fault when a page is read again, no IO.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -27,10 +28,15 @@ pub(crate) fn look_after(dir: &Path, spawner: &Spawner) {
     });
 }
 
-/// Resident pages of mapped files, in bytes; the third field of `/proc/self/statm` (see `proc_pid_statm(5)`).
+/// Resident pages of mapped files, in bytes; the third field of `/proc/self/statm` (see
+/// `proc_pid_statm(5)`).
 fn mapped_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = text.split(' ').nth(2).and_then(|field| field.parse().ok()).unwrap_or(0);
+    let pages: u64 = text
+        .split(' ')
+        .nth(2)
+        .and_then(|field| field.parse().ok())
+        .unwrap_or(0);
     pages * rustix::param::page_size() as u64
 }
 
@@ -38,26 +44,40 @@ fn mapped_bytes() -> u64 {
 fn let_go(dir: &Path) {
     let maps = std::fs::read("/proc/self/maps").unwrap_or_default();
     for (start, len) in mappings(&maps, dir) {
-        // SAFETY: the range is a mapping of this process, taken from the kernel's own list: shared, of a file, not writable.
-        // For such a mapping MADV_DONTNEED changes no content: the next access maps the same page of the file again. Should
-        // the range have been unmapped or replaced since the list was read, it could only have been by the cache opening
-        // another generation, whose maps are of the same kind.
+        // SAFETY: the range is a mapping of this process, taken from the kernel's own list: shared,
+        // of a file, not writable. For such a mapping MADV_DONTNEED changes no content: the next
+        // access maps the same page of the file again. Should the range have been unmapped or
+        // replaced since the list was read, it could only have been by the cache opening another
+        // generation, whose maps are of the same kind.
         let _ = unsafe { libc::madvise(start as *mut libc::c_void, len, libc::MADV_DONTNEED) };
     }
 }
 
-/// Start and length of the read-only shared mappings of files below `dir`, from the text of `/proc/self/maps`.
+/// Start and length of the read-only shared mappings of files below `dir`, from the text of
+/// `/proc/self/maps`.
 fn mappings(maps: &[u8], dir: &Path) -> Vec<(usize, usize)> {
-    let below = |path: &[u8]| path.strip_prefix(dir.as_os_str().as_bytes()).is_some_and(|rest| rest.starts_with(b"/"));
+    let below = |path: &[u8]| {
+        path.strip_prefix(dir.as_os_str().as_bytes())
+            .is_some_and(|rest| rest.starts_with(b"/"))
+    };
     let parse = |line: &[u8]| {
-        let path = line.iter().position(|&byte| byte == b'/').map(|at| &line[at..]).filter(|path| below(path))?;
+        let path = line
+            .iter()
+            .position(|&byte| byte == b'/')
+            .map(|at| &line[at..])
+            .filter(|path| below(path))?;
         let fields = std::str::from_utf8(&line[..line.len() - path.len()]).ok()?;
         let (range, rest) = fields.split_once(' ')?;
         let (start, end) = range.split_once('-')?;
-        let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+        let (start, end) = (
+            usize::from_str_radix(start, 16).ok()?,
+            usize::from_str_radix(end, 16).ok()?,
+        );
         rest.starts_with("r--s").then_some((start, end - start))
     };
-    maps.split(|&byte| byte == b'\n').filter_map(parse).collect()
+    maps.split(|&byte| byte == b'\n')
+        .filter_map(parse)
+        .collect()
 }
 
 #[cfg(test)]
@@ -71,6 +91,9 @@ mod tests {
             c000-d000 r--p 00000000 08:01 14 /usr/lib/libc.so\n\
             e000-f000 r--s 00000000 08:01 15 /var/cache directory/x\n\
             f000-f100 rw-p 00000000 00:00 0 [heap]\n";
-        assert_eq!(mappings(maps, Path::new("/var/cache dir")), [(0x7f00, 0x1000)]);
+        assert_eq!(
+            mappings(maps, Path::new("/var/cache dir")),
+            [(0x7f00, 0x1000)]
+        );
     }
 }

@@ -1,8 +1,10 @@
-//! A catalogue entry as it is kept here: encoded, and decoded when somebody touches the repository. Of a large catalogue
-//! most entries are never touched; encoded ones take a third of the memory and no time.
+//! A catalogue entry as it is kept here: encoded, and decoded when somebody touches the repository.
+//! Of a large catalogue most entries are never touched; encoded ones take a third of the memory and
+//! no time.
 //!
-//! Invariant: what is in a [`Packed`] was decoded and checked once, so decoding it again cannot fail. It has no storage id,
-//! no times and no last error, so that two of them are the same bytes if they are the same to readers.
+//! Invariant: what is in a [`Packed`] was decoded and checked once, so decoding it again cannot
+//! fail. It has no storage id, no times and no last error, so that two of them are the same bytes
+//! if they are the same to readers.
 
 use std::sync::LazyLock;
 
@@ -18,8 +20,13 @@ use crate::fs::Volume;
 /// Most threads that check a large catalogue.
 const CHECKERS_MAX: usize = 4;
 
-static CHECKERS: LazyLock<Semaphore> =
-    LazyLock::new(|| Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from).min(CHECKERS_MAX)));
+static CHECKERS: LazyLock<Semaphore> = LazyLock::new(|| {
+    Semaphore::new(
+        std::thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(CHECKERS_MAX),
+    )
+});
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -42,11 +49,15 @@ struct Page {
 /// The path of an entry, and the entry unless readers are not to see it.
 pub type Checked = (String, Option<Packed>);
 
-/// Checks the entries of an encoded page; they share its memory. One that is not understood is left out.
-/// Errors: `Invalid` for what is no page.
+/// Checks the entries of an encoded page; they share its memory. One that is not understood is left
+/// out. Errors: `Invalid` for what is no page.
 fn check_page(page: Bytes) -> Result<Vec<Checked>> {
     let page = Page::decode(page).map_err(|e| Error::invalid(format!("catalogue page: {e}")))?;
-    Ok(page.upserts.into_iter().filter_map(|entry| understood(Packed::check(entry))).collect())
+    Ok(page
+        .upserts
+        .into_iter()
+        .filter_map(|entry| understood(Packed::check(entry)))
+        .collect())
 }
 
 /// A page that is being checked, beside others.
@@ -58,7 +69,9 @@ impl Checking {
     pub fn begin(page: Bytes) -> Self {
         Self(tokio::spawn(async move {
             let _turn = CHECKERS.acquire().await;
-            tokio::task::spawn_blocking(move || check_page(page)).await.unwrap_or_else(|e| Err(unchecked(e)))
+            tokio::task::spawn_blocking(move || check_page(page))
+                .await
+                .unwrap_or_else(|e| Err(unchecked(e)))
         }))
     }
 
@@ -74,46 +87,70 @@ fn unchecked(error: tokio::task::JoinError) -> Error {
 
 /// An entry that is not understood, perhaps of a newer router, is not shown, and that is said.
 pub fn understood(entry: Result<Checked>) -> Option<Checked> {
-    entry.inspect_err(|error| tracing::warn!(%error, "ignoring what the catalogue says about a repository")).ok()
+    entry
+        .inspect_err(
+            |error| tracing::warn!(%error, "ignoring what the catalogue says about a repository"),
+        )
+        .ok()
 }
 
 /// The page with these entries, encoded.
 pub fn page(entries: impl Iterator<Item = Packed>) -> Vec<u8> {
-    Page { upserts: entries.map(|entry| entry.bytes).collect() }.encode_to_vec()
+    Page {
+        upserts: entries.map(|entry| entry.bytes).collect(),
+    }
+    .encode_to_vec()
 }
 
 impl Packed {
-    /// Checks an encoded entry of a page. Returns its path, and `None` if readers are not to see it. Errors: `Invalid`.
+    /// Checks an encoded entry of a page. Returns its path, and `None` if readers are not to see
+    /// it. Errors: `Invalid`.
     pub fn check(bytes: Bytes) -> Result<Checked> {
-        let wire =
-            v1::Repository::decode(bytes.clone()).map_err(|e| Error::invalid(format!("catalogue entry: {e}")))?;
+        let wire = v1::Repository::decode(bytes.clone())
+            .map_err(|e| Error::invalid(format!("catalogue entry: {e}")))?;
         let entry = Repository::try_from(wire).map_err(|e| {
-            let path = v1::Repository::decode(bytes.clone()).map_or(String::new(), |wire| wire.path);
+            let path =
+                v1::Repository::decode(bytes.clone()).map_or(String::new(), |wire| wire.path);
             e.context(format!("catalogue entry '{}'", path.escape_debug()))
         })?;
         let packed = Self::with(&entry, bytes);
         Ok((entry.path.into(), packed))
     }
 
-    /// Checks an entry. Returns its path, and `None` if readers are not to see it. Errors: `Invalid`.
+    /// Checks an entry. Returns its path, and `None` if readers are not to see it. Errors:
+    /// `Invalid`.
     pub fn pack(wire: v1::Repository) -> Result<Checked> {
         Self::check(for_readers(wire).encode_to_vec().into())
     }
 
     /// Packs an entry; `None` if readers are not to see it.
     pub fn of(entry: &Repository) -> Option<Self> {
-        Self::with(entry, for_readers(v1::Repository::from(entry)).encode_to_vec().into())
+        Self::with(
+            entry,
+            for_readers(v1::Repository::from(entry))
+                .encode_to_vec()
+                .into(),
+        )
     }
 
     fn with(entry: &Repository, bytes: Bytes) -> Option<Self> {
         let snapshot = entry.snapshot.as_ref()?;
-        let volume = Volume { bytes: snapshot.bytes, files: snapshot.blobs.saturating_add(snapshot.trees) };
-        Some(Self { bytes, root: snapshot.root, commit_time: snapshot.commit_time, volume })
+        let volume = Volume {
+            bytes: snapshot.bytes,
+            files: snapshot.blobs.saturating_add(snapshot.trees),
+        };
+        Some(Self {
+            bytes,
+            root: snapshot.root,
+            commit_time: snapshot.commit_time,
+            volume,
+        })
     }
 
     /// The entry.
     pub fn decode(&self) -> Repository {
-        let wire = v1::Repository::decode(self.bytes.clone()).expect("it was decoded when it was packed");
+        let wire =
+            v1::Repository::decode(self.bytes.clone()).expect("it was decoded when it was packed");
         Repository::try_from(wire).expect("it was checked when it was packed")
     }
 
@@ -130,5 +167,11 @@ impl Packed {
 
 fn for_readers(wire: v1::Repository) -> v1::Repository {
     let (storage_id, last_error) = (String::new(), String::new());
-    v1::Repository { storage_id, created_at: 0, refreshed_at: 0, last_error, ..wire }
+    v1::Repository {
+        storage_id,
+        created_at: 0,
+        refreshed_at: 0,
+        last_error,
+        ..wire
+    }
 }

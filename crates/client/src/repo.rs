@@ -1,6 +1,7 @@
 //! A repository as this mount shows it: the catalogue entry whose snapshot is being served.
 //!
-//! Invariant: the snapshot changes only in [`crate::fs::Fs::try_flip`], under the switch lock, together with the inodes.
+//! Invariant: the snapshot changes only in [`crate::fs::Fs::try_flip`], under the switch lock,
+//! together with the inodes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
@@ -27,20 +28,38 @@ struct Shown {
 }
 
 impl Repo {
-    /// A repository that readers see at `entry`'s snapshot. `None` without a snapshot: such entries are never shown.
+    /// A repository that readers see at `entry`'s snapshot. `None` without a snapshot: such entries
+    /// are never shown.
     pub fn new(entry: Arc<Repository>) -> Option<Arc<Self>> {
         let (path, packed) = (entry.path.clone(), Packed::of(&entry)?);
-        Some(Self::with(path.into(), Shown { packed, entry: Some(entry) }))
+        Some(Self::with(
+            path.into(),
+            Shown {
+                packed,
+                entry: Some(entry),
+            },
+        ))
     }
 
     /// The repository at `path`, which is that of the entry.
     pub fn packed(path: String, packed: Packed) -> Arc<Self> {
-        Self::with(path, Shown { packed, entry: None })
+        Self::with(
+            path,
+            Shown {
+                packed,
+                entry: None,
+            },
+        )
     }
 
     fn with(path: String, shown: Shown) -> Arc<Self> {
         let (path, storage_id) = (path.into_boxed_str(), OnceLock::new());
-        Arc::new(Self { path, storage_id, shown: RwLock::new(shown), closure_asked: AtomicBool::new(false) })
+        Arc::new(Self {
+            path,
+            storage_id,
+            shown: RwLock::new(shown),
+            closure_asked: AtomicBool::new(false),
+        })
     }
 
     /// Where it is shown.
@@ -60,7 +79,9 @@ impl Repo {
         }
         let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
         let Shown { packed, entry } = &mut *shown;
-        entry.get_or_insert_with(|| Arc::new(packed.decode())).clone()
+        entry
+            .get_or_insert_with(|| Arc::new(packed.decode()))
+            .clone()
     }
 
     /// The entry being served, packed.
@@ -90,7 +111,9 @@ impl Repo {
 
     /// Memory that it takes while nobody has touched it, in bytes, without what the allocator adds.
     pub fn memory_bytes(&self) -> usize {
-        std::mem::size_of::<Self>() + self.path.len() + self.look(|shown| shown.packed.encoded_bytes())
+        std::mem::size_of::<Self>()
+            + self.path.len()
+            + self.look(|shown| shown.packed.encoded_bytes())
     }
 
     fn look<T>(&self, look: impl FnOnce(&Shown) -> T) -> T {
@@ -100,11 +123,15 @@ impl Repo {
     /// Serves another entry from now on. Entries without a snapshot are ignored.
     pub(crate) fn set(&self, entry: Arc<Repository>) {
         if let Some(packed) = Packed::of(&entry) {
-            *self.shown.write().unwrap_or_else(PoisonError::into_inner) = Shown { packed, entry: Some(entry) };
+            *self.shown.write().unwrap_or_else(PoisonError::into_inner) = Shown {
+                packed,
+                entry: Some(entry),
+            };
         }
     }
 
-    /// True for the first caller only: whoever touches a repository first asks for the whole closure.
+    /// True for the first caller only: whoever touches a repository first asks for the whole
+    /// closure.
     pub(crate) fn first_touch(&self) -> bool {
         !self.closure_asked.swap(true, Ordering::Relaxed)
     }
@@ -117,5 +144,8 @@ impl Repo {
 
 /// The snapshot of an entry that is being served.
 pub fn snapshot_of(entry: &Repository) -> &Snapshot {
-    entry.snapshot.as_ref().expect("Repo::new and Repo::set take only entries with a snapshot")
+    entry
+        .snapshot
+        .as_ref()
+        .expect("Repo::new and Repo::set take only entries with a snapshot")
 }

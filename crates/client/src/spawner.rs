@@ -19,10 +19,15 @@ pub struct Spawner {
 impl Spawner {
     /// On the current runtime, until `stop`.
     pub fn new(stop: CancellationToken) -> Self {
-        Self { runtime: Handle::current(), tasks: TaskTracker::new(), stop }
+        Self {
+            runtime: Handle::current(),
+            tasks: TaskTracker::new(),
+            stop,
+        }
     }
 
-    /// Runs `work` until it is done or the mount ends, as part of the request of the task that calls this.
+    /// Runs `work` until it is done or the mount ends, as part of the request of the task that
+    /// calls this.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let (stop, work) = (self.stop.clone(), context::carry(work));
         let task = async move {

@@ -56,7 +56,8 @@ pub struct MemberStatus {
 #[derive(Debug, Clone, Serialize)]
 pub struct CatalogStatus {
     pub repositories: usize,
-    /// Memory that the catalogue takes, in bytes, without what was decoded of repositories that somebody touched.
+    /// Memory that the catalogue takes, in bytes, without what was decoded of repositories that
+    /// somebody touched.
     pub memory_bytes: usize,
     pub epoch: Option<String>,
     pub received_revision: Option<u64>,
@@ -125,7 +126,12 @@ pub struct Source {
 impl Source {
     /// A source for the mount at `mount`.
     pub fn new(mount: String, link: Arc<Link>) -> Arc<Self> {
-        Arc::new(Self { mount, started: Instant::now(), link, shared: OnceLock::new() })
+        Arc::new(Self {
+            mount,
+            started: Instant::now(),
+            link,
+            shared: OnceLock::new(),
+        })
     }
 
     /// From now on there is something to tell.
@@ -135,7 +141,9 @@ impl Source {
 
     /// The status document.
     pub fn document(&self) -> Bytes {
-        let text = self.status().and_then(|status| serde_json::to_vec_pretty(&status).ok());
+        let text = self
+            .status()
+            .and_then(|status| serde_json::to_vec_pretty(&status).ok());
         let mut text = text.unwrap_or_else(|| b"{}".to_vec());
         text.push(b'\n');
         text.into()
@@ -225,7 +233,10 @@ impl Source {
         CatalogStatus {
             repositories: totals.repositories,
             memory_bytes: totals.memory_bytes,
-            epoch: state.applied.as_ref().map(|position| position.epoch.clone()),
+            epoch: state
+                .applied
+                .as_ref()
+                .map(|position| position.epoch.clone()),
             received_revision: state.received.map(|position| position.revision),
             applied_revision: state.applied.map(|position| position.revision),
             lagging: state.lagging,
@@ -265,7 +276,9 @@ fn problems(router: &RouterStatus, catalog: &CatalogStatus, cache: &CacheStatus)
     let mut problems = Vec::new();
     if !router.connected {
         let why = router.last_error.as_deref().unwrap_or("connecting");
-        problems.push(format!("no router is connected ({why}); what is shown may be old"));
+        problems.push(format!(
+            "no router is connected ({why}); what is shown may be old"
+        ));
     }
     for (path, why) in &catalog.lagging {
         problems.push(format!("{path} is shown at an older commit: {why}"));

@@ -21,15 +21,26 @@ pub struct Ports {
 
 impl Ports {
     /// Free ports for everything.
-    pub const FREE: Ports = Ports { router: 0, http: 0, first_node: 0, first_fetcher: 0 };
+    pub const FREE: Ports = Ports {
+        router: 0,
+        http: 0,
+        first_node: 0,
+        first_fetcher: 0,
+    };
 
     /// The documented default ports of the roles.
-    pub const DEFAULT: Ports = Ports { router: 9090, http: 8080, first_node: 9001, first_fetcher: 9200 };
+    pub const DEFAULT: Ports = Ports {
+        router: 9090,
+        http: 8080,
+        first_node: 9001,
+        first_fetcher: 9200,
+    };
 }
 
 type Tweak<T> = Box<dyn Fn(&mut T) + Send + Sync>;
 
-/// Builds a [`Cluster`] below one directory: `<dir>/router` (without etcd), `<dir>/node1`, ..., `<dir>/fetcher1`, ...
+/// Builds a [`Cluster`] below one directory: `<dir>/router` (without etcd), `<dir>/node1`, ...,
+/// `<dir>/fetcher1`, ...
 pub struct Builder {
     pub(crate) dir: PathBuf,
     pub(crate) host: String,
@@ -47,7 +58,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// One router, two nodes and one fetcher on loopback, with free ports and the roles' default settings.
+    /// One router, two nodes and one fetcher on loopback, with free ports and the roles' default
+    /// settings.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {
             dir: dir.into(),
@@ -84,7 +96,8 @@ impl Builder {
         self
     }
 
-    /// Serves `/metrics`, `/health` and `/ready` of nodes and fetchers too, each on a free port; routers always do.
+    /// Serves `/metrics`, `/health` and `/ready` of nodes and fetchers too, each on a free port;
+    /// routers always do.
     pub fn metrics(mut self) -> Self {
         self.metrics = true;
         self
@@ -98,24 +111,34 @@ impl Builder {
     }
 
     /// Changes every router's settings before it starts.
-    pub fn router(mut self, change: impl Fn(&mut monofs_router::Config) + Send + Sync + 'static) -> Self {
+    pub fn router(
+        mut self,
+        change: impl Fn(&mut monofs_router::Config) + Send + Sync + 'static,
+    ) -> Self {
         self.router = Box::new(change);
         self
     }
 
     /// Changes every node's settings before it starts.
-    pub fn node(mut self, change: impl Fn(&mut monofs_node::Config) + Send + Sync + 'static) -> Self {
+    pub fn node(
+        mut self,
+        change: impl Fn(&mut monofs_node::Config) + Send + Sync + 'static,
+    ) -> Self {
         self.node = Box::new(change);
         self
     }
 
     /// Changes every fetcher's settings before it starts.
-    pub fn fetcher(mut self, change: impl Fn(&mut monofs_fetcher::Config) + Send + Sync + 'static) -> Self {
+    pub fn fetcher(
+        mut self,
+        change: impl Fn(&mut monofs_fetcher::Config) + Send + Sync + 'static,
+    ) -> Self {
         self.fetcher = Box::new(change);
         self
     }
 
-    /// Starts everything and waits until every member is active. Errors: a port is taken, a directory cannot be used.
+    /// Starts everything and waits until every member is active. Errors: a port is taken, a
+    /// directory cannot be used.
     pub async fn start(self) -> Result<Cluster> {
         Cluster::start(self).await
     }
@@ -132,7 +155,11 @@ impl Builder {
         config
     }
 
-    pub(crate) fn node_config(&self, number: usize, routers: Vec<String>) -> Result<monofs_node::Config> {
+    pub(crate) fn node_config(
+        &self,
+        number: usize,
+        routers: Vec<String>,
+    ) -> Result<monofs_node::Config> {
         let name = format!("node{number}");
         let mut config = monofs_node::Config::new(NodeId::new(&name)?, self.dir.join(name));
         config.routers = routers;
@@ -140,10 +167,18 @@ impl Builder {
         Ok(config)
     }
 
-    pub(crate) fn fetcher_config(&self, number: usize, routers: Vec<String>) -> monofs_fetcher::Config {
+    pub(crate) fn fetcher_config(
+        &self,
+        number: usize,
+        routers: Vec<String>,
+    ) -> monofs_fetcher::Config {
         let name = format!("fetcher{number}");
-        let mut config =
-            monofs_fetcher::Config { cache_dir: self.dir.join(&name), fetcher_id: name, routers, ..Default::default() };
+        let mut config = monofs_fetcher::Config {
+            cache_dir: self.dir.join(&name),
+            fetcher_id: name,
+            routers,
+            ..Default::default()
+        };
         (self.fetcher)(&mut config);
         config
     }

@@ -1,7 +1,8 @@
-//! Any number of roles in one process, wired as separate binaries would be: real listeners, real gRPC.
+//! Any number of roles in one process, wired as separate binaries would be: real listeners, real
+//! gRPC.
 //!
-//! The builder behind `monofs up`, the whole-system tests and the benchmarks. Invariant: nothing here is test-only
-//! wiring; a role is started through the same `spawn` as its binary uses.
+//! The builder behind `monofs up`, the whole-system tests and the benchmarks. Invariant: nothing
+//! here is test-only wiring; a role is started through the same `spawn` as its binary uses.
 
 mod builder;
 mod operator;

@@ -23,7 +23,12 @@ pub struct Ingest {
 impl Ingest {
     /// The HEAD of a source, shown where its URL says.
     pub fn of(source: impl Into<String>) -> Self {
-        Self { request: v1::IngestRequest { source: source.into(), ..Default::default() } }
+        Self {
+            request: v1::IngestRequest {
+                source: source.into(),
+                ..Default::default()
+            },
+        }
     }
 
     /// A branch, tag or commit.
@@ -71,26 +76,44 @@ impl Cluster {
     /// Looks upstream and waits until what is new is published.
     pub async fn refresh(&self, path: &str) -> Result<Repository> {
         let mut admin = self.admin()?;
-        let request = v1::RefreshRequest { path: path.to_owned(), follow: false };
+        let request = v1::RefreshRequest {
+            path: path.to_owned(),
+            follow: false,
+        };
         let call = admin.refresh(Context::new(SILENCE).stream(request));
-        let answer = within(SILENCE, "refresh", async { call.await.map_err(from_status) }).await?;
+        let answer = within(SILENCE, "refresh", async {
+            call.await.map_err(from_status)
+        })
+        .await?;
         last(answer.into_inner()).await
     }
 
     /// Deletes a repository.
     pub async fn delete(&self, path: &str) -> Result<()> {
         let mut admin = self.admin()?;
-        let request = Context::new(SILENCE).request(v1::DeleteRequest { path: path.to_owned() });
-        within(SILENCE, "delete", async { admin.delete(request).await.map_err(from_status) }).await.map(drop)
+        let request = Context::new(SILENCE).request(v1::DeleteRequest {
+            path: path.to_owned(),
+        });
+        within(SILENCE, "delete", async {
+            admin.delete(request).await.map_err(from_status)
+        })
+        .await
+        .map(drop)
     }
 
     /// The catalogue entry at `path`.
     pub async fn repository(&self, path: &str) -> Result<Repository> {
         let mut admin = self.admin()?;
-        let request = Context::new(SILENCE).request(v1::GetRepositoryRequest { path: path.to_owned() });
-        let answer = within(SILENCE, "repository", async { admin.get_repository(request).await.map_err(from_status) });
+        let request = Context::new(SILENCE).request(v1::GetRepositoryRequest {
+            path: path.to_owned(),
+        });
+        let answer = within(SILENCE, "repository", async {
+            admin.get_repository(request).await.map_err(from_status)
+        });
         let entry = answer.await?.into_inner().repository;
-        entry.ok_or_else(|| Error::internal("an answer without a repository"))?.try_into()
+        entry
+            .ok_or_else(|| Error::internal("an answer without a repository"))?
+            .try_into()
     }
 }
 
@@ -106,5 +129,7 @@ async fn last(messages: tonic::Streaming<v1::IngestProgress>) -> Result<Reposito
     while let Some(message) = messages.next().await {
         last = message?;
     }
-    last.repository.ok_or_else(|| Error::unavailable("the ingest ended without a repository"))?.try_into()
+    last.repository
+        .ok_or_else(|| Error::unavailable("the ingest ended without a repository"))?
+        .try_into()
 }

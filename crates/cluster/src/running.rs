@@ -32,7 +32,8 @@ struct Slot<T> {
 /// A role that was started, and where its metrics are.
 type Started<T> = (T, Option<SocketAddr>);
 
-/// A running cluster. Stop it with [`Cluster::shutdown`]; dropping it leaves its tasks to the runtime.
+/// A running cluster. Stop it with [`Cluster::shutdown`]; dropping it leaves its tasks to the
+/// runtime.
 pub struct Cluster {
     builder: Builder,
     routers: Vec<Slot<RunningRouter>>,
@@ -58,25 +59,42 @@ impl Cluster {
             let at = |first| format!("{}:{}", cluster.builder.host, nth(first, number));
             let running = cluster.spawn_router(number, &at(router), &at(http)).await?;
             cluster.http.push(running.http_address());
-            cluster.routers.push(Slot { address: running.address(), metrics: None, running: Some(running) });
+            cluster.routers.push(Slot {
+                address: running.address(),
+                metrics: None,
+                running: Some(running),
+            });
         }
         for number in 0..cluster.builder.fetchers {
             let port = nth(cluster.builder.ports.first_fetcher, number);
             let (running, metrics) = cluster.spawn_fetcher(number, port).await?;
-            cluster.fetchers.push(Slot { address: running.address(), metrics, running: Some(running) });
+            cluster.fetchers.push(Slot {
+                address: running.address(),
+                metrics,
+                running: Some(running),
+            });
         }
         for number in 0..cluster.builder.nodes {
             let port = nth(cluster.builder.ports.first_node, number);
             let (running, metrics) = cluster.spawn_node(number, port).await?;
-            cluster.nodes.push(Slot { address: running.address(), metrics, running: Some(running) });
+            cluster.nodes.push(Slot {
+                address: running.address(),
+                metrics,
+                running: Some(running),
+            });
         }
-        cluster.wait_members(cluster.builder.nodes, cluster.builder.fetchers).await?;
+        cluster
+            .wait_members(cluster.builder.nodes, cluster.builder.fetchers)
+            .await?;
         Ok(cluster)
     }
 
     /// The first router that runs; the first if none does.
     fn any_router(&self) -> usize {
-        self.routers.iter().position(|router| router.running.is_some()).unwrap_or(0)
+        self.routers
+            .iter()
+            .position(|router| router.running.is_some())
+            .unwrap_or(0)
     }
 
     /// `host:port` of the gRPC of a router that runs.
@@ -91,7 +109,9 @@ impl Cluster {
 
     /// `host:port` of every router's gRPC.
     pub fn router_addresses(&self) -> Vec<String> {
-        (0..self.routers.len()).map(|number| self.router_address_of(number)).collect()
+        (0..self.routers.len())
+            .map(|number| self.router_address_of(number))
+            .collect()
     }
 
     /// `host:port` of the HTTP of a router that runs.
@@ -109,12 +129,14 @@ impl Cluster {
         reachable(self.nodes[number].address)
     }
 
-    /// `host:port` of a node's metrics, counted from 0. `None` unless the builder was told [`Builder::metrics`].
+    /// `host:port` of a node's metrics, counted from 0. `None` unless the builder was told
+    /// [`Builder::metrics`].
     pub fn node_metrics(&self, number: usize) -> Option<String> {
         self.nodes[number].metrics.map(reachable)
     }
 
-    /// `host:port` of a fetcher's metrics, counted from 0. `None` unless the builder was told [`Builder::metrics`].
+    /// `host:port` of a fetcher's metrics, counted from 0. `None` unless the builder was told
+    /// [`Builder::metrics`].
     pub fn fetcher_metrics(&self, number: usize) -> Option<String> {
         self.fetchers[number].metrics.map(reachable)
     }
@@ -122,12 +144,17 @@ impl Cluster {
     /// Where each role tells its metrics, by its name.
     pub fn metrics_addresses(&self) -> Vec<(String, String)> {
         let of = |slots: &mut dyn Iterator<Item = Option<SocketAddr>>, role: &str| {
-            let named = slots.enumerate().filter_map(|(n, at)| Some((format!("{role}{}", n + 1), reachable(at?))));
+            let named = slots
+                .enumerate()
+                .filter_map(|(n, at)| Some((format!("{role}{}", n + 1), reachable(at?))));
             named.collect::<Vec<_>>()
         };
         let mut all = of(&mut self.http.iter().copied().map(Some), "router");
         all.extend(of(&mut self.nodes.iter().map(|node| node.metrics), "node"));
-        all.extend(of(&mut self.fetchers.iter().map(|fetcher| fetcher.metrics), "fetcher"));
+        all.extend(of(
+            &mut self.fetchers.iter().map(|fetcher| fetcher.metrics),
+            "fetcher",
+        ));
         all
     }
 
@@ -138,7 +165,9 @@ impl Cluster {
 
     /// An admin client of a router, counted from 0.
     pub fn admin_of(&self, number: usize) -> Result<AdminClient<Channel>> {
-        Ok(AdminClient::new(self.channels.get(&self.router_address_of(number))?))
+        Ok(AdminClient::new(
+            self.channels.get(&self.router_address_of(number))?,
+        ))
     }
 
     /// The status that a running router tells.
@@ -151,23 +180,36 @@ impl Cluster {
         let limit = Duration::from_secs(10);
         let mut admin = self.admin_of(number)?;
         let request = Context::new(limit).request(v1::StatusRequest::default());
-        within(limit, "status", async { admin.status(request).await.map_err(from_status) })
-            .await
-            .map(|answer| answer.into_inner())
+        within(limit, "status", async {
+            admin.status(request).await.map_err(from_status)
+        })
+        .await
+        .map(|answer| answer.into_inner())
     }
 
-    /// Waits until this many nodes and fetchers are active. Errors: `Unavailable`, saying how many are.
+    /// Waits until this many nodes and fetchers are active. Errors: `Unavailable`, saying how many
+    /// are.
     pub async fn wait_members(&self, nodes: usize, fetchers: usize) -> Result<()> {
         let active = |members: Vec<Option<v1::Member>>| {
             let active = v1::MemberState::from(MemberState::Active);
-            members.into_iter().flatten().filter(|member| member.state() == active).count()
+            members
+                .into_iter()
+                .flatten()
+                .filter(|member| member.state() == active)
+                .count()
         };
         let mut seen = (0, 0);
         let wait = async {
             loop {
                 if let Ok(status) = self.status().await {
                     seen.0 = active(status.nodes.into_iter().map(|node| node.member).collect());
-                    seen.1 = active(status.fetchers.into_iter().map(|fetcher| fetcher.member).collect());
+                    seen.1 = active(
+                        status
+                            .fetchers
+                            .into_iter()
+                            .map(|fetcher| fetcher.member)
+                            .collect(),
+                    );
                     if seen == (nodes, fetchers) {
                         return;
                     }
@@ -193,8 +235,12 @@ impl Cluster {
         }
     }
 
-    /// Changes the routers' settings for when they start next, on top of those they were built with.
-    pub fn change_router(&mut self, change: impl Fn(&mut monofs_router::Config) + Send + Sync + 'static) {
+    /// Changes the routers' settings for when they start next, on top of those they were built
+    /// with.
+    pub fn change_router(
+        &mut self,
+        change: impl Fn(&mut monofs_router::Config) + Send + Sync + 'static,
+    ) {
         self.builder.router_again = Box::new(change);
     }
 
@@ -202,7 +248,11 @@ impl Cluster {
     pub async fn add_node(&mut self) -> Result<usize> {
         let number = self.nodes.len();
         let (running, metrics) = self.spawn_node(number, 0).await?;
-        self.nodes.push(Slot { address: running.address(), metrics, running: Some(running) });
+        self.nodes.push(Slot {
+            address: running.address(),
+            metrics,
+            running: Some(running),
+        });
         Ok(number)
     }
 
@@ -245,7 +295,10 @@ impl Cluster {
 
     /// Starts a stopped router again at its old addresses.
     pub async fn start_router(&mut self, number: usize) -> Result<()> {
-        let (grpc, http) = (self.routers[number].address.to_string(), self.http[number].to_string());
+        let (grpc, http) = (
+            self.routers[number].address.to_string(),
+            self.http[number].to_string(),
+        );
         self.routers[number].running = Some(self.spawn_router(number, &grpc, &http).await?);
         Ok(())
     }
@@ -264,20 +317,30 @@ impl Cluster {
     }
 
     async fn spawn_router(&self, number: usize, grpc: &str, http: &str) -> Result<RunningRouter> {
-        let (grpc, http) = (monofs_rpc::server::bind(grpc).await?, monofs_rpc::server::bind(http).await?);
+        let (grpc, http) = (
+            monofs_rpc::server::bind(grpc).await?,
+            monofs_rpc::server::bind(http).await?,
+        );
         monofs_router::spawn(self.builder.router_config(number + 1), grpc, http).await
     }
 
     async fn spawn_node(&self, number: usize, port: u16) -> Result<Started<RunningNode>> {
         let (listener, http) = self.listeners(port).await?;
-        let node = monofs_node::spawn(self.builder.node_config(number + 1, self.router_addresses())?, listener).await?;
+        let node = monofs_node::spawn(
+            self.builder
+                .node_config(number + 1, self.router_addresses())?,
+            listener,
+        )
+        .await?;
         let metrics = http.map(|http| node.serve_http(http)).transpose()?;
         Ok((node, metrics))
     }
 
     async fn spawn_fetcher(&self, number: usize, port: u16) -> Result<Started<RunningFetcher>> {
         let (listener, http) = self.listeners(port).await?;
-        let config = self.builder.fetcher_config(number + 1, self.router_addresses());
+        let config = self
+            .builder
+            .fetcher_config(number + 1, self.router_addresses());
         let fetcher = monofs_fetcher::spawn(config, listener).await?;
         let metrics = http.map(|http| fetcher.serve_http(http)).transpose()?;
         Ok((fetcher, metrics))
@@ -301,5 +364,9 @@ fn nth(first: u16, number: usize) -> u16 {
 
 /// The address to dial for one that was listened on.
 fn reachable(address: SocketAddr) -> String {
-    if address.ip().is_unspecified() { format!("127.0.0.1:{}", address.port()) } else { address.to_string() }
+    if address.ip().is_unspecified() {
+        format!("127.0.0.1:{}", address.port())
+    } else {
+        address.to_string()
+    }
 }

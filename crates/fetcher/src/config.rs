@@ -30,12 +30,13 @@ pub struct Config {
     pub record_cache_bytes: u64,
     /// Fetches that may run at once; further ones wait.
     pub fetch_workers: usize,
-    /// Bytes of the largest object that is held in memory while a pack is indexed; a pack with a larger one is handed to the
-    /// installed `git`, which streams it.
+    /// Bytes of the largest object that is held in memory while a pack is indexed; a pack with a
+    /// larger one is handed to the installed `git`, which streams it.
     pub object_bytes_max: usize,
     /// Who to be at which host.
     pub credentials: Credentials,
-    /// Whether `file` sources are allowed: they let whoever may ingest read this host's repositories.
+    /// Whether `file` sources are allowed: they let whoever may ingest read this host's
+    /// repositories.
     pub allow_file: bool,
     /// How long to try to connect to a remote.
     pub connect_timeout: Duration,
@@ -43,7 +44,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// `host:port` of the routers to register with.
     pub routers: Vec<String>,
-    /// `host:port` at which nodes and routers reach this fetcher; empty = the host's name and the port it listens on.
+    /// `host:port` at which nodes and routers reach this fetcher; empty = the host's name and the
+    /// port it listens on.
     pub advertise: String,
     /// Announced to whoever is outside the private network; empty = the same as `advertise`.
     pub external_addr: String,
@@ -78,13 +80,19 @@ impl Config {
         }
         if self.fetch_workers == 0 || self.fetch_workers > FETCH_WORKERS_MAX {
             let (given, max) = (self.fetch_workers, FETCH_WORKERS_MAX);
-            return Err(Error::invalid(format!("--prefetch-workers is {given}; give 1 to {max}")));
+            return Err(Error::invalid(format!(
+                "--prefetch-workers is {given}; give 1 to {max}"
+            )));
         }
         if self.cache_bytes_max == 0 || self.cache_age.is_zero() {
-            return Err(Error::invalid("--max-cache-gb and --cache-age-hours must be over 0"));
+            return Err(Error::invalid(
+                "--max-cache-gb and --cache-age-hours must be over 0",
+            ));
         }
         if self.connect_timeout.is_zero() || self.idle_timeout.is_zero() {
-            return Err(Error::invalid("the connect and idle timeouts must be over 0"));
+            return Err(Error::invalid(
+                "the connect and idle timeouts must be over 0",
+            ));
         }
         Ok(())
     }

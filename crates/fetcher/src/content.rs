@@ -1,7 +1,8 @@
 //! Answers to content requests: closures of directory records, and blobs as frames.
 //!
-//! Blocking code: it runs on blocking threads and hands messages to a bounded channel, so a slow reader slows the reading
-//! of objects down instead of filling memory. Blobs come in the order of the pack, the chunks of one blob in order.
+//! Blocking code: it runs on blocking threads and hands messages to a bounded channel, so a slow
+//! reader slows the reading of objects down instead of filling memory. Blobs come in the order of
+//! the pack, the chunks of one blob in order.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -58,7 +59,10 @@ pub fn send_trees(
         match found {
             Found::Record(oid, record) => {
                 bytes += record.bytes().len();
-                message.trees.push(v1::TreeRecord { oid: oid_bytes(&oid), record: record.bytes().clone() });
+                message.trees.push(v1::TreeRecord {
+                    oid: oid_bytes(&oid),
+                    record: record.bytes().clone(),
+                });
             }
             Found::Missing(oid) => message.missing.push(oid_bytes(&oid)),
         }
@@ -88,7 +92,11 @@ impl TryFrom<&v1::BlobSpan> for Span {
 
     fn try_from(wire: &v1::BlobSpan) -> Result<Self> {
         let oid = Oid::from_bytes(&wire.oid)?;
-        Ok(Self { oid, first_chunk: wire.first_chunk, chunk_count: wire.chunk_count })
+        Ok(Self {
+            oid,
+            first_chunk: wire.first_chunk,
+            chunk_count: wire.chunk_count,
+        })
     }
 }
 
@@ -117,7 +125,14 @@ pub fn send_blobs(
     let runtime = tokio::runtime::Handle::current();
     let work = || {
         let _inside = runtime.enter();
-        Reading { repo, objects: repo.objects(), answers, limits, batch: Batch::default() }.run(&spans, &next)
+        Reading {
+            repo,
+            objects: repo.objects(),
+            answers,
+            limits,
+            batch: Batch::default(),
+        }
+        .run(&spans, &next)
     };
     if spans.len() < READERS {
         return work();
@@ -126,29 +141,44 @@ pub fn send_blobs(
         let others: Vec<_> = (1..READERS).map(|_| scope.spawn(work)).collect();
         let mut result = work();
         for other in others {
-            let ended = other.join().unwrap_or_else(|_| Err(Error::internal("a thread that reads blobs panicked")));
+            let ended = other
+                .join()
+                .unwrap_or_else(|_| Err(Error::internal("a thread that reads blobs panicked")));
             result = result.and(ended);
         }
         result
     })
 }
 
-/// Brings the spans into the order of the packs: deltas find their bases in memory, and disks read forward.
+/// Brings the spans into the order of the packs: deltas find their bases in memory, and disks read
+/// forward.
 fn sort_by_place(repo: &CachedRepo, spans: &mut [Span]) -> Result<()> {
     if spans.len() < 2 {
         return Ok(());
     }
     let paths = layout::pack_indices(repo.dir())?;
-    let indices: Vec<_> = paths.iter().map(|path| layout::open_index(path, repo.format)).collect::<Result<_>>()?;
+    let indices: Vec<_> = paths
+        .iter()
+        .map(|path| layout::open_index(path, repo.format))
+        .collect::<Result<_>>()?;
     spans.sort_by_cached_key(|span| {
         let id = native::to_gix(&span.oid);
         let place = |(number, index): (usize, &gix::odb::pack::index::File)| {
             if span.oid.format() != repo.format {
                 return None;
             }
-            index.lookup(id).map(|at| (number, index.pack_offset_at_index(at)))
+            index
+                .lookup(id)
+                .map(|at| (number, index.pack_offset_at_index(at)))
         };
-        (indices.iter().enumerate().find_map(place).unwrap_or((usize::MAX, 0)), span.first_chunk)
+        (
+            indices
+                .iter()
+                .enumerate()
+                .find_map(place)
+                .unwrap_or((usize::MAX, 0)),
+            span.first_chunk,
+        )
     });
     Ok(())
 }
@@ -210,7 +240,11 @@ impl Reading<'_> {
                 }
                 Ok(true)
             }
-            Some((other, _)) => Err(Error::invalid(format!("{} is a {}, not a blob", span.oid, other.as_str()))),
+            Some((other, _)) => Err(Error::invalid(format!(
+                "{} is a {}, not a blob",
+                span.oid,
+                other.as_str()
+            ))),
             None => {
                 self.batch.message.missing.push(oid_bytes(&span.oid));
                 Ok(true)
@@ -230,10 +264,17 @@ impl Reading<'_> {
             let last = index + 1 == frame::chunk_count(size);
             // The last chunk is held back until the whole is known to be right.
             if last
-                && std::mem::replace(&mut hasher, ObjectHasher::new(self.repo.format, ObjectKind::Blob, 0)).finish()
+                && std::mem::replace(
+                    &mut hasher,
+                    ObjectHasher::new(self.repo.format, ObjectKind::Blob, 0),
+                )
+                .finish()
                     != span.oid
             {
-                return Err(Error::corrupt(format!("blob {}: the bytes do not match the object id", span.oid)));
+                return Err(Error::corrupt(format!(
+                    "blob {}: the bytes do not match the object id",
+                    span.oid
+                )));
             }
             if wanted.contains(&index) && !self.add(&span.oid, index, &chunk) {
                 return Ok(false);
@@ -245,7 +286,11 @@ impl Reading<'_> {
     fn add(&mut self, oid: &Oid, index: u64, raw: &[u8]) -> bool {
         let frame = frame::encode(raw);
         self.batch.bytes += frame.len();
-        self.batch.message.chunks.push(v1::BlobChunk { oid: oid_bytes(oid), index: index as u32, frame });
+        self.batch.message.chunks.push(v1::BlobChunk {
+            oid: oid_bytes(oid),
+            index: index as u32,
+            frame,
+        });
         if self.batch.bytes >= MESSAGE_BYTES || self.batch.message.chunks.len() >= MESSAGE_ITEMS {
             return self.flush();
         }
@@ -271,14 +316,24 @@ struct LongBlob {
 impl LongBlob {
     fn open(repo: &CachedRepo, oid: &Oid, limits: Limits) -> Result<Self> {
         let mut command = child::git();
-        command.args(["-c", cli::BIG_FILE_THRESHOLD]).arg("--git-dir").arg(repo.dir());
+        command
+            .args(["-c", cli::BIG_FILE_THRESHOLD])
+            .arg("--git-dir")
+            .arg(repo.dir());
         command.args(["cat-file", "blob", &oid.to_string()]);
         // The reader at the other end may be slow: only its own deadline counts.
-        let limits = Limits { idle_timeout: limits.idle_timeout.max(2 * SEND_TIMEOUT), ..limits };
+        let limits = Limits {
+            idle_timeout: limits.idle_timeout.max(2 * SEND_TIMEOUT),
+            ..limits
+        };
         let mut child = Child::spawn(command, &Task::new(limits), |_| {})?;
         let (reader, writer) = child.take_pipes();
         drop(writer);
-        Ok(Self { reader, child: Some(child), oid: *oid })
+        Ok(Self {
+            reader,
+            child: Some(child),
+            oid: *oid,
+        })
     }
 
     fn next_chunk(&mut self, chunk: &mut Vec<u8>, len: usize) -> Result<()> {
@@ -288,7 +343,10 @@ impl LongBlob {
         }
         let said = self.child.take().map(Child::abort).unwrap_or_default();
         let said = crate::git::failure::one_line(&said);
-        Err(Error::corrupt(format!("blob {}: git cat-file ended early: {said}", self.oid)))
+        Err(Error::corrupt(format!(
+            "blob {}: git cat-file ended early: {said}",
+            self.oid
+        )))
     }
 }
 

@@ -80,8 +80,11 @@ impl HostCredentials {
         let token = if let Some(token) = &self.token {
             token.clone()
         } else if let Some(name) = &self.token_env {
-            let token = std::env::var(name)
-                .map_err(|_| Error::refused(format!("credentials: the environment variable {name} is not set")))?;
+            let token = std::env::var(name).map_err(|_| {
+                Error::refused(format!(
+                    "credentials: the environment variable {name} is not set"
+                ))
+            })?;
             Secret(token)
         } else if let Some(path) = &self.token_file {
             let text = read_bounded(path).map_err(|e| Error::refused(e.message))?;
@@ -90,9 +93,14 @@ impl HostCredentials {
             return Ok(None);
         };
         if token.0.is_empty() || token.0.chars().any(char::is_control) {
-            return Err(Error::refused("credentials: the token is empty or has a control character"));
+            return Err(Error::refused(
+                "credentials: the token is empty or has a control character",
+            ));
         }
-        Ok(Some(Login { user: self.user.clone().unwrap_or_else(|| "git".to_owned()), token }))
+        Ok(Some(Login {
+            user: self.user.clone().unwrap_or_else(|| "git".to_owned()),
+            token,
+        }))
     }
 }
 
@@ -114,17 +122,32 @@ impl Credentials {
     /// Parses the text of a credentials file.
     pub fn parse(text: &str) -> Result<Self> {
         let parsed: Self = toml::from_str(text).map_err(|e| {
-            // The parser's own rendering quotes the line, which may hold a secret: name only the place and the message.
-            let line = e.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+            // The parser's own rendering quotes the line, which may hold a secret: name only the
+            // place and the message.
+            let line = e.span().map_or(0, |span| {
+                text[..span.start.min(text.len())].matches('\n').count() + 1
+            });
             Error::invalid(format!("line {line}: {}", without_value(e.message())))
         })?;
         for (host, entry) in &parsed.hosts {
-            let ways = [entry.token.is_some(), entry.token_env.is_some(), entry.token_file.is_some()];
+            let ways = [
+                entry.token.is_some(),
+                entry.token_env.is_some(),
+                entry.token_file.is_some(),
+            ];
             if ways.iter().filter(|given| **given).count() > 1 {
-                return Err(Error::invalid(format!("host '{host}': give one of token, token_env and token_file")));
+                return Err(Error::invalid(format!(
+                    "host '{host}': give one of token, token_env and token_file"
+                )));
             }
-            if entry.user.as_deref().is_some_and(|u| u.is_empty() || u.starts_with('-') || u.contains([':', '@'])) {
-                return Err(Error::invalid(format!("host '{host}': the user name is not usable")));
+            if entry
+                .user
+                .as_deref()
+                .is_some_and(|u| u.is_empty() || u.starts_with('-') || u.contains([':', '@']))
+            {
+                return Err(Error::invalid(format!(
+                    "host '{host}': the user name is not usable"
+                )));
             }
         }
         Ok(parsed)
@@ -138,15 +161,23 @@ impl Credentials {
     /// What to be at the host of `source`: the entry of `host:port`, else of `host`, else nothing.
     pub fn of(&self, source: &SourceUrl) -> HostCredentials {
         let host = source.host();
-        let with_port = source.port().and_then(|port| self.hosts.get(&format!("{host}:{port}")));
-        with_port.or_else(|| self.hosts.get(host)).cloned().unwrap_or_default()
+        let with_port = source
+            .port()
+            .and_then(|port| self.hosts.get(&format!("{host}:{port}")));
+        with_port
+            .or_else(|| self.hosts.get(host))
+            .cloned()
+            .unwrap_or_default()
     }
 }
 
 /// A parser's message without the value that it complains about.
 fn without_value(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default();
-    match (line.starts_with("invalid "), line.rsplit_once(", expected ")) {
+    match (
+        line.starts_with("invalid "),
+        line.rsplit_once(", expected "),
+    ) {
         (true, Some((_, expected))) => format!("a value of the wrong kind; expected {expected}"),
         _ if line.contains('"') => "is malformed".to_owned(),
         _ => line.to_owned(),
@@ -154,11 +185,18 @@ fn without_value(message: &str) -> String {
 }
 
 fn read_bounded(path: &Path) -> Result<String> {
-    let cannot =
-        |e: std::io::Error| Error::invalid(format!("cannot read the credentials file {}: {e}", path.display()));
+    let cannot = |e: std::io::Error| {
+        Error::invalid(format!(
+            "cannot read the credentials file {}: {e}",
+            path.display()
+        ))
+    };
     let size = std::fs::metadata(path).map_err(cannot)?.len();
     if size > FILE_BYTES_MAX {
-        return Err(Error::invalid(format!("the credentials file {} is over 1 MiB", path.display())));
+        return Err(Error::invalid(format!(
+            "the credentials file {} is over 1 MiB",
+            path.display()
+        )));
     }
     std::fs::read_to_string(path).map_err(cannot)
 }
@@ -170,7 +208,8 @@ mod tests {
 
     #[test]
     fn the_most_exact_host_wins() {
-        let text = "[hosts.\"h\"]\nuser = 'a'\ntoken = 's3cret'\n[hosts.\"h:81\"]\nuser = 'b'\ntoken = 't'\n";
+        let text = "[hosts.\"h\"]\nuser = 'a'\ntoken = 's3cret'\n[hosts.\"h:81\"]\nuser = \
+         'b'\ntoken = 't'\n";
         let credentials = Credentials::parse(text).unwrap();
         let user = |url| credentials.of(&SourceUrl::new(url).unwrap()).user;
         assert_eq!(user("http://h/x").as_deref(), Some("a"));
@@ -193,19 +232,35 @@ mod tests {
             assert!(!error.message.contains('\n'), "{error}");
         }
         let error = Credentials::parse("[hosts.h]\ntokn = 1\n").unwrap_err();
-        assert!(error.message.contains("tokn") && error.message.contains("line 2"), "{error}");
+        assert!(
+            error.message.contains("tokn") && error.message.contains("line 2"),
+            "{error}"
+        );
     }
 
     #[test]
     fn every_example_of_the_documentation_is_accepted() {
         let document = include_str!("../../../docs/credentials.md");
-        let examples: Vec<&str> =
-            document.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        let examples: Vec<&str> = document
+            .split("```toml\n")
+            .skip(1)
+            .filter_map(|rest| rest.split("```").next())
+            .collect();
         assert!(examples.len() >= 2);
         let all = Credentials::parse(&examples.concat()).unwrap();
         let user = |url| all.of(&SourceUrl::new(url).unwrap()).user;
-        assert_eq!(user("https://git.example.org/a/b").as_deref(), Some("robot"));
-        assert_eq!(user("https://git.example.org:8443/a/b").as_deref(), Some("other"));
-        assert!(all.of(&SourceUrl::new("git@ssh.example.org:a/b").unwrap()).known_hosts.is_some());
+        assert_eq!(
+            user("https://git.example.org/a/b").as_deref(),
+            Some("robot")
+        );
+        assert_eq!(
+            user("https://git.example.org:8443/a/b").as_deref(),
+            Some("other")
+        );
+        assert!(
+            all.of(&SourceUrl::new("git@ssh.example.org:a/b").unwrap())
+                .known_hosts
+                .is_some()
+        );
     }
 }

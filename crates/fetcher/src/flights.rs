@@ -5,7 +5,8 @@
 //!   \________ the last one who waits leaves: cancelled ________/
 //! ```
 //!
-//! Invariants: at most one fetch per repository writes to the cache; a failed one leaves what was cached before as it was.
+//! Invariants: at most one fetch per repository writes to the cache; a failed one leaves what was
+//! cached before as it was.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -117,11 +118,18 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut flights = self.flights.lock();
-        let mut waiting = self.flight.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self
+            .flight
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         *waiting -= 1;
         if *waiting == 0 {
             self.flight.task.cancel();
-            if flights.get(&self.flight.key).is_some_and(|current| Arc::ptr_eq(current, &self.flight)) {
+            if flights
+                .get(&self.flight.key)
+                .is_some_and(|current| Arc::ptr_eq(current, &self.flight))
+            {
                 flights.remove(&self.flight.key);
             }
         }
@@ -167,12 +175,14 @@ impl Flights {
         self.lock().len()
     }
 
-    /// Of [`Flights::running`], those that wait for a worker or for another fetch of the same repository.
+    /// Of [`Flights::running`], those that wait for a worker or for another fetch of the same
+    /// repository.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
 
-    /// Asks every fetch under way to stop, and waits for that at most `limit`. No fetch can begin afterwards.
+    /// Asks every fetch under way to stop, and waits for that at most `limit`. No fetch can begin
+    /// afterwards.
     pub async fn end(&self, limit: std::time::Duration) {
         self.lock().values().for_each(|flight| flight.task.cancel());
         let all = u32::try_from(self.worker_count).unwrap_or(u32::MAX);
@@ -181,15 +191,23 @@ impl Flights {
         self.workers.close();
     }
 
-    /// Joins the fetch of `origin`, starting it if there is none. Errors: `Unavailable` when too many are under way.
+    /// Joins the fetch of `origin`, starting it if there is none. Errors: `Unavailable` when too
+    /// many are under way.
     pub fn join(self: &Arc<Self>, origin: Origin) -> Result<Ticket> {
         let key = (origin.id.clone(), origin.commit, origin.source.clone());
         let mut flights = self.lock();
-        // A flight that failed stays as long as somebody reads its outcome; who comes now gets a new try.
+        // A flight that failed stays as long as somebody reads its outcome; who comes now gets a
+        // new try.
         let failed = |flight: &Flight| matches!(*flight.outcome.borrow(), Some(Err(_)));
         if let Some(flight) = flights.get(&key).filter(|flight| !failed(flight)) {
-            *flight.waiting.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-            return Ok(Ticket { flights: self.clone(), flight: flight.clone() });
+            *flight
+                .waiting
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) += 1;
+            return Ok(Ticket {
+                flights: self.clone(),
+                flight: flight.clone(),
+            });
         }
         if flights.len() >= FLIGHTS_MAX {
             return Err(Error::unavailable(format!(
@@ -198,7 +216,12 @@ impl Flights {
         }
         let task = Task::new(self.limits);
         let (sender, outcome) = watch::channel(None);
-        let flight = Arc::new(Flight { key: key.clone(), task: task.clone(), outcome, waiting: Mutex::new(1) });
+        let flight = Arc::new(Flight {
+            key: key.clone(),
+            task: task.clone(),
+            outcome,
+            waiting: Mutex::new(1),
+        });
         flights.insert(key, flight.clone());
         drop(flights);
         let this = self.clone();
@@ -206,25 +229,43 @@ impl Flights {
             let result = this.run(origin, &task).await;
             sender.send_replace(Some(result));
         }));
-        Ok(Ticket { flights: self.clone(), flight })
+        Ok(Ticket {
+            flights: self.clone(),
+            flight,
+        })
     }
 
     async fn run(self: &Arc<Self>, origin: Origin, task: &Arc<Task>) -> Result<Ready> {
         let waiting = Waiting::begin(&self.waiting);
-        // Guards travel into the blocking work: a cancelled flight gives them back only when it has really stopped.
+        // Guards travel into the blocking work: a cancelled flight gives them back only when it has
+        // really stopped.
         let guard = self.repository_lock(&origin.id).lock_owned().await;
         task.check()?;
-        let known =
-            self.cache.get(&origin.id).filter(|repo| repo.source == origin.source && repo.holds(&origin.commit));
-        let counter = if known.is_some() { &self.counters.hits } else { &self.counters.misses };
+        let known = self
+            .cache
+            .get(&origin.id)
+            .filter(|repo| repo.source == origin.source && repo.holds(&origin.commit));
+        let counter = if known.is_some() {
+            &self.counters.hits
+        } else {
+            &self.counters.misses
+        };
         counter.one();
         if let Some(repo) = &known
             && let Some(snapshot) = repo.snapshot(&origin.commit)
         {
             task.set_phase(Phase::Done);
-            return Ok(Ready { repo: repo.clone(), snapshot });
+            return Ok(Ready {
+                repo: repo.clone(),
+                snapshot,
+            });
         }
-        let permit = self.workers.clone().acquire_owned().await.map_err(|_| Error::unavailable("the fetcher stops"))?;
+        let permit = self
+            .workers
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| Error::unavailable("the fetcher stops"))?;
         task.check()?;
         drop(waiting);
         let (this, task) = (self.clone(), task.clone());
@@ -232,11 +273,17 @@ impl Flights {
             let _guards = (guard, permit);
             this.bring(&origin, known, &task)
         }));
-        work.await.unwrap_or_else(|e| Err(Error::internal(format!("a fetch broke off: {e}"))))
+        work.await
+            .unwrap_or_else(|e| Err(Error::internal(format!("a fetch broke off: {e}"))))
     }
 
     /// Blocking: walks what is cached, else fetches.
-    fn bring(&self, origin: &Origin, known: Option<Arc<CachedRepo>>, task: &Arc<Task>) -> Result<Ready> {
+    fn bring(
+        &self,
+        origin: &Origin,
+        known: Option<Arc<CachedRepo>>,
+        task: &Arc<Task>,
+    ) -> Result<Ready> {
         if let Some(repo) = known {
             match self.walk(&origin.id, &repo.objects(), &origin.commit, task) {
                 Ok(snapshot) => {
@@ -244,7 +291,8 @@ impl Flights {
                     return Ok(Ready { repo, snapshot });
                 }
                 Err(error) if error.kind == ErrorKind::Corrupt => {
-                    tracing::warn!(storage_id = %origin.id, %error, "the cached repository is damaged: fetching it again");
+                    tracing::warn!(storage_id = %origin.id, %error, "the cached repository is \
+                     damaged: fetching it again");
                     self.cache.discard(&repo);
                 }
                 Err(error) => return Err(error),
@@ -255,7 +303,8 @@ impl Flights {
         match &result {
             Ok(ready) => {
                 let (seconds, bytes) = (began.elapsed().as_secs_f64(), task.bytes());
-                let (commit, trees, blobs) = (&origin.commit, ready.snapshot.trees, ready.snapshot.blobs);
+                let (commit, trees, blobs) =
+                    (&origin.commit, ready.snapshot.trees, ready.snapshot.blobs);
                 tracing::info!(source = %origin.source, %commit, bytes, trees, blobs, seconds, "fetched");
             }
             Err(error) => {
@@ -263,18 +312,24 @@ impl Flights {
             }
         }
         let outcome = result.as_ref().map(drop).map_err(|error| error.kind);
-        self.hosts.fetched(&origin.source, outcome, task.bytes(), began.elapsed());
+        self.hosts
+            .fetched(&origin.source, outcome, task.bytes(), began.elapsed());
         self.cache.evict(None, Some(&origin.id));
         result
     }
 
     fn fetch(&self, origin: &Origin, task: &Arc<Task>) -> Result<Ready> {
         let format = origin.commit.format();
-        if let Some(repo) = self.cache.get(&origin.id).filter(|repo| repo.can_grow(&origin.source, format)) {
+        if let Some(repo) = self
+            .cache
+            .get(&origin.id)
+            .filter(|repo| repo.can_grow(&origin.source, format))
+        {
             match self.grow(origin, &repo, task) {
                 Ok(snapshot) => return Ok(Ready { repo, snapshot }),
                 Err(error) if failure::worth_another_try(&error) => {
-                    tracing::warn!(storage_id = %origin.id, %error, "cannot add to the cached repository: fetching all of it");
+                    tracing::warn!(storage_id = %origin.id, %error, "cannot add to the cached \
+                     repository: fetching all of it");
                     task.set_bytes(0);
                 }
                 Err(error) => return Err(error),
@@ -285,21 +340,32 @@ impl Flights {
         self.source.fetch(&want(origin, &[], work.dir()), task)?;
         let objects = crate::objects::Packs::open(work.dir(), format)?.reader();
         let snapshot = self.walk(&origin.id, &objects, &origin.commit, task)?;
-        let repo = self.cache.publish(&origin.id, &origin.source, work, &snapshot)?;
+        let repo = self
+            .cache
+            .publish(&origin.id, &origin.source, work, &snapshot)?;
         Ok(Ready { repo, snapshot })
     }
 
     /// Fetches only what the commit has beyond those that the repository holds.
     fn grow(&self, origin: &Origin, repo: &Arc<CachedRepo>, task: &Arc<Task>) -> Result<Snapshot> {
-        self.source.fetch(&want(origin, &repo.commits(), repo.dir()), task)?;
+        self.source
+            .fetch(&want(origin, &repo.commits(), repo.dir()), task)?;
         let snapshot = self.walk(&origin.id, &repo.reopen()?, &origin.commit, task)?;
         repo.add(&snapshot)?;
         Ok(snapshot)
     }
 
-    fn walk(&self, id: &StorageId, objects: &crate::objects::Objects, commit: &Oid, task: &Task) -> Result<Snapshot> {
+    fn walk(
+        &self,
+        id: &StorageId,
+        objects: &crate::objects::Objects,
+        commit: &Oid,
+        task: &Task,
+    ) -> Result<Snapshot> {
         task.set_phase(Phase::Walking);
-        let snapshot = walk::snapshot(objects, commit, task, &mut |oid, record| self.records.keep(id, oid, record))?;
+        let snapshot = walk::snapshot(objects, commit, task, &mut |oid, record| {
+            self.records.keep(id, oid, record)
+        })?;
         task.set_phase(Phase::Done);
         Ok(snapshot)
     }
@@ -321,5 +387,11 @@ impl Flights {
 }
 
 fn want<'a>(origin: &'a Origin, have: &'a [Oid], into: &'a std::path::Path) -> Want<'a> {
-    Want { source: &origin.source, ref_name: &origin.ref_name, commit: origin.commit, have, into }
+    Want {
+        source: &origin.source,
+        ref_name: &origin.ref_name,
+        commit: origin.commit,
+        have,
+        into,
+    }
 }

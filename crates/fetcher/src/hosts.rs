@@ -1,7 +1,8 @@
-//! What fetching from each remote host came to: outcomes, durations and bytes, for `Stat` and for Prometheus.
+//! What fetching from each remote host came to: outcomes, durations and bytes, for `Stat` and for
+//! Prometheus.
 //!
-//! Invariant: the first [`HOSTS_MAX`] hosts are told apart, the rest are one, so that nobody who may ingest can make the
-//! metrics grow.
+//! Invariant: the first [`HOSTS_MAX`] hosts are told apart, the rest are one, so that nobody who
+//! may ingest can make the metrics grow.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -38,9 +39,19 @@ pub struct Totals {
 
 impl Hosts {
     /// A fetch from `source` ended.
-    pub fn fetched(&self, source: &SourceUrl, outcome: Result<(), ErrorKind>, bytes: u64, took: Duration) {
+    pub fn fetched(
+        &self,
+        source: &SourceUrl,
+        outcome: Result<(), ErrorKind>,
+        bytes: u64,
+        took: Duration,
+    ) {
         // A label without a value is none to Prometheus.
-        let host = self.of(if source.host().is_empty() { FILE } else { source.host() });
+        let host = self.of(if source.host().is_empty() {
+            FILE
+        } else {
+            source.host()
+        });
         match outcome {
             Ok(()) => host.ok.one(),
             Err(kind) => host.failed[kind as usize].one(),
@@ -59,22 +70,30 @@ impl Hosts {
         if let Some(host) = hosts.iter().find(|host| host.name == name) {
             return host.clone();
         }
-        let host = Arc::new(Host { name: name.to_owned(), ..Host::default() });
+        let host = Arc::new(Host {
+            name: name.to_owned(),
+            ..Host::default()
+        });
         hosts.push(host.clone());
         host
     }
 
     fn list(&self) -> Vec<Arc<Host>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The sums over all hosts.
     pub fn totals(&self) -> Totals {
-        self.list().iter().fold(Totals::default(), |sum, host| Totals {
-            done: sum.done + host.ok.get(),
-            failed: sum.failed + host.failed.iter().map(Counter::get).sum::<u64>(),
-            bytes: sum.bytes + host.bytes.get(),
-        })
+        self.list()
+            .iter()
+            .fold(Totals::default(), |sum, host| Totals {
+                done: sum.done + host.ok.get(),
+                failed: sum.failed + host.failed.iter().map(Counter::get).sum::<u64>(),
+                bytes: sum.bytes + host.bytes.get(),
+            })
     }
 
     /// Adds their samples.
@@ -82,8 +101,12 @@ impl Hosts {
         let hosts = self.list();
         for host in &hosts {
             let name = || host.name.clone();
-            let failed = ErrorKind::ALL.into_iter().zip(&host.failed).map(|(kind, count)| (kind.as_str(), count.get()));
-            let outcomes = std::iter::once(("ok", host.ok.get())).chain(failed.filter(|(_, count)| *count > 0));
+            let failed = ErrorKind::ALL
+                .into_iter()
+                .zip(&host.failed)
+                .map(|(kind, count)| (kind.as_str(), count.get()));
+            let outcomes = std::iter::once(("ok", host.ok.get()))
+                .chain(failed.filter(|(_, count)| *count > 0));
             out.counters_by(
                 "monofs_fetcher_fetches_total",
                 "Fetches that ended, by remote host and outcome.",
@@ -116,12 +139,26 @@ mod tests {
         let hosts = Hosts::default();
         for n in 0..HOSTS_MAX + 5 {
             let source = SourceUrl::new(&format!("https://host{n}.example/a/b.git")).unwrap();
-            let outcome = if n % 2 == 0 { Ok(()) } else { Err(ErrorKind::Unavailable) };
+            let outcome = if n % 2 == 0 {
+                Ok(())
+            } else {
+                Err(ErrorKind::Unavailable)
+            };
             hosts.fetched(&source, outcome, 10, Duration::from_millis(1));
         }
         let known = hosts.list();
-        assert_eq!((known.len(), known[HOSTS_MAX].name.as_str()), (HOSTS_MAX + 1, OTHER));
+        assert_eq!(
+            (known.len(), known[HOSTS_MAX].name.as_str()),
+            (HOSTS_MAX + 1, OTHER)
+        );
         assert_eq!(known[HOSTS_MAX].took.counts().iter().sum::<u64>(), 5);
-        assert_eq!(hosts.totals(), Totals { done: 28, failed: 27, bytes: 550 });
+        assert_eq!(
+            hosts.totals(),
+            Totals {
+                done: 28,
+                failed: 27,
+                bytes: 550
+            }
+        );
     }
 }

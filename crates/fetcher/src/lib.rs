@@ -1,8 +1,9 @@
 //! The fetcher: the only role that talks to Git remotes and holds credentials for them.
 //!
-//! A request comes in at [`service`], joins a flight ([`flights`]) that brings the commit into the [`cache`] through a
-//! [`source`] (gix, or the installed `git`), walks it once ([`walk`]), and is answered with records and frames
-//! ([`content`]). Built by the `monofs-fetcher` binary and by `cluster`.
+//! A request comes in at [`service`], joins a flight ([`flights`]) that brings the commit into the
+//! [`cache`] through a [`source`] (gix, or the installed `git`), walks it once ([`walk`]), and is
+//! answered with records and frames ([`content`]). Built by the `monofs-fetcher` binary and by
+//! `cluster`.
 
 pub mod cache;
 pub mod config;

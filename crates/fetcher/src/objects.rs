@@ -1,4 +1,5 @@
-//! Reading the objects of a cached repository: headers, trees, commits and blobs, each checked against its id.
+//! Reading the objects of a cached repository: headers, trees, commits and blobs, each checked
+//! against its id.
 //!
 //! An [`Objects`] is for one thread; the pack files behind it are shared.
 
@@ -32,15 +33,30 @@ impl Packs {
         };
         let none = &mut std::iter::empty();
         let store = Store::at_opts(directory.join("objects"), hash_kind(format), none, options)
-            .map_err(|e| Error::corrupt(format!("cannot open the cached repository {}: {e}", directory.display())))?;
-        Ok(Self { store: Arc::new(store), format })
+            .map_err(|e| {
+                Error::corrupt(format!(
+                    "cannot open the cached repository {}: {e}",
+                    directory.display()
+                ))
+            })?;
+        Ok(Self {
+            store: Arc::new(store),
+            format,
+        })
     }
 
     /// A reader for the calling thread.
     pub fn reader(&self) -> Objects {
         let mut handle = self.store.to_cache_arc();
-        handle.set_pack_cache(|| Box::new(pack::cache::lru::MemoryCappedHashmap::new(DELTA_BASE_BYTES_MAX)));
-        Objects { handle, format: self.format }
+        handle.set_pack_cache(|| {
+            Box::new(pack::cache::lru::MemoryCappedHashmap::new(
+                DELTA_BASE_BYTES_MAX,
+            ))
+        });
+        Objects {
+            handle,
+            format: self.format,
+        }
     }
 }
 
@@ -61,18 +77,23 @@ impl Objects {
         if oid.format() != self.format {
             return Ok(None);
         }
-        let header = Header::try_header(&self.handle, &to_gix(oid)).map_err(|e| unreadable(oid, &e))?;
+        let header =
+            Header::try_header(&self.handle, &to_gix(oid)).map_err(|e| unreadable(oid, &e))?;
         Ok(header.map(|h| (kind(h.kind()), h.size())))
     }
 
-    /// Reads an object into `buffer`, which then holds exactly its bytes. `None` when it is not here.
-    /// Errors: `Corrupt` when the bytes cannot be read or do not hash to `oid`.
+    /// Reads an object into `buffer`, which then holds exactly its bytes. `None` when it is not
+    /// here. Errors: `Corrupt` when the bytes cannot be read or do not hash to `oid`.
     pub fn read(&self, oid: &Oid, buffer: &mut Vec<u8>) -> Result<Option<ObjectKind>> {
         if oid.format() != self.format {
             return Ok(None);
         }
         buffer.clear();
-        let found = match self.handle.try_find(&to_gix(oid), buffer).map_err(|e| unreadable(oid, &e))? {
+        let found = match self
+            .handle
+            .try_find(&to_gix(oid), buffer)
+            .map_err(|e| unreadable(oid, &e))?
+        {
             Some(data) => (kind(data.kind), data.data.len()),
             None => return Ok(None),
         };
@@ -85,8 +106,15 @@ impl Objects {
     pub fn read_as(&self, oid: &Oid, wanted: ObjectKind, buffer: &mut Vec<u8>) -> Result<()> {
         match self.read(oid, buffer)? {
             Some(found) if found == wanted => Ok(()),
-            Some(found) => Err(Error::invalid(format!("{oid} is a {}, not a {}", found.as_str(), wanted.as_str()))),
-            None => Err(Error::corrupt(format!("{} {oid} is missing", wanted.as_str()))),
+            Some(found) => Err(Error::invalid(format!(
+                "{oid} is a {}, not a {}",
+                found.as_str(),
+                wanted.as_str()
+            ))),
+            None => Err(Error::corrupt(format!(
+                "{} {oid} is missing",
+                wanted.as_str()
+            ))),
         }
     }
 }
@@ -102,5 +130,8 @@ fn kind(kind: Kind) -> ObjectKind {
 
 fn unreadable(oid: &Oid, error: &gix::Error) -> Error {
     let causes: Vec<String> = error.iter_errors().map(ToString::to_string).collect();
-    Error::corrupt(format!("object {oid} cannot be read: {}", crate::git::failure::one_line(&causes.join(": "))))
+    Error::corrupt(format!(
+        "object {oid} cannot be read: {}",
+        crate::git::failure::one_line(&causes.join(": "))
+    ))
 }

@@ -20,12 +20,16 @@ impl Operations for Operated {
     }
 
     fn problems(&self) -> Vec<String> {
-        let (bytes, limit) = (self.flights.cache.disk_bytes(), self.flights.cache.bytes_max());
+        let (bytes, limit) = (
+            self.flights.cache.disk_bytes(),
+            self.flights.cache.bytes_max(),
+        );
         if bytes <= limit {
             return Vec::new();
         }
         vec![format!(
-            "the cache takes {bytes} bytes, over its limit of {limit}: all of it is in use; raise --max-cache-gb"
+            "the cache takes {bytes} bytes, over its limit of {limit}: all of it is in use; raise \
+             --max-cache-gb"
         )]
     }
 
@@ -36,29 +40,45 @@ impl Operations for Operated {
         let (all, waiting) = (self.flights.running(), self.flights.waiting());
         out.gauges_by(
             "monofs_fetcher_fetches",
-            "Fetches that run, and those that wait for a worker or for another fetch of the same repository.",
+            "Fetches that run, and those that wait for a worker or for another fetch of the same \
+             repository.",
             ["state"],
-            [(["running"], all.saturating_sub(waiting)), (["waiting"], waiting)],
+            [
+                (["running"], all.saturating_sub(waiting)),
+                (["waiting"], waiting),
+            ],
         );
         let cached = self.flights.cache.len();
-        out.gauge("monofs_fetcher_cached_repositories", "Repositories in the cache.", cached);
+        out.gauge(
+            "monofs_fetcher_cached_repositories",
+            "Repositories in the cache.",
+            cached,
+        );
         self.caches(out);
     }
 }
 
 impl Operated {
     fn caches(&self, out: &mut Samples) {
-        let (cache, records, counters) = (&self.flights.cache, &self.flights.records, &self.flights.counters);
-        let each = |repositories: u64, records: u64| [(["repositories"], repositories), (["records"], records)];
+        let (cache, records, counters) = (
+            &self.flights.cache,
+            &self.flights.records,
+            &self.flights.counters,
+        );
+        let each = |repositories: u64, records: u64| {
+            [(["repositories"], repositories), (["records"], records)]
+        };
         out.counters_by(
             "monofs_cache_hits_total",
-            "Repositories: fetches answered from the cache. Records: directory records that were in memory.",
+            "Repositories: fetches answered from the cache. Records: directory records that were \
+             in memory.",
             ["tier"],
             each(counters.hits.get(), records.hits.get()),
         );
         out.counters_by(
             "monofs_cache_misses_total",
-            "Repositories: fetches that had to ask the remote. Records: directory records that had to be computed.",
+            "Repositories: fetches that had to ask the remote. Records: directory records that had \
+             to be computed.",
             ["tier"],
             each(counters.misses.get(), records.misses.get()),
         );
@@ -75,8 +95,18 @@ impl Operated {
             each(cache.bytes_max(), records.bytes_max()),
         );
         let evicted = [(["repositories"], cache.evicted.get())];
-        out.counters_by("monofs_cache_evictions_total", "Repositories that left the cache.", ["tier"], evicted);
+        out.counters_by(
+            "monofs_cache_evictions_total",
+            "Repositories that left the cache.",
+            ["tier"],
+            evicted,
+        );
         let evicted = [(["repositories"], cache.evicted_bytes.get())];
-        out.counters_by("monofs_cache_evicted_bytes_total", "Bytes of what left the cache.", ["tier"], evicted);
+        out.counters_by(
+            "monofs_cache_evicted_bytes_total",
+            "Bytes of what left the cache.",
+            ["tier"],
+            evicted,
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Directory records in memory, bounded by bytes, and the breadth-first closures that `GetTrees` streams.
+//! Directory records in memory, bounded by bytes, and the breadth-first closures that `GetTrees`
+//! streams.
 
 use std::collections::{HashSet, VecDeque};
 
@@ -95,7 +96,8 @@ pub enum Found {
 }
 
 impl Closure {
-    /// Hands the roots and then, breadth first, what the budget allows to `give` until it says false.
+    /// Hands the roots and then, breadth first, what the budget allows to `give` until it says
+    /// false.
     pub fn walk(
         &self,
         id: &StorageId,
@@ -104,8 +106,12 @@ impl Closure {
         give: &mut dyn FnMut(Found) -> bool,
     ) -> Result<()> {
         let mut seen: HashSet<Oid> = HashSet::new();
-        let mut queue: VecDeque<(Oid, u32)> =
-            self.roots.iter().filter(|oid| seen.insert(**oid)).map(|oid| (*oid, 1)).collect();
+        let mut queue: VecDeque<(Oid, u32)> = self
+            .roots
+            .iter()
+            .filter(|oid| seen.insert(**oid))
+            .map(|oid| (*oid, 1))
+            .collect();
         let roots = queue.len();
         let (mut left, mut done) = (self.byte_budget, 0);
         while let Some((oid, level)) = queue.pop_front() {
@@ -126,7 +132,10 @@ impl Closure {
             let below = self.byte_budget > 0 && (self.depth == 0 || level < self.depth);
             if below && seen.len() < CLOSURE_TREES_MAX {
                 queue.extend(
-                    walk::children(&record).into_iter().filter(|oid| seen.insert(*oid)).map(|oid| (oid, level + 1)),
+                    walk::children(&record)
+                        .into_iter()
+                        .filter(|oid| seen.insert(*oid))
+                        .map(|oid| (oid, level + 1)),
                 );
             }
             if !give(Found::Record(oid, record)) {

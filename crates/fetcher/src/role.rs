@@ -48,7 +48,8 @@ impl Running {
         self.flights.running()
     }
 
-    /// Removes what the cache holds of repositories that are idle or too much, now. Returns how many went.
+    /// Removes what the cache holds of repositories that are idle or too much, now. Returns how
+    /// many went.
     pub fn evict(&self, age: Duration) -> usize {
         self.flights.cache.evict(Some(age), None)
     }
@@ -79,16 +80,27 @@ impl Running {
 
 /// Starts a fetcher on `listener`.
 pub async fn spawn(config: Config, listener: TcpListener) -> Result<Running> {
-    let source = Arc::new(GitSource::new(config.credentials.clone(), config.allow_file));
+    let source = Arc::new(GitSource::new(
+        config.credentials.clone(),
+        config.allow_file,
+    ));
     spawn_with(config, listener, source).await
 }
 
 /// Starts a fetcher whose repositories come from `source`.
-pub async fn spawn_with(config: Config, listener: TcpListener, source: Arc<dyn Source>) -> Result<Running> {
+pub async fn spawn_with(
+    config: Config,
+    listener: TcpListener,
+    source: Arc<dyn Source>,
+) -> Result<Running> {
     config.check()?;
     let (dir, bytes_max) = (config.cache_dir.clone(), config.cache_bytes_max);
     let opened = tokio::task::spawn_blocking(move || Cache::open(&dir, bytes_max));
-    let cache = Arc::new(opened.await.map_err(|e| Error::internal(format!("open the cache: {e}")))??);
+    let cache = Arc::new(
+        opened
+            .await
+            .map_err(|e| Error::internal(format!("open the cache: {e}")))??,
+    );
     let records = Arc::new(RecordCache::new(config.record_cache_bytes));
     let limits = Limits {
         connect_timeout: config.connect_timeout,
@@ -98,26 +110,45 @@ pub async fn spawn_with(config: Config, listener: TcpListener, source: Arc<dyn S
     };
     let flights = Flights::new(source, cache.clone(), records, config.fetch_workers, limits);
     let service = Service::new(&config.fetcher_id, flights.clone());
-    let routes = Routes::new(FetcherServer::new(service.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX))
-        .add_service(
-            ContentServer::new(service)
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX),
-        );
+    let routes = Routes::new(
+        FetcherServer::new(service.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
+    )
+    .add_service(
+        ContentServer::new(service)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX),
+    );
     let stop = CancellationToken::new();
     let (requests, routers) = (Arc::<Calls>::default(), ChannelPool::default());
-    let operated = Operated { flights: flights.clone(), requests: requests.clone(), calls: routers.calls().clone() };
+    let operated = Operated {
+        flights: flights.clone(),
+        requests: requests.clone(),
+        calls: routers.calls().clone(),
+    };
     let server = server::serve_counted(listener, routes, requests, stop.child_token())?;
     server.set_serving(true).await;
-    tokio::spawn(evict_idle(cache.clone(), config.cache_age, stop.child_token()));
+    tokio::spawn(evict_idle(
+        cache.clone(),
+        config.cache_age,
+        stop.child_token(),
+    ));
     announce(&config, server.address(), cache, routers, &stop)?;
     tracing::info!(address = %server.address(), cache_dir = %config.cache_dir.display(), "fetcher ready");
-    Ok(Running { server, flights, operated: Arc::new(operated), stop })
+    Ok(Running {
+        server,
+        flights,
+        operated: Arc::new(operated),
+        stop,
+    })
 }
 
 async fn evict_idle(cache: Arc<Cache>, age: Duration, stop: CancellationToken) {
     let period = (age / 4).clamp(EVICTION_PERIOD_MIN, EVICTION_PERIOD_MAX);
-    while stop.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(period))
+        .await
+        .is_some()
+    {
         let cache = cache.clone();
         // Removing files takes time that others on this thread would wait.
         let _ = tokio::task::spawn_blocking(move || cache.evict(Some(age), None)).await;
@@ -159,5 +190,9 @@ fn announce(
 
 /// The address to announce.
 fn advertised(config: &Config, listening: SocketAddr) -> String {
-    if config.advertise.is_empty() { monofs_rpc::server::announced(listening) } else { config.advertise.clone() }
+    if config.advertise.is_empty() {
+        monofs_rpc::server::announced(listening)
+    } else {
+        config.advertise.clone()
+    }
 }

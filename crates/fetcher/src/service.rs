@@ -54,7 +54,10 @@ impl Service {
     }
 
     async fn resolve_ref(&self, request: v1::ResolveRefRequest) -> Result<v1::ResolveRefResponse> {
-        let (source, ref_name) = (SourceUrl::new(&request.source)?, RefName::new(&request.ref_name)?);
+        let (source, ref_name) = (
+            SourceUrl::new(&request.source)?,
+            RefName::new(&request.ref_name)?,
+        );
         let limits = self.flights.limits();
         let limit = limits.connect_timeout + limits.idle_timeout;
         let doing = format!("resolve '{ref_name}' of {source}");
@@ -68,14 +71,24 @@ impl Service {
                 let _turn = turn;
                 remote.resolve(&source, &ref_name, &task)
             }));
-            asked.await.unwrap_or_else(|e| Err(Error::internal(format!("a resolution broke off: {e}"))))
+            asked
+                .await
+                .unwrap_or_else(|e| Err(Error::internal(format!("a resolution broke off: {e}"))))
         };
         let resolved = within(limit, &doing, work).await?;
-        Ok(v1::ResolveRefResponse { commit: convert::oid_bytes(&resolved.commit), full_ref: resolved.full_ref })
+        Ok(v1::ResolveRefResponse {
+            commit: convert::oid_bytes(&resolved.commit),
+            full_ref: resolved.full_ref,
+        })
     }
 
     /// The repository to answer from: cached, or fetched again when the request says from where.
-    async fn hold(&self, id: &StorageId, origin: Option<Origin>, held_only: bool) -> Result<Arc<CachedRepo>> {
+    async fn hold(
+        &self,
+        id: &StorageId,
+        origin: Option<Origin>,
+        held_only: bool,
+    ) -> Result<Arc<CachedRepo>> {
         let cached = self.flights.cache.get(id);
         match (cached, origin) {
             // Contents prove themselves: what another source left under this id answers as well.
@@ -86,20 +99,24 @@ impl Service {
                 let Ready { repo, .. } = self.flights.join(origin)?.ready().await?;
                 Ok(repo)
             }
-            _ => Err(Error::not_held(format!("this fetcher does not cache the repository {id}"))),
+            _ => Err(Error::not_held(format!(
+                "this fetcher does not cache the repository {id}"
+            ))),
         }
     }
 
     async fn turn(&self) -> Result<OwnedSemaphorePermit> {
         let turn = self.content_turns.clone().acquire_owned();
         within(CONTENT_TURN_TIMEOUT, "a turn to read contents", async {
-            turn.await.map_err(|_| Error::unavailable("the fetcher stops"))
+            turn.await
+                .map_err(|_| Error::unavailable("the fetcher stops"))
         })
         .await
     }
 
-    /// Runs `work` on a blocking thread and streams what it sends. A damaged repository leaves the cache, and the
-    /// request that met the damage before anything was sent is answered from a fresh fetch.
+    /// Runs `work` on a blocking thread and streams what it sends. A damaged repository leaves the
+    /// cache, and the request that met the damage before anything was sent is answered from a fresh
+    /// fetch.
     fn stream<T: Send + 'static>(
         &self,
         id: StorageId,
@@ -139,10 +156,13 @@ impl Service {
                 let _turn = turn;
                 work(&reading, &answers)
             }));
-            let done = done.await.unwrap_or_else(|e| Err(Error::internal(format!("reading contents broke off: {e}"))));
+            let done = done.await.unwrap_or_else(|e| {
+                Err(Error::internal(format!("reading contents broke off: {e}")))
+            });
             match done {
                 Err(error) if error.kind == ErrorKind::Corrupt => {
-                    tracing::warn!(storage_id = %id, %error, "a cached repository is damaged: dropped it");
+                    tracing::warn!(storage_id = %id, %error, "a cached repository is damaged: \
+                     dropped it");
                     self.flights.cache.discard(&repo);
                     tries += 1;
                     // What was sent already is right, and the same again does no harm.
@@ -169,12 +189,19 @@ fn origin_of(id: &StorageId, wire: Option<v1::Origin>) -> Result<Option<Origin>>
     let Some(wire) = wire else { return Ok(None) };
     let commit = Oid::from_bytes(&wire.commit).map_err(|e| e.context("origin.commit"))?;
     let (source, ref_name) = (SourceUrl::new(&wire.source)?, RefName::new(&wire.ref_name)?);
-    Ok(Some(Origin { id: id.clone(), source, ref_name, commit }))
+    Ok(Some(Origin {
+        id: id.clone(),
+        source,
+        ref_name,
+        commit,
+    }))
 }
 
 fn check_items(count: usize) -> Result<()> {
     if count > CONTENT_REQUEST_ITEMS_MAX {
-        return Err(Error::invalid(format!("a request for {count} objects; the limit is {CONTENT_REQUEST_ITEMS_MAX}")));
+        return Err(Error::invalid(format!(
+            "a request for {count} objects; the limit is {CONTENT_REQUEST_ITEMS_MAX}"
+        )));
     }
     Ok(())
 }
@@ -240,7 +267,10 @@ impl Fetcher for Service {
         &self,
         request: Request<v1::ResolveRefRequest>,
     ) -> std::result::Result<Response<v1::ResolveRefResponse>, Status> {
-        self.resolve_ref(request.into_inner()).await.map(Response::new).map_err(to_status)
+        self.resolve_ref(request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(to_status)
     }
 
     async fn fetch(
@@ -251,7 +281,8 @@ impl Fetcher for Service {
         let join = || {
             let id = content::storage_id(&request.storage_id)?;
             let origin = origin_of(&id, request.origin.clone())?;
-            self.flights.join(origin.ok_or_else(|| Error::invalid("a fetch needs an origin"))?)
+            self.flights
+                .join(origin.ok_or_else(|| Error::invalid("a fetch needs an origin"))?)
         };
         let ticket = join().map_err(to_status)?;
         Ok(Response::new(Box::pin(follow(ticket))))
@@ -294,14 +325,24 @@ impl Content for Service {
             check_items(request.oids.len())?;
             let id = content::storage_id(&request.storage_id)?;
             let roots = convert::oids(&request.oids)?;
-            let closure = Closure { roots, byte_budget: request.byte_budget, depth: request.depth };
+            let closure = Closure {
+                roots,
+                byte_budget: request.byte_budget,
+                depth: request.depth,
+            };
             Ok((origin_of(&id, request.origin.clone())?, id, closure))
         };
         let (origin, id, closure) = parse().map_err(to_status)?;
         let records = self.flights.records.clone();
-        let work =
-            move |repo: &Arc<CachedRepo>, answers: &Answers<_>| content::send_trees(repo, &records, &closure, answers);
-        Ok(Response::new(self.stream(id, origin, request.held_only, work)))
+        let work = move |repo: &Arc<CachedRepo>, answers: &Answers<_>| {
+            content::send_trees(repo, &records, &closure, answers)
+        };
+        Ok(Response::new(self.stream(
+            id,
+            origin,
+            request.held_only,
+            work,
+        )))
     }
 
     async fn get_blobs(
@@ -312,7 +353,11 @@ impl Content for Service {
         let parse = || {
             check_items(request.spans.len())?;
             let id = content::storage_id(&request.storage_id)?;
-            let spans = request.spans.iter().map(Span::try_from).collect::<Result<Vec<_>>>()?;
+            let spans = request
+                .spans
+                .iter()
+                .map(Span::try_from)
+                .collect::<Result<Vec<_>>>()?;
             Ok((origin_of(&id, request.origin.clone())?, id, spans))
         };
         let (origin, id, spans) = parse().map_err(to_status)?;
@@ -320,6 +365,11 @@ impl Content for Service {
         let work = move |repo: &Arc<CachedRepo>, answers: &Answers<_>| {
             content::send_blobs(repo, spans.clone(), answers, limits)
         };
-        Ok(Response::new(self.stream(id, origin, request.held_only, work)))
+        Ok(Response::new(self.stream(
+            id,
+            origin,
+            request.held_only,
+            work,
+        )))
     }
 }

@@ -1,8 +1,9 @@
 //! The seam between a fetcher and where repositories come from.
 //!
-//! A [`Source`] resolves a name to a commit and brings exactly one commit, with all it reaches but its history, into a
-//! directory. Git is the first source; archives of package registries could be others. Implementations block: they are
-//! called on blocking threads, watch [`Task::cancelled`] and respect its deadlines.
+//! A [`Source`] resolves a name to a commit and brings exactly one commit, with all it reaches but
+//! its history, into a directory. Git is the first source; archives of package registries could be
+//! others. Implementations block: they are called on blocking threads, watch [`Task::cancelled`]
+//! and respect its deadlines.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -28,10 +29,12 @@ pub struct Resolved {
 #[derive(Debug, Clone, Copy)]
 pub struct Want<'a> {
     pub source: &'a SourceUrl,
-    /// What the commit was resolved from: for messages, and for servers that give out only what a ref names.
+    /// What the commit was resolved from: for messages, and for servers that give out only what a
+    /// ref names.
     pub ref_name: &'a RefName,
     pub commit: Oid,
-    /// Commits that `into` already holds whole: the remote leaves out what they share with the new one.
+    /// Commits that `into` already holds whole: the remote leaves out what they share with the new
+    /// one.
     pub have: &'a [Oid],
     /// A bare repository of the commit's object format.
     pub into: &'a Path,
@@ -40,9 +43,11 @@ pub struct Want<'a> {
 /// Where repositories come from.
 pub trait Source: Send + Sync + 'static {
     /// Which commit `ref_name` is at upstream now. Nothing is fetched.
-    fn resolve(&self, source: &SourceUrl, ref_name: &RefName, task: &Arc<Task>) -> Result<Resolved>;
+    fn resolve(&self, source: &SourceUrl, ref_name: &RefName, task: &Arc<Task>)
+    -> Result<Resolved>;
 
-    /// Brings `want.commit` into `want.into`. On failure the directory may hold less, never wrong objects.
+    /// Brings `want.commit` into `want.into`. On failure the directory may hold less, never wrong
+    /// objects.
     fn fetch(&self, want: &Want<'_>, task: &Arc<Task>) -> Result<()>;
 }
 
@@ -106,7 +111,10 @@ pub struct Progress {
 impl Task {
     /// A task that has not begun.
     pub fn new(limits: Limits) -> Arc<Self> {
-        let task = Self { limits, ..Self::default() };
+        let task = Self {
+            limits,
+            ..Self::default()
+        };
         task.set_phase(Phase::Connecting);
         Arc::new(task)
     }
@@ -124,7 +132,9 @@ impl Task {
     /// Whether the work should stop. Errors: `Unavailable`.
     pub fn check(&self) -> Result<()> {
         if self.cancelled.load(Ordering::Relaxed) {
-            return Err(Error::unavailable("the fetch was cancelled: nobody waits for it any more"));
+            return Err(Error::unavailable(
+                "the fetch was cancelled: nobody waits for it any more",
+            ));
         }
         Ok(())
     }
@@ -163,7 +173,10 @@ impl Task {
 
     /// What a remote said beside the data.
     pub(crate) fn heard(&self) -> String {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.said
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn set_bytes(&self, bytes: u64) {
@@ -191,6 +204,11 @@ impl Task {
             Phase::Indexing => self.resolved.load(Ordering::Relaxed) as u64,
             Phase::Walking | Phase::Done => objects_total,
         };
-        Progress { phase, objects_done, objects_total, bytes_done: self.bytes() }
+        Progress {
+            phase,
+            objects_done,
+            objects_total,
+            bytes_done: self.bytes(),
+        }
     }
 }

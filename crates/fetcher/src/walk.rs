@@ -1,8 +1,9 @@
-//! From a commit to its snapshot: reads every tree once, checks it, and encodes its directory record.
+//! From a commit to its snapshot: reads every tree once, checks it, and encodes its directory
+//! record.
 //!
-//! Invariants: the walk keeps its own stack, so depth costs no thread stack; each distinct tree is read once, so a small
-//! repository that unfolds into billions of paths costs what it weighs; every tree hashes to its id; every error names
-//! the path at which it was found.
+//! Invariants: the walk keeps its own stack, so depth costs no thread stack; each distinct tree is
+//! read once, so a small repository that unfolds into billions of paths costs what it weighs; every
+//! tree hashes to its id; every error names the path at which it was found.
 
 use std::collections::{HashMap, HashSet};
 
@@ -49,8 +50,8 @@ struct Walk<'a> {
     buffer: Vec<u8>,
 }
 
-/// Walks the commit and hands each distinct tree's record to `keep`. Errors: `Invalid` for what may not be mounted,
-/// `Corrupt` for what is missing or broken.
+/// Walks the commit and hands each distinct tree's record to `keep`. Errors: `Invalid` for what may
+/// not be mounted, `Corrupt` for what is missing or broken.
 pub fn snapshot(
     objects: &Objects,
     commit: &Oid,
@@ -60,7 +61,15 @@ pub fn snapshot(
     let mut buffer = Vec::new();
     let Commit { root, time } = read_commit(objects, commit, &mut buffer)?;
     let (heights, blobs) = (HashMap::new(), HashMap::new());
-    let mut walk = Walk { objects, task, stack: Vec::new(), heights, blobs, bytes: 0, buffer };
+    let mut walk = Walk {
+        objects,
+        task,
+        stack: Vec::new(),
+        heights,
+        blobs,
+        bytes: 0,
+        buffer,
+    };
     walk.run(root, keep)?;
     let submodules = modules::of_root(objects, &root)?;
     Ok(Snapshot {
@@ -78,7 +87,9 @@ pub fn snapshot(
 pub fn record(objects: &Objects, oid: &Oid) -> Result<Option<TreeRecord>> {
     let mut buffer = Vec::new();
     match objects.read(oid, &mut buffer)? {
-        Some(ObjectKind::Tree) => encode(objects, &buffer, &mut |_| {}).map(Some).map_err(|e| at(e, oid, &[], b"")),
+        Some(ObjectKind::Tree) => encode(objects, &buffer, &mut |_| {})
+            .map(Some)
+            .map_err(|e| at(e, oid, &[], b"")),
         _ => Ok(None),
     }
 }
@@ -94,17 +105,24 @@ fn encode(objects: &Objects, tree: &[u8], seen: &mut dyn FnMut((Oid, u64))) -> R
 fn size_of(objects: &Objects, name: &[u8], kind: EntryKind, oid: &Oid) -> Result<u64> {
     let shown = || String::from_utf8_lossy(name).escape_debug().to_string();
     match objects.header(oid)? {
-        Some((ObjectKind::Blob, size)) if kind == EntryKind::Symlink && size > SYMLINK_BYTES_MAX => {
+        Some((ObjectKind::Blob, size))
+            if kind == EntryKind::Symlink && size > SYMLINK_BYTES_MAX =>
+        {
             Err(Error::invalid(format!(
                 "symlink '{}' has a target of {size} bytes; the limit is {SYMLINK_BYTES_MAX}",
                 shown()
             )))
         }
         Some((ObjectKind::Blob, size)) => Ok(size),
-        Some((other, _)) => {
-            Err(Error::invalid(format!("'{}' is said to be a file, but {oid} is a {}", shown(), other.as_str())))
-        }
-        None => Err(Error::corrupt(format!("the contents of '{}' ({oid}) are missing", shown()))),
+        Some((other, _)) => Err(Error::invalid(format!(
+            "'{}' is said to be a file, but {oid} is a {}",
+            shown(),
+            other.as_str()
+        ))),
+        None => Err(Error::corrupt(format!(
+            "the contents of '{}' ({oid}) are missing",
+            shown()
+        ))),
     }
 }
 
@@ -112,7 +130,10 @@ impl Walk<'_> {
     fn run(&mut self, root: Oid, keep: &mut dyn FnMut(&Oid, &TreeRecord)) -> Result<()> {
         self.descend(root, Vec::new(), keep)?;
         while let Some(level) = self.stack.last_mut() {
-            let entry = level.record.get(level.next).map(|e| (e.kind, e.oid, e.name));
+            let entry = level
+                .record
+                .get(level.next)
+                .map(|e| (e.kind, e.oid, e.name));
             level.next += 1;
             match entry {
                 Some((EntryKind::Directory, oid, name)) => match self.heights.get(&oid) {
@@ -132,12 +153,23 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn descend(&mut self, oid: Oid, name: Vec<u8>, keep: &mut dyn FnMut(&Oid, &TreeRecord)) -> Result<()> {
+    fn descend(
+        &mut self,
+        oid: Oid,
+        name: Vec<u8>,
+        keep: &mut dyn FnMut(&Oid, &TreeRecord),
+    ) -> Result<()> {
         self.task.check()?;
-        if self.heights.len() as u64 >= TREES_PER_SNAPSHOT_MAX || self.blobs.len() > BLOBS_PER_SNAPSHOT_MAX {
-            return Err(Error::invalid("the commit has too many directories or files for one repository"));
+        if self.heights.len() as u64 >= TREES_PER_SNAPSHOT_MAX
+            || self.blobs.len() > BLOBS_PER_SNAPSHOT_MAX
+        {
+            return Err(Error::invalid(
+                "the commit has too many directories or files for one repository",
+            ));
         }
-        let read = self.objects.read_as(&oid, ObjectKind::Tree, &mut self.buffer);
+        let read = self
+            .objects
+            .read_as(&oid, ObjectKind::Tree, &mut self.buffer);
         let (blobs, bytes) = (&mut self.blobs, &mut self.bytes);
         let mut seen = |(oid, size): (Oid, u64)| {
             if blobs.insert(oid, size).is_none() {
@@ -147,12 +179,20 @@ impl Walk<'_> {
         let encoded = read.and_then(|()| encode(self.objects, &self.buffer, &mut seen));
         let record = encoded.map_err(|e| at(e, &oid, &self.stack, &name))?;
         keep(&oid, &record);
-        self.stack.push(Level { name, oid, record, next: 0, height: 1 });
+        self.stack.push(Level {
+            name,
+            oid,
+            record,
+            next: 0,
+            height: 1,
+        });
         self.check_depth()
     }
 
     fn ascend(&mut self) -> Result<()> {
-        let Some(done) = self.stack.pop() else { return Ok(()) };
+        let Some(done) = self.stack.pop() else {
+            return Ok(());
+        };
         self.heights.insert(done.oid, done.height);
         if let Some(parent) = self.stack.last_mut() {
             parent.height = parent.height.max(done.height + 1);
@@ -166,7 +206,9 @@ impl Walk<'_> {
         let nested = self.stack.len() + height - 2;
         if nested > TREE_DEPTH_MAX {
             let path = shown_path(&self.stack, b"");
-            return Err(Error::invalid(format!("'{path}': directories are nested more than {TREE_DEPTH_MAX} deep")));
+            return Err(Error::invalid(format!(
+                "'{path}': directories are nested more than {TREE_DEPTH_MAX} deep"
+            )));
         }
         Ok(())
     }
@@ -187,7 +229,11 @@ fn at(error: Error, oid: &Oid, stack: &[Level], name: &[u8]) -> Error {
 }
 
 fn shown_path(stack: &[Level], last: &[u8]) -> String {
-    let names = stack.iter().map(|level| level.name.as_slice()).chain([last]).filter(|name| !name.is_empty());
+    let names = stack
+        .iter()
+        .map(|level| level.name.as_slice())
+        .chain([last])
+        .filter(|name| !name.is_empty());
     let mut path = String::new();
     for name in names {
         if path.len() > SHOWN_PATH_BYTES_MAX {
@@ -221,26 +267,40 @@ fn read_commit(objects: &Objects, oid: &Oid, buffer: &mut Vec<u8>) -> Result<Com
         None => return Err(Error::corrupt(format!("commit {oid} is missing"))),
     }
     let malformed = || Error::corrupt(format!("commit {oid} is malformed"));
-    let tree = field(buffer, b"tree ").and_then(|hex| std::str::from_utf8(hex).ok()).ok_or_else(malformed)?;
+    let tree = field(buffer, b"tree ")
+        .and_then(|hex| std::str::from_utf8(hex).ok())
+        .ok_or_else(malformed)?;
     let root: Oid = tree.parse().map_err(|_| malformed())?;
     if root.format() != oid.format() {
         return Err(malformed());
     }
-    // `committer Name <mail> 1700000000 +0100`: what cannot be read as a time counts as the epoch, as in Git.
+    // `committer Name <mail> 1700000000 +0100`: what cannot be read as a time counts as the epoch,
+    // as in Git.
     let line = field(buffer, b"committer ").unwrap_or_default();
     let after_mail = line.rsplit(|&b| b == b'>').next().unwrap_or_default();
-    let seconds = std::str::from_utf8(after_mail).ok().and_then(|text| text.split_whitespace().next());
-    Ok(Commit { root, time: seconds.and_then(|s| s.parse().ok()).unwrap_or(0) })
+    let seconds = std::str::from_utf8(after_mail)
+        .ok()
+        .and_then(|text| text.split_whitespace().next());
+    Ok(Commit {
+        root,
+        time: seconds.and_then(|s| s.parse().ok()).unwrap_or(0),
+    })
 }
 
 /// The rest of the first header line that begins with `key`.
 fn field<'a>(object: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
-    let headers = object.split(|&b| b == b'\n').take_while(|line| !line.is_empty());
+    let headers = object
+        .split(|&b| b == b'\n')
+        .take_while(|line| !line.is_empty());
     headers.filter_map(|line| line.strip_prefix(key)).next()
 }
 
 /// The trees that `record` names, in name order, each once.
 pub fn children(record: &TreeRecord) -> Vec<Oid> {
     let mut seen = HashSet::new();
-    record.iter().filter(|e| e.kind == EntryKind::Directory && seen.insert(e.oid)).map(|e| e.oid).collect()
+    record
+        .iter()
+        .filter(|e| e.kind == EntryKind::Directory && seen.insert(e.oid))
+        .map(|e| e.oid)
+        .collect()
 }

@@ -44,14 +44,20 @@ fn main() -> ExitCode {
                 Ok(())
             }
             Deed::Ask => {
-                context::begin("start", async { tracing::info!(target: "monofs_role", "started") }).await;
+                context::begin("start", async {
+                    tracing::info!(target: "monofs_role", "started")
+                })
+                .await;
                 ctx.shutdown.cancelled().await;
                 context::begin("drain", async { tracing::info!("drained") }).await;
                 Ok(())
             }
             Deed::Hang => std::future::pending().await,
             Deed::Refuse => Err(monofs_model::Error::refused("the path is taken").into()),
-            Deed::Unreachable => Err(monofs_model::Error::unavailable("router localhost:1: connection refused").into()),
+            Deed::Unreachable => Err(monofs_model::Error::unavailable(
+                "router localhost:1: connection refused",
+            )
+            .into()),
             Deed::Panic => panic!("a defect"),
         }
     })

@@ -1,6 +1,7 @@
 //! Flag values that several binaries share: durations, addresses, lists of peers, sizes.
 //!
-//! Every list type is a single flag value (`a,b,c`), so it works alike as a flag, a variable and a TOML array.
+//! Every list type is a single flag value (`a,b,c`), so it works alike as a flag, a variable and a
+//! TOML array.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,28 +19,37 @@ const HOST_BYTES_MAX: usize = 253;
 /// What one "GB" of a flag is, in bytes.
 pub const GIGABYTE: u64 = 1 << 30;
 
-/// A duration such as `500ms`, `2s`, `1h30m`; `0` alone is zero. For `#[arg(value_parser = args::duration)]`.
+/// A duration such as `500ms`, `2s`, `1h30m`; `0` alone is zero. For `#[arg(value_parser =
+/// args::duration)]`.
 pub fn duration(text: &str) -> Result<Duration> {
     if text.trim() == "0" {
         return Ok(Duration::ZERO);
     }
     humantime::parse_duration(text.trim()).map_err(|error| {
-        Error::invalid(format!("{error}; write a number with a unit, such as 500ms, 2s, 10m or 1h30m"))
+        Error::invalid(format!(
+            "{error}; write a number with a unit, such as 500ms, 2s, 10m or 1h30m"
+        ))
     })
 }
 
-/// A size in GB (2^30 bytes), whole or fractional, as bytes. For `#[arg(value_parser = args::gigabytes)]`.
+/// A size in GB (2^30 bytes), whole or fractional, as bytes. For `#[arg(value_parser =
+/// args::gigabytes)]`.
 pub fn gigabytes(text: &str) -> Result<u64> {
-    let number: f64 =
-        text.trim().parse().map_err(|_| Error::invalid("write a number of gigabytes, such as 50 or 0.5"))?;
+    let number: f64 = text
+        .trim()
+        .parse()
+        .map_err(|_| Error::invalid("write a number of gigabytes, such as 50 or 0.5"))?;
     let bytes = number * GIGABYTE as f64;
     if !bytes.is_finite() || !(0.0..u64::MAX as f64).contains(&bytes) {
-        return Err(Error::invalid("write a number of gigabytes between 0 and 17 billion"));
+        return Err(Error::invalid(
+            "write a number of gigabytes between 0 and 17 billion",
+        ));
     }
     Ok(bytes as u64)
 }
 
-/// A number of bytes, with `KB`, `MB` or `GB` (2^10, 2^20, 2^30) if wanted. For `#[arg(value_parser = args::bytes)]`.
+/// A number of bytes, with `KB`, `MB` or `GB` (2^10, 2^20, 2^30) if wanted. For `#[arg(value_parser
+/// = args::bytes)]`.
 pub fn bytes(text: &str) -> Result<u64> {
     let text = text.trim();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -54,14 +64,19 @@ pub fn bytes(text: &str) -> Result<u64> {
     number
         .zip(unit)
         .and_then(|(number, unit)| number.checked_mul(unit))
-        .ok_or_else(|| Error::invalid("write a whole number of bytes, such as 500000, 800KB or 64MB"))
+        .ok_or_else(|| {
+            Error::invalid("write a whole number of bytes, such as 500000, 800KB or 64MB")
+        })
 }
 
 /// `host:port` of a peer, checked for shape only. For `#[arg(value_parser = args::address)]`.
 pub fn address(text: &str) -> Result<String> {
     let (host, port) = split_address(text)?;
     if host.is_empty() || port == 0 {
-        return Err(Error::invalid(format!("'{}' is not an address; write host:port", text.escape_debug())));
+        return Err(Error::invalid(format!(
+            "'{}' is not an address; write host:port",
+            text.escape_debug()
+        )));
     }
     Ok(text.trim().to_owned())
 }
@@ -69,11 +84,19 @@ pub fn address(text: &str) -> Result<String> {
 /// Splits `host:port`, `[v6]:port` or `:port`.
 fn split_address(text: &str) -> Result<(&str, u16)> {
     let text = text.trim();
-    let wrong = |why: &str| Error::invalid(format!("'{}' {why}; write host:port", text.escape_debug()));
+    let wrong =
+        |why: &str| Error::invalid(format!("'{}' {why}; write host:port", text.escape_debug()));
     let (host, port) = text.rsplit_once(':').ok_or_else(|| wrong("has no port"))?;
-    let port: u16 = port.parse().map_err(|_| wrong("has no port between 0 and 65535"))?;
-    if let Some(inner) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        inner.parse::<Ipv6Addr>().map_err(|_| wrong("has a broken IPv6 address"))?;
+    let port: u16 = port
+        .parse()
+        .map_err(|_| wrong("has no port between 0 and 65535"))?;
+    if let Some(inner) = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
+        inner
+            .parse::<Ipv6Addr>()
+            .map_err(|_| wrong("has a broken IPv6 address"))?;
         return Ok((inner, port));
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
@@ -83,7 +106,8 @@ fn split_address(text: &str) -> Result<(&str, u16)> {
     Ok((host, port))
 }
 
-/// Where a server listens: `:9000` (every address), `host:9000`, `[::1]:9000`; port 0 lets the system choose.
+/// Where a server listens: `:9000` (every address), `host:9000`, `[::1]:9000`; port 0 lets the
+/// system choose.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     /// Empty = every address.
@@ -94,24 +118,34 @@ pub struct Listen {
 impl Listen {
     /// Every address at this port.
     pub fn any(port: u16) -> Self {
-        Self { host: String::new(), port }
+        Self {
+            host: String::new(),
+            port,
+        }
     }
 
-    /// Binds the first address that works: IPv6 (which takes IPv4 too) and then IPv4 when no host is given.
+    /// Binds the first address that works: IPv6 (which takes IPv4 too) and then IPv4 when no host
+    /// is given.
     pub fn bind(&self) -> Result<std::net::TcpListener> {
         let bound = if self.host.is_empty() {
-            let any: [SocketAddr; 2] =
-                [(Ipv6Addr::UNSPECIFIED, self.port).into(), (Ipv4Addr::UNSPECIFIED, self.port).into()];
+            let any: [SocketAddr; 2] = [
+                (Ipv6Addr::UNSPECIFIED, self.port).into(),
+                (Ipv4Addr::UNSPECIFIED, self.port).into(),
+            ];
             std::net::TcpListener::bind(any.as_slice())
         } else {
             std::net::TcpListener::bind((self.host.as_str(), self.port))
         };
         let listener = bound.map_err(|error| {
-            let wrong =
-                format!("could not listen on {self}: {error}; choose another address or stop what listens there");
+            let wrong = format!(
+                "could not listen on {self}: {error}; choose another address or stop what \
+                 listens there"
+            );
             Error::refused(wrong)
         })?;
-        listener.set_nonblocking(true).map_err(|error| Error::internal(format!("listener on {self}: {error}")))?;
+        listener
+            .set_nonblocking(true)
+            .map_err(|error| Error::internal(format!("listener on {self}: {error}")))?;
         Ok(listener)
     }
 }
@@ -134,7 +168,10 @@ impl FromStr for Listen {
             return Ok(Self::any(port));
         }
         let (host, port) = split_address(text)?;
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
     }
 }
 
@@ -148,8 +185,9 @@ pub struct Peer {
     pub address: String,
 }
 
-/// `id=host:port,...`. Without an id it is the first label of the host's name (`node1` for `node1.internal:9000`, which is what
-/// its own `--node-id` most likely says), where that would not be unique the host, else `host:port`.
+/// `id=host:port,...`. Without an id it is the first label of the host's name (`node1` for
+/// `node1.internal:9000`, which is what its own `--node-id` most likely says), where that would not
+/// be unique the host, else `host:port`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Peers(pub Vec<Peer>);
 
@@ -166,7 +204,9 @@ impl FromStr for Peers {
     fn from_str(text: &str) -> Result<Self> {
         let mut parsed: Vec<(Option<&str>, &str)> = Vec::new();
         for item in items(text)? {
-            let (id, at) = item.split_once('=').map_or((None, item), |(id, at)| (Some(id.trim()), at.trim()));
+            let (id, at) = item
+                .split_once('=')
+                .map_or((None, item), |(id, at)| (Some(id.trim()), at.trim()));
             if let Some(id) = id {
                 check_id(id)?;
             }
@@ -174,16 +214,25 @@ impl FromStr for Peers {
             parsed.push((id, at));
         }
         let names: Vec<[&str; 3]> = parsed.iter().map(|(_, at)| names_of(at)).collect();
-        let unique = |name: &str, rank: usize| names.iter().filter(|other| other[rank] == name).count() == 1;
+        let unique =
+            |name: &str, rank: usize| names.iter().filter(|other| other[rank] == name).count() == 1;
         let mut peers: Vec<Peer> = Vec::with_capacity(parsed.len());
         for (index, (id, at)) in parsed.iter().enumerate() {
-            let rank = (0..2).find(|rank| unique(names[index][*rank], *rank)).unwrap_or(2);
+            let rank = (0..2)
+                .find(|rank| unique(names[index][*rank], *rank))
+                .unwrap_or(2);
             let named = id.is_some();
             let id = id.unwrap_or(names[index][rank]).to_owned();
             if peers.iter().any(|peer| peer.id == id) {
-                return Err(Error::invalid(format!("'{id}' is there twice; give every member an id of its own")));
+                return Err(Error::invalid(format!(
+                    "'{id}' is there twice; give every member an id of its own"
+                )));
             }
-            peers.push(Peer { id, named, address: (*at).to_owned() });
+            peers.push(Peer {
+                id,
+                named,
+                address: (*at).to_owned(),
+            });
         }
         Ok(Self(peers))
     }
@@ -216,11 +265,17 @@ where
         let mut map = BTreeMap::new();
         for item in items(text)? {
             let wrong = |why: &dyn fmt::Display| {
-                Error::invalid(format!("'{}': {why}; write id=value,...", item.escape_debug()))
+                Error::invalid(format!(
+                    "'{}': {why}; write id=value,...",
+                    item.escape_debug()
+                ))
             };
             let (id, value) = item.split_once('=').ok_or_else(|| wrong(&"has no '='"))?;
             check_id(id.trim())?;
-            let value = value.trim().parse().map_err(|error: T::Err| wrong(&error))?;
+            let value = value
+                .trim()
+                .parse()
+                .map_err(|error: T::Err| wrong(&error))?;
             if map.insert(id.trim().to_owned(), value).is_some() {
                 return Err(wrong(&"the id is there twice"));
             }
@@ -233,12 +288,20 @@ where
 fn names_of(at: &str) -> [&str; 3] {
     let host = at.rsplit_once(':').map_or(at, |(host, _)| host);
     let literal = host.starts_with('[') || host.parse::<Ipv4Addr>().is_ok();
-    let label = if literal { host } else { host.split('.').next().unwrap_or(host) };
+    let label = if literal {
+        host
+    } else {
+        host.split('.').next().unwrap_or(host)
+    };
     [label, host, at]
 }
 
 fn items(text: &str) -> Result<Vec<&str>> {
-    let items: Vec<&str> = text.split(',').map(str::trim).filter(|item| !item.is_empty()).collect();
+    let items: Vec<&str> = text
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+        .collect();
     if items.len() > PEERS_MAX {
         return Err(Error::invalid(format!("has more than {PEERS_MAX} items")));
     }
@@ -248,9 +311,15 @@ fn items(text: &str) -> Result<Vec<&str>> {
 /// Ids appear in file names, log lines and metrics.
 fn check_id(id: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-    if id.is_empty() || id.len() > HOST_BYTES_MAX || !id.chars().all(allowed) || id.starts_with(['-', '.']) {
+    if id.is_empty()
+        || id.len() > HOST_BYTES_MAX
+        || !id.chars().all(allowed)
+        || id.starts_with(['-', '.'])
+    {
         let shown = id.escape_debug();
-        return Err(Error::invalid(format!("'{shown}' is not an id; use letters, digits, '.', '-', '_' and ':'")));
+        return Err(Error::invalid(format!(
+            "'{shown}' is not an id; use letters, digits, '.', '-', '_' and ':'"
+        )));
     }
     Ok(())
 }
@@ -288,35 +357,84 @@ mod tests {
         assert_eq!(listen("9000").unwrap(), ":9000");
         assert_eq!(listen("0.0.0.0:0").unwrap(), "0.0.0.0:0");
         assert_eq!(listen("[::1]:9000").unwrap(), "[::1]:9000");
-        assert_eq!(listen("node-1.example.com:9000").unwrap(), "node-1.example.com:9000");
-        for bad in ["", "host", "host:", "host:70000", "::1:9000", "[::x]:1", "a b:1", "http://host:1"] {
+        assert_eq!(
+            listen("node-1.example.com:9000").unwrap(),
+            "node-1.example.com:9000"
+        );
+        for bad in [
+            "",
+            "host",
+            "host:",
+            "host:70000",
+            "::1:9000",
+            "[::x]:1",
+            "a b:1",
+            "http://host:1",
+        ] {
             assert!(listen(bad).is_err(), "{bad:?}");
         }
         assert!(Listen::any(0).bind().unwrap().local_addr().unwrap().port() > 0);
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let again: Listen = taken.local_addr().unwrap().to_string().parse().unwrap();
-        assert!(again.bind().unwrap_err().message.contains("could not listen on 127.0.0.1:"));
+        assert!(
+            again
+                .bind()
+                .unwrap_err()
+                .message
+                .contains("could not listen on 127.0.0.1:")
+        );
     }
 
     #[test]
     fn peers_without_ids_are_named_after_their_hosts() {
         let peers = |text: &str| {
-            text.parse::<Peers>()
-                .map(|peers| peers.0.into_iter().map(|p| format!("{}={}", p.id, p.address)).collect::<Vec<_>>())
+            text.parse::<Peers>().map(|peers| {
+                peers
+                    .0
+                    .into_iter()
+                    .map(|p| format!("{}={}", p.id, p.address))
+                    .collect::<Vec<_>>()
+            })
         };
         assert_eq!(peers("n1=a:1, n2=b:2,").unwrap(), ["n1=a:1", "n2=b:2"]);
         assert_eq!(peers("a:1,b:2").unwrap(), ["a=a:1", "b=b:2"]);
         assert_eq!(
             peers("monofs-node-0.monofs-node:9000,monofs-node-1.monofs-node:9000").unwrap(),
-            ["monofs-node-0=monofs-node-0.monofs-node:9000", "monofs-node-1=monofs-node-1.monofs-node:9000"]
+            [
+                "monofs-node-0=monofs-node-0.monofs-node:9000",
+                "monofs-node-1=monofs-node-1.monofs-node:9000"
+            ]
         );
-        assert_eq!(peers("n.eu:1,n.us:1").unwrap(), ["n.eu=n.eu:1", "n.us=n.us:1"]);
-        assert_eq!(peers("10.0.0.1:1,10.0.0.2:1").unwrap(), ["10.0.0.1=10.0.0.1:1", "10.0.0.2=10.0.0.2:1"]);
-        assert_eq!(peers("127.0.0.1:1,127.0.0.1:2").unwrap(), ["127.0.0.1:1=127.0.0.1:1", "127.0.0.1:2=127.0.0.1:2"]);
+        assert_eq!(
+            peers("n.eu:1,n.us:1").unwrap(),
+            ["n.eu=n.eu:1", "n.us=n.us:1"]
+        );
+        assert_eq!(
+            peers("10.0.0.1:1,10.0.0.2:1").unwrap(),
+            ["10.0.0.1=10.0.0.1:1", "10.0.0.2=10.0.0.2:1"]
+        );
+        assert_eq!(
+            peers("127.0.0.1:1,127.0.0.1:2").unwrap(),
+            ["127.0.0.1:1=127.0.0.1:1", "127.0.0.1:2=127.0.0.1:2"]
+        );
         assert!(peers("").unwrap().is_empty());
-        let named: Vec<_> = "n1=a:1,b:2".parse::<Peers>().unwrap().iter().map(|peer| peer.named).collect();
+        let named: Vec<_> = "n1=a:1,b:2"
+            .parse::<Peers>()
+            .unwrap()
+            .iter()
+            .map(|peer| peer.named)
+            .collect();
         assert_eq!(named, [true, false]);
-        for bad in ["n1=a:1,n1=b:2", "=a:1", "n1=", "n1=a", "a", "n/1=a:1", "n1=a:0", "a:1,a:1"] {
+        for bad in [
+            "n1=a:1,n1=b:2",
+            "=a:1",
+            "n1=",
+            "n1=a",
+            "a",
+            "n/1=a:1",
+            "n1=a:0",
+            "a:1,a:1",
+        ] {
             assert!(peers(bad).is_err(), "{bad:?}");
         }
     }
@@ -324,7 +442,13 @@ mod tests {
     #[test]
     fn keyed_values_are_checked_one_by_one() {
         assert_eq!("n1=2.5,n2=1".parse::<Keyed<f64>>().unwrap().len(), 2);
-        assert!("n1=x".parse::<Keyed<f64>>().unwrap_err().message.contains("'n1=x'"));
+        assert!(
+            "n1=x"
+                .parse::<Keyed<f64>>()
+                .unwrap_err()
+                .message
+                .contains("'n1=x'")
+        );
         assert!("n1=1,n1=2".parse::<Keyed<f64>>().is_err());
         assert!("n1".parse::<Keyed<String>>().is_err());
     }

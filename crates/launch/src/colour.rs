@@ -1,7 +1,9 @@
-//! Whether a stream gets colours: only a terminal does, and only when neither `NO_COLOR` nor `TERM=dumb` forbids it.
+//! Whether a stream gets colours: only a terminal does, and only when neither `NO_COLOR` nor
+//! `TERM=dumb` forbids it.
 //!
-//! The one place that decides it; tables, progress, the live view, help texts and error lines of every binary ask here.
-//! What a program that reads the output would have to strip is never written.
+//! The one place that decides it; tables, progress, the live view, help texts and error lines of
+//! every binary ask here. What a program that reads the output would have to strip is never
+//! written.
 
 use std::io::IsTerminal;
 
@@ -31,8 +33,9 @@ mod tests {
 
     #[test]
     fn the_environment_can_forbid_colours() {
-        let with =
-            |name: &'static str, value: &'static str| allowed(&move |asked| (asked == name).then(|| value.into()));
+        let with = |name: &'static str, value: &'static str| {
+            allowed(&move |asked| (asked == name).then(|| value.into()))
+        };
         assert!(with("NO_COLOR", "") && with("TERM", "xterm-256color") && with("OTHER", "1"));
         assert!(!with("NO_COLOR", "1") && !with("NO_COLOR", "0") && !with("TERM", "dumb"));
     }

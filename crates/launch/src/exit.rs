@@ -1,8 +1,8 @@
-//! How a process ends: the exit codes, and the `error:` and `hint:` lines. The only place that maps an error kind to a
-//! code.
+//! How a process ends: the exit codes, and the `error:` and `hint:` lines. The only place that maps
+//! an error kind to a code.
 //!
-//! A tool that knows better than the kind which code or hint fits returns a [`Failure`]; everything else is mapped by
-//! looking for a `monofs_model::Error` or an `std::io::Error` in the chain.
+//! A tool that knows better than the kind which code or hint fits returns a [`Failure`]; everything
+//! else is mapped by looking for a `monofs_model::Error` or an `std::io::Error` in the chain.
 
 use std::fmt;
 use std::io::{ErrorKind as IoKind, IsTerminal, Write};
@@ -38,9 +38,11 @@ pub const fn code_of(kind: ErrorKind) -> Code {
         ErrorKind::Invalid => Code::Usage,
         ErrorKind::Unavailable => Code::Unreachable,
         ErrorKind::Refused => Code::Refused,
-        ErrorKind::NotFound | ErrorKind::NotHeld | ErrorKind::Corrupt | ErrorKind::Full | ErrorKind::Internal => {
-            Code::Failed
-        }
+        ErrorKind::NotFound
+        | ErrorKind::NotHeld
+        | ErrorKind::Corrupt
+        | ErrorKind::Full
+        | ErrorKind::Internal => Code::Failed,
     }
 }
 
@@ -49,14 +51,21 @@ pub const fn hint_of(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::NotFound => "check the spelling of the name; it does not exist there",
         ErrorKind::NotHeld => "ask another replica, or wait until this one has caught up",
-        ErrorKind::Invalid => "correct the value that the message names and try again; --help shows what is accepted",
+        ErrorKind::Invalid => {
+            "correct the value that the message names and try again; --help shows what is accepted"
+        }
         ErrorKind::Refused => "change first what the message says is in the way, then try again",
-        ErrorKind::Unavailable => "check the address and that the other side is running, then try again",
+        ErrorKind::Unavailable => {
+            "check the address and that the other side is running, then try again"
+        }
         ErrorKind::Corrupt => {
-            "the stored bytes are damaged: `monofs-admin verify` shows what is, and a refresh takes a fresh copy"
+            "the stored bytes are damaged: `monofs-admin verify` shows what is, and a refresh \
+             takes a fresh copy"
         }
         ErrorKind::Full => "make room on the disk, or raise the bound that the message names",
-        ErrorKind::Internal => "this is a defect; please report it together with the log and the output of --version",
+        ErrorKind::Internal => {
+            "this is a defect; please report it together with the log and the output of --version"
+        }
     }
 }
 
@@ -71,7 +80,11 @@ pub struct Failure {
 impl Failure {
     /// A failure without a hint of its own.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), hint: None }
+        Self {
+            code,
+            message: message.into(),
+            hint: None,
+        }
     }
 
     /// The same, saying what to do next.
@@ -93,30 +106,64 @@ impl std::error::Error for Failure {}
 /// What a process says when it fails: exit code, error line and hint line.
 pub fn describe(error: &anyhow::Error) -> Failure {
     let message = one_line(&format!("{error:#}"));
-    if let Some(failure) = error.chain().find_map(|cause| cause.downcast_ref::<Failure>()) {
-        let hint = failure.hint.clone().unwrap_or_else(|| "try again, or see --help".to_owned());
-        return Failure { code: failure.code, message, hint: Some(one_line(&hint)) };
+    if let Some(failure) = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Failure>())
+    {
+        let hint = failure
+            .hint
+            .clone()
+            .unwrap_or_else(|| "try again, or see --help".to_owned());
+        return Failure {
+            code: failure.code,
+            message,
+            hint: Some(one_line(&hint)),
+        };
     }
-    if let Some(kind) = error.chain().find_map(|cause| cause.downcast_ref::<Error>()).map(|error| error.kind) {
-        return Failure { code: code_of(kind), message, hint: Some(hint_of(kind).to_owned()) };
+    if let Some(kind) = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Error>())
+        .map(|error| error.kind)
+    {
+        return Failure {
+            code: code_of(kind),
+            message,
+            hint: Some(hint_of(kind).to_owned()),
+        };
     }
-    let io = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>());
+    let io = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<std::io::Error>());
     let hint = match io.map(std::io::Error::kind) {
-        Some(IoKind::AddrInUse) => "another process listens on that address; stop it or choose another port",
-        Some(IoKind::AddrNotAvailable) => "this machine has no such address; give one of its own, or only `:port`",
-        Some(IoKind::PermissionDenied) => "run it as a user with the right to do that, or choose another path or port",
+        Some(IoKind::AddrInUse) => {
+            "another process listens on that address; stop it or choose another port"
+        }
+        Some(IoKind::AddrNotAvailable) => {
+            "this machine has no such address; give one of its own, or only `:port`"
+        }
+        Some(IoKind::PermissionDenied) => {
+            "run it as a user with the right to do that, or choose another path or port"
+        }
         Some(IoKind::NotFound) => "check that the path exists and is spelt right",
         Some(IoKind::StorageFull) => hint_of(ErrorKind::Full),
         _ => "see the log above; RUST_LOG=debug says more",
     };
-    Failure { code: Code::Failed, message, hint: Some(hint.to_owned()) }
+    Failure {
+        code: Code::Failed,
+        message,
+        hint: Some(hint.to_owned()),
+    }
 }
 
 /// Prints the two lines and gives the code.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     let failure = describe(error);
     let mut stderr = std::io::stderr().lock();
-    let (red, bold, plain) = if colour::wanted(&stderr) { ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
+    let (red, bold, plain) = if colour::wanted(&stderr) {
+        ("\x1b[1;31m", "\x1b[1m", "\x1b[0m")
+    } else {
+        ("", "", "")
+    };
     // Nobody may be listening any more; the code still tells.
     let _ = writeln!(stderr, "{red}error:{plain} {}", failure.message);
     if let Some(hint) = &failure.hint {
@@ -131,7 +178,11 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     fn print(mut stream: impl Write + IsTerminal, error: &clap::Error) {
         let text = error.render();
         // Nobody may be listening any more; the code still tells.
-        let _ = if colour::wanted(&stream) { write!(stream, "{}", text.ansi()) } else { write!(stream, "{text}") };
+        let _ = if colour::wanted(&stream) {
+            write!(stream, "{}", text.ansi())
+        } else {
+            write!(stream, "{text}")
+        };
         let _ = stream.flush();
     }
     if error.use_stderr() {
@@ -165,7 +216,10 @@ mod tests {
     fn kinds_decide_the_code_through_any_context() {
         let error = anyhow::Error::new(Error::refused("the path is taken")).context("ingest");
         let said = describe(&error);
-        assert_eq!((said.code, said.message.as_str()), (Code::Refused, "ingest: the path is taken"));
+        assert_eq!(
+            (said.code, said.message.as_str()),
+            (Code::Refused, "ingest: the path is taken")
+        );
         let expected = [
             (ErrorKind::NotFound, Code::Failed),
             (ErrorKind::Invalid, Code::Usage),
@@ -182,7 +236,8 @@ mod tests {
     #[test]
     fn a_failure_keeps_its_own_code_and_hint() {
         let error =
-            anyhow::Error::new(Failure::new(Code::Unreachable, "no router").hint("start one")).context("status");
+            anyhow::Error::new(Failure::new(Code::Unreachable, "no router").hint("start one"))
+                .context("status");
         let said = describe(&error);
         assert_eq!(said.code, Code::Unreachable);
         assert_eq!(said.message, "status: no router");
@@ -193,7 +248,8 @@ mod tests {
     fn messages_are_one_line_without_control_characters() {
         let error = anyhow::anyhow!("first\nsecond \u{1b}[31mred");
         assert_eq!(describe(&error).message, "first second \\u{1b}[31mred");
-        let io = anyhow::Error::new(std::io::Error::from(IoKind::AddrInUse)).context("listening on :9000");
+        let io = anyhow::Error::new(std::io::Error::from(IoKind::AddrInUse))
+            .context("listening on :9000");
         assert!(describe(&io).hint.unwrap().contains("another port"));
     }
 }

@@ -1,11 +1,12 @@
 //! Where a setting comes from: flag, else environment, else file, else default.
 //!
-//! Works on any `clap::Command`: every argument with a long name also reads `MONOFS_<LONG_NAME>` and the key of that
-//! name in the settings file (`-` and `_` are the same there); a table named like a subcommand holds that subcommand's
-//! keys. Every on/off flag also takes `=true` and `=false`, so that a flag can overrule the file.
+//! Works on any `clap::Command`: every argument with a long name also reads `MONOFS_<LONG_NAME>`
+//! and the key of that name in the settings file (`-` and `_` are the same there); a table named
+//! like a subcommand holds that subcommand's keys. Every on/off flag also takes `=true` and
+//! `=false`, so that a flag can overrule the file.
 //!
-//! Invariant: nothing in the file is ignored: a key that is no flag, or a value that its flag would not take, is an error
-//! that names the key and the file.
+//! Invariant: nothing in the file is ignored: a key that is no flag, or a value that its flag would
+//! not take, is an error that names the key and the file.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -34,14 +35,19 @@ pub enum Error {
 }
 
 /// Parses `argv` with environment and settings file underneath.
-pub fn matches(command: Command, argv: impl IntoIterator<Item = OsString>) -> Result<ArgMatches, Error> {
+pub fn matches(
+    command: Command,
+    argv: impl IntoIterator<Item = OsString>,
+) -> Result<ArgMatches, Error> {
     let argv: Vec<OsString> = argv.into_iter().collect();
     let mut command = with_environment(command);
     if let Some(path) = file_named_by(&argv) {
         let text = read_file(&path).map_err(Error::File)?;
         command = with_file(command, &path, &text).map_err(Error::File)?;
     }
-    command.try_get_matches_from_mut(&argv).map_err(|error| Error::Usage(name_the_variable(error, &argv)))
+    command
+        .try_get_matches_from_mut(&argv)
+        .map_err(|error| Error::Usage(name_the_variable(error, &argv)))
 }
 
 /// The environment variable of a flag: `rpc-timeout` reads `MONOFS_RPC_TIMEOUT`.
@@ -75,12 +81,21 @@ fn flag_with_value(arg: Arg) -> Arg {
 
 /// `[default: ""]` tells nobody anything.
 fn no_empty_default(arg: Arg) -> Arg {
-    let empty = arg.get_default_values().iter().all(|value| value.is_empty());
-    if empty { arg.hide_default_value(true) } else { arg }
+    let empty = arg
+        .get_default_values()
+        .iter()
+        .all(|value| value.is_empty());
+    if empty {
+        arg.hide_default_value(true)
+    } else {
+        arg
+    }
 }
 
 fn from_variable(arg: Arg) -> Arg {
-    let Some(long) = arg.get_long() else { return arg };
+    let Some(long) = arg.get_long() else {
+        return arg;
+    };
     if !arg.get_action().takes_values() || arg.get_env().is_some() {
         return arg;
     }
@@ -94,7 +109,10 @@ fn from_variable(arg: Arg) -> Arg {
 
 /// The settings file that the command line, else the environment, names.
 fn file_named_by(argv: &[OsString]) -> Option<PathBuf> {
-    let mut words = argv.iter().skip(1).take_while(|word| word.as_os_str() != "--");
+    let mut words = argv
+        .iter()
+        .skip(1)
+        .take_while(|word| word.as_os_str() != "--");
     while let Some(word) = words.next() {
         if word.as_os_str() == "--config" {
             return words.next().map(PathBuf::from);
@@ -104,11 +122,16 @@ fn file_named_by(argv: &[OsString]) -> Option<PathBuf> {
             return Some(PathBuf::from(OsStr::from_bytes(path)));
         }
     }
-    std::env::var_os(FILE_VARIABLE).filter(|value| !value.is_empty()).map(PathBuf::from)
+    std::env::var_os(FILE_VARIABLE)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
 }
 
 fn wrong(path: &Path, what: impl std::fmt::Display) -> Failure {
-    Failure::new(Code::Usage, format!("settings file {}: {what}", path.display()))
+    Failure::new(
+        Code::Usage,
+        format!("settings file {}: {what}", path.display()),
+    )
 }
 
 fn read_file(path: &Path) -> Result<String, Failure> {
@@ -117,7 +140,9 @@ fn read_file(path: &Path) -> Result<String, Failure> {
     let unreadable = |error: std::io::Error| wrong(path, error).hint(hint);
     let file = std::fs::File::open(path).map_err(unreadable)?;
     let mut text = String::new();
-    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(unreadable)?;
+    file.take(FILE_BYTES_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(wrong(path, "is larger than 1 MiB").hint(hint));
     }
@@ -127,31 +152,49 @@ fn read_file(path: &Path) -> Result<String, Failure> {
 /// The command with the file's values as its defaults.
 fn with_file(command: Command, path: &Path, text: &str) -> Result<Command, Failure> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count()) + 1;
-        wrong(path, format!("line {line}: {}", one_line(error.message()))).hint("write it as TOML: `flag-name = value`")
+        let line = error.span().map_or(0, |span| {
+            text[..span.start.min(text.len())].matches('\n').count()
+        }) + 1;
+        wrong(path, format!("line {line}: {}", one_line(error.message())))
+            .hint("write it as TOML: `flag-name = value`")
     })?;
     with_table(command, path, "", table)
 }
 
-fn with_table(mut command: Command, path: &Path, prefix: &str, table: toml::Table) -> Result<Command, Failure> {
+fn with_table(
+    mut command: Command,
+    path: &Path,
+    prefix: &str,
+    table: toml::Table,
+) -> Result<Command, Failure> {
     let mut seen = std::collections::HashSet::new();
     for (key, value) in table {
         let name = key.replace('_', "-");
         let full = format!("{prefix}{}", one_line(&key));
         if !seen.insert(name.clone()) {
-            return Err(wrong(path, format!("key '{full}' is there twice")).hint("keep one of the two"));
+            return Err(
+                wrong(path, format!("key '{full}' is there twice")).hint("keep one of the two")
+            );
         }
         if let Some(id) = argument_named(&command, &name) {
-            let values = texts(value).map_err(|why| wrong(path, format!("key '{full}': {why}")).hint("see --help"))?;
+            let values = texts(value)
+                .map_err(|why| wrong(path, format!("key '{full}': {why}")).hint("see --help"))?;
             let arg = command.get_arguments().find(|arg| arg.get_id() == &id);
-            let arg = arg.expect("argument_named found it in this command").clone();
+            let arg = arg
+                .expect("argument_named found it in this command")
+                .clone();
             let values = join(&arg, values);
             probe(&arg, &name, &values)
                 .map_err(|why| wrong(path, format!("key '{full}': {why}")).hint("see --help"))?;
             command = command.mut_arg(id, |arg| arg.required(false).default_values(values));
             continue;
         }
-        match (command.find_subcommand(&name).map(|sub| sub.get_name().to_owned()), value) {
+        match (
+            command
+                .find_subcommand(&name)
+                .map(|sub| sub.get_name().to_owned()),
+            value,
+        ) {
             (Some(sub), toml::Value::Table(inner)) => {
                 let mut outcome = Ok(());
                 command = command.mut_subcommand(sub, |sub| {
@@ -163,7 +206,9 @@ fn with_table(mut command: Command, path: &Path, prefix: &str, table: toml::Tabl
                 });
                 outcome?;
             }
-            _ => return Err(wrong(path, format!("unknown key '{full}'")).hint(known_keys(&command))),
+            _ => {
+                return Err(wrong(path, format!("unknown key '{full}'")).hint(known_keys(&command)));
+            }
         }
     }
     Ok(command)
@@ -173,15 +218,30 @@ fn with_table(mut command: Command, path: &Path, prefix: &str, table: toml::Tabl
 fn argument_named(command: &Command, name: &str) -> Option<clap::Id> {
     let settable = |arg: &&Arg| arg.get_action().takes_values() && arg.get_id() != FILE_FLAG;
     let named = |arg: &&Arg| {
-        arg.get_long() == Some(name) || arg.get_all_aliases().is_some_and(|aliases| aliases.contains(&name))
+        arg.get_long() == Some(name)
+            || arg
+                .get_all_aliases()
+                .is_some_and(|aliases| aliases.contains(&name))
     };
-    command.get_arguments().filter(settable).find(named).map(|arg| arg.get_id().clone())
+    command
+        .get_arguments()
+        .filter(settable)
+        .find(named)
+        .map(|arg| arg.get_id().clone())
 }
 
 fn known_keys(command: &Command) -> String {
-    let keys = command.get_arguments().filter(|arg| arg.get_action().takes_values() && arg.get_id() != FILE_FLAG);
-    let tables = command.get_subcommands().map(|sub| format!("[{}]", sub.get_name()));
-    let mut known: Vec<String> = keys.filter_map(Arg::get_long).map(str::to_owned).chain(tables).collect();
+    let keys = command
+        .get_arguments()
+        .filter(|arg| arg.get_action().takes_values() && arg.get_id() != FILE_FLAG);
+    let tables = command
+        .get_subcommands()
+        .map(|sub| format!("[{}]", sub.get_name()));
+    let mut known: Vec<String> = keys
+        .filter_map(Arg::get_long)
+        .map(str::to_owned)
+        .chain(tables)
+        .collect();
     known.sort();
     format!("known keys: {}", known.join(", "))
 }
@@ -199,7 +259,10 @@ fn texts(value: toml::Value) -> Result<Vec<String>, &'static str> {
     };
     match value {
         Value::Array(values) => values.into_iter().map(plain).collect(),
-        Value::Table(table) => table.into_iter().map(|(key, value)| Ok(format!("{key}={}", plain(value)?))).collect(),
+        Value::Table(table) => table
+            .into_iter()
+            .map(|(key, value)| Ok(format!("{key}={}", plain(value)?)))
+            .collect(),
         single => Ok(vec![plain(single)?]),
     }
 }
@@ -207,10 +270,15 @@ fn texts(value: toml::Value) -> Result<Vec<String>, &'static str> {
 /// Several values for a flag that is given once become its comma-separated form.
 fn join(arg: &Arg, values: Vec<String>) -> Vec<String> {
     let repeats = matches!(arg.get_action(), ArgAction::Append);
-    if repeats { values } else { vec![values.join(",")] }
+    if repeats {
+        values
+    } else {
+        vec![values.join(",")]
+    }
 }
 
-/// Whether the flag would take these values; clap itself only checks defaults by panicking in debug builds.
+/// Whether the flag would take these values; clap itself only checks defaults by panicking in debug
+/// builds.
 fn probe(arg: &Arg, name: &str, values: &[String]) -> Result<(), String> {
     let mut copy = Arg::new("value")
         .long(name.to_owned())
@@ -221,7 +289,11 @@ fn probe(arg: &Arg, name: &str, values: &[String]) -> Result<(), String> {
         copy = copy.value_delimiter(delimiter);
     }
     let words = values.iter().map(|value| format!("--{name}={value}"));
-    match Command::new("settings").no_binary_name(true).arg(copy).try_get_matches_from(words) {
+    match Command::new("settings")
+        .no_binary_name(true)
+        .arg(copy)
+        .try_get_matches_from(words)
+    {
         Ok(_) => Ok(()),
         Err(error) => {
             let text = error.render().to_string();
@@ -233,9 +305,16 @@ fn probe(arg: &Arg, name: &str, values: &[String]) -> Result<(), String> {
 
 /// Adds to a complaint about a value that it came from the environment.
 fn name_the_variable(mut error: clap::Error, argv: &[OsString]) -> clap::Error {
-    let Some(ContextValue::String(usage)) = error.get(ContextKind::InvalidArg) else { return error };
-    let flag: String = usage.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
-    let given = argv.iter().any(|word| word.as_encoded_bytes().starts_with(flag.as_bytes()));
+    let Some(ContextValue::String(usage)) = error.get(ContextKind::InvalidArg) else {
+        return error;
+    };
+    let flag: String = usage
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || *c == '-')
+        .collect();
+    let given = argv
+        .iter()
+        .any(|word| word.as_encoded_bytes().starts_with(flag.as_bytes()));
     let variable = variable_of(flag.trim_start_matches('-'));
     if flag.starts_with("--") && !given && std::env::var_os(&variable).is_some() {
         let usage = format!("{usage} (from the environment variable {variable})");

@@ -1,11 +1,14 @@
-//! What every binary does around its role: settings from flags, environment and file, logging, signals, exit codes.
+//! What every binary does around its role: settings from flags, environment and file, logging,
+//! signals, exit codes.
 //!
-//! A binary is `launch::run::<Args, _, _>("monofs-node", |args, ctx| async move { ... })` and nothing else. `run` adds
-//! `--config`, `--log-format`, `--shutdown-timeout` and `--otlp-endpoint` to the binary's own flags, so those need not be declared.
+//! A binary is `launch::run::<Args, _, _>("monofs-node", |args, ctx| async move { ... })` and
+//! nothing else. `run` adds `--config`, `--log-format`, `--shutdown-timeout` and `--otlp-endpoint`
+//! to the binary's own flags, so those need not be declared.
 //!
-//! Invariants: the process ends with one of the codes of [`exit::Code`]; a failure prints one `error:` line and one
-//! `hint:` line; the first SIGTERM, SIGINT or SIGHUP cancels [`Context::shutdown`], the second ends the process at once; a
-//! panic anywhere is logged and aborts the process, so that no role limps on with half of its tasks.
+//! Invariants: the process ends with one of the codes of [`exit::Code`]; a failure prints one
+//! `error:` line and one `hint:` line; the first SIGTERM, SIGINT or SIGHUP cancels
+//! [`Context::shutdown`], the second ends the process at once; a panic anywhere is logged and
+//! aborts the process, so that no role limps on with half of its tasks.
 
 pub mod args;
 pub mod colour;
@@ -28,17 +31,31 @@ use tokio_util::sync::CancellationToken;
 use crate::exit::{Code, Failure};
 use crate::logging::{LogFormat, LogHandle};
 
-/// How long threads that are stuck in a system call may delay the exit of a process that is otherwise done.
+/// How long threads that are stuck in a system call may delay the exit of a process that is
+/// otherwise done.
 const RUNTIME_STOP: Duration = Duration::from_secs(1);
 
-// The flags of every binary. No doc comment: clap would take it for the description of the whole program.
+// The flags of every binary. No doc comment: clap would take it for the description of the whole
+// program.
 #[derive(Debug, Clone, clap::Args)]
 struct Shared {
-    /// Settings file (TOML): one key for each flag, a table for each subcommand; flags and environment win
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Every command")]
+    /// Settings file (TOML): one key for each flag, a table for each subcommand; flags and
+    /// environment win
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Every command"
+    )]
     config: Option<std::path::PathBuf>,
     /// How log lines are written
-    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = "Every command")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        default_value = "text",
+        help_heading = "Every command"
+    )]
     log_format: LogFormat,
 }
 
@@ -48,7 +65,8 @@ struct ServerShared {
     /// How long open work may take to finish after SIGTERM
     #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = args::duration, help_heading = "Every command")]
     shutdown_timeout: Duration,
-    /// OpenTelemetry collector that gets the spans of this process (OTLP over gRPC), such as http://localhost:4317; only in builds with `--features otlp`
+    /// OpenTelemetry collector that gets the spans of this process (OTLP over gRPC), such as
+    /// http://localhost:4317; only in builds with `--features otlp`
     #[arg(long, global = true, value_name = "URL", value_parser = spans::collector, help_heading = "Every command")]
     otlp_endpoint: Option<String>,
 }
@@ -64,7 +82,8 @@ pub struct Context {
     pub log: LogHandle,
 }
 
-/// Runs a server: logs go to standard output at level `info`, signals drain it. Returns what `main` returns.
+/// Runs a server: logs go to standard output at level `info`, signals drain it. Returns what `main`
+/// returns.
 pub fn run<A, F, Fut>(name: &'static str, role: F) -> ExitCode
 where
     A: Parser,
@@ -74,8 +93,9 @@ where
     start(name, Style::Server, role)
 }
 
-/// Runs an operator's tool: standard output belongs to its answers, so logs go to standard error at level `warn`, and
-/// the first signal ends it at once unless it watches [`Context::shutdown`] itself.
+/// Runs an operator's tool: standard output belongs to its answers, so logs go to standard error at
+/// level `warn`, and the first signal ends it at once unless it watches [`Context::shutdown`]
+/// itself.
 pub fn tool<A, F, Fut>(name: &'static str, work: F) -> ExitCode
 where
     A: Parser,
@@ -85,7 +105,8 @@ where
     start(name, Style::Tool, work)
 }
 
-/// Runs a tool that goes on until a signal and then has something to undo: like [`tool`], but drained as a server is.
+/// Runs a tool that goes on until a signal and then has something to undo: like [`tool`], but
+/// drained as a server is.
 pub fn session<A, F, Fut>(name: &'static str, work: F) -> ExitCode
 where
     A: Parser,
@@ -118,9 +139,15 @@ where
         Err(layers::Error::Usage(error)) => return exit::usage(&error),
         Err(layers::Error::File(failure)) => return exit::report(&failure.into()),
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("monofs").build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("monofs")
+        .build()
+    {
         Ok(runtime) => runtime,
-        Err(error) => return exit::report(&anyhow::Error::new(error).context("could not start the runtime")),
+        Err(error) => {
+            return exit::report(&anyhow::Error::new(error).context("could not start the runtime"));
+        }
     };
     let (export, context) = match observe(style, &settings, &runtime) {
         Ok(ready) => ready,
@@ -144,7 +171,8 @@ pub fn tool_command<A: Parser>(name: &'static str) -> clap::Command {
     command::<A>(name, Style::Tool)
 }
 
-/// Manual pages of a tool and its subcommands, as file names and texts; the one of the tool itself is first.
+/// Manual pages of a tool and its subcommands, as file names and texts; the one of the tool itself
+/// is first.
 pub fn tool_pages<A: Parser>(name: &'static str) -> Vec<(String, Vec<u8>)> {
     manual::pages(tool_command::<A>(name), Style::Tool)
 }
@@ -186,7 +214,15 @@ fn prepare<A: Parser>(
     };
     let service = spans::Service::new(name, &matches);
     let args = A::from_arg_matches_mut(&mut matches)?;
-    Ok((args, Settings { log_format, shutdown_timeout, otlp_endpoint, service }))
+    Ok((
+        args,
+        Settings {
+            log_format,
+            shutdown_timeout,
+            otlp_endpoint,
+            service,
+        },
+    ))
 }
 
 /// Starts the log, and the export of spans where one is asked for.
@@ -197,11 +233,20 @@ fn observe(
 ) -> Result<(Option<spans::Export>, Context), Failure> {
     let _inside = runtime.enter();
     let endpoint = settings.otlp_endpoint.as_deref();
-    let export = endpoint.map(|endpoint| spans::Export::start(&settings.service, endpoint)).transpose()?;
+    let export = endpoint
+        .map(|endpoint| spans::Export::start(&settings.service, endpoint))
+        .transpose()?;
     let (export, layer) = export.unzip();
     let log = logging::init(style, settings.log_format, layer)?;
     let shutdown_timeout = settings.shutdown_timeout;
-    Ok((export, Context { shutdown: CancellationToken::new(), shutdown_timeout, log }))
+    Ok((
+        export,
+        Context {
+            shutdown: CancellationToken::new(),
+            shutdown_timeout,
+            log,
+        },
+    ))
 }
 
 /// Drives the role until it returns, a second signal arrives or its time to drain is over.
@@ -228,11 +273,13 @@ where
     tracing::info!(signal, timeout = ?context.shutdown_timeout, "{name}: draining");
     tokio::select! {
         done = &mut work => done,
-        signal = signals.next() => Err(Failure::new(Code::Failed, format!("stopped by a second signal ({signal}) before open work was done"))
+        signal = signals.next() => Err(Failure::new(Code::Failed, format!("stopped by a second \
+         signal ({signal}) before open work was done"))
             .hint("nothing to do: everything acknowledged is on disk").into()),
         () = tokio::time::sleep(context.shutdown_timeout) => {
             let waited = humantime::format_duration(context.shutdown_timeout);
-            Err(Failure::new(Code::Failed, format!("open work was not done within the shutdown timeout of {waited}"))
+            Err(Failure::new(Code::Failed, format!("open work was not done within the shutdown \
+             timeout of {waited}"))
                 .hint("raise --shutdown-timeout, or look in the log for what was still running").into())
         }
     }

@@ -1,7 +1,7 @@
 //! Logging of the process: text or JSON lines, filtered by `RUST_LOG`, changeable while it runs.
 //!
-//! Called once by `start`; roles reach it through [`crate::Context::log`] (for an HTTP hook) and signals through
-//! [`LogHandle::louder`] and [`LogHandle::reset`].
+//! Called once by `start`; roles reach it through [`crate::Context::log`] (for an HTTP hook) and
+//! signals through [`LogHandle::louder`] and [`LogHandle::reset`].
 
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,10 @@ const SERVER_FILTER: &str = "info,h2=warn,hyper=warn,tower=warn,tonic=warn,rustl
 /// What a tool logs unless told otherwise.
 const TOOL_FILTER: &str = "warn";
 /// The steps of [`LogHandle::louder`].
-const LOUDER: [&str; 2] = ["debug,h2=info,hyper=info,tower=info,tonic=info,rustls=info", "trace,h2=debug,hyper=debug"];
+const LOUDER: [&str; 2] = [
+    "debug,h2=info,hyper=info,tower=info,tonic=info,rustls=info",
+    "trace,h2=debug,hyper=debug",
+];
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -46,7 +49,9 @@ struct LevelState {
 
 impl std::fmt::Debug for LogHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LogHandle").field("filter", &self.filter()).finish()
+        f.debug_struct("LogHandle")
+            .field("filter", &self.filter())
+            .finish()
     }
 }
 
@@ -87,39 +92,70 @@ impl LogHandle {
 
     fn replace(&self, state: &mut LevelState, directives: &str) -> monofs_model::Result<()> {
         let filter = parse(directives)?;
-        self.reload.reload(filter).map_err(|error| monofs_model::Error::internal(format!("log filter: {error}")))?;
+        self.reload
+            .reload(filter)
+            .map_err(|error| monofs_model::Error::internal(format!("log filter: {error}")))?;
         state.current = directives.to_owned();
         Ok(())
     }
 }
 
 fn parse(directives: &str) -> monofs_model::Result<EnvFilter> {
-    EnvFilter::builder()
-        .parse(directives)
-        .map_err(|error| monofs_model::Error::invalid(format!("log filter '{}': {error}", directives.escape_debug())))
+    EnvFilter::builder().parse(directives).map_err(|error| {
+        monofs_model::Error::invalid(format!(
+            "log filter '{}': {error}",
+            directives.escape_debug()
+        ))
+    })
 }
 
-/// Sets up the process's log and gives the handle that changes it; `spans` collects for another place than the log.
-pub(crate) fn init(style: Style, format: LogFormat, spans: Option<SpanLayer>) -> Result<LogHandle, Failure> {
-    let usual = if style == Style::Server { SERVER_FILTER } else { TOOL_FILTER };
-    let initial = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty()).unwrap_or_else(|| usual.to_owned());
+/// Sets up the process's log and gives the handle that changes it; `spans` collects for another
+/// place than the log.
+pub(crate) fn init(
+    style: Style,
+    format: LogFormat,
+    spans: Option<SpanLayer>,
+) -> Result<LogHandle, Failure> {
+    let usual = if style == Style::Server {
+        SERVER_FILTER
+    } else {
+        TOOL_FILTER
+    };
+    let initial = std::env::var("RUST_LOG")
+        .ok()
+        .filter(|text| !text.is_empty())
+        .unwrap_or_else(|| usual.to_owned());
     let filter = parse(&initial).map_err(|error| {
-        Failure::new(Code::Usage, format!("RUST_LOG: {error}")).hint("write it like RUST_LOG=info,monofs_store=debug")
+        Failure::new(Code::Usage, format!("RUST_LOG: {error}"))
+            .hint("write it like RUST_LOG=info,monofs_store=debug")
     })?;
     let (filter, reload) = reload::Layer::new(filter);
     let lines = match style {
         Style::Server => lines(format, std::io::stdout().is_terminal(), std::io::stdout),
-        Style::Tool | Style::Session => lines(format, std::io::stderr().is_terminal(), std::io::stderr),
+        Style::Tool | Style::Session => {
+            lines(format, std::io::stderr().is_terminal(), std::io::stderr)
+        }
     };
-    // A second subscriber can only exist in a test that runs two launches in one process; the first one stays.
+    // A second subscriber can only exist in a test that runs two launches in one process; the first
+    // one stays.
     let _ = subscriber(lines.with_filter(filter).boxed(), spans).try_init();
-    let state = LevelState { initial: initial.clone(), current: initial, steps: 0 };
-    Ok(LogHandle { reload, state: Arc::new(Mutex::new(state)) })
+    let state = LevelState {
+        initial: initial.clone(),
+        current: initial,
+        steps: 0,
+    };
+    Ok(LogHandle {
+        reload,
+        state: Arc::new(Mutex::new(state)),
+    })
 }
 
-/// The level of the log is the log's alone: a quiet log does not hide spans, and each of the two is asked only about what it
-/// may want (libraries trace every frame of a connection).
-fn subscriber(lines: Box<dyn Layer<Registry> + Send + Sync>, spans: Option<SpanLayer>) -> impl tracing::Subscriber {
+/// The level of the log is the log's alone: a quiet log does not hide spans, and each of the two is
+/// asked only about what it may want (libraries trace every frame of a connection).
+fn subscriber(
+    lines: Box<dyn Layer<Registry> + Send + Sync>,
+    spans: Option<SpanLayer>,
+) -> impl tracing::Subscriber {
     tracing_subscriber::registry().with([lines].into_iter().chain(spans).collect::<Vec<_>>())
 }
 
@@ -144,26 +180,42 @@ mod tests {
 
     #[test]
     fn what_no_log_wants_is_not_even_asked_about() {
-        for (directives, level) in [("warn", LevelFilter::WARN), (SERVER_FILTER, LevelFilter::INFO)] {
+        for (directives, level) in [
+            ("warn", LevelFilter::WARN),
+            (SERVER_FILTER, LevelFilter::INFO),
+        ] {
             let (filter, _reload) = reload::Layer::new(parse(directives).unwrap());
             let lines = lines(LogFormat::Text, false, std::io::sink);
             let subscriber = subscriber(lines.with_filter(filter).boxed(), None);
-            assert_eq!(tracing::Subscriber::max_level_hint(&subscriber), Some(level));
+            assert_eq!(
+                tracing::Subscriber::max_level_hint(&subscriber),
+                Some(level)
+            );
         }
     }
 
     #[test]
     fn levels_step_up_and_return_to_the_start() {
         let (_layer, reload) = reload::Layer::<EnvFilter, Registry>::new(parse("warn").unwrap());
-        let state = LevelState { initial: "warn".into(), current: "warn".into(), steps: 0 };
-        let log = LogHandle { reload, state: Arc::new(Mutex::new(state)) };
+        let state = LevelState {
+            initial: "warn".into(),
+            current: "warn".into(),
+            steps: 0,
+        };
+        let log = LogHandle {
+            reload,
+            state: Arc::new(Mutex::new(state)),
+        };
         log.louder();
         assert!(log.filter().starts_with("debug"));
         log.louder();
         log.louder();
         assert!(log.filter().starts_with("trace"));
         assert!(log.set("monofs=notalevel").is_err());
-        assert!(log.filter().starts_with("trace"), "a wrong filter changes nothing");
+        assert!(
+            log.filter().starts_with("trace"),
+            "a wrong filter changes nothing"
+        );
         log.set("info,monofs_store=trace").unwrap();
         assert_eq!(log.filter(), "info,monofs_store=trace");
         log.reset();

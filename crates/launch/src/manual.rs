@@ -1,8 +1,11 @@
-//! Manual pages and shell completions of every binary, made from the same description of its command line that parses it.
+//! Manual pages and shell completions of every binary, made from the same description of its
+//! command line that parses it.
 //!
-//! `BINARY --generate-man DIRECTORY` writes a page for the binary and for each of its subcommands, `BINARY
-//! --generate-completions SHELL` prints completions. Both are for whoever packages the binaries (`make build`), so help does
-//! not list them; they are looked for before anything else, because flags that a role needs are not there then.
+//! `BINARY --generate-man DIRECTORY` writes a page for the binary and for each of its subcommands,
+//! `BINARY
+//! --generate-completions SHELL` prints completions. Both are for whoever packages the binaries
+//! (`make build`), so help does not list them; they are looked for before anything else, because
+//! flags that a role needs are not there then.
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -23,16 +26,31 @@ const MAN_FLAG: &str = "--generate-man";
 const COMPLETIONS_FLAG: &str = "--generate-completions";
 
 /// Does what the hidden flags ask for; `None` = the command line has none of them.
-pub(crate) fn generate(command: Command, style: Style, argv: &[OsString]) -> Option<anyhow::Result<()>> {
+pub(crate) fn generate(
+    command: Command,
+    style: Style,
+    argv: &[OsString],
+) -> Option<anyhow::Result<()>> {
     let flag = argv.get(1)?.to_str()?;
     if flag != MAN_FLAG && flag != COMPLETIONS_FLAG {
         return None;
     }
-    let Some(value) = argv.get(2).and_then(|value| value.to_str()).filter(|_| argv.len() == 3) else {
-        let what = if flag == MAN_FLAG { "a directory" } else { "a shell: bash, zsh or fish" };
-        return Some(Err(Failure::new(Code::Usage, format!("{flag} takes one value"))
-            .hint(format!("give {what}, and nothing else"))
-            .into()));
+    let Some(value) = argv
+        .get(2)
+        .and_then(|value| value.to_str())
+        .filter(|_| argv.len() == 3)
+    else {
+        let what = if flag == MAN_FLAG {
+            "a directory"
+        } else {
+            "a shell: bash, zsh or fish"
+        };
+        return Some(Err(Failure::new(
+            Code::Usage,
+            format!("{flag} takes one value"),
+        )
+        .hint(format!("give {what}, and nothing else"))
+        .into()));
     };
     Some(if flag == MAN_FLAG {
         write_pages(command, style, Path::new(value))
@@ -41,7 +59,8 @@ pub(crate) fn generate(command: Command, style: Style, argv: &[OsString]) -> Opt
     })
 }
 
-/// Writes the page of `command` and those of its subcommands into a directory, which is made if it is missing.
+/// Writes the page of `command` and those of its subcommands into a directory, which is made if it
+/// is missing.
 fn write_pages(command: Command, style: Style, directory: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
     for (name, text) in pages(command, style) {
@@ -63,7 +82,10 @@ pub(crate) fn pages(command: Command, style: Style) -> Vec<(String, Vec<u8>)> {
 }
 
 fn add_page(command: &Command, section: &str, pages: &mut Vec<(String, Vec<u8>)>) {
-    let name = command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned();
+    let name = command
+        .get_display_name()
+        .unwrap_or_else(|| command.get_name())
+        .to_owned();
     pages.push((format!("{name}.{section}"), page(command, &name, section)));
     for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
         add_page(sub, section, pages);
@@ -94,10 +116,13 @@ fn page(command: &Command, name: &str, section: &str) -> Vec<u8> {
     };
     parts().expect("writing to memory does not fail");
     // An empty line between two breaks, which formatters warn about.
-    String::from_utf8_lossy(&text).replace("\n.br\n\n.br\n", "\n.sp\n").into_bytes()
+    String::from_utf8_lossy(&text)
+        .replace("\n.br\n\n.br\n", "\n.sp\n")
+        .into_bytes()
 }
 
-/// What stands below a help text: a line that ends with a colon opens a section, indented lines are shown as they are.
+/// What stands below a help text: a line that ends with a colon opens a section, indented lines are
+/// shown as they are.
 fn notes(text: &str) -> Roff {
     let mut roff = Roff::new();
     let mut open = false;
@@ -136,10 +161,18 @@ fn notes(text: &str) -> Roff {
 
 fn print_completions(mut command: Command, shell: &str) -> anyhow::Result<()> {
     let shell: Shell = shell.parse().map_err(|_| {
-        Failure::new(Code::Usage, format!("there are no completions for a shell called '{}'", shell.escape_debug()))
-            .hint("write bash, zsh, fish, elvish or powershell")
+        Failure::new(
+            Code::Usage,
+            format!(
+                "there are no completions for a shell called '{}'",
+                shell.escape_debug()
+            ),
+        )
+        .hint("write bash, zsh, fish, elvish or powershell")
     })?;
-    std::io::stdout().lock().write_all(&completions(&mut command, shell))?;
+    std::io::stdout()
+        .lock()
+        .write_all(&completions(&mut command, shell))?;
     Ok(())
 }
 
@@ -151,10 +184,13 @@ pub(crate) fn completions(command: &mut Command, shell: Shell) -> Vec<u8> {
     if shell != Shell::Bash {
         return text;
     }
-    // clap_complete 4.6 spells a hyphen in the name of the program in two ways, and then never finds the flags of a command.
+    // clap_complete 4.6 spells a hyphen in the name of the program in two ways, and then never
+    // finds the flags of a command.
     let name = command.get_name();
     let (label, looked_up) = (name.replace('-', "__subcmd__"), name.replace('-', "__"));
-    String::from_utf8_lossy(&text).replace(&label, &looked_up).into_bytes()
+    String::from_utf8_lossy(&text)
+        .replace(&label, &looked_up)
+        .into_bytes()
 }
 
 #[cfg(test)]
@@ -167,9 +203,20 @@ mod tests {
     fn server() -> Command {
         Command::new("monofs-x")
             .about("Does something")
-            .after_help("Example:\n  monofs-x --port 1 \\\n    --name=.x\n\nMind the gap.\n.dots are text")
-            .arg(Arg::new("port").long("port").help("Where it listens").default_value("9090"))
-            .subcommand(Command::new("up").about("Goes up").after_help("Examples:\n  monofs-x up"))
+            .after_help(
+                "Example:\n  monofs-x --port 1 \\\n    --name=.x\n\nMind the gap.\n.dots are text",
+            )
+            .arg(
+                Arg::new("port")
+                    .long("port")
+                    .help("Where it listens")
+                    .default_value("9090"),
+            )
+            .subcommand(
+                Command::new("up")
+                    .about("Goes up")
+                    .after_help("Examples:\n  monofs-x up"),
+            )
     }
 
     #[test]
@@ -178,20 +225,35 @@ mod tests {
         let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["monofs-x.8", "monofs-x-up.8"]);
         let text = String::from_utf8(pages[0].1.clone()).unwrap();
-        for part in
-            [".SH EXAMPLE\n.nf\nmonofs\\-x \\-\\-port 1", "\n.fi\n.SH NOTES\nMind the gap.", "MONOFS_PORT", "9090"]
-        {
+        for part in [
+            ".SH EXAMPLE\n.nf\nmonofs\\-x \\-\\-port 1",
+            "\n.fi\n.SH NOTES\nMind the gap.",
+            "MONOFS_PORT",
+            "9090",
+        ] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
-        assert!(text.contains("\n\\&.dots are text"), "a leading dot is no request: {text}");
+        assert!(
+            text.contains("\n\\&.dots are text"),
+            "a leading dot is no request: {text}"
+        );
     }
 
     #[test]
     fn only_the_hidden_flags_generate() {
         let argv = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
         assert!(generate(server(), Style::Server, &argv(&["x", "--port=1"])).is_none());
-        assert!(generate(server(), Style::Server, &argv(&["x", "--generate-man"])).unwrap().is_err());
-        let wrong = generate(server(), Style::Server, &argv(&["x", "--generate-completions", "tcsh"])).unwrap();
+        assert!(
+            generate(server(), Style::Server, &argv(&["x", "--generate-man"]))
+                .unwrap()
+                .is_err()
+        );
+        let wrong = generate(
+            server(),
+            Style::Server,
+            &argv(&["x", "--generate-completions", "tcsh"]),
+        )
+        .unwrap();
         assert!(wrong.unwrap_err().to_string().contains("tcsh"));
         let bash = String::from_utf8(completions(&mut server(), Shell::Bash)).unwrap();
         assert!(bash.contains("complete -F"), "{bash}");

@@ -10,7 +10,11 @@ pub(crate) fn install(name: &'static str) {
         let backtrace = Backtrace::force_capture();
         tracing::error!(version = version::LONG, %backtrace, "{name}: panic: {info}");
         // The log may be filtered or closed: the last words also go to standard error.
-        eprintln!("error: {name} {}: {}", version::LONG, info.to_string().replace('\n', " "));
+        eprintln!(
+            "error: {name} {}: {}",
+            version::LONG,
+            info.to_string().replace('\n', " ")
+        );
         eprintln!("hint: this is a defect; please report it together with the log");
         std::process::abort();
     }));

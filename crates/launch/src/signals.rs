@@ -1,7 +1,8 @@
 //! Signals of the process as futures.
 //!
-//! SIGTERM, SIGINT and SIGHUP ask it to stop (SIGHUP only when it was not ignored at the start, as under `nohup`);
-//! SIGUSR1 makes the log more talkative, SIGUSR2 restores the level it was started with.
+//! SIGTERM, SIGINT and SIGHUP ask it to stop (SIGHUP only when it was not ignored at the start, as
+//! under `nohup`); SIGUSR1 makes the log more talkative, SIGUSR2 restores the level it was started
+//! with.
 
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,8 +19,13 @@ pub(crate) struct Signals {
 impl Signals {
     /// Takes over the signals from now on.
     pub(crate) fn listen() -> anyhow::Result<Self> {
-        let listen = |kind, name: &str| signal(kind).with_context(|| format!("could not listen for {name}"));
-        let hangup = if hangup_is_ignored() { None } else { Some(listen(SignalKind::hangup(), "SIGHUP")?) };
+        let listen =
+            |kind, name: &str| signal(kind).with_context(|| format!("could not listen for {name}"));
+        let hangup = if hangup_is_ignored() {
+            None
+        } else {
+            Some(listen(SignalKind::hangup(), "SIGHUP")?)
+        };
         Ok(Self {
             terminate: listen(SignalKind::terminate(), "SIGTERM")?,
             interrupt: listen(SignalKind::interrupt(), "SIGINT")?,
@@ -48,7 +54,8 @@ fn hangup_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     // Bit 0 stands for signal 1, which is SIGHUP.
-    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & 1 == 1)
 }
 
 /// Lets SIGUSR1 and SIGUSR2 change the log level for as long as the runtime lives.

@@ -1,7 +1,7 @@
 //! Catalogue entries: which repository is at which path and commit.
 //!
-//! Invariant: everything below a [`Snapshot`] is immutable; the entry is the one mutable thing in the system, and its
-//! `generation` grows by one at every flip.
+//! Invariant: everything below a [`Snapshot`] is immutable; the entry is the one mutable thing in
+//! the system, and its `generation` grows by one at every flip.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! One small set of error kinds, named by what the caller must do next.
 //!
-//! Three places translate a kind and nobody else does: `rpc::status` (gRPC), `client::errno` (FUSE) and `launch::exit`
-//! (exit codes and hints).
+//! Three places translate a kind and nobody else does: `rpc::status` (gRPC), `client::errno` (FUSE)
+//! and `launch::exit` (exit codes and hints).
 
 use std::fmt;
 

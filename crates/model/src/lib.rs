@@ -1,7 +1,8 @@
-//! The vocabulary of MonoFS: ids, paths, object ids, directory records, snapshots, placement, error kinds and limits.
+//! The vocabulary of MonoFS: ids, paths, object ids, directory records, snapshots, placement, error
+//! kinds and limits.
 //!
-//! Invariant: no IO, no async runtime, no protobuf. Everything here is a value that can be checked, compared and hashed,
-//! so that every role means the same thing by the same word.
+//! Invariant: no IO, no async runtime, no protobuf. Everything here is a value that can be checked,
+//! compared and hashed, so that every role means the same thing by the same word.
 
 pub mod catalog;
 pub mod error;

@@ -1,6 +1,7 @@
 //! Every bound that more than one role relies on, by name.
 
-/// Contents are stored, sent and cached in chunks of this many raw bytes; only the last chunk of a blob is shorter.
+/// Contents are stored, sent and cached in chunks of this many raw bytes; only the last chunk of a
+/// blob is shorter.
 pub const CHUNK_BYTES: usize = 1 << 20;
 /// A blob above this size is streamed by the fetcher instead of being held whole in its memory.
 pub const STREAM_BLOB_BYTES: u64 = 16 << 20;
@@ -26,7 +27,8 @@ pub const SOURCE_BYTES_MAX: usize = 2048;
 pub const REF_BYTES_MAX: usize = 512;
 /// Most submodules whose URL a snapshot remembers.
 pub const SUBMODULES_MAX: usize = 10_000;
-/// Largest gRPC message that any role accepts, in bytes: one directory of [`TREE_ENTRIES_MAX`] entries fits.
+/// Largest gRPC message that any role accepts, in bytes: one directory of [`TREE_ENTRIES_MAX`]
+/// entries fits.
 pub const MESSAGE_BYTES_MAX: usize = 160 << 20;
 /// Most oids or spans in one content request.
 pub const CONTENT_REQUEST_ITEMS_MAX: usize = 65_536;

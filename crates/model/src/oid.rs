@@ -1,6 +1,7 @@
 //! Git object ids of both object formats, and the hashing that verifies objects against them.
 //!
-//! Source: Git's `Documentation/technical/hash-function-transition` — an id is the digest of `"<kind> <size>\0" + bytes`.
+//! Source: Git's `Documentation/technical/hash-function-transition` — an id is the digest of
+//! `"<kind> <size>\0" + bytes`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -59,11 +60,17 @@ impl Oid {
     /// From raw digest bytes; the length decides the format.
     pub fn from_bytes(raw: &[u8]) -> Result<Self> {
         if raw.len() != 20 && raw.len() != 32 {
-            return Err(Error::invalid(format!("an object id has 20 or 32 bytes, not {}", raw.len())));
+            return Err(Error::invalid(format!(
+                "an object id has 20 or 32 bytes, not {}",
+                raw.len()
+            )));
         }
         let mut bytes = [0; 32];
         bytes[..raw.len()].copy_from_slice(raw);
-        Ok(Self { len: raw.len() as u8, bytes })
+        Ok(Self {
+            len: raw.len() as u8,
+            bytes,
+        })
     }
 
     /// The digest bytes, 20 or 32 of them.
@@ -73,7 +80,11 @@ impl Oid {
 
     /// The object format this id belongs to.
     pub fn format(&self) -> ObjectFormat {
-        if self.len == 20 { ObjectFormat::Sha1 } else { ObjectFormat::Sha256 }
+        if self.len == 20 {
+            ObjectFormat::Sha1
+        } else {
+            ObjectFormat::Sha256
+        }
     }
 
     /// The id of an object of `kind` with these bytes.
@@ -88,7 +99,10 @@ impl Oid {
         if Self::of(self.format(), kind, bytes) == *self {
             Ok(())
         } else {
-            Err(Error::corrupt(format!("{} {self}: the bytes do not match the object id", kind.as_str())))
+            Err(Error::corrupt(format!(
+                "{} {self}: the bytes do not match the object id",
+                kind.as_str()
+            )))
         }
     }
 }
@@ -140,7 +154,9 @@ impl ObjectHasher {
 
 impl fmt::Display for Oid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.as_bytes()
+            .iter()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -154,7 +170,11 @@ impl FromStr for Oid {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let wrong = || Error::invalid(format!("'{text}' is not a full object id (40 or 64 hexadecimal digits)"));
+        let wrong = || {
+            Error::invalid(format!(
+                "'{text}' is not a full object id (40 or 64 hexadecimal digits)"
+            ))
+        };
         if (text.len() != 40 && text.len() != 64) || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(wrong());
         }
@@ -163,7 +183,10 @@ impl FromStr for Oid {
             let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
             *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
         }
-        Ok(Self { len: (text.len() / 2) as u8, bytes })
+        Ok(Self {
+            len: (text.len() / 2) as u8,
+            bytes,
+        })
     }
 }
 
@@ -178,7 +201,10 @@ mod tests {
         let sha1 = Oid::of(ObjectFormat::Sha1, ObjectKind::Blob, b"hello");
         assert_eq!(sha1.to_string(), "b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0");
         let empty = Oid::of(ObjectFormat::Sha256, ObjectKind::Tree, b"");
-        assert_eq!(empty.to_string(), "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321");
+        assert_eq!(
+            empty.to_string(),
+            "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321"
+        );
         assert_eq!(sha1.to_string().parse::<Oid>().unwrap(), sha1);
         assert!(sha1.verify(ObjectKind::Blob, b"hellp").is_err());
         assert!("b6fc".parse::<Oid>().is_err());

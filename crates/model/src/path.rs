@@ -1,7 +1,8 @@
 //! Display paths (where a repository appears in the tree) and the storage ids derived from them.
 //!
-//! Invariant: a [`DisplayPath`] is 1..=32 components of printable bytes, none of which is `.`, `..`, `.git` or starts
-//! with `.monofs`, so joining it below a mount point or a database directory can never leave it.
+//! Invariant: a [`DisplayPath`] is 1..=32 components of printable bytes, none of which is `.`,
+//! `..`, `.git` or starts with `.monofs`, so joining it below a mount point or a database directory
+//! can never leave it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,16 +12,21 @@ use sha2::Digest;
 use crate::error::{Error, Result};
 use crate::limits::{DISPLAY_PATH_BYTES_MAX, DISPLAY_PATH_COMPONENTS_MAX, NAME_BYTES_MAX};
 
-/// Where a repository appears in the mounted tree, such as `github.com/org/repo`. Any depth: GitLab subgroups work.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+/// Where a repository appears in the mounted tree, such as `github.com/org/repo`. Any depth: GitLab
+/// subgroups work.
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct DisplayPath(String);
 
 impl DisplayPath {
-    /// Checks and normalises: surrounding slashes are dropped, everything else must already be clean.
+    /// Checks and normalises: surrounding slashes are dropped, everything else must already be
+    /// clean.
     pub fn new(text: &str) -> Result<Self> {
         let trimmed = text.trim_matches('/');
-        let wrong = |why: &str| Error::invalid(format!("display path '{}': {why}", text.escape_debug()));
+        let wrong =
+            |why: &str| Error::invalid(format!("display path '{}': {why}", text.escape_debug()));
         if trimmed.is_empty() {
             return Err(wrong("is empty"));
         }
@@ -49,7 +55,9 @@ impl DisplayPath {
     /// Whether one of the two lies inside the other, or both are the same.
     pub fn overlaps(&self, other: &DisplayPath) -> bool {
         fn inside(outer: &str, inner: &str) -> bool {
-            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            inner
+                .strip_prefix(outer)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         }
         inside(&self.0, &other.0) || inside(&other.0, &self.0)
     }
@@ -61,7 +69,11 @@ impl DisplayPath {
         hasher.update(self.0.as_bytes());
         let digest = hasher.finalize();
         let digits = digest[..16].iter().flat_map(|byte| [byte >> 4, byte & 15]);
-        StorageId(digits.map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)])).collect())
+        StorageId(
+            digits
+                .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
+                .collect(),
+        )
     }
 }
 
@@ -73,7 +85,9 @@ fn check_component(name: &str) -> std::result::Result<(), &'static str> {
         _ if name.starts_with(".monofs") => Err("'.monofs' is reserved"),
         _ if name.starts_with('-') => Err("has a component that starts with '-'"),
         _ if name.len() > NAME_BYTES_MAX => Err("has a component longer than 255 bytes"),
-        _ if name.chars().any(|c| c.is_control() || c == '\\') => Err("has a control character or a backslash"),
+        _ if name.chars().any(|c| c.is_control() || c == '\\') => {
+            Err("has a control character or a backslash")
+        }
         _ => Ok(()),
     }
 }
@@ -106,14 +120,19 @@ impl From<DisplayPath> for String {
 
 /// The id of a repository's storage: 32 lower-case hexadecimal digits, the first half of
 /// `SHA-256("monofs-storage-v1\0" + display path)`. Safe as a file name; the key of placement.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct StorageId(String);
 
 impl StorageId {
     /// Checks an id that came from outside.
     pub fn new(text: &str) -> Result<Self> {
-        let valid = text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let valid = text.len() == 32
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if !valid {
             return Err(Error::invalid(format!(
                 "'{}' is not a storage id (32 hexadecimal digits)",
@@ -175,16 +194,30 @@ mod tests {
         let path = DisplayPath::new("/github.com/org/repo/").unwrap();
         assert_eq!(path.as_str(), "github.com/org/repo");
         // `printf 'monofs-storage-v1\0github.com/org/repo' | sha256sum | cut -c1-32`
-        assert_eq!(path.storage_id().as_str(), "c67ca64edfa11ec5e0cbe01c7e60fb99");
+        assert_eq!(
+            path.storage_id().as_str(),
+            "c67ca64edfa11ec5e0cbe01c7e60fb99"
+        );
         assert!(StorageId::new(path.storage_id().as_str()).is_ok());
         assert!(StorageId::new("../../../../etc/passwd0000000000").is_err());
     }
 
     #[test]
     fn paths_that_could_escape_or_confuse_are_refused() {
-        for bad in
-            ["", "/", "a//b", "a/../b", ".", "a/.git", "a/.GIT/b", ".monofs/status", "a/-x", "a\0b", "a\nb", "a\\b"]
-        {
+        for bad in [
+            "",
+            "/",
+            "a//b",
+            "a/../b",
+            ".",
+            "a/.git",
+            "a/.GIT/b",
+            ".monofs/status",
+            "a/-x",
+            "a\0b",
+            "a\nb",
+            "a\\b",
+        ] {
             assert!(DisplayPath::new(bad).is_err(), "{bad:?} was accepted");
         }
         assert!(DisplayPath::new(&"a/".repeat(33)).is_err());

@@ -1,8 +1,10 @@
-//! Where copies of a repository should be: weighted rendezvous hashing (HRW) over (node id, weight), zones respected.
+//! Where copies of a repository should be: weighted rendezvous hashing (HRW) over (node id,
+//! weight), zones respected.
 //!
-//! Invariants: the answer depends only on the ids and weights given, never on their order; taking a node away moves only
-//! the keys that it held. The hash ("hrw-v1": xxh3 of key and node id) is part of the on-disk contract: golden vectors
-//! guard it. HRW says where copies *should* be and in which order to ask; who *has* one is recorded in the catalogue.
+//! Invariants: the answer depends only on the ids and weights given, never on their order; taking a
+//! node away moves only the keys that it held. The hash ("hrw-v1": xxh3 of key and node id) is part
+//! of the on-disk contract: golden vectors guard it. HRW says where copies *should* be and in which
+//! order to ask; who *has* one is recorded in the catalogue.
 
 mod placer;
 
@@ -31,7 +33,11 @@ impl NodeId {
     /// Checks an id.
     pub fn new(text: &str) -> Result<Self> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b':');
-        if text.is_empty() || text.len() > 64 || text.starts_with(['-', '.']) || !text.bytes().all(allowed) {
+        if text.is_empty()
+            || text.len() > 64
+            || text.starts_with(['-', '.'])
+            || !text.bytes().all(allowed)
+        {
             let shown = text.escape_debug();
             return Err(Error::invalid(format!(
                 "'{shown}' is not a node id (1 to 64 of letters, digits, '.', '_', ':' and '-')"
@@ -117,12 +123,19 @@ pub fn rank(key: &StorageId, candidates: &[Candidate]) -> Vec<NodeId> {
     let mut nodes = RendezvousNodes::new(HrwV1);
     for candidate in candidates {
         let capacity = Capacity::new(candidate.weight).unwrap_or(one);
-        nodes.insert(WeightedNode::new(IdNode::new(candidate.id.clone()), capacity));
+        nodes.insert(WeightedNode::new(
+            IdNode::new(candidate.id.clone()),
+            capacity,
+        ));
     }
-    nodes.calc_candidates(&Key(key.as_str().as_bytes())).map(|node| (*node.node).clone()).collect()
+    nodes
+        .calc_candidates(&Key(key.as_str().as_bytes()))
+        .map(|node| (*node.node).clone())
+        .collect()
 }
 
-/// A stable number for this pair that does not depend on the ranking: which repositories a growing share takes in first.
+/// A stable number for this pair that does not depend on the ranking: which repositories a growing
+/// share takes in first.
 pub fn spread(key: &StorageId, node: &NodeId) -> u64 {
     let mut hasher = Xxh3::with_seed(SPREAD_SEED);
     hasher.write(key.as_str().as_bytes());
@@ -130,10 +143,16 @@ pub fn spread(key: &StorageId, node: &NodeId) -> u64 {
     hasher.finish()
 }
 
-/// Where the `count` copies of `key` should be, most preferred first: the ranking, but a zone is used a second time only
-/// after every zone was used once (candidates without a zone are a zone of their own each).
+/// Where the `count` copies of `key` should be, most preferred first: the ranking, but a zone is
+/// used a second time only after every zone was used once (candidates without a zone are a zone of
+/// their own each).
 pub fn replicas(key: &StorageId, candidates: &[Candidate], count: usize) -> Vec<NodeId> {
-    let zone_of = |id: &NodeId| candidates.iter().find(|c| c.id == *id).map_or("", |c| c.zone.as_str());
+    let zone_of = |id: &NodeId| {
+        candidates
+            .iter()
+            .find(|c| c.id == *id)
+            .map_or("", |c| c.zone.as_str())
+    };
     let mut waiting = rank(key, candidates);
     let mut chosen = Vec::with_capacity(count.min(waiting.len()));
     while chosen.len() < count && !waiting.is_empty() {
@@ -162,7 +181,9 @@ mod tests {
     use crate::path::DisplayPath;
 
     fn key(n: usize) -> StorageId {
-        DisplayPath::new(&format!("github.com/org/repo-{n}")).unwrap().storage_id()
+        DisplayPath::new(&format!("github.com/org/repo-{n}"))
+            .unwrap()
+            .storage_id()
     }
 
     fn nodes(weights: &[f64]) -> Vec<Candidate> {
@@ -178,9 +199,17 @@ mod tests {
     fn golden_vectors_of_hrw_v1() {
         let four = nodes(&[1.0, 2.0, 1.0, 0.5]);
         let ranked: Vec<String> = (0..4)
-            .map(|n| rank(&key(n), &four).iter().map(|id| id.as_str().trim_start_matches("node")).collect())
+            .map(|n| {
+                rank(&key(n), &four)
+                    .iter()
+                    .map(|id| id.as_str().trim_start_matches("node"))
+                    .collect()
+            })
             .collect();
-        assert_eq!(ranked, GOLDEN, "placement moved: every cluster would copy everything");
+        assert_eq!(
+            ranked, GOLDEN,
+            "placement moved: every cluster would copy everything"
+        );
     }
 
     const GOLDEN: [&str; 4] = ["1302", "2013", "3102", "1320"];
@@ -192,13 +221,18 @@ mod tests {
         let mut firsts = [0usize; 5];
         let keys = 100_000;
         for n in 0..keys {
-            let first = rank(&key(n), &candidates)[0].as_str()[4..].parse::<usize>().unwrap();
+            let first = rank(&key(n), &candidates)[0].as_str()[4..]
+                .parse::<usize>()
+                .unwrap();
             firsts[first] += 1;
         }
         let total: f64 = weights.iter().sum();
         for (node, (&weight, &count)) in weights.iter().zip(&firsts).enumerate() {
             let ratio = count as f64 / (keys as f64 * weight / total);
-            assert!((0.97..=1.03).contains(&ratio), "node{node} holds {ratio:.3} of its share");
+            assert!(
+                (0.97..=1.03).contains(&ratio),
+                "node{node} holds {ratio:.3} of its share"
+            );
         }
     }
 
@@ -210,7 +244,14 @@ mod tests {
         }
         for n in 0..200 {
             let two = replicas(&key(n), &candidates, 2);
-            let zone = |id: &NodeId| candidates.iter().find(|c| c.id == *id).unwrap().zone.clone();
+            let zone = |id: &NodeId| {
+                candidates
+                    .iter()
+                    .find(|c| c.id == *id)
+                    .unwrap()
+                    .zone
+                    .clone()
+            };
             assert_ne!(zone(&two[0]), zone(&two[1]));
             assert_eq!(replicas(&key(n), &candidates, 9).len(), 6);
             assert_eq!(two[0], rank(&key(n), &candidates)[0]);

@@ -1,7 +1,9 @@
-//! Where a repository comes from: source URLs and ref names, checked before any of them reaches a Git implementation.
+//! Where a repository comes from: source URLs and ref names, checked before any of them reaches a
+//! Git implementation.
 //!
-//! Invariant: a [`SourceUrl`] never starts with `-`, has a known scheme, carries no credentials and no `..` segment; a
-//! [`RefName`] never starts with `-` and follows `git check-ref-format`. So neither can become an option of a command.
+//! Invariant: a [`SourceUrl`] never starts with `-`, has a known scheme, carries no credentials and
+//! no `..` segment; a [`RefName`] never starts with `-` and follows `git check-ref-format`. So
+//! neither can become an option of a command.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,7 +22,8 @@ pub enum Scheme {
     File,
 }
 
-/// The URL of a Git remote: `https`, `http`, `ssh` (also `user@host:path`), `git` or `file` (also an absolute path).
+/// The URL of a Git remote: `https`, `http`, `ssh` (also `user@host:path`), `git` or `file` (also
+/// an absolute path).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SourceUrl {
@@ -29,9 +32,11 @@ pub struct SourceUrl {
 }
 
 impl SourceUrl {
-    /// Checks and normalises (`/path` -> `file:///path`, `user@host:path` -> `ssh://user@host/path`).
+    /// Checks and normalises (`/path` -> `file:///path`, `user@host:path` ->
+    /// `ssh://user@host/path`).
     pub fn new(text: &str) -> Result<Self> {
-        let wrong = |why: &str| Error::invalid(format!("source '{}': {why}", redact(text).escape_debug()));
+        let wrong =
+            |why: &str| Error::invalid(format!("source '{}': {why}", redact(text).escape_debug()));
         if text.is_empty() || text.len() > SOURCE_BYTES_MAX {
             return Err(wrong("is empty or longer than 2048 bytes"));
         }
@@ -41,21 +46,30 @@ impl SourceUrl {
         if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
             return Err(wrong("has white space or a control character"));
         }
-        // As Git has it: letters of a scheme, then two colons. An IPv6 address has them behind a bracket.
+        // As Git has it: letters of a scheme, then two colons. An IPv6 address has them behind a
+        // bracket.
         let scheme_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
-        if text.split_once(':').is_some_and(|(helper, rest)| rest.starts_with(':') && helper.chars().all(scheme_letter))
-        {
+        if text.split_once(':').is_some_and(|(helper, rest)| {
+            rest.starts_with(':') && helper.chars().all(scheme_letter)
+        }) {
             return Err(wrong("remote helpers such as 'ext::' are not allowed"));
         }
         let (scheme, url) = if text.starts_with('/') {
             (Scheme::File, format!("file://{text}"))
         } else if let Some((scheme, _)) = text.split_once("://") {
-            (parse_scheme(scheme).ok_or_else(|| wrong("use https, http, ssh, git or file"))?, text.to_owned())
+            (
+                parse_scheme(scheme).ok_or_else(|| wrong("use https, http, ssh, git or file"))?,
+                text.to_owned(),
+            )
         } else if let Some((host, path)) = text.split_once(':') {
-            (Scheme::Ssh, format!("ssh://{host}/{}", path.trim_start_matches('/')))
+            (
+                Scheme::Ssh,
+                format!("ssh://{host}/{}", path.trim_start_matches('/')),
+            )
         } else {
             return Err(wrong(
-                "is neither a URL nor an absolute path: write https://HOST/PATH, USER@HOST:PATH or /PATH",
+                "is neither a URL nor an absolute path: write https://HOST/PATH, USER@HOST:PATH or \
+                 /PATH",
             ));
         };
         let source = Self { url, scheme };
@@ -65,32 +79,44 @@ impl SourceUrl {
 
     fn check(&self) -> std::result::Result<(), &'static str> {
         let authority = self.authority();
-        let (user, host) = authority.rsplit_once('@').map_or(("", authority), |(user, host)| (user, host));
+        let (user, host) = authority
+            .rsplit_once('@')
+            .map_or(("", authority), |(user, host)| (user, host));
         match self.scheme {
             Scheme::Ssh if user.contains(':') => {
                 return Err("has a password; put credentials in the fetcher's --credentials file");
             }
             Scheme::Ssh => {}
-            _ if !user.is_empty() => return Err("has credentials; put them in the fetcher's --credentials file"),
+            _ if !user.is_empty() => {
+                return Err("has credentials; put them in the fetcher's --credentials file");
+            }
             _ => {}
         }
         if self.scheme == Scheme::File && !host.is_empty() && host != "localhost" {
             return Err("a file URL has no host: write file:///path");
         }
-        if self.scheme != Scheme::File && (host.is_empty() || host.starts_with('-') || user.starts_with('-')) {
+        if self.scheme != Scheme::File
+            && (host.is_empty() || host.starts_with('-') || user.starts_with('-'))
+        {
             return Err("has no usable host name");
         }
         if self.url.len() > SOURCE_BYTES_MAX {
             return Err("is longer than 2048 bytes when written as a URL");
         }
-        if host.strip_prefix('[').is_some_and(|rest| !is_bracketed_address(rest)) {
+        if host
+            .strip_prefix('[')
+            .is_some_and(|rest| !is_bracketed_address(rest))
+        {
             return Err("has no IPv6 address in its brackets");
         }
         let path = self.path();
         if path.trim_matches('/').is_empty() {
             return Err("names no repository");
         }
-        if path.split('/').any(|segment| segment == ".." || segment.eq_ignore_ascii_case("%2e%2e")) {
+        if path
+            .split('/')
+            .any(|segment| segment == ".." || segment.eq_ignore_ascii_case("%2e%2e"))
+        {
             return Err("has a '..' segment");
         }
         if path.starts_with("/-") {
@@ -117,7 +143,9 @@ impl SourceUrl {
     /// Host name without user and port; empty for files.
     pub fn host(&self) -> &str {
         let authority = self.authority();
-        let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let host = authority
+            .rsplit_once('@')
+            .map_or(authority, |(_, host)| host);
         match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
             Some((v6, _)) => v6,
             None => host.split(':').next().unwrap_or(""),
@@ -126,25 +154,34 @@ impl SourceUrl {
 
     /// Port, when the URL names one.
     pub fn port(&self) -> Option<u16> {
-        self.authority().rsplit_once(':').and_then(|(_, port)| port.parse().ok())
+        self.authority()
+            .rsplit_once(':')
+            .and_then(|(_, port)| port.parse().ok())
     }
 
     /// The path from its leading slash on, without query or fragment.
     pub fn path(&self) -> &str {
         let rest = self.url.split_once("://").map_or("", |(_, rest)| rest);
-        rest.find('/').map_or("", |at| rest[at..].split(['?', '#']).next().unwrap_or(""))
+        rest.find('/')
+            .map_or("", |at| rest[at..].split(['?', '#']).next().unwrap_or(""))
     }
 
-    /// Where the repository appears unless the user says otherwise: `host/path` without `.git`; `local/<name>` for files.
+    /// Where the repository appears unless the user says otherwise: `host/path` without `.git`;
+    /// `local/<name>` for files.
     pub fn display_path(&self) -> Result<DisplayPath> {
         let path = self.path().trim_matches('/');
         let path = path.strip_suffix("/.git").unwrap_or(path);
         let path = path.strip_suffix(".git").unwrap_or(path);
         let derived = match self.scheme {
             Scheme::File => format!("local/{}", path.rsplit('/').next().unwrap_or("")),
-            _ => format!("{}/{}", self.host().replace(':', "."), path.trim_start_matches('~')),
+            _ => format!(
+                "{}/{}",
+                self.host().replace(':', "."),
+                path.trim_start_matches('~')
+            ),
         };
-        DisplayPath::new(&derived).map_err(|e| e.context("cannot derive where to show this source, use --path"))
+        DisplayPath::new(&derived)
+            .map_err(|e| e.context("cannot derive where to show this source, use --path"))
     }
 }
 
@@ -206,7 +243,8 @@ impl From<SourceUrl> for String {
     }
 }
 
-/// What to follow upstream: a branch, a tag, a full ref name, or a full or short commit id. Empty = the remote's HEAD.
+/// What to follow upstream: a branch, a tag, a full ref name, or a full or short commit id. Empty =
+/// the remote's HEAD.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RefName(String);
@@ -224,13 +262,24 @@ impl RefName {
         if text.starts_with('-') {
             return Err(wrong("looks like an option"));
         }
-        if text.chars().any(|c| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c)) {
+        if text
+            .chars()
+            .any(|c| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c))
+        {
             return Err(wrong("has a character that no ref may have"));
         }
-        if text.contains("..") || text.contains("@{") || text == "@" || text.ends_with('.') || text.ends_with('/') {
+        if text.contains("..")
+            || text.contains("@{")
+            || text == "@"
+            || text.ends_with('.')
+            || text.ends_with('/')
+        {
             return Err(wrong("is not a valid ref name"));
         }
-        if text.split('/').any(|part| part.is_empty() || part.starts_with('.') || part.ends_with(".lock")) {
+        if text
+            .split('/')
+            .any(|part| part.is_empty() || part.starts_with('.') || part.ends_with(".lock"))
+        {
             return Err(wrong("is not a valid ref name"));
         }
         Ok(Self(text.to_owned()))
@@ -290,7 +339,15 @@ mod tests {
             ("/srv/work/project/.git", "local/project"),
             ("file:///srv/project.git", "local/project"),
         ] {
-            assert_eq!(SourceUrl::new(source).unwrap().display_path().unwrap().as_str(), path, "{source}");
+            assert_eq!(
+                SourceUrl::new(source)
+                    .unwrap()
+                    .display_path()
+                    .unwrap()
+                    .as_str(),
+                path,
+                "{source}"
+            );
         }
     }
 
@@ -326,7 +383,14 @@ mod tests {
 
     #[test]
     fn ref_names_follow_git() {
-        for good in ["", "main", "v1.0", "refs/heads/a/b", "0123abcd", "feature/ü"] {
+        for good in [
+            "",
+            "main",
+            "v1.0",
+            "refs/heads/a/b",
+            "0123abcd",
+            "feature/ü",
+        ] {
             assert!(RefName::new(good).is_ok(), "{good}");
         }
         for bad in [

@@ -1,13 +1,16 @@
 //! Directory records: a Git tree object together with what Git leaves out, the size of each file.
 //!
-//! A record is encoded once, by the fetcher, and the very same bytes are stored by nodes, sent to clients and read in
-//! place from their caches. Layout: the 8 bytes [`MAGIC`] (the last one is the version), then an rkyv archive of
-//! [`Body`]: the raw tree object and an index of its entries sorted by plain byte order of the names.
+//! A record is encoded once, by the fetcher, and the very same bytes are stored by nodes, sent to
+//! clients and read in place from their caches. Layout: the 8 bytes [`MAGIC`] (the last one is the
+//! version), then an rkyv archive of [`Body`]: the raw tree object and an index of its entries
+//! sorted by plain byte order of the names.
 //!
 //! Invariants:
-//! - the raw tree object hashes to the oid under which the record is kept, so a record proves itself ([`TreeRecord::verify`]);
-//! - a [`TreeRecord`] exists only for bytes that passed [`TreeRecord::parse`]: the index covers exactly the entries of the
-//!   tree, names are non-empty, unique, without `/` or NUL, at most 255 bytes, and never `.`, `..` or `.git`.
+//! - the raw tree object hashes to the oid under which the record is kept, so a record proves
+//!   itself ([`TreeRecord::verify`]);
+//! - a [`TreeRecord`] exists only for bytes that passed [`TreeRecord::parse`]: the index covers
+//!   exactly the entries of the tree, names are non-empty, unique, without `/` or NUL, at most 255
+//!   bytes, and never `.`, `..` or `.git`.
 //!
 //! Sizes are the one thing an oid does not prove; they are proved when the blob itself arrives.
 
@@ -46,7 +49,15 @@ impl EntryKind {
     }
 
     fn from_u8(value: u8) -> Option<Self> {
-        [Self::File, Self::Executable, Self::Symlink, Self::Directory, Self::Submodule].get(value as usize).copied()
+        [
+            Self::File,
+            Self::Executable,
+            Self::Symlink,
+            Self::Directory,
+            Self::Submodule,
+        ]
+        .get(value as usize)
+        .copied()
     }
 
     /// Whether the entry's oid names a blob.
@@ -94,7 +105,8 @@ pub struct RawEntry {
     pub name_len: usize,
 }
 
-/// Splits a raw Git tree object into entries, without judging names. Errors: [`crate::ErrorKind::Corrupt`].
+/// Splits a raw Git tree object into entries, without judging names. Errors:
+/// [`crate::ErrorKind::Corrupt`].
 pub fn parse_git_tree(tree: &[u8], format: ObjectFormat) -> Result<Vec<RawEntry>> {
     let broken = |at: usize| Error::corrupt(format!("tree object is malformed at byte {at}"));
     if tree.len() > TREE_BYTES_MAX {
@@ -117,20 +129,30 @@ pub fn parse_git_tree(tree: &[u8], format: ObjectFormat) -> Result<Vec<RawEntry>
             at += 1;
         }
         let name_start = at + 1;
-        let name_len = tree[name_start..].iter().position(|&b| b == 0).ok_or_else(|| broken(name_start))?;
+        let name_len = tree[name_start..]
+            .iter()
+            .position(|&b| b == 0)
+            .ok_or_else(|| broken(name_start))?;
         at = name_start + name_len + 1 + format.oid_len();
         if at > tree.len() || name_start == mode_start + 1 {
             return Err(broken(name_start));
         }
-        entries.push(RawEntry { mode, name_start, name_len });
+        entries.push(RawEntry {
+            mode,
+            name_start,
+            name_len,
+        });
         if entries.len() > TREE_ENTRIES_MAX {
-            return Err(Error::invalid(format!("a directory has more than {TREE_ENTRIES_MAX} entries")));
+            return Err(Error::invalid(format!(
+                "a directory has more than {TREE_ENTRIES_MAX} entries"
+            )));
         }
     }
     Ok(entries)
 }
 
-/// Whether a name may appear in a mounted directory. Errors: [`crate::ErrorKind::Invalid`], naming the name.
+/// Whether a name may appear in a mounted directory. Errors: [`crate::ErrorKind::Invalid`], naming
+/// the name.
 pub fn check_entry_name(name: &[u8]) -> Result<()> {
     let why = match name {
         b"" => "is empty",
@@ -141,7 +163,9 @@ pub fn check_entry_name(name: &[u8]) -> Result<()> {
         _ if name.contains(&0) => "contains NUL",
         _ => return Ok(()),
     };
-    let shown: String = String::from_utf8_lossy(&name[..name.len().min(64)]).escape_debug().collect();
+    let shown: String = String::from_utf8_lossy(&name[..name.len().min(64)])
+        .escape_debug()
+        .collect();
     Err(Error::invalid(format!("tree entry '{shown}' {why}")))
 }
 
@@ -153,7 +177,8 @@ pub struct TreeRecord {
 
 impl TreeRecord {
     /// Encodes a raw Git tree object; `size_of` gives the byte size of each blob entry by oid.
-    /// Errors: what [`parse_git_tree`] and [`check_entry_name`] say, duplicate names, and `size_of`'s own.
+    /// Errors: what [`parse_git_tree`] and [`check_entry_name`] say, duplicate names, and
+    /// `size_of`'s own.
     pub fn encode(
         tree: &[u8],
         format: ObjectFormat,
@@ -164,30 +189,57 @@ impl TreeRecord {
             let name = &tree[raw.name_start..raw.name_start + raw.name_len];
             check_entry_name(name)?;
             let kind = kind_of(tree, &raw)?;
-            let size = if kind.is_blob() { size_of(name, kind, oid_after(tree, &raw, format)?)? } else { 0 };
+            let size = if kind.is_blob() {
+                size_of(name, kind, oid_after(tree, &raw, format)?)?
+            } else {
+                0
+            };
             let (name_start, name_len) = (raw.name_start as u32, raw.name_len as u16);
-            index.push(IndexEntry { name_start, name_len, kind: kind as u8, size });
+            index.push(IndexEntry {
+                name_start,
+                name_len,
+                kind: kind as u8,
+                size,
+            });
         }
-        let name_of = |e: &IndexEntry| &tree[e.name_start as usize..e.name_start as usize + e.name_len as usize];
+        let name_of = |e: &IndexEntry| {
+            &tree[e.name_start as usize..e.name_start as usize + e.name_len as usize]
+        };
         index.sort_by(|a, b| name_of(a).cmp(name_of(b)));
-        if let Some(pair) = index.windows(2).find(|pair| name_of(&pair[0]) == name_of(&pair[1])) {
+        if let Some(pair) = index
+            .windows(2)
+            .find(|pair| name_of(&pair[0]) == name_of(&pair[1]))
+        {
             let shown = String::from_utf8_lossy(name_of(&pair[0]));
-            return Err(Error::invalid(format!("tree entry '{}' appears twice", shown.escape_debug())));
+            return Err(Error::invalid(format!(
+                "tree entry '{}' appears twice",
+                shown.escape_debug()
+            )));
         }
-        let body = Body { oid_len: format.oid_len() as u8, tree: tree.to_vec(), index };
+        let body = Body {
+            oid_len: format.oid_len() as u8,
+            tree: tree.to_vec(),
+            index,
+        };
         let archive = rkyv::to_bytes::<rkyv::rancor::Error>(&body)
             .map_err(|e| Error::internal(format!("encode a directory record: {e}")))?;
         let mut bytes = Vec::with_capacity(MAGIC.len() + archive.len());
         bytes.extend_from_slice(&MAGIC);
         bytes.extend_from_slice(&archive);
-        Ok(Self { bytes: bytes.into() })
+        Ok(Self {
+            bytes: bytes.into(),
+        })
     }
 
-    /// Validates bytes from another process or from disk. Errors: [`crate::ErrorKind::Corrupt`], or `Invalid` for names.
+    /// Validates bytes from another process or from disk. Errors: [`crate::ErrorKind::Corrupt`], or
+    /// `Invalid` for names.
     pub fn parse(bytes: Bytes) -> Result<Self> {
         let broken = |what: &str| Error::corrupt(format!("directory record: {what}"));
-        let archive = bytes.strip_prefix(&MAGIC).ok_or_else(|| broken("wrong magic or version"))?;
-        let body = rkyv::access::<ArchivedBody, rkyv::rancor::Error>(archive).map_err(|_| broken("broken archive"))?;
+        let archive = bytes
+            .strip_prefix(&MAGIC)
+            .ok_or_else(|| broken("wrong magic or version"))?;
+        let body = rkyv::access::<ArchivedBody, rkyv::rancor::Error>(archive)
+            .map_err(|_| broken("broken archive"))?;
         let format = match body.oid_len {
             20 => ObjectFormat::Sha1,
             32 => ObjectFormat::Sha256,
@@ -201,12 +253,15 @@ impl TreeRecord {
         let mut before: Option<&[u8]> = None;
         for entry in body.index.iter() {
             let start = entry.name_start.to_native() as usize;
-            let found =
-                raw.binary_search_by_key(&start, |r| r.name_start).map_err(|_| broken("the index points astray"))?;
+            let found = raw
+                .binary_search_by_key(&start, |r| r.name_start)
+                .map_err(|_| broken("the index points astray"))?;
             let name = &tree[start..start + raw[found].name_len];
             check_entry_name(name)?;
             let kind = kind_of(tree, &raw[found])?;
-            if raw[found].name_len != entry.name_len.to_native() as usize || kind as u8 != entry.kind {
+            if raw[found].name_len != entry.name_len.to_native() as usize
+                || kind as u8 != entry.kind
+            {
                 return Err(broken("the index contradicts the tree"));
             }
             if before.is_some_and(|before| before >= name) {
@@ -241,7 +296,11 @@ impl TreeRecord {
 
     /// The object format of the entries' oids.
     pub fn format(&self) -> ObjectFormat {
-        if self.body().oid_len == 20 { ObjectFormat::Sha1 } else { ObjectFormat::Sha256 }
+        if self.body().oid_len == 20 {
+            ObjectFormat::Sha1
+        } else {
+            ObjectFormat::Sha256
+        }
     }
 
     /// Number of entries.
@@ -263,7 +322,10 @@ impl TreeRecord {
     /// The entry called `name`: a binary search in place.
     pub fn find(&self, name: &[u8]) -> Option<Entry<'_>> {
         let body = self.body();
-        let position = body.index.binary_search_by(|entry| name_at(body, entry).cmp(name)).ok()?;
+        let position = body
+            .index
+            .binary_search_by(|entry| name_at(body, entry).cmp(name))
+            .ok()?;
         self.get(position)
     }
 
@@ -274,8 +336,9 @@ impl TreeRecord {
     }
 
     fn body(&self) -> &ArchivedBody {
-        // SAFETY: every constructor either built these bytes with rkyv or validated them with `rkyv::access` in `parse`,
-        // and `Bytes` never changes. Archived types are unaligned, so any address will do.
+        // SAFETY: every constructor either built these bytes with rkyv or validated them with
+        // `rkyv::access` in `parse`, and `Bytes` never changes. Archived types are unaligned, so
+        // any address will do.
         unsafe { rkyv::access_unchecked::<ArchivedBody>(&self.bytes[MAGIC.len()..]) }
     }
 }
@@ -297,7 +360,8 @@ fn entry_at<'a>(body: &'a ArchivedBody, entry: &ArchivedIndexEntry) -> Entry<'a>
     Entry {
         name,
         kind: EntryKind::from_u8(entry.kind).expect("the kind was checked against the tree"),
-        oid: Oid::from_bytes(&body.tree[oid_start..oid_start + body.oid_len as usize]).expect("the length was checked"),
+        oid: Oid::from_bytes(&body.tree[oid_start..oid_start + body.oid_len as usize])
+            .expect("the length was checked"),
         size: entry.size.to_native(),
     }
 }
@@ -305,7 +369,11 @@ fn entry_at<'a>(body: &'a ArchivedBody, entry: &ArchivedIndexEntry) -> Entry<'a>
 fn kind_of(tree: &[u8], raw: &RawEntry) -> Result<EntryKind> {
     EntryKind::from_git_mode(raw.mode).ok_or_else(|| {
         let name = String::from_utf8_lossy(&tree[raw.name_start..raw.name_start + raw.name_len]);
-        Error::invalid(format!("tree entry '{}' has the unknown mode {:o}", name.escape_debug(), raw.mode))
+        Error::invalid(format!(
+            "tree entry '{}' has the unknown mode {:o}",
+            name.escape_debug(),
+            raw.mode
+        ))
     })
 }
 
@@ -334,13 +402,20 @@ mod tests {
     }
 
     fn encode(tree: &[u8]) -> Result<TreeRecord> {
-        TreeRecord::encode(tree, ObjectFormat::Sha1, |_, _, oid| Ok(u64::from(oid.as_bytes()[0])))
+        TreeRecord::encode(tree, ObjectFormat::Sha1, |_, _, oid| {
+            Ok(u64::from(oid.as_bytes()[0]))
+        })
     }
 
     #[test]
     fn a_record_keeps_every_entry_and_proves_itself() {
         // Git sorts `a` (a directory) after `a.b`; the index sorts by plain bytes.
-        let tree = git_tree(&[("100644", b"a.b", 1), ("40000", b"a", 2), ("100755", b"x\xff", 3), ("160000", b"z", 4)]);
+        let tree = git_tree(&[
+            ("100644", b"a.b", 1),
+            ("40000", b"a", 2),
+            ("100755", b"x\xff", 3),
+            ("160000", b"z", 4),
+        ]);
         let record = encode(&tree).unwrap();
         let parsed = TreeRecord::parse(record.bytes().clone()).unwrap();
         let names: Vec<&[u8]> = parsed.iter().map(|e| e.name).collect();
@@ -349,8 +424,14 @@ mod tests {
         assert_eq!(parsed.find(b"a.b").unwrap().size, 1);
         assert_eq!(parsed.find(b"z").unwrap().size, 0);
         assert!(parsed.find(b"b").is_none());
-        parsed.verify(&Oid::of(ObjectFormat::Sha1, ObjectKind::Tree, &tree)).unwrap();
-        assert!(parsed.verify(&Oid::of(ObjectFormat::Sha1, ObjectKind::Tree, b"")).is_err());
+        parsed
+            .verify(&Oid::of(ObjectFormat::Sha1, ObjectKind::Tree, &tree))
+            .unwrap();
+        assert!(
+            parsed
+                .verify(&Oid::of(ObjectFormat::Sha1, ObjectKind::Tree, b""))
+                .is_err()
+        );
     }
 
     #[test]

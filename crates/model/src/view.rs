@@ -23,9 +23,13 @@ pub enum MemberState {
 }
 
 impl MemberState {
-    /// Whether reads may be sent there: what it is a recorded holder of, it can serve, also while it catches up or is emptied.
+    /// Whether reads may be sent there: what it is a recorded holder of, it can serve, also while
+    /// it catches up or is emptied.
     pub fn serves(self) -> bool {
-        matches!(self, Self::Active | Self::Suspect | Self::Draining | Self::Drained | Self::Recovering)
+        matches!(
+            self,
+            Self::Active | Self::Suspect | Self::Draining | Self::Drained | Self::Recovering
+        )
     }
 
     /// Whether it can be given new copies.
@@ -101,12 +105,16 @@ pub struct ClusterView {
 impl ClusterView {
     /// The nodes.
     pub fn nodes(&self) -> impl Iterator<Item = &Member> {
-        self.members.iter().filter(|member| member.role == Role::Node)
+        self.members
+            .iter()
+            .filter(|member| member.role == Role::Node)
     }
 
     /// The fetchers.
     pub fn fetchers(&self) -> impl Iterator<Item = &Member> {
-        self.members.iter().filter(|member| member.role == Role::Fetcher)
+        self.members
+            .iter()
+            .filter(|member| member.role == Role::Fetcher)
     }
 
     /// Copies that each repository should have: nodes that are too few want no more than one each.
@@ -114,19 +122,28 @@ impl ClusterView {
         (self.replication_factor as usize).min(self.nodes().count())
     }
 
-    /// The holders of `key` that serve reads, in the order in which to ask them: those whose turn it is, then those that
-    /// should rather not be asked (recovering, suspect, failed over).
+    /// The holders of `key` that serve reads, in the order in which to ask them: those whose turn
+    /// it is, then those that should rather not be asked (recovering, suspect, failed over).
     pub fn readers(&self, key: &StorageId, holders: &[NodeId]) -> Vec<&Member> {
-        let mut serving = ranked(key, self.nodes().filter(|m| m.state.serves() && holders.contains(&m.id)));
+        let mut serving = ranked(
+            key,
+            self.nodes()
+                .filter(|m| m.state.serves() && holders.contains(&m.id)),
+        );
         serving.sort_by_key(|member| match member.state {
-            MemberState::Active | MemberState::Draining if !member.failed_over && member.has_share_of(key) => 0,
+            MemberState::Active | MemberState::Draining
+                if !member.failed_over && member.has_share_of(key) =>
+            {
+                0
+            }
             MemberState::Suspect => 2,
             _ => 1,
         });
         serving
     }
 
-    /// The fetchers in the order in which to ask them about `key`, so that one keeps its cache warm.
+    /// The fetchers in the order in which to ask them about `key`, so that one keeps its cache
+    /// warm.
     pub fn fetchers_for(&self, key: &StorageId) -> Vec<&Member> {
         let mut ranked = ranked(key, self.fetchers());
         ranked.sort_by_key(|member| !matches!(member.state, MemberState::Active));
@@ -135,7 +152,8 @@ impl ClusterView {
 }
 
 impl Member {
-    /// Whether `key` is in the share of repositories that it is asked first about: a growing share only gains keys.
+    /// Whether `key` is in the share of repositories that it is asked first about: a growing share
+    /// only gains keys.
     pub fn has_share_of(&self, key: &StorageId) -> bool {
         self.share_percent >= 100 || spread(key, &self.id) % 100 < u64::from(self.share_percent)
     }
@@ -143,12 +161,22 @@ impl Member {
 
 impl From<&Member> for Candidate {
     fn from(member: &Member) -> Candidate {
-        Candidate { id: member.id.clone(), weight: member.weight, zone: member.zone.clone() }
+        Candidate {
+            id: member.id.clone(),
+            weight: member.weight,
+            zone: member.zone.clone(),
+        }
     }
 }
 
 fn ranked<'a>(key: &StorageId, members: impl Iterator<Item = &'a Member>) -> Vec<&'a Member> {
     let members: Vec<&Member> = members.collect();
-    let candidates: Vec<Candidate> = members.iter().map(|member| Candidate::from(*member)).collect();
-    rank(key, &candidates).iter().filter_map(|id| members.iter().find(|m| m.id == *id).copied()).collect()
+    let candidates: Vec<Candidate> = members
+        .iter()
+        .map(|member| Candidate::from(*member))
+        .collect();
+    rank(key, &candidates)
+        .iter()
+        .filter_map(|id| members.iter().find(|m| m.id == *id).copied())
+        .collect()
 }

@@ -1,8 +1,9 @@
 //! Takes all directory records of a commit, verified, and makes the snapshot durable.
 //!
-//! A first adoption asks for the whole closure in one stream; a refresh goes level by level and asks only for the trees
-//! that the store lacks, so it costs what changed. The snapshot row is written last: a crash before it leaves records
-//! that no snapshot reaches (collected later), never a snapshot with holes.
+//! A first adoption asks for the whole closure in one stream; a refresh goes level by level and
+//! asks only for the trees that the store lacks, so it costs what changed. The snapshot row is
+//! written last: a crash before it leaves records that no snapshot reaches (collected later), never
+//! a snapshot with holes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -44,8 +45,12 @@ pub(crate) async fn adopt(
         blocking(move || held.put_snapshot(&row)).await?;
         tracing::info!(repository = %meta.path, commit = %snapshot.commit, trees = snapshot.trees, "adopted");
     }
-    let done =
-        v1::AdoptProgress { trees_done: snapshot.trees, trees_total: snapshot.trees, bytes_done: 0, durable: true };
+    let done = v1::AdoptProgress {
+        trees_done: snapshot.trees,
+        trees_total: snapshot.trees,
+        bytes_done: 0,
+        durable: true,
+    };
     let _ = progress.send(Ok(done)).await;
     Ok(())
 }
@@ -79,7 +84,15 @@ async fn gather_from_any(
     let mut failure = Error::unavailable(format!("no fetcher or peer to take {} from", meta.path));
     for asked in Asked::each(servers) {
         let server = asked.server;
-        let mut gather = Gather { state, store, meta, snapshot, progress, done: 0, bytes: 0 };
+        let mut gather = Gather {
+            state,
+            store,
+            meta,
+            snapshot,
+            progress,
+            done: 0,
+            bytes: 0,
+        };
         match gather.run(asked).await {
             Ok(()) => return Ok(()),
             Err(error) => {
@@ -89,7 +102,8 @@ async fn gather_from_any(
                 if error.kind != ErrorKind::NotHeld {
                     tracing::warn!(server = %server.address, repository = %meta.path, %error, "cannot adopt from this server");
                 }
-                // Another server may have room where this one had none; if the full disk is ours, that is what to tell.
+                // Another server may have room where this one had none; if the full disk is ours,
+                // that is what to tell.
                 if failure.kind != ErrorKind::Full {
                     failure = error.context(format!("adopt from {}", server.address));
                 }
@@ -129,8 +143,11 @@ impl Gather<'_> {
             for part in missing.chunks(CONTENT_REQUEST_ITEMS_MAX) {
                 self.take(asked, part, fresh).await?;
             }
-            // What arrived beyond the asked level is in the store now: going down finds it there and asks no more.
-            level = self.children(missing.into_iter().chain(held).collect(), &mut seen).await?;
+            // What arrived beyond the asked level is in the store now: going down finds it there
+            // and asks no more.
+            level = self
+                .children(missing.into_iter().chain(held).collect(), &mut seen)
+                .await?;
         }
         Ok(())
     }
@@ -141,7 +158,11 @@ impl Gather<'_> {
             let reader = store.read()?;
             let (mut missing, mut held) = (Vec::new(), Vec::new());
             for oid in oids {
-                if reader.has_tree(&oid) { held.push(oid) } else { missing.push(oid) }
+                if reader.has_tree(&oid) {
+                    held.push(oid)
+                } else {
+                    missing.push(oid)
+                }
             }
             Ok((missing, held))
         })
@@ -154,10 +175,15 @@ impl Gather<'_> {
             let reader = store.read()?;
             let mut below = Vec::new();
             for oid in oids {
-                let bytes = reader.tree(&oid)?.ok_or_else(|| Error::corrupt(format!("tree {oid} did not arrive")))?;
+                let bytes = reader
+                    .tree(&oid)?
+                    .ok_or_else(|| Error::corrupt(format!("tree {oid} did not arrive")))?;
                 let record = TreeRecord::parse(Bytes::copy_from_slice(bytes))?;
                 below.extend(
-                    record.iter().filter(|e| e.kind == EntryKind::Directory && known.insert(e.oid)).map(|e| e.oid),
+                    record
+                        .iter()
+                        .filter(|e| e.kind == EntryKind::Directory && known.insert(e.oid))
+                        .map(|e| e.oid),
                 );
             }
             Ok((known, below))
@@ -179,14 +205,21 @@ impl Gather<'_> {
             origin: (!server.peer).then(|| origin(self.meta, Some(self.snapshot.commit))),
             held_only: server.peer,
         };
-        let call = monofs_rpc::content::get_trees(state.channels.get(&server.address)?, &context, request);
+        let call =
+            monofs_rpc::content::get_trees(state.channels.get(&server.address)?, &context, request);
         let mut answers = asked.wait(state, call).await?;
         let mut batch = Vec::new();
         let mut batch_bytes = 0;
-        while let Some(answer) = asked.wait(state, async { answers.next().await.transpose() }).await? {
+        while let Some(answer) = asked
+            .wait(state, async { answers.next().await.transpose() })
+            .await?
+        {
             if let Some(oid) = answer.missing.first() {
                 let oid = Oid::from_bytes(oid)?;
-                return Err(Error::not_held(format!("{} does not hold tree {oid}", server.address)));
+                return Err(Error::not_held(format!(
+                    "{} does not hold tree {oid}",
+                    server.address
+                )));
             }
             for tree in answer.trees {
                 let oid = Oid::from_bytes(&tree.oid)?;
@@ -204,7 +237,10 @@ impl Gather<'_> {
     /// Verifies and stores records.
     async fn write(&mut self, batch: Vec<(Oid, Bytes)>) -> Result<()> {
         self.done += batch.len() as u64;
-        self.bytes += batch.iter().map(|(_, record)| record.len() as u64).sum::<u64>();
+        self.bytes += batch
+            .iter()
+            .map(|(_, record)| record.len() as u64)
+            .sum::<u64>();
         let store = self.store.clone();
         blocking(move || {
             for (oid, record) in &batch {

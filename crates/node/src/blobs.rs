@@ -34,7 +34,12 @@ pub(crate) struct Span {
 impl Span {
     /// All of a blob.
     pub fn whole(oid: Oid, size: u64) -> Self {
-        Self { oid, size, first: 0, end: chunks_of(size) }
+        Self {
+            oid,
+            size,
+            first: 0,
+            end: chunks_of(size),
+        }
     }
 
     /// Whether the blob is more than one chunk.
@@ -59,7 +64,10 @@ pub(crate) fn chunks_of(size: u64) -> u32 {
 
 /// How many chunks these are.
 pub(crate) fn chunks(spans: &[Span]) -> u64 {
-    spans.iter().map(|span| u64::from(span.end - span.first)).sum()
+    spans
+        .iter()
+        .map(|span| u64::from(span.end - span.first))
+        .sum()
 }
 
 /// Whether the answer to these is little work.
@@ -70,11 +78,17 @@ pub(crate) fn is_small(spans: &[Span]) -> bool {
 /// Checks the spans of a request.
 pub(crate) fn spans(request: &v1::GetBlobsRequest) -> Result<Vec<Span>> {
     if request.spans.len() > CONTENT_REQUEST_ITEMS_MAX {
-        return Err(Error::invalid(format!("more than {CONTENT_REQUEST_ITEMS_MAX} blobs in one request")));
+        return Err(Error::invalid(format!(
+            "more than {CONTENT_REQUEST_ITEMS_MAX} blobs in one request"
+        )));
     }
     let span = |wire: &v1::BlobSpan| {
         let chunks = chunks_of(wire.size);
-        let count = if wire.chunk_count == 0 { u32::MAX } else { wire.chunk_count };
+        let count = if wire.chunk_count == 0 {
+            u32::MAX
+        } else {
+            wire.chunk_count
+        };
         let span = Span {
             oid: Oid::from_bytes(&wire.oid)?,
             size: wire.size,
@@ -82,15 +96,18 @@ pub(crate) fn spans(request: &v1::GetBlobsRequest) -> Result<Vec<Span>> {
             end: wire.first_chunk.saturating_add(count).min(chunks),
         };
         if span.first >= span.end {
-            return Err(Error::invalid(format!("blob {} has {chunks} chunks, not {}", span.oid, wire.first_chunk)));
+            return Err(Error::invalid(format!(
+                "blob {} has {chunks} chunks, not {}",
+                span.oid, wire.first_chunk
+            )));
         }
         Ok(span)
     };
     request.spans.iter().map(span).collect()
 }
 
-/// What the store holds of some spans, message by message; the rest is kept in `missing`. Blocking; holds an LMDB
-/// snapshot only while it fills one message.
+/// What the store holds of some spans, message by message; the rest is kept in `missing`. Blocking;
+/// holds an LMDB snapshot only while it fills one message.
 pub(crate) struct Held {
     pub store: Arc<RepoStore>,
     spans: VecDeque<Span>,
@@ -101,7 +118,12 @@ pub(crate) struct Held {
 
 impl Held {
     pub fn new(store: Arc<RepoStore>, spans: Vec<Span>) -> Self {
-        Self { store, spans: spans.into(), message_bytes: MessageBytes::default(), missing: Vec::new() }
+        Self {
+            store,
+            spans: spans.into(),
+            message_bytes: MessageBytes::default(),
+            missing: Vec::new(),
+        }
     }
 }
 
@@ -117,18 +139,35 @@ impl Pieces for Held {
         let (mut bytes, bytes_max) = (0, self.message_bytes.next());
         let reader = self.store.read()?;
         while bytes < bytes_max {
-            let Some(span) = self.spans.pop_front() else { break };
+            let Some(span) = self.spans.pop_front() else {
+                break;
+            };
             // Chunks of a large blob count only once the whole was verified.
             let held = !span.is_large() || reader.has_blob(&span.oid);
             if held && span.is_large() && span.first.is_multiple_of(READ_AHEAD_CHUNKS / 2) {
-                reader.will_need(&span.oid, span.first..span.first.saturating_add(READ_AHEAD_CHUNKS));
+                reader.will_need(
+                    &span.oid,
+                    span.first..span.first.saturating_add(READ_AHEAD_CHUNKS),
+                );
             }
-            match if held { reader.chunk(&span.oid, span.first)? } else { None } {
+            match if held {
+                reader.chunk(&span.oid, span.first)?
+            } else {
+                None
+            } {
                 Some(frame) => {
                     bytes += frame.len();
-                    let (oid, frame) = (convert::oid_bytes(&span.oid), Bytes::copy_from_slice(frame));
-                    message.chunks.push(v1::BlobChunk { oid, index: span.first, frame });
-                    let rest = Span { first: span.first + 1, ..span };
+                    let (oid, frame) =
+                        (convert::oid_bytes(&span.oid), Bytes::copy_from_slice(frame));
+                    message.chunks.push(v1::BlobChunk {
+                        oid,
+                        index: span.first,
+                        frame,
+                    });
+                    let rest = Span {
+                        first: span.first + 1,
+                        ..span
+                    };
                     if rest.first < rest.end {
                         self.spans.push_front(rest);
                     }
@@ -141,7 +180,8 @@ impl Pieces for Held {
     }
 }
 
-/// The chunks of a span that are in the store although the rest of the blob still arrives. Blocking.
+/// The chunks of a span that are in the store although the rest of the blob still arrives.
+/// Blocking.
 pub(crate) struct Arriving {
     store: Arc<RepoStore>,
     /// What is left: it begins with the first chunk that is not in the store yet when done.
@@ -151,7 +191,11 @@ pub(crate) struct Arriving {
 
 impl Arriving {
     pub fn new(store: Arc<RepoStore>, span: Span) -> Self {
-        Self { store, span, done: false }
+        Self {
+            store,
+            span,
+            done: false,
+        }
     }
 }
 
@@ -171,7 +215,11 @@ impl Pieces for Arriving {
             if let Some(frame) = reader.arriving_chunk(&span.oid, span.first)? {
                 bytes += frame.len();
                 let (oid, frame) = (convert::oid_bytes(&span.oid), Bytes::copy_from_slice(frame));
-                message.chunks.push(v1::BlobChunk { oid, index: span.first, frame });
+                message.chunks.push(v1::BlobChunk {
+                    oid,
+                    index: span.first,
+                    frame,
+                });
                 span.first += 1;
                 self.done = span.first == span.end;
             } else {
@@ -191,9 +239,18 @@ mod tests {
 
     #[test]
     fn spans_stay_inside_their_blob() {
-        let wire =
-            |first_chunk, chunk_count, size| v1::BlobSpan { oid: vec![1; 20].into(), first_chunk, chunk_count, size };
-        let one = |wire| spans(&v1::GetBlobsRequest { spans: vec![wire], ..Default::default() });
+        let wire = |first_chunk, chunk_count, size| v1::BlobSpan {
+            oid: vec![1; 20].into(),
+            first_chunk,
+            chunk_count,
+            size,
+        };
+        let one = |wire| {
+            spans(&v1::GetBlobsRequest {
+                spans: vec![wire],
+                ..Default::default()
+            })
+        };
         let chunk = CHUNK_BYTES as u64;
         assert_eq!(one(wire(0, 0, 0)).expect("empty blob")[0].end, 1);
         assert_eq!(one(wire(1, 0, 3 * chunk)).expect("rest")[0].end, 3);

@@ -59,7 +59,9 @@ impl Config {
         if !self.advertise.is_empty() {
             return Ok(self.advertise.clone());
         }
-        let address = listener.local_addr().map_err(|e| Error::internal(format!("address of a listener: {e}")))?;
+        let address = listener
+            .local_addr()
+            .map_err(|e| Error::internal(format!("address of a listener: {e}")))?;
         Ok(monofs_rpc::server::announced(address))
     }
 }

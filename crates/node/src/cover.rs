@@ -1,7 +1,9 @@
-//! Makes this copy hold every content that another copy holds, so that the other one can go without anything being lost.
+//! Makes this copy hold every content that another copy holds, so that the other one can go without
+//! anything being lost.
 //!
-//! Invariant: a cover that succeeds means that whatever the peers listed is in this store, verified; what they took in after
-//! they were asked is not part of it. Nothing but the peers is asked, so it does not depend on upstream.
+//! Invariant: a cover that succeeds means that whatever the peers listed is in this store,
+//! verified; what they took in after they were asked is not part of it. Nothing but the peers is
+//! asked, so it does not depend on upstream.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,9 +38,25 @@ pub(crate) struct Cover {
 impl Cover {
     /// Checks a request. Errors: `Invalid`.
     pub fn parse(request: v1::CoverRequest) -> Result<Self> {
-        let peers = request.peers.into_iter().map(|address| Server { address, peer: true }).collect();
-        let (id, commit) = (StorageId::new(&request.storage_id)?, Oid::from_bytes(&request.commit)?);
-        Ok(Self { id, commit, peers, blobs: AtomicU64::new(0), bytes: AtomicU64::new(0) })
+        let peers = request
+            .peers
+            .into_iter()
+            .map(|address| Server {
+                address,
+                peer: true,
+            })
+            .collect();
+        let (id, commit) = (
+            StorageId::new(&request.storage_id)?,
+            Oid::from_bytes(&request.commit)?,
+        );
+        Ok(Self {
+            id,
+            commit,
+            peers,
+            blobs: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        })
     }
 
     pub fn id(&self) -> &StorageId {
@@ -46,11 +64,19 @@ impl Cover {
     }
 
     pub fn progress(&self, covered: bool) -> v1::CoverProgress {
-        let (blobs, bytes) = (self.blobs.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed));
-        v1::CoverProgress { blobs_done: blobs, bytes_done: bytes, covered }
+        let (blobs, bytes) = (
+            self.blobs.load(Ordering::Relaxed),
+            self.bytes.load(Ordering::Relaxed),
+        );
+        v1::CoverProgress {
+            blobs_done: blobs,
+            bytes_done: bytes,
+            covered,
+        }
     }
 
-    /// Takes what is missing. Errors: `NotHeld` (this node does not hold the commit), `Unavailable` (a peer), `Full`.
+    /// Takes what is missing. Errors: `NotHeld` (this node does not hold the commit), `Unavailable`
+    /// (a peer), `Full`.
     pub async fn run(&self, state: &Arc<NodeState>) -> Result<()> {
         let store = state.store(&self.id).await?;
         let (meta, root) = self.held(&store).await?;
@@ -61,7 +87,9 @@ impl Cover {
         if !whole {
             for peer in &self.peers {
                 let taken = self.take(state, &store, &meta, peer).await;
-                taken.map_err(|e| e.context(format!("contents of {} from {}", meta.path, peer.address)))?;
+                taken.map_err(|e| {
+                    e.context(format!("contents of {} from {}", meta.path, peer.address))
+                })?;
             }
             whole = is_whole(&store, root).await?;
         }
@@ -86,28 +114,46 @@ impl Cover {
     }
 
     /// Takes what one peer lists and this store lacks.
-    async fn take(&self, state: &Arc<NodeState>, store: &Arc<RepoStore>, meta: &RepoMeta, peer: &Server) -> Result<()> {
+    async fn take(
+        &self,
+        state: &Arc<NodeState>,
+        store: &Arc<RepoStore>,
+        meta: &RepoMeta,
+        peer: &Server,
+    ) -> Result<()> {
         let silence = state.config.upstream_timeout;
-        let mut client =
-            NodeClient::new(state.channels.get(&peer.address)?).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let request =
-            v1::ListBlobsRequest { storage_id: self.id.to_string(), commit: convert::oid_bytes(&self.commit) };
+        let mut client = NodeClient::new(state.channels.get(&peer.address)?)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let request = v1::ListBlobsRequest {
+            storage_id: self.id.to_string(),
+            commit: convert::oid_bytes(&self.commit),
+        };
         let call = client.list_blobs(Context::new(silence).stream(request));
-        let answer = within(silence, "list contents", async { call.await.map_err(from_status) }).await;
+        let answer = within(silence, "list contents", async {
+            call.await.map_err(from_status)
+        })
+        .await;
         let mut lists = match answer {
             Ok(answer) => guarded(answer.into_inner(), silence, "list contents"),
             Err(error) if error.kind == ErrorKind::NotHeld => return Ok(()),
             Err(error) => return Err(error),
         };
         let pace = state.paces.of(&self.id);
-        let target = Target { state, store, meta, commit: Some(self.commit), pace: pace.as_deref() };
+        let target = Target {
+            state,
+            store,
+            meta,
+            commit: Some(self.commit),
+            pace: pace.as_deref(),
+        };
         while let Some(list) = lists.next().await {
             let list = match list {
                 // The first message of an error is the status of the call.
                 Err(error) if error.kind == ErrorKind::NotHeld => return Ok(()),
                 list => list?,
             };
-            let span = |blob: &v1::HeldBlob| Ok(Span::whole(Oid::from_bytes(&blob.oid)?, blob.size));
+            let span =
+                |blob: &v1::HeldBlob| Ok(Span::whole(Oid::from_bytes(&blob.oid)?, blob.size));
             let listed: Vec<Span> = list.blobs.iter().map(span).collect::<Result<_>>()?;
             let looked = store.clone();
             let missing = blocking(move || upstream::still_missing(&looked, listed)).await?;
@@ -125,11 +171,18 @@ impl Cover {
 /// Whether no content below `root` is missing.
 async fn is_whole(store: &Arc<RepoStore>, root: Oid) -> Result<bool> {
     let store = store.clone();
-    blocking(move || Ok(BlobWalk::new(root).next_missing(&store.read()?, 1)?.is_empty())).await
+    blocking(move || {
+        Ok(BlobWalk::new(root)
+            .next_missing(&store.read()?, 1)?
+            .is_empty())
+    })
+    .await
 }
 
 fn not_held(id: &StorageId, commit: &Oid) -> Error {
-    Error::not_held(format!("commit {commit} of repository {id} is not on this node"))
+    Error::not_held(format!(
+        "commit {commit} of repository {id} is not on this node"
+    ))
 }
 
 /// Sends the contents of a held commit that are here. Errors: `NotHeld`.
@@ -138,7 +191,10 @@ pub(crate) async fn list(
     request: v1::ListBlobsRequest,
     sink: mpsc::Sender<Result<v1::ListBlobsResponse, tonic::Status>>,
 ) -> Result<()> {
-    let (id, commit) = (StorageId::new(&request.storage_id)?, Oid::from_bytes(&request.commit)?);
+    let (id, commit) = (
+        StorageId::new(&request.storage_id)?,
+        Oid::from_bytes(&request.commit)?,
+    );
     let store = state.store(&id).await?;
     blocking(move || {
         let snapshots = store.snapshots()?;
@@ -147,9 +203,18 @@ pub(crate) async fn list(
         let mut more = true;
         while more {
             let mut blobs = Vec::new();
-            let held = |oid: &Oid, size| blobs.push(v1::HeldBlob { oid: convert::oid_bytes(oid), size });
+            let held = |oid: &Oid, size| {
+                blobs.push(v1::HeldBlob {
+                    oid: convert::oid_bytes(oid),
+                    size,
+                })
+            };
             more = walk.next_held(&store.read()?, LIST_BLOBS, held)?;
-            if !blobs.is_empty() && sink.blocking_send(Ok(v1::ListBlobsResponse { blobs })).is_err() {
+            if !blobs.is_empty()
+                && sink
+                    .blocking_send(Ok(v1::ListBlobsResponse { blobs }))
+                    .is_err()
+            {
                 break;
             }
         }

@@ -1,7 +1,8 @@
-//! Which contents are being pulled right now, so that nobody pulls the same ones twice, and how far large ones have come, so
-//! that readers get their chunks while the rest still arrives.
+//! Which contents are being pulled right now, so that nobody pulls the same ones twice, and how far
+//! large ones have come, so that readers get their chunks while the rest still arrives.
 //!
-//! Invariants: a blob has one claim at a time; when the claim is dropped, well or badly, whoever waited looks at the store.
+//! Invariants: a blob has one claim at a time; when the claim is dropped, well or badly, whoever
+//! waited looks at the store.
 //!
 //! Callers: `hydrate` and `service::content` claim, `upstream` tells what has arrived.
 
@@ -13,21 +14,26 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::blobs::Span;
 
-/// Large contents that are pulled for readers at a time, some tens of megabytes of memory each; further ones wait.
+/// Large contents that are pulled for readers at a time, some tens of megabytes of memory each;
+/// further ones wait.
 const LARGE_PULLS_MAX: usize = 8;
 
 type Key = (StorageId, Oid);
 
 /// All pulls under way.
 pub(crate) struct Flights {
-    /// What is sent: chunks in the store. Small blobs of one claim share a channel, of which only the end counts.
+    /// What is sent: chunks in the store. Small blobs of one claim share a channel, of which only
+    /// the end counts.
     running: Mutex<HashMap<Key, watch::Sender<u32>>>,
     pub large_turns: Arc<Semaphore>,
 }
 
 impl Default for Flights {
     fn default() -> Self {
-        Self { running: Mutex::default(), large_turns: Arc::new(Semaphore::new(LARGE_PULLS_MAX)) }
+        Self {
+            running: Mutex::default(),
+            large_turns: Arc::new(Semaphore::new(LARGE_PULLS_MAX)),
+        }
     }
 }
 
@@ -48,7 +54,11 @@ impl Arrival {
 
     /// The number of chunks in the store, once it is over `chunks`; `None` when the pull has ended.
     pub async fn beyond(&mut self, chunks: u32) -> Option<u32> {
-        self.0.wait_for(|stored| *stored > chunks).await.ok().map(|stored| *stored)
+        self.0
+            .wait_for(|stored| *stored > chunks)
+            .await
+            .ok()
+            .map(|stored| *stored)
     }
 
     /// Returns when there is news; false when the pull has ended.
@@ -61,10 +71,18 @@ impl Arrival {
 pub(crate) type Elsewhere = (Span, Arrival);
 
 impl Flights {
-    /// Splits `spans` into those the caller must pull now and those that somebody else already pulls.
-    pub fn claim(self: &Arc<Self>, id: &StorageId, spans: Vec<Span>) -> (Claim, Vec<Span>, Vec<Elsewhere>) {
+    /// Splits `spans` into those the caller must pull now and those that somebody else already
+    /// pulls.
+    pub fn claim(
+        self: &Arc<Self>,
+        id: &StorageId,
+        spans: Vec<Span>,
+    ) -> (Claim, Vec<Span>, Vec<Elsewhere>) {
         let shared = watch::Sender::new(0);
-        let mut claim = Claim { flights: self.clone(), keys: Vec::new() };
+        let mut claim = Claim {
+            flights: self.clone(),
+            keys: Vec::new(),
+        };
         let (mut mine, mut others) = (Vec::new(), Vec::new());
         let mut running = self.lock();
         for span in spans {
@@ -72,7 +90,11 @@ impl Flights {
             match running.get(&key) {
                 Some(flight) => others.push((span, Arrival(flight.subscribe()))),
                 None => {
-                    let sender = if span.is_large() { watch::Sender::new(0) } else { shared.clone() };
+                    let sender = if span.is_large() {
+                        watch::Sender::new(0)
+                    } else {
+                        shared.clone()
+                    };
                     running.insert(key.clone(), sender);
                     claim.keys.push(key);
                     mine.push(span);
@@ -98,7 +120,10 @@ impl Claim {
     /// Follows a blob of this claim.
     pub fn follow(&self, oid: &Oid) -> Option<Arrival> {
         let key = self.keys.iter().find(|(_, claimed)| claimed == oid)?;
-        self.flights.lock().get(key).map(|flight| Arrival(flight.subscribe()))
+        self.flights
+            .lock()
+            .get(key)
+            .map(|flight| Arrival(flight.subscribe()))
     }
 }
 
@@ -131,7 +156,10 @@ mod tests {
         assert!(mine.is_empty(), "nobody pulls it twice");
         let (_, mut other) = others.pop().expect("it is elsewhere");
         flights.arrived(&id, &oid, 2);
-        assert_eq!((own.beyond(0).await, other.beyond(1).await), (Some(2), Some(2)));
+        assert_eq!(
+            (own.beyond(0).await, other.beyond(1).await),
+            (Some(2), Some(2))
+        );
         flights.arrived(&id, &oid, 4);
         assert_eq!(other.beyond(3).await, Some(4));
         drop(claim);

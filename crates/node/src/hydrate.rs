@@ -1,7 +1,8 @@
 //! Copies the contents of adopted snapshots to this node in the background.
 //!
-//! A named worker per repository, a bounded number at a time, walks each snapshot once and pulls on the way; what fails is tried
-//! again with growing pauses, and the last error is shown by `ListHeld`. Lazy repositories are never queued: their contents come on first read.
+//! A named worker per repository, a bounded number at a time, walks each snapshot once and pulls on
+//! the way; what fails is tried again with growing pauses, and the last error is shown by
+//! `ListHeld`. Lazy repositories are never queued: their contents come on first read.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -62,7 +63,10 @@ impl Hydrator {
 
     /// Repositories being hydrated or waiting for a slot.
     pub fn queued(&self) -> usize {
-        self.tasks.lock().expect("no holder of this lock panics").len()
+        self.tasks
+            .lock()
+            .expect("no holder of this lock panics")
+            .len()
     }
 
     /// What went wrong last for a repository that is not done; empty = nothing.
@@ -107,7 +111,12 @@ impl Hydrator {
 
     fn failed(&self, id: &StorageId, error: &Error) {
         self.errors.one();
-        if let Some(task) = self.tasks.lock().expect("no holder of this lock panics").get_mut(id) {
+        if let Some(task) = self
+            .tasks
+            .lock()
+            .expect("no holder of this lock panics")
+            .get_mut(id)
+        {
             task.last_error = error.to_string();
         }
     }
@@ -136,14 +145,17 @@ pub(crate) fn start(state: &Arc<NodeState>, id: StorageId) {
     if !state.hydrator.begin(&id) {
         return;
     }
-    // The task holds the node weakly, so that a node that was dropped is not kept alive by its background work.
+    // The task holds the node weakly, so that a node that was dropped is not kept alive by its
+    // background work.
     let (weak, stop) = (Arc::downgrade(state), state.stop.clone());
     let work = async move {
         let mut pause = PAUSE_FIRST;
         loop {
             let Some(state) = weak.upgrade() else { return };
             let slots = state.hydrator.slots.clone();
-            let Ok(slot) = slots.acquire_owned().await else { return };
+            let Ok(slot) = slots.acquire_owned().await else {
+                return;
+            };
             let outcome = context::begin("hydrate", hydrate(&state, &id)).await;
             drop(slot);
             match outcome {
@@ -152,7 +164,8 @@ pub(crate) fn start(state: &Arc<NodeState>, id: StorageId) {
                 // The repository was dropped meanwhile.
                 Err(error) if error.kind == ErrorKind::NotHeld && state.hydrator.end(&id) => return,
                 Err(error) => {
-                    tracing::warn!(storage_id = %id, %error, ?pause, "hydration failed; trying again");
+                    tracing::warn!(storage_id = %id, %error, ?pause, "hydration failed; trying \
+                     again");
                     state.hydrator.failed(&id, &error);
                     drop(state);
                     tokio::time::sleep(pause).await;
@@ -161,7 +174,9 @@ pub(crate) fn start(state: &Arc<NodeState>, id: StorageId) {
             }
         }
     };
-    state.tasks.spawn(async move { stop.run_until_cancelled(work).await });
+    state
+        .tasks
+        .spawn(async move { stop.run_until_cancelled(work).await });
 }
 
 /// Pulls until nothing is missing from any snapshot held, the newest first.
@@ -175,8 +190,15 @@ async fn hydrate(state: &Arc<NodeState>, id: &StorageId) -> Result<()> {
         if counter.is_complete() {
             continue;
         }
-        let pulled =
-            Hydration { state, store: &store, meta: &meta, snapshot: &snapshot, counter: &counter }.run().await;
+        let pulled = Hydration {
+            state,
+            store: &store,
+            meta: &meta,
+            snapshot: &snapshot,
+            counter: &counter,
+        }
+        .run()
+        .await;
         if pulled.is_err() {
             // Part of a batch may have been stored.
             state.progress.forget(id, &snapshot.commit);
@@ -214,7 +236,10 @@ impl Hydration<'_> {
             if missing.is_empty() {
                 break;
             }
-            let spans: Vec<Span> = missing.into_iter().map(|(oid, size)| Span::whole(oid, size)).collect();
+            let spans: Vec<Span> = missing
+                .into_iter()
+                .map(|(oid, size)| Span::whole(oid, size))
+                .collect();
             let pace = self.state.paces.of(&self.meta.storage_id);
             let target = Target {
                 state: self.state,
@@ -225,7 +250,10 @@ impl Hydration<'_> {
             };
             for batch in batches(&spans, pace.as_deref()) {
                 let servers = upstream::servers(self.state, &self.meta.storage_id);
-                upstream::fill(target, &servers, batch.to_vec(), |blobs| self.counter.add(blobs)).await?;
+                upstream::fill(target, &servers, batch.to_vec(), |blobs| {
+                    self.counter.add(blobs)
+                })
+                .await?;
             }
         }
         let (store, commit) = (self.store.clone(), self.snapshot.commit);
@@ -238,7 +266,10 @@ impl Hydration<'_> {
 }
 
 /// Cuts spans into requests bounded in number and bytes.
-pub(crate) fn batches<'a>(spans: &'a [Span], pace: Option<&Pace>) -> impl Iterator<Item = &'a [Span]> + use<'a> {
+pub(crate) fn batches<'a>(
+    spans: &'a [Span],
+    pace: Option<&Pace>,
+) -> impl Iterator<Item = &'a [Span]> + use<'a> {
     let bytes_max = pace.map_or(BATCH_BYTES, |pace| pace.bytes_at_a_time().min(BATCH_BYTES));
     let mut rest = spans;
     std::iter::from_fn(move || {

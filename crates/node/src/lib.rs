@@ -1,13 +1,15 @@
 //! The node role: keeps repositories in LMDB and serves their directory records and contents.
 //!
 //! Owns: which commits this node holds, and the proof that they are what their ids say. Invariants:
-//! - nothing enters a store before it was verified against its oid (`adopt` for records, `upstream` for contents);
+//! - nothing enters a store before it was verified against its oid (`adopt` for records, `upstream`
+//!   for contents);
 //! - a snapshot row is written last, so "held" always means the whole closure of directory records;
-//! - a node never asks another server on behalf of a request that says `held_only`, so replicas cannot ask in circles.
+//! - a node never asks another server on behalf of a request that says `held_only`, so replicas
+//!   cannot ask in circles.
 //!
-//! A read goes `service::content` -> store, and on a miss `upstream` -> peer or fetcher -> store. An ingest goes
-//! `service::node` -> `adopt` -> store, then `hydrate` in the background. A copy that
-//! moves takes what the leaving one holds: `service::node` -> `cover` -> peer.
+//! A read goes `service::content` -> store, and on a miss `upstream` -> peer or fetcher -> store.
+//! An ingest goes `service::node` -> `adopt` -> store, then `hydrate` in the background. A copy
+//! that moves takes what the leaving one holds: `service::node` -> `cover` -> peer.
 
 mod adopt;
 mod blobs;
@@ -65,8 +67,14 @@ impl RunningNode {
         self.stop.cancel();
         self.server.shutdown(limit).await;
         self.state.tasks.close();
-        if tokio::time::timeout(limit, self.state.tasks.wait()).await.is_err() {
-            tracing::warn!(tasks = self.state.tasks.len(), "work in the background did not end in time");
+        if tokio::time::timeout(limit, self.state.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                tasks = self.state.tasks.len(),
+                "work in the background did not end in time"
+            );
         }
     }
 }
@@ -84,13 +92,26 @@ pub async fn spawn(config: Config, listener: TcpListener) -> Result<RunningNode>
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let node = NodeServer::new(service::NodeService::new(state.clone()));
     let routes = Routes::new(content).add_service(node);
-    let server = monofs_rpc::server::serve_counted(listener, routes, state.requests.clone(), stop.child_token())?;
+    let server = monofs_rpc::server::serve_counted(
+        listener,
+        routes,
+        state.requests.clone(),
+        stop.child_token(),
+    )?;
     server.set_serving(true).await;
     tracing::info!(node = %state.config.node_id, address = %server.address(), db = %state.config.db_path.display(), "node serves");
-    Ok(RunningNode { server, state, stop })
+    Ok(RunningNode {
+        server,
+        state,
+        stop,
+    })
 }
 
-fn join_cluster(state: &Arc<NodeState>, address: String, stop: CancellationToken) -> watch::Receiver<ClusterView> {
+fn join_cluster(
+    state: &Arc<NodeState>,
+    address: String,
+    stop: CancellationToken,
+) -> watch::Receiver<ClusterView> {
     if state.config.routers.is_empty() {
         return watch::channel(ClusterView::default()).1;
     }
@@ -110,5 +131,10 @@ fn join_cluster(state: &Arc<NodeState>, address: String, stop: CancellationToken
         share_percent: 100,
         failed_over: false,
     };
-    monofs_rpc::register::register(ChannelPool::clone(&state.channels), state.config.routers.clone(), member, stop)
+    monofs_rpc::register::register(
+        ChannelPool::clone(&state.channels),
+        state.config.routers.clone(),
+        member,
+        stop,
+    )
 }

@@ -18,7 +18,10 @@ impl Operations for NodeState {
     fn problems(&self) -> Vec<String> {
         match disk_free(&self.config.db_path) {
             free if free < DISK_FREE_MIN => {
-                vec![format!("{} has {free} bytes left: make room", self.config.db_path.display())]
+                vec![format!(
+                    "{} has {free} bytes left: make room",
+                    self.config.db_path.display()
+                )]
             }
             _ => Vec::new(),
         }
@@ -37,14 +40,26 @@ impl NodeState {
     fn stored(&self, out: &mut Samples) {
         // What cannot be read is left out.
         if let Ok(ids) = self.stores.list() {
-            out.gauge("monofs_node_repositories", "Repositories that are on this node.", ids.len());
+            out.gauge(
+                "monofs_node_repositories",
+                "Repositories that are on this node.",
+                ids.len(),
+            );
         }
-        out.gauge("monofs_node_disk_used_bytes", "Bytes of disk that the stores use.", self.disk_used());
+        out.gauge(
+            "monofs_node_disk_used_bytes",
+            "Bytes of disk that the stores use.",
+            self.disk_used(),
+        );
         if let Ok(disk) = rustix::fs::statvfs(&self.config.db_path) {
             // As df computes what is in use: what only root may take counts as neither.
             let free = disk.f_bavail * disk.f_frsize;
             let size = disk.f_blocks.saturating_sub(disk.f_bfree) * disk.f_frsize + free;
-            out.gauge("monofs_node_disk_free_bytes", "Bytes left on the disk that holds the stores.", free);
+            out.gauge(
+                "monofs_node_disk_free_bytes",
+                "Bytes left on the disk that holds the stores.",
+                free,
+            );
             out.gauge(
                 "monofs_node_disk_size_bytes",
                 "Bytes of that disk, those that only root may take left out.",
@@ -52,8 +67,16 @@ impl NodeState {
             );
         }
         let usage = self.stores.usage();
-        out.gauge("monofs_node_open_stores", "LMDB environments that are open.", self.stores.open_count());
-        out.gauge("monofs_node_lmdb_map_bytes", "Address space that the open environments map.", usage.map_bytes);
+        out.gauge(
+            "monofs_node_open_stores",
+            "LMDB environments that are open.",
+            self.stores.open_count(),
+        );
+        out.gauge(
+            "monofs_node_lmdb_map_bytes",
+            "Address space that the open environments map.",
+            usage.map_bytes,
+        );
         let used = "Bytes of pages in use in the open environments.";
         out.gauge("monofs_node_lmdb_used_bytes", used, usage.used_bytes);
         let readers = "Most read transactions at the same time, summed over the open environments.";
@@ -66,24 +89,51 @@ impl NodeState {
         let waiting = self.hydrator.queued().saturating_sub(running);
         out.gauges_by(
             "monofs_node_hydrations",
-            "Repositories whose contents are being copied here, and those that wait for their turn or a next try.",
+            "Repositories whose contents are being copied here, and those that wait for their turn \
+             or a next try.",
             ["state"],
             [(["running"], running), (["queued"], waiting)],
         );
         let errors = self.hydrator.errors.get();
-        out.counter("monofs_node_hydration_errors_total", "Tries to copy contents here that failed.", errors);
-        out.counter("monofs_node_trees_served_total", "Directory records sent.", served.trees.get());
-        out.counter("monofs_node_chunks_served_total", "Chunks of contents sent.", served.chunks.get());
-        out.counter("monofs_node_served_bytes_total", "Bytes of records and chunks sent.", served.bytes.get());
+        out.counter(
+            "monofs_node_hydration_errors_total",
+            "Tries to copy contents here that failed.",
+            errors,
+        );
+        out.counter(
+            "monofs_node_trees_served_total",
+            "Directory records sent.",
+            served.trees.get(),
+        );
+        out.counter(
+            "monofs_node_chunks_served_total",
+            "Chunks of contents sent.",
+            served.chunks.get(),
+        );
+        out.counter(
+            "monofs_node_served_bytes_total",
+            "Bytes of records and chunks sent.",
+            served.bytes.get(),
+        );
         out.counter(
             "monofs_node_corrupt_total",
             "Answers and stores that did not match their ids.",
             served.corrupt.get(),
         );
         let hits = "Chunks asked for that were here.";
-        out.counters_by("monofs_cache_hits_total", hits, ["tier"], [(["contents"], served.chunks_held.get())]);
+        out.counters_by(
+            "monofs_cache_hits_total",
+            hits,
+            ["tier"],
+            [(["contents"], served.chunks_held.get())],
+        );
         let misses = "Chunks asked for that had to be asked for elsewhere.";
-        out.counters_by("monofs_cache_misses_total", misses, ["tier"], [(["contents"], served.chunks_missed.get())]);
+        out.counters_by(
+            "monofs_cache_misses_total",
+            misses,
+            ["tier"],
+            [(["contents"], served.chunks_missed.get())],
+        );
     }
 }
 

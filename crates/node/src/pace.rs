@@ -1,7 +1,8 @@
-//! How fast contents of a repository are taken when the router limits that: copies that are moved must not get in the way of
-//! readers.
+//! How fast contents of a repository are taken when the router limits that: copies that are moved
+//! must not get in the way of readers.
 //!
-//! Invariants: over any time at most the limit and one message are taken; contents that a reader waits for are never held up.
+//! Invariants: over any time at most the limit and one message are taken; contents that a reader
+//! waits for are never held up.
 //!
 //! Callers: `service::node` sets limits, `upstream` keeps them, `hydrate` and `cover` lift them.
 
@@ -21,7 +22,10 @@ pub(crate) struct Pace {
 
 impl Pace {
     fn new(bytes_per_second: u64) -> Self {
-        Self { bytes_per_second, paid_at: Mutex::new(Instant::now()) }
+        Self {
+            bytes_per_second,
+            paid_at: Mutex::new(Instant::now()),
+        }
     }
 
     /// Counts `bytes` that were taken, and waits until they are paid for.
@@ -61,7 +65,11 @@ impl Paces {
 
     /// The limit of a repository, if it has one.
     pub fn of(&self, id: &StorageId) -> Option<Arc<Pace>> {
-        self.0.lock().expect("no holder of this lock panics").get(id).cloned()
+        self.0
+            .lock()
+            .expect("no holder of this lock panics")
+            .get(id)
+            .cloned()
     }
 }
 
@@ -84,7 +92,10 @@ mod tests {
             taken += pieces[next];
         }
         let rate = taken as f64 / (*ready.iter().max().expect("two") - from).as_secs_f64();
-        assert!((0.99..=1.001).contains(&(rate / RATE as f64)), "{rate} bytes a second with a limit of {RATE}");
+        assert!(
+            (0.99..=1.001).contains(&(rate / RATE as f64)),
+            "{rate} bytes a second with a limit of {RATE}"
+        );
     }
 
     #[test]

@@ -1,12 +1,14 @@
-//! How much of each snapshot's contents this node holds, without looking at every file whenever somebody asks.
+//! How much of each snapshot's contents this node holds, without looking at every file whenever
+//! somebody asks.
 //!
 //! ```text
 //! unknown --count (one walk)--> counted --add (per batch pulled)--> counted --complete--> all
 //!    ^_______________ forget: a batch broke off, so what it stored is unknown
 //! ```
 //!
-//! Invariants: only a walk says that all is held, `count` or the hydrator's that found nothing missing; what was added since the
-//! count never sums up to all, whatever readers pull beside the hydrator; a counter that was dropped from the table (its snapshot is gone) tells nobody.
+//! Invariants: only a walk says that all is held, `count` or the hydrator's that found nothing
+//! missing; what was added since the count never sums up to all, whatever readers pull beside the
+//! hydrator; a counter that was dropped from the table (its snapshot is gone) tells nobody.
 //!
 //! Callers: `hydrate` counts and adds, `service::node` asks.
 
@@ -42,7 +44,12 @@ pub(crate) struct Counter {
 impl Progress {
     /// The counter of a snapshot.
     pub fn of(&self, id: &StorageId, commit: &Oid) -> Arc<Counter> {
-        self.lock().entry(id.clone()).or_default().entry(*commit).or_default().clone()
+        self.lock()
+            .entry(id.clone())
+            .or_default()
+            .entry(*commit)
+            .or_default()
+            .clone()
     }
 
     /// The next who asks for this snapshot counts anew.
@@ -68,7 +75,8 @@ impl Progress {
 }
 
 impl Counter {
-    /// Distinct blobs of `snapshot` that are held. The first call walks the snapshot; others wait for it.
+    /// Distinct blobs of `snapshot` that are held. The first call walks the snapshot; others wait
+    /// for it.
     pub async fn held(&self, store: &Arc<RepoStore>, snapshot: &Snapshot) -> Result<u64> {
         if self.is_complete() {
             return Ok(snapshot.blobs);
@@ -100,15 +108,22 @@ impl Counter {
     }
 }
 
-/// Distinct blobs below `root` that are held, by one walk. Blocking. Ids are told apart by their first 64 bits, which keeps a
-/// million of them at 20 MB; a figure for people, which decides nothing.
+/// Distinct blobs below `root` that are held, by one walk. Blocking. Ids are told apart by their
+/// first 64 bits, which keeps a million of them at 20 MB; a figure for people, which decides
+/// nothing.
 pub(crate) fn count(store: &RepoStore, root: Oid) -> Result<u64> {
     if store.counts()?.blobs == 0 {
         return Ok(0);
     }
     let mut seen: HashSet<u64> = HashSet::new();
     let mut walk = BlobWalk::new(root);
-    let prefix = |oid: &Oid| oid.as_bytes().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-    while walk.next_held(&store.read()?, COUNT_STEP, |oid, _| seen.extend([prefix(oid)]))? {}
+    let prefix = |oid: &Oid| {
+        oid.as_bytes()
+            .first_chunk()
+            .map_or(0, |bytes| u64::from_be_bytes(*bytes))
+    };
+    while walk.next_held(&store.read()?, COUNT_STEP, |oid, _| {
+        seen.extend([prefix(oid)])
+    })? {}
     Ok(seen.len() as u64)
 }

@@ -1,4 +1,5 @@
-//! The node's gRPC services: decode, hand down, answer. No decisions here beyond checking the request.
+//! The node's gRPC services: decode, hand down, answer. No decisions here beyond checking the
+//! request.
 
 mod content;
 mod node;
@@ -30,8 +31,9 @@ pub(crate) trait Pieces: Send + 'static {
     fn next(&mut self, served: &Served) -> Result<Option<Self::Message>>;
 }
 
-/// After how many bytes a message of an answer is sent: the first one soon, since somebody waits for what was asked for first
-/// and a connection that is far away starts slowly; the rest in pieces that are cheap to send.
+/// After how many bytes a message of an answer is sent: the first one soon, since somebody waits
+/// for what was asked for first and a connection that is far away starts slowly; the rest in pieces
+/// that are cheap to send.
 pub(crate) struct MessageBytes(usize);
 
 impl MessageBytes {

@@ -61,13 +61,15 @@ pub(crate) struct NodeState {
     pub turns: Turns,
     /// What the server was asked.
     pub requests: Arc<Calls>,
-    /// The time of this start, so that a router notices a restart that was too quick to be seen as an absence.
+    /// The time of this start, so that a router notices a restart that was too quick to be seen as
+    /// an absence.
     pub incarnation: u64,
     /// Work that no connection waits for: a shutdown does. It ends soon after `stop`.
     pub tasks: TaskTracker,
     pub stop: CancellationToken,
     view: watch::Sender<ClusterView>,
-    /// Fetchers that the router named last: known before the next heartbeat brings the view that has them.
+    /// Fetchers that the router named last: known before the next heartbeat brings the view that
+    /// has them.
     named_fetchers: RwLock<Vec<String>>,
     /// One writer of snapshots per repository: adopt, collect and drop never overlap.
     writers: Mutex<HashMap<StorageId, Arc<tokio::sync::Mutex<()>>>>,
@@ -91,7 +93,9 @@ impl NodeState {
             served: Arc::default(),
             turns: Turns::new(),
             requests: Arc::default(),
-            incarnation: SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64),
+            incarnation: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .map_or(1, |since| since.as_nanos() as u64),
             tasks: TaskTracker::new(),
             stop,
             view: watch::channel(ClusterView::default()).0,
@@ -101,7 +105,11 @@ impl NodeState {
     }
 
     /// Keeps the view current until `stop`.
-    pub fn follow(self: &Arc<Self>, mut from: watch::Receiver<ClusterView>, stop: CancellationToken) {
+    pub fn follow(
+        self: &Arc<Self>,
+        mut from: watch::Receiver<ClusterView>,
+        stop: CancellationToken,
+    ) {
         let state = self.clone();
         tokio::spawn(async move {
             loop {
@@ -121,21 +129,31 @@ impl NodeState {
 
     /// The router named these fetchers.
     pub fn name_fetchers(&self, addresses: Vec<String>) {
-        *self.named_fetchers.write().expect("no holder of this lock panics") = addresses;
+        *self
+            .named_fetchers
+            .write()
+            .expect("no holder of this lock panics") = addresses;
     }
 
     /// Fetchers to use besides those of the view.
     pub fn other_fetchers(&self) -> Vec<String> {
-        let named = self.named_fetchers.read().expect("no holder of this lock panics");
+        let named = self
+            .named_fetchers
+            .read()
+            .expect("no holder of this lock panics");
         named.iter().chain(&self.config.fetchers).cloned().collect()
     }
 
     /// The store of a repository. Errors: `NotHeld`.
     ///
-    /// A store that turns out to be corrupt is set aside, so that the repository can be adopted again; the caller hears
-    /// `NotHeld` from then on and asks another replica.
+    /// A store that turns out to be corrupt is set aside, so that the repository can be adopted
+    /// again; the caller hears `NotHeld` from then on and asks another replica.
     pub async fn store(&self, id: &StorageId) -> Result<Arc<RepoStore>> {
-        let (stores, progress, served) = (self.stores.clone(), self.progress.clone(), self.served.clone());
+        let (stores, progress, served) = (
+            self.stores.clone(),
+            self.progress.clone(),
+            self.served.clone(),
+        );
         let id = id.clone();
         blocking(move || find_store(&stores, &progress, &served, &id)).await
     }
@@ -158,23 +176,35 @@ impl NodeState {
     }
 }
 
-fn find_store(stores: &RepoPool, progress: &Progress, served: &Served, id: &StorageId) -> Result<Arc<RepoStore>> {
+fn find_store(
+    stores: &RepoPool,
+    progress: &Progress,
+    served: &Served,
+    id: &StorageId,
+) -> Result<Arc<RepoStore>> {
     match stores.get(id) {
         Ok(Some(store)) => Ok(store),
-        Ok(None) => Err(Error::not_held(format!("repository {id} is not on this node"))),
+        Ok(None) => Err(Error::not_held(format!(
+            "repository {id} is not on this node"
+        ))),
         Err(error) if error.kind == ErrorKind::Corrupt => {
-            tracing::error!(storage_id = %id, %error, "store is corrupt; set aside, will be adopted again");
+            tracing::error!(storage_id = %id, %error, "store is corrupt; set aside, will be \
+             adopted again");
             served.corrupt.one();
             stores.quarantine(id)?;
             progress.retain(id, &[]);
-            Err(Error::not_held(format!("repository {id} was corrupt on this node and is set aside")))
+            Err(Error::not_held(format!(
+                "repository {id} was corrupt on this node and is set aside"
+            )))
         }
         Err(error) => Err(error),
     }
 }
 
 /// Runs store work off the async threads. Errors: the work's own; a panic in it is `Internal`.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     match tokio::task::spawn_blocking(context::carried(work)).await {
         Ok(result) => result,
         Err(error) => Err(Error::internal(format!("store work ended: {error}"))),

@@ -1,5 +1,5 @@
-//! Servers that failed lately: they are asked last for a while, so that one that is gone costs one wait and not one for each
-//! request. Time is passed in by the caller.
+//! Servers that failed lately: they are asked last for a while, so that one that is gone costs one
+//! wait and not one for each request. Time is passed in by the caller.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -26,12 +26,19 @@ impl Suspects {
 
     /// This server answered.
     pub fn answered(&self, address: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(address);
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(address);
     }
 
     /// Whether to ask others first.
     pub fn contains(&self, address: &str, now: Instant) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(address).is_some_and(|until| *until > now)
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(address)
+            .is_some_and(|until| *until > now)
     }
 }
 
@@ -45,7 +52,10 @@ mod tests {
         assert!(!suspects.contains("a:1", now));
         suspects.failed("a:1", now);
         assert!(suspects.contains("a:1", now + SUSPECT_FOR / 2) && !suspects.contains("b:1", now));
-        assert!(!suspects.contains("a:1", now + SUSPECT_FOR), "it is tried again");
+        assert!(
+            !suspects.contains("a:1", now + SUSPECT_FOR),
+            "it is tried again"
+        );
         suspects.failed("a:1", now);
         suspects.answered("a:1");
         assert!(!suspects.contains("a:1", now));

@@ -1,4 +1,5 @@
-//! Answers `GetTrees`: the requested records, then their closure breadth first while the budget lasts.
+//! Answers `GetTrees`: the requested records, then their closure breadth first while the budget
+//! lasts.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -26,13 +27,24 @@ pub(crate) struct Walk {
 impl Walk {
     pub fn new(request: &v1::GetTreesRequest) -> Result<Self> {
         if request.oids.len() > CONTENT_REQUEST_ITEMS_MAX {
-            return Err(Error::invalid(format!("more than {CONTENT_REQUEST_ITEMS_MAX} trees in one request")));
+            return Err(Error::invalid(format!(
+                "more than {CONTENT_REQUEST_ITEMS_MAX} trees in one request"
+            )));
         }
         let oids = monofs_proto::convert::oids(&request.oids)?;
         let seen = oids.iter().copied().collect();
         let queue = oids.into_iter().map(|oid| (oid, 1)).collect();
-        let depth = if request.depth == 0 { u32::MAX } else { request.depth };
-        Ok(Self { queue, seen, budget: request.byte_budget, depth })
+        let depth = if request.depth == 0 {
+            u32::MAX
+        } else {
+            request.depth
+        };
+        Ok(Self {
+            queue,
+            seen,
+            budget: request.byte_budget,
+            depth,
+        })
     }
 
     /// Whether its answer is little work.
@@ -44,7 +56,10 @@ impl Walk {
         if level >= self.depth || self.budget == 0 {
             return;
         }
-        for entry in record.iter().filter(|entry| entry.kind == EntryKind::Directory) {
+        for entry in record
+            .iter()
+            .filter(|entry| entry.kind == EntryKind::Directory)
+        {
             if self.seen.insert(entry.oid) {
                 self.queue.push_back((entry.oid, level + 1));
             }
@@ -52,7 +67,8 @@ impl Walk {
     }
 }
 
-/// A walk over a store, message by message. Blocking; holds an LMDB snapshot only while it fills one.
+/// A walk over a store, message by message. Blocking; holds an LMDB snapshot only while it fills
+/// one.
 pub(crate) struct Trees {
     store: Arc<RepoStore>,
     walk: Walk,
@@ -61,7 +77,11 @@ pub(crate) struct Trees {
 
 impl Trees {
     pub fn new(store: Arc<RepoStore>, walk: Walk) -> Self {
-        Self { store, walk, message_bytes: MessageBytes::default() }
+        Self {
+            store,
+            walk,
+            message_bytes: MessageBytes::default(),
+        }
     }
 }
 
@@ -78,7 +98,9 @@ impl Pieces for Trees {
         let (mut bytes, bytes_max) = (0, self.message_bytes.next());
         let reader = self.store.read()?;
         while bytes < bytes_max {
-            let Some((oid, level)) = walk.queue.pop_front() else { break };
+            let Some((oid, level)) = walk.queue.pop_front() else {
+                break;
+            };
             let Some(found) = reader.tree(&oid)? else {
                 if level == 1 {
                     message.missing.push(monofs_proto::convert::oid_bytes(&oid));
@@ -97,9 +119,15 @@ impl Pieces for Trees {
             if level < walk.depth && walk.budget > 0 {
                 walk.descend(&TreeRecord::parse(record.clone())?, level);
             }
-            message.trees.push(v1::TreeRecord { oid: monofs_proto::convert::oid_bytes(&oid), record });
+            message.trees.push(v1::TreeRecord {
+                oid: monofs_proto::convert::oid_bytes(&oid),
+                record,
+            });
         }
         served.trees(message.trees.len(), bytes);
-        Ok(Some(message).filter(|message| !message.trees.is_empty() || !message.missing.is_empty()))
+        Ok(
+            Some(message)
+                .filter(|message| !message.trees.is_empty() || !message.missing.is_empty()),
+        )
     }
 }

@@ -1,8 +1,10 @@
-//! Where the work of a small request runs: on the thread that received it while what is asked for is in memory, else on one
-//! that may block. Handing over to such a thread and back costs half of a small answer.
+//! Where the work of a small request runs: on the thread that received it while what is asked for
+//! is in memory, else on one that may block. Handing over to such a thread and back costs half of a
+//! small answer.
 //!
-//! Invariants: of the runtime's threads one is always left, whatever the disk does; once a turn had to wait for the disk (a
-//! major page fault of its thread), the next ones are handed over for a while.
+//! Invariants: of the runtime's threads one is always left, whatever the disk does; once a turn had
+//! to wait for the disk (a major page fault of its thread), the next ones are handed over for a
+//! while.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -26,7 +28,12 @@ impl Turns {
     }
 
     fn with_max(running_max: usize) -> Self {
-        Self { running: AtomicUsize::new(0), running_max, start: Instant::now(), cold_until: AtomicU64::new(0) }
+        Self {
+            running: AtomicUsize::new(0),
+            running_max,
+            start: Instant::now(),
+            cold_until: AtomicU64::new(0),
+        }
     }
 
     /// The permission to work on this thread until it is dropped.
@@ -35,8 +42,13 @@ impl Turns {
             return None;
         }
         let one_more = |running| (running < self.running_max).then_some(running + 1);
-        self.running.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Turn { turns: self, faults: major_faults() })
+        self.running
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .ok()?;
+        Some(Turn {
+            turns: self,
+            faults: major_faults(),
+        })
     }
 
     fn millis(&self) -> u64 {
@@ -46,7 +58,10 @@ impl Turns {
     fn ended(&self, faults: i64) {
         self.running.fetch_sub(1, Ordering::Relaxed);
         if faults > 0 {
-            self.cold_until.store(self.millis() + COLD_FOR.as_millis() as u64, Ordering::Relaxed);
+            self.cold_until.store(
+                self.millis() + COLD_FOR.as_millis() as u64,
+                Ordering::Relaxed,
+            );
         }
     }
 }
@@ -66,8 +81,11 @@ impl Drop for Turn<'_> {
 /// Page faults of this thread that needed the disk, so far.
 fn major_faults() -> i64 {
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
-    // SAFETY: the kernel fills the whole of what it is given, if it answers 0; it cannot fail with these arguments.
-    let usage = unsafe { (libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) == 0).then(|| usage.assume_init()) };
+    // SAFETY: the kernel fills the whole of what it is given, if it answers 0; it cannot fail with
+    // these arguments.
+    let usage = unsafe {
+        (libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) == 0).then(|| usage.assume_init())
+    };
     usage.map_or(0, |usage| usage.ru_majflt)
 }
 
@@ -82,7 +100,10 @@ mod tests {
         assert!(first.is_some() && second.is_some() && turns.begin().is_none());
         drop(first);
         assert!(turns.begin().is_some());
-        assert!(Turns::with_max(0).begin().is_none(), "the only thread works for nobody");
+        assert!(
+            Turns::with_max(0).begin().is_none(),
+            "the only thread works for nobody"
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Pulls contents that this node lacks: from a peer replica first, then from a fetcher. Everything is verified before it
-//! enters the store.
+//! Pulls contents that this node lacks: from a peer replica first, then from a fetcher. Everything
+//! is verified before it enters the store.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -22,7 +22,8 @@ use crate::state::{NodeState, blocking};
 
 /// Frames are written to the store in batches of about this many bytes.
 const WRITE_BATCH_BYTES: usize = 8 << 20;
-/// And of at most this many frames: each may touch a page of its own, which LMDB keeps in memory until the commit.
+/// And of at most this many frames: each may touch a page of its own, which LMDB keeps in memory
+/// until the commit.
 const WRITE_BATCH_ITEMS: usize = 4096;
 /// Messages between the network and the writer.
 const WRITE_QUEUE: usize = 8;
@@ -43,13 +44,25 @@ pub(crate) fn servers(state: &NodeState, id: &StorageId) -> Vec<Server> {
     let view = state.view();
     let everyone: Vec<_> = view.nodes().map(|member| member.id.clone()).collect();
     let copies = view.replication_factor.max(1) as usize;
-    let peers = view.readers(id, &everyone).into_iter().filter(|m| m.id != state.config.node_id).take(copies);
-    let mut servers: Vec<Server> = peers.map(|m| Server { address: m.address.clone(), peer: true }).collect();
+    let peers = view
+        .readers(id, &everyone)
+        .into_iter()
+        .filter(|m| m.id != state.config.node_id)
+        .take(copies);
+    let mut servers: Vec<Server> = peers
+        .map(|m| Server {
+            address: m.address.clone(),
+            peer: true,
+        })
+        .collect();
     let seen = view.fetchers_for(id).into_iter().map(|m| m.address.clone());
     let fetchers = seen.chain(state.other_fetchers());
     for address in fetchers {
         if !servers.iter().any(|server| server.address == address) {
-            servers.push(Server { address, peer: false });
+            servers.push(Server {
+                address,
+                peer: false,
+            });
         }
     }
     let now = Instant::now();
@@ -68,19 +81,28 @@ impl<'a> Asked<'a> {
     /// The servers one after the other.
     pub fn each(servers: &'a [Server]) -> impl Iterator<Item = Self> {
         let last = servers.len().saturating_sub(1);
-        servers.iter().enumerate().map(move |(index, server)| Self { server, alternative: index < last })
+        servers.iter().enumerate().map(move |(index, server)| Self {
+            server,
+            alternative: index < last,
+        })
     }
 
-    /// Waits for an answer. A server that has gone silently is given up soon where there is another, else at the deadline
-    /// of `answer`.
-    pub async fn wait<T>(&self, state: &NodeState, answer: impl Future<Output = Result<T>>) -> Result<T> {
+    /// Waits for an answer. A server that has gone silently is given up soon where there is
+    /// another, else at the deadline of `answer`.
+    pub async fn wait<T>(
+        &self,
+        state: &NodeState,
+        answer: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let address = &self.server.address;
         let answer = match self.alternative {
             true => while_alive(&state.probes, address, answer).await,
             false => answer.await,
         };
         match &answer {
-            Err(error) if error.kind == ErrorKind::Unavailable => state.suspects.failed(address, Instant::now()),
+            Err(error) if error.kind == ErrorKind::Unavailable => {
+                state.suspects.failed(address, Instant::now())
+            }
             _ => state.suspects.answered(address),
         }
         answer
@@ -101,9 +123,9 @@ pub(crate) struct Target<'a> {
 
 type Tap = mpsc::Sender<Result<v1::GetBlobsResponse, tonic::Status>>;
 
-/// Pulls `spans` of one repository into its store from the first of `servers` that has them. Frames of the asked spans are
-/// also sent to `tap` as they are verified (chunks of a large blob: as they arrive; the whole is verified before it counts
-/// as held). Returns what no server had.
+/// Pulls `spans` of one repository into its store from the first of `servers` that has them. Frames
+/// of the asked spans are also sent to `tap` as they are verified (chunks of a large blob: as they
+/// arrive; the whole is verified before it counts as held). Returns what no server had.
 pub(crate) async fn pull(
     target: Target<'_>,
     servers: &[Server],
@@ -137,13 +159,15 @@ pub(crate) async fn pull(
         }
     }
     match failure {
-        Some(error) if !wanted.is_empty() => Err(error.context(format!("contents of {}", target.meta.path))),
+        Some(error) if !wanted.is_empty() => {
+            Err(error.context(format!("contents of {}", target.meta.path)))
+        }
         _ => Ok(wanted),
     }
 }
 
-/// Returns when all of `wanted` is held, whoever pulled it; `counted` is told of the blobs that came.
-/// Errors: `Unavailable` when none of `servers` has one.
+/// Returns when all of `wanted` is held, whoever pulled it; `counted` is told of the blobs that
+/// came. Errors: `Unavailable` when none of `servers` has one.
 pub(crate) async fn fill(
     target: Target<'_>,
     servers: &[Server],
@@ -157,7 +181,9 @@ pub(crate) async fn fill(
             let left = pull(target, servers, mine, None).await?;
             if let Some(span) = left.first() {
                 let (path, oid, more) = (&target.meta.path, &span.oid, left.len() - 1);
-                return Err(Error::unavailable(format!("{path}: no server has blob {oid} (and {more} more)")));
+                return Err(Error::unavailable(format!(
+                    "{path}: no server has blob {oid} (and {more} more)"
+                )));
             }
             counted(pulled);
         }
@@ -205,33 +231,62 @@ async fn pull_from(
     wanted: &[Span],
     tap: Option<Tap>,
 ) -> Result<Vec<Span>, Failure> {
-    let Target { state, store, meta, commit, pace } = target;
+    let Target {
+        state,
+        store,
+        meta,
+        commit,
+        pace,
+    } = target;
     let (server, context) = (asked.server, Context::new(state.config.upstream_timeout));
     let request = v1::GetBlobsRequest {
         storage_id: meta.storage_id.to_string(),
-        spans: wanted.iter().map(|span| Span::whole(span.oid, span.size).to_wire()).collect(),
+        spans: wanted
+            .iter()
+            .map(|span| Span::whole(span.oid, span.size).to_wire())
+            .collect(),
         origin: (!server.peer).then(|| origin(meta, commit)),
         held_only: server.peer,
     };
-    let call = monofs_rpc::content::get_blobs(state.channels.get(&server.address)?, &context, request);
+    let call =
+        monofs_rpc::content::get_blobs(state.channels.get(&server.address)?, &context, request);
     let mut answers = asked.wait(state, call).await?;
     let (queue, frames) = mpsc::channel(WRITE_QUEUE);
     let spans: HashMap<Oid, Span> = wanted.iter().map(|span| (span.oid, *span)).collect();
     let writer = {
-        let (store, flights, id) = (store.clone(), state.flights.clone(), meta.storage_id.clone());
+        let (store, flights, id) = (
+            store.clone(),
+            state.flights.clone(),
+            meta.storage_id.clone(),
+        );
         state.tasks.spawn(context::carry(blocking(move || {
             let arrived = |oid: &Oid, chunks| flights.arrived(&id, oid, chunks);
-            Writer { store: &store, spans, tap, arrived: &arrived, batch: Vec::new(), batch_bytes: 0 }.run(frames)
+            Writer {
+                store: &store,
+                spans,
+                tap,
+                arrived: &arrived,
+                batch: Vec::new(),
+                batch_bytes: 0,
+            }
+            .run(frames)
         })))
     };
     let mut missing = Vec::new();
     let mut outcome = Ok(());
     loop {
-        match asked.wait(state, async { answers.next().await.transpose() }).await {
+        match asked
+            .wait(state, async { answers.next().await.transpose() })
+            .await
+        {
             Ok(None) => break,
             Ok(Some(answer)) => {
                 missing.extend(monofs_proto::convert::oids(&answer.missing)?);
-                let bytes = answer.chunks.iter().map(|chunk| chunk.frame.len() as u64).sum();
+                let bytes = answer
+                    .chunks
+                    .iter()
+                    .map(|chunk| chunk.frame.len() as u64)
+                    .sum();
                 if queue.send(answer.chunks).await.is_err() {
                     break;
                 }
@@ -246,7 +301,9 @@ async fn pull_from(
         }
     }
     drop(queue);
-    let written = writer.await.map_err(|e| Error::internal(format!("the writer of pulled contents ended: {e}")))?;
+    let written = writer
+        .await
+        .map_err(|e| Error::internal(format!("the writer of pulled contents ended: {e}")))?;
     written.map_err(|error| Failure { error, own: true })?;
     outcome?;
     let held = store.clone();
@@ -267,7 +324,9 @@ pub(crate) fn origin(meta: &RepoMeta, commit: Option<Oid>) -> v1::Origin {
     v1::Origin {
         source: meta.source.to_string(),
         ref_name: meta.ref_name.as_str().to_owned(),
-        commit: commit.map(|oid| monofs_proto::convert::oid_bytes(&oid)).unwrap_or_default(),
+        commit: commit
+            .map(|oid| monofs_proto::convert::oid_bytes(&oid))
+            .unwrap_or_default(),
     }
 }
 
@@ -297,8 +356,10 @@ impl<'a> Writer<'a> {
             let mut tapped = v1::GetBlobsResponse::default();
             for chunk in chunks {
                 let oid = Oid::from_bytes(&chunk.oid)?;
-                let span =
-                    *self.spans.get(&oid).ok_or_else(|| Error::corrupt(format!("blob {oid} was not asked for")))?;
+                let span = *self
+                    .spans
+                    .get(&oid)
+                    .ok_or_else(|| Error::corrupt(format!("blob {oid} was not asked for")))?;
                 raw.clear();
                 frame::decode_into(&chunk.frame, &mut raw)?;
                 if span.is_large() {
@@ -339,9 +400,18 @@ impl<'a> Writer<'a> {
             let hasher = ObjectHasher::new(span.oid.format(), ObjectKind::Blob, span.size);
             let writer = self.store.begin_large(&span.oid, span.size)?;
             (self.arrived)(&span.oid, 0);
-            arriving.insert(span.oid, Large { next: 0, hasher, writer });
+            arriving.insert(
+                span.oid,
+                Large {
+                    next: 0,
+                    hasher,
+                    writer,
+                },
+            );
         }
-        let large = arriving.get_mut(&span.oid).expect("was put there when it was not");
+        let large = arriving
+            .get_mut(&span.oid)
+            .expect("was put there when it was not");
         if chunk.index != large.next {
             return Err(Error::corrupt(format!(
                 "blob {}: chunk {} where {} was due",
@@ -357,7 +427,10 @@ impl<'a> Writer<'a> {
         }
         let large = arriving.remove(&span.oid).expect("was there above");
         if large.hasher.finish() != span.oid {
-            return Err(Error::corrupt(format!("blob {}: the bytes do not match the object id", span.oid)));
+            return Err(Error::corrupt(format!(
+                "blob {}: the bytes do not match the object id",
+                span.oid
+            )));
         }
         large.writer.finish()
     }

@@ -1,6 +1,7 @@
 //! Conversions between the wire (`v1`) and `model`.
 //!
-//! Invariant: `model -> wire` cannot fail; `wire -> model` checks everything and fails with [`monofs_model::ErrorKind::Invalid`].
+//! Invariant: `model -> wire` cannot fail; `wire -> model` checks everything and fails with
+//! [`monofs_model::ErrorKind::Invalid`].
 
 use bytes::Bytes;
 use monofs_model as model;
@@ -55,7 +56,10 @@ impl From<&model::Snapshot> for v1::Snapshot {
         let submodules = snapshot
             .submodules
             .iter()
-            .map(|module| v1::Submodule { path: module.path.clone().into(), url: module.url.clone() })
+            .map(|module| v1::Submodule {
+                path: module.path.clone().into(),
+                url: module.url.clone(),
+            })
             .collect();
         Self {
             commit: oid_bytes(&snapshot.commit),
@@ -83,7 +87,10 @@ impl TryFrom<v1::Snapshot> for model::Snapshot {
             submodules: wire
                 .submodules
                 .into_iter()
-                .map(|module| model::Submodule { path: module.path.to_vec(), url: module.url })
+                .map(|module| model::Submodule {
+                    path: module.path.to_vec(),
+                    url: module.url,
+                })
                 .collect(),
         };
         if snapshot.commit.format() != snapshot.root.format() {
@@ -126,7 +133,11 @@ impl TryFrom<v1::Repository> for model::Repository {
             consistency: wire.consistency().try_into()?,
             snapshot: wire.snapshot.map(model::Snapshot::try_from).transpose()?,
             generation: wire.generation,
-            holders: wire.holders.iter().map(|id| NodeId::new(id)).collect::<Result<_>>()?,
+            holders: wire
+                .holders
+                .iter()
+                .map(|id| NodeId::new(id))
+                .collect::<Result<_>>()?,
             created_at: wire.created_at,
             refreshed_at: wire.refreshed_at,
             last_error: wire.last_error,
@@ -170,7 +181,11 @@ impl TryFrom<v1::Member> for model::Member {
             capacity_bytes: wire.capacity_bytes,
             used_bytes: wire.used_bytes,
             incarnation: wire.incarnation,
-            share_percent: if wire.share_percent == 0 { 100 } else { wire.share_percent.min(100) },
+            share_percent: if wire.share_percent == 0 {
+                100
+            } else {
+                wire.share_percent.min(100)
+            },
             failed_over: wire.failed_over,
         })
     }
@@ -190,8 +205,16 @@ impl TryFrom<v1::ClusterView> for model::ClusterView {
     type Error = Error;
 
     fn try_from(wire: v1::ClusterView) -> Result<Self> {
-        let members = wire.members.into_iter().map(model::Member::try_from).collect::<Result<_>>()?;
-        Ok(Self { number: wire.number, members, replication_factor: wire.replication_factor })
+        let members = wire
+            .members
+            .into_iter()
+            .map(model::Member::try_from)
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            number: wire.number,
+            members,
+            replication_factor: wire.replication_factor,
+        })
     }
 }
 
@@ -209,7 +232,10 @@ mod tests {
             trees: 3,
             blobs: 4,
             bytes: 5,
-            submodules: vec![model::Submodule { path: b"x\xff".to_vec(), url: "https://h/x".into() }],
+            submodules: vec![model::Submodule {
+                path: b"x\xff".to_vec(),
+                url: "https://h/x".into(),
+            }],
         };
         let repository = model::Repository {
             path: DisplayPath::new("h/org/x").expect("valid"),
@@ -227,7 +253,10 @@ mod tests {
         };
         let back = model::Repository::try_from(v1::Repository::from(&repository)).expect("valid");
         assert_eq!(back, repository);
-        let unset = v1::Repository { state: 0, ..v1::Repository::from(&repository) };
+        let unset = v1::Repository {
+            state: 0,
+            ..v1::Repository::from(&repository)
+        };
         assert!(model::Repository::try_from(unset).is_err());
     }
 }

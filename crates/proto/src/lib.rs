@@ -1,5 +1,5 @@
-//! The wire protocol `monofs.v1`: generated messages and services, and their conversions to and from `model`; and the part
-//! of etcd's protocol that the router speaks as a client.
+//! The wire protocol `monofs.v1`: generated messages and services, and their conversions to and
+//! from `model`; and the part of etcd's protocol that the router speaks as a client.
 //!
 //! Invariant: fields are only ever added. Roles one minor version apart work together.
 
@@ -12,7 +12,8 @@ pub mod v1 {
     tonic::include_proto!("monofs.v1");
 
     /// The compiled descriptors, for gRPC reflection.
-    pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("monofs.v1.descriptors");
+    pub const FILE_DESCRIPTOR_SET: &[u8] =
+        tonic::include_file_descriptor_set!("monofs.v1.descriptors");
 
     // Every service of this package, with each of its methods.
     include!(concat!(env!("OUT_DIR"), "/monofs.v1.methods.rs"));

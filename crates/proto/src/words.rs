@@ -1,10 +1,17 @@
-//! The words for enums of the protocol in tables, JSON, metrics and on the page: one for each, everywhere.
+//! The words for enums of the protocol in tables, JSON, metrics and on the page: one for each,
+//! everywhere.
 
 use crate::v1::job::{Kind, State};
 
 impl Kind {
     /// Those that a job can have.
-    pub const ALL: [Self; 5] = [Self::Repair, Self::Rebalance, Self::Drain, Self::Failover, Self::Recover];
+    pub const ALL: [Self; 5] = [
+        Self::Repair,
+        Self::Rebalance,
+        Self::Drain,
+        Self::Failover,
+        Self::Recover,
+    ];
 
     /// What a job does.
     pub const fn word(self) -> &'static str {
@@ -21,7 +28,13 @@ impl Kind {
 
 impl State {
     /// Those that a job can be in.
-    pub const ALL: [Self; 5] = [Self::Running, Self::Waiting, Self::Done, Self::Failed, Self::Cancelled];
+    pub const ALL: [Self; 5] = [
+        Self::Running,
+        Self::Waiting,
+        Self::Done,
+        Self::Failed,
+        Self::Cancelled,
+    ];
 
     /// Where a job is.
     pub const fn word(self) -> &'static str {

@@ -1,12 +1,14 @@
-//! Writes a router's embedded state with many published repositories, for measuring catalogues without their contents:
-//! the entries are real, but no node holds what they name, so below a repository there is nothing to read.
+//! Writes a router's embedded state with many published repositories, for measuring catalogues
+//! without their contents: the entries are real, but no node holds what they name, so below a
+//! repository there is nothing to read.
 //!
 //! ```text
 //! seed_catalogue --state-dir DIR --repositories N [--hosts H] [--organisations O]
 //! ```
 //!
-//! The first host has nine tenths of the repositories, the others share the rest. Names and object ids are a function of
-//! the numbers given. The sources are below `.example`, which nobody can register, so that a refresh asks nobody.
+//! The first host has nine tenths of the repositories, the others share the rest. Names and object
+//! ids are a function of the numbers given. The sources are below `.example`, which nobody can
+//! register, so that a refresh asks nobody.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,13 +17,14 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use monofs_model::{
-    Consistency, ContentMode, DisplayPath, Error, NodeId, ObjectFormat, ObjectKind, Oid, RefName, Repository,
-    RepositoryState, Result, Snapshot, SourceUrl,
+    Consistency, ContentMode, DisplayPath, Error, NodeId, ObjectFormat, ObjectKind, Oid, RefName,
+    Repository, RepositoryState, Result, Snapshot, SourceUrl,
 };
 use monofs_router::seed_catalogue;
 use monofs_router::state::EmbeddedState;
 
-const USAGE: &str = "usage: seed_catalogue --state-dir DIR --repositories N [--hosts H] [--organisations O]";
+const USAGE: &str =
+    "usage: seed_catalogue --state-dir DIR --repositories N [--hosts H] [--organisations O]";
 const HOSTS: usize = 4;
 const ORGANISATIONS: usize = 1000;
 const NODES: [&str; 2] = ["seeded-1", "seeded-2"];
@@ -58,12 +61,18 @@ fn options(arguments: impl Iterator<Item = String>) -> Result<Options> {
         None => vec![argument],
     });
     while let Some(name) = arguments.next() {
-        let value = arguments.next().ok_or_else(|| Error::invalid(format!("{name} has no value\n{USAGE}")))?;
+        let value = arguments
+            .next()
+            .ok_or_else(|| Error::invalid(format!("{name} has no value\n{USAGE}")))?;
         given.insert(name, value);
     }
-    let state_dir = given.remove("--state-dir").ok_or_else(|| Error::invalid(format!("no --state-dir\n{USAGE}")))?;
+    let state_dir = given
+        .remove("--state-dir")
+        .ok_or_else(|| Error::invalid(format!("no --state-dir\n{USAGE}")))?;
     let mut number = |name: &str, default: Option<usize>| match given.remove(name) {
-        Some(text) => text.parse().map_err(|_| Error::invalid(format!("{name}: '{text}' is not a number\n{USAGE}"))),
+        Some(text) => text
+            .parse()
+            .map_err(|_| Error::invalid(format!("{name}: '{text}' is not a number\n{USAGE}"))),
         None => default.ok_or_else(|| Error::invalid(format!("no {name}\n{USAGE}"))),
     };
     let options = Options {
@@ -80,20 +89,41 @@ fn options(arguments: impl Iterator<Item = String>) -> Result<Options> {
 
 async fn seed(options: &Options) -> Result<String> {
     let store = EmbeddedState::open(options.state_dir.clone()).await?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-    let mut paths = (0..options.repositories).map(|number| path(number, options)).collect::<Result<Vec<_>>>()?;
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as i64);
+    let mut paths = (0..options.repositories)
+        .map(|number| path(number, options))
+        .collect::<Result<Vec<_>>>()?;
     paths.sort_by(|a, b| a.components().cmp(b.components()));
-    let holders = NODES.iter().map(|id| NodeId::new(id)).collect::<Result<Vec<_>>>()?;
-    let repositories =
-        paths.into_iter().map(|path| repository(path, &holders, now)).collect::<Result<Vec<_>>>()?.into_iter();
+    let holders = NODES
+        .iter()
+        .map(|id| NodeId::new(id))
+        .collect::<Result<Vec<_>>>()?;
+    let repositories = paths
+        .into_iter()
+        .map(|path| repository(path, &holders, now))
+        .collect::<Result<Vec<_>>>()?
+        .into_iter();
     let count = seed_catalogue(Arc::new(store), repositories).await?;
-    Ok(format!("{count} repositories written to {}", options.state_dir.display()))
+    Ok(format!(
+        "{count} repositories written to {}",
+        options.state_dir.display()
+    ))
 }
 
 /// `forge.example/org-0042/project-00000042`.
 fn path(number: usize, options: &Options) -> Result<DisplayPath> {
-    let host = if options.hosts == 1 || number % 10 != 9 { 0 } else { 1 + number / 10 % (options.hosts - 1) };
-    let host = if host == 0 { "forge.example".to_owned() } else { format!("forge{host}.example") };
+    let host = if options.hosts == 1 || number % 10 != 9 {
+        0
+    } else {
+        1 + number / 10 % (options.hosts - 1)
+    };
+    let host = if host == 0 {
+        "forge.example".to_owned()
+    } else {
+        format!("forge{host}.example")
+    };
     // A prime step, so that organisations of every host have a like number of repositories.
     let organisation = number.wrapping_mul(7919) % options.organisations;
     DisplayPath::new(&format!("{host}/org-{organisation:04}/project-{number:08}"))

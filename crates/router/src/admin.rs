@@ -1,4 +1,5 @@
-//! The `Admin` service: the operator's verbs, each decoded, checked and handed to the part that does it.
+//! The `Admin` service: the operator's verbs, each decoded, checked and handed to the part that
+//! does it.
 //!
 //! The HTTP API calls the same functions.
 
@@ -15,7 +16,8 @@ use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::BoxStream;
 use monofs_model::{
-    Consistency, ContentMode, DisplayPath, Error, ErrorKind, Member, RefName, Repository, Result, SourceUrl,
+    Consistency, ContentMode, DisplayPath, Error, ErrorKind, Member, RefName, Repository, Result,
+    SourceUrl,
 };
 use monofs_proto::v1;
 use monofs_rpc::content::guarded;
@@ -48,12 +50,19 @@ impl v1::admin_server::Admin for AdminService {
     type VerifyStream = BoxStream<'static, Result<v1::AdminVerifyProgress, Status>>;
     type WatchJobStream = BoxStream<'static, Result<v1::Job, Status>>;
 
-    async fn ingest(&self, request: Request<v1::IngestRequest>) -> Result<Response<Progress>, Status> {
+    async fn ingest(
+        &self,
+        request: Request<v1::IngestRequest>,
+    ) -> Result<Response<Progress>, Status> {
         let request = request.into_inner();
         let spec = spec(&request).map_err(to_status)?;
         let wait_hydrated = request.wait_hydrated && spec.content == ContentMode::Eager;
         let job = ingest::ingest(&self.state, spec).await.map_err(to_status)?;
-        Ok(Response::new(follow(self.state.clone(), job, wait_hydrated)))
+        Ok(Response::new(follow(
+            self.state.clone(),
+            job,
+            wait_hydrated,
+        )))
     }
 
     async fn list_repositories(
@@ -62,41 +71,84 @@ impl v1::admin_server::Admin for AdminService {
     ) -> Result<Response<v1::ListRepositoriesResponse>, Status> {
         let request = request.into_inner();
         let limit = watch::page_size(request.page_size);
-        let page = self.state.catalog.page(&request.prefix, &request.page_token, limit);
-        let next_page_token =
-            if page.len() == limit { page.last().map_or(String::new(), |e| e.path.to_string()) } else { String::new() };
-        let repositories = page.iter().map(|entry| v1::Repository::from(&**entry)).collect();
-        Ok(Response::new(v1::ListRepositoriesResponse { repositories, next_page_token }))
+        let page = self
+            .state
+            .catalog
+            .page(&request.prefix, &request.page_token, limit);
+        let next_page_token = if page.len() == limit {
+            page.last().map_or(String::new(), |e| e.path.to_string())
+        } else {
+            String::new()
+        };
+        let repositories = page
+            .iter()
+            .map(|entry| v1::Repository::from(&**entry))
+            .collect();
+        Ok(Response::new(v1::ListRepositoriesResponse {
+            repositories,
+            next_page_token,
+        }))
     }
 
     async fn get_repository(
         &self,
         request: Request<v1::GetRepositoryRequest>,
     ) -> Result<Response<v1::GetRepositoryResponse>, Status> {
-        let entry = self.state.catalog.require(&request.into_inner().path).map_err(to_status)?;
+        let entry = self
+            .state
+            .catalog
+            .require(&request.into_inner().path)
+            .map_err(to_status)?;
         let replicas = status::replicas(&self.state, &entry).await;
-        Ok(Response::new(v1::GetRepositoryResponse { repository: Some(v1::Repository::from(&*entry)), replicas }))
+        Ok(Response::new(v1::GetRepositoryResponse {
+            repository: Some(v1::Repository::from(&*entry)),
+            replicas,
+        }))
     }
 
-    async fn refresh(&self, request: Request<v1::RefreshRequest>) -> Result<Response<Progress>, Status> {
+    async fn refresh(
+        &self,
+        request: Request<v1::RefreshRequest>,
+    ) -> Result<Response<Progress>, Status> {
         let request = request.into_inner();
-        let entry = self.state.catalog.require(&request.path).map_err(to_status)?;
+        let entry = self
+            .state
+            .catalog
+            .require(&request.path)
+            .map_err(to_status)?;
         let job = if request.follow {
-            self.state.ingests.running(&entry.path).ok_or_else(|| to_status(ingests::nothing_runs(&entry.path)))?
+            self.state
+                .ingests
+                .running(&entry.path)
+                .ok_or_else(|| to_status(ingests::nothing_runs(&entry.path)))?
         } else {
-            ingest::refresh(&self.state, &entry).await.map_err(to_status)?
+            ingest::refresh(&self.state, &entry)
+                .await
+                .map_err(to_status)?
         };
         Ok(Response::new(follow(self.state.clone(), job, false)))
     }
 
-    async fn delete(&self, request: Request<v1::DeleteRequest>) -> Result<Response<v1::DeleteResponse>, Status> {
-        delete(&self.state, &request.into_inner().path).await.map_err(to_status)?;
+    async fn delete(
+        &self,
+        request: Request<v1::DeleteRequest>,
+    ) -> Result<Response<v1::DeleteResponse>, Status> {
+        delete(&self.state, &request.into_inner().path)
+            .await
+            .map_err(to_status)?;
         Ok(Response::new(v1::DeleteResponse {}))
     }
 
-    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusResponse>, Status> {
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
         let own = request.into_inner().own;
-        Ok(Response::new(if own { status::own(&self.state) } else { status::status(&self.state).await }))
+        Ok(Response::new(if own {
+            status::own(&self.state)
+        } else {
+            status::status(&self.state).await
+        }))
     }
 
     async fn node_files(
@@ -106,14 +158,25 @@ impl v1::admin_server::Admin for AdminService {
         let request = request.into_inner();
         let storage_id = match request.path.as_str() {
             "" => String::new(),
-            path => DisplayPath::new(path).map_err(to_status)?.storage_id().to_string(),
+            path => DisplayPath::new(path)
+                .map_err(to_status)?
+                .storage_id()
+                .to_string(),
         };
         let asked = nodes_named(&self.state, &request.node_id).map_err(to_status)?;
-        let nodes = join_all(asked.iter().map(|node| files_on(&self.state, node, &storage_id))).await;
+        let nodes = join_all(
+            asked
+                .iter()
+                .map(|node| files_on(&self.state, node, &storage_id)),
+        )
+        .await;
         Ok(Response::new(v1::NodeFilesResponse { nodes }))
     }
 
-    async fn verify(&self, request: Request<v1::AdminVerifyRequest>) -> Result<Response<Self::VerifyStream>, Status> {
+    async fn verify(
+        &self,
+        request: Request<v1::AdminVerifyRequest>,
+    ) -> Result<Response<Self::VerifyStream>, Status> {
         let path = request.into_inner().path;
         let repositories: Vec<Arc<Repository>> = match path.as_str() {
             "" => self.state.catalog.page("", "", usize::MAX),
@@ -123,7 +186,12 @@ impl v1::admin_server::Admin for AdminService {
         let state = self.state.clone();
         tokio::spawn(context::carry(async move {
             for entry in repositories.iter().filter(|entry| entry.snapshot.is_some()) {
-                for node in state.members.view().nodes().filter(|node| entry.holders.contains(&node.id)) {
+                for node in state
+                    .members
+                    .view()
+                    .nodes()
+                    .filter(|node| entry.holders.contains(&node.id))
+                {
                     verify_on(&state, node, entry, &sink).await;
                 }
             }
@@ -131,50 +199,80 @@ impl v1::admin_server::Admin for AdminService {
         Ok(Response::new(ReceiverStream::new(stream).boxed()))
     }
 
-    async fn drain(&self, request: Request<v1::DrainRequest>) -> Result<Response<v1::DrainResponse>, Status> {
-        members::drain(&self.state, request.into_inner()).await.map(Response::new).map_err(to_status)
+    async fn drain(
+        &self,
+        request: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::DrainResponse>, Status> {
+        members::drain(&self.state, request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(to_status)
     }
 
-    async fn undrain(&self, request: Request<v1::UndrainRequest>) -> Result<Response<v1::UndrainResponse>, Status> {
-        members::undrain(&self.state, request.into_inner()).await.map(Response::new).map_err(to_status)
+    async fn undrain(
+        &self,
+        request: Request<v1::UndrainRequest>,
+    ) -> Result<Response<v1::UndrainResponse>, Status> {
+        members::undrain(&self.state, request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(to_status)
     }
 
     async fn trigger_failover(
         &self,
         request: Request<v1::TriggerFailoverRequest>,
     ) -> Result<Response<v1::TriggerFailoverResponse>, Status> {
-        members::trigger_failover(&self.state, request.into_inner()).await.map(Response::new).map_err(to_status)
+        members::trigger_failover(&self.state, request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(to_status)
     }
 
     async fn clear_failover(
         &self,
         request: Request<v1::ClearFailoverRequest>,
     ) -> Result<Response<v1::ClearFailoverResponse>, Status> {
-        members::clear_failover(&self.state, request.into_inner()).await.map(Response::new).map_err(to_status)
+        members::clear_failover(&self.state, request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(to_status)
     }
 
     async fn list_failovers(
         &self,
         _: Request<v1::ListFailoversRequest>,
     ) -> Result<Response<v1::ListFailoversResponse>, Status> {
-        failovers::list_failovers(&self.state).await.map(Response::new).map_err(to_status)
+        failovers::list_failovers(&self.state)
+            .await
+            .map(Response::new)
+            .map_err(to_status)
     }
 
     async fn remove_member(
         &self,
         request: Request<v1::RemoveMemberRequest>,
     ) -> Result<Response<v1::RemoveMemberResponse>, Status> {
-        removal::remove_member(&self.state, request.into_inner()).await.map(Response::new).map_err(to_status)
+        removal::remove_member(&self.state, request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(to_status)
     }
 
     async fn rebalance(
         &self,
         request: Request<v1::RebalanceRequest>,
     ) -> Result<Response<v1::RebalanceResponse>, Status> {
-        jobs::rebalance(&self.state, request.into_inner()).await.map(Response::new).map_err(to_status)
+        jobs::rebalance(&self.state, request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(to_status)
     }
 
-    async fn list_jobs(&self, request: Request<v1::ListJobsRequest>) -> Result<Response<v1::ListJobsResponse>, Status> {
+    async fn list_jobs(
+        &self,
+        request: Request<v1::ListJobsRequest>,
+    ) -> Result<Response<v1::ListJobsResponse>, Status> {
         let jobs = jobs::list(&self.state, request.into_inner().all);
         Ok(Response::new(v1::ListJobsResponse { jobs }))
     }
@@ -183,12 +281,19 @@ impl v1::admin_server::Admin for AdminService {
         &self,
         request: Request<v1::CancelJobRequest>,
     ) -> Result<Response<v1::CancelJobResponse>, Status> {
-        let job = reconcile::jobs::cancel(&self.state, &request.into_inner().id).await.map_err(to_status)?;
+        let job = reconcile::jobs::cancel(&self.state, &request.into_inner().id)
+            .await
+            .map_err(to_status)?;
         Ok(Response::new(v1::CancelJobResponse { job: Some(job) }))
     }
 
-    async fn watch_job(&self, request: Request<v1::WatchJobRequest>) -> Result<Response<Self::WatchJobStream>, Status> {
-        jobs::watch(&self.state, request.into_inner().id).map(Response::new).map_err(to_status)
+    async fn watch_job(
+        &self,
+        request: Request<v1::WatchJobRequest>,
+    ) -> Result<Response<Self::WatchJobStream>, Status> {
+        jobs::watch(&self.state, request.into_inner().id)
+            .map(Response::new)
+            .map_err(to_status)
     }
 }
 
@@ -209,7 +314,11 @@ pub(crate) async fn delete(state: &RouterState, path: &str) -> Result<()> {
 /// Checks everything that an ingest request says.
 pub(crate) fn spec(request: &v1::IngestRequest) -> Result<Spec> {
     let source = SourceUrl::new(&request.source)?;
-    let path = if request.path.is_empty() { source.display_path()? } else { DisplayPath::new(&request.path)? };
+    let path = if request.path.is_empty() {
+        source.display_path()?
+    } else {
+        DisplayPath::new(&request.path)?
+    };
     let content = match request.content() {
         v1::ContentMode::Unspecified => ContentMode::default(),
         given => given.try_into()?,
@@ -218,7 +327,13 @@ pub(crate) fn spec(request: &v1::IngestRequest) -> Result<Spec> {
         v1::Consistency::Unspecified => Consistency::default(),
         given => given.try_into()?,
     };
-    Ok(Spec { path, source, ref_name: RefName::new(&request.ref_name)?, content, consistency })
+    Ok(Spec {
+        path,
+        source,
+        ref_name: RefName::new(&request.ref_name)?,
+        content,
+        consistency,
+    })
 }
 
 fn nodes_named(state: &RouterState, id: &str) -> Result<Vec<Member>> {
@@ -229,18 +344,31 @@ fn nodes_named(state: &RouterState, id: &str) -> Result<Vec<Member>> {
     membership::node(&view, id).map(|node| vec![node.clone()])
 }
 
-async fn files_on(state: &RouterState, node: &Member, storage_id: &str) -> v1::node_files_response::Entry {
+async fn files_on(
+    state: &RouterState,
+    node: &Member,
+    storage_id: &str,
+) -> v1::node_files_response::Entry {
     let ask = async {
         let mut client = state.node_client(node)?;
-        let request = v1::ListHeldRequest { storage_id: storage_id.to_owned() };
-        client.list_held(Context::new(state.config.call_timeout).request(request)).await.map_err(from_status)
+        let request = v1::ListHeldRequest {
+            storage_id: storage_id.to_owned(),
+        };
+        client
+            .list_held(Context::new(state.config.call_timeout).request(request))
+            .await
+            .map_err(from_status)
     };
     let (repositories, error) = match within(state.config.call_timeout, "list held", ask).await {
         Ok(answer) => (answer.into_inner().repositories, String::new()),
         Err(error) if error.kind == ErrorKind::NotHeld => (Vec::new(), String::new()),
         Err(error) => (Vec::new(), error.to_string()),
     };
-    v1::node_files_response::Entry { node_id: node.id.to_string(), repositories, error }
+    v1::node_files_response::Entry {
+        node_id: node.id.to_string(),
+        repositories,
+        error,
+    }
 }
 
 async fn verify_on(
@@ -258,8 +386,13 @@ async fn verify_on(
     let silence = state.config.progress_timeout;
     let started = async {
         let mut client = state.node_client(node)?;
-        let request = v1::VerifyRequest { storage_id: entry.storage_id().to_string() };
-        client.verify(Context::new(silence).stream(request)).await.map_err(from_status)
+        let request = v1::VerifyRequest {
+            storage_id: entry.storage_id().to_string(),
+        };
+        client
+            .verify(Context::new(silence).stream(request))
+            .await
+            .map_err(from_status)
     };
     let mut answers = match within(silence, "verify", started).await {
         Ok(answer) => guarded(answer.into_inner(), silence, "verify"),

@@ -1,9 +1,11 @@
-//! Looks into the tree without a mount, for the HTTP API and the web page: what is at a path, and the bytes of a file.
+//! Looks into the tree without a mount, for the HTTP API and the web page: what is at a path, and
+//! the bytes of a file.
 //!
-//! Invariants: nothing of this host's own files is ever read; symlinks are shown, never followed; directory records and
-//! contents are verified as a client does before anybody sees them; of one request at most [`contents::READ_AHEAD`] chunks
-//! or one directory record are in memory, and of all requests [`records::BYTES_MAX`] bytes of records are kept; who leaves
-//! ends the work, because dropping a future here drops every call that it made.
+//! Invariants: nothing of this host's own files is ever read; symlinks are shown, never followed;
+//! directory records and contents are verified as a client does before anybody sees them; of one
+//! request at most [`contents::READ_AHEAD`] chunks or one directory record are in memory, and of
+//! all requests [`records::BYTES_MAX`] bytes of records are kept; who leaves ends the work, because
+//! dropping a future here drops every call that it made.
 
 mod ask;
 mod contents;
@@ -40,7 +42,11 @@ pub(crate) struct Paging {
 impl Paging {
     /// The number of names to show.
     fn limit(&self) -> usize {
-        if self.limit == 0 { PAGE } else { self.limit.min(PAGE_MAX) }
+        if self.limit == 0 {
+            PAGE
+        } else {
+            self.limit.min(PAGE_MAX)
+        }
     }
 }
 
@@ -99,7 +105,11 @@ impl Inside {
     /// Where a submodule comes from, if its repository says so.
     pub fn submodule_url(&self) -> Option<&str> {
         let path = self.rest.join(&b'/');
-        self.snapshot.submodules.iter().find(|module| module.path == path).map(|module| module.url.as_str())
+        self.snapshot
+            .submodules
+            .iter()
+            .find(|module| module.path == path)
+            .map(|module| module.url.as_str())
     }
 
     /// Whether it has bytes of its own that can be read: not a directory, and not a submodule.
@@ -119,8 +129,13 @@ pub(crate) const fn kind_word(kind: EntryKind) -> &'static str {
     }
 }
 
-/// What is at `path`. Errors: `NotFound`; `Refused` while the repository has no commit; `Unavailable` when no holder answers.
-pub(crate) async fn look(state: &Arc<RouterState>, path: &TreePath, paging: &Paging) -> Result<Found> {
+/// What is at `path`. Errors: `NotFound`; `Refused` while the repository has no commit;
+/// `Unavailable` when no holder answers.
+pub(crate) async fn look(
+    state: &Arc<RouterState>,
+    path: &TreePath,
+    paging: &Paging,
+) -> Result<Found> {
     let text = path.text();
     let Some((repository, _)) = state.catalog.resolve(&text) else {
         return namespace(state, path, &text, paging);
@@ -131,8 +146,19 @@ pub(crate) async fn look(state: &Arc<RouterState>, path: &TreePath, paging: &Pag
     }
     let record = records::get(state, &inside).await?;
     let total = record.len();
-    let entries = records::page(record, paging.offset, paging.limit(), paging.directories_first).await?;
-    Ok(Found::Directory(Directory { inside, entries, offset: paging.offset, total }))
+    let entries = records::page(
+        record,
+        paging.offset,
+        paging.limit(),
+        paging.directories_first,
+    )
+    .await?;
+    Ok(Found::Directory(Directory {
+        inside,
+        entries,
+        offset: paging.offset,
+        total,
+    }))
 }
 
 /// The directory above repositories that `path` names.
@@ -142,22 +168,42 @@ fn namespace(state: &RouterState, path: &TreePath, text: &str, paging: &Paging) 
     }
     let limit = paging.limit();
     let names = state.catalog.names(text, &paging.after, limit);
-    if names.is_empty() && !path.is_root() && (paging.after.is_empty() || state.catalog.names(text, "", 1).is_empty()) {
+    if names.is_empty()
+        && !path.is_root()
+        && (paging.after.is_empty() || state.catalog.names(text, "", 1).is_empty())
+    {
         return Err(match state.catalog.page(text, "", 1).first() {
             Some(entry) => no_commit(entry),
             None => not_found(path),
         });
     }
-    let next = if names.len() == limit { names.last().map(|(name, _)| name.clone()) } else { None };
+    let next = if names.len() == limit {
+        names.last().map(|(name, _)| name.clone())
+    } else {
+        None
+    };
     Ok(Found::Namespace(Namespace { names, next }))
 }
 
 /// From the root of a repository down to the entry.
-async fn descend(state: &Arc<RouterState>, path: &TreePath, repository: Arc<Repository>) -> Result<Inside> {
-    let Some(snapshot) = repository.snapshot.clone() else { return Err(no_commit(&repository)) };
+async fn descend(
+    state: &Arc<RouterState>,
+    path: &TreePath,
+    repository: Arc<Repository>,
+) -> Result<Inside> {
+    let Some(snapshot) = repository.snapshot.clone() else {
+        return Err(no_commit(&repository));
+    };
     let depth = repository.path.components().count();
     let oid = snapshot.root;
-    let mut here = Inside { repository, snapshot, rest: Vec::new(), kind: EntryKind::Directory, oid, size: 0 };
+    let mut here = Inside {
+        repository,
+        snapshot,
+        rest: Vec::new(),
+        kind: EntryKind::Directory,
+        oid,
+        size: 0,
+    };
     for name in path.below(depth) {
         if here.kind != EntryKind::Directory {
             return Err(not_found(path));
@@ -175,10 +221,17 @@ fn not_found(path: &TreePath) -> Error {
 }
 
 fn no_commit(entry: &Repository) -> Error {
-    let why = if entry.last_error.is_empty() { String::new() } else { format!(" ({})", entry.last_error) };
+    let why = if entry.last_error.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", entry.last_error)
+    };
     let state = match entry.state {
         monofs_model::RepositoryState::Failed => "its ingest failed",
         _ => "it is being ingested",
     };
-    Error::refused(format!("repository '{}' has no commit to show yet: {state}{why}", entry.path))
+    Error::refused(format!(
+        "repository '{}' has no commit to show yet: {state}{why}",
+        entry.path
+    ))
 }

@@ -25,12 +25,22 @@ impl v1::cluster_server::Cluster for ClusterService {
         &self,
         request: Request<v1::HeartbeatRequest>,
     ) -> Result<Response<v1::HeartbeatResponse>, Status> {
-        let wire = request.into_inner().member.ok_or_else(|| to_status(Error::invalid("heartbeat: no member")))?;
+        let wire = request
+            .into_inner()
+            .member
+            .ok_or_else(|| to_status(Error::invalid("heartbeat: no member")))?;
         let member = Member::try_from(wire).map_err(to_status)?;
-        self.state.members.announced(member).await.map_err(to_status)?;
+        self.state
+            .members
+            .announced(member)
+            .await
+            .map_err(to_status)?;
         let view = v1::ClusterView::from(&self.state.members.view());
         let interval_ms = self.state.config.health_interval.as_millis() as u64;
-        Ok(Response::new(v1::HeartbeatResponse { view: Some(view), interval_ms }))
+        Ok(Response::new(v1::HeartbeatResponse {
+            view: Some(view),
+            interval_ms,
+        }))
     }
 
     async fn report_failure(
@@ -38,8 +48,15 @@ impl v1::cluster_server::Cluster for ClusterService {
         request: Request<v1::ReportFailureRequest>,
     ) -> Result<Response<v1::ReportFailureResponse>, Status> {
         let report = request.into_inner();
-        tracing::info!(member = report.member_id, kind = report.error_kind, detail = report.detail, "failure reported");
-        self.state.members.reported(&NodeId::new(&report.member_id).map_err(to_status)?);
+        tracing::info!(
+            member = report.member_id,
+            kind = report.error_kind,
+            detail = report.detail,
+            "failure reported"
+        );
+        self.state
+            .members
+            .reported(&NodeId::new(&report.member_id).map_err(to_status)?);
         Ok(Response::new(v1::ReportFailureResponse {}))
     }
 
@@ -47,6 +64,8 @@ impl v1::cluster_server::Cluster for ClusterService {
         &self,
         _: Request<v1::AcknowledgedRequest>,
     ) -> Result<Response<v1::AcknowledgedResponse>, Status> {
-        Ok(Response::new(v1::AcknowledgedResponse { revision: self.state.watchers.acknowledged_by_all() }))
+        Ok(Response::new(v1::AcknowledgedResponse {
+            revision: self.state.watchers.acknowledged_by_all(),
+        }))
     }
 }

@@ -1,8 +1,10 @@
-//! Collects what nobody reads any more: snapshots that were replaced, and repositories that were deleted.
+//! Collects what nobody reads any more: snapshots that were replaced, and repositories that were
+//! deleted.
 //!
-//! A replaced snapshot goes when the grace is over *and* every client that is connected to any router has acknowledged the
-//! revision that replaced it: the other routers are asked, and while one of them does not answer nothing is collected. A repository that is being ingested is left alone: the new commit is on the nodes before it is in the
-//! catalogue.
+//! A replaced snapshot goes when the grace is over *and* every client that is connected to any
+//! router has acknowledged the revision that replaced it: the other routers are asked, and while
+//! one of them does not answer nothing is collected. A repository that is being ingested is left
+//! alone: the new commit is on the nodes before it is in the catalogue.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,16 +36,22 @@ async fn round(state: &Arc<RouterState>) -> Result<()> {
     let mut by_path: BTreeMap<DisplayPath, Vec<(Retained, u64)>> = BTreeMap::new();
     let expired_before = clock::now() - state.config.snapshot_grace.as_secs() as i64;
     for (retained, revision) in state.catalog.retained(expired_before).await? {
-        by_path.entry(retained.path.clone()).or_default().push((retained, revision));
+        by_path
+            .entry(retained.path.clone())
+            .or_default()
+            .push((retained, revision));
     }
     if by_path.is_empty() {
         return Ok(());
     }
     let acknowledged = acknowledged(state).await?;
     for (path, all) in by_path {
-        let Some(away) = ingest::keep_away(state, &path).await? else { continue };
+        let Some(away) = ingest::keep_away(state, &path).await? else {
+            continue;
+        };
         let (gone, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|(retained, revision)| {
-            retained.replaced_at <= expired_before && acknowledged.is_none_or(|acked| acked >= *revision)
+            retained.replaced_at <= expired_before
+                && acknowledged.is_none_or(|acked| acked >= *revision)
         });
         if !gone.is_empty() {
             tokio::select! {
@@ -57,43 +65,80 @@ async fn round(state: &Arc<RouterState>) -> Result<()> {
     Ok(())
 }
 
-/// What every connected client of every router has applied; `None` without clients. Errors: a router does not say.
+/// What every connected client of every router has applied; `None` without clients. Errors: a
+/// router does not say.
 async fn acknowledged(state: &RouterState) -> Result<Option<u64>> {
     let others = state.tables.routers.list();
-    let others = others.iter().filter(|router| router.router_id != state.own.router_id);
+    let others = others
+        .iter()
+        .filter(|router| router.router_id != state.own.router_id);
     let asked = try_join_all(others.map(|router| acknowledged_at(state, router))).await?;
-    Ok(asked.into_iter().chain([state.watchers.acknowledged_by_all()]).flatten().min())
+    Ok(asked
+        .into_iter()
+        .chain([state.watchers.acknowledged_by_all()])
+        .flatten()
+        .min())
 }
 
 async fn acknowledged_at(state: &RouterState, router: &v1::RouterStatus) -> Result<Option<u64>> {
     let limit = state.config.call_timeout;
     let mut client = ClusterClient::new(state.channels.get(&router.address)?);
     let request = Context::new(limit).request(v1::AcknowledgedRequest {});
-    let answer = within(limit, "acknowledged", async { client.acknowledged(request).await.map_err(from_status) });
-    let answer = answer.await.map_err(|error| error.context(format!("router {}", router.router_id)))?;
+    let answer = within(limit, "acknowledged", async {
+        client.acknowledged(request).await.map_err(from_status)
+    });
+    let answer = answer
+        .await
+        .map_err(|error| error.context(format!("router {}", router.router_id)))?;
     Ok(answer.into_inner().revision)
 }
 
 /// Lets the nodes drop `gone` of one repository, and forgets those that every holder dropped.
-async fn collect(state: &Arc<RouterState>, path: &DisplayPath, gone: &[(Retained, u64)], kept: &[(Retained, u64)]) {
+async fn collect(
+    state: &Arc<RouterState>,
+    path: &DisplayPath,
+    gone: &[(Retained, u64)],
+    kept: &[(Retained, u64)],
+) {
     let entry = state.catalog.get(path);
-    let current = entry.as_ref().and_then(|entry| entry.snapshot.as_ref()).map(|snapshot| snapshot.commit);
-    let keep: Vec<_> = kept.iter().map(|(retained, _)| retained.snapshot.commit).chain(current).collect();
-    let gone_commits: Vec<_> = gone.iter().map(|(retained, _)| convert::oid_bytes(&retained.snapshot.commit)).collect();
+    let current = entry
+        .as_ref()
+        .and_then(|entry| entry.snapshot.as_ref())
+        .map(|snapshot| snapshot.commit);
+    let keep: Vec<_> = kept
+        .iter()
+        .map(|(retained, _)| retained.snapshot.commit)
+        .chain(current)
+        .collect();
+    let gone_commits: Vec<_> = gone
+        .iter()
+        .map(|(retained, _)| convert::oid_bytes(&retained.snapshot.commit))
+        .collect();
     let view = state.members.view();
     for (retained, revision) in gone {
         let mut all = true;
         for id in &retained.holders {
             // A member that is gone for good has nothing to drop.
-            let Some(node) = view.nodes().find(|member| member.id == *id) else { continue };
-            let counts = entry.as_ref().is_some_and(|entry| entry.holders.contains(id))
-                || kept.iter().any(|(retained, _)| retained.holders.contains(id));
+            let Some(node) = view.nodes().find(|member| member.id == *id) else {
+                continue;
+            };
+            let counts = entry
+                .as_ref()
+                .is_some_and(|entry| entry.holders.contains(id))
+                || kept
+                    .iter()
+                    .any(|(retained, _)| retained.holders.contains(id));
             let dropped = match counts {
                 true => drop_on(state, node, path, &keep).await,
-                // The repository moved off this node: with the last snapshot that readers might use goes all of it, unless
-                // it is being copied there again.
-                false => match state.drop_copy(node, &path.storage_id(), gone_commits.clone()).await {
-                    Err(error) if error.kind == ErrorKind::Refused => drop_on(state, node, path, &keep).await,
+                // The repository moved off this node: with the last snapshot that readers might use
+                // goes all of it, unless it is being copied there again.
+                false => match state
+                    .drop_copy(node, &path.storage_id(), gone_commits.clone())
+                    .await
+                {
+                    Err(error) if error.kind == ErrorKind::Refused => {
+                        drop_on(state, node, path, &keep).await
+                    }
                     other => other,
                 },
             };
@@ -102,7 +147,8 @@ async fn collect(state: &Arc<RouterState>, path: &DisplayPath, gone: &[(Retained
                 all = false;
             }
         }
-        // Published again after it was replaced: the entry is in use, only the note of its replacement goes.
+        // Published again after it was replaced: the entry is in use, only the note of its
+        // replacement goes.
         if all && let Err(error) = state.catalog.forget_retained(retained, *revision).await {
             tracing::warn!(%path, %error, "cannot forget a collected snapshot; trying again");
         }
@@ -120,11 +166,17 @@ async fn drop_on(
     let context = Context::new(state.config.progress_timeout);
     let outcome = within(context.deadline, "collect", async {
         if keep.is_empty() {
-            let request = context.request(v1::DropRequest { storage_id, only_commits: Vec::new() });
+            let request = context.request(v1::DropRequest {
+                storage_id,
+                only_commits: Vec::new(),
+            });
             return client.drop(request).await.map(drop).map_err(from_status);
         }
         let commits = keep.iter().map(convert::oid_bytes).collect();
-        let request = context.request(v1::RetainRequest { storage_id, commits });
+        let request = context.request(v1::RetainRequest {
+            storage_id,
+            commits,
+        });
         client.retain(request).await.map(drop).map_err(from_status)
     });
     match outcome.await {

@@ -27,14 +27,18 @@ pub enum StateLocation {
     /// LMDB in this directory: one router.
     Embedded(PathBuf),
     /// Shared by any number of routers: etcd at these `host:port`, below a prefix of its keys.
-    Etcd { endpoints: Vec<String>, prefix: String },
+    Etcd {
+        endpoints: Vec<String>,
+        prefix: String,
+    },
 }
 
 /// Below which keys of etcd a cluster keeps its state, unless it is said otherwise.
 const ETCD_PREFIX: &str = "monofs";
 
 impl StateLocation {
-    /// Understands `embedded:DIRECTORY` and `etcd://HOST:PORT,HOST:PORT/PREFIX`. Errors: `Invalid`, with how to write it.
+    /// Understands `embedded:DIRECTORY` and `etcd://HOST:PORT,HOST:PORT/PREFIX`. Errors: `Invalid`,
+    /// with how to write it.
     pub fn parse(text: &str) -> Result<Self> {
         if let Some(dir) = text.strip_prefix("embedded:").filter(|dir| !dir.is_empty()) {
             return Ok(Self::Embedded(dir.into()));
@@ -43,12 +47,24 @@ impl StateLocation {
         let wrong = || Error::invalid(format!("--state '{}': {write}", text.escape_debug()));
         let rest = text.strip_prefix("etcd://").ok_or_else(wrong)?;
         let (hosts, prefix) = rest.split_once('/').unwrap_or((rest, ETCD_PREFIX));
-        let endpoints: Vec<String> = hosts.split(',').filter(|host| !host.is_empty()).map(str::to_owned).collect();
+        let endpoints: Vec<String> = hosts
+            .split(',')
+            .filter(|host| !host.is_empty())
+            .map(str::to_owned)
+            .collect();
         let prefix = prefix.trim_matches('/');
         if endpoints.is_empty() {
             return Err(wrong());
         }
-        Ok(Self::Etcd { endpoints, prefix: if prefix.is_empty() { ETCD_PREFIX } else { prefix }.to_owned() })
+        Ok(Self::Etcd {
+            endpoints,
+            prefix: if prefix.is_empty() {
+                ETCD_PREFIX
+            } else {
+                prefix
+            }
+            .to_owned(),
+        })
     }
 }
 
@@ -63,9 +79,11 @@ pub struct Config {
     pub router_id: String,
     /// `host:port` that the other routers reach this one at; empty = where it listens.
     pub advertise: String,
-    /// Other routers that must be there, `host:port` as they advertise it: it is told when one is missing.
+    /// Other routers that must be there, `host:port` as they advertise it: it is told when one is
+    /// missing.
     pub peer_routers: Vec<String>,
-    /// After how long of silence what a router held is free for others: the leadership, its ingests. Whole seconds.
+    /// After how long of silence what a router held is free for others: the leadership, its
+    /// ingests. Whole seconds.
     pub lease: Duration,
     /// Members known from the start; others register themselves.
     pub members: Vec<StaticMember>,
@@ -77,11 +95,13 @@ pub struct Config {
     pub unhealthy_threshold: Duration,
     /// How long copies on a node that is down still count: then they are made elsewhere.
     pub rebalance_delay: Duration,
-    /// Bytes of contents a second that all copies which are being moved or repaired may take together; 0 = no limit.
+    /// Bytes of contents a second that all copies which are being moved or repaired may take
+    /// together; 0 = no limit.
     pub rebalance_bandwidth: u64,
     /// How long reads take to return to a node that recovered.
     pub recovery_time: Duration,
-    /// Percent of its repositories that it is asked first about, for equal parts of that time; then it is 100.
+    /// Percent of its repositories that it is asked first about, for equal parts of that time; then
+    /// it is 100.
     pub recovery_shares: Vec<u32>,
     /// How often branches are looked up upstream; zero = never.
     pub refresh_interval: Duration,
@@ -128,16 +148,37 @@ mod tests {
     #[test]
     fn states_are_told_by_their_scheme() {
         let etcd = |endpoints: &[&str], prefix: &str| StateLocation::Etcd {
-            endpoints: endpoints.iter().map(|endpoint| (*endpoint).to_owned()).collect(),
+            endpoints: endpoints
+                .iter()
+                .map(|endpoint| (*endpoint).to_owned())
+                .collect(),
             prefix: prefix.to_owned(),
         };
         let parsed = |text| StateLocation::parse(text).expect("well written");
-        assert_eq!(parsed("embedded:/var/lib/x"), StateLocation::Embedded("/var/lib/x".into()));
+        assert_eq!(
+            parsed("embedded:/var/lib/x"),
+            StateLocation::Embedded("/var/lib/x".into())
+        );
         assert_eq!(parsed("etcd://a:2379"), etcd(&["a:2379"], "monofs"));
-        assert_eq!(parsed("etcd://a:2379,b:2379/prod/one"), etcd(&["a:2379", "b:2379"], "prod/one"));
-        for wrong in ["", "embedded:", "etcd://", "etcd:///x", "/var/lib/x", "redis://a:1"] {
+        assert_eq!(
+            parsed("etcd://a:2379,b:2379/prod/one"),
+            etcd(&["a:2379", "b:2379"], "prod/one")
+        );
+        for wrong in [
+            "",
+            "embedded:",
+            "etcd://",
+            "etcd:///x",
+            "/var/lib/x",
+            "redis://a:1",
+        ] {
             let error = StateLocation::parse(wrong).expect_err(wrong);
-            assert!(error.message.contains("write embedded:DIRECTORY or etcd://"), "{error}");
+            assert!(
+                error
+                    .message
+                    .contains("write embedded:DIRECTORY or etcd://"),
+                "{error}"
+            );
         }
     }
 }

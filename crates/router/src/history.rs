@@ -1,12 +1,14 @@
-//! What the cluster did in the last hour and the last day, in bounded rings: for charts, and for what is true right now.
+//! What the cluster did in the last hour and the last day, in bounded rings: for charts, and for
+//! what is true right now.
 //!
 //! ```text
 //! sampler: every STEP asks all members, in parallel  --Sample-->  meter (counters become rates)  --Step-->  rings
 //! ```
 //!
-//! Each router samples for itself and keeps it in memory: a restart begins anew. Invariants: a member that could not be asked
-//! adds nothing (its own series has a gap), and where nobody could be asked there is a gap, never a zero; a member that was
-//! restarted gives no spike; memory is bounded by [`NODES_MAX`] and the lengths of the rings.
+//! Each router samples for itself and keeps it in memory: a restart begins anew. Invariants: a
+//! member that could not be asked adds nothing (its own series has a gap), and where nobody could
+//! be asked there is a gap, never a zero; a member that was restarted gives no spike; memory is
+//! bounded by [`NODES_MAX`] and the lengths of the rings.
 
 mod meter;
 mod ring;
@@ -42,7 +44,8 @@ pub(crate) enum Range {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Table {
     pub step_seconds: i64,
-    /// When each step ended, seconds since the epoch, ascending; a step in which nothing was sampled is missing.
+    /// When each step ended, seconds since the epoch, ascending; a step in which nothing was
+    /// sampled is missing.
     pub at: Vec<i64>,
     /// Values in the order of `at`; `None` = not known.
     pub series: Vec<(&'static str, Vec<Option<f64>>)>,
@@ -58,7 +61,10 @@ pub(crate) struct Latest {
 impl Latest {
     /// `None` = not known.
     pub fn value(&self, wanted: Series) -> Option<f64> {
-        self.values.iter().find(|(series, _)| *series == wanted).and_then(|(_, value)| *value)
+        self.values
+            .iter()
+            .find(|(series, _)| *series == wanted)
+            .and_then(|(_, value)| *value)
     }
 }
 
@@ -84,7 +90,10 @@ struct Rings<T> {
 
 impl<T> Default for Rings<T> {
     fn default() -> Self {
-        let (hour, day) = (Ring::new(STEP_SECONDS, STEPS_KEPT), Ring::new(LONG_STEP_SECONDS, LONG_STEPS_KEPT));
+        let (hour, day) = (
+            Ring::new(STEP_SECONDS, STEPS_KEPT),
+            Ring::new(LONG_STEP_SECONDS, LONG_STEPS_KEPT),
+        );
         Self { hour, day }
     }
 }
@@ -104,11 +113,19 @@ impl<T: Accumulate> Rings<T> {
 }
 
 impl History {
-    /// Takes in what was sampled at `at`, seconds since the epoch. Time does not go back: an earlier sample is passed over.
+    /// Takes in what was sampled at `at`, seconds since the epoch. Time does not go back: an
+    /// earlier sample is passed over.
     pub fn add(&self, at: i64, sample: Sample) {
         let mut inner = self.inner.write().expect("no holder of this lock panics");
-        let Inner { meter, cluster, nodes, sampled } = &mut *inner;
-        let Some((step, of_nodes)) = meter.step(at, &sample) else { return };
+        let Inner {
+            meter,
+            cluster,
+            nodes,
+            sampled,
+        } = &mut *inner;
+        let Some((step, of_nodes)) = meter.step(at, &sample) else {
+            return;
+        };
         cluster.add(at, &step);
         nodes.retain(|id, _| sample.nodes.contains_key(id));
         for (id, step) in of_nodes {
@@ -137,9 +154,15 @@ impl History {
         self.read(|inner| {
             let ring = inner.nodes.get(id)?.of(range);
             let mut table = table(ring);
-            let row = |value: fn(&NodeStep) -> Option<f64>| ring.steps().map(|(_, step)| value(step)).collect();
-            table.series.push(("reads_per_second", row(NodeStep::reads_per_second)));
-            table.series.push(("disk_used_bytes", row(NodeStep::disk_used_bytes)));
+            let row = |value: fn(&NodeStep) -> Option<f64>| {
+                ring.steps().map(|(_, step)| value(step)).collect()
+            };
+            table
+                .series
+                .push(("reads_per_second", row(NodeStep::reads_per_second)));
+            table
+                .series
+                .push(("disk_used_bytes", row(NodeStep::disk_used_bytes)));
             Some(table)
         })
     }
@@ -148,7 +171,10 @@ impl History {
     pub fn latest(&self) -> Option<Latest> {
         self.read(|inner| {
             let (at, step) = inner.cluster.hour.last()?;
-            Some(Latest { at, values: SERIES.map(|series| (series, step.value(series))).into() })
+            Some(Latest {
+                at,
+                values: SERIES.map(|series| (series, step.value(series))).into(),
+            })
         })
     }
 
@@ -164,7 +190,11 @@ impl History {
 
 fn table<T: Accumulate>(ring: &Ring<T>) -> Table {
     let at = ring.steps().map(|(at, _)| at).collect();
-    Table { step_seconds: ring.step_seconds(), at, series: Vec::new() }
+    Table {
+        step_seconds: ring.step_seconds(),
+        at,
+        series: Vec::new(),
+    }
 }
 
 #[cfg(test)]
@@ -173,7 +203,13 @@ mod tests {
     use meter::tests::{node, sample};
 
     fn values(table: &Table, name: &str) -> Vec<Option<f64>> {
-        table.series.iter().find(|(found, _)| *found == name).expect("the series is there").1.clone()
+        table
+            .series
+            .iter()
+            .find(|(found, _)| *found == name)
+            .expect("the series is there")
+            .1
+            .clone()
     }
 
     #[test]
@@ -181,26 +217,54 @@ mod tests {
         let history = History::default();
         let steps = 25 * 360;
         for step in 0..=steps {
-            history.add(step * STEP_SECONDS, sample(&[("n1", Some(node(1, step as u64 * 50)))]));
+            history.add(
+                step * STEP_SECONDS,
+                sample(&[("n1", Some(node(1, step as u64 * 50)))]),
+            );
         }
         let hour = history.cluster(Range::Hour);
         assert_eq!((hour.step_seconds, hour.at.len()), (10, 360));
         assert_eq!(hour.at.last(), Some(&(steps * STEP_SECONDS)));
-        assert!(values(&hour, "reads_per_second").iter().all(|rate| *rate == Some(5.0)));
+        assert!(
+            values(&hour, "reads_per_second")
+                .iter()
+                .all(|rate| *rate == Some(5.0))
+        );
         let day = history.cluster(Range::Day);
         assert_eq!((day.step_seconds, day.at.len()), (300, 288));
-        assert!(values(&day, "reads_per_second").iter().all(|rate| *rate == Some(5.0)), "{day:?}");
-        let of_node = history.node(&NodeId::new("n1").expect("an id"), Range::Hour).expect("it is sampled");
-        assert_eq!(values(&of_node, "reads_per_second").last(), Some(&Some(5.0)));
+        assert!(
+            values(&day, "reads_per_second")
+                .iter()
+                .all(|rate| *rate == Some(5.0)),
+            "{day:?}"
+        );
+        let of_node = history
+            .node(&NodeId::new("n1").expect("an id"), Range::Hour)
+            .expect("it is sampled");
+        assert_eq!(
+            values(&of_node, "reads_per_second").last(),
+            Some(&Some(5.0))
+        );
     }
 
     #[test]
     fn a_node_that_left_has_no_series_any_more() {
         let history = History::default();
-        history.add(10, sample(&[("n1", Some(node(1, 0))), ("n2", Some(node(1, 0)))]));
+        history.add(
+            10,
+            sample(&[("n1", Some(node(1, 0))), ("n2", Some(node(1, 0)))]),
+        );
         history.add(20, sample(&[("n1", Some(node(1, 0)))]));
-        assert!(history.node(&NodeId::new("n2").expect("an id"), Range::Hour).is_none());
+        assert!(
+            history
+                .node(&NodeId::new("n2").expect("an id"), Range::Hour)
+                .is_none()
+        );
         history.add(15, sample(&[]));
-        assert_eq!(history.cluster(Range::Hour).at, [10, 20], "time does not go back");
+        assert_eq!(
+            history.cluster(Range::Hour).at,
+            [10, 20],
+            "time does not go back"
+        );
     }
 }

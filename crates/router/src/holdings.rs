@@ -1,5 +1,5 @@
-//! Which node holds how much of all copies, and what the loss of one would do: one pass over the catalogue, page by page, on a
-//! thread that may block.
+//! Which node holds how much of all copies, and what the loss of one would do: one pass over the
+//! catalogue, page by page, on a thread that may block.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -40,9 +40,15 @@ impl Held {
     }
 }
 
-/// Which node holds how much now, and what would be if `without` were not there. Errors: the router stops.
+/// Which node holds how much now, and what would be if `without` were not there. Errors: the router
+/// stops.
 pub(crate) async fn survey(state: &Arc<RouterState>, without: Option<NodeId>) -> Result<Placement> {
-    let _place = state.surveys.0.acquire().await.map_err(|_| Error::unavailable("this router stops"))?;
+    let _place = state
+        .surveys
+        .0
+        .acquire()
+        .await
+        .map_err(|_| Error::unavailable("this router stops"))?;
     let state = state.clone();
     let work = tokio::task::spawn_blocking(move || {
         let view = state.members.view();
@@ -51,12 +57,15 @@ pub(crate) async fn survey(state: &Arc<RouterState>, without: Option<NodeId>) ->
         let mut after = String::new();
         loop {
             let page = state.catalog.page("", &after, PAGE);
-            let Some(last) = page.last() else { return survey.finish() };
+            let Some(last) = page.last() else {
+                return survey.finish();
+            };
             after = last.path.to_string();
             page.iter().for_each(|entry| survey.look(entry));
         }
     });
-    work.await.map_err(|e| Error::internal(format!("the survey of copies ended early: {e}")))
+    work.await
+        .map_err(|e| Error::internal(format!("the survey of copies ended early: {e}")))
 }
 
 struct Survey<'a> {
@@ -82,9 +91,16 @@ struct LossSurvey {
 impl<'a> Survey<'a> {
     fn new(view: &'a ClusterView, candidates: Vec<Candidate>, without: Option<NodeId>) -> Self {
         let loss = without.map(|node| {
-            let left: Vec<&Candidate> = candidates.iter().filter(|candidate| candidate.id != node).collect();
+            let left: Vec<&Candidate> = candidates
+                .iter()
+                .filter(|candidate| candidate.id != node)
+                .collect();
             LossSurvey {
-                placer: Placer::new(left.iter().enumerate().map(|(tag, candidate)| (tag as u32, *candidate))),
+                placer: Placer::new(
+                    left.iter()
+                        .enumerate()
+                        .map(|(tag, candidate)| (tag as u32, *candidate)),
+                ),
                 left: left.iter().map(|candidate| candidate.id.clone()).collect(),
                 node,
                 lost: Held::default(),
@@ -93,14 +109,25 @@ impl<'a> Survey<'a> {
                 targets: HashMap::new(),
             }
         });
-        Self { view, candidates, repositories: 0, held: HashMap::new(), loss }
+        Self {
+            view,
+            candidates,
+            repositories: 0,
+            held: HashMap::new(),
+            loss,
+        }
     }
 
     fn look(&mut self, entry: &Repository) {
-        let Some(snapshot) = &entry.snapshot else { return };
+        let Some(snapshot) = &entry.snapshot else {
+            return;
+        };
         self.repositories += 1;
         for holder in &entry.holders {
-            self.held.entry(holder.clone()).or_default().add(snapshot.bytes);
+            self.held
+                .entry(holder.clone())
+                .or_default()
+                .add(snapshot.bytes);
         }
         if let Some(loss) = &mut self.loss
             && entry.holders.contains(&loss.node)
@@ -114,7 +141,11 @@ impl<'a> Survey<'a> {
             copies: sum.copies + held.copies,
             bytes: sum.bytes + held.bytes,
         });
-        let weights: f64 = self.candidates.iter().map(|candidate| candidate.weight).sum();
+        let weights: f64 = self
+            .candidates
+            .iter()
+            .map(|candidate| candidate.weight)
+            .sum();
         let mut zones: BTreeMap<&str, ZoneShare> = BTreeMap::new();
         let mut nodes = Vec::new();
         for member in self.view.nodes() {
@@ -125,9 +156,15 @@ impl<'a> Survey<'a> {
                 copies: 0,
                 bytes: 0,
             });
-            (zone.nodes, zone.copies, zone.bytes) =
-                (zone.nodes + 1, zone.copies + held.copies, zone.bytes + held.bytes);
-            let wanted = self.candidates.iter().find(|candidate| candidate.id == member.id);
+            (zone.nodes, zone.copies, zone.bytes) = (
+                zone.nodes + 1,
+                zone.copies + held.copies,
+                zone.bytes + held.bytes,
+            );
+            let wanted = self
+                .candidates
+                .iter()
+                .find(|candidate| candidate.id == member.id);
             nodes.push(NodeShare {
                 node: member.id.to_string(),
                 zone: said(&member.zone),
@@ -135,8 +172,14 @@ impl<'a> Survey<'a> {
                 state: member.state.into(),
                 copies: held.copies,
                 bytes: held.bytes,
-                share: if all.copies == 0 { 0.0 } else { held.copies as f64 / all.copies as f64 },
-                share_wanted: wanted.filter(|_| weights > 0.0).map_or(0.0, |wanted| wanted.weight / weights),
+                share: if all.copies == 0 {
+                    0.0
+                } else {
+                    held.copies as f64 / all.copies as f64
+                },
+                share_wanted: wanted
+                    .filter(|_| weights > 0.0)
+                    .map_or(0.0, |wanted| wanted.weight / weights),
                 disk_used_bytes: member.used_bytes,
                 capacity_bytes: (member.capacity_bytes != 0).then_some(member.capacity_bytes),
             });
@@ -158,13 +201,24 @@ impl LossSurvey {
     fn look(&mut self, view: &ClusterView, entry: &Repository, bytes: u64) {
         let factor = view.replication_factor.max(1) as usize;
         self.lost.add(bytes);
-        let kept: Vec<&NodeId> = entry.holders.iter().filter(|holder| **holder != self.node).collect();
-        let serves = |id: &NodeId| view.nodes().any(|node| node.id == *id && node.state.serves());
+        let kept: Vec<&NodeId> = entry
+            .holders
+            .iter()
+            .filter(|holder| **holder != self.node)
+            .collect();
+        let serves = |id: &NodeId| {
+            view.nodes()
+                .any(|node| node.id == *id && node.state.serves())
+        };
         self.below += u64::from(kept.len() < factor);
         self.without_copy += u64::from(!kept.iter().any(|id| serves(id)));
         let missing = factor.saturating_sub(kept.len());
-        let chosen = self.placer.replicas(&PlacementKey::from(&entry.storage_id()), factor);
-        let targets = chosen.iter().filter_map(|ranked| self.left.get(ranked.tag as usize));
+        let chosen = self
+            .placer
+            .replicas(&PlacementKey::from(&entry.storage_id()), factor);
+        let targets = chosen
+            .iter()
+            .filter_map(|ranked| self.left.get(ranked.tag as usize));
         for target in targets.filter(|id| !kept.contains(id)).take(missing) {
             self.targets.entry(target.clone()).or_default().add(bytes);
         }
@@ -193,7 +247,8 @@ impl LossSurvey {
 mod tests {
     use monofs_model::view::Role;
     use monofs_model::{
-        Consistency, ContentMode, DisplayPath, Member, MemberState, Oid, RefName, RepositoryState, Snapshot, SourceUrl,
+        Consistency, ContentMode, DisplayPath, Member, MemberState, Oid, RefName, RepositoryState,
+        Snapshot, SourceUrl,
     };
 
     use super::*;
@@ -233,7 +288,10 @@ mod tests {
                 submodules: Vec::new(),
             }),
             generation: 1,
-            holders: holders.iter().map(|id| NodeId::new(id).expect("an id")).collect(),
+            holders: holders
+                .iter()
+                .map(|id| NodeId::new(id).expect("an id"))
+                .collect(),
             content: ContentMode::Eager,
             consistency: Consistency::Eventual,
             created_at: 1,
@@ -250,25 +308,57 @@ mod tests {
             node("c", MemberState::Active),
             node("d", MemberState::Active),
         ];
-        let view = ClusterView { number: 1, members, replication_factor: 2 };
-        let candidates: Vec<Candidate> = view.nodes().filter(|node| node.id.as_str() != "b").map(Into::into).collect();
+        let view = ClusterView {
+            number: 1,
+            members,
+            replication_factor: 2,
+        };
+        let candidates: Vec<Candidate> = view
+            .nodes()
+            .filter(|node| node.id.as_str() != "b")
+            .map(Into::into)
+            .collect();
         let mut survey = Survey::new(&view, candidates, Some(NodeId::new("a").expect("an id")));
         survey.look(&repository("r/1", &["a", "c"], 100));
         survey.look(&repository("r/2", &["a", "b"], 10));
         survey.look(&repository("r/3", &["a"], 1));
         survey.look(&repository("r/4", &["c", "d"], 1000));
         let placement = survey.finish();
-        assert_eq!((placement.repositories, placement.copies, placement.bytes), (4, 7, 2221));
-        let shares: Vec<_> = placement.nodes.iter().map(|node| (node.copies, node.bytes, node.share_wanted)).collect();
-        assert_eq!(shares, [(3, 111, 0.25), (1, 10, 0.0), (2, 1100, 0.5), (1, 1000, 0.25)]);
-        let zones: Vec<_> =
-            placement.zones.iter().map(|zone| (zone.zone.as_deref(), zone.nodes, zone.copies)).collect();
+        assert_eq!(
+            (placement.repositories, placement.copies, placement.bytes),
+            (4, 7, 2221)
+        );
+        let shares: Vec<_> = placement
+            .nodes
+            .iter()
+            .map(|node| (node.copies, node.bytes, node.share_wanted))
+            .collect();
+        assert_eq!(
+            shares,
+            [
+                (3, 111, 0.25),
+                (1, 10, 0.0),
+                (2, 1100, 0.5),
+                (1, 1000, 0.25)
+            ]
+        );
+        let zones: Vec<_> = placement
+            .zones
+            .iter()
+            .map(|zone| (zone.zone.as_deref(), zone.nodes, zone.copies))
+            .collect();
         assert_eq!(zones, [(None, 3, 4), (Some("x"), 1, 3)]);
         let loss = placement.without.expect("it was asked for");
         // r/1 keeps c, r/2 keeps b, which does not serve, r/3 keeps nothing.
-        assert_eq!((loss.copies, loss.below_copies, loss.without_copy), (3, 3, 2));
+        assert_eq!(
+            (loss.copies, loss.below_copies, loss.without_copy),
+            (3, 3, 2)
+        );
         // d takes r/1; c or d takes r/2; both take r/3.
         assert_eq!(loss.bytes_to_copy, 100 + 10 + 2);
-        assert_eq!((loss.targets[0].node.as_str(), loss.targets.len()), ("d", 2));
+        assert_eq!(
+            (loss.targets[0].node.as_str(), loss.targets.len()),
+            ("d", 2)
+        );
     }
 }

@@ -1,13 +1,15 @@
-//! The ingest of a repository, and of a new commit of one: resolve, fetch, adopt on the replicas, flip.
+//! The ingest of a repository, and of a new commit of one: resolve, fetch, adopt on the replicas,
+//! flip.
 //!
 //! ```text
 //!  resolving -> fetching -> adopting -> published -> (other replicas adopt) -> done
 //!      \___________\___________\__ failed: readers keep what they had
 //! ```
 //!
-//! Invariants: one job per path at a time, among all routers ([`claim`]); a second request for the same source and ref joins
-//! it, any other is refused; what a router that died left as `ingesting` is taken up by the leader ([`resume`]);
-//! nothing that readers see changes before the flip, and the flip is one compare-and-set.
+//! Invariants: one job per path at a time, among all routers ([`claim`]); a second request for the
+//! same source and ref joins it, any other is refused; what a router that died left as `ingesting`
+//! is taken up by the leader ([`resume`]); nothing that readers see changes before the flip, and
+//! the flip is one compare-and-set.
 
 mod claim;
 mod job;
@@ -17,7 +19,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use monofs_model::{
-    Consistency, ContentMode, DisplayPath, Error, ErrorKind, RefName, Repository, RepositoryState, Result, SourceUrl,
+    Consistency, ContentMode, DisplayPath, Error, ErrorKind, RefName, Repository, RepositoryState,
+    Result, SourceUrl,
 };
 
 pub(crate) use job::Job;
@@ -55,7 +58,8 @@ pub(crate) struct Ingests {
     /// How those ended that this router ran: what was asked for, and looks for a new commit.
     outcomes: [Outcomes; 2],
     jobs: Mutex<HashMap<DisplayPath, Arc<Job>>>,
-    /// The last ones that ended, newest last: who looks a moment later can still see how far each came.
+    /// The last ones that ended, newest last: who looks a moment later can still see how far each
+    /// came.
     ended: Mutex<VecDeque<Arc<Job>>>,
     /// Paths whose replaced snapshots are being collected: nothing may be adopted there meanwhile.
     held: Mutex<HashSet<DisplayPath>>,
@@ -89,7 +93,10 @@ impl Outcomes {
     }
 
     fn list(&self) -> impl Iterator<Item = ([&'static str; 1], u64)> {
-        let failed = ErrorKind::ALL.into_iter().zip(&self.failed).map(|(kind, count)| ([kind.as_str()], count.get()));
+        let failed = ErrorKind::ALL
+            .into_iter()
+            .zip(&self.failed)
+            .map(|(kind, count)| ([kind.as_str()], count.get()));
         std::iter::once((["ok"], self.ok.get())).chain(failed)
     }
 }
@@ -97,12 +104,27 @@ impl Outcomes {
 impl Ingests {
     /// Adds what they count.
     pub fn samples(&self, out: &mut Samples) {
-        out.gauge("monofs_router_ingests_running", "Ingests and refreshes that this router runs.", self.len());
+        out.gauge(
+            "monofs_router_ingests_running",
+            "Ingests and refreshes that this router runs.",
+            self.len(),
+        );
         let [ingests, refreshes] = &self.outcomes;
         let help = "Ingests that this router ran to their end, by outcome.";
-        out.counters_by("monofs_router_ingests_total", help, ["outcome"], ingests.list());
-        let help = "Refreshes that this router ran to their end, by outcome; ok also when nothing was new.";
-        out.counters_by("monofs_router_refreshes_total", help, ["outcome"], refreshes.list());
+        out.counters_by(
+            "monofs_router_ingests_total",
+            help,
+            ["outcome"],
+            ingests.list(),
+        );
+        let help = "Refreshes that this router ran to their end, by outcome; ok also when nothing \
+         was new.";
+        out.counters_by(
+            "monofs_router_refreshes_total",
+            help,
+            ["outcome"],
+            refreshes.list(),
+        );
     }
 
     /// The job of this path, if one runs.
@@ -112,7 +134,11 @@ impl Ingests {
 
     /// The job of this path that ended last, if that was not long ago.
     pub fn ended(&self, path: &DisplayPath) -> Option<Arc<Job>> {
-        self.lock_ended().iter().rev().find(|job| job.spec.path == *path).cloned()
+        self.lock_ended()
+            .iter()
+            .rev()
+            .find(|job| job.spec.path == *path)
+            .cloned()
     }
 
     /// Keeps ingests away from `path`; `None` when one runs there.
@@ -121,7 +147,10 @@ impl Ingests {
         if jobs.contains_key(path) || !self.lock_held().insert(path.clone()) {
             return None;
         }
-        Some(Hold { ingests: self, path: path.clone() })
+        Some(Hold {
+            ingests: self,
+            path: path.clone(),
+        })
     }
 
     /// Number of jobs that run.
@@ -136,7 +165,8 @@ impl Ingests {
             if job.spec.source != spec.source || job.spec.ref_name != spec.ref_name {
                 let (source, ref_name) = (&job.spec.source, &job.spec.ref_name);
                 return Err(Error::refused(format!(
-                    "'{}' is being ingested from {source} ({ref_name}) right now; wait for that to end",
+                    "'{}' is being ingested from {source} ({ref_name}) right now; wait for that to \
+                     end",
                     spec.path
                 )));
             }
@@ -146,7 +176,9 @@ impl Ingests {
             return Err(being_cleaned_up(&spec.path));
         }
         if jobs.len() >= JOBS_MAX {
-            return Err(Error::full(format!("{JOBS_MAX} ingests are running; try again when some have ended")));
+            return Err(Error::full(format!(
+                "{JOBS_MAX} ingests are running; try again when some have ended"
+            )));
         }
         let job = Arc::new(Job::new(spec.clone()));
         jobs.insert(spec.path.clone(), job.clone());
@@ -198,8 +230,13 @@ impl Away<'_> {
 }
 
 /// Keeps ingests of any router away from `path`; `None` when one runs there. Errors: `Unavailable`.
-pub(crate) async fn keep_away<'a>(state: &'a RouterState, path: &DisplayPath) -> Result<Option<Away<'a>>> {
-    let Some(here) = state.ingests.hold(path) else { return Ok(None) };
+pub(crate) async fn keep_away<'a>(
+    state: &'a RouterState,
+    path: &DisplayPath,
+) -> Result<Option<Away<'a>>> {
+    let Some(here) = state.ingests.hold(path) else {
+        return Ok(None);
+    };
     match claim::take(state, path, Purpose::Collect, None).await? {
         Taken::Mine(claim) => Ok(Some(Away { _here: here, claim })),
         Taken::Theirs(_) => Ok(None),
@@ -207,7 +244,9 @@ pub(crate) async fn keep_away<'a>(state: &'a RouterState, path: &DisplayPath) ->
 }
 
 fn being_cleaned_up(path: &DisplayPath) -> Error {
-    Error::refused(format!("'{path}' is being cleaned up; try again in a moment"))
+    Error::refused(format!(
+        "'{path}' is being cleaned up; try again in a moment"
+    ))
 }
 
 /// Adds a repository, or brings an existing one of the same source to `spec`'s ref.
@@ -222,11 +261,21 @@ pub(crate) async fn refresh(state: &Arc<RouterState>, entry: &Repository) -> Res
 
 /// Who works on `path` among the routers, this one included; `None`: nobody.
 pub(crate) fn worked_on_by(state: &RouterState, path: &DisplayPath) -> Option<String> {
-    let here = state.ingests.running(path).map(|_| state.own.router_id.clone());
-    here.or_else(|| state.tables.claims.get(path.as_str()).map(|claim| claim.router_id))
+    let here = state
+        .ingests
+        .running(path)
+        .map(|_| state.own.router_id.clone());
+    here.or_else(|| {
+        state
+            .tables
+            .claims
+            .get(path.as_str())
+            .map(|claim| claim.router_id)
+    })
 }
 
-/// Goes on with first ingests that nobody runs any more, until `stop`: those of a router that died, or was restarted.
+/// Goes on with first ingests that nobody runs any more, until `stop`: those of a router that died,
+/// or was restarted.
 pub(crate) async fn resume(state: Arc<RouterState>, stop: CancellationToken) {
     let mut claims = state.tables.claims.changed();
     loop {
@@ -258,16 +307,24 @@ fn spec_of(entry: &Repository) -> Spec {
     }
 }
 
-/// Writes a new entry as `ingesting`, or checks that the existing one may go on. What the spec says otherwise than that
-/// one (ref, content, consistency) comes with the flip, so that a failed ingest leaves it as it was.
+/// Writes a new entry as `ingesting`, or checks that the existing one may go on. What the spec says
+/// otherwise than that one (ref, content, consistency) comes with the flip, so that a failed ingest
+/// leaves it as it was.
 async fn record(state: &Arc<RouterState>, spec: &Spec) -> Result<()> {
-    let Some(existing) = state.catalog.get(&spec.path).filter(|entry| entry.state != RepositoryState::Failed) else {
+    let Some(existing) = state
+        .catalog
+        .get(&spec.path)
+        .filter(|entry| entry.state != RepositoryState::Failed)
+    else {
         return state.catalog.create(new_entry(spec)).await;
     };
     if existing.source == spec.source {
         return Ok(());
     }
-    Err(Error::refused(format!("'{}' shows {}; delete it first, or choose another --path", spec.path, existing.source)))
+    Err(Error::refused(format!(
+        "'{}' shows {}; delete it first, or choose another --path",
+        spec.path, existing.source
+    )))
 }
 
 impl Spec {
@@ -312,11 +369,20 @@ async fn start_or_join(state: &Arc<RouterState>, spec: Spec, create: bool) -> Re
             let work = work(&state, &running, create, admit);
             let outcome = state.stop.run_until_cancelled(work).await;
             state.ingests.release(&running);
-            let stopped = || Err(Error::unavailable("this router stops; ask another one, or when it is back"));
+            let stopped = || {
+                Err(Error::unavailable(
+                    "this router stops; ask another one, or when it is back",
+                ))
+            };
             running.end(outcome.unwrap_or_else(stopped));
         };
-        tokio::spawn(context::go_on(if create { "ingest" } else { "refresh" }, run));
-        admitted.await.map_err(|_| Error::unavailable("this router stops; ask another one"))??;
+        tokio::spawn(context::go_on(
+            if create { "ingest" } else { "refresh" },
+            run,
+        ));
+        admitted
+            .await
+            .map_err(|_| Error::unavailable("this router stops; ask another one"))??;
     }
     Ok(job)
 }
@@ -361,7 +427,10 @@ async fn work(
             }
         }
     }
-    Err(Error::refused(format!("routers keep failing while they ingest '{}'; look at their logs", spec.path)))
+    Err(Error::refused(format!(
+        "routers keep failing while they ingest '{}'; look at their logs",
+        spec.path
+    )))
 }
 
 /// Says once whether the job may run. Who asked may be gone.
@@ -376,9 +445,11 @@ async fn run_claimed(state: &Arc<RouterState>, job: &Arc<Job>, claim: Claim) -> 
         outcome = run::run(state, job) => outcome,
         () = claim.lost() => {
             let path = &job.spec.path;
-            tracing::warn!(%path, "cut off from the state store during an ingest; the leader goes on with it");
+            tracing::warn!(%path, "cut off from the state store during an ingest; the leader goes \
+             on with it");
             return Err(Error::unavailable(format!(
-                "this router was cut off from the state store while it ingested '{path}'; ask again when it is back"
+                "this router was cut off from the state store while it ingested '{path}'; ask \
+                 again when it is back"
             )));
         }
     };

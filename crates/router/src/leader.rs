@@ -1,12 +1,14 @@
-//! Which router leads, and which routers there are: both are rows that a router holds in the state store while it runs.
+//! Which router leads, and which routers there are: both are rows that a router holds in the state
+//! store while it runs.
 //!
 //! ```text
 //!  following --the row is free, and taken--> leading --the lease is lost, or the router stops--> following
 //! ```
 //!
-//! What must run once in a cluster runs through [`while_leading`]. Invariants: a router stops leading before another can
-//! begin, by its own clock; a router that stops lets go at once, one that was killed is replaced after `Config::lease`.
-//! A process that was suspended may believe for a moment that it leads: what workers write is compare-and-set.
+//! What must run once in a cluster runs through [`while_leading`]. Invariants: a router stops
+//! leading before another can begin, by its own clock; a router that stops lets go at once, one
+//! that was killed is replaced after `Config::lease`. A process that was suspended may believe for
+//! a moment that it leads: what workers write is compare-and-set.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,13 +20,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::RouterState;
 
-/// Pause between two tries to take a row that another router holds, or while the state store is away.
+/// Pause between two tries to take a row that another router holds, or while the state store is
+/// away.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long letting go may take when the router stops; then the row goes with its lease.
 const LET_GO_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Tries to be the leader until `stop`, and says in `leads` when it is.
-pub(crate) async fn lead(state: Arc<RouterState>, leads: watch::Sender<bool>, stop: CancellationToken) {
+pub(crate) async fn lead(
+    state: Arc<RouterState>,
+    leads: watch::Sender<bool>,
+    stop: CancellationToken,
+) {
     let row = state.tables.leader.row("", &state.own);
     let changed = state.tables.leader.changed();
     let tell = |leading| {
@@ -52,8 +59,13 @@ async fn keep(
 ) {
     loop {
         changed.mark_unchanged();
-        let take = state.shared.store().hold(&key, value.clone(), state.config.lease);
-        let Some(taken) = stop.run_until_cancelled(take).await else { return };
+        let take = state
+            .shared
+            .store()
+            .hold(&key, value.clone(), state.config.lease);
+        let Some(taken) = stop.run_until_cancelled(take).await else {
+            return;
+        };
         match taken {
             Ok(Some(hold)) => {
                 tell(true);
@@ -78,8 +90,8 @@ async fn keep(
     }
 }
 
-/// Runs `work` whenever this router leads, until `stop`. When it leads no longer, the token given to `work` is cancelled and
-/// `work` is dropped where it waits.
+/// Runs `work` whenever this router leads, until `stop`. When it leads no longer, the token given
+/// to `work` is cancelled and `work` is dropped where it waits.
 pub(crate) async fn while_leading<W: Future<Output = ()>>(
     state: Arc<RouterState>,
     stop: CancellationToken,
@@ -102,7 +114,11 @@ pub(crate) async fn while_leading<W: Future<Output = ()>>(
 }
 
 /// Waits until this router leads, or does not. False: the router stops.
-async fn becomes(leading: &mut watch::Receiver<bool>, value: bool, stop: &CancellationToken) -> bool {
+async fn becomes(
+    leading: &mut watch::Receiver<bool>,
+    value: bool,
+    stop: &CancellationToken,
+) -> bool {
     let becomes = async { leading.wait_for(|leading| *leading == value).await.is_ok() };
     stop.run_until_cancelled(becomes).await.unwrap_or(false)
 }

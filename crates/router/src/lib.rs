@@ -1,12 +1,17 @@
-//! The router role: the catalogue, placement, membership, ingest and refresh, and the watch that tells clients.
+//! The router role: the catalogue, placement, membership, ingest and refresh, and the watch that
+//! tells clients.
 //!
-//! Owns the one mutable thing of the system, *path -> commit*, and who is in the cluster. Invariants:
-//! - the state store's copy of an entry is the only authority; memory is a copy of it, changed after the store was;
+//! Owns the one mutable thing of the system, *path -> commit*, and who is in the cluster.
+//! Invariants:
+//! - the state store's copy of an entry is the only authority; memory is a copy of it, changed
+//!   after the store was;
 //! - of what must be done once in a cluster, the router that leads does it ([`leader`]);
-//! - a flip (a new commit, or its removal) is one compare-and-set, after verified acknowledgements by its holders;
+//! - a flip (a new commit, or its removal) is one compare-and-set, after verified acknowledgements
+//!   by its holders;
 //! - readers never see an entry without a snapshot.
 //!
-//! An ingest goes `admin` -> `ingest` -> (fetcher, nodes) -> `catalog` (the flip) -> `watch` -> clients.
+//! An ingest goes `admin` -> `ingest` -> (fetcher, nodes) -> `catalog` (the flip) -> `watch` ->
+//! clients.
 
 mod admin;
 mod browse;
@@ -115,11 +120,13 @@ impl RunningRouter {
 }
 
 /// Starts a router on these listeners with the state that `config.state` names.
-/// Errors: the state cannot be opened, or is locked by another router; several routers without a state that they share.
+/// Errors: the state cannot be opened, or is locked by another router; several routers without a
+/// state that they share.
 pub async fn spawn(config: Config, grpc: TcpListener, http: TcpListener) -> Result<RunningRouter> {
     if !config.peer_routers.is_empty() && matches!(config.state, StateLocation::Embedded(_)) {
         return Err(Error::invalid(
-            "--peer-routers: several routers need a state that they share; start all of them with --state etcd://HOST:PORT,...",
+            "--peer-routers: several routers need a state that they share; start all of them with \
+             --state etcd://HOST:PORT,...",
         ));
     }
     let store = state::open(&config.state).await?;
@@ -174,32 +181,72 @@ pub async fn spawn_with(
         tokio::spawn(leader::present(state.clone(), stop.clone())),
     ];
     tokio::spawn(membership::run(membership, state.clone(), stop.clone()));
-    tokio::spawn(leader::while_leading(state.clone(), stop.clone(), membership::recover));
-    tokio::spawn(leader::while_leading(state.clone(), stop.clone(), refresh::run));
-    tokio::spawn(leader::while_leading(state.clone(), stop.clone(), reconcile::run));
-    tokio::spawn(leader::while_leading(state.clone(), stop.clone(), collect::run));
-    tokio::spawn(leader::while_leading(state.clone(), stop.clone(), ingest::resume));
+    tokio::spawn(leader::while_leading(
+        state.clone(),
+        stop.clone(),
+        membership::recover,
+    ));
+    tokio::spawn(leader::while_leading(
+        state.clone(),
+        stop.clone(),
+        refresh::run,
+    ));
+    tokio::spawn(leader::while_leading(
+        state.clone(),
+        stop.clone(),
+        reconcile::run,
+    ));
+    tokio::spawn(leader::while_leading(
+        state.clone(),
+        stop.clone(),
+        collect::run,
+    ));
+    tokio::spawn(leader::while_leading(
+        state.clone(),
+        stop.clone(),
+        ingest::resume,
+    ));
     tokio::spawn(watch::prepare(state.clone()));
     tokio::spawn(history::run(state.clone(), stop.clone()));
     tokio::spawn(replication::run(state.clone(), stop.clone()));
     let http = http::serve(state.clone(), http, stop.child_token()).await?;
     let services = http::with_probes(routes(&state, &stop), &state);
-    let grpc = monofs_rpc::server::serve_counted(grpc, services, state.requests.clone(), stop.child_token())?;
+    let grpc = monofs_rpc::server::serve_counted(
+        grpc,
+        services,
+        state.requests.clone(),
+        stop.child_token(),
+    )?;
     grpc.set_serving(true).await;
     let (repositories, router) = (state.catalog.len(), &state.own.router_id);
     tracing::info!(router, grpc = %grpc.address(), http = %http.address(), repositories, "router serves");
-    Ok(RunningRouter { grpc, http, stop, holders })
+    Ok(RunningRouter {
+        grpc,
+        http,
+        stop,
+        holders,
+    })
 }
 
 /// How the other routers and operators see this one.
 fn own_status(config: &Config, grpc: &TcpListener, http: &TcpListener) -> Result<v1::RouterStatus> {
     let listening = |listener: &TcpListener| {
         let address = listener.local_addr();
-        address.map(monofs_rpc::server::announced).map_err(|e| Error::internal(format!("address of a listener: {e}")))
+        address
+            .map(monofs_rpc::server::announced)
+            .map_err(|e| Error::internal(format!("address of a listener: {e}")))
     };
-    let address = if config.advertise.is_empty() { listening(grpc)? } else { config.advertise.clone() };
+    let address = if config.advertise.is_empty() {
+        listening(grpc)?
+    } else {
+        config.advertise.clone()
+    };
     Ok(v1::RouterStatus {
-        router_id: if config.router_id.is_empty() { address.clone() } else { config.router_id.clone() },
+        router_id: if config.router_id.is_empty() {
+            address.clone()
+        } else {
+            config.router_id.clone()
+        },
         address,
         http_address: listening(http)?,
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -213,8 +260,12 @@ fn routes(state: &Arc<RouterState>, stop: &CancellationToken) -> Routes {
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     Routes::new(content)
-        .add_service(v1::catalog_server::CatalogServer::new(watch::CatalogService::new(state.clone(), stop.clone())))
-        .add_service(v1::cluster_server::ClusterServer::new(cluster::ClusterService::new(state.clone())))
+        .add_service(v1::catalog_server::CatalogServer::new(
+            watch::CatalogService::new(state.clone(), stop.clone()),
+        ))
+        .add_service(v1::cluster_server::ClusterServer::new(
+            cluster::ClusterService::new(state.clone()),
+        ))
         .add_service(
             v1::admin_server::AdminServer::new(admin::AdminService::new(state.clone()))
                 .max_encoding_message_size(MESSAGE_BYTES_MAX),
@@ -223,5 +274,8 @@ fn routes(state: &Arc<RouterState>, stop: &CancellationToken) -> Routes {
 
 /// The error for a request that names a path where no repository is.
 pub(crate) fn no_repository(path: &str) -> Error {
-    Error::not_found(format!("no repository at '{}'; `monofs-admin repos` lists them", path.escape_debug()))
+    Error::not_found(format!(
+        "no repository at '{}'; `monofs-admin repos` lists them",
+        path.escape_debug()
+    ))
 }

@@ -1,11 +1,13 @@
-//! Who is in the cluster and in what state: fed by probes, announcements, clients' reports and what all routers share.
+//! Who is in the cluster and in what state: fed by probes, announcements, clients' reports and what
+//! all routers share.
 //!
-//! Whether a member lives, each router judges for itself, so that this goes on while the state store is away. What has to
-//! last is shared through the state store: registrations, what operators want, what the leader found on a node. One task
-//! ([`run`]) owns the [`machine`] that makes a view of both; everybody else reads what it shows or sends it events.
+//! Whether a member lives, each router judges for itself, so that this goes on while the state
+//! store is away. What has to last is shared through the state store: registrations, what operators
+//! want, what the leader found on a node. One task ([`run`]) owns the [`machine`] that makes a view
+//! of both; everybody else reads what it shows or sends it events.
 //!
-//! Invariants: only that task changes the view, so its number grows with every change; a member that registered is known
-//! to every router, and to this one after a restart, until it is removed.
+//! Invariants: only that task changes the view, so its number grows with every change; a member
+//! that registered is known to every router, and to this one after a restart, until it is removed.
 
 pub(crate) mod event;
 mod facts;
@@ -94,7 +96,8 @@ pub(crate) struct Membership {
 }
 
 impl Members {
-    /// The members of the command line and of the shared tables, which must have been loaded. Errors: two have one id.
+    /// The members of the command line and of the shared tables, which must have been loaded.
+    /// Errors: two have one id.
     pub fn new(config: &Config, tables: &Tables) -> Result<(Self, Membership)> {
         let now = Instant::now();
         // Of seconds, so that a restarted router goes on above the numbers that it gave before.
@@ -107,10 +110,16 @@ impl Members {
         let (sender, inputs) = mpsc::channel(EVENTS_MAX);
         let view = ClusterView {
             number: machine.number(),
-            members: machine.members().map(|known| known.member.clone()).collect(),
+            members: machine
+                .members()
+                .map(|known| known.member.clone())
+                .collect(),
             replication_factor: config.replication_factor,
         };
-        let standings = machine.members().map(|known| (known.member.id.clone(), standing(&machine, known))).collect();
+        let standings = machine
+            .members()
+            .map(|known| (known.member.id.clone(), standing(&machine, known)))
+            .collect();
         let members = Self {
             inputs: sender,
             view: watch::channel(view).0,
@@ -124,7 +133,14 @@ impl Members {
         for known in machine.members() {
             members.seen.state(&known.member, "as this router started");
         }
-        Ok((members, Membership { machine, inputs, shared }))
+        Ok((
+            members,
+            Membership {
+                machine,
+                inputs,
+                shared,
+            },
+        ))
     }
 
     /// The view as it is now.
@@ -141,22 +157,39 @@ impl Members {
     pub async fn announced(&self, member: Member) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         let exchange = async {
-            self.inputs.send(Input::Announce(Box::new(member), reply)).await.ok()?;
+            self.inputs
+                .send(Input::Announce(Box::new(member), reply))
+                .await
+                .ok()?;
             answer.await.ok()
         };
-        let busy = || Error::unavailable("this router is too busy to take announcements, or it stops");
-        tokio::time::timeout(ANNOUNCE_TIMEOUT, exchange).await.ok().flatten().unwrap_or_else(|| Err(busy()))
+        let busy =
+            || Error::unavailable("this router is too busy to take announcements, or it stops");
+        tokio::time::timeout(ANNOUNCE_TIMEOUT, exchange)
+            .await
+            .ok()
+            .flatten()
+            .unwrap_or_else(|| Err(busy()))
     }
 
-    /// Somebody saw this member fail: it is looked at at once. A report too many is dropped, probes go on anyway.
+    /// Somebody saw this member fail: it is looked at at once. A report too many is dropped, probes
+    /// go on anyway.
     pub fn reported(&self, id: &NodeId) {
-        let _ = self.inputs.try_send(Input::Event(Event::Reported(id.clone())));
+        let _ = self
+            .inputs
+            .try_send(Input::Event(Event::Reported(id.clone())));
     }
 
     /// What this router heard of it.
     pub fn heard(&self, id: &NodeId) -> Heard {
-        let ago = self.standing(id).and_then(|standing| standing.heard).map(|at| at.elapsed());
-        Heard { ago, failure: self.seen.failure(id) }
+        let ago = self
+            .standing(id)
+            .and_then(|standing| standing.heard)
+            .map(|at| at.elapsed());
+        Heard {
+            ago,
+            failure: self.seen.failure(id),
+        }
     }
 
     /// The states that this router saw it in, the oldest first.
@@ -171,43 +204,63 @@ impl Members {
 
     /// How long it is down; `None` = it is not.
     fn gone_for(&self, id: &NodeId) -> Option<Duration> {
-        self.standing(id).and_then(|standing| standing.down_since).map(|since| since.elapsed())
+        self.standing(id)
+            .and_then(|standing| standing.down_since)
+            .map(|since| since.elapsed())
     }
 
-    /// How long the copies of a node that is down still count where they are; `None` = they do not, or it is not down.
+    /// How long the copies of a node that is down still count where they are; `None` = they do not,
+    /// or it is not down.
     pub fn copies_stay_for(&self, id: &NodeId) -> Option<Duration> {
-        self.standing(id).filter(|standing| standing.relied_on && !standing.departing)?;
-        self.rebalance_delay.checked_sub(self.gone_for(id)?).filter(|left| !left.is_zero())
+        self.standing(id)
+            .filter(|standing| standing.relied_on && !standing.departing)?;
+        self.rebalance_delay
+            .checked_sub(self.gone_for(id)?)
+            .filter(|left| !left.is_zero())
     }
 
-    /// The nodes that should hold copies now: those that take part, and those that are down for less than
-    /// `--rebalance-delay`. Which of them can be given one now, [`placeable`] says.
+    /// The nodes that should hold copies now: those that take part, and those that are down for
+    /// less than `--rebalance-delay`. Which of them can be given one now, [`placeable`] says.
     pub fn placement_nodes(&self) -> Vec<Candidate> {
         let view = self.view.borrow();
-        let standings = self.standings.read().expect("no holder of this lock panics");
+        let standings = self
+            .standings
+            .read()
+            .expect("no holder of this lock panics");
         let should_hold = |node: &&Member| {
             standings.get(&node.id).is_some_and(|standing| {
                 let gone = standing.down_since.map(|since| since.elapsed());
-                !standing.departing && keeps_copies(node.state, standing.relied_on, gone, self.rebalance_delay)
+                !standing.departing
+                    && keeps_copies(node.state, standing.relied_on, gone, self.rebalance_delay)
             })
         };
         view.nodes().filter(should_hold).map(Into::into).collect()
     }
 
-    /// The reconciler gave this node all that placement wants on it: reads may return to it. Errors: the state store's.
+    /// The reconciler gave this node all that placement wants on it: reads may return to it.
+    /// Errors: the state store's.
     pub async fn caught_up(&self, id: &NodeId) -> Result<()> {
         let settle = |row: Option<&v1::NodeAudit>| {
-            Ok(row.map(|row| v1::NodeAudit { behind: row.behind && row.at == 0, ..row.clone() }))
+            Ok(row.map(|row| v1::NodeAudit {
+                behind: row.behind && row.at == 0,
+                ..row.clone()
+            }))
         };
         self.audits.update(id.as_str(), settle).await.map(drop)
     }
 
-    /// This node is held back no more and may lack what was placed meanwhile: it is caught up before reads return to it.
-    /// Errors: the state store's.
+    /// This node is held back no more and may lack what was placed meanwhile: it is caught up
+    /// before reads return to it. Errors: the state store's.
     pub async fn fell_behind(&self, id: &NodeId) -> Result<()> {
         let behind = |row: Option<&v1::NodeAudit>| {
-            let row = row.cloned().unwrap_or_else(|| v1::NodeAudit { node_id: id.to_string(), ..Default::default() });
-            Ok(Some(v1::NodeAudit { behind: true, ..row }))
+            let row = row.cloned().unwrap_or_else(|| v1::NodeAudit {
+                node_id: id.to_string(),
+                ..Default::default()
+            });
+            Ok(Some(v1::NodeAudit {
+                behind: true,
+                ..row
+            }))
         };
         self.audits.update(id.as_str(), behind).await.map(drop)
     }
@@ -215,13 +268,20 @@ impl Members {
     /// No copy is left on this node, which is being drained. Errors: the state store's.
     pub async fn emptied(&self, id: &NodeId) -> Result<()> {
         let empty = |row: Option<&v1::NodeIntent>| {
-            Ok(row.map(|row| v1::NodeIntent { emptied: row.kind() == v1::node_intent::Kind::Drain, ..row.clone() }))
+            Ok(row.map(|row| v1::NodeIntent {
+                emptied: row.kind() == v1::node_intent::Kind::Drain,
+                ..row.clone()
+            }))
         };
         self.intents.update(id.as_str(), empty).await.map(drop)
     }
 
     fn standing(&self, id: &NodeId) -> Option<Standing> {
-        self.standings.read().expect("no holder of this lock panics").get(id).copied()
+        self.standings
+            .read()
+            .expect("no holder of this lock panics")
+            .get(id)
+            .copied()
     }
 
     /// Shows the members whose ids are given as the machine has them now.
@@ -239,7 +299,10 @@ impl Members {
             }
             matters
         });
-        let mut standings = self.standings.write().expect("no holder of this lock panics");
+        let mut standings = self
+            .standings
+            .write()
+            .expect("no holder of this lock panics");
         for id in changed {
             match machine.get(id) {
                 Some(known) => drop(standings.insert(id.clone(), standing(machine, known))),
@@ -262,12 +325,27 @@ fn standing(machine: &Machine, known: &Tracked) -> Standing {
 /// Runs membership until `stop`.
 pub(crate) async fn run(membership: Membership, state: Arc<RouterState>, stop: CancellationToken) {
     tokio::spawn(writer::run(state.clone(), stop.clone()));
-    let mut task = Task { membership, prober: Prober::default(), state };
-    let mut ticker = tokio::time::interval(task.state.config.health_interval.max(Duration::from_millis(1)));
+    let mut task = Task {
+        membership,
+        prober: Prober::default(),
+        state,
+    };
+    let mut ticker = tokio::time::interval(
+        task.state
+            .config
+            .health_interval
+            .max(Duration::from_millis(1)),
+    );
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let Membership { machine, inputs, shared } = &mut task.membership;
-        let due = machine.due().unwrap_or_else(|| Instant::now() + EVENTS_PAUSE_MAX);
+        let Membership {
+            machine,
+            inputs,
+            shared,
+        } = &mut task.membership;
+        let due = machine
+            .due()
+            .unwrap_or_else(|| Instant::now() + EVENTS_PAUSE_MAX);
         tokio::select! {
             () = stop.cancelled() => return,
             Some(input) = inputs.recv() => task.input(input),
@@ -320,8 +398,15 @@ impl Task {
             self.prober.start(&self.state, known);
         }
         // Use of disk changes all the time and matters to nobody who waits for changes.
-        let ids: Vec<NodeId> = self.membership.machine.members().map(|known| known.member.id.clone()).collect();
-        self.state.members.show(&self.membership.machine, &ids, false);
+        let ids: Vec<NodeId> = self
+            .membership
+            .machine
+            .members()
+            .map(|known| known.member.id.clone())
+            .collect();
+        self.state
+            .members
+            .show(&self.membership.machine, &ids, false);
     }
 
     fn step(&mut self, event: Event) {
@@ -357,14 +442,19 @@ impl Task {
             }
         }
         if !changed.is_empty() {
-            self.state.members.show(&self.membership.machine, &changed, matters);
+            self.state
+                .members
+                .show(&self.membership.machine, &changed, matters);
         }
     }
 }
 
 /// The nodes that a copy can be given to now, as placement sees them.
 pub(crate) fn placeable(view: &ClusterView) -> Vec<Candidate> {
-    view.nodes().filter(|member| can_take(member)).map(Into::into).collect()
+    view.nodes()
+        .filter(|member| can_take(member))
+        .map(Into::into)
+        .collect()
 }
 
 /// Whether a copy can be given to this node now.
@@ -376,7 +466,12 @@ pub(crate) fn can_take(member: &Member) -> bool {
 pub(crate) fn node<'a>(view: &'a ClusterView, id: &str) -> Result<&'a Member> {
     match view.members.iter().find(|member| member.id.as_str() == id) {
         Some(member) if member.role == Role::Node => Ok(member),
-        Some(_) => Err(Error::refused(format!("'{id}' is a fetcher, which holds no copies; name a node"))),
-        None => Err(Error::not_found(format!("no node '{}'; `monofs-admin nodes` lists them", id.escape_debug()))),
+        Some(_) => Err(Error::refused(format!(
+            "'{id}' is a fetcher, which holds no copies; name a node"
+        ))),
+        None => Err(Error::not_found(format!(
+            "no node '{}'; `monofs-admin nodes` lists them",
+            id.escape_debug()
+        ))),
     }
 }

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use monofs_model::Error;
-use monofs_model::{ClusterView, ErrorKind, Member, Oid, RefName, Repository, Result, Snapshot, SourceUrl, StorageId};
+use monofs_model::{
+    ClusterView, ErrorKind, Member, Oid, RefName, Repository, Result, Snapshot, SourceUrl,
+    StorageId,
+};
 use monofs_proto::v1::fetcher_client::FetcherClient;
 use monofs_proto::v1::node_client::NodeClient;
 use monofs_proto::{convert, v1};
@@ -15,8 +18,8 @@ use monofs_rpc::{Channel, Context, from_status, while_heard, within};
 
 use crate::RouterState;
 
-/// Questions of a second each that a silent member may leave unanswered: an ingest has no other node to turn to, so a machine
-/// that is busy must not be taken for one that is gone.
+/// Questions of a second each that a silent member may leave unanswered: an ingest has no other
+/// node to turn to, so a machine that is busy must not be taken for one that is gone.
 const UNHEARD_MAX: u32 = 3;
 
 /// Where a commit of a repository comes from.
@@ -34,14 +37,24 @@ impl RouterState {
         Ok(NodeClient::new(self.channels.get(&member.address)?))
     }
 
-    /// Waits for an answer of a member for as long as the member is there: one that is stopped or cut off is given up in three
-    /// seconds, where its connection would need ten to notice. Errors: those of `answer`; `Unavailable` when the member is gone.
-    pub async fn while_there<T>(&self, member: &Member, answer: impl Future<Output = Result<T>>) -> Result<T> {
+    /// Waits for an answer of a member for as long as the member is there: one that is stopped or
+    /// cut off is given up in three seconds, where its connection would need ten to notice. Errors:
+    /// those of `answer`; `Unavailable` when the member is gone.
+    pub async fn while_there<T>(
+        &self,
+        member: &Member,
+        answer: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         while_heard(&self.probes, &member.address, UNHEARD_MAX, answer).await
     }
 
     /// Which commit a ref is at upstream, asking fetchers in order of preference.
-    pub async fn resolve_upstream(&self, id: &StorageId, source: &SourceUrl, ref_name: &RefName) -> Result<Oid> {
+    pub async fn resolve_upstream(
+        &self,
+        id: &StorageId,
+        source: &SourceUrl,
+        ref_name: &RefName,
+    ) -> Result<Oid> {
         let request = v1::ResolveRefRequest {
             storage_id: id.to_string(),
             source: source.to_string(),
@@ -53,7 +66,9 @@ impl RouterState {
         for fetcher in view.fetchers_for(id) {
             let mut client = FetcherClient::new(self.channels.get(&fetcher.address)?);
             let call = client.resolve(context.request(request.clone()));
-            let answer = within(context.deadline, "resolve", async { call.await.map_err(from_status) });
+            let answer = within(context.deadline, "resolve", async {
+                call.await.map_err(from_status)
+            });
             match self.while_there(fetcher, answer).await {
                 Ok(answer) => return Oid::from_bytes(&answer.into_inner().commit),
                 // What the remote said is the same for every fetcher.
@@ -76,9 +91,11 @@ impl RouterState {
         for fetcher in view.fetchers_for(id) {
             match self.fetch_from(fetcher, id, origin, &mut progress).await {
                 Ok(snapshot) => return Ok(snapshot),
-                // Another one may be reached, or have room; what the remote said is the same for all.
+                // Another one may be reached, or have room; what the remote said is the same for
+                // all.
                 Err(error) if matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Full) => {
-                    tracing::warn!(fetcher = %fetcher.id, %error, "a fetcher cannot fetch; trying the next one");
+                    tracing::warn!(fetcher = %fetcher.id, %error, "a fetcher cannot fetch; trying \
+                     the next one");
                     failure = error;
                 }
                 Err(error) => return Err(error),
@@ -95,7 +112,10 @@ impl RouterState {
         progress: &mut impl FnMut(v1::FetchProgress),
     ) -> Result<Snapshot> {
         let silence = self.config.progress_timeout;
-        let request = v1::FetchRequest { storage_id: id.to_string(), origin: Some(origin.clone()) };
+        let request = v1::FetchRequest {
+            storage_id: id.to_string(),
+            origin: Some(origin.clone()),
+        };
         let mut client = FetcherClient::new(self.channels.get(&fetcher.address)?);
         let call = client.fetch(Context::new(silence).stream(request));
         let answer = within(silence, "fetch", async { call.await.map_err(from_status) });
@@ -107,10 +127,14 @@ impl RouterState {
             }
             progress(message);
         }
-        Err(Error::unavailable(format!("fetcher {} ended without a snapshot", fetcher.id)))
+        Err(Error::unavailable(format!(
+            "fetcher {} ended without a snapshot",
+            fetcher.id
+        )))
     }
 
-    /// Lets a node adopt a commit; the messages of the stream are its progress, the last one says `durable`.
+    /// Lets a node adopt a commit; the messages of the stream are its progress, the last one says
+    /// `durable`.
     pub async fn adopt(
         &self,
         view: &ClusterView,
@@ -128,8 +152,16 @@ impl RouterState {
             origin: Some(origin(&entry.source, &entry.ref_name, &snapshot.commit)),
             snapshot: Some(v1::Snapshot::from(snapshot)),
             content: v1::ContentMode::from(entry.content).into(),
-            peers: peers.iter().filter(|peer| peer.id != node.id).map(|peer| peer.address.clone()).collect(),
-            fetchers: view.fetchers_for(&id).iter().map(|fetcher| fetcher.address.clone()).collect(),
+            peers: peers
+                .iter()
+                .filter(|peer| peer.id != node.id)
+                .map(|peer| peer.address.clone())
+                .collect(),
+            fetchers: view
+                .fetchers_for(&id)
+                .iter()
+                .map(|fetcher| fetcher.address.clone())
+                .collect(),
             bytes_per_second_max,
         };
         let silence = self.config.progress_timeout;
@@ -141,8 +173,8 @@ impl RouterState {
         Ok(guarded(answer.into_inner(), silence, "adopt"))
     }
 
-    /// Lets a node adopt a commit and waits until it is durable. Contents that it takes are limited to `bytes_per_second_max`
-    /// (0 = no limit).
+    /// Lets a node adopt a commit and waits until it is durable. Contents that it takes are limited
+    /// to `bytes_per_second_max` (0 = no limit).
     pub async fn adopt_and_wait(
         self: &Arc<Self>,
         node: &Member,
@@ -152,22 +184,38 @@ impl RouterState {
         mut progress: impl FnMut(&v1::AdoptProgress),
     ) -> Result<()> {
         let view = self.members.view();
-        let mut messages = self.adopt(&view, node, entry, snapshot, bytes_per_second_max).await?;
+        let mut messages = self
+            .adopt(&view, node, entry, snapshot, bytes_per_second_max)
+            .await?;
         while let Some(message) = self.while_there(node, messages.try_next()).await? {
             progress(&message);
             if message.durable {
                 return Ok(());
             }
         }
-        Err(Error::unavailable(format!("node {} ended without a durable copy", node.id)))
+        Err(Error::unavailable(format!(
+            "node {} ended without a durable copy",
+            node.id
+        )))
     }
 
-    /// Lets a node forget a repository, if it holds no other commits than these. Errors: `Refused` when it does.
-    pub async fn drop_copy(&self, node: &Member, id: &StorageId, only_commits: Vec<Bytes>) -> Result<()> {
+    /// Lets a node forget a repository, if it holds no other commits than these. Errors: `Refused`
+    /// when it does.
+    pub async fn drop_copy(
+        &self,
+        node: &Member,
+        id: &StorageId,
+        only_commits: Vec<Bytes>,
+    ) -> Result<()> {
         let context = Context::new(self.config.progress_timeout);
         let mut client = self.node_client(node)?;
-        let request = context.request(v1::DropRequest { storage_id: id.to_string(), only_commits });
-        let answer = within(context.deadline, "drop", async { client.drop(request).await.map_err(from_status) });
+        let request = context.request(v1::DropRequest {
+            storage_id: id.to_string(),
+            only_commits,
+        });
+        let answer = within(context.deadline, "drop", async {
+            client.drop(request).await.map_err(from_status)
+        });
         self.while_there(node, answer).await.map(drop)
     }
 
@@ -176,24 +224,38 @@ impl RouterState {
         let limit = self.config.progress_timeout;
         let request = Context::new(limit).request(v1::ListHeldRequest::default());
         let mut client = self.node_client(node)?;
-        let answer = within(limit, "list held", async { client.list_held(request).await.map_err(from_status) });
-        Ok(self.while_there(node, answer).await?.into_inner().repositories)
+        let answer = within(limit, "list held", async {
+            client.list_held(request).await.map_err(from_status)
+        });
+        Ok(self
+            .while_there(node, answer)
+            .await?
+            .into_inner()
+            .repositories)
     }
 
     /// What a node holds of one repository.
     pub async fn held(&self, node: &Member, id: &StorageId) -> Result<v1::HeldRepository> {
-        let request =
-            Context::new(self.config.call_timeout).request(v1::ListHeldRequest { storage_id: id.to_string() });
+        let request = Context::new(self.config.call_timeout).request(v1::ListHeldRequest {
+            storage_id: id.to_string(),
+        });
         let mut client = self.node_client(node)?;
         let answer = within(self.config.call_timeout, "list held", async {
             client.list_held(request).await.map_err(from_status)
         });
-        let held = self.while_there(node, answer).await?.into_inner().repositories.pop();
+        let held = self
+            .while_there(node, answer)
+            .await?
+            .into_inner()
+            .repositories
+            .pop();
         held.ok_or_else(|| Error::not_held(format!("node {} does not hold {id}", node.id)))
     }
 }
 
 fn no_fetcher(view: &ClusterView) -> Error {
     let known = view.fetchers().count();
-    Error::unavailable(format!("no fetcher answers ({known} known); start one with `monofs-fetcher --router=...`"))
+    Error::unavailable(format!(
+        "no fetcher answers ({known} known); start one with `monofs-fetcher --router=...`"
+    ))
 }

@@ -1,4 +1,5 @@
-//! `Content` through the router, for those who cannot reach the nodes: forwards to the holders in HRW order.
+//! `Content` through the router, for those who cannot reach the nodes: forwards to the holders in
+//! HRW order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,9 +39,11 @@ impl ContentProxy {
     {
         let id = StorageId::new(storage_id)?;
         let entry = self.state.catalog.by_storage_id(&id);
-        let entry = entry.ok_or_else(|| Error::not_found(format!("no repository has the storage id {id}")))?;
+        let entry = entry
+            .ok_or_else(|| Error::not_found(format!("no repository has the storage id {id}")))?;
         let view = self.state.members.view();
-        let mut failure = Error::unavailable(format!("no node that holds {} can be reached", entry.path));
+        let mut failure =
+            Error::unavailable(format!("no node that holds {} can be reached", entry.path));
         for node in view.readers(&id, &entry.holders) {
             let answer = match call(self.state.channels.get(&node.address)?).await {
                 // A node that is gone or does not hold it says so with the first message.
@@ -70,19 +73,31 @@ impl v1::content_server::Content for ContentProxy {
     type GetTreesStream = BoxStream<'static, Result<v1::GetTreesResponse, Status>>;
     type GetBlobsStream = BoxStream<'static, Result<v1::GetBlobsResponse, Status>>;
 
-    async fn get_trees(&self, request: Request<v1::GetTreesRequest>) -> Result<Response<Self::GetTreesStream>, Status> {
+    async fn get_trees(
+        &self,
+        request: Request<v1::GetTreesRequest>,
+    ) -> Result<Response<Self::GetTreesStream>, Status> {
         let context = Context::new(SILENCE);
         let request = request.into_inner();
         let (context, sent) = (&context, &request);
         let call = |channel| async move { get_trees(channel, context, sent.clone()).await };
-        self.forward(&request.storage_id, call).await.map(Response::new).map_err(to_status)
+        self.forward(&request.storage_id, call)
+            .await
+            .map(Response::new)
+            .map_err(to_status)
     }
 
-    async fn get_blobs(&self, request: Request<v1::GetBlobsRequest>) -> Result<Response<Self::GetBlobsStream>, Status> {
+    async fn get_blobs(
+        &self,
+        request: Request<v1::GetBlobsRequest>,
+    ) -> Result<Response<Self::GetBlobsStream>, Status> {
         let context = Context::new(SILENCE);
         let request = request.into_inner();
         let (context, sent) = (&context, &request);
         let call = |channel| async move { get_blobs(channel, context, sent.clone()).await };
-        self.forward(&request.storage_id, call).await.map(Response::new).map_err(to_status)
+        self.forward(&request.storage_id, call)
+            .await
+            .map(Response::new)
+            .map_err(to_status)
     }
 }

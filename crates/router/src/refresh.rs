@@ -1,7 +1,9 @@
-//! The refresh worker: looks upstream for new commits of every repository, once per refresh interval.
+//! The refresh worker: looks upstream for new commits of every repository, once per refresh
+//! interval.
 //!
-//! The catalogue says who is due, the longest waiting first, so a round costs what it starts. A repository whose remote
-//! fails waits for its turn like any other. Without a fetcher or a node nothing is tried.
+//! The catalogue says who is due, the longest waiting first, so a round costs what it starts. A
+//! repository whose remote fails waits for its turn like any other. Without a fetcher or a node
+//! nothing is tried.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +54,10 @@ async fn start_due(state: &Arc<RouterState>, interval: Duration) -> bool {
 
 /// Whether there is somebody to ask, and somebody to take what is new.
 pub(crate) fn can_refresh(view: &ClusterView) -> bool {
-    let active = |role| view.members.iter().any(|member| member.role == role && member.state == MemberState::Active);
+    let active = |role| {
+        view.members
+            .iter()
+            .any(|member| member.role == role && member.state == MemberState::Active)
+    };
     active(Role::Fetcher) && active(Role::Node)
 }

@@ -1,8 +1,10 @@
-//! How far copies are behind what is wanted, and for how long: kept by each router for its own metrics.
+//! How far copies are behind what is wanted, and for how long: kept by each router for its own
+//! metrics.
 //!
-//! The catalogue says who holds what, the view who serves. Since when an entry has been below its copies nobody records, so
-//! each router remembers when it first saw that: after its start it may know less. What placement wants on a node and the
-//! node lacks only the plan knows, which the leader has. Invariant: at most one moment is remembered for each entry.
+//! The catalogue says who holds what, the view who serves. Since when an entry has been below its
+//! copies nobody records, so each router remembers when it first saw that: after its start it may
+//! know less. What placement wants on a node and the node lacks only the plan knows, which the
+//! leader has. Invariant: at most one moment is remembered for each entry.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,7 +54,11 @@ impl Replication {
 
 /// Looks until `stop`.
 pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
-    while stop.run_until_cancelled(tokio::time::sleep(LOOK_EVERY)).await.is_some() {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(LOOK_EVERY))
+        .await
+        .is_some()
+    {
         let looked = state.clone();
         let look = move || {
             let copies = copies(&looked);
@@ -67,8 +73,11 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
 fn copies(state: &RouterState) -> Copies {
     let view = state.members.view();
     let wanted = view.copies_wanted();
-    let serving: HashSet<NodeId> =
-        view.nodes().filter(|node| node.state.serves()).map(|node| node.id.clone()).collect();
+    let serving: HashSet<NodeId> = view
+        .nodes()
+        .filter(|node| node.state.serves())
+        .map(|node| node.id.clone())
+        .collect();
     state.catalog.copies(wanted, &serving)
 }
 
@@ -76,7 +85,10 @@ fn copies(state: &RouterState) -> Copies {
 pub(crate) fn samples(state: &RouterState, out: &mut Samples) {
     let copies = copies(state);
     let now = Instant::now();
-    let lag = state.replication.look(&copies.below, now).map_or(0.0, |since| (now - since).as_secs_f64());
+    let lag = state
+        .replication
+        .look(&copies.below, now)
+        .map_or(0.0, |since| (now - since).as_secs_f64());
     out.gauges_by(
         "monofs_router_copies",
         "Copies of ready repositories on nodes that serve, and those missing to the wanted number.",
@@ -85,7 +97,8 @@ pub(crate) fn samples(state: &RouterState, out: &mut Samples) {
     );
     out.gauge(
         "monofs_router_repositories_below_copies",
-        "Ready repositories with fewer copies on nodes that serve than wanted (nodes that are too few want no more).",
+        "Ready repositories with fewer copies on nodes that serve than wanted (nodes that are too \
+         few want no more).",
         copies.below.len(),
     );
     out.gauge(
@@ -95,16 +108,20 @@ pub(crate) fn samples(state: &RouterState, out: &mut Samples) {
     );
     out.gauge(
         "monofs_router_replication_lag_seconds",
-        "For how long the oldest repository has been below its copies, since this router first saw it; 0 = none is.",
+        "For how long the oldest repository has been below its copies, since this router first saw \
+         it; 0 = none is.",
         lag,
     );
     if *state.leading.borrow() {
         let behind = state.replication.lock().behind.clone();
         out.gauges_by(
             "monofs_router_node_behind_repositories",
-            "Copies that placement wants on a node and that it lacks; told by the router that leads.",
+            "Copies that placement wants on a node and that it lacks; told by the router that \
+             leads.",
             ["node"],
-            behind.into_iter().map(|(node, lacks)| ([node.to_string()], lacks)),
+            behind
+                .into_iter()
+                .map(|(node, lacks)| ([node.to_string()], lacks)),
         );
     }
 }
@@ -120,8 +137,16 @@ mod tests {
         let keys: Vec<Key> = ["a", "b"].map(Key::from).to_vec();
         assert_eq!(replication.look(&keys[..1], at(0)), Some(at(0)));
         assert_eq!(replication.look(&keys, at(5)), Some(at(0)));
-        assert_eq!(replication.look(&keys[1..], at(9)), Some(at(5)), "the older one has its copies again");
+        assert_eq!(
+            replication.look(&keys[1..], at(9)),
+            Some(at(5)),
+            "the older one has its copies again"
+        );
         assert_eq!(replication.look(&[], at(10)), None);
-        assert_eq!(replication.look(&keys, at(20)), Some(at(20)), "and later it is below anew");
+        assert_eq!(
+            replication.look(&keys, at(20)),
+            Some(at(20)),
+            "and later it is below anew"
+        );
     }
 }

@@ -28,43 +28,85 @@ const DISK_FREE_MIN: u64 = 64 << 20;
 /// Everything about the cluster, with every member and every other router asked in parallel.
 pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
     let view = state.members.view();
-    let members = |role| view.members.iter().filter(move |member| member.role == role);
+    let members = |role| {
+        view.members
+            .iter()
+            .filter(move |member| member.role == role)
+    };
     let (nodes, fetchers, clients) = futures::join!(
         join_all(members(Role::Node).map(|member| node_status(state, member))),
         join_all(members(Role::Fetcher).map(|member| fetcher_status(state, member))),
         clients(state),
     );
-    let full_disks: Vec<String> = nodes.iter().filter_map(|node| node.stat.as_ref()).filter_map(full_disk).collect();
-    let silent = clients.missing.iter().map(|(router, error)| format!("router {router} does not answer: {error}"));
+    let full_disks: Vec<String> = nodes
+        .iter()
+        .filter_map(|node| node.stat.as_ref())
+        .filter_map(full_disk)
+        .collect();
+    let silent = clients
+        .missing
+        .iter()
+        .map(|(router, error)| format!("router {router} does not answer: {error}"));
     let mut status = own(state);
     status.problems.extend(silent.chain(full_disks));
-    v1::StatusResponse { nodes, fetchers, clients: clients.clients, ..status }
+    v1::StatusResponse {
+        nodes,
+        fetchers,
+        clients: clients.clients,
+        ..status
+    }
 }
 
-/// What this router knows by itself: members without what they say of themselves, and its own clients.
+/// What this router knows by itself: members without what they say of themselves, and its own
+/// clients.
 pub(crate) fn own(state: &RouterState) -> v1::StatusResponse {
     let view = state.members.view();
     let repositories = state.catalog.summary(0);
     let position = state.catalog.position();
-    let of = |role| view.members.iter().filter(move |member| member.role == role).map(v1::Member::from);
+    let of = |role| {
+        view.members
+            .iter()
+            .filter(move |member| member.role == role)
+            .map(v1::Member::from)
+    };
     v1::StatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         view_number: view.number,
-        position: Some(v1::Position { epoch: position.epoch, revision: position.revision }),
-        nodes: of(Role::Node).map(|member| v1::NodeStatus { member: Some(member), ..Default::default() }).collect(),
+        position: Some(v1::Position {
+            epoch: position.epoch,
+            revision: position.revision,
+        }),
+        nodes: of(Role::Node)
+            .map(|member| v1::NodeStatus {
+                member: Some(member),
+                ..Default::default()
+            })
+            .collect(),
         fetchers: of(Role::Fetcher)
-            .map(|member| v1::FetcherStatus { member: Some(member), ..Default::default() })
+            .map(|member| v1::FetcherStatus {
+                member: Some(member),
+                ..Default::default()
+            })
             .collect(),
         clients: own_clients(state),
         repositories_ingesting: repositories.ingesting as u64,
         repositories_ready: repositories.ready as u64,
         repositories_failed: repositories.failed.count as u64,
         replication_factor: view.replication_factor,
-        problems: problems(state).into_iter().map(|problem| problem.line).collect(),
+        problems: problems(state)
+            .into_iter()
+            .map(|problem| problem.line)
+            .collect(),
         started_at: state.started_at,
         maintenance: state.tables.maintenance.get(""),
         intents: state.tables.intents.list(),
-        jobs: state.tables.jobs.list().into_iter().filter(|job| !has_ended(job)).collect(),
+        jobs: state
+            .tables
+            .jobs
+            .list()
+            .into_iter()
+            .filter(|job| !has_ended(job))
+            .collect(),
         router_id: state.own.router_id.clone(),
         routers: leader::routers(state),
     }
@@ -79,19 +121,26 @@ pub(crate) struct Clients {
 
 /// The clients of all routers, which are asked in parallel.
 pub(crate) async fn clients(state: &RouterState) -> Clients {
-    let others = leader::routers(state).into_iter().filter(|router| router.router_id != state.own.router_id);
+    let others = leader::routers(state)
+        .into_iter()
+        .filter(|router| router.router_id != state.own.router_id);
     let asked = others.map(|router| async move {
         let limit = state.config.call_timeout;
         let ask = async {
             // An answer is as large as its router has clients.
-            let mut admin =
-                AdminClient::new(state.channels.get(&router.address)?).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            let mut admin = AdminClient::new(state.channels.get(&router.address)?)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX);
             let request = Context::new(limit).request(v1::StatusRequest { own: true });
             admin.status(request).await.map_err(from_status)
         };
-        within(limit, "the clients of another router", ask).await.map_err(|error| (router.router_id, error))
+        within(limit, "the clients of another router", ask)
+            .await
+            .map_err(|error| (router.router_id, error))
     });
-    let mut all = Clients { clients: own_clients(state), missing: Vec::new() };
+    let mut all = Clients {
+        clients: own_clients(state),
+        missing: Vec::new(),
+    };
     for answer in join_all(asked).await {
         match answer {
             Ok(answer) => all.clients.extend(answer.into_inner().clients),
@@ -114,17 +163,29 @@ pub(crate) fn full_disk(stat: &v1::StatResponse) -> Option<String> {
     let full = stat.disk_free_bytes < DISK_FREE_MIN;
     full.then(|| {
         let (id, left) = (&stat.node_id, stat.disk_free_bytes);
-        format!("{id} has {left} bytes of disk left: make room or add nodes, see `monofs-admin nodes`")
+        format!(
+            "{id} has {left} bytes of disk left: make room or add nodes, see `monofs-admin nodes`"
+        )
     })
 }
 
 /// What a node says of itself, within `limit`.
-pub(crate) async fn node_stat(state: &RouterState, member: &Member, limit: Duration) -> Result<v1::StatResponse> {
+pub(crate) async fn node_stat(
+    state: &RouterState,
+    member: &Member,
+    limit: Duration,
+) -> Result<v1::StatResponse> {
     let ask = async {
         let mut client = state.node_client(member)?;
-        client.stat(Context::new(limit).request(v1::StatRequest {})).await.map_err(from_status)
+        client
+            .stat(Context::new(limit).request(v1::StatRequest {}))
+            .await
+            .map_err(from_status)
     };
-    state.while_there(member, within(limit, "stat", ask)).await.map(tonic::Response::into_inner)
+    state
+        .while_there(member, within(limit, "stat", ask))
+        .await
+        .map(tonic::Response::into_inner)
 }
 
 /// What a fetcher says of itself, within `limit`.
@@ -135,21 +196,35 @@ pub(crate) async fn fetcher_stat(
 ) -> Result<v1::FetcherStatResponse> {
     let ask = async {
         let mut client = FetcherClient::new(state.channels.get(&member.address)?);
-        client.stat(Context::new(limit).request(v1::FetcherStatRequest {})).await.map_err(from_status)
+        client
+            .stat(Context::new(limit).request(v1::FetcherStatRequest {}))
+            .await
+            .map_err(from_status)
     };
-    state.while_there(member, within(limit, "stat", ask)).await.map(tonic::Response::into_inner)
+    state
+        .while_there(member, within(limit, "stat", ask))
+        .await
+        .map(tonic::Response::into_inner)
 }
 
 /// A node and what it says of itself.
 pub(crate) async fn node_status(state: &RouterState, member: &Member) -> v1::NodeStatus {
     let (stat, error) = split(node_stat(state, member, state.config.call_timeout).await);
-    v1::NodeStatus { member: Some(v1::Member::from(member)), stat, error }
+    v1::NodeStatus {
+        member: Some(v1::Member::from(member)),
+        stat,
+        error,
+    }
 }
 
 /// A fetcher and what it says of itself.
 pub(crate) async fn fetcher_status(state: &RouterState, member: &Member) -> v1::FetcherStatus {
     let (stat, error) = split(fetcher_stat(state, member, state.config.call_timeout).await);
-    v1::FetcherStatus { member: Some(v1::Member::from(member)), stat, error }
+    v1::FetcherStatus {
+        member: Some(v1::Member::from(member)),
+        stat,
+        error,
+    }
 }
 
 fn split<T>(answer: Result<T>) -> (Option<T>, String) {
@@ -160,20 +235,29 @@ fn split<T>(answer: Result<T>) -> (Option<T>, String) {
 }
 
 /// One repository and what each node that holds, or should hold, has of it.
-pub(crate) async fn replicas(state: &Arc<RouterState>, entry: &monofs_model::Repository) -> Vec<v1::ReplicaStatus> {
+pub(crate) async fn replicas(
+    state: &Arc<RouterState>,
+    entry: &monofs_model::Repository,
+) -> Vec<v1::ReplicaStatus> {
     let view = state.members.view();
     let id = entry.storage_id();
     let asked = view.nodes().map(|node| async {
         let holder = entry.holders.contains(&node.id);
         match state.held(node, &id).await {
-            Ok(held) => {
-                Some(v1::ReplicaStatus { node_id: node.id.to_string(), holder, held: Some(held), error: String::new() })
-            }
+            Ok(held) => Some(v1::ReplicaStatus {
+                node_id: node.id.to_string(),
+                holder,
+                held: Some(held),
+                error: String::new(),
+            }),
             Err(error) if error.kind == ErrorKind::NotHeld && !holder => None,
             Err(error) if !holder && error.kind == ErrorKind::Unavailable => None,
-            Err(error) => {
-                Some(v1::ReplicaStatus { node_id: node.id.to_string(), holder, held: None, error: error.to_string() })
-            }
+            Err(error) => Some(v1::ReplicaStatus {
+                node_id: node.id.to_string(),
+                holder,
+                held: None,
+                error: error.to_string(),
+            }),
         }
     });
     join_all(asked).await.into_iter().flatten().collect()

@@ -1,8 +1,10 @@
-//! The `Catalog` service: the watch stream that tells clients the view and every change, and look-ups of the namespace.
+//! The `Catalog` service: the watch stream that tells clients the view and every change, and
+//! look-ups of the namespace.
 //!
-//! A client resumes from its position; if that is too old or of another epoch it gets everything again, marked `reset`: the
-//! catalogue's shared listing, and then what changed since that was made. A client that knows more than this router (it comes
-//! from another one) waits a moment until the router has caught up, and is never shown anything older than it has seen.
+//! A client resumes from its position; if that is too old or of another epoch it gets everything
+//! again, marked `reset`: the catalogue's shared listing, and then what changed since that was
+//! made. A client that knows more than this router (it comes from another one) waits a moment until
+//! the router has caught up, and is never shown anything older than it has seen.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -59,14 +61,19 @@ impl Watchers {
 
     /// The revision that every connected client acknowledged; `None` without clients.
     pub fn acknowledged_by_all(&self) -> Option<u64> {
-        self.lock().values().map(|client| client.acked_revision).min()
+        self.lock()
+            .values()
+            .map(|client| client.acked_revision)
+            .min()
     }
 
     /// A client joins that has applied everything up to `acked_revision`.
     fn join(&self, hello: &v1::WatchHello, acked_revision: u64) -> Result<u64, Error> {
         let mut clients = self.lock();
         if clients.len() >= CLIENTS_MAX {
-            return Err(Error::full(format!("{CLIENTS_MAX} clients are connected already")));
+            return Err(Error::full(format!(
+                "{CLIENTS_MAX} clients are connected already"
+            )));
         }
         let key = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let status = v1::ClientStatus {
@@ -124,18 +131,35 @@ impl v1::catalog_server::Catalog for CatalogService {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let mut said = request.into_inner();
         let first = tokio::time::timeout(SEND_TIMEOUT, said.next()).await;
-        let Ok(Some(Ok(v1::WatchRequest { message: Some(Said::Hello(hello)) }))) = first else {
-            return Err(to_status(Error::invalid("watch: the first message must be a hello")));
+        let Ok(Some(Ok(v1::WatchRequest {
+            message: Some(Said::Hello(hello)),
+        }))) = first
+        else {
+            return Err(to_status(Error::invalid(
+                "watch: the first message must be a hello",
+            )));
         };
-        let position = hello.resume.clone().map(|p| Position { epoch: p.epoch, revision: p.revision });
+        let position = hello.resume.clone().map(|p| Position {
+            epoch: p.epoch,
+            revision: p.revision,
+        });
         let epoch = self.state.catalog.position().epoch;
-        let acked =
-            position.as_ref().filter(|position| position.epoch == epoch).map_or(0, |position| position.revision);
+        let acked = position
+            .as_ref()
+            .filter(|position| position.epoch == epoch)
+            .map_or(0, |position| position.revision);
         let key = self.state.watchers.join(&hello, acked).map_err(to_status)?;
         let (sink, stream) = mpsc::channel(QUEUE);
         let (state, stop) = (self.state.clone(), self.stop.clone());
         tokio::spawn(async move {
-            let watch = Watch { state: &state, key, sink, position, pages: hello.pages, greeted: false };
+            let watch = Watch {
+                state: &state,
+                key,
+                sink,
+                position,
+                pages: hello.pages,
+                greeted: false,
+            };
             tokio::select! {
                 () = stop.cancelled() => {}
                 () = watch.run(said) => {}
@@ -145,29 +169,56 @@ impl v1::catalog_server::Catalog for CatalogService {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
-    async fn resolve(&self, request: Request<v1::ResolveRequest>) -> Result<Response<v1::ResolveResponse>, Status> {
+    async fn resolve(
+        &self,
+        request: Request<v1::ResolveRequest>,
+    ) -> Result<Response<v1::ResolveResponse>, Status> {
         let path = request.into_inner().path;
-        let (repository, rest) = self.state.catalog.resolve(&path).ok_or_else(|| to_status(no_repository(&path)))?;
-        Ok(Response::new(v1::ResolveResponse { repository: Some(v1::Repository::from(&*repository)), rest }))
+        let (repository, rest) = self
+            .state
+            .catalog
+            .resolve(&path)
+            .ok_or_else(|| to_status(no_repository(&path)))?;
+        Ok(Response::new(v1::ResolveResponse {
+            repository: Some(v1::Repository::from(&*repository)),
+            rest,
+        }))
     }
 
-    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+    async fn list(
+        &self,
+        request: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListResponse>, Status> {
         let request = request.into_inner();
         let limit = page_size(request.page_size);
-        let names = self.state.catalog.names(&request.prefix, &request.page_token, limit);
-        let next_page_token =
-            if names.len() == limit { names.last().map_or(String::new(), |n| n.0.clone()) } else { String::new() };
-        let entry = |(name, repository): (String, Option<Arc<monofs_model::Repository>>)| v1::ListEntry {
-            name,
-            repository: repository.map(|repository| v1::Repository::from(&*repository)),
+        let names = self
+            .state
+            .catalog
+            .names(&request.prefix, &request.page_token, limit);
+        let next_page_token = if names.len() == limit {
+            names.last().map_or(String::new(), |n| n.0.clone())
+        } else {
+            String::new()
         };
-        Ok(Response::new(v1::ListResponse { entries: names.into_iter().map(entry).collect(), next_page_token }))
+        let entry =
+            |(name, repository): (String, Option<Arc<monofs_model::Repository>>)| v1::ListEntry {
+                name,
+                repository: repository.map(|repository| v1::Repository::from(&*repository)),
+            };
+        Ok(Response::new(v1::ListResponse {
+            entries: names.into_iter().map(entry).collect(),
+            next_page_token,
+        }))
     }
 }
 
 /// The page size to use for what a request asks.
 pub(crate) fn page_size(asked: u32) -> usize {
-    if asked == 0 { LIST_PAGE } else { (asked as usize).min(LIST_PAGE_MAX) }
+    if asked == 0 {
+        LIST_PAGE
+    } else {
+        (asked as usize).min(LIST_PAGE_MAX)
+    }
 }
 
 /// Makes the listing that the first clients will ask for.
@@ -220,7 +271,9 @@ impl Watch<'_> {
 
     fn hear(&self, message: v1::WatchRequest) {
         match message.message {
-            Some(Said::Ack(position)) => self.state.watchers.acknowledge(self.key, position.revision),
+            Some(Said::Ack(position)) => {
+                self.state.watchers.acknowledge(self.key, position.revision)
+            }
             Some(Said::Report(report)) => self.state.watchers.reported(self.key, report),
             // Something from a newer client.
             Some(Said::Hello(_)) | None => {}
@@ -230,16 +283,28 @@ impl Watch<'_> {
     /// Waits until this router is where the client is. Err: it cannot get there.
     async fn catch_up(&self) -> Result<(), ()> {
         let ours = self.state.catalog.position();
-        let ahead = self.position.as_ref().filter(|p| p.epoch == ours.epoch && p.revision > ours.revision);
-        let Some(Position { revision, .. }) = ahead else { return Ok(()) };
+        let ahead = self
+            .position
+            .as_ref()
+            .filter(|p| p.epoch == ours.epoch && p.revision > ours.revision);
+        let Some(Position { revision, .. }) = ahead else {
+            return Ok(());
+        };
         let mut applied = self.state.shared.applied();
         let wait = applied.wait_for(|applied| applied >= revision);
-        // After that it has another past than the client, which its state store gave it: a backup was restored.
-        if matches!(tokio::time::timeout(CATCH_UP, wait).await, Ok(Ok(_))) || *self.state.shared.reachable().borrow() {
+        // After that it has another past than the client, which its state store gave it: a backup
+        // was restored.
+        if matches!(tokio::time::timeout(CATCH_UP, wait).await, Ok(Ok(_)))
+            || *self.state.shared.reachable().borrow()
+        {
             return Ok(());
         }
-        let behind = "this router knows less than you do and cannot reach the state store; ask another router";
-        let _ = self.sink.send(Err(to_status(Error::unavailable(behind)))).await;
+        let behind = "this router knows less than you do and cannot reach the state store; ask \
+         another router";
+        let _ = self
+            .sink
+            .send(Err(to_status(Error::unavailable(behind))))
+            .await;
         Err(())
     }
 
@@ -248,7 +313,11 @@ impl Watch<'_> {
         let catalog = &self.state.catalog;
         let mut tell = !self.greeted;
         let changes = loop {
-            if let Some(changes) = self.position.as_ref().and_then(|position| catalog.changes_since(position)) {
+            if let Some(changes) = self
+                .position
+                .as_ref()
+                .and_then(|position| catalog.changes_since(position))
+            {
                 break changes;
             }
             // It can happen twice only if the log overflows while a listing is sent.
@@ -274,7 +343,8 @@ impl Watch<'_> {
             let mut delta = v1::CatalogDelta {
                 position: Some(wire(&listing.position)),
                 reset: number == 0,
-                // Who does not understand pages gathers the listing without regard to the order of what is in it.
+                // Who does not understand pages gathers the listing without regard to the order of
+                // what is in it.
                 complete: !self.pages && number == last,
                 ..Default::default()
             };
@@ -291,7 +361,11 @@ impl Watch<'_> {
 
     /// What changed; `always`: also if nothing did.
     async fn send_delta(&mut self, changes: Changes, always: bool) -> Result<(), ()> {
-        let Changes { upserts, mut removed, position } = changes;
+        let Changes {
+            upserts,
+            mut removed,
+            position,
+        } = changes;
         if always || !upserts.is_empty() || !removed.is_empty() {
             let mut parts = upserts.chunks(CHANGES_MAX).peekable();
             loop {
@@ -300,7 +374,10 @@ impl Watch<'_> {
                 let delta = v1::CatalogDelta {
                     position: Some(wire(&position)),
                     complete,
-                    upserts: part.iter().map(|repository| v1::Repository::from(&**repository)).collect(),
+                    upserts: part
+                        .iter()
+                        .map(|repository| v1::Repository::from(&**repository))
+                        .collect(),
                     removed_paths: std::mem::take(&mut removed),
                     ..Default::default()
                 };
@@ -315,7 +392,9 @@ impl Watch<'_> {
     }
 
     async fn send(&self, message: Message) -> Result<(), ()> {
-        let message = Ok(v1::WatchResponse { message: Some(message) });
+        let message = Ok(v1::WatchResponse {
+            message: Some(message),
+        });
         match tokio::time::timeout(SEND_TIMEOUT, self.sink.send(message)).await {
             Ok(Ok(())) => Ok(()),
             _ => Err(()),
@@ -324,5 +403,8 @@ impl Watch<'_> {
 }
 
 fn wire(position: &Position) -> v1::Position {
-    v1::Position { epoch: position.epoch.clone(), revision: position.revision }
+    v1::Position {
+        epoch: position.epoch.clone(),
+        revision: position.revision,
+    }
 }

@@ -1,7 +1,7 @@
 //! One channel per peer, made lazily and kept alive.
 //!
-//! tonic's own balancer picks at random and knows no health; who to ask is decided by the callers (holders in HRW
-//! order), so this pool only maps an address to its connection.
+//! tonic's own balancer picks at random and knows no health; who to ask is decided by the callers
+//! (holders in HRW order), so this pool only maps an address to its connection.
 
 use std::collections::HashMap;
 use std::sync::{Arc, RwLock};
@@ -13,12 +13,14 @@ use tonic::transport::Endpoint;
 use crate::measure::Channel;
 use crate::metrics::Calls;
 
-/// HTTP/2 windows of one stream and one connection, in bytes; the default of 64 KiB throttles bulk reads.
+/// HTTP/2 windows of one stream and one connection, in bytes; the default of 64 KiB throttles bulk
+/// reads.
 pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// See [`STREAM_WINDOW_BYTES`].
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
-/// Largest HTTP/2 DATA frame of an answer: with the default of 16 KiB a bulk read takes a third longer, from 256 KiB on it
-/// gains nothing more. What somebody else waits for on the connection waits for one frame at most.
+/// Largest HTTP/2 DATA frame of an answer: with the default of 16 KiB a bulk read takes a third
+/// longer, from 256 KiB on it gains nothing more. What somebody else waits for on the connection
+/// waits for one frame at most.
 pub const DATA_FRAME_BYTES: u32 = 256 << 10;
 /// How long a TCP connect may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -38,14 +40,22 @@ pub struct ChannelPool {
 }
 
 impl ChannelPool {
-    /// For servers that are not ours and end connections that are pinged often or without a call (gRPC's default in Go).
+    /// For servers that are not ours and end connections that are pinged often or without a call
+    /// (gRPC's default in Go).
     pub fn calm() -> Self {
-        Self { calm: true, ..Self::default() }
+        Self {
+            calm: true,
+            ..Self::default()
+        }
     }
 
     /// Connections of its own, for the same peers; what is asked over them counts here.
     pub fn apart(&self) -> Self {
-        Self { peers: Arc::default(), calm: self.calm, calls: self.calls.clone() }
+        Self {
+            peers: Arc::default(),
+            calm: self.calm,
+            calls: self.calls.clone(),
+        }
     }
 
     /// What was asked over these connections.
@@ -53,14 +63,22 @@ impl ChannelPool {
         &self.calls
     }
 
-    /// The channel to `address` (`host:port`). Connects on first use. Errors: `Invalid` for what is no address.
+    /// The channel to `address` (`host:port`). Connects on first use. Errors: `Invalid` for what is
+    /// no address.
     pub fn get(&self, address: &str) -> Result<Channel> {
-        if let Some(channel) = self.peers.read().expect("no holder of this lock panics").get(address) {
+        if let Some(channel) = self
+            .peers
+            .read()
+            .expect("no holder of this lock panics")
+            .get(address)
+        {
             return Ok(channel.clone());
         }
         let mut endpoint = endpoint(address)?;
         if self.calm {
-            endpoint = endpoint.http2_keep_alive_interval(CALM_KEEP_ALIVE).keep_alive_while_idle(false);
+            endpoint = endpoint
+                .http2_keep_alive_interval(CALM_KEEP_ALIVE)
+                .keep_alive_while_idle(false);
         }
         let channel = Channel::new(endpoint.connect_lazy(), self.calls.clone());
         let mut peers = self.peers.write().expect("no holder of this lock panics");
@@ -72,7 +90,12 @@ impl ChannelPool {
 }
 
 fn endpoint(address: &str) -> Result<Endpoint> {
-    let wrong = || Error::invalid(format!("'{}' is not an address, write host:port", address.escape_debug()));
+    let wrong = || {
+        Error::invalid(format!(
+            "'{}' is not an address, write host:port",
+            address.escape_debug()
+        ))
+    };
     let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
     if host.is_empty() || port.parse::<u16>().is_err() {
         return Err(wrong());

@@ -1,4 +1,5 @@
-//! The content service as its callers use it: messages bounded, errors translated, silence turned into an error.
+//! The content service as its callers use it: messages bounded, errors translated, silence turned
+//! into an error.
 
 use std::future::Future;
 
@@ -28,7 +29,10 @@ pub async fn get_trees(
 ) -> Result<impl Stream<Item = Result<v1::GetTreesResponse>> + Send + Unpin + 'static> {
     let mut client = client(channel);
     let request = context.stream(request);
-    start(context, "directory records", async move { client.get_trees(request).await }).await
+    start(context, "directory records", async move {
+        client.get_trees(request).await
+    })
+    .await
 }
 
 /// Contents; each answer must follow the one before within the context's deadline.
@@ -39,7 +43,10 @@ pub async fn get_blobs(
 ) -> Result<impl Stream<Item = Result<v1::GetBlobsResponse>> + Send + Unpin + 'static> {
     let mut client = client(channel);
     let request = context.stream(request);
-    start(context, "contents", async move { client.get_blobs(request).await }).await
+    start(context, "contents", async move {
+        client.get_blobs(request).await
+    })
+    .await
 }
 
 async fn start<T: Send + 'static>(
@@ -48,7 +55,9 @@ async fn start<T: Send + 'static>(
     call: impl Future<Output = Result<tonic::Response<tonic::Streaming<T>>, tonic::Status>>,
 ) -> Result<impl Stream<Item = Result<T>> + Send + Unpin + 'static> {
     let limit = context.deadline;
-    let stream = within(limit, doing, async { call.await.map_err(from_status) }).await?.into_inner();
+    let stream = within(limit, doing, async { call.await.map_err(from_status) })
+        .await?
+        .into_inner();
     Ok(guarded(stream, limit, doing))
 }
 
@@ -58,13 +67,21 @@ pub fn guarded<T: Send + 'static>(
     silence: std::time::Duration,
     doing: &'static str,
 ) -> impl Stream<Item = Result<T>> + Send + Unpin + 'static {
-    Box::pin(futures::stream::unfold(Some(stream), move |stream| async move {
-        let mut stream = stream?;
-        match tokio::time::timeout(silence, stream.next()).await {
-            Ok(Some(Ok(message))) => Some((Ok(message), Some(stream))),
-            Ok(Some(Err(status))) => Some((Err(from_status(status)), None)),
-            Ok(None) => None,
-            Err(_) => Some((Err(Error::unavailable(format!("{doing}: silence for {silence:?}"))), None)),
-        }
-    }))
+    Box::pin(futures::stream::unfold(
+        Some(stream),
+        move |stream| async move {
+            let mut stream = stream?;
+            match tokio::time::timeout(silence, stream.next()).await {
+                Ok(Some(Ok(message))) => Some((Ok(message), Some(stream))),
+                Ok(Some(Err(status))) => Some((Err(from_status(status)), None)),
+                Ok(None) => None,
+                Err(_) => Some((
+                    Err(Error::unavailable(format!(
+                        "{doing}: silence for {silence:?}"
+                    ))),
+                    None,
+                )),
+            }
+        },
+    ))
 }

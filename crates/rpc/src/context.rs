@@ -1,11 +1,14 @@
 //! What travels with every request: who asks, a request id for logs, and the deadline.
 //!
-//! A request begins where somebody outside asks for something ([`begin`]: the kernel, an operator, a clock) and gets an id
-//! there. A server takes over the id that came with a call; calls made meanwhile carry it on, since [`Context::new`] takes it
-//! from the task. So one id is in the log of every role that a request reaches. Invariant: work that a request starts in a
-//! task or on a thread of its own is wrapped in [`carry`] or [`carried`], or its lines and calls would be nobody's.
+//! A request begins where somebody outside asks for something ([`begin`]: the kernel, an operator,
+//! a clock) and gets an id there. A server takes over the id that came with a call; calls made
+//! meanwhile carry it on, since [`Context::new`] takes it from the task. So one id is in the log of
+//! every role that a request reaches. Invariant: work that a request starts in a task or on a
+//! thread of its own is wrapped in [`carry`] or [`carried`], or its lines and calls would be
+//! nobody's.
 //!
-//! The principal is anonymous until authentication exists; it is here from the first day so that rights are one layer.
+//! The principal is anonymous until authentication exists; it is here from the first day so that
+//! rights are one layer.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -41,18 +44,26 @@ pub(crate) struct Caller {
 
 impl Caller {
     fn new() -> Self {
-        Self { request_id: next_request_id().into(), principal: ANONYMOUS.into() }
+        Self {
+            request_id: next_request_id().into(),
+            principal: ANONYMOUS.into(),
+        }
     }
 
     /// The caller that a request's headers name. What is not there, or is no id, is made anew.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
         let text = |key: &str| headers.get(key).and_then(|value| value.to_str().ok());
         let is_id = |id: &&str| {
-            (1..=ID_BYTES_MAX).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            (1..=ID_BYTES_MAX).contains(&id.len())
+                && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
         };
-        let principal = text(PRINCIPAL_KEY).filter(|name| name.len() <= PRINCIPAL_BYTES_MAX).unwrap_or(ANONYMOUS);
+        let principal = text(PRINCIPAL_KEY)
+            .filter(|name| name.len() <= PRINCIPAL_BYTES_MAX)
+            .unwrap_or(ANONYMOUS);
         Self {
-            request_id: text(REQUEST_ID_KEY).filter(is_id).map_or_else(|| next_request_id().into(), Into::into),
+            request_id: text(REQUEST_ID_KEY)
+                .filter(is_id)
+                .map_or_else(|| next_request_id().into(), Into::into),
             principal: principal.into(),
         }
     }
@@ -91,7 +102,8 @@ pub fn begin<F: Future>(doing: &'static str, work: F) -> impl Future<Output = F:
     caller.scope(work.instrument(span))
 }
 
-/// `work` as part of the request of the task that calls this, or as a new one where there is none; for a task of its own.
+/// `work` as part of the request of the task that calls this, or as a new one where there is none;
+/// for a task of its own.
 pub fn go_on<F: Future>(doing: &'static str, work: F) -> impl Future<Output = F::Output> {
     match current() {
         Some(_) => Either::Left(carry(work)),
@@ -130,10 +142,18 @@ pub struct Context {
 }
 
 impl Context {
-    /// For calls made on behalf of the request that this task works for, else a new one; each gets this much time.
+    /// For calls made on behalf of the request that this task works for, else a new one; each gets
+    /// this much time.
     pub fn new(deadline: Duration) -> Self {
-        let Caller { request_id, principal } = current().unwrap_or_else(Caller::new);
-        Self { request_id: request_id.to_string(), principal: principal.to_string(), deadline }
+        let Caller {
+            request_id,
+            principal,
+        } = current().unwrap_or_else(Caller::new);
+        Self {
+            request_id: request_id.to_string(),
+            principal: principal.to_string(),
+            deadline,
+        }
     }
 
     /// A unary request that carries this context and its deadline.
@@ -143,10 +163,14 @@ impl Context {
         request
     }
 
-    /// A streaming request: carries the context; each message of the answer is awaited with a deadline instead.
+    /// A streaming request: carries the context; each message of the answer is awaited with a
+    /// deadline instead.
     pub fn stream<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
-        for (key, value) in [(REQUEST_ID_KEY, &self.request_id), (PRINCIPAL_KEY, &self.principal)] {
+        for (key, value) in [
+            (REQUEST_ID_KEY, &self.request_id),
+            (PRINCIPAL_KEY, &self.principal),
+        ] {
             if let Ok(value) = MetadataValue::try_from(value.as_str()) {
                 request.metadata_mut().insert(key, value);
             }
@@ -157,10 +181,15 @@ impl Context {
 
 fn next_request_id() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_nanos() as u64);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos() as u64);
     let count = NEXT.fetch_add(1, Ordering::Relaxed);
     let seed = now ^ u64::from(std::process::id()).rotate_left(40);
-    format!("{:016x}", xxhash_rust::xxh3::xxh3_64_with_seed(&count.to_le_bytes(), seed))
+    format!(
+        "{:016x}",
+        xxhash_rust::xxh3::xxh3_64_with_seed(&count.to_le_bytes(), seed)
+    )
 }
 
 #[cfg(test)]
@@ -172,13 +201,19 @@ mod tests {
     async fn calls_carry_the_id_of_the_request_that_they_are_made_for() {
         let ids = begin("test", async {
             let own = Context::new(Duration::ZERO).request_id;
-            let task = tokio::spawn(carry(async { Context::new(Duration::ZERO).request_id })).await.unwrap();
+            let task = tokio::spawn(carry(async { Context::new(Duration::ZERO).request_id }))
+                .await
+                .unwrap();
             let work = carried(|| Context::new(Duration::ZERO).request_id);
             (own, task, tokio::task::spawn_blocking(work).await.unwrap())
         })
         .await;
         assert_eq!((&ids.0, &ids.0), (&ids.1, &ids.2));
-        assert_ne!(ids.0, Context::new(Duration::ZERO).request_id, "outside of it there is another one");
+        assert_ne!(
+            ids.0,
+            Context::new(Duration::ZERO).request_id,
+            "outside of it there is another one"
+        );
     }
 
     #[test]

@@ -11,9 +11,15 @@ pub const CALL: Duration = Duration::from_secs(10);
 pub const STREAM_SILENCE: Duration = Duration::from_secs(60);
 
 /// Runs `work` for at most `limit`. Errors: `Unavailable`, naming what was waited for.
-pub async fn within<T>(limit: Duration, doing: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub async fn within<T>(
+    limit: Duration,
+    doing: &str,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
     match tokio::time::timeout(limit, work).await {
         Ok(result) => result,
-        Err(_) => Err(Error::unavailable(format!("{doing}: no answer within {limit:?}"))),
+        Err(_) => Err(Error::unavailable(format!(
+            "{doing}: no answer within {limit:?}"
+        ))),
     }
 }

@@ -4,5 +4,9 @@
 ///
 /// From the system call, since a hardened unit (`ProcSubset=pid`) has no `/proc/sys`.
 pub fn name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().trim().to_owned()
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .trim()
+        .to_owned()
 }

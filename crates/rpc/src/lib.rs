@@ -1,7 +1,9 @@
-//! How roles talk: servers, channels, deadlines, the request context and the mapping of error kinds to gRPC statuses.
+//! How roles talk: servers, channels, deadlines, the request context and the mapping of error kinds
+//! to gRPC statuses.
 //!
-//! Invariants: every channel and every server of the system is made here, so that TLS and authentication become one
-//! layer; every call has a deadline; every message has the size limit of `model::limits`.
+//! Invariants: every channel and every server of the system is made here, so that TLS and
+//! authentication become one layer; every call has a deadline; every message has the size limit of
+//! `model::limits`.
 
 pub mod alive;
 pub mod channel;

@@ -1,9 +1,11 @@
-//! Counts and times every request, on both sides: a layer of the server, and the channel that callers use.
+//! Counts and times every request, on both sides: a layer of the server, and the channel that
+//! callers use.
 //!
-//! A request ends when the body of its answer has: with the status in its trailers (or headers, where there is no body), or
-//! dropped, which is "cancelled". The layer of the server also gives each request its span and makes it the request that the
-//! task works for, while its handler runs and while its answer is made.
-//! Source: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
+//! A request ends when the body of its answer has: with the status in its trailers (or headers,
+//! where there is no body), or dropped, which is "cancelled". The layer of the server also gives
+//! each request its span and makes it the request that the task works for, while its handler runs
+//! and while its answer is made. Source:
+//! <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md>.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,7 +25,9 @@ const CONTENT_TYPE_GRPC: &[u8] = b"application/grpc";
 
 /// The status that headers or trailers carry.
 fn code_of(headers: &HeaderMap) -> Option<Code> {
-    headers.get(STATUS_KEY).map(|value| Code::from_bytes(value.as_bytes()))
+    headers
+        .get(STATUS_KEY)
+        .map(|value| Code::from_bytes(value.as_bytes()))
 }
 
 /// The body of an answer, followed to its end.
@@ -36,7 +40,11 @@ pub struct Measured<B> {
 }
 
 impl<B> Measured<B> {
-    fn new(response: Response<B>, mut call: Option<Call>, served: Option<(Span, Caller)>) -> Response<Self> {
+    fn new(
+        response: Response<B>,
+        mut call: Option<Call>,
+        served: Option<(Span, Caller)>,
+    ) -> Response<Self> {
         let (parts, body) = response.into_parts();
         if let (Some(call), Some(code)) = (&mut call, code_of(&parts.headers)) {
             call.ends(code);
@@ -70,11 +78,16 @@ impl<B: HttpBody + Unpin> HttpBody for Measured<B> {
     type Data = B::Data;
     type Error = B::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.get_mut();
         let body = Pin::new(&mut this.body);
         let polled = match &this.served {
-            Some((span, caller)) => span.in_scope(|| caller.clone().sync_scope(|| body.poll_frame(cx))),
+            Some((span, caller)) => {
+                span.in_scope(|| caller.clone().sync_scope(|| body.poll_frame(cx)))
+            }
             None => body.poll_frame(cx),
         };
         match &polled {
@@ -110,7 +123,10 @@ impl<S> tower::Layer<S> for MeasureLayer {
     type Service = MeasureService<S>;
 
     fn layer(&self, inner: S) -> MeasureService<S> {
-        MeasureService { inner, calls: self.0.clone() }
+        MeasureService {
+            inner,
+            calls: self.0.clone(),
+        }
     }
 }
 
@@ -138,11 +154,18 @@ where
 
     fn call(&mut self, request: Request<A>) -> Self::Future {
         let path = request.uri().path();
-        let kind = request.headers().get(header::CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes());
+        let kind = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .map_or(&[][..], |value| value.as_bytes());
         if !is_known(path) && !kind.starts_with(CONTENT_TYPE_GRPC) {
             // A probe of a load balancer.
             let answer = self.inner.call(request);
-            return Box::pin(async move { answer.await.map(|response| Measured::new(response, None, None)) });
+            return Box::pin(async move {
+                answer
+                    .await
+                    .map(|response| Measured::new(response, None, None))
+            });
         }
         let caller = Caller::of(request.headers());
         let span = info_span!("rpc", path, request = &*caller.request_id);
@@ -153,12 +176,17 @@ where
             tracing::debug!("begins");
             caller.clone().sync_scope(|| self.inner.call(request))
         };
-        let answer = async move { answer.await.map(|response| Measured::new(response, Some(call), Some(served))) };
+        let answer = async move {
+            answer
+                .await
+                .map(|response| Measured::new(response, Some(call), Some(served)))
+        };
         Box::pin(caller.scope(answer.instrument(span)))
     }
 }
 
-/// A connection to a peer that counts what is asked over it. Cheap to clone; clones share the connection.
+/// A connection to a peer that counts what is asked over it. Cheap to clone; clones share the
+/// connection.
 #[derive(Clone, Debug)]
 pub struct Channel {
     inner: tonic::transport::Channel,
@@ -177,7 +205,9 @@ impl Service<Request<tonic::body::Body>> for Channel {
     type Future = BoxFuture<Self::Response, Status>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
-        self.inner.poll_ready(cx).map_err(|error| Status::from_error(error.into()))
+        self.inner
+            .poll_ready(cx)
+            .map_err(|error| Status::from_error(error.into()))
     }
 
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
@@ -223,7 +253,9 @@ mod tests {
             &self,
             _: tonic::Request<v1::GetTreesRequest>,
         ) -> Result<tonic::Response<Self::GetTreesStream>, Status> {
-            Ok(tonic::Response::new(Box::pin(futures::stream::repeat_with(|| Ok(Default::default())))))
+            Ok(tonic::Response::new(Box::pin(
+                futures::stream::repeat_with(|| Ok(Default::default())),
+            )))
         }
 
         async fn get_blobs(
@@ -234,9 +266,13 @@ mod tests {
                 "missing" => Err(Status::not_found("no")),
                 "later" => {
                     let messages = [Ok(Default::default()), Err(Status::data_loss("broken"))];
-                    Ok(tonic::Response::new(Box::pin(futures::stream::iter(messages))))
+                    Ok(tonic::Response::new(Box::pin(futures::stream::iter(
+                        messages,
+                    ))))
                 }
-                _ => Ok(tonic::Response::new(Box::pin(futures::stream::iter([Ok(Default::default())])))),
+                _ => Ok(tonic::Response::new(Box::pin(futures::stream::iter([Ok(
+                    Default::default(),
+                )])))),
             }
         }
     }
@@ -250,7 +286,10 @@ mod tests {
         }
         let text = crate::metrics::exposition("test", |all| *all = out);
         let named = |line: &&str| line.contains("_total{") && line.contains("Content");
-        text.lines().filter(named).map(|line| line.split_once("method=").unwrap().1.to_owned()).collect()
+        text.lines()
+            .filter(named)
+            .map(|line| line.split_once("method=").unwrap().1.to_owned())
+            .collect()
     }
 
     #[tokio::test]
@@ -258,22 +297,39 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let served = Arc::new(Calls::default());
         let routes = Routes::new(v1::content_server::ContentServer::new(Endless));
-        let server = crate::server::serve_counted(listener, routes, served.clone(), CancellationToken::new()).unwrap();
+        let server = crate::server::serve_counted(
+            listener,
+            routes,
+            served.clone(),
+            CancellationToken::new(),
+        )
+        .unwrap();
         let pool = ChannelPool::default();
         let channel = pool.get(&server.address().to_string()).unwrap();
         let mut client = v1::content_client::ContentClient::new(channel);
-        let ask = |id: &str| v1::GetBlobsRequest { storage_id: id.into(), ..Default::default() };
+        let ask = |id: &str| v1::GetBlobsRequest {
+            storage_id: id.into(),
+            ..Default::default()
+        };
         for id in ["there", "later"] {
             let mut answers = client.get_blobs(ask(id)).await.unwrap().into_inner();
             while let Some(Ok(_)) = answers.next().await {}
         }
         client.get_blobs(ask("missing")).await.unwrap_err();
-        let mut endless = client.get_trees(v1::GetTreesRequest::default()).await.unwrap().into_inner();
+        let mut endless = client
+            .get_trees(v1::GetTreesRequest::default())
+            .await
+            .unwrap()
+            .into_inner();
         endless.next().await.unwrap().unwrap();
         drop(endless);
-        let probe = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+        let probe = tokio::net::TcpStream::connect(server.address())
+            .await
+            .unwrap();
         probe.writable().await.unwrap();
-        probe.try_write(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
+        probe
+            .try_write(b"GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .unwrap();
         let wanted = [
             "\"GetTrees\",code=\"cancelled\"} 1",
             "\"GetBlobs\",code=\"ok\"} 1",
@@ -282,7 +338,9 @@ mod tests {
         ];
         let all = async {
             // The server hears of the end of the stream a moment later.
-            while counted(&served, true).len() < wanted.len() || counted(pool.calls(), false).len() < wanted.len() {
+            while counted(&served, true).len() < wanted.len()
+                || counted(pool.calls(), false).len() < wanted.len()
+            {
                 tokio::task::yield_now().await;
             }
         };
@@ -290,6 +348,10 @@ mod tests {
         assert_eq!(counted(&served, true), wanted);
         assert_eq!(counted(pool.calls(), false), wanted);
         server.shutdown(std::time::Duration::from_secs(1)).await;
-        assert_eq!(served.totals("other").durations.iter().sum::<u64>(), 0, "probes are no requests");
+        assert_eq!(
+            served.totals("other").durations.iter().sum::<u64>(),
+            0,
+            "probes are no requests"
+        );
     }
 }

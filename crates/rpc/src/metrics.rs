@@ -1,8 +1,10 @@
-//! What is measured and how Prometheus is told: durations, requests served and made, the process, and the samples of a scrape.
+//! What is measured and how Prometheus is told: durations, requests served and made, the process,
+//! and the samples of a scrape.
 //!
-//! Roles keep plain counters where the work is done; at a scrape they read them into [`Samples`]. So nothing is counted twice,
-//! and there is no registry for the whole process: tests and `monofs up` run many roles in one. Only this crate names
-//! `prometheus-client`. Invariant: every label has a bounded set of values, which the code that emits it enforces.
+//! Roles keep plain counters where the work is done; at a scrape they read them into [`Samples`].
+//! So nothing is counted twice, and there is no registry for the whole process: tests and `monofs
+//! up` run many roles in one. Only this crate names `prometheus-client`. Invariant: every label has
+//! a bounded set of values, which the code that emits it enforces.
 
 mod calls;
 mod durations;

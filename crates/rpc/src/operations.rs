@@ -25,16 +25,31 @@ pub trait Operations: Send + Sync + 'static {
 }
 
 /// Serves on `listener` until `stop`; returns where.
-pub fn serve(listener: TcpListener, role: Arc<dyn Operations>, stop: CancellationToken) -> Result<SocketAddr> {
-    let address = listener.local_addr().map_err(|e| Error::internal(format!("address of a listener: {e}")))?;
+pub fn serve(
+    listener: TcpListener,
+    role: Arc<dyn Operations>,
+    stop: CancellationToken,
+) -> Result<SocketAddr> {
+    let address = listener
+        .local_addr()
+        .map_err(|e| Error::internal(format!("address of a listener: {e}")))?;
     let (healthy, measured) = (role.clone(), role);
     let routes = Router::new()
-        .route("/health", get(move || async move { health(&healthy.problems()) }))
+        .route(
+            "/health",
+            get(move || async move { health(&healthy.problems()) }),
+        )
         .route("/ready", get(|| async { "ready\n" }))
-        .route("/metrics", get(move || exposition(measured.role(), move |out| measured.samples(out))));
+        .route(
+            "/metrics",
+            get(move || exposition(measured.role(), move |out| measured.samples(out))),
+        );
     tracing::info!(%address, "metrics and health are served over HTTP");
     tokio::spawn(async move {
-        if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await {
+        if let Err(error) = axum::serve(listener, routes)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
+        {
             tracing::error!(%address, %error, "the HTTP server ended");
         }
     });
@@ -42,11 +57,18 @@ pub fn serve(listener: TcpListener, role: Arc<dyn Operations>, stop: Cancellatio
 }
 
 /// The answer of `/metrics` of a `role` that adds its samples with `fill`, which may block.
-pub async fn exposition(role: &'static str, fill: impl FnOnce(&mut Samples) + Send + 'static) -> Response {
+pub async fn exposition(
+    role: &'static str,
+    fill: impl FnOnce(&mut Samples) + Send + 'static,
+) -> Response {
     let made = tokio::task::spawn_blocking(move || metrics::exposition(role, fill)).await;
     match made {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("cannot gather metrics: {error}\n")).into_response(),
+        Err(error) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("cannot gather metrics: {error}\n"),
+        )
+            .into_response(),
     }
 }
 
@@ -54,7 +76,10 @@ fn health(problems: &[String]) -> (StatusCode, String) {
     if problems.is_empty() {
         return (StatusCode::OK, "healthy\n".to_owned());
     }
-    (StatusCode::SERVICE_UNAVAILABLE, problems.iter().map(|line| format!("{line}\n")).collect())
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        problems.iter().map(|line| format!("{line}\n")).collect(),
+    )
 }
 
 #[cfg(test)]
@@ -64,6 +89,9 @@ mod tests {
     #[test]
     fn health_says_what_is_wrong() {
         assert_eq!(health(&[]).0, StatusCode::OK);
-        assert_eq!(health(&["disk full".into()]), (StatusCode::SERVICE_UNAVAILABLE, "disk full\n".into()));
+        assert_eq!(
+            health(&["disk full".into()]),
+            (StatusCode::SERVICE_UNAVAILABLE, "disk full\n".into())
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! How a node or fetcher joins: it announces itself to a router again and again, and learns the view from the answers.
+//! How a node or fetcher joins: it announces itself to a router again and again, and learns the
+//! view from the answers.
 
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ const INTERVAL_MIN: Duration = Duration::from_millis(100);
 const INTERVAL_MAX: Duration = Duration::from_secs(30);
 const INTERVAL_RETRY: Duration = Duration::from_secs(1);
 
-/// Announces `member()` to the first of `routers` that answers, until `stop`; the receiver always has the newest view.
+/// Announces `member()` to the first of `routers` that answers, until `stop`; the receiver always
+/// has the newest view.
 pub fn register(
     pool: ChannelPool,
     routers: Vec<String>,
@@ -37,7 +39,8 @@ pub fn register(
                 let at = (first + offset) % routers.len();
                 match heartbeat(&pool, &routers[at], member()).await {
                     Ok((view, interval)) => {
-                        (first, failure, pause) = (at, None, interval.clamp(INTERVAL_MIN, INTERVAL_MAX));
+                        (first, failure, pause) =
+                            (at, None, interval.clamp(INTERVAL_MIN, INTERVAL_MAX));
                         sender.send_if_modified(|seen| {
                             let newer = *seen != view;
                             *seen = view;
@@ -63,11 +66,24 @@ pub fn register(
     receiver
 }
 
-async fn heartbeat(pool: &ChannelPool, router: &str, member: Member) -> Result<(ClusterView, Duration)> {
+async fn heartbeat(
+    pool: &ChannelPool,
+    router: &str,
+    member: Member,
+) -> Result<(ClusterView, Duration)> {
     let mut client = ClusterClient::new(pool.get(router)?);
-    let request = v1::HeartbeatRequest { member: Some(v1::Member::from(&member)) };
-    let answer = client.heartbeat(Context::new(HEARTBEAT_TIMEOUT).request(request)).await.map_err(from_status)?;
+    let request = v1::HeartbeatRequest {
+        member: Some(v1::Member::from(&member)),
+    };
+    let answer = client
+        .heartbeat(Context::new(HEARTBEAT_TIMEOUT).request(request))
+        .await
+        .map_err(from_status)?;
     let answer = answer.into_inner();
-    let view = answer.view.map(ClusterView::try_from).transpose()?.unwrap_or_default();
+    let view = answer
+        .view
+        .map(ClusterView::try_from)
+        .transpose()?
+        .unwrap_or_default();
     Ok((view, Duration::from_millis(answer.interval_ms)))
 }

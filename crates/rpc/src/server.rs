@@ -36,8 +36,11 @@ impl Running {
 
     /// Tells the health service (service name "") whether the role can do its work.
     pub async fn set_serving(&self, serving: bool) {
-        let status =
-            if serving { tonic_health::ServingStatus::Serving } else { tonic_health::ServingStatus::NotServing };
+        let status = if serving {
+            tonic_health::ServingStatus::Serving
+        } else {
+            tonic_health::ServingStatus::NotServing
+        };
         self.health.set_service_status("", status).await;
     }
 
@@ -50,7 +53,8 @@ impl Running {
         }
     }
 
-    /// Waits until the server ends by itself (its listener failed) or is shut down through the token.
+    /// Waits until the server ends by itself (its listener failed) or is shut down through the
+    /// token.
     pub async fn ended(&mut self) {
         let _ = (&mut self.task).await;
     }
@@ -58,8 +62,14 @@ impl Running {
 
 /// Binds `address`; port 0 picks a free one. Errors: `Unavailable`, naming the address.
 pub async fn bind(address: &str) -> Result<TcpListener> {
-    let address = if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.to_owned() };
-    TcpListener::bind(&address).await.map_err(|e| Error::unavailable(format!("listen on {address}: {e}")))
+    let address = if address.starts_with(':') {
+        format!("0.0.0.0{address}")
+    } else {
+        address.to_owned()
+    };
+    TcpListener::bind(&address)
+        .await
+        .map_err(|e| Error::unavailable(format!("listen on {address}: {e}")))
 }
 
 /// What to tell others about where a listener is: the host's name stands for every address.
@@ -84,7 +94,9 @@ pub fn serve_counted(
     calls: Arc<Calls>,
     stop: CancellationToken,
 ) -> Result<Running> {
-    let address = listener.local_addr().map_err(|e| Error::internal(format!("address of a listener: {e}")))?;
+    let address = listener
+        .local_addr()
+        .map_err(|e| Error::internal(format!("address of a listener: {e}")))?;
     let (health, health_service) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -104,15 +116,23 @@ pub fn serve_counted(
         .add_routes(routes);
     let stopped = stop.clone();
     let task = tokio::spawn(async move {
-        if let Err(error) = server.serve_with_incoming_shutdown(incoming(listener), stopped.cancelled()).await {
+        if let Err(error) = server
+            .serve_with_incoming_shutdown(incoming(listener), stopped.cancelled())
+            .await
+        {
             tracing::error!(%address, %error, "the gRPC server ended");
         }
     });
-    Ok(Running { address, stop, health, task })
+    Ok(Running {
+        address,
+        stop,
+        health,
+        task,
+    })
 }
 
-/// Connections without Nagle's algorithm, which tonic sets on listeners of its own only: with it, an answer in more than
-/// one piece waits for the client's delayed acknowledgement, 40 ms.
+/// Connections without Nagle's algorithm, which tonic sets on listeners of its own only: with it,
+/// an answer in more than one piece waits for the client's delayed acknowledgement, 40 ms.
 fn incoming(listener: TcpListener) -> TcpIncoming {
     TcpIncoming::from(listener).with_nodelay(Some(true))
 }
@@ -128,15 +148,19 @@ mod tests {
     fn every_address_is_announced_as_the_name_of_the_host() {
         assert_eq!(announced("10.0.0.1:9000".parse().unwrap()), "10.0.0.1:9000");
         let kernel = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-        assert_eq!(announced("[::]:9000".parse().unwrap()), format!("{}:9000", kernel.trim()));
+        assert_eq!(
+            announced("[::]:9000".parse().unwrap()),
+            format!("{}:9000", kernel.trim())
+        );
     }
 
     #[tokio::test]
     async fn accepted_connections_do_not_wait_to_fill_packets() {
         let listener = bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (client, server) =
-            tokio::join!(tokio::net::TcpStream::connect(address), async { incoming(listener).next().await });
+        let (client, server) = tokio::join!(tokio::net::TcpStream::connect(address), async {
+            incoming(listener).next().await
+        });
         assert!(client.is_ok() && server.unwrap().unwrap().nodelay().unwrap());
     }
 }

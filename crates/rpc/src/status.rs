@@ -1,7 +1,7 @@
 //! The one mapping between [`ErrorKind`] and gRPC statuses.
 //!
-//! The exact kind travels in the metadata key [`KIND_KEY`]; the code alone decides when a peer does not send it (a proxy,
-//! or tonic itself).
+//! The exact kind travels in the metadata key [`KIND_KEY`]; the code alone decides when a peer does
+//! not send it (a proxy, or tonic itself).
 
 use monofs_model::{Error, ErrorKind};
 use tonic::metadata::MetadataValue;
@@ -23,23 +23,38 @@ pub fn to_status(error: Error) -> Status {
         ErrorKind::Internal => Code::Internal,
     };
     let mut status = Status::new(code, error.message);
-    status.metadata_mut().insert(KIND_KEY, MetadataValue::from_static(error.kind.as_str()));
+    status
+        .metadata_mut()
+        .insert(KIND_KEY, MetadataValue::from_static(error.kind.as_str()));
     status
 }
 
 /// The error that a status carries.
 pub fn from_status(status: Status) -> Error {
-    let told = status.metadata().get(KIND_KEY).and_then(|value| value.to_str().ok()).and_then(ErrorKind::parse);
+    let told = status
+        .metadata()
+        .get(KIND_KEY)
+        .and_then(|value| value.to_str().ok())
+        .and_then(ErrorKind::parse);
     let kind = told.unwrap_or(match status.code() {
         Code::NotFound => ErrorKind::NotFound,
         Code::InvalidArgument | Code::AlreadyExists => ErrorKind::Invalid,
-        Code::FailedPrecondition | Code::Aborted | Code::PermissionDenied | Code::Unauthenticated => ErrorKind::Refused,
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => ErrorKind::Unavailable,
+        Code::FailedPrecondition
+        | Code::Aborted
+        | Code::PermissionDenied
+        | Code::Unauthenticated => ErrorKind::Refused,
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
+            ErrorKind::Unavailable
+        }
         Code::DataLoss => ErrorKind::Corrupt,
         Code::ResourceExhausted => ErrorKind::Full,
         _ => ErrorKind::Internal,
     });
-    let message = if status.message().is_empty() { status.code().to_string() } else { status.message().to_owned() };
+    let message = if status.message().is_empty() {
+        status.code().to_string()
+    } else {
+        status.message().to_owned()
+    };
     let message = match told {
         Some(_) => message,
         // What the transport says names neither peer nor cause on its own.
@@ -65,9 +80,15 @@ mod tests {
     #[test]
     fn every_kind_survives_the_wire() {
         for kind in ErrorKind::ALL {
-            let error = Error { kind, message: "what happened".into() };
+            let error = Error {
+                kind,
+                message: "what happened".into(),
+            };
             assert_eq!(from_status(to_status(error.clone())), error);
         }
-        assert_eq!(from_status(Status::deadline_exceeded("late")).kind, ErrorKind::Unavailable);
+        assert_eq!(
+            from_status(Status::deadline_exceeded("late")).kind,
+            ErrorKind::Unavailable
+        );
     }
 }

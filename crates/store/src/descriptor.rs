@@ -1,8 +1,9 @@
 //! Close-on-exec for LMDB's data file.
 //!
-//! LMDB opens its lock file and its synchronous descriptor close-on-exec, but not the data file itself, and heed does not give
-//! that number away. A child process that inherited it would keep the disk space of dropped repositories. So the descriptor is
-//! looked for by what it refers to: the kernel gives the lowest free numbers, which makes that two or three looks.
+//! LMDB opens its lock file and its synchronous descriptor close-on-exec, but not the data file
+//! itself, and heed does not give that number away. A child process that inherited it would keep
+//! the disk space of dropped repositories. So the descriptor is looked for by what it refers to:
+//! the kernel gives the lowest free numbers, which makes that two or three looks.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
@@ -10,10 +11,13 @@ use std::os::fd::{AsRawFd, RawFd};
 /// Numbers looked at in a row that are not open before the search turns to the lower ones.
 const GAP_MAX: RawFd = 64;
 
-/// Sets close-on-exec on every descriptor of this process that refers to the same file as `file`; the search begins at
-/// `from`, the lowest free number before the file was opened, and ends with the first that needed it.
+/// Sets close-on-exec on every descriptor of this process that refers to the same file as `file`;
+/// the search begins at `from`, the lowest free number before the file was opened, and ends with
+/// the first that needed it.
 pub(crate) fn close_on_exec(file: &File, from: RawFd) {
-    let Some(wanted) = identity(file.as_raw_fd()) else { return };
+    let Some(wanted) = identity(file.as_raw_fd()) else {
+        return;
+    };
     let mut gap = 0;
     let upwards = (from..).take_while(|&fd| {
         gap = if is_open(fd) { 0 } else { gap + 1 };
@@ -21,8 +25,9 @@ pub(crate) fn close_on_exec(file: &File, from: RawFd) {
     });
     for fd in upwards.chain(0..from) {
         if inherits(fd) && identity(fd) == Some(wanted) {
-            // SAFETY: fcntl with F_SETFD touches no memory. Should another thread have closed and reopened the number just
-            // now, its file becomes close-on-exec, as every file of this process is meant to be.
+            // SAFETY: fcntl with F_SETFD touches no memory. Should another thread have closed and
+            // reopened the number just now, its file becomes close-on-exec, as every file of this
+            // process is meant to be.
             unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
             return;
         }

@@ -1,7 +1,7 @@
 //! The explicit little encoding of rows that are not frames or directory records.
 //!
-//! Every row starts with a version byte; integers are big-endian; byte strings carry a u32 length. Decoding is total:
-//! any bytes give a value or [`monofs_model::ErrorKind::Corrupt`].
+//! Every row starts with a version byte; integers are big-endian; byte strings carry a u32 length.
+//! Decoding is total: any bytes give a value or [`monofs_model::ErrorKind::Corrupt`].
 
 use monofs_model::{Error, Oid, Result};
 
@@ -47,12 +47,17 @@ impl<'a> Decoder<'a> {
         let mut decoder = Self { rest: row, what };
         match decoder.u8()? {
             found if found == version => Ok(decoder),
-            found => Err(Error::corrupt(format!("{what}: version {found} is unknown (this program reads {version})"))),
+            found => Err(Error::corrupt(format!(
+                "{what}: version {found} is unknown (this program reads {version})"
+            ))),
         }
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
-        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or_else(|| self.short())?;
+        let (head, rest) = self
+            .rest
+            .split_first_chunk::<N>()
+            .ok_or_else(|| self.short())?;
         self.rest = rest;
         Ok(*head)
     }
@@ -67,14 +72,18 @@ impl<'a> Decoder<'a> {
 
     pub(crate) fn bytes(&mut self) -> Result<&'a [u8]> {
         let len = u32::from_be_bytes(self.take()?) as usize;
-        let (head, rest) = self.rest.split_at_checked(len).ok_or_else(|| self.short())?;
+        let (head, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or_else(|| self.short())?;
         self.rest = rest;
         Ok(head)
     }
 
     pub(crate) fn text(&mut self) -> Result<&'a str> {
         let what = self.what;
-        std::str::from_utf8(self.bytes()?).map_err(|_| Error::corrupt(format!("{what}: text is not UTF-8")))
+        std::str::from_utf8(self.bytes()?)
+            .map_err(|_| Error::corrupt(format!("{what}: text is not UTF-8")))
     }
 
     pub(crate) fn oid(&mut self) -> Result<Oid> {
@@ -87,7 +96,11 @@ impl<'a> Decoder<'a> {
         if self.rest.is_empty() {
             return Ok(());
         }
-        Err(Error::corrupt(format!("{}: {} bytes too many", self.what, self.rest.len())))
+        Err(Error::corrupt(format!(
+            "{}: {} bytes too many",
+            self.what,
+            self.rest.len()
+        )))
     }
 
     fn short(&self) -> Error {

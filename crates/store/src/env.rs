@@ -1,13 +1,15 @@
 //! One LMDB environment: opening, growing the map, guarding against damage, mapping errors.
 //!
 //! Invariants:
-//! - the map is resized only while no transaction of this process lives: every transaction holds the map gate for reading;
-//! - a file is walked with plain reads before it is mapped (see [`crate::structure`]), since damage would kill the process;
-//!   one that lacks pages in use is refused;
-//! - a file is never shorter than its last used page once it is open, whatever happens in a transaction.
+//! - the map is resized only while no transaction of this process lives: every transaction holds
+//!   the map gate for reading;
+//! - a file is walked with plain reads before it is mapped (see [`crate::structure`]), since damage
+//!   would kill the process; one that lacks pages in use is refused;
+//! - a file is never shorter than its last used page once it is open, whatever happens in a
+//!   transaction.
 //!
-//! Callers: [`crate::repo`], [`crate::cache`], [`crate::state`]. They lock the directory above, so that one process uses an
-//! environment at a time.
+//! Callers: [`crate::repo`], [`crate::cache`], [`crate::state`]. They lock the directory above, so
+//! that one process uses an environment at a time.
 
 use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
@@ -17,7 +19,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use heed::types::Bytes;
-use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls};
+use heed::{
+    CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, MdbError, RoTxn, RwTxn, WithoutTls,
+};
 use monofs_model::{Error, Result};
 use parking_lot::{RwLock, RwLockReadGuard};
 
@@ -42,7 +46,8 @@ const LOCK_FILE_BYTES: u64 = 512 * 64;
 pub(crate) const DATA_FILE: &str = "data.mdb";
 const LOCK_FILE: &str = "lock.mdb";
 
-/// Up to this many branch and leaf pages (a few hundred thousand objects, some milliseconds) are walked at every open.
+/// Up to this many branch and leaf pages (a few hundred thousand objects, some milliseconds) are
+/// walked at every open.
 const PROVE_PAGES_AT_OPEN: u64 = 16_384;
 /// How often a walk of a live environment is begun anew because commits overtook it.
 const PROOF_ATTEMPTS: u32 = 100;
@@ -57,7 +62,8 @@ pub enum Durability {
     /// When it returns (fsync).
     #[default]
     Commit,
-    /// When the operating system gets to it: survives the death of the process, not that of the machine.
+    /// When the operating system gets to it: survives the death of the process, not that of the
+    /// machine.
     System,
 }
 
@@ -73,7 +79,11 @@ pub struct EnvOptions {
 
 impl Default for EnvOptions {
     fn default() -> Self {
-        Self { map_bytes_min: MAP_BYTES_MIN, map_bytes_max: MAP_BYTES_MAX, durability: Durability::Commit }
+        Self {
+            map_bytes_min: MAP_BYTES_MIN,
+            map_bytes_max: MAP_BYTES_MAX,
+            durability: Durability::Commit,
+        }
     }
 }
 
@@ -114,7 +124,8 @@ thread_local! {
     static HELD: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A read transaction: one consistent view. Keep it short, since it stops the reuse of pages, and never across a wait.
+/// A read transaction: one consistent view. Keep it short, since it stops the reuse of pages, and
+/// never across a wait.
 pub(crate) struct ReadTxn<'e> {
     // Order matters: the transaction ends before the gate opens.
     txn: RoTxn<'e, WithoutTls>,
@@ -133,7 +144,10 @@ impl<'e> std::ops::Deref for ReadTxn<'e> {
 impl Drop for ReadTxn<'_> {
     fn drop(&mut self) {
         HELD.with_borrow_mut(|held| {
-            if let Some(at) = held.iter().rposition(|&address| address == self.env.address()) {
+            if let Some(at) = held
+                .iter()
+                .rposition(|&address| address == self.env.address())
+            {
                 held.swap_remove(at);
             }
         });
@@ -152,8 +166,14 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// Opens the environment in `dir`, creating the directory and an empty environment when `create` is set.
-    pub(crate) fn open(dir: &Path, options: &EnvOptions, tables_max: u32, create: bool) -> Result<Self> {
+    /// Opens the environment in `dir`, creating the directory and an empty environment when
+    /// `create` is set.
+    pub(crate) fn open(
+        dir: &Path,
+        options: &EnvOptions,
+        tables_max: u32,
+        create: bool,
+    ) -> Result<Self> {
         if create {
             fs::create_dir_all(dir).map_err(|e| io_error(dir, "create directory", &e))?;
         }
@@ -161,7 +181,10 @@ impl Environment {
             Ok(metadata) => metadata.len(),
             Err(e) if e.kind() == io::ErrorKind::NotFound && create => 0,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(Error::not_found(format!("{}: no database here", dir.display())));
+                return Err(Error::not_found(format!(
+                    "{}: no database here",
+                    dir.display()
+                )));
             }
             Err(e) => return Err(io_error(dir, "look at the data file", &e)),
         };
@@ -173,16 +196,20 @@ impl Environment {
         let free_descriptor = allocate_lock_file(dir)?;
         let map_bytes = first_map_bytes(file_bytes, options);
         let mut open = EnvOpenOptions::new().read_txn_without_tls();
-        open.map_size(map_bytes).max_dbs(tables_max).max_readers(READERS_MAX);
+        open.map_size(map_bytes)
+            .max_dbs(tables_max)
+            .max_readers(READERS_MAX);
         if options.durability == Durability::System {
-            // SAFETY: without a sync only a crash of the machine can tear the file, and the one user of this mode, the
-            // cache, then wipes it (see `cache::marker`).
+            // SAFETY: without a sync only a crash of the machine can tear the file, and the one
+            // user of this mode, the cache, then wipes it (see `cache::marker`).
             unsafe { open.flags(EnvFlags::NO_SYNC) };
         }
-        // SAFETY: the file is changed through LMDB alone: the directory belongs to this program, and callers lock it
-        // against a second process.
+        // SAFETY: the file is changed through LMDB alone: the directory belongs to this program,
+        // and callers lock it against a second process.
         let env = unsafe { open.open(dir) }.map_err(|e| lmdb_error(dir, "open", e))?;
-        let file = env.try_clone_inner_file().map_err(|e| lmdb_error(dir, "open", e))?;
+        let file = env
+            .try_clone_inner_file()
+            .map_err(|e| lmdb_error(dir, "open", e))?;
         close_on_exec(&file, free_descriptor);
         let this = Self {
             env,
@@ -193,12 +220,19 @@ impl Environment {
             durability: options.durability,
         };
         this.cover_last_page();
-        this.env.clear_stale_readers().map_err(|e| lmdb_error(dir, "clear stale readers", e))?;
+        this.env
+            .clear_stale_readers()
+            .map_err(|e| lmdb_error(dir, "clear stale readers", e))?;
         Ok(this)
     }
 
     /// Opens `names`, or creates them when `create` is set, and checks kind and format version.
-    pub(crate) fn tables<const N: usize>(&self, kind: &str, names: [&str; N], create: bool) -> Result<[Table; N]> {
+    pub(crate) fn tables<const N: usize>(
+        &self,
+        kind: &str,
+        names: [&str; N],
+        create: bool,
+    ) -> Result<[Table; N]> {
         if let Some(tables) = self.open_tables(kind, names)? {
             return Ok(tables);
         }
@@ -211,41 +245,71 @@ impl Environment {
         self.create_tables(kind, names)
     }
 
-    fn open_tables<const N: usize>(&self, kind: &str, names: [&str; N]) -> Result<Option<[Table; N]>> {
+    fn open_tables<const N: usize>(
+        &self,
+        kind: &str,
+        names: [&str; N],
+    ) -> Result<Option<[Table; N]>> {
         let _gate = self.gate.read();
-        let rtxn = self.env.read_txn().map_err(|e| self.error("open tables", e))?;
-        let opened = self.env.open_databases_and_commit(rtxn, |opener, rtxn| -> TxnResult<_> {
-            let Some(meta) = opener.open_database::<Bytes, Bytes>(rtxn, Some(META_TABLE))? else {
-                return Ok(CommitOrAbort::Abort(()));
-            };
-            self.check_format(kind, meta.get(rtxn, KEY_KIND)?, meta.get(rtxn, KEY_VERSION)?)?;
-            let mut tables = Vec::with_capacity(N);
-            for name in names {
-                let Some(table) = opener.open_database::<Bytes, Bytes>(rtxn, Some(name))? else {
-                    return Err(Error::corrupt(format!("{}: table '{name}' is missing", self.dir.display())).into());
+        let rtxn = self
+            .env
+            .read_txn()
+            .map_err(|e| self.error("open tables", e))?;
+        let opened = self
+            .env
+            .open_databases_and_commit(rtxn, |opener, rtxn| -> TxnResult<_> {
+                let Some(meta) = opener.open_database::<Bytes, Bytes>(rtxn, Some(META_TABLE))?
+                else {
+                    return Ok(CommitOrAbort::Abort(()));
                 };
-                tables.push(table);
-            }
-            let tables: [_; N] = tables.try_into().unwrap_or_else(|_| unreachable!("one table was pushed per name"));
-            Ok(CommitOrAbort::Commit(tables))
-        });
-        Ok(opened.map_err(|e| self.txn_error("open tables", e))?.commit())
+                self.check_format(
+                    kind,
+                    meta.get(rtxn, KEY_KIND)?,
+                    meta.get(rtxn, KEY_VERSION)?,
+                )?;
+                let mut tables = Vec::with_capacity(N);
+                for name in names {
+                    let Some(table) = opener.open_database::<Bytes, Bytes>(rtxn, Some(name))?
+                    else {
+                        return Err(Error::corrupt(format!(
+                            "{}: table '{name}' is missing",
+                            self.dir.display()
+                        ))
+                        .into());
+                    };
+                    tables.push(table);
+                }
+                let tables: [_; N] = tables
+                    .try_into()
+                    .unwrap_or_else(|_| unreachable!("one table was pushed per name"));
+                Ok(CommitOrAbort::Commit(tables))
+            });
+        Ok(opened
+            .map_err(|e| self.txn_error("open tables", e))?
+            .commit())
     }
 
     fn create_tables<const N: usize>(&self, kind: &str, names: [&str; N]) -> Result<[Table; N]> {
         let _gate = self.gate.read();
-        let wtxn = self.env.write_txn().map_err(|e| self.error("create tables", e))?;
-        let created = self.env.create_databases_and_commit(wtxn, |opener, wtxn| -> TxnResult<_> {
-            let meta = opener.create_database::<Bytes, Bytes>(wtxn, Some(META_TABLE))?;
-            meta.put(wtxn, KEY_KIND, kind.as_bytes())?;
-            meta.put(wtxn, KEY_VERSION, &FORMAT_VERSION.to_be_bytes())?;
-            let mut tables = Vec::with_capacity(N);
-            for name in names {
-                tables.push(opener.create_database::<Bytes, Bytes>(wtxn, Some(name))?);
-            }
-            let tables: [_; N] = tables.try_into().unwrap_or_else(|_| unreachable!("one table was pushed per name"));
-            Ok(CommitOrAbort::<_, ()>::Commit(tables))
-        });
+        let wtxn = self
+            .env
+            .write_txn()
+            .map_err(|e| self.error("create tables", e))?;
+        let created = self
+            .env
+            .create_databases_and_commit(wtxn, |opener, wtxn| -> TxnResult<_> {
+                let meta = opener.create_database::<Bytes, Bytes>(wtxn, Some(META_TABLE))?;
+                meta.put(wtxn, KEY_KIND, kind.as_bytes())?;
+                meta.put(wtxn, KEY_VERSION, &FORMAT_VERSION.to_be_bytes())?;
+                let mut tables = Vec::with_capacity(N);
+                for name in names {
+                    tables.push(opener.create_database::<Bytes, Bytes>(wtxn, Some(name))?);
+                }
+                let tables: [_; N] = tables
+                    .try_into()
+                    .unwrap_or_else(|_| unreachable!("one table was pushed per name"));
+                Ok(CommitOrAbort::<_, ()>::Commit(tables))
+            });
         let created = created.map_err(|e| self.txn_error("create tables", e))?;
         if self.durability == Durability::Commit {
             // The commit made the file durable, but not its name.
@@ -268,7 +332,8 @@ impl Environment {
             .ok_or_else(|| Error::corrupt(format!("{dir}: the format version is missing")))?;
         if version > FORMAT_VERSION {
             return Err(Error::refused(format!(
-                "{dir}: format version {version} is newer than this program, which reads up to {FORMAT_VERSION}; upgrade it"
+                "{dir}: format version {version} is newer than this program, which reads up to \
+                 {FORMAT_VERSION}; upgrade it"
             )));
         }
         Ok(())
@@ -279,24 +344,45 @@ impl Environment {
         let address = self.address();
         let nested = HELD.with_borrow(|held| held.contains(&address));
         // A thread that already reads must not queue behind a resize that waits for it.
-        let gate = if nested { self.gate.read_recursive() } else { self.gate.read() };
-        let txn = self.env.read_txn().map_err(|e| self.error("begin reading", e))?;
+        let gate = if nested {
+            self.gate.read_recursive()
+        } else {
+            self.gate.read()
+        };
+        let txn = self
+            .env
+            .read_txn()
+            .map_err(|e| self.error("begin reading", e))?;
         HELD.with_borrow_mut(|held| held.push(address));
-        Ok(ReadTxn { txn, _gate: gate, env: self })
+        Ok(ReadTxn {
+            txn,
+            _gate: gate,
+            env: self,
+        })
     }
 
-    /// A read transaction that owns its environment and passes no gate: only for environments that never call
-    /// [`Environment::write`], which may resize.
+    /// A read transaction that owns its environment and passes no gate: only for environments that
+    /// never call [`Environment::write`], which may resize.
     pub(crate) fn read_owned(&self) -> Result<RoTxn<'static, WithoutTls>> {
-        self.env.clone().static_read_txn().map_err(|e| self.error("begin reading", e))
+        self.env
+            .clone()
+            .static_read_txn()
+            .map_err(|e| self.error("begin reading", e))
     }
 
-    /// Runs one write transaction. When the map is full it grows and `body` runs again from the start.
-    pub(crate) fn write<T>(&self, doing: &str, mut body: impl FnMut(&mut RwTxn<'_>) -> TxnResult<T>) -> Result<T> {
+    /// Runs one write transaction. When the map is full it grows and `body` runs again from the
+    /// start.
+    pub(crate) fn write<T>(
+        &self,
+        doing: &str,
+        mut body: impl FnMut(&mut RwTxn<'_>) -> TxnResult<T>,
+    ) -> Result<T> {
         loop {
             let seen = self.env.info().map_size;
             match self.write_once(&mut body) {
-                Err(TxnError::Lmdb(heed::Error::Mdb(MdbError::MapFull))) => self.grow(doing, seen)?,
+                Err(TxnError::Lmdb(heed::Error::Mdb(MdbError::MapFull))) => {
+                    self.grow(doing, seen)?
+                }
                 Err(error) => return Err(self.txn_error(doing, error)),
                 Ok(value) => return Ok(value),
             }
@@ -318,7 +404,11 @@ impl Environment {
 
     fn write_once<T>(&self, body: &mut impl FnMut(&mut RwTxn<'_>) -> TxnResult<T>) -> TxnResult<T> {
         let nested = HELD.with_borrow(|held| held.contains(&self.address()));
-        let _gate = if nested { self.gate.read_recursive() } else { self.gate.read() };
+        let _gate = if nested {
+            self.gate.read_recursive()
+        } else {
+            self.gate.read()
+        };
         let mut wtxn = self.env.write_txn()?;
         let value = body(&mut wtxn)?;
         wtxn.commit()?;
@@ -328,7 +418,9 @@ impl Environment {
 
     fn grow(&self, doing: &str, seen: usize) -> Result<()> {
         if HELD.with_borrow(|held| held.contains(&self.address())) {
-            return Err(Error::internal(format!("{doing}: the map must grow, but this thread still reads from it")));
+            return Err(Error::internal(format!(
+                "{doing}: the map must grow, but this thread still reads from it"
+            )));
         }
         let _gate = self.gate.write();
         if self.env.info().map_size > seen {
@@ -337,45 +429,59 @@ impl Environment {
         let wanted = (seen as u64).saturating_mul(2).min(self.map_bytes_max);
         if wanted <= seen as u64 {
             let dir = self.dir.display();
-            return Err(Error::full(format!("{dir}: {doing}: the database reached its bound of {seen} bytes")));
+            return Err(Error::full(format!(
+                "{dir}: {doing}: the database reached its bound of {seen} bytes"
+            )));
         }
-        // SAFETY: every transaction of this process holds the gate for reading, and it is held for writing here.
+        // SAFETY: every transaction of this process holds the gate for reading, and it is held for
+        // writing here.
         unsafe { self.env.resize(wanted as usize) }.map_err(|e| self.error("grow the map", e))?;
         tracing::debug!(dir = %self.dir.display(), map_bytes = wanted, "map grown");
         Ok(())
     }
 
-    /// LMDB does not write pages that a transaction allocated and gave up again, so the file may end before the last
-    /// page. Allocation only ever lengthens a file, so it cannot cut off what another writer has just appended.
+    /// LMDB does not write pages that a transaction allocated and gave up again, so the file may
+    /// end before the last page. Allocation only ever lengthens a file, so it cannot cut off what
+    /// another writer has just appended.
     fn cover_last_page(&self) {
         let needed = self.needed_bytes();
-        let Ok(metadata) = self.file.metadata() else { return };
+        let Ok(metadata) = self.file.metadata() else {
+            return;
+        };
         let have = metadata.len();
         if have < needed {
             let flags = rustix::fs::FallocateFlags::empty();
             if let Err(e) = rustix::fs::fallocate(&self.file, flags, have, needed - have) {
-                tracing::warn!(dir = %self.dir.display(), "cannot lengthen the data file to its last page: {e}");
+                tracing::warn!(dir = %self.dir.display(), "cannot lengthen the data file to its \
+                 last page: {e}");
             }
         }
     }
 
-    /// Walks the tables as one read transaction sees them, however many pages that takes. `None` means that they are whole.
+    /// Walks the tables as one read transaction sees them, however many pages that takes. `None`
+    /// means that they are whole.
     pub(crate) fn damage(&self) -> Result<Option<Error>> {
         for _ in 0..PROOF_ATTEMPTS {
             let txn = self.read()?;
             let proved = match Meta::read(&self.file, Some(txn.id() as u64)) {
-                // Two commits later the meta page of this view is overwritten, though not its tables.
+                // Two commits later the meta page of this view is overwritten, though not its
+                // tables.
                 Ok(None) => continue,
                 Ok(Some(meta)) => prove(&self.file, &meta, Depth::Everything),
                 Err(e) => Err(e),
             };
             return match proved {
                 Ok(_) => Ok(None),
-                Err(Unproved::Damage(found)) => Ok(Some(Error::corrupt(damaged(&self.dir, &found.to_string())))),
+                Err(Unproved::Damage(found)) => {
+                    Ok(Some(Error::corrupt(damaged(&self.dir, &found.to_string()))))
+                }
                 Err(Unproved::Io(e)) => Err(io_error(&self.dir, "read the data file", &e)),
             };
         }
-        Err(Error::unavailable(format!("{}: too busy to be checked; try again", self.dir.display())))
+        Err(Error::unavailable(format!(
+            "{}: too busy to be checked; try again",
+            self.dir.display()
+        )))
     }
 
     /// Bytes up to the end of the last used page.
@@ -388,7 +494,11 @@ impl Environment {
     pub(crate) fn usage(&self) -> EnvUsage {
         let info = self.env.info();
         let (map_bytes, readers) = (info.map_size as u64, u64::from(info.number_of_readers));
-        EnvUsage { map_bytes, used_bytes: self.needed_bytes(), readers }
+        EnvUsage {
+            map_bytes,
+            used_bytes: self.needed_bytes(),
+            readers,
+        }
     }
 
     /// Bytes of the data file.
@@ -428,9 +538,14 @@ impl Environment {
     }
 }
 
-/// Puts a row unless the very same bytes are there: content-addressed rows mostly are, and rewriting them would copy pages.
-/// Gives whether anything was written.
-pub(crate) fn put_changed(table: Table, wtxn: &mut RwTxn<'_>, key: &[u8], value: &[u8]) -> heed::Result<bool> {
+/// Puts a row unless the very same bytes are there: content-addressed rows mostly are, and
+/// rewriting them would copy pages. Gives whether anything was written.
+pub(crate) fn put_changed(
+    table: Table,
+    wtxn: &mut RwTxn<'_>,
+    key: &[u8],
+    value: &[u8],
+) -> heed::Result<bool> {
     if table.get(wtxn, key)? == Some(value) {
         return Ok(false);
     }
@@ -438,15 +553,27 @@ pub(crate) fn put_changed(table: Table, wtxn: &mut RwTxn<'_>, key: &[u8], value:
     Ok(true)
 }
 
-/// LMDB writes its lock file through a map, page by page as readers come; on a full disk the first write to a page that has
-/// no block yet would kill the process (SIGBUS). So all blocks are taken beforehand.
+/// LMDB writes its lock file through a map, page by page as readers come; on a full disk the first
+/// write to a page that has no block yet would kill the process (SIGBUS). So all blocks are taken
+/// beforehand.
 ///
 /// Gives the number of a descriptor that was free just now: those of the environment come after it.
 fn allocate_lock_file(dir: &Path) -> Result<RawFd> {
     let path = dir.join(LOCK_FILE);
-    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let opened = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path);
     let file = opened.map_err(|e| io_error(&path, "open", &e))?;
-    match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, LOCK_FILE_BYTES) {
+    match rustix::fs::fallocate(
+        &file,
+        rustix::fs::FallocateFlags::empty(),
+        0,
+        LOCK_FILE_BYTES,
+    ) {
         // Where blocks cannot be taken beforehand there is nothing to do.
         Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(file.as_raw_fd()),
         Err(e) => Err(io_error(&path, "allocate", &e.into())),
@@ -454,8 +581,14 @@ fn allocate_lock_file(dir: &Path) -> Result<RawFd> {
 }
 
 fn first_map_bytes(file_bytes: u64, options: &EnvOptions) -> usize {
-    let wanted = file_bytes.saturating_mul(4).checked_next_power_of_two().unwrap_or(MAP_BYTES_MAX);
-    let bounded = wanted.max(options.map_bytes_min).min(options.map_bytes_max).max(file_bytes);
+    let wanted = file_bytes
+        .saturating_mul(4)
+        .checked_next_power_of_two()
+        .unwrap_or(MAP_BYTES_MAX);
+    let bounded = wanted
+        .max(options.map_bytes_min)
+        .min(options.map_bytes_max)
+        .max(file_bytes);
     bounded.next_multiple_of(page_bytes()) as usize
 }
 
@@ -463,8 +596,8 @@ pub(crate) fn page_bytes() -> u64 {
     rustix::param::page_size() as u64
 }
 
-/// Walks a data file that is about to be mapped: wholly if that is quick or if the file is shorter than it should be. LMDB leaves
-/// free pages at the end unwritten, so only pages in use decide.
+/// Walks a data file that is about to be mapped: wholly if that is quick or if the file is shorter
+/// than it should be. LMDB leaves free pages at the end unwritten, so only pages in use decide.
 fn prove_file(dir: &Path) -> Result<()> {
     let path = dir.join(DATA_FILE);
     let failed = |e: &io::Error| io_error(&path, "read", e);
@@ -474,15 +607,22 @@ fn prove_file(dir: &Path) -> Result<()> {
     let proved = Meta::read(&file, None).and_then(|meta| {
         let meta = meta.expect("no transaction was asked for");
         needed = meta.needed_bytes();
-        let depth = Depth::Index { pages_max: if have < needed { u64::MAX } else { PROVE_PAGES_AT_OPEN } };
+        let depth = Depth::Index {
+            pages_max: if have < needed {
+                u64::MAX
+            } else {
+                PROVE_PAGES_AT_OPEN
+            },
+        };
         prove(&file, &meta, depth)
     });
     match proved {
         Ok(_) => Ok(()),
         Err(Unproved::Io(e)) => Err(failed(&e)),
-        Err(Unproved::Damage(_)) if have < needed => {
-            Err(Error::corrupt(damaged(dir, &format!("it was cut off: {have} bytes are left of {needed}"))))
-        }
+        Err(Unproved::Damage(_)) if have < needed => Err(Error::corrupt(damaged(
+            dir,
+            &format!("it was cut off: {have} bytes are left of {needed}"),
+        ))),
         Err(Unproved::Damage(found)) => Err(Error::corrupt(damaged(dir, &found.to_string()))),
     }
 }

@@ -1,4 +1,5 @@
-//! What the operating system and LMDB report, in our words: a kind to act on, where it happened, what to try.
+//! What the operating system and LMDB report, in our words: a kind to act on, where it happened,
+//! what to try.
 
 use std::fs::File;
 use std::io;
@@ -11,16 +12,22 @@ use crate::env::DATA_FILE;
 
 /// Free space below which a short write is taken for a full disk.
 const FULL_BYTES: u64 = 1 << 20;
-const WHAT_TO_DO: &str = "restore it; what a node or a client holds may also be removed, it is fetched again";
+const WHAT_TO_DO: &str =
+    "restore it; what a node or a client holds may also be removed, it is fetched again";
 
 /// The message of a database that must not be used.
 pub(crate) fn damaged(dir: &Path, what: &str) -> String {
-    format!("{}: {DATA_FILE} is damaged: {what}; {WHAT_TO_DO}", dir.display())
+    format!(
+        "{}: {DATA_FILE} is damaged: {what}; {WHAT_TO_DO}",
+        dir.display()
+    )
 }
 
 /// Makes the names in a directory durable.
 pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
-    File::open(dir).and_then(|file| file.sync_all()).map_err(|e| io_error(dir, "sync directory", &e))
+    File::open(dir)
+        .and_then(|file| file.sync_all())
+        .map_err(|e| io_error(dir, "sync directory", &e))
 }
 
 /// An error of the operating system in our words.
@@ -36,12 +43,19 @@ pub(crate) fn io_error(path: &Path, doing: &str, error: &io::Error) -> Error {
     }
 }
 
-/// An error of LMDB in our words. A short write (EIO) on a full disk is `Full`: LMDB does not tell the two apart.
+/// An error of LMDB in our words. A short write (EIO) on a full disk is `Full`: LMDB does not tell
+/// the two apart.
 pub(crate) fn lmdb_error(dir: &Path, doing: &str, error: heed::Error) -> Error {
     let line = format!("{}: {doing}: {error}", dir.display());
     match error {
-        heed::Error::Io(e) if e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) && disk_is_full(dir) => {
-            Error::full(format!("{}: {doing}: the disk is full; make room and try again", dir.display()))
+        heed::Error::Io(e)
+            if e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+                && disk_is_full(dir) =>
+        {
+            Error::full(format!(
+                "{}: {doing}: the disk is full; make room and try again",
+                dir.display()
+            ))
         }
         heed::Error::Io(e) => io_error(dir, doing, &e),
         heed::Error::Mdb(
@@ -53,15 +67,19 @@ pub(crate) fn lmdb_error(dir: &Path, doing: &str, error: heed::Error) -> Error {
         ) => Error::corrupt(format!("{line}; the database is damaged: {WHAT_TO_DO}")),
         heed::Error::Mdb(MdbError::MapFull) => Error::full(line),
         heed::Error::Mdb(MdbError::ReadersFull) => Error::unavailable(line),
-        heed::Error::EnvAlreadyOpened => {
-            Error::unavailable(format!("{dir}: {doing}: it is still being closed; try again", dir = dir.display()))
-        }
+        heed::Error::EnvAlreadyOpened => Error::unavailable(format!(
+            "{dir}: {doing}: it is still being closed; try again",
+            dir = dir.display()
+        )),
         heed::Error::Mdb(MdbError::BadValSize) => Error::invalid(line),
-        heed::Error::Mdb(MdbError::MapResized) => Error::refused(format!("{line}; another process uses the database")),
+        heed::Error::Mdb(MdbError::MapResized) => {
+            Error::refused(format!("{line}; another process uses the database"))
+        }
         _ => Error::internal(line),
     }
 }
 
 fn disk_is_full(dir: &Path) -> bool {
-    rustix::fs::statvfs(dir).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) < FULL_BYTES)
+    rustix::fs::statvfs(dir)
+        .is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) < FULL_BYTES)
 }

@@ -8,8 +8,9 @@
 //!       14  payload
 //! ```
 //!
-//! Invariants: a decoded frame has exactly `raw_len` bytes and the announced checksum; decoding never allocates more than
-//! [`CHUNK_BYTES`], whatever the input says. The checksum finds damage, not malice: a blob's oid does that.
+//! Invariants: a decoded frame has exactly `raw_len` bytes and the announced checksum; decoding
+//! never allocates more than [`CHUNK_BYTES`], whatever the input says. The checksum finds damage,
+//! not malice: a blob's oid does that.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -53,7 +54,11 @@ pub fn chunk_len(size: u64, index: u64) -> usize {
 /// # Panics
 /// When `raw` is longer than [`CHUNK_BYTES`]: cutting is the caller's duty.
 pub fn encode(raw: &[u8]) -> Bytes {
-    assert!(raw.len() <= CHUNK_BYTES, "a chunk has at most {CHUNK_BYTES} bytes, not {}", raw.len());
+    assert!(
+        raw.len() <= CHUNK_BYTES,
+        "a chunk has at most {CHUNK_BYTES} bytes, not {}",
+        raw.len()
+    );
     let compressed = compress(raw);
     let (codec, payload) = match &compressed {
         Some(payload) => (CODEC_ZSTD, payload.as_slice()),
@@ -92,11 +97,16 @@ struct Header {
 
 fn split(frame: &[u8]) -> Result<(Header, &[u8])> {
     let Some((header, payload)) = frame.split_first_chunk::<HEADER_BYTES>() else {
-        return Err(Error::corrupt(format!("frame: {} bytes are too short for a header", frame.len())));
+        return Err(Error::corrupt(format!(
+            "frame: {} bytes are too short for a header",
+            frame.len()
+        )));
     };
     let [version, codec, rest @ ..] = header;
     if *version != VERSION {
-        return Err(Error::corrupt(format!("frame: version {version} is unknown (this program reads {VERSION})")));
+        return Err(Error::corrupt(format!(
+            "frame: version {version} is unknown (this program reads {VERSION})"
+        )));
     }
     if !matches!(*codec, CODEC_RAW | CODEC_ZSTD) {
         return Err(Error::corrupt(format!("frame: codec {codec} is unknown")));
@@ -105,17 +115,28 @@ fn split(frame: &[u8]) -> Result<(Header, &[u8])> {
     let raw_len = u32::from_le_bytes(len.try_into().expect("split at four")) as usize;
     let check = u64::from_le_bytes(check.try_into().expect("eight remain of twelve"));
     if raw_len > CHUNK_BYTES {
-        return Err(Error::corrupt(format!("frame: {raw_len} raw bytes are over the limit of {CHUNK_BYTES}")));
+        return Err(Error::corrupt(format!(
+            "frame: {raw_len} raw bytes are over the limit of {CHUNK_BYTES}"
+        )));
     }
-    Ok((Header { codec: *codec, raw_len, check }, payload))
+    Ok((
+        Header {
+            codec: *codec,
+            raw_len,
+            check,
+        },
+        payload,
+    ))
 }
 
-/// Raw length that a frame announces; checks the header alone. Errors: [`monofs_model::ErrorKind::Corrupt`].
+/// Raw length that a frame announces; checks the header alone. Errors:
+/// [`monofs_model::ErrorKind::Corrupt`].
 pub fn raw_len(frame: &[u8]) -> Result<usize> {
     split(frame).map(|(header, _)| header.raw_len)
 }
 
-/// Decodes and checks one frame; an uncompressed one is borrowed. Errors: [`monofs_model::ErrorKind::Corrupt`].
+/// Decodes and checks one frame; an uncompressed one is borrowed. Errors:
+/// [`monofs_model::ErrorKind::Corrupt`].
 pub fn decode(frame: &[u8]) -> Result<Cow<'_, [u8]>> {
     let (header, payload) = split(frame)?;
     if header.codec == CODEC_RAW {
@@ -127,7 +148,8 @@ pub fn decode(frame: &[u8]) -> Result<Cow<'_, [u8]>> {
     Ok(Cow::Owned(raw))
 }
 
-/// Decodes and checks one frame; an uncompressed one is shared. Errors: [`monofs_model::ErrorKind::Corrupt`].
+/// Decodes and checks one frame; an uncompressed one is shared. Errors:
+/// [`monofs_model::ErrorKind::Corrupt`].
 pub fn decode_shared(frame: &Bytes) -> Result<Bytes> {
     Ok(match decode(frame)? {
         Cow::Borrowed(payload) => frame.slice_ref(payload),
@@ -175,10 +197,17 @@ fn decompress(header: &Header, payload: &[u8], raw: &mut Vec<u8>) -> Result<()> 
 
 fn verify(header: &Header, raw: &[u8]) -> Result<()> {
     if raw.len() != header.raw_len {
-        return Err(Error::corrupt(format!("frame: {} bytes where {} were announced", raw.len(), header.raw_len)));
+        return Err(Error::corrupt(format!(
+            "frame: {} bytes where {} were announced",
+            raw.len(),
+            header.raw_len
+        )));
     }
     if xxh3_64(raw) != header.check {
-        return Err(Error::corrupt(format!("frame: checksum mismatch over {} bytes", raw.len())));
+        return Err(Error::corrupt(format!(
+            "frame: checksum mismatch over {} bytes",
+            raw.len()
+        )));
     }
     Ok(())
 }
@@ -208,7 +237,9 @@ mod tests {
         let frame = encode(&text);
         assert!(frame.len() < 1000 && frame[1] == CODEC_ZSTD);
         assert_eq!(decode(&frame).unwrap(), text);
-        let noise: Vec<u8> = (0..5000u64).map(|i| (xxh3_64(&i.to_le_bytes()) & 0xff) as u8).collect();
+        let noise: Vec<u8> = (0..5000u64)
+            .map(|i| (xxh3_64(&i.to_le_bytes()) & 0xff) as u8)
+            .collect();
         assert_eq!(encode(&noise)[1], CODEC_RAW);
         assert!(matches!(decode(&encode(&noise)).unwrap(), Cow::Borrowed(_)));
     }
@@ -224,9 +255,19 @@ mod tests {
 
     #[test]
     fn chunks_of_every_size_add_up() {
-        for size in [0, 1, CHUNK_BYTES as u64 - 1, CHUNK_BYTES as u64, CHUNK_BYTES as u64 + 1, 7 << 20] {
+        for size in [
+            0,
+            1,
+            CHUNK_BYTES as u64 - 1,
+            CHUNK_BYTES as u64,
+            CHUNK_BYTES as u64 + 1,
+            7 << 20,
+        ] {
             let count = chunk_count(size);
-            assert_eq!((0..count).map(|i| chunk_len(size, i) as u64).sum::<u64>(), size);
+            assert_eq!(
+                (0..count).map(|i| chunk_len(size, i) as u64).sum::<u64>(),
+                size
+            );
             assert_eq!(chunk_len(size, count), 0);
         }
         assert_eq!(chunk_count(0), 1);

@@ -1,15 +1,18 @@
-//! What MonoFS keeps on disk: the repositories of a node, the cache of a client, the state of a router.
+//! What MonoFS keeps on disk: the repositories of a node, the cache of a client, the state of a
+//! router.
 //!
-//! Everything is LMDB and synchronous; async callers go through `spawn_blocking` for writes and keep read transactions
-//! short. This is the only crate that names heed.
+//! Everything is LMDB and synchronous; async callers go through `spawn_blocking` for writes and
+//! keep read transactions short. This is the only crate that names heed.
 //!
 //! - [`frame`]: how one chunk of contents is encoded at rest and on the wire.
-//! - [`repo`]: one environment per repository: directory records, contents, snapshots, `gc`, `check`.
+//! - [`repo`]: one environment per repository: directory records, contents, snapshots, `gc`,
+//!   `check`.
 //! - [`pool`]: the repositories of a node, a bounded number of them open.
 //! - [`cache`]: the client's bounded cache.
 //! - [`state`]: ordered keys with revisions and compare-and-set, for the router's embedded state.
 //!
-//! Invariant: a row in a repository's `snapshots` table means that every directory record of its closure is present.
+//! Invariant: a row in a repository's `snapshots` table means that every directory record of its
+//! closure is present.
 
 pub mod cache;
 mod descriptor;
@@ -26,7 +29,10 @@ mod structure;
 pub use cache::{CacheOptions, CacheReader, CacheStats, CacheStore};
 pub use env::{Durability, EnvOptions, EnvUsage};
 pub use pool::RepoPool;
-pub use repo::{BlobWalk, CheckProgress, CheckReport, Counts, GcReport, LargeWriter, Reader, RepoMeta, RepoStore};
+pub use repo::{
+    BlobWalk, CheckProgress, CheckReport, Counts, GcReport, LargeWriter, Reader, RepoMeta,
+    RepoStore,
+};
 pub use state::{CommitOutcome, Compare, Scan, StateEnv, Versioned, Write};
 
 #[cfg(test)]

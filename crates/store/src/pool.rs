@@ -7,9 +7,9 @@
 //! <root>/new/  <root>/trash/      repositories being made and removed; emptied at open
 //! ```
 //!
-//! Invariants: a directory under `repos` named by a storage id is complete, since repositories are made and removed elsewhere
-//! and renamed; an environment is opened and closed by one thread at a time; only repositories that nobody uses are closed
-//! to make room.
+//! Invariants: a directory under `repos` named by a storage id is complete, since repositories are
+//! made and removed elsewhere and renamed; an environment is opened and closed by one thread at a
+//! time; only repositories that nobody uses are closed to make room.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -83,7 +83,8 @@ impl Drop for Busy<'_> {
 }
 
 impl RepoPool {
-    /// Opens the pool at `root`, creating it when missing. Errors: `Refused` while another process uses it.
+    /// Opens the pool at `root`, creating it when missing. Errors: `Refused` while another process
+    /// uses it.
     pub fn open(root: &Path, max_open: usize, options: EnvOptions) -> Result<Self> {
         let lock = lock_directory(root, "repository store")?;
         for name in ["repos", "new", "trash"] {
@@ -118,17 +119,29 @@ impl RepoPool {
     /// The repository, made with these facts when there is none.
     pub fn get_or_create(&self, meta: &RepoMeta) -> Result<Arc<RepoStore>> {
         let found = self.get_with(&meta.storage_id, Some(meta))?;
-        found.ok_or_else(|| Error::internal(format!("repository {}: made and not found", meta.storage_id)))
+        found.ok_or_else(|| {
+            Error::internal(format!(
+                "repository {}: made and not found",
+                meta.storage_id
+            ))
+        })
     }
 
-    fn get_with(&self, id: &StorageId, create: Option<&RepoMeta>) -> Result<Option<Arc<RepoStore>>> {
+    fn get_with(
+        &self,
+        id: &StorageId,
+        create: Option<&RepoMeta>,
+    ) -> Result<Option<Arc<RepoStore>>> {
         let mut state = self.wait_idle(id);
         if let Some(store) = state.use_open(id) {
             return Ok(Some(store));
         }
         state.busy.insert(id.clone());
         drop(state);
-        let _busy = Busy { pool: self, id: id.clone() };
+        let _busy = Busy {
+            pool: self,
+            id: id.clone(),
+        };
         let dir = self.dir(id);
         if create.is_none() && !dir.exists() {
             return Ok(None);
@@ -142,7 +155,13 @@ impl RepoPool {
         state.opening -= 1;
         let store = Arc::new(opened?);
         let used = state.clock;
-        state.open.insert(id.clone(), Open { store: store.clone(), used });
+        state.open.insert(
+            id.clone(),
+            Open {
+                store: store.clone(),
+                used,
+            },
+        );
         Ok(Some(store))
     }
 
@@ -159,7 +178,13 @@ impl RepoPool {
         state.busy.insert(id.clone());
         let open = state.open.remove(id);
         drop(state);
-        (Busy { pool: self, id: id.clone() }, open)
+        (
+            Busy {
+                pool: self,
+                id: id.clone(),
+            },
+            open,
+        )
     }
 
     fn create(&self, meta: &RepoMeta, dir: &Path) -> Result<RepoStore> {
@@ -175,14 +200,17 @@ impl RepoPool {
             }
             Err(e) => {
                 if let Err(left) = remove_dir(&made) {
-                    tracing::warn!("a repository that could not be made stays until the next start: {left}");
+                    tracing::warn!(
+                        "a repository that could not be made stays until the next start: {left}"
+                    );
                 }
                 Err(e)
             }
         }
     }
 
-    /// Closes the least recently used repositories that nobody uses until one more fits, and admits that one.
+    /// Closes the least recently used repositories that nobody uses until one more fits, and admits
+    /// that one.
     fn make_room(&self) -> Result<()> {
         loop {
             let mut state = self.state.lock();
@@ -190,8 +218,14 @@ impl RepoPool {
                 state.opening += 1;
                 return Ok(());
             }
-            let unused = state.open.iter().filter(|(_, open)| Arc::strong_count(&open.store) == 1);
-            let Some(id) = unused.min_by_key(|(_, open)| open.used).map(|(id, _)| id.clone()) else {
+            let unused = state
+                .open
+                .iter()
+                .filter(|(_, open)| Arc::strong_count(&open.store) == 1);
+            let Some(id) = unused
+                .min_by_key(|(_, open)| open.used)
+                .map(|(id, _)| id.clone())
+            else {
                 let root = self.root.display();
                 return Err(Error::unavailable(format!(
                     "{root}: all {} open repositories are in use; try again, or raise the bound",
@@ -207,7 +241,8 @@ impl RepoPool {
         }
     }
 
-    /// Removes a repository; gives whether there was one. Readers that still hold it keep reading until they let go.
+    /// Removes a repository; gives whether there was one. Readers that still hold it keep reading
+    /// until they let go.
     pub fn drop_repo(&self, id: &StorageId) -> Result<bool> {
         let (_busy, open) = self.claim(id);
         let dir = self.dir(id);
@@ -224,7 +259,8 @@ impl RepoPool {
         Ok(true)
     }
 
-    /// Sets a damaged repository aside, so that a sound copy can take its place; gives where it is now.
+    /// Sets a damaged repository aside, so that a sound copy can take its place; gives where it is
+    /// now.
     pub fn quarantine(&self, id: &StorageId) -> Result<PathBuf> {
         let (_busy, _open) = self.claim(id);
         let dir = self.dir(id);
@@ -235,7 +271,10 @@ impl RepoPool {
                 return Ok(aside);
             }
         }
-        Err(Error::full(format!("{}: {QUARANTINE_MAX} damaged copies are kept already; remove some", dir.display())))
+        Err(Error::full(format!(
+            "{}: {QUARANTINE_MAX} damaged copies are kept already; remove some",
+            dir.display()
+        )))
     }
 
     /// All repositories, in order of their ids.
@@ -259,16 +298,22 @@ impl RepoPool {
     /// How full the open repositories are, together.
     pub fn usage(&self) -> EnvUsage {
         let state = self.state.lock();
-        state.open.values().map(|open| open.store.usage()).fold(EnvUsage::default(), |sum, one| EnvUsage {
-            map_bytes: sum.map_bytes + one.map_bytes,
-            used_bytes: sum.used_bytes + one.used_bytes,
-            readers: sum.readers + one.readers,
-        })
+        state
+            .open
+            .values()
+            .map(|open| open.store.usage())
+            .fold(EnvUsage::default(), |sum, one| EnvUsage {
+                map_bytes: sum.map_bytes + one.map_bytes,
+                used_bytes: sum.used_bytes + one.used_bytes,
+                readers: sum.readers + one.readers,
+            })
     }
 
     /// Bytes of all repositories' data files.
     pub fn disk_bytes(&self) -> u64 {
-        let bytes = |id: &StorageId| fs::metadata(self.dir(id).join(DATA_FILE)).map_or(0, |metadata| metadata.len());
+        let bytes = |id: &StorageId| {
+            fs::metadata(self.dir(id).join(DATA_FILE)).map_or(0, |metadata| metadata.len())
+        };
         self.list().unwrap_or_default().iter().map(bytes).sum()
     }
 
@@ -282,14 +327,20 @@ impl RepoPool {
     }
 
     fn scratch(&self, kind: &str, id: &StorageId) -> PathBuf {
-        self.root.join(kind).join(format!("{id}.{}", self.serial.fetch_add(1, Ordering::Relaxed)))
+        self.root.join(kind).join(format!(
+            "{id}.{}",
+            self.serial.fetch_add(1, Ordering::Relaxed)
+        ))
     }
 }
 
 /// Renames a directory and makes the new name durable.
 fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(|e| io_error(from, &format!("rename to {}", to.display()), &e))?;
-    sync_dir(to.parent().expect("repositories have a directory above them"))
+    sync_dir(
+        to.parent()
+            .expect("repositories have a directory above them"),
+    )
 }
 
 /// Removes a directory with all in it; a missing one is fine.

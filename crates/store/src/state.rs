@@ -1,10 +1,13 @@
-//! The router's embedded state: ordered keys to bytes, every change numbered, changed by compare-and-set.
+//! The router's embedded state: ordered keys to bytes, every change numbered, changed by
+//! compare-and-set.
 //!
-//! The rules are etcd's, so that one conformance suite fits both: a commit that writes gets the next revision; a key
-//! carries the revision of its last change; comparing with revision 0 means that the key must be absent.
+//! The rules are etcd's, so that one conformance suite fits both: a commit that writes gets the
+//! next revision; a key carries the revision of its last change; comparing with revision 0 means
+//! that the key must be absent.
 //!
-//! Invariants: a commit happens wholly or not at all, and is on disk when it returns; revisions only grow; the epoch is
-//! made once and never changes, so that a restored or replaced database is noticed by its watchers.
+//! Invariants: a commit happens wholly or not at all, and is on disk when it returns; revisions
+//! only grow; the epoch is made once and never changes, so that a restored or replaced database is
+//! noticed by its watchers.
 
 use std::fs::File;
 use std::io::Read;
@@ -84,11 +87,19 @@ impl StateEnv {
             Some(epoch) => epoch,
             None => {
                 let epoch = random_epoch()?;
-                env.write("make the epoch", |wtxn| Ok(facts.put(wtxn, KEY_EPOCH, epoch.as_bytes())?))?;
+                env.write("make the epoch", |wtxn| {
+                    Ok(facts.put(wtxn, KEY_EPOCH, epoch.as_bytes())?)
+                })?;
                 epoch
             }
         };
-        Ok(Self { env, rows, facts, epoch, _lock: lock })
+        Ok(Self {
+            env,
+            rows,
+            facts,
+            epoch,
+            _lock: lock,
+        })
     }
 
     /// The value of `key`.
@@ -97,7 +108,10 @@ impl StateEnv {
             return Ok(None);
         }
         let txn = self.env.read()?;
-        let row = self.rows.get(&txn, key).map_err(|e| self.env.error("read state", e))?;
+        let row = self
+            .rows
+            .get(&txn, key)
+            .map_err(|e| self.env.error("read state", e))?;
         row.map(decode_row).transpose()
     }
 
@@ -109,12 +123,21 @@ impl StateEnv {
     /// [`StateEnv::scan`] and the revision at which the view was taken, of one transaction.
     pub fn scan_at(&self, prefix: &[u8]) -> Result<Scan> {
         // LMDB knows no empty keys, not even as a bound.
-        let from = if prefix.is_empty() { Bound::Unbounded } else { Bound::Included(prefix) };
+        let from = if prefix.is_empty() {
+            Bound::Unbounded
+        } else {
+            Bound::Included(prefix)
+        };
         let wanted = |key: &[u8]| key.starts_with(prefix);
-        if prefix.len() <= KEY_BYTES_MAX { self.scan_ranges(&[from], wanted) } else { self.scan_ranges(&[], wanted) }
+        if prefix.len() <= KEY_BYTES_MAX {
+            self.scan_ranges(&[from], wanted)
+        } else {
+            self.scan_ranges(&[], wanted)
+        }
     }
 
-    /// All keys but those that start with `prefix` (not empty, and not ending with 0xff), which are not read.
+    /// All keys but those that start with `prefix` (not empty, and not ending with 0xff), which are
+    /// not read.
     pub fn scan_without(&self, prefix: &[u8]) -> Result<Scan> {
         let mut behind = prefix.to_vec();
         if let Some(last) = behind.last_mut() {
@@ -137,7 +160,11 @@ impl StateEnv {
             {
                 break;
             }
-            for row in self.rows.range(&txn, &(*from, Bound::Unbounded)).map_err(broken)? {
+            for row in self
+                .rows
+                .range(&txn, &(*from, Bound::Unbounded))
+                .map_err(broken)?
+            {
                 let (key, row) = row.map_err(broken)?;
                 if !wanted(key) {
                     break;
@@ -148,46 +175,57 @@ impl StateEnv {
         Ok(Scan { rows, revision })
     }
 
-    /// Applies all `writes` if all `compares` hold, in one transaction. Without writes it only compares.
+    /// Applies all `writes` if all `compares` hold, in one transaction. Without writes it only
+    /// compares.
     pub fn commit(&self, compares: &[Compare], writes: &[Write]) -> Result<CommitOutcome> {
         for write in writes {
             check_write(write)?;
         }
-        self.env.write("commit state", |wtxn| -> TxnResult<CommitOutcome> {
-            for compare in compares {
-                let found = match compare.key.len() {
-                    1..=KEY_BYTES_MAX => self.rows.get(wtxn, &compare.key)?.map(decode_row).transpose()?,
-                    _ => None,
-                };
-                if found.map_or(0, |row| row.revision) != compare.revision {
-                    return Ok(CommitOutcome::Conflict);
-                }
-            }
-            let mut revision = decode_revision(self.facts.get(wtxn, KEY_REVISION)?)?;
-            if writes.is_empty() {
-                return Ok(CommitOutcome::Done { revision });
-            }
-            revision += 1;
-            for write in writes {
-                match write {
-                    Write::Put { key, value } => {
-                        let row = [&revision.to_be_bytes()[..], value].concat();
-                        self.rows.put(wtxn, key, &row)?;
-                    }
-                    Write::Delete { key } => {
-                        self.rows.delete(wtxn, key)?;
+        self.env
+            .write("commit state", |wtxn| -> TxnResult<CommitOutcome> {
+                for compare in compares {
+                    let found = match compare.key.len() {
+                        1..=KEY_BYTES_MAX => self
+                            .rows
+                            .get(wtxn, &compare.key)?
+                            .map(decode_row)
+                            .transpose()?,
+                        _ => None,
+                    };
+                    if found.map_or(0, |row| row.revision) != compare.revision {
+                        return Ok(CommitOutcome::Conflict);
                     }
                 }
-            }
-            self.facts.put(wtxn, KEY_REVISION, &revision.to_be_bytes())?;
-            Ok(CommitOutcome::Done { revision })
-        })
+                let mut revision = decode_revision(self.facts.get(wtxn, KEY_REVISION)?)?;
+                if writes.is_empty() {
+                    return Ok(CommitOutcome::Done { revision });
+                }
+                revision += 1;
+                for write in writes {
+                    match write {
+                        Write::Put { key, value } => {
+                            let row = [&revision.to_be_bytes()[..], value].concat();
+                            self.rows.put(wtxn, key, &row)?;
+                        }
+                        Write::Delete { key } => {
+                            self.rows.delete(wtxn, key)?;
+                        }
+                    }
+                }
+                self.facts
+                    .put(wtxn, KEY_REVISION, &revision.to_be_bytes())?;
+                Ok(CommitOutcome::Done { revision })
+            })
     }
 
     /// The revision of the last commit that wrote; 0 when there was none.
     pub fn revision(&self) -> Result<u64> {
         let txn = self.env.read()?;
-        decode_revision(self.facts.get(&txn, KEY_REVISION).map_err(|e| self.env.error("read the revision", e))?)
+        decode_revision(
+            self.facts
+                .get(&txn, KEY_REVISION)
+                .map_err(|e| self.env.error("read the revision", e))?,
+        )
     }
 
     /// The random id that this database got when it was made: 32 hexadecimal digits.
@@ -207,10 +245,15 @@ fn check_write(write: &Write) -> Result<()> {
         Write::Delete { key } => (key, 0),
     };
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(Error::invalid(format!("a state key has 1 to {KEY_BYTES_MAX} bytes, not {}", key.len())));
+        return Err(Error::invalid(format!(
+            "a state key has 1 to {KEY_BYTES_MAX} bytes, not {}",
+            key.len()
+        )));
     }
     if value_len > VALUE_BYTES_MAX {
-        return Err(Error::invalid(format!("a state value has at most {VALUE_BYTES_MAX} bytes, not {value_len}")));
+        return Err(Error::invalid(format!(
+            "a state value has at most {VALUE_BYTES_MAX} bytes, not {value_len}"
+        )));
     }
     Ok(())
 }
@@ -219,21 +262,27 @@ fn decode_row(row: &[u8]) -> Result<Versioned> {
     let (revision, value) = row
         .split_first_chunk::<REVISION_BYTES>()
         .ok_or_else(|| Error::corrupt("state: a row is too short for its revision"))?;
-    Ok(Versioned { value: value.to_vec(), revision: u64::from_be_bytes(*revision) })
+    Ok(Versioned {
+        value: value.to_vec(),
+        revision: u64::from_be_bytes(*revision),
+    })
 }
 
 fn decode_revision(row: Option<&[u8]>) -> Result<u64> {
     match row {
         None => Ok(0),
-        Some(raw) => {
-            raw.try_into().map(u64::from_be_bytes).map_err(|_| Error::corrupt("state: the revision is malformed"))
-        }
+        Some(raw) => raw
+            .try_into()
+            .map(u64::from_be_bytes)
+            .map_err(|_| Error::corrupt("state: the revision is malformed")),
     }
 }
 
 fn read_epoch(env: &Environment, facts: Table) -> Result<Option<String>> {
     let txn = env.read()?;
-    let epoch = facts.get(&txn, KEY_EPOCH).map_err(|e| env.error("read the epoch", e))?;
+    let epoch = facts
+        .get(&txn, KEY_EPOCH)
+        .map_err(|e| env.error("read the epoch", e))?;
     Ok(epoch.map(|raw| String::from_utf8_lossy(raw).into_owned()))
 }
 

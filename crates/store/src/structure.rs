@@ -1,12 +1,14 @@
 //! Proof that a data file's B+trees are whole, read with plain reads rather than through the map.
 //!
-//! LMDB trusts its pages: a damaged offset or page number makes it read astray through the map, which kills the process (SIGSEGV,
-//! SIGBUS). So what comes from disk is walked here first. Layout: `mdb.c` of LMDB 0.9 (data version 1), little-endian,
-//! 64-bit: meta pages 0 and 1, then branch, leaf and overflow pages, each but the tail of an overflow run with a
-//! 16-byte header {pgno u64, pad u16, flags u16, lower u16, upper u16 | overflow pages u32}.
+//! LMDB trusts its pages: a damaged offset or page number makes it read astray through the map,
+//! which kills the process (SIGSEGV, SIGBUS). So what comes from disk is walked here first. Layout:
+//! `mdb.c` of LMDB 0.9 (data version 1), little-endian, 64-bit: meta pages 0 and 1, then branch,
+//! leaf and overflow pages, each but the tail of an overflow run with a 16-byte header {pgno u64,
+//! pad u16, flags u16, lower u16, upper u16 | overflow pages u32}.
 //!
-//! Invariants proved: every reachable page lies within the file and is reached once; headers, offsets, keys' order within a
-//! page, depths and numbers of entries agree; free pages are not in use. Contents are not looked at: `check` does that.
+//! Invariants proved: every reachable page lies within the file and is reached once; headers,
+//! offsets, keys' order within a page, depths and numbers of entries agree; free pages are not in
+//! use. Contents are not looked at: `check` does that.
 
 use std::fs::File;
 use std::io;
@@ -105,14 +107,19 @@ pub(crate) struct Meta {
 }
 
 impl Meta {
-    /// The view that LMDB would open, or the one of transaction `txn`; `None` when that is gone already.
+    /// The view that LMDB would open, or the one of transaction `txn`; `None` when that is gone
+    /// already.
     pub(crate) fn read(file: &File, txn: Option<u64>) -> Proof<Option<Self>> {
         let first = Self::read_at(file, 0, 0)?;
         let second = Self::read_at(file, 1, first.page_bytes)?;
         if first.page_bytes != second.page_bytes {
             return damage(1, "the meta pages disagree on the page size");
         }
-        let newest = if first.txn < second.txn { second } else { first };
+        let newest = if first.txn < second.txn {
+            second
+        } else {
+            first
+        };
         Ok(match txn {
             None => Some(newest),
             Some(txn) => [first, second].into_iter().find(|meta| meta.txn == txn),
@@ -134,11 +141,25 @@ impl Meta {
         // Of this table the flags are the environment's, with its key's kind mixed in.
         free.flags &= TABLE_INTEGER_KEY;
         let main = Root::read(&meta[24 + DB_BYTES..]);
-        let (last_page, txn) = (u64_at(meta, 24 + 2 * DB_BYTES), u64_at(meta, 32 + 2 * DB_BYTES));
-        if last_page.checked_add(1).and_then(|pages| pages.checked_mul(page_bytes)).is_none() || last_page < 1 {
+        let (last_page, txn) = (
+            u64_at(meta, 24 + 2 * DB_BYTES),
+            u64_at(meta, 32 + 2 * DB_BYTES),
+        );
+        if last_page
+            .checked_add(1)
+            .and_then(|pages| pages.checked_mul(page_bytes))
+            .is_none()
+            || last_page < 1
+        {
             return damage(page, "the last page is impossible");
         }
-        Ok(Self { page_bytes, free, main, last_page, txn })
+        Ok(Self {
+            page_bytes,
+            free,
+            main,
+            last_page,
+            txn,
+        })
     }
 
     /// Bytes up to the end of the last used page.
@@ -149,7 +170,9 @@ impl Meta {
 
 fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64, page: u64) -> Proof<()> {
     match file.read_exact_at(bytes, offset) {
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => damage(page, "lies beyond the end of the file"),
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+            damage(page, "lies beyond the end of the file")
+        }
         read => read.map_err(Unproved::Io),
     }
 }
@@ -157,13 +180,15 @@ fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64, page: u64) -> Proof
 /// How much of a file is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Depth {
-    /// Branch and leaf pages: what reads through the map rely on. Nothing at all when there are more than this many.
+    /// Branch and leaf pages: what reads through the map rely on. Nothing at all when there are
+    /// more than this many.
     Index { pages_max: u64 },
     /// And the headers of large values, on which only their removal relies.
     Everything,
 }
 
-/// Walks all tables of a view. Gives false, and proves nothing, when they have too many pages for `depth`.
+/// Walks all tables of a view. Gives false, and proves nothing, when they have too many pages for
+/// `depth`.
 pub(crate) fn prove(file: &File, meta: &Meta, depth: Depth) -> Proof<bool> {
     let file_bytes = file.metadata().map_err(Unproved::Io)?.len();
     let used = vec![0; (meta.last_page / 64 + 1) as usize];
@@ -172,7 +197,14 @@ pub(crate) fn prove(file: &File, meta: &Meta, depth: Depth) -> Proof<bool> {
         Depth::Everything => u64::MAX,
     };
     let file_pages = file_bytes / meta.page_bytes;
-    let mut walk = Walk { file, meta, file_pages, used, pages_left, headers: depth == Depth::Everything };
+    let mut walk = Walk {
+        file,
+        meta,
+        file_pages,
+        used,
+        pages_left,
+        headers: depth == Depth::Everything,
+    };
     let mut tables = Vec::new();
     for (root, kind) in [(meta.free, Kind::Free), (meta.main, Kind::Main)] {
         if !walk.table(&root, kind, &mut tables)? {
@@ -233,7 +265,11 @@ impl Walk<'_> {
             return damage(root.page, "is the root of a table of an unknown kind");
         }
         if root.page == NO_PAGE {
-            return if root.entries == 0 { Ok(true) } else { damage(0, "an empty table claims entries") };
+            return if root.entries == 0 {
+                Ok(true)
+            } else {
+                damage(0, "an empty table claims entries")
+            };
         }
         if root.depth == 0 || root.depth > DEPTH_MAX {
             return damage(root.page, "is the root of a table of impossible depth");
@@ -251,7 +287,15 @@ impl Walk<'_> {
             }
             self.pages_left -= 1;
             read_exact_at(self.file, &mut page, number * self.meta.page_bytes, number)?;
-            let nodes = nodes(&page, number, if level == root.depth { PAGE_LEAF } else { PAGE_BRANCH })?;
+            let nodes = nodes(
+                &page,
+                number,
+                if level == root.depth {
+                    PAGE_LEAF
+                } else {
+                    PAGE_BRANCH
+                },
+            )?;
             check_order(&page, number, &nodes, kind, level == root.depth)?;
             for node in &nodes {
                 if level < root.depth {
@@ -263,12 +307,22 @@ impl Walk<'_> {
             }
         }
         if entries != root.entries {
-            return damage(root.page, "is the root of a table with another number of entries");
+            return damage(
+                root.page,
+                "is the root of a table with another number of entries",
+            );
         }
         Ok(true)
     }
 
-    fn leaf(&mut self, page: &[u8], number: u64, node: &Node, kind: Kind, tables: &mut Vec<Root>) -> Proof<()> {
+    fn leaf(
+        &mut self,
+        page: &[u8],
+        number: u64,
+        node: &Node,
+        kind: Kind,
+        tables: &mut Vec<Root>,
+    ) -> Proof<()> {
         let inline = match node.flags {
             NODE_BIG => 8,
             0 | NODE_TABLE => node.data_len,
@@ -318,9 +372,13 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// A list of free pages: its length, then page numbers in descending order. They may lie beyond the end of the file.
+    /// A list of free pages: its length, then page numbers in descending order. They may lie beyond
+    /// the end of the file.
     fn free_list(&mut self, page: u64, list: &[u8]) -> Proof<()> {
-        if list.len() < 8 || !list.len().is_multiple_of(8) || u64_at(list, 0) != list.len() as u64 / 8 - 1 {
+        if list.len() < 8
+            || !list.len().is_multiple_of(8)
+            || u64_at(list, 0) != list.len() as u64 / 8 - 1
+        {
             return damage(page, "has a list of free pages of the wrong length");
         }
         let mut before = u64::MAX;
@@ -371,12 +429,20 @@ fn nodes(page: &[u8], number: u64, kind: u16) -> Proof<Vec<Node>> {
         }
         let data_len = low as usize | (high as usize) << 16;
         let child = data_len as u64 | u64::from(flags) << 32;
-        nodes.push(Node { key_at, key_len, flags, data_at: key_at + key_len, data_len, child });
+        nodes.push(Node {
+            key_at,
+            key_len,
+            flags,
+            data_at: key_at + key_len,
+            data_len,
+            child,
+        });
     }
     Ok(nodes)
 }
 
-/// Keys ascend within a page; the first of a branch page means "everything before the second" and is not looked at.
+/// Keys ascend within a page; the first of a branch page means "everything before the second" and
+/// is not looked at.
 fn check_order(page: &[u8], number: u64, nodes: &[Node], kind: Kind, leaf: bool) -> Proof<()> {
     let mut before: Option<&[u8]> = None;
     for node in &nodes[usize::from(!leaf)..] {

@@ -1,6 +1,7 @@
 //! A wall clock that jumps under a running process: Debian's libfaketime, told through a file.
 //!
-//! Only the wall clock jumps; the monotonic one goes on, as when an operator or NTP sets the clock of a machine.
+//! Only the wall clock jumps; the monotonic one goes on, as when an operator or NTP sets the clock
+//! of a machine.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,9 @@ impl WallClock {
     /// A right clock, kept in a file of `dir`.
     #[track_caller]
     pub fn new(dir: &Path, name: &str) -> Self {
-        let clock = Self { file: dir.join(format!("{name}.clock")) };
+        let clock = Self {
+            file: dir.join(format!("{name}.clock")),
+        };
         clock.jump(0);
         clock
     }
@@ -30,7 +33,10 @@ impl WallClock {
         vec![
             ("LD_PRELOAD".into(), library().into()),
             ("FAKETIME_TIMESTAMP_FILE".into(), self.file.clone().into()),
-            ("FAKETIME_CACHE_DURATION".into(), REREAD_SECONDS.to_string().into()),
+            (
+                "FAKETIME_CACHE_DURATION".into(),
+                REREAD_SECONDS.to_string().into(),
+            ),
             ("DONT_FAKE_MONOTONIC".into(), "1".into()),
             ("FAKETIME_DONT_FAKE_MONOTONIC".into(), "1".into()),
             ("NO_FAKE_STAT".into(), "1".into()),
@@ -50,7 +56,15 @@ impl WallClock {
 #[track_caller]
 fn library() -> PathBuf {
     let roots = ["/usr/lib", "/usr/local/lib"].map(Path::new);
-    let dirs = roots.iter().filter_map(|root| std::fs::read_dir(root).ok()).flatten().flatten();
-    let found = dirs.map(|dir| dir.path().join(LIBRARY)).find(|path| path.is_file());
-    found.unwrap_or_else(|| panic!("this test needs libfaketime: install it with `apt-get install -y faketime`"))
+    let dirs = roots
+        .iter()
+        .filter_map(|root| std::fs::read_dir(root).ok())
+        .flatten()
+        .flatten();
+    let found = dirs
+        .map(|dir| dir.path().join(LIBRARY))
+        .find(|path| path.is_file());
+    found.unwrap_or_else(|| {
+        panic!("this test needs libfaketime: install it with `apt-get install -y faketime`")
+    })
 }

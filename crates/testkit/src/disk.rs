@@ -18,10 +18,18 @@ impl SmallDisk {
     /// Mounts an empty one of `bytes` at `at`, which is created. Needs root.
     #[track_caller]
     pub fn mount(at: &Path, bytes: u64) -> Self {
-        std::fs::create_dir_all(at).unwrap_or_else(|error| panic!("create {}: {error}", at.display()));
-        let options = std::ffi::CString::new(format!("size={bytes}")).expect("a number has no zero byte");
-        mount("tmpfs", at, "tmpfs", MountFlags::empty(), options.as_c_str())
-            .unwrap_or_else(|error| panic!("mount a tmpfs at {} (needs root): {error}", at.display()));
+        std::fs::create_dir_all(at)
+            .unwrap_or_else(|error| panic!("create {}: {error}", at.display()));
+        let options =
+            std::ffi::CString::new(format!("size={bytes}")).expect("a number has no zero byte");
+        mount(
+            "tmpfs",
+            at,
+            "tmpfs",
+            MountFlags::empty(),
+            options.as_c_str(),
+        )
+        .unwrap_or_else(|error| panic!("mount a tmpfs at {} (needs root): {error}", at.display()));
         Self { at: at.to_owned() }
     }
 
@@ -30,13 +38,20 @@ impl SmallDisk {
     pub fn fill(&self) {
         use std::io::Write;
         let path = self.at.join(FILLER);
-        let open = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+        let open = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path);
         let mut file = open.unwrap_or_else(|error| panic!("create {}: {error}", path.display()));
         loop {
             match file.write(&[0; PIECE_BYTES]) {
                 Ok(1..) => {}
                 Ok(0) => return,
-                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error()) => return,
+                Err(error)
+                    if error.raw_os_error() == Some(rustix::io::Errno::NOSPC.raw_os_error()) =>
+                {
+                    return;
+                }
                 Err(error) => panic!("fill {}: {error}", path.display()),
             }
         }
@@ -45,7 +60,8 @@ impl SmallDisk {
     /// Bytes in use.
     #[track_caller]
     pub fn used_bytes(&self) -> u64 {
-        let stat = rustix::fs::statvfs(&self.at).unwrap_or_else(|error| panic!("stat {}: {error}", self.at.display()));
+        let stat = rustix::fs::statvfs(&self.at)
+            .unwrap_or_else(|error| panic!("stat {}: {error}", self.at.display()));
         (stat.f_blocks - stat.f_bfree) * stat.f_frsize
     }
 

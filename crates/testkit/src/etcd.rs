@@ -23,7 +23,10 @@ impl Etcd {
     pub fn start() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let (port, peer) = (free_port(), free_port());
-        let (client, peer) = (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{peer}"));
+        let (client, peer) = (
+            format!("http://127.0.0.1:{port}"),
+            format!("http://127.0.0.1:{peer}"),
+        );
         let args = [
             format!("--data-dir={}", dir.path().join("data").display()),
             "--name=one".to_owned(),
@@ -33,7 +36,11 @@ impl Etcd {
             format!("--initial-advertise-peer-urls={peer}"),
             format!("--initial-cluster=one={peer}"),
         ];
-        let mut etcd = Self { dir, port, process: Process::spawn_with(require("etcd"), args, []) };
+        let mut etcd = Self {
+            dir,
+            port,
+            process: Process::spawn_with(require("etcd"), args, []),
+        };
         etcd.wait_ready();
         etcd
     }
@@ -64,7 +71,8 @@ impl Etcd {
     #[track_caller]
     pub fn erase(&mut self) {
         assert!(!self.process.is_running(), "kill it first");
-        std::fs::remove_dir_all(self.data_dir()).expect("the data of an etcd that does not run can be removed");
+        std::fs::remove_dir_all(self.data_dir())
+            .expect("the data of an etcd that does not run can be removed");
     }
 
     /// Where its data is.
@@ -75,24 +83,37 @@ impl Etcd {
     /// Forgets the history before `revision`.
     #[track_caller]
     pub fn compact(&self, revision: u64) {
-        let done = self.control(&["compact", &revision.to_string()]).output().expect("etcdctl runs");
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let done = self
+            .control(&["compact", &revision.to_string()])
+            .output()
+            .expect("etcdctl runs");
+        assert!(
+            done.status.success(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
     }
 
-    /// Starts it again when it ended: while it did not run, a connection of somebody else may have had its port.
+    /// Starts it again when it ended: while it did not run, a connection of somebody else may have
+    /// had its port.
     #[track_caller]
     fn wait_ready(&mut self) {
         wait_until("etcd answers", START_TIMEOUT, || {
             if !self.process.is_running() {
                 self.process.restart();
             }
-            self.control(&["get", "ready"]).output().is_ok_and(|done| done.status.success())
+            self.control(&["get", "ready"])
+                .output()
+                .is_ok_and(|done| done.status.success())
         });
     }
 
     fn control(&self, args: &[&str]) -> Command {
         let mut command = Command::new(require("etcdctl"));
-        command.env("ETCDCTL_API", "3").args(["--endpoints", &self.endpoint(), "--command-timeout=2s"]).args(args);
+        command
+            .env("ETCDCTL_API", "3")
+            .args(["--endpoints", &self.endpoint(), "--command-timeout=2s"])
+            .args(args);
         command
     }
 }

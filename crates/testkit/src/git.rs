@@ -1,4 +1,5 @@
-//! The real git binary in an environment of its own: no system or user settings, fixed identity and dates.
+//! The real git binary in an environment of its own: no system or user settings, fixed identity and
+//! dates.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -13,7 +14,9 @@ pub const IDENTITY: &str = "Test <test@example.com>";
 /// `git` that sees nothing but `dir` (a repository or an empty directory) and its arguments.
 pub fn command(dir: &Path) -> Command {
     let mut command = Command::new(crate::require("git"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GIT_")) {
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GIT_"))
+    {
         command.env_remove(name);
     }
     let date = format!("{EPOCH} +0000");
@@ -40,7 +43,11 @@ pub fn run<A: AsRef<OsStr>>(dir: &Path, args: impl IntoIterator<Item = A>) -> Ve
 }
 
 /// Like [`run`], with `input` on standard input.
-pub fn feed<A: AsRef<OsStr>>(dir: &Path, args: impl IntoIterator<Item = A>, input: &[u8]) -> Vec<u8> {
+pub fn feed<A: AsRef<OsStr>>(
+    dir: &Path,
+    args: impl IntoIterator<Item = A>,
+    input: &[u8],
+) -> Vec<u8> {
     let mut command = command(dir);
     command.args(args);
     output(&mut command, input)
@@ -48,7 +55,9 @@ pub fn feed<A: AsRef<OsStr>>(dir: &Path, args: impl IntoIterator<Item = A>, inpu
 
 /// Like [`run`], as one line of text.
 pub fn line<A: AsRef<OsStr>>(dir: &Path, args: impl IntoIterator<Item = A>) -> String {
-    String::from_utf8_lossy(&run(dir, args)).trim_end().to_owned()
+    String::from_utf8_lossy(&run(dir, args))
+        .trim_end()
+        .to_owned()
 }
 
 /// Runs a prepared git command; panics with everything it said when it fails.
@@ -61,11 +70,21 @@ pub fn output(command: &mut Command, input: &[u8]) -> Vec<u8> {
         .spawn()
         .unwrap_or_else(|error| panic!("could not start {said}: {error}"));
     let mut stdin = child.stdin.take().expect("stdin is piped");
-    let Output { status, stdout, stderr } = std::thread::scope(|scope| {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = std::thread::scope(|scope| {
         // A command that fails early closes its input; what it says about that follows below.
         scope.spawn(move || drop(stdin.write_all(input)));
-        child.wait_with_output().unwrap_or_else(|error| panic!("could not wait for {said}: {error}"))
+        child
+            .wait_with_output()
+            .unwrap_or_else(|error| panic!("could not wait for {said}: {error}"))
     });
-    assert!(status.success(), "{said} failed with {status}: {}", String::from_utf8_lossy(&stderr).trim());
+    assert!(
+        status.success(),
+        "{said} failed with {status}: {}",
+        String::from_utf8_lossy(&stderr).trim()
+    );
     stdout
 }

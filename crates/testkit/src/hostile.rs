@@ -1,4 +1,5 @@
-//! Repositories that no honest git would make: what a server must refuse with one clear line, or serve unharmed.
+//! Repositories that no honest git would make: what a server must refuse with one clear line, or
+//! serve unharmed.
 
 use std::path::PathBuf;
 
@@ -18,7 +19,11 @@ pub struct RawEntry<'a> {
 impl<'a> RawEntry<'a> {
     /// A plain file.
     pub fn file(name: &'a [u8], oid: Oid) -> Self {
-        Self { mode: "100644", name, oid }
+        Self {
+            mode: "100644",
+            name,
+            oid,
+        }
     }
 }
 
@@ -56,11 +61,12 @@ impl Repo {
         commit
     }
 
-    /// Puts the bytes of one loose object in the place of another, so that they no longer match its id.
-    /// The repository must not have been packed.
+    /// Puts the bytes of one loose object in the place of another, so that they no longer match its
+    /// id. The repository must not have been packed.
     pub fn swap_loose_object(&self, victim: &Oid, other: &Oid) {
         let (to, from) = (self.loose_path(victim), self.loose_path(other));
-        let bytes = std::fs::read(&from).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
+        let bytes =
+            std::fs::read(&from).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
         std::fs::remove_file(&to).unwrap_or_else(|error| panic!("{}: {error}", to.display()));
         std::fs::write(&to, bytes).unwrap_or_else(|error| panic!("{}: {error}", to.display()));
     }
@@ -73,17 +79,23 @@ impl Repo {
 
     fn loose_path(&self, id: &Oid) -> PathBuf {
         let text = id.to_string();
-        self.path().join("objects").join(&text[..2]).join(&text[2..])
+        self.path()
+            .join("objects")
+            .join(&text[..2])
+            .join(&text[2..])
     }
 
     /// Packs everything and then changes the pack's bytes.
     pub fn damage_pack(&self, damage: impl Fn(&mut Vec<u8>)) {
         self.repack();
         for pack in self.packs() {
-            let mut bytes = std::fs::read(&pack).unwrap_or_else(|error| panic!("{}: {error}", pack.display()));
+            let mut bytes =
+                std::fs::read(&pack).unwrap_or_else(|error| panic!("{}: {error}", pack.display()));
             damage(&mut bytes);
-            std::fs::remove_file(&pack).unwrap_or_else(|error| panic!("{}: {error}", pack.display()));
-            std::fs::write(&pack, bytes).unwrap_or_else(|error| panic!("{}: {error}", pack.display()));
+            std::fs::remove_file(&pack)
+                .unwrap_or_else(|error| panic!("{}: {error}", pack.display()));
+            std::fs::write(&pack, bytes)
+                .unwrap_or_else(|error| panic!("{}: {error}", pack.display()));
         }
     }
 }
@@ -96,8 +108,8 @@ pub struct Hostile {
     pub commit: Oid,
 }
 
-/// Every kind of tree that must be refused as a whole: names that could leave the directory or that two readers would
-/// understand differently, and trees that are no trees.
+/// Every kind of tree that must be refused as a whole: names that could leave the directory or that
+/// two readers would understand differently, and trees that are no trees.
 pub fn refused_trees() -> Vec<Hostile> {
     let names: [(&'static str, &[u8]); 8] = [
         ("an entry named .git", b".git"),
@@ -111,35 +123,75 @@ pub fn refused_trees() -> Vec<Hostile> {
     ];
     let mut all: Vec<Hostile> = names
         .into_iter()
-        .map(|(what, name)| hostile(what, |repo, blob| repo.raw_tree(&[RawEntry::file(name, blob)])))
+        .map(|(what, name)| {
+            hostile(what, |repo, blob| {
+                repo.raw_tree(&[RawEntry::file(name, blob)])
+            })
+        })
         .collect();
     let long = vec![b'n'; 256];
-    all.push(hostile("a name of 256 bytes", |repo, blob| repo.raw_tree(&[RawEntry::file(&long, blob)])));
+    all.push(hostile("a name of 256 bytes", |repo, blob| {
+        repo.raw_tree(&[RawEntry::file(&long, blob)])
+    }));
     all.push(hostile("the same name twice", |repo, blob| {
-        repo.raw_tree(&[RawEntry::file(b"same", blob), RawEntry::file(b"same", repo.blob(b"other"))])
+        repo.raw_tree(&[
+            RawEntry::file(b"same", blob),
+            RawEntry::file(b"same", repo.blob(b"other")),
+        ])
     }));
-    all.push(hostile("a file and a directory of one name", |repo, blob| {
-        let inner = repo.raw_tree(&[RawEntry::file(b"x", blob)]);
-        repo.raw_tree(&[RawEntry::file(b"same", blob), RawEntry { mode: "40000", name: b"same", oid: inner }])
-    }));
-    all.push(hostile("a tree object that ends in the middle of an entry", |repo, blob| {
-        let mut bytes = tree_bytes(&[RawEntry::file(b"cut", blob)]);
-        bytes.truncate(bytes.len() - 5);
-        repo.raw_object("tree", &bytes)
-    }));
-    all.push(hostile("an entry with a mode that is no number", |repo, blob| {
-        repo.raw_tree(&[RawEntry { mode: "rwxr-xr-x", name: b"x", oid: blob }])
-    }));
+    all.push(hostile(
+        "a file and a directory of one name",
+        |repo, blob| {
+            let inner = repo.raw_tree(&[RawEntry::file(b"x", blob)]);
+            repo.raw_tree(&[
+                RawEntry::file(b"same", blob),
+                RawEntry {
+                    mode: "40000",
+                    name: b"same",
+                    oid: inner,
+                },
+            ])
+        },
+    ));
+    all.push(hostile(
+        "a tree object that ends in the middle of an entry",
+        |repo, blob| {
+            let mut bytes = tree_bytes(&[RawEntry::file(b"cut", blob)]);
+            bytes.truncate(bytes.len() - 5);
+            repo.raw_object("tree", &bytes)
+        },
+    ));
+    all.push(hostile(
+        "an entry with a mode that is no number",
+        |repo, blob| {
+            repo.raw_tree(&[RawEntry {
+                mode: "rwxr-xr-x",
+                name: b"x",
+                oid: blob,
+            }])
+        },
+    ));
     all.push(hostile("a .git entry deep below", |repo, blob| {
         let mut tree = repo.raw_tree(&[RawEntry::file(b".git", blob)]);
         for _ in 0..3 {
-            tree = repo.raw_tree(&[RawEntry { mode: "40000", name: b"d", oid: tree }]);
+            tree = repo.raw_tree(&[RawEntry {
+                mode: "40000",
+                name: b"d",
+                oid: tree,
+            }]);
         }
         tree
     }));
-    all.push(hostile("a directory entry that names a blob", |repo, blob| {
-        repo.raw_tree(&[RawEntry { mode: "40000", name: b"d", oid: blob }])
-    }));
+    all.push(hostile(
+        "a directory entry that names a blob",
+        |repo, blob| {
+            repo.raw_tree(&[RawEntry {
+                mode: "40000",
+                name: b"d",
+                oid: blob,
+            }])
+        },
+    ));
     all
 }
 
@@ -147,7 +199,11 @@ pub fn refused_trees() -> Vec<Hostile> {
 pub fn long_symlink(len: usize) -> Hostile {
     hostile("a symlink that is too long", |repo, _| {
         let target = repo.blob(&vec![b'l'; len]);
-        repo.raw_tree(&[RawEntry { mode: "120000", name: b"link", oid: target }])
+        repo.raw_tree(&[RawEntry {
+            mode: "120000",
+            name: b"link",
+            oid: target,
+        }])
     })
 }
 

@@ -1,7 +1,9 @@
-//! What tests stand on: repositories made by the real git, the reference model of a mounted tree, real remotes, child
-//! processes, networks and disks and clocks that fail on demand, and waiting for conditions. A development dependency only.
+//! What tests stand on: repositories made by the real git, the reference model of a mounted tree,
+//! real remotes, child processes, networks and disks and clocks that fail on demand, and waiting
+//! for conditions. A development dependency only.
 //!
-//! Invariant: everything here panics with the reason when something is missing or wrong; nothing skips silently.
+//! Invariant: everything here panics with the reason when something is missing or wrong; nothing
+//! skips silently.
 
 pub mod clock;
 pub mod disk;

@@ -1,5 +1,5 @@
-//! The reference model of a mounted repository: what `git ls-tree` says a commit is, and the comparison of a directory
-//! with it. It shares no code with what it judges but the object ids.
+//! The reference model of a mounted repository: what `git ls-tree` says a commit is, and the
+//! comparison of a directory with it. It shares no code with what it judges but the object ids.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -66,11 +66,31 @@ impl ExpectedTree {
         let root = oid(&git::line(repo, ["rev-parse", &named("tree")]));
         let time = git::line(repo, ["show", "-s", "--format=%ct", &named("commit")]);
         let urls = submodule_urls(repo, &commit);
-        let listing = git::run(repo, ["ls-tree", "-r", "-t", "-l", "-z", "--full-tree", &commit.to_string()]);
-        let rows = listing.split(|byte| *byte == 0).filter(|row| !row.is_empty());
+        let listing = git::run(
+            repo,
+            [
+                "ls-tree",
+                "-r",
+                "-t",
+                "-l",
+                "-z",
+                "--full-tree",
+                &commit.to_string(),
+            ],
+        );
+        let rows = listing
+            .split(|byte| *byte == 0)
+            .filter(|row| !row.is_empty());
         let entries = rows.map(|row| parse_row(row, &urls)).collect();
-        let commit_time = time.parse().unwrap_or_else(|_| panic!("git printed {time:?} for a time"));
-        Self { commit, root, commit_time, entries }
+        let commit_time = time
+            .parse()
+            .unwrap_or_else(|_| panic!("git printed {time:?} for a time"));
+        Self {
+            commit,
+            root,
+            commit_time,
+            entries,
+        }
     }
 
     /// The paths that are files (with or without the exec bit).
@@ -82,7 +102,8 @@ impl ExpectedTree {
     }
 
     fn children(&self) -> BTreeMap<&[u8], BTreeSet<&[u8]>> {
-        let mut children: BTreeMap<&[u8], BTreeSet<&[u8]>> = BTreeMap::from([(&b""[..], BTreeSet::new())]);
+        let mut children: BTreeMap<&[u8], BTreeSet<&[u8]>> =
+            BTreeMap::from([(&b""[..], BTreeSet::new())]);
         for (path, entry) in &self.entries {
             let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
                 Some(at) => (&path[..at], &path[at + 1..]),
@@ -99,18 +120,31 @@ impl ExpectedTree {
 
 /// `<mode> SP <type> SP <oid> SP+ <size> TAB <path>`
 fn parse_row(row: &[u8], urls: &BTreeMap<Vec<u8>, String>) -> (Vec<u8>, Entry) {
-    let tab = row.iter().position(|byte| *byte == b'\t').expect("ls-tree puts a tab before the path");
+    let tab = row
+        .iter()
+        .position(|byte| *byte == b'\t')
+        .expect("ls-tree puts a tab before the path");
     let head = String::from_utf8_lossy(&row[..tab]).into_owned();
     let path = row[tab + 1..].to_vec();
     let fields: Vec<&str> = head.split_whitespace().collect();
-    let [mode, _, id, size] = fields[..] else { panic!("ls-tree printed {head:?}") };
-    let size = || size.parse().unwrap_or_else(|_| panic!("ls-tree printed {head:?}"));
+    let [mode, _, id, size] = fields[..] else {
+        panic!("ls-tree printed {head:?}")
+    };
+    let size = || {
+        size.parse()
+            .unwrap_or_else(|_| panic!("ls-tree printed {head:?}"))
+    };
     let kind = match mode {
         "040000" => Kind::Directory,
         "120000" => Kind::Symlink { size: size() },
-        "160000" => Kind::Submodule { url: urls.get(&path).cloned() },
+        "160000" => Kind::Submodule {
+            url: urls.get(&path).cloned(),
+        },
         // Old repositories have 100664 too; only the owner's exec bit means anything.
-        _ => Kind::File { exec: mode == "100755", size: size() },
+        _ => Kind::File {
+            exec: mode == "100755",
+            size: size(),
+        },
     };
     (path, Entry { kind, oid: oid(id) })
 }
@@ -119,16 +153,27 @@ fn submodule_urls(repo: &Path, commit: &Oid) -> BTreeMap<Vec<u8>, String> {
     let blob = format!("{commit}:.gitmodules");
     let config = |key: &str| {
         let mut command = git::command(repo);
-        let output = command.args(["config", "-z", "--blob", &blob, "--get-regexp", key]).output().expect("git runs");
+        let output = command
+            .args(["config", "-z", "--blob", &blob, "--get-regexp", key])
+            .output()
+            .expect("git runs");
         // No such file or key is an empty answer.
         let rows = String::from_utf8_lossy(&output.stdout).into_owned();
-        let pair = |row: &str| row.split_once('\n').map(|(key, value)| (key.to_owned(), value.to_owned()));
-        rows.split('\0').filter_map(pair).collect::<BTreeMap<String, String>>()
+        let pair = |row: &str| {
+            row.split_once('\n')
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        };
+        rows.split('\0')
+            .filter_map(pair)
+            .collect::<BTreeMap<String, String>>()
     };
     let paths = config(r"^submodule\..*\.path$");
     let urls = config(r"^submodule\..*\.url$");
     let url_of = |key: &String| urls.get(&format!("{}url", key.strip_suffix("path")?));
-    paths.iter().filter_map(|(key, path)| Some((path.clone().into_bytes(), url_of(key)?.clone()))).collect()
+    paths
+        .iter()
+        .filter_map(|(key, path)| Some((path.clone().into_bytes(), url_of(key)?.clone())))
+        .collect()
 }
 
 /// What [`differences`] looks at beyond names, kinds, exec bits, sizes, bytes and targets.
@@ -138,26 +183,52 @@ pub struct Checks {
     pub mount: bool,
     /// Read and hash every file.
     pub contents: bool,
-    /// Times are the commit's; else those of an earlier commit will do, as for what a mount has shown since then.
+    /// Times are the commit's; else those of an earlier commit will do, as for what a mount has
+    /// shown since then.
     pub exact_times: bool,
 }
 
 /// Panics with the differences between a mounted repository and what git says it is.
 pub fn assert_matches(mounted: &Path, expected: &ExpectedTree) {
-    assert_matches_with(mounted, expected, Checks { mount: true, contents: true, exact_times: true });
+    assert_matches_with(
+        mounted,
+        expected,
+        Checks {
+            mount: true,
+            contents: true,
+            exact_times: true,
+        },
+    );
 }
 
 /// Like [`assert_matches`], looking only at what `checks` asks for.
 pub fn assert_matches_with(mounted: &Path, expected: &ExpectedTree, checks: Checks) {
     let found = differences(mounted, expected, checks);
     let commit = expected.commit;
-    assert!(found.is_empty(), "{} differs from commit {commit}:\n  {}", mounted.display(), found.join("\n  "));
+    assert!(
+        found.is_empty(),
+        "{} differs from commit {commit}:\n  {}",
+        mounted.display(),
+        found.join("\n  ")
+    );
 }
 
 /// Everything in which a directory differs from the expected tree, up to a bound.
 pub fn differences(mounted: &Path, expected: &ExpectedTree, checks: Checks) -> Vec<String> {
-    let mut compare = Compare { root: mounted, expected, checks, found: Vec::new() };
-    compare.attributes(b"", mounted, &Entry { kind: Kind::Directory, oid: expected.root });
+    let mut compare = Compare {
+        root: mounted,
+        expected,
+        checks,
+        found: Vec::new(),
+    };
+    compare.attributes(
+        b"",
+        mounted,
+        &Entry {
+            kind: Kind::Directory,
+            oid: expected.root,
+        },
+    );
     for (directory, names) in expected.children() {
         compare.directory(directory, &names);
         if compare.found.len() >= DIFFERENCES_MAX {
@@ -183,7 +254,11 @@ impl Compare<'_> {
     }
 
     fn at(&self, path: &[u8]) -> PathBuf {
-        if path.is_empty() { self.root.to_owned() } else { self.root.join(OsStr::from_bytes(path)) }
+        if path.is_empty() {
+            self.root.to_owned()
+        } else {
+            self.root.join(OsStr::from_bytes(path))
+        }
     }
 
     /// Names in both directions, then every entry.
@@ -195,17 +270,30 @@ impl Compare<'_> {
                 for entry in entries {
                     let name = entry.file_name().as_bytes().to_vec();
                     if listed.insert(name.clone(), entry.ino()).is_some() {
-                        self.say(directory, format_args!("lists {} twice", name.escape_ascii()));
+                        self.say(
+                            directory,
+                            format_args!("lists {} twice", name.escape_ascii()),
+                        );
                     }
                 }
             }
             Err(error) => return self.say(directory, format_args!("cannot be listed: {error}")),
         }
-        for name in listed.keys().filter(|name| !names.contains(name.as_slice())) {
-            self.say(directory, format_args!("lists {}, which is not in the commit", name.escape_ascii()));
+        for name in listed
+            .keys()
+            .filter(|name| !names.contains(name.as_slice()))
+        {
+            self.say(
+                directory,
+                format_args!("lists {}, which is not in the commit", name.escape_ascii()),
+            );
         }
         for name in names {
-            let path = if directory.is_empty() { name.to_vec() } else { [directory, name].join(&b'/') };
+            let path = if directory.is_empty() {
+                name.to_vec()
+            } else {
+                [directory, name].join(&b'/')
+            };
             match listed.get(*name) {
                 Some(ino) => self.entry(&path, *ino),
                 None => self.say(&path, "is missing in its directory"),
@@ -214,7 +302,10 @@ impl Compare<'_> {
         let absent = at.join(".no-such-name-in-any-commit");
         match fs::symlink_metadata(&absent) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            other => self.say(directory, format_args!("a name that does not exist answers {other:?}")),
+            other => self.say(
+                directory,
+                format_args!("a name that does not exist answers {other:?}"),
+            ),
         }
     }
 
@@ -233,9 +324,16 @@ impl Compare<'_> {
                 Ok(target) => self.bytes(path, entry, target.as_os_str().as_bytes()),
                 Err(error) => self.say(path, format_args!("the link cannot be read: {error}")),
             },
-            Kind::File { size, .. } if self.checks.contents => self.contents(path, &at, entry, *size),
+            Kind::File { size, .. } if self.checks.contents => {
+                self.contents(path, &at, entry, *size)
+            }
             Kind::Submodule { url: Some(url) } if self.checks.mount => {
-                self.xattr(path, &at, "user.monofs.submodule", &format!("{url}@{}", entry.oid));
+                self.xattr(
+                    path,
+                    &at,
+                    "user.monofs.submodule",
+                    &format!("{url}@{}", entry.oid),
+                );
             }
             _ => {}
         }
@@ -257,18 +355,28 @@ impl Compare<'_> {
             Kind::Directory | Kind::Submodule { .. } => (kind.is_dir(), None),
         };
         if !right {
-            self.say(path, format_args!("is {kind:?}, should be {:?}", entry.kind));
+            self.say(
+                path,
+                format_args!("is {kind:?}, should be {:?}", entry.kind),
+            );
             return None;
         }
         if let Some(size) = size.filter(|size| *size != meta.len()) {
-            self.say(path, format_args!("has {} bytes, should have {size}", meta.len()));
+            self.say(
+                path,
+                format_args!("has {} bytes, should have {size}", meta.len()),
+            );
         }
         if let Kind::File { exec, .. } = entry.kind
             && (meta.mode() & 0o111 != 0) != exec
         {
             self.say(
                 path,
-                format_args!("has mode {:o}, should {}be executable", meta.mode(), if exec { "" } else { "not " }),
+                format_args!(
+                    "has mode {:o}, should {}be executable",
+                    meta.mode(),
+                    if exec { "" } else { "not " }
+                ),
             );
         }
         if self.checks.mount {
@@ -280,13 +388,23 @@ impl Compare<'_> {
             if wrong {
                 self.say(
                     path,
-                    format_args!("mtime is {}, the commit's is {}", meta.mtime(), self.expected.commit_time),
+                    format_args!(
+                        "mtime is {}, the commit's is {}",
+                        meta.mtime(),
+                        self.expected.commit_time
+                    ),
                 );
             }
-            // Linux answers ENODATA for every `user.*` attribute of a symlink without asking the file system.
+            // Linux answers ENODATA for every `user.*` attribute of a symlink without asking the
+            // file system.
             if !kind.is_symlink() {
                 self.xattr(path, at, "user.monofs.oid", &entry.oid.to_string());
-                self.xattr(path, at, "user.monofs.commit", &self.expected.commit.to_string());
+                self.xattr(
+                    path,
+                    at,
+                    "user.monofs.commit",
+                    &self.expected.commit.to_string(),
+                );
             }
         }
         Some(meta.ino())
@@ -295,7 +413,10 @@ impl Compare<'_> {
     fn xattr(&mut self, path: &[u8], at: &Path, name: &str, expected: &str) {
         match xattr(at, name) {
             Ok(value) if value == expected.as_bytes() => {}
-            Ok(value) => self.say(path, format_args!("{name} is {}, should be {expected}", value.escape_ascii())),
+            Ok(value) => self.say(
+                path,
+                format_args!("{name} is {}, should be {expected}", value.escape_ascii()),
+            ),
             Err(error) => self.say(path, format_args!("{name} cannot be read: {error}")),
         }
     }
@@ -308,10 +429,20 @@ impl Compare<'_> {
         };
         self.bytes(path, entry, &bytes);
         let offset = size / 3;
-        let mut piece = vec![0; usize::try_from(size - offset).unwrap_or(usize::MAX).min(5000)];
+        let mut piece = vec![
+            0;
+            usize::try_from(size - offset)
+                .unwrap_or(usize::MAX)
+                .min(5000)
+        ];
         match fs::File::open(at).and_then(|file| file.read_exact_at(&mut piece, offset)) {
-            Ok(()) if bytes.get(offset as usize..offset as usize + piece.len()) == Some(&piece[..]) => {}
-            Ok(()) => self.say(path, format_args!("a read at {offset} gives other bytes than the whole file")),
+            Ok(())
+                if bytes.get(offset as usize..offset as usize + piece.len())
+                    == Some(&piece[..]) => {}
+            Ok(()) => self.say(
+                path,
+                format_args!("a read at {offset} gives other bytes than the whole file"),
+            ),
             Err(error) => self.say(path, format_args!("a read at {offset} fails: {error}")),
         }
     }
@@ -319,7 +450,14 @@ impl Compare<'_> {
     fn bytes(&mut self, path: &[u8], entry: &Entry, bytes: &[u8]) {
         let actual = Oid::of(entry.oid.format(), ObjectKind::Blob, bytes);
         if actual != entry.oid {
-            self.say(path, format_args!("its {} bytes are object {actual}, should be {}", bytes.len(), entry.oid));
+            self.say(
+                path,
+                format_args!(
+                    "its {} bytes are object {actual}, should be {}",
+                    bytes.len(),
+                    entry.oid
+                ),
+            );
         }
     }
 }

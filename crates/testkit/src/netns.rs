@@ -1,14 +1,15 @@
-//! Hosts of their own for real processes: network namespaces joined by a bridge, with links that can be cut, slowed down
-//! and made lossy.
+//! Hosts of their own for real processes: network namespaces joined by a bridge, with links that
+//! can be cut, slowed down and made lossy.
 //!
 //! ```text
 //!  namespace "router"          namespace "switch"            namespace "node1"
 //!  eth0 10.77.0.2/24  =======  port2 - bridge - port3  =======  eth0 10.77.0.3/24
 //! ```
 //!
-//! Invariant: every interface, address, rule and queue is made inside a namespace made here, so nothing else on the machine
-//! notices. Dropping [`Net`] kills what still runs inside, and removes the namespaces with all that is in them; that happens
-//! after a panic too. Needs root, `ip` and `tc` (iproute2), `iptables` and `nsenter` (util-linux).
+//! Invariant: every interface, address, rule and queue is made inside a namespace made here, so
+//! nothing else on the machine notices. Dropping [`Net`] kills what still runs inside, and removes
+//! the namespaces with all that is in them; that happens after a panic too. Needs root, `ip` and
+//! `tc` (iproute2), `iptables` and `nsenter` (util-linux).
 //!
 //! File systems are shared with the test: a mount made by a process inside is seen outside.
 
@@ -43,12 +44,25 @@ impl Net {
     /// A switch without hosts.
     #[track_caller]
     pub fn new() -> Self {
-        assert!(rustix::process::geteuid().is_root(), "network namespaces need root: run this test as root");
-        let prefix = format!("monofs-{}-{}", std::process::id(), NETS.fetch_add(1, Ordering::Relaxed));
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "network namespaces need root: run this test as root"
+        );
+        let prefix = format!(
+            "monofs-{}-{}",
+            std::process::id(),
+            NETS.fetch_add(1, Ordering::Relaxed)
+        );
         let switch = format!("{prefix}-switch");
-        let mut net = Self { prefix, switch: switch.clone(), namespaces: Vec::new() };
+        let mut net = Self {
+            prefix,
+            switch: switch.clone(),
+            namespaces: Vec::new(),
+        };
         net.add_namespace(&switch);
-        ip(&["-n", &switch, "link", "add", "name", "bridge", "type", "bridge"]);
+        ip(&[
+            "-n", &switch, "link", "add", "name", "bridge", "type", "bridge",
+        ]);
         ip(&["-n", &switch, "link", "set", "bridge", "up"]);
         net
     }
@@ -57,17 +71,38 @@ impl Net {
     #[track_caller]
     pub fn host(&mut self, name: &str) -> Host {
         let number = u8::try_from(self.namespaces.len() + 1).unwrap_or(u8::MAX);
-        assert!(number <= HOSTS_MAX, "a network has at most {HOSTS_MAX} hosts");
+        assert!(
+            number <= HOSTS_MAX,
+            "a network has at most {HOSTS_MAX} hosts"
+        );
         let namespace = format!("{}-{name}", self.prefix);
         let (port, switch) = (format!("port{number}"), self.switch.clone());
         let address = Ipv4Addr::new(10, 77, 0, number);
         self.add_namespace(&namespace);
-        let veth = ["link", "add", "name", "eth0", "type", "veth", "peer", "name", &port, "netns", &switch];
+        let veth = [
+            "link", "add", "name", "eth0", "type", "veth", "peer", "name", &port, "netns", &switch,
+        ];
         ip(&[&["-n", &namespace][..], &veth].concat());
-        ip(&["-n", &switch, "link", "set", &port, "master", "bridge", "up"]);
-        ip(&["-n", &namespace, "address", "add", &format!("{address}/24"), "dev", "eth0"]);
+        ip(&[
+            "-n", &switch, "link", "set", &port, "master", "bridge", "up",
+        ]);
+        ip(&[
+            "-n",
+            &namespace,
+            "address",
+            "add",
+            &format!("{address}/24"),
+            "dev",
+            "eth0",
+        ]);
         ip(&["-n", &namespace, "link", "set", "eth0", "up"]);
-        Host { name: name.to_owned(), namespace, address, port, switch }
+        Host {
+            name: name.to_owned(),
+            namespace,
+            address,
+            port,
+            switch,
+        }
     }
 
     fn add_namespace(&mut self, name: &str) {
@@ -86,14 +121,27 @@ impl Default for Net {
 impl Drop for Net {
     fn drop(&mut self) {
         for name in self.namespaces.iter().rev() {
-            // A namespace lives as long as a process in it. Whatever fails here is said by the next line that fails.
-            let inside = Command::new(require("ip")).args(["netns", "pids", name]).output();
-            let pids = inside.map(|out| String::from_utf8_lossy(&out.stdout).into_owned()).unwrap_or_default();
-            for pid in pids.split_whitespace().filter_map(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?)) {
+            // A namespace lives as long as a process in it. Whatever fails here is said by the next
+            // line that fails.
+            let inside = Command::new(require("ip"))
+                .args(["netns", "pids", name])
+                .output();
+            let pids = inside
+                .map(|out| String::from_utf8_lossy(&out.stdout).into_owned())
+                .unwrap_or_default();
+            for pid in pids
+                .split_whitespace()
+                .filter_map(|pid| rustix::process::Pid::from_raw(pid.parse().ok()?))
+            {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
             }
-            let deleted = Command::new(require("ip")).args(["netns", "delete", name]).status();
-            if !deleted.as_ref().is_ok_and(std::process::ExitStatus::success) {
+            let deleted = Command::new(require("ip"))
+                .args(["netns", "delete", name])
+                .status();
+            if !deleted
+                .as_ref()
+                .is_ok_and(std::process::ExitStatus::success)
+            {
                 eprintln!("the network namespace {name} is left behind: {deleted:?}");
             }
         }
@@ -152,9 +200,13 @@ impl Host {
         command
     }
 
-    /// Enters the network of the host, and no other namespace of it: mounts stay visible to the test.
+    /// Enters the network of the host, and no other namespace of it: mounts stay visible to the
+    /// test.
     fn entry(&self) -> Vec<OsString> {
-        vec![require("nsenter").into(), format!("--net={NAMES_DIR}/{}", self.namespace).into()]
+        vec![
+            require("nsenter").into(),
+            format!("--net={NAMES_DIR}/{}", self.namespace).into(),
+        ]
     }
 
     /// Moves the calling thread to this host: what it opens, and the threads it starts, are there.
@@ -170,14 +222,25 @@ impl Host {
     /// Bytes that have left this host so far.
     #[track_caller]
     pub fn sent_bytes(&self) -> u64 {
-        let out = self.command(require("cat")).arg("/proc/net/dev").output().expect("run cat");
+        let out = self
+            .command(require("cat"))
+            .arg("/proc/net/dev")
+            .output()
+            .expect("run cat");
         let table = String::from_utf8_lossy(&out.stdout).into_owned();
-        let line = table.lines().find_map(|line| line.trim().strip_prefix("eth0:")).unwrap_or_default();
+        let line = table
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("eth0:"))
+            .unwrap_or_default();
         // Eight figures of what came in, then what went out.
-        line.split_whitespace().nth(8).and_then(|word| word.parse().ok()).expect("eth0 counts what it sends")
+        line.split_whitespace()
+            .nth(8)
+            .and_then(|word| word.parse().ok())
+            .expect("eth0 counts what it sends")
     }
 
-    /// From now on nothing that `peer` sends arrives here; what this host sends still arrives there.
+    /// From now on nothing that `peer` sends arrives here; what this host sends still arrives
+    /// there.
     #[track_caller]
     pub fn deafen(&self, peer: &Host) {
         self.iptables(&["-A", "INPUT", "-s", &peer.address.to_string(), "-j", "DROP"]);
@@ -206,18 +269,49 @@ impl Host {
     #[track_caller]
     pub fn lose(&self, share: f64) {
         let share = share.to_string();
-        let matching = ["-m", "statistic", "--mode", "random", "--probability", &share];
-        self.iptables(&[&["-A", "INPUT", "-i", "eth0"][..], &matching, &["-j", "DROP"]].concat());
+        let matching = [
+            "-m",
+            "statistic",
+            "--mode",
+            "random",
+            "--probability",
+            &share,
+        ];
+        self.iptables(
+            &[
+                &["-A", "INPUT", "-i", "eth0"][..],
+                &matching,
+                &["-j", "DROP"],
+            ]
+            .concat(),
+        );
     }
 
-    /// Limits the link in both directions to so many kbit/s; a full queue drops what would wait longer than 100 ms.
+    /// Limits the link in both directions to so many kbit/s; a full queue drops what would wait
+    /// longer than 100 ms.
     #[track_caller]
     pub fn slow(&self, kbits: u32) {
-        // A burst has to hold what the link carries in a tick of the kernel's clock (1 to 10 ms), and one full packet.
-        let (rate, burst) = (format!("{kbits}kbit"), format!("{}b", (kbits * 1000 / 8 / 100).max(4096)));
-        for (namespace, device) in [(&self.namespace, "eth0"), (&self.switch, self.port.as_str())] {
-            let shape = ["root", "tbf", "rate", &rate, "burst", &burst, "latency", "100ms"];
-            run("tc", &[&["-n", namespace, "qdisc", "replace", "dev", device][..], &shape].concat());
+        // A burst has to hold what the link carries in a tick of the kernel's clock (1 to 10 ms),
+        // and one full packet.
+        let (rate, burst) = (
+            format!("{kbits}kbit"),
+            format!("{}b", (kbits * 1000 / 8 / 100).max(4096)),
+        );
+        for (namespace, device) in [
+            (&self.namespace, "eth0"),
+            (&self.switch, self.port.as_str()),
+        ] {
+            let shape = [
+                "root", "tbf", "rate", &rate, "burst", &burst, "latency", "100ms",
+            ];
+            run(
+                "tc",
+                &[
+                    &["-n", namespace, "qdisc", "replace", "dev", device][..],
+                    &shape,
+                ]
+                .concat(),
+            );
         }
     }
 
@@ -230,10 +324,15 @@ impl Host {
 
     /// Takes the limit of the link away.
     pub fn full_speed(&self) {
-        for (namespace, device) in [(&self.namespace, "eth0"), (&self.switch, self.port.as_str())] {
+        for (namespace, device) in [
+            (&self.namespace, "eth0"),
+            (&self.switch, self.port.as_str()),
+        ] {
             // There may be no limit.
             let mut command = Command::new(require("tc"));
-            let _ = command.args(["-n", namespace, "qdisc", "delete", "dev", device, "root"]).output();
+            let _ = command
+                .args(["-n", namespace, "qdisc", "delete", "dev", device, "root"])
+                .output();
         }
     }
 
@@ -256,8 +355,15 @@ fn run(program: &str, args: &[&str]) {
 
 #[track_caller]
 fn must_succeed(command: &mut Command) {
-    let out = command.output().unwrap_or_else(|error| panic!("could not run {command:?}: {error}"));
+    let out = command
+        .output()
+        .unwrap_or_else(|error| panic!("could not run {command:?}: {error}"));
     let mut said = String::from_utf8_lossy(&out.stderr).into_owned();
     let _ = write!(said, "{}", String::from_utf8_lossy(&out.stdout));
-    assert!(out.status.success(), "{command:?} failed with {}: {}", out.status, said.trim());
+    assert!(
+        out.status.success(),
+        "{command:?} failed with {}: {}",
+        out.status,
+        said.trim()
+    );
 }

@@ -16,11 +16,19 @@ const LOG_LINES_MAX: usize = 20_000;
 /// The path of one of the workspace's binaries: in `MONOFS_BIN_DIR`, else next to the running test.
 #[track_caller]
 pub fn binary(name: &str) -> PathBuf {
-    let dir = std::env::var_os("MONOFS_BIN_DIR").map(PathBuf::from).unwrap_or_else(|| {
-        let exe = std::env::current_exe().expect("the test's own path");
-        let dir = exe.parent().expect("a file has a directory").to_owned();
-        if dir.ends_with("deps") { dir.parent().expect("deps lies in the target directory").to_owned() } else { dir }
-    });
+    let dir = std::env::var_os("MONOFS_BIN_DIR")
+        .map(PathBuf::from)
+        .unwrap_or_else(|| {
+            let exe = std::env::current_exe().expect("the test's own path");
+            let dir = exe.parent().expect("a file has a directory").to_owned();
+            if dir.ends_with("deps") {
+                dir.parent()
+                    .expect("deps lies in the target directory")
+                    .to_owned()
+            } else {
+                dir
+            }
+        });
     let path = dir.join(name);
     assert!(
         path.is_file(),
@@ -42,7 +50,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts one of the workspace's binaries. Variables `MONOFS_*` and `RUST_LOG` of the test do not reach it.
+    /// Starts one of the workspace's binaries. Variables `MONOFS_*` and `RUST_LOG` of the test do
+    /// not reach it.
     #[track_caller]
     pub fn spawn<A: Into<OsString>>(name: &str, args: impl IntoIterator<Item = A>) -> Self {
         Self::spawn_with(binary(name), args, [])
@@ -58,7 +67,8 @@ impl Process {
         Self::spawn_through(Vec::new(), program, args, envs)
     }
 
-    /// Like [`Process::spawn_with`], through a command that sets something up and then becomes the program (`nsenter`).
+    /// Like [`Process::spawn_with`], through a command that sets something up and then becomes the
+    /// program (`nsenter`).
     #[track_caller]
     pub(crate) fn spawn_through<A: Into<OsString>>(
         entry: Vec<OsString>,
@@ -70,7 +80,14 @@ impl Process {
         let envs: Vec<(OsString, OsString)> = envs.into_iter().collect();
         let log = Arc::default();
         let child = start(&entry, &program, &args, &envs, &log);
-        Self { entry, program, args, envs, child, log }
+        Self {
+            entry,
+            program,
+            args,
+            envs,
+            child,
+            log,
+        }
     }
 
     /// The process id.
@@ -80,24 +97,37 @@ impl Process {
 
     /// Everything it wrote to standard output and error, oldest first, across restarts.
     pub fn log(&self) -> Vec<String> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect()
     }
 
     /// Forgets what it wrote so far.
     pub fn clear_log(&self) {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
-    /// Waits until a line of its log holds `word` and gives the line; panics with the log when the process ends first or
-    /// the time is over.
+    /// Waits until a line of its log holds `word` and gives the line; panics with the log when the
+    /// process ends first or the time is over.
     #[track_caller]
     pub fn wait_line(&mut self, word: &str, limit: Duration) -> String {
         self.line_or_end(word, limit).unwrap_or_else(|status| {
-            panic!("{} ended with {status} before it said '{word}':\n{}", self.program.display(), self.log().join("\n"))
+            panic!(
+                "{} ended with {status} before it said '{word}':\n{}",
+                self.program.display(),
+                self.log().join("\n")
+            )
         })
     }
 
-    /// Like [`Process::wait_line`], but an end of the process that comes first is given as the error.
+    /// Like [`Process::wait_line`], but an end of the process that comes first is given as the
+    /// error.
     #[track_caller]
     pub fn line_or_end(&mut self, word: &str, limit: Duration) -> Result<String, ExitStatus> {
         let what = format!("{} says '{word}'", self.program.display());
@@ -128,7 +158,8 @@ impl Process {
         }
     }
 
-    /// SIGTERM, and its status when it has ended; panics with the log when it does not within `limit`.
+    /// SIGTERM, and its status when it has ended; panics with the log when it does not within
+    /// `limit`.
     #[track_caller]
     pub fn terminate(&mut self, limit: Duration) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
@@ -138,14 +169,22 @@ impl Process {
     /// Its status when it has ended by itself.
     #[track_caller]
     pub fn wait(&mut self, limit: Duration) -> ExitStatus {
-        wait_until(&format!("{} ends", self.program.display()), limit, || !self.is_running());
+        wait_until(&format!("{} ends", self.program.display()), limit, || {
+            !self.is_running()
+        });
         self.child.wait().expect("an ended child has a status")
     }
 
     /// Starts it again with the same arguments (killing it if it still runs).
     pub fn restart(&mut self) {
         self.kill();
-        self.child = start(&self.entry, &self.program, &self.args, &self.envs, &self.log);
+        self.child = start(
+            &self.entry,
+            &self.program,
+            &self.args,
+            &self.envs,
+            &self.log,
+        );
     }
 }
 
@@ -153,7 +192,11 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            eprintln!("--- log of {}:\n{}", self.program.display(), self.log().join("\n"));
+            eprintln!(
+                "--- log of {}:\n{}",
+                self.program.display(),
+                self.log().join("\n")
+            );
         }
     }
 }
@@ -174,14 +217,31 @@ fn start(
         }
         [] => Command::new(program),
     };
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MONOFS_")) {
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MONOFS_"))
+    {
         command.env_remove(name);
     }
-    command.env_remove("RUST_LOG").env("NO_COLOR", "1").args(args).envs(envs.iter().cloned());
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap_or_else(|error| panic!("could not start {}: {error}", program.display()));
-    follow(child.stdout.take().expect("stdout is piped"), Arc::clone(log));
-    follow(child.stderr.take().expect("stderr is piped"), Arc::clone(log));
+    command
+        .env_remove("RUST_LOG")
+        .env("NO_COLOR", "1")
+        .args(args)
+        .envs(envs.iter().cloned());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .unwrap_or_else(|error| panic!("could not start {}: {error}", program.display()));
+    follow(
+        child.stdout.take().expect("stdout is piped"),
+        Arc::clone(log),
+    );
+    follow(
+        child.stderr.take().expect("stderr is piped"),
+        Arc::clone(log),
+    );
     child
 }
 

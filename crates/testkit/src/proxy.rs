@@ -1,7 +1,9 @@
-//! A TCP proxy that counts what passes and breaks it on purpose, each direction for itself, switchable at run time.
+//! A TCP proxy that counts what passes and breaks it on purpose, each direction for itself,
+//! switchable at run time.
 //!
-//! Each direction of a connection has a thread that reads and one that writes, with a bounded queue between them, so that a
-//! delay does not throttle. A switch reaches open connections, idle ones within a tick of 10 ms.
+//! Each direction of a connection has a thread that reads and one that writes, with a bounded queue
+//! between them, so that a delay does not throttle. A switch reaches open connections, idle ones
+//! within a tick of 10 ms.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream};
@@ -37,8 +39,8 @@ pub enum Fault {
     BlackHole,
     /// Both ends of every connection are reset, new ones too.
     Reset,
-    /// The receiver's side of every connection is closed; the sender is not told, and nobody reads what it sends. New
-    /// connections are accepted and lead nowhere.
+    /// The receiver's side of every connection is closed; the sender is not told, and nobody reads
+    /// what it sends. New connections are accepted and lead nowhere.
     HalfOpen,
 }
 
@@ -76,7 +78,10 @@ impl Shared {
     }
 
     fn fault(&self, direction: Direction) -> Fault {
-        *self.slot(direction).lock().unwrap_or_else(PoisonError::into_inner)
+        *self
+            .slot(direction)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_stopped(&self) -> bool {
@@ -90,9 +95,15 @@ impl Proxy {
         Self::serve(None, SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0), port, fault)
     }
 
-    /// A proxy on a host of a test network: from `port` of its address to `target` of its loopback address.
+    /// A proxy on a host of a test network: from `port` of its address to `target` of its loopback
+    /// address.
     pub fn on(host: &Host, port: u16, target: u16) -> Self {
-        Self::serve(Some(host.clone()), SocketAddrV4::new(host.address(), port), target, Fault::None)
+        Self::serve(
+            Some(host.clone()),
+            SocketAddrV4::new(host.address(), port),
+            target,
+            Fault::None,
+        )
     }
 
     fn serve(host: Option<Host>, address: SocketAddrV4, target: u16, fault: Fault) -> Self {
@@ -108,16 +119,25 @@ impl Proxy {
         std::thread::spawn({
             let (shared, host) = (shared.clone(), host.clone());
             move || {
-                // Sockets belong to the network of the thread that makes them; threads begin where their parent is.
+                // Sockets belong to the network of the thread that makes them; threads begin where
+                // their parent is.
                 host.iter().for_each(Host::enter);
-                let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("bind {address}: {error}"));
-                let port = listener.local_addr().expect("a bound listener has an address").port();
+                let listener = TcpListener::bind(address)
+                    .unwrap_or_else(|error| panic!("bind {address}: {error}"));
+                let port = listener
+                    .local_addr()
+                    .expect("a bound listener has an address")
+                    .port();
                 let _ = tell.send(port);
                 accept(&listener, &shared);
             }
         });
         let port = bound.recv().expect("the proxy listens");
-        Self { address: SocketAddrV4::new(*address.ip(), port), host, shared }
+        Self {
+            address: SocketAddrV4::new(*address.ip(), port),
+            host,
+            shared,
+        }
     }
 
     /// The port to connect to.
@@ -135,9 +155,14 @@ impl Proxy {
         self.shared.connections.load(Ordering::SeqCst)
     }
 
-    /// Switches the fault of one direction, for open connections too. Bytes are counted from the start of a connection.
+    /// Switches the fault of one direction, for open connections too. Bytes are counted from the
+    /// start of a connection.
     pub fn set(&self, direction: Direction, fault: Fault) {
-        *self.shared.slot(direction).lock().unwrap_or_else(PoisonError::into_inner) = fault;
+        *self
+            .shared
+            .slot(direction)
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = fault;
     }
 
     /// Switches the fault of both directions.
@@ -166,7 +191,9 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             return;
         }
         shared.connections.fetch_add(1, Ordering::SeqCst);
-        let Ok(server) = TcpStream::connect(("127.0.0.1", shared.target)) else { continue };
+        let Ok(server) = TcpStream::connect(("127.0.0.1", shared.target)) else {
+            continue;
+        };
         for stream in [&client, &server] {
             // Else small answers wait for acknowledgements that the other side delays.
             let _ = stream.set_nodelay(true);
@@ -174,9 +201,20 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             let _ = stream.set_read_timeout(Some(TICK));
         }
         let connection = Arc::<Connection>::default();
-        for (direction, from, to) in [(Direction::Asks, &client, &server), (Direction::Answers, &server, &client)] {
-            let (Ok(source), Ok(from), Ok(to)) = (from.try_clone(), from.try_clone(), to.try_clone()) else { continue };
-            let way = Way { direction, shared: shared.clone(), connection: connection.clone() };
+        for (direction, from, to) in [
+            (Direction::Asks, &client, &server),
+            (Direction::Answers, &server, &client),
+        ] {
+            let (Ok(source), Ok(from), Ok(to)) =
+                (from.try_clone(), from.try_clone(), to.try_clone())
+            else {
+                continue;
+            };
+            let way = Way {
+                direction,
+                shared: shared.clone(),
+                connection: connection.clone(),
+            };
             let (sender, receiver) = sync_channel(PIECES_MAX);
             let reading = way.clone();
             std::thread::spawn(move || reading.collect(source, &sender));
@@ -220,7 +258,8 @@ impl Way {
     fn collect(&self, mut from: TcpStream, pieces: &SyncSender<Piece>) {
         let mut buffer = [0; PIECE_BYTES];
         while !self.is_over() {
-            // What cannot pass is not read either: the sender's window fills, as with a peer that has gone.
+            // What cannot pass is not read either: the sender's window fills, as with a peer that
+            // has gone.
             if matches!(self.fault(), Fault::BlackHole | Fault::HalfOpen) {
                 std::thread::sleep(TICK);
                 continue;
@@ -228,7 +267,10 @@ impl Way {
             match from.read(&mut buffer) {
                 Ok(0) => return,
                 Ok(count) => {
-                    let piece = Piece { read_at: Instant::now(), bytes: buffer[..count].to_vec() };
+                    let piece = Piece {
+                        read_at: Instant::now(),
+                        bytes: buffer[..count].to_vec(),
+                    };
                     if pieces.send(piece).is_err() {
                         return;
                     }
@@ -247,9 +289,11 @@ impl Way {
         while !self.is_over() {
             match self.fault() {
                 Fault::Reset => {
-                    // It may be gone already, which is as good. Whoever closes it last sends the reset.
+                    // It may be gone already, which is as good. Whoever closes it last sends the
+                    // reset.
                     for stream in [from, to] {
-                        let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+                        let _ =
+                            rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
                     }
                     self.connection.ended.store(true, Ordering::SeqCst);
                     return;
@@ -268,7 +312,12 @@ impl Way {
                 _ => {}
             }
             match held.take().map_or_else(|| pieces.recv_timeout(TICK), Ok) {
-                Ok(piece) if matches!(self.fault(), Fault::BlackHole | Fault::HalfOpen | Fault::Reset) => {
+                Ok(piece)
+                    if matches!(
+                        self.fault(),
+                        Fault::BlackHole | Fault::HalfOpen | Fault::Reset
+                    ) =>
+                {
                     held = Some(piece)
                 }
                 Ok(piece) => {
@@ -277,7 +326,9 @@ impl Way {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) if self.is_half_open() => std::thread::sleep(TICK),
+                Err(RecvTimeoutError::Disconnected) if self.is_half_open() => {
+                    std::thread::sleep(TICK)
+                }
                 Err(RecvTimeoutError::Disconnected) => {
                     let _ = to.shutdown(Shutdown::Write);
                     // A server that is done is done; whoever asked may still wait for the answer.
@@ -297,7 +348,8 @@ impl Way {
 
     fn is_half_open(&self) -> bool {
         let now = |direction| self.shared.fault(direction) == Fault::HalfOpen;
-        self.connection.half_open.load(Ordering::SeqCst) && (now(Direction::Asks) || now(Direction::Answers))
+        self.connection.half_open.load(Ordering::SeqCst)
+            && (now(Direction::Asks) || now(Direction::Answers))
     }
 
     /// Passes a piece on, with what is done to it. False: the connection ends.
@@ -305,20 +357,30 @@ impl Way {
         let fault = self.fault();
         let end = *passed + piece.bytes.len() as u64;
         match fault {
-            Fault::FlipAt(at) if (*passed..end).contains(&at) => piece.bytes[(at - *passed) as usize] ^= 0x10,
+            Fault::FlipAt(at) if (*passed..end).contains(&at) => {
+                piece.bytes[(at - *passed) as usize] ^= 0x10
+            }
             Fault::CutAfter(limit) | Fault::StallAfter(limit) if end > limit => {
                 piece.bytes.truncate(limit.saturating_sub(*passed) as usize);
             }
             Fault::Delay(delay) => {
-                self.wait(fault, (piece.read_at + delay).saturating_duration_since(Instant::now()));
+                self.wait(
+                    fault,
+                    (piece.read_at + delay).saturating_duration_since(Instant::now()),
+                );
             }
             Fault::Throttle(rate) => {
-                self.wait(fault, Duration::from_secs_f64(piece.bytes.len() as f64 / rate.max(1) as f64));
+                self.wait(
+                    fault,
+                    Duration::from_secs_f64(piece.bytes.len() as f64 / rate.max(1) as f64),
+                );
             }
             _ => {}
         }
         if self.direction == Direction::Answers {
-            self.shared.answered.fetch_add(piece.bytes.len() as u64, Ordering::SeqCst);
+            self.shared
+                .answered
+                .fetch_add(piece.bytes.len() as u64, Ordering::SeqCst);
         }
         if to.write_all(&piece.bytes).is_err() {
             return false;

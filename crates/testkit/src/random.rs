@@ -1,6 +1,7 @@
 //! Random repositories and random edits from a seed, for tests against the reference model.
 //!
-//! The same seed gives the same commits on every machine; a failing test prints its seed and nothing else is needed.
+//! The same seed gives the same commits on every machine; a failing test prints its seed and
+//! nothing else is needed.
 
 use monofs_model::Oid;
 use monofs_model::limits::NAME_BYTES_MAX;
@@ -50,7 +51,10 @@ impl Rng {
 
 /// The seed of this run: `MONOFS_TEST_SEED`, or the one given.
 pub fn seed_or(default: u64) -> u64 {
-    std::env::var("MONOFS_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var("MONOFS_TEST_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 /// Fills `main` with a first commit of about `files` entries.
@@ -64,14 +68,20 @@ pub fn populate(repo: &Repo, rng: &mut Rng, files: usize) -> Oid {
     })
 }
 
-/// Adds a commit of up to `edits` random changes to `main`: add, change, delete, rename, flip the exec bit, turn a file
-/// into a directory and back, retarget a link, delete a whole directory.
+/// Adds a commit of up to `edits` random changes to `main`: add, change, delete, rename, flip the
+/// exec bit, turn a file into a directory and back, retarget a link, delete a whole directory.
 pub fn edit(repo: &Repo, rng: &mut Rng, edits: usize) -> Oid {
     let before = ExpectedTree::of(repo, "main");
     let live = |(_, entry): &(&Vec<u8>, _)| !matches!(entry, Kind::Submodule { .. });
-    let all = before.entries.iter().map(|(path, entry)| (path, entry.kind.clone()));
-    let mut entries: Vec<(Vec<u8>, Kind)> =
-        all.filter(live).filter(|(path, _)| *path != b"always").map(|(path, kind)| (path.clone(), kind)).collect();
+    let all = before
+        .entries
+        .iter()
+        .map(|(path, entry)| (path, entry.kind.clone()));
+    let mut entries: Vec<(Vec<u8>, Kind)> = all
+        .filter(live)
+        .filter(|(path, _)| *path != b"always")
+        .map(|(path, kind)| (path.clone(), kind))
+        .collect();
     repo.commit(|changes| {
         for _ in 0..edits {
             one_edit(changes, rng, &mut entries);
@@ -87,15 +97,22 @@ fn one_edit(changes: &mut Changes<'_>, rng: &mut Rng, entries: &mut Vec<(Vec<u8>
         entries.retain(|(other, _)| !touches(other, &path));
         return add(changes, rng, &path);
     }
-    let Some((path, kind)) = rng.pick(entries).cloned() else { return };
-    // What has been touched in this commit is left alone: fast-import refuses to rename what is no longer there.
+    let Some((path, kind)) = rng.pick(entries).cloned() else {
+        return;
+    };
+    // What has been touched in this commit is left alone: fast-import refuses to rename what is no
+    // longer there.
     entries.retain(|(other, _)| !touches(other, &path));
     match (kind, rng.below(4)) {
         (Kind::Directory, 0) => drop(changes.delete(&path)),
         (Kind::Directory, 1) => drop(changes.file(&path, b"was a directory\n")),
         (Kind::Directory, _) => {
             let to = [&path[..], b"-moved"].concat();
-            if to.rsplit(|&byte| byte == b'/').next().is_some_and(|name| name.len() > NAME_BYTES_MAX) {
+            if to
+                .rsplit(|&byte| byte == b'/')
+                .next()
+                .is_some_and(|name| name.len() > NAME_BYTES_MAX)
+            {
                 changes.delete(&path);
             } else {
                 entries.retain(|(other, _)| !touches(other, &to));
@@ -121,8 +138,11 @@ fn one_edit(changes: &mut Changes<'_>, rng: &mut Rng, entries: &mut Vec<(Vec<u8>
 
 /// Whether one path is the other or lies inside it.
 fn touches(a: &[u8], b: &[u8]) -> bool {
-    let inside =
-        |outer: &[u8], inner: &[u8]| inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest[0] == b'/');
+    let inside = |outer: &[u8], inner: &[u8]| {
+        inner
+            .strip_prefix(outer)
+            .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
+    };
     inside(a, b) || inside(b, a)
 }
 
@@ -146,7 +166,10 @@ fn contents(rng: &mut Rng) -> Vec<u8> {
     };
     let mut bytes = pattern(usize::try_from(len).expect("below 3 MiB"));
     let salt = rng.bits().to_le_bytes();
-    bytes.iter_mut().zip(salt).for_each(|(byte, salt)| *byte ^= salt);
+    bytes
+        .iter_mut()
+        .zip(salt)
+        .for_each(|(byte, salt)| *byte ^= salt);
     bytes
 }
 
@@ -158,15 +181,28 @@ fn path(rng: &mut Rng) -> Vec<u8> {
 
 /// Mostly from a small set, so that paths meet; sometimes awkward.
 fn name(rng: &mut Rng) -> Vec<u8> {
-    const USUAL: [&str; 12] = ["a", "b", "c", "src", "lib", "a.b", "a-b", "a0", "test", "docs", "x.rs", "Makefile"];
+    const USUAL: [&str; 12] = [
+        "a", "b", "c", "src", "lib", "a.b", "a-b", "a0", "test", "docs", "x.rs", "Makefile",
+    ];
     match rng.below(12) {
         0 => {
             let raw = rng.bits().to_le_bytes();
-            let safe = |byte: u8| if matches!(byte, 0 | b'/' | b'.') { b'_' } else { byte };
-            std::iter::once(b'r').chain(raw[..4].iter().map(|byte| safe(*byte))).collect()
+            let safe = |byte: u8| {
+                if matches!(byte, 0 | b'/' | b'.') {
+                    b'_'
+                } else {
+                    byte
+                }
+            };
+            std::iter::once(b'r')
+                .chain(raw[..4].iter().map(|byte| safe(*byte)))
+                .collect()
         }
         1 => vec![b'L'; 1 + rng.below(255) as usize],
         2 => format!("f{}", rng.below(1000)).into_bytes(),
-        _ => rng.pick(&USUAL).map(|name| name.as_bytes().to_vec()).unwrap_or_default(),
+        _ => rng
+            .pick(&USUAL)
+            .map(|name| name.as_bytes().to_vec())
+            .unwrap_or_default(),
     }
 }

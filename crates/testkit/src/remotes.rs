@@ -1,7 +1,8 @@
-//! Real Git servers for tests: `git daemon`, nginx with git-http-backend (with a login, with a private CA), sshd.
+//! Real Git servers for tests: `git daemon`, nginx with git-http-backend (with a login, with a
+//! private CA), sshd.
 //!
-//! Each listens on a free port of the loopback address, keeps its files in a temporary directory and is gone when dropped.
-//! What is missing on the machine is a panic that names the package.
+//! Each listens on a free port of the loopback address, keeps its files in a temporary directory
+//! and is gone when dropped. What is missing on the machine is a panic that names the package.
 
 mod certs;
 mod daemon;
@@ -33,14 +34,22 @@ fn start(program: &Path, args: impl Fn(u16) -> Vec<OsString>) -> (Process, u16) 
         let port = free_port();
         let mut process = Process::spawn_with(program.to_owned(), args(port), server_env());
         let mut up = false;
-        wait_until(&format!("{} listens on port {port}", program.display()), START_TIMEOUT, || {
-            up = TcpStream::connect(("127.0.0.1", port)).is_ok();
-            up || !process.is_running()
-        });
+        wait_until(
+            &format!("{} listens on port {port}", program.display()),
+            START_TIMEOUT,
+            || {
+                up = TcpStream::connect(("127.0.0.1", port)).is_ok();
+                up || !process.is_running()
+            },
+        );
         if up && process.is_running() {
             return (process, port);
         }
-        eprintln!("{} did not start on port {port}:\n{}", program.display(), process.log().join("\n"));
+        eprintln!(
+            "{} did not start on port {port}:\n{}",
+            program.display(),
+            process.log().join("\n")
+        );
     }
     panic!("{} did not start in {START_TRIES} tries", program.display());
 }
@@ -54,7 +63,10 @@ fn server_env() -> Vec<(OsString, OsString)> {
         ("GIT_CONFIG_KEY_0", "safe.directory"),
         ("GIT_CONFIG_VALUE_0", "*"),
     ];
-    pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+    pairs
+        .into_iter()
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
 }
 
 /// Where git keeps the programs that are not on the path.
@@ -62,5 +74,9 @@ fn server_env() -> Vec<(OsString, OsString)> {
 fn git_exec(program: &str) -> PathBuf {
     let dir = crate::git::line(&std::env::temp_dir(), ["--exec-path"]);
     let path = Path::new(&dir).join(program);
-    if path.is_file() { path } else { crate::require(program) }
+    if path.is_file() {
+        path
+    } else {
+        crate::require(program)
+    }
 }

@@ -1,6 +1,8 @@
-//! Repositories made for tests: bare, in a temporary directory, byte for byte the same in every run.
+//! Repositories made for tests: bare, in a temporary directory, byte for byte the same in every
+//! run.
 //!
-//! Commits are written through `git fast-import`, so names and contents are exact bytes and 100,000 entries take a second.
+//! Commits are written through `git fast-import`, so names and contents are exact bytes and 100,000
+//! entries take a second.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,14 +38,31 @@ impl Repo {
 
     /// An empty repository of the given object format.
     pub fn with_format(format: ObjectFormat) -> Self {
-        let dir = tempfile::Builder::new().prefix("monofs-repo-").tempdir().expect("a temporary directory");
+        let dir = tempfile::Builder::new()
+            .prefix("monofs-repo-")
+            .tempdir()
+            .expect("a temporary directory");
         let word = match format {
             ObjectFormat::Sha1 => "sha1",
             ObjectFormat::Sha256 => "sha256",
         };
         let format_flag = format!("--object-format={word}");
-        git::run(dir.path(), ["init", "-q", "--bare", "--initial-branch=main", &format_flag, "repo.git"]);
-        let repo = Self { dir, format, commits: AtomicI64::new(0) };
+        git::run(
+            dir.path(),
+            [
+                "init",
+                "-q",
+                "--bare",
+                "--initial-branch=main",
+                &format_flag,
+                "repo.git",
+            ],
+        );
+        let repo = Self {
+            dir,
+            format,
+            commits: AtomicI64::new(0),
+        };
         // Any commit may be asked for by id, as the public hosts allow.
         repo.git(["config", "uploadpack.allowAnySHA1InWant", "true"]);
         repo.git(["config", "uploadpack.allowFilter", "true"]);
@@ -78,7 +97,10 @@ impl Repo {
     /// What a revision means, as an object id.
     pub fn rev(&self, revision: &str) -> Oid {
         let spec = format!("{revision}^{{object}}");
-        oid(&git::line(&self.path(), ["rev-parse", "--verify", "--quiet", &spec]))
+        oid(&git::line(
+            &self.path(),
+            ["rev-parse", "--verify", "--quiet", &spec],
+        ))
     }
 
     /// Adds a commit to `main` with the changes that `describe` makes to the tree of its parent.
@@ -88,7 +110,11 @@ impl Repo {
 
     /// Adds a commit to `branch`, which starts empty if it does not exist.
     pub fn commit_on(&self, branch: &str, describe: impl FnOnce(&mut Changes<'_>)) -> Oid {
-        let mut changes = Changes { repo: self, stream: Vec::new(), modules: BTreeMap::new() };
+        let mut changes = Changes {
+            repo: self,
+            stream: Vec::new(),
+            modules: BTreeMap::new(),
+        };
         describe(&mut changes);
         self.import(branch, changes)
     }
@@ -105,7 +131,12 @@ impl Repo {
         let message = format!("commit {number}");
         let mut stream = format!("commit {reference}\n").into_bytes();
         stream.extend(
-            format!("author {} {date} +0000\ncommitter {} {date} +0000\n", git::IDENTITY, git::IDENTITY).bytes(),
+            format!(
+                "author {} {date} +0000\ncommitter {} {date} +0000\n",
+                git::IDENTITY,
+                git::IDENTITY
+            )
+            .bytes(),
         );
         stream.extend(format!("data {}\n{message}\n", message.len()).bytes());
         if exists {
@@ -113,7 +144,11 @@ impl Repo {
         }
         stream.extend(changes.stream);
         stream.extend(b"\ndone\n");
-        git::feed(&self.path(), ["fast-import", "--quiet", "--force", "--done"], &stream);
+        git::feed(
+            &self.path(),
+            ["fast-import", "--quiet", "--force", "--done"],
+            &stream,
+        );
         self.rev(&reference)
     }
 
@@ -130,7 +165,11 @@ impl Repo {
 
     /// Writes a blob that no tree names yet.
     pub fn blob(&self, bytes: &[u8]) -> Oid {
-        let written = git::feed(&self.path(), ["hash-object", "-t", "blob", "-w", "--stdin"], bytes);
+        let written = git::feed(
+            &self.path(),
+            ["hash-object", "-t", "blob", "-w", "--stdin"],
+            bytes,
+        );
         oid(String::from_utf8_lossy(&written).trim())
     }
 
@@ -142,18 +181,25 @@ impl Repo {
 
     /// The pack files of the repository.
     pub fn packs(&self) -> Vec<PathBuf> {
-        let entries = std::fs::read_dir(self.path().join("objects/pack")).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "pack")).collect()
+        let entries = std::fs::read_dir(self.path().join("objects/pack"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|ext| ext == "pack"))
+            .collect()
     }
 }
 
 /// Parses an object id that git printed.
 pub(crate) fn oid(text: &str) -> Oid {
-    text.parse().unwrap_or_else(|error| panic!("git printed {text:?} for an object id: {error}"))
+    text.parse()
+        .unwrap_or_else(|error| panic!("git printed {text:?} for an object id: {error}"))
 }
 
-/// What one commit changes. Paths are bytes with `/` between the names; later changes win. A file written where a
-/// directory was replaces it, and the other way round.
+/// What one commit changes. Paths are bytes with `/` between the names; later changes win. A file
+/// written where a directory was replaces it, and the other way round.
 pub struct Changes<'a> {
     repo: &'a Repo,
     stream: Vec<u8>,
@@ -176,8 +222,8 @@ impl Changes<'_> {
         self.inline("120000", path.as_ref(), target.as_ref())
     }
 
-    /// A submodule at a commit, with its `.gitmodules` section. That file lists the submodules of this commit's changes
-    /// only, so add all of them in one commit.
+    /// A submodule at a commit, with its `.gitmodules` section. That file lists the submodules of
+    /// this commit's changes only, so add all of them in one commit.
     pub fn submodule(&mut self, path: &str, url: &str, commit: &Oid) -> &mut Self {
         self.modules.insert(path.to_owned(), url.to_owned());
         self.gitlink(path, commit)
@@ -206,14 +252,21 @@ impl Changes<'_> {
         self.line(" ", to.as_ref())
     }
 
-    /// `count` small files `entry-000000`, ... in one directory, which replaces what was there. Made outside fast-import,
-    /// whose directories are linear lists.
+    /// `count` small files `entry-000000`, ... in one directory, which replaces what was there.
+    /// Made outside fast-import, whose directories are linear lists.
     pub fn many(&mut self, directory: &str, count: usize) -> &mut Self {
-        let blobs: Vec<Oid> = (0..10).map(|digit| self.repo.blob(format!("contents {digit}\n").as_bytes())).collect();
-        let names: Vec<String> = (0..count).map(|index| format!("entry-{index:06}")).collect();
+        let blobs: Vec<Oid> = (0..10)
+            .map(|digit| self.repo.blob(format!("contents {digit}\n").as_bytes()))
+            .collect();
+        let names: Vec<String> = (0..count)
+            .map(|index| format!("entry-{index:06}"))
+            .collect();
         let blob = |index: usize| blobs[index % blobs.len()];
-        let entries: Vec<RawEntry<'_>> =
-            names.iter().enumerate().map(|(index, name)| RawEntry::file(name.as_bytes(), blob(index))).collect();
+        let entries: Vec<RawEntry<'_>> = names
+            .iter()
+            .enumerate()
+            .map(|(index, name)| RawEntry::file(name.as_bytes(), blob(index)))
+            .collect();
         let tree = self.repo.raw_tree(&entries);
         self.line(&format!("M 040000 {tree} "), directory.as_bytes())
     }
@@ -226,7 +279,8 @@ impl Changes<'_> {
         self.file(path, b"deep\n")
     }
 
-    /// One of everything that a mount must show exactly: modes, links, empty and large files, awkward names.
+    /// One of everything that a mount must show exactly: modes, links, empty and large files,
+    /// awkward names.
     pub fn one_of_everything(&mut self) -> &mut Self {
         self.file("README.md", b"# a repository\n")
             .file("empty", b"")
@@ -255,7 +309,8 @@ impl Changes<'_> {
 
     fn inline(&mut self, mode: &str, path: &[u8], contents: &[u8]) -> &mut Self {
         self.line(&format!("M {mode} inline "), path);
-        self.stream.extend(format!("data {}\n", contents.len()).bytes());
+        self.stream
+            .extend(format!("data {}\n", contents.len()).bytes());
         self.stream.extend(contents);
         self.stream.push(b'\n');
         self
@@ -272,8 +327,9 @@ impl Changes<'_> {
         if self.modules.is_empty() {
             return;
         }
-        let section =
-            |(path, url): (&String, &String)| format!("[submodule \"{path}\"]\n\tpath = {path}\n\turl = {url}\n");
+        let section = |(path, url): (&String, &String)| {
+            format!("[submodule \"{path}\"]\n\tpath = {path}\n\turl = {url}\n")
+        };
         let text: String = self.modules.iter().map(section).collect();
         self.file(".gitmodules", text);
     }

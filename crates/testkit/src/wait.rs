@@ -14,7 +14,10 @@ const SERVER_DIRS: [&str; 4] = ["/usr/sbin", "/usr/local/sbin", "/sbin", "/usr/l
 pub fn wait_until(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
-        assert!(start.elapsed() < limit, "waited {limit:?} in vain until {what}");
+        assert!(
+            start.elapsed() < limit,
+            "waited {limit:?} in vain until {what}"
+        );
         std::thread::sleep(POLL);
     }
 }
@@ -27,7 +30,10 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> O
         if let Some(value) = condition() {
             return value;
         }
-        assert!(start.elapsed() < limit, "waited {limit:?} in vain until {what}");
+        assert!(
+            start.elapsed() < limit,
+            "waited {limit:?} in vain until {what}"
+        );
         std::thread::sleep(POLL);
     }
 }
@@ -43,27 +49,43 @@ pub async fn wait_for_async<T, F: Future<Output = Option<T>>>(
         if let Some(value) = condition().await {
             return value;
         }
-        assert!(start.elapsed() < limit, "waited {limit:?} in vain until {what}");
+        assert!(
+            start.elapsed() < limit,
+            "waited {limit:?} in vain until {what}"
+        );
         tokio::time::sleep(POLL).await;
     }
 }
 
 /// Like [`wait_until`] inside a runtime.
-pub async fn wait_until_async<F: Future<Output = bool>>(what: &str, limit: Duration, mut condition: impl FnMut() -> F) {
+pub async fn wait_until_async<F: Future<Output = bool>>(
+    what: &str,
+    limit: Duration,
+    mut condition: impl FnMut() -> F,
+) {
     let start = Instant::now();
     while !condition().await {
-        assert!(start.elapsed() < limit, "waited {limit:?} in vain until {what}");
+        assert!(
+            start.elapsed() < limit,
+            "waited {limit:?} in vain until {what}"
+        );
         tokio::time::sleep(POLL).await;
     }
 }
 
-/// A port of the loopback address that nothing listens on now. Prefer port 0 where the program can tell what it got.
+/// A port of the loopback address that nothing listens on now. Prefer port 0 where the program can
+/// tell what it got.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("the loopback address has a free port");
-    listener.local_addr().expect("a bound listener has an address").port()
+    let listener =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("the loopback address has a free port");
+    listener
+        .local_addr()
+        .expect("a bound listener has an address")
+        .port()
 }
 
-/// The path of a program that a test cannot do without; panics with the package to install when it is missing.
+/// The path of a program that a test cannot do without; panics with the package to install when it
+/// is missing.
 #[track_caller]
 pub fn require(program: &str) -> PathBuf {
     find(program).unwrap_or_else(|| {
@@ -76,7 +98,8 @@ pub fn require(program: &str) -> PathBuf {
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let dirs = std::env::split_paths(&path).chain(SERVER_DIRS.map(PathBuf::from));
-    dirs.map(|dir| dir.join(program)).find(|path| path.is_file())
+    dirs.map(|dir| dir.join(program))
+        .find(|path| path.is_file())
 }
 
 fn package_of(program: &str) -> &str {

@@ -1,8 +1,9 @@
 //! One operation: the request, whom it is asked of, and what a complete answer is.
 //!
-//! Servers are asked as a client of the file system asks them: one after the other in their order, those that failed
-//! lately last. Unlike a client this one does not hedge, so that a slow server is seen as slow. Answers are checked for
-//! being complete and of the right shape, not hashed: the generator's own time must not hide the servers'.
+//! Servers are asked as a client of the file system asks them: one after the other in their order,
+//! those that failed lately last. Unlike a client this one does not hedge, so that a slow server is
+//! seen as slow. Answers are checked for being complete and of the right shape, not hashed: the
+//! generator's own time must not hide the servers'.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -46,7 +47,9 @@ impl Peers {
 
     /// Whether this server is to be asked last. All are given another chance together.
     fn is_suspect(&self, peer: u32) -> bool {
-        let Some(since) = self.since.get() else { return false };
+        let Some(since) = self.since.get() else {
+            return false;
+        };
         if since.elapsed() > SUSPECT_FOR {
             self.suspects.borrow_mut().clear();
             self.since.set(None);
@@ -71,22 +74,37 @@ enum Got {
 }
 
 impl Caller<'_> {
-    /// Does what the task says. Gives when the answer was complete and its bytes of records or frames.
+    /// Does what the task says. Gives when the answer was complete and its bytes of records or
+    /// frames.
     pub async fn perform(&self, task: Task) -> Result<(Instant, u64)> {
-        let Task { operation, item, random } = task;
+        let Task {
+            operation,
+            item,
+            random,
+        } = task;
         let (got, oid) = match operation {
             Operation::Resolve => (self.resolve(&self.corpus.repositories[item]).await?, None),
             Operation::Lookup | Operation::List => {
                 let directory = &self.corpus.directories[item];
                 let repository = &self.corpus.repositories[directory.repository as usize];
-                (self.record(repository, directory.oid).await?, Some(directory.oid))
+                (
+                    self.record(repository, directory.oid).await?,
+                    Some(directory.oid),
+                )
             }
-            Operation::ReadSmall => (self.contents(&self.corpus.small[item], 0, 0, false).await?, None),
+            Operation::ReadSmall => (
+                self.contents(&self.corpus.small[item], 0, 0, false).await?,
+                None,
+            ),
             Operation::ReadLarge => {
                 let file = &self.corpus.large[item];
                 let chunks = u32::try_from(frame::chunk_count(file.size)).unwrap_or(u32::MAX);
                 let first = (random % u64::from(chunks)) as u32;
-                (self.contents(file, first, LARGE_CHUNKS_MAX.min(chunks - first), false).await?, None)
+                (
+                    self.contents(file, first, LARGE_CHUNKS_MAX.min(chunks - first), false)
+                        .await?,
+                    None,
+                )
             }
         };
         let answered = Instant::now();
@@ -102,8 +120,14 @@ impl Caller<'_> {
         }
     }
 
-    /// The trees below and including `oids`, breadth first, as many as `budget` bytes allow. For the survey.
-    pub async fn closure(&self, repository: &Repository, oids: &[Oid], budget: u64) -> Result<Vec<(Oid, TreeRecord)>> {
+    /// The trees below and including `oids`, breadth first, as many as `budget` bytes allow. For
+    /// the survey.
+    pub async fn closure(
+        &self,
+        repository: &Repository,
+        oids: &[Oid],
+        budget: u64,
+    ) -> Result<Vec<(Oid, TreeRecord)>> {
         let request = v1::GetTreesRequest {
             storage_id: repository.storage_id.clone(),
             oids: oids.iter().map(oid_bytes).collect(),
@@ -113,12 +137,16 @@ impl Caller<'_> {
             held_only: false,
         };
         let attempt = async |channel| {
-            let mut answers = get_trees(channel, &Context::new(self.timeout), request.clone()).await?;
+            let mut answers =
+                get_trees(channel, &Context::new(self.timeout), request.clone()).await?;
             let mut trees = Vec::new();
             while let Some(answer) = answers.next().await {
                 let answer = answer?;
                 if !answer.missing.is_empty() {
-                    return Err(Error::not_held(format!("directories of {} are not there", repository.path)));
+                    return Err(Error::not_held(format!(
+                        "directories of {} are not there",
+                        repository.path
+                    )));
                 }
                 for tree in answer.trees {
                     let oid = Oid::from_bytes(&tree.oid)?;
@@ -140,9 +168,17 @@ impl Caller<'_> {
     }
 
     /// The answer of the first server that gives one; each is asked at most once.
-    async fn first_of<T>(&self, peers: &[u32], attempt: impl AsyncFn(Channel) -> Result<T>) -> Result<T> {
+    async fn first_of<T>(
+        &self,
+        peers: &[u32],
+        attempt: impl AsyncFn(Channel) -> Result<T>,
+    ) -> Result<T> {
         let good = peers.iter().filter(|peer| !self.peers.is_suspect(**peer));
-        let suspect: Vec<u32> = peers.iter().copied().filter(|peer| self.peers.is_suspect(*peer)).collect();
+        let suspect: Vec<u32> = peers
+            .iter()
+            .copied()
+            .filter(|peer| self.peers.is_suspect(*peer))
+            .collect();
         let mut last = Error::unavailable("no server is known to ask");
         for (number, peer) in good.copied().chain(suspect).enumerate() {
             if number > 0 {
@@ -155,8 +191,12 @@ impl Caller<'_> {
                     if !matches!(error.kind, ErrorKind::NotHeld | ErrorKind::NotFound) {
                         self.peers.suspect(peer);
                     }
-                    // That somebody could not be reached says more than that somebody else does not hold it.
-                    if number == 0 || last.kind != ErrorKind::Unavailable || error.kind != ErrorKind::NotHeld {
+                    // That somebody could not be reached says more than that somebody else does not
+                    // hold it.
+                    if number == 0
+                        || last.kind != ErrorKind::Unavailable
+                        || error.kind != ErrorKind::NotHeld
+                    {
                         last = error.context(address);
                     }
                 }
@@ -167,13 +207,22 @@ impl Caller<'_> {
 
     async fn resolve(&self, repository: &Repository) -> Result<Got> {
         let attempt = async |channel| {
-            let mut client = CatalogClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
-            let request = Context::new(self.timeout).request(v1::ResolveRequest { path: repository.path.clone() });
+            let mut client =
+                CatalogClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            let request = Context::new(self.timeout).request(v1::ResolveRequest {
+                path: repository.path.clone(),
+            });
             let call = async { client.resolve(request).await.map_err(from_status) };
-            let found = within(self.timeout, "resolve", call).await?.into_inner().repository;
+            let found = within(self.timeout, "resolve", call)
+                .await?
+                .into_inner()
+                .repository;
             match found {
                 Some(found) if found.path == repository.path => Ok(Got::Bytes(0)),
-                _ => Err(Error::internal(format!("resolve {}: the answer is another repository", repository.path))),
+                _ => Err(Error::internal(format!(
+                    "resolve {}: the answer is another repository",
+                    repository.path
+                ))),
             }
         };
         self.first_of(&self.corpus.routers, attempt).await
@@ -193,20 +242,44 @@ impl Caller<'_> {
             let mut answers = get_trees(channel, &Context::new(self.timeout), request).await?;
             let mut got = None;
             while let Some(answer) = answers.next().await {
-                got = answer?.trees.into_iter().find(|tree| tree.oid == wanted).map(|tree| tree.record).or(got);
+                got = answer?
+                    .trees
+                    .into_iter()
+                    .find(|tree| tree.oid == wanted)
+                    .map(|tree| tree.record)
+                    .or(got);
             }
-            let record = got.ok_or_else(|| Error::not_held(format!("directory {oid} is not there")))?;
-            Ok(Got::Record { bytes: record.len() as u64, record })
+            let record =
+                got.ok_or_else(|| Error::not_held(format!("directory {oid} is not there")))?;
+            Ok(Got::Record {
+                bytes: record.len() as u64,
+                record,
+            })
         };
         self.first_of(&repository.peers, attempt).await
     }
 
-    async fn contents(&self, file: &File, first_chunk: u32, chunk_count: u32, held_only: bool) -> Result<Got> {
+    async fn contents(
+        &self,
+        file: &File,
+        first_chunk: u32,
+        chunk_count: u32,
+        held_only: bool,
+    ) -> Result<Got> {
         let repository = &self.corpus.repositories[file.repository as usize];
         let (oid, size) = (oid_bytes(&file.oid), file.size);
-        let wanted = if chunk_count == 0 { frame::chunk_count(size) } else { u64::from(chunk_count) };
+        let wanted = if chunk_count == 0 {
+            frame::chunk_count(size)
+        } else {
+            u64::from(chunk_count)
+        };
         let attempt = async |channel| {
-            let span = v1::BlobSpan { oid: oid.clone(), first_chunk, chunk_count, size };
+            let span = v1::BlobSpan {
+                oid: oid.clone(),
+                first_chunk,
+                chunk_count,
+                size,
+            };
             let request = v1::GetBlobsRequest {
                 storage_id: repository.storage_id.clone(),
                 spans: vec![span],
@@ -217,15 +290,22 @@ impl Caller<'_> {
             let (mut count, mut bytes) = (0, 0);
             while let Some(answer) = answers.next().await {
                 for chunk in answer?.chunks {
-                    if chunk.oid != oid || u64::from(chunk.index) != u64::from(first_chunk) + count {
-                        return Err(Error::corrupt(format!("file {}: chunks arrived out of order", file.oid)));
+                    if chunk.oid != oid || u64::from(chunk.index) != u64::from(first_chunk) + count
+                    {
+                        return Err(Error::corrupt(format!(
+                            "file {}: chunks arrived out of order",
+                            file.oid
+                        )));
                     }
                     count += 1;
                     bytes += chunk.frame.len() as u64;
                 }
             }
             if count != wanted {
-                return Err(Error::not_held(format!("file {}: {count} of {wanted} chunks are there", file.oid)));
+                return Err(Error::not_held(format!(
+                    "file {}: {count} of {wanted} chunks are there",
+                    file.oid
+                )));
             }
             Ok(Got::Bytes(bytes))
         };
@@ -239,7 +319,9 @@ fn check(operation: Operation, record: bytes::Bytes, random: u64) -> Result<()> 
     if operation != Operation::Lookup || record.is_empty() {
         return Ok(());
     }
-    let name = record.get((random % record.len() as u64) as usize).map(|entry| entry.name.to_vec());
+    let name = record
+        .get((random % record.len() as u64) as usize)
+        .map(|entry| entry.name.to_vec());
     match name.and_then(|name| record.find(&name).map(drop)) {
         Some(()) => Ok(()),
         None => Err(Error::corrupt("a name of it is not found in it")),

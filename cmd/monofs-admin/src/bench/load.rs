@@ -1,7 +1,9 @@
-//! Threads and clients that ask: an open loop (a schedule) or a closed one (as fast as answers come).
+//! Threads and clients that ask: an open loop (a schedule) or a closed one (as fast as answers
+//! come).
 //!
-//! Each thread has a runtime of its own and a part of the clients; nothing is shared between threads while they run.
-//! Requests under way are bounded. What is due while they are too many waits, still measured from when it was due.
+//! Each thread has a runtime of its own and a part of the clients; nothing is shared between
+//! threads while they run. Requests under way are bounded. What is due while they are too many
+//! waits, still measured from when it was due.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -53,12 +55,16 @@ impl Running {
             let mut all = Tally::default();
             for thread in self.threads {
                 // A panic of a thread has already ended the process.
-                let tally = thread.join().map_err(|_| Error::internal("a thread of the load generator ended"))??;
+                let tally = thread
+                    .join()
+                    .map_err(|_| Error::internal("a thread of the load generator ended"))??;
                 all.add(&tally);
             }
             Ok(all)
         };
-        tokio::task::spawn_blocking(join).await.context("waiting for the load generator")?
+        tokio::task::spawn_blocking(join)
+            .await
+            .context("waiting for the load generator")?
     }
 }
 
@@ -79,13 +85,25 @@ pub fn start(plan: &Plan, corpus: Corpus, mix: Mix) -> Result<Running> {
         let (corpus, mix) = (Arc::clone(&corpus), Arc::clone(&mix));
         let work = move || drive(part, start, number as u64, corpus, mix);
         let thread = std::thread::Builder::new().name(format!("bench-{number}"));
-        threads.push(thread.spawn(work).context("starting a thread of the load generator")?);
+        threads.push(
+            thread
+                .spawn(work)
+                .context("starting a thread of the load generator")?,
+        );
     }
     Ok(Running { start, threads })
 }
 
-fn drive(plan: Plan, start: Instant, number: u64, corpus: Arc<Corpus>, mix: Arc<Mix>) -> Result<Tally> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+fn drive(
+    plan: Plan,
+    start: Instant,
+    number: u64,
+    corpus: Arc<Corpus>,
+    mix: Arc<Mix>,
+) -> Result<Tally> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.context("starting a runtime of the load generator")?;
     let worker = Rc::new(Worker {
         clients: (0..plan.clients).map(|_| ChannelPool::default()).collect(),
@@ -133,17 +151,31 @@ impl Worker {
     async fn run(&self, client: usize, task: Task, due: Instant) {
         let sent = Instant::now();
         let (corpus, peers, timeout) = (&*self.corpus, &self.peers, self.plan.timeout);
-        let caller = Caller { corpus, peers, channels: &self.clients[client], timeout };
+        let caller = Caller {
+            corpus,
+            peers,
+            channels: &self.clients[client],
+            timeout,
+        };
         let result = match tokio::time::timeout(timeout, caller.perform(task)).await {
             Ok(result) => result,
-            Err(_) => Err(Error::unavailable(format!("{}: not done within {timeout:?}", task.operation))),
+            Err(_) => Err(Error::unavailable(format!(
+                "{}: not done within {timeout:?}",
+                task.operation
+            ))),
         };
         if due >= self.begin() {
             self.count(task.operation, due, sent, result);
         }
     }
 
-    fn count(&self, operation: Operation, due: Instant, sent: Instant, result: Result<(Instant, u64), Error>) {
+    fn count(
+        &self,
+        operation: Operation,
+        due: Instant,
+        sent: Instant,
+        result: Result<(Instant, u64), Error>,
+    ) {
         let mut tally = self.tally.borrow_mut();
         tally.lag.record(sent.saturating_duration_since(due));
         match result {
@@ -168,13 +200,18 @@ async fn open_loop(worker: &Rc<Worker>, rate: f64, mut rng: Rng) -> Result<()> {
     let due = |offset: Duration| Some(worker.start + offset).filter(|due| *due < worker.end());
     let mut free_again = worker.start;
     for number in 0.. {
-        let Some(due) = arrivals.next().and_then(due) else { break };
+        let Some(due) = arrivals.next().and_then(due) else {
+            break;
+        };
         timer.until(due).await.context("waiting on a timer")?;
         let slot = match Arc::clone(&slots).try_acquire_owned() {
             Ok(slot) => Some(slot),
             Err(_) => {
                 let freed = Arc::clone(&slots).acquire_owned();
-                let freed = tokio::time::timeout_at(give_up.into(), freed).await.ok().and_then(Result::ok);
+                let freed = tokio::time::timeout_at(give_up.into(), freed)
+                    .await
+                    .ok()
+                    .and_then(Result::ok);
                 free_again = Instant::now();
                 freed
             }
@@ -182,7 +219,9 @@ async fn open_loop(worker: &Rc<Worker>, rate: f64, mut rng: Rng) -> Result<()> {
         // What became due while another one waited for a place was held up by the same.
         worker.tally.borrow_mut().delayed += u64::from(due < free_again && due >= worker.begin());
         let Some(slot) = slot.filter(|_| Instant::now() < give_up) else {
-            let rest = arrivals.take_while(|offset| worker.start + *offset < worker.end()).count();
+            let rest = arrivals
+                .take_while(|offset| worker.start + *offset < worker.end())
+                .count();
             worker.tally.borrow_mut().unsent += 1 + rest as u64;
             break;
         };
@@ -196,7 +235,12 @@ async fn open_loop(worker: &Rc<Worker>, rate: f64, mut rng: Rng) -> Result<()> {
     }
     // Every request ends by its timeout.
     let all = u32::try_from(worker.plan.in_flight).unwrap_or(u32::MAX);
-    drop(slots.acquire_many(all).await.context("waiting for the last answers")?);
+    drop(
+        slots
+            .acquire_many(all)
+            .await
+            .context("waiting for the last answers")?,
+    );
     Ok(())
 }
 

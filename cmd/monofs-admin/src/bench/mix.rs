@@ -1,7 +1,7 @@
 //! What is asked: operations, their shares, and how popular each directory and file is.
 //!
-//! Popularity has two levels: a repository is drawn, then a directory or file in it. On both, rank k has the weight
-//! k^-s (Zipf); ranks are a seeded permutation, and s = 0 is uniform.
+//! Popularity has two levels: a repository is drawn, then a directory or file in it. On both, rank
+//! k has the weight k^-s (Zipf); ranks are a seeded permutation, and s = 0 is uniform.
 
 use std::fmt;
 
@@ -12,9 +12,11 @@ use super::survey::{Corpus, File};
 
 /// Chunks of 1 MiB that one `read-large` asks for, at most.
 pub const LARGE_CHUNKS_MAX: u32 = 4;
-/// Exponent of the popularity of `mixed` unless told otherwise: what web and file traces show (YCSB's default, too).
+/// Exponent of the popularity of `mixed` unless told otherwise: what web and file traces show
+/// (YCSB's default, too).
 pub const ZIPF_MIXED: f64 = 0.99;
-/// The shares of `mixed`, in percent. Like a cold checkout under an editor or a build: many names, fewer contents.
+/// The shares of `mixed`, in percent. Like a cold checkout under an editor or a build: many names,
+/// fewer contents.
 pub const MIXED: [(Operation, u32); 5] = [
     (Operation::Resolve, 5),
     (Operation::Lookup, 45),
@@ -28,7 +30,8 @@ pub const MIXED: [(Operation, u32); 5] = [
 pub enum Operation {
     /// The router's catalogue: which repository is at this path.
     Resolve,
-    /// One name in a directory: its record is asked for and searched. Large directories are asked more often.
+    /// One name in a directory: its record is asked for and searched. Large directories are asked
+    /// more often.
     Lookup,
     /// All entries of a directory.
     List,
@@ -146,10 +149,13 @@ struct Popularity {
 }
 
 impl Popularity {
-    /// Over items `(repository, weight)`; what weighs nothing is never drawn. `None` when nothing can be.
+    /// Over items `(repository, weight)`; what weighs nothing is never drawn. `None` when nothing
+    /// can be.
     fn new(items: impl Iterator<Item = (u32, f64)>, zipf: f64, rng: &mut Rng) -> Option<Self> {
         let mut groups: Vec<(u32, Vec<(u32, f64)>)> = Vec::new();
-        for (number, (repository, weight)) in items.enumerate().filter(|(_, (_, weight))| *weight > 0.0) {
+        for (number, (repository, weight)) in
+            items.enumerate().filter(|(_, (_, weight))| *weight > 0.0)
+        {
             // Items come repository by repository.
             match groups.last_mut() {
                 Some((last, group)) if *last == repository => group.push((number as u32, weight)),
@@ -157,7 +163,10 @@ impl Popularity {
             }
         }
         rng.shuffle(&mut groups);
-        let mut drawn = Self { sums: Vec::new(), items: Vec::new() };
+        let mut drawn = Self {
+            sums: Vec::new(),
+            items: Vec::new(),
+        };
         let mut sum = 0.0;
         for (rank, (_, mut group)) in groups.into_iter().enumerate() {
             rng.shuffle(&mut group);
@@ -174,7 +183,10 @@ impl Popularity {
 
     fn draw(&self, rng: &mut Rng) -> usize {
         let point = rng.unit() * self.sums.last().copied().unwrap_or_default();
-        let at = self.sums.partition_point(|sum| *sum <= point).min(self.items.len() - 1);
+        let at = self
+            .sums
+            .partition_point(|sum| *sum <= point)
+            .min(self.items.len() - 1);
         self.items[at] as usize
     }
 }
@@ -205,14 +217,33 @@ impl Mix {
     pub fn new(workload: Workload, corpus: &Corpus, zipf: f64, seed: u64) -> Result<Self> {
         let mut rng = Rng::new(seed, u64::MAX);
         let single = [(workload.only(), 1)];
-        let wanted: &[(Operation, u32)] = if workload == Workload::Mixed { &MIXED } else { &single };
+        let wanted: &[(Operation, u32)] = if workload == Workload::Mixed {
+            &MIXED
+        } else {
+            &single
+        };
         let mut parts = Vec::new();
         for (operation, share) in wanted {
-            let files = |files: &[File]| files.iter().map(|file| (file.repository, 1.0)).collect::<Vec<_>>();
+            let files = |files: &[File]| {
+                files
+                    .iter()
+                    .map(|file| (file.repository, 1.0))
+                    .collect::<Vec<_>>()
+            };
             let items: Vec<(u32, f64)> = match operation {
-                Operation::Resolve => (0..corpus.repositories.len() as u32).map(|number| (number, 1.0)).collect(),
-                Operation::Lookup => corpus.directories.iter().map(|d| (d.repository, f64::from(d.entries))).collect(),
-                Operation::List => corpus.directories.iter().map(|d| (d.repository, 1.0)).collect(),
+                Operation::Resolve => (0..corpus.repositories.len() as u32)
+                    .map(|number| (number, 1.0))
+                    .collect(),
+                Operation::Lookup => corpus
+                    .directories
+                    .iter()
+                    .map(|d| (d.repository, f64::from(d.entries)))
+                    .collect(),
+                Operation::List => corpus
+                    .directories
+                    .iter()
+                    .map(|d| (d.repository, 1.0))
+                    .collect(),
                 Operation::ReadSmall => files(&corpus.small),
                 Operation::ReadLarge => files(&corpus.large),
             };
@@ -226,8 +257,8 @@ impl Mix {
         Ok(Self { parts, whole })
     }
 
-    /// The operations that will be asked. Of `mixed`, those that the corpus has nothing for are left out, and the others
-    /// keep their proportions.
+    /// The operations that will be asked. Of `mixed`, those that the corpus has nothing for are
+    /// left out, and the others keep their proportions.
     pub fn operations(&self) -> impl Iterator<Item = Operation> {
         self.parts.iter().map(|(operation, ..)| *operation)
     }
@@ -243,7 +274,11 @@ impl Mix {
             at += 1;
         }
         let (operation, _, popularity) = &self.parts[at.min(self.parts.len() - 1)];
-        Task { operation: *operation, item: popularity.draw(rng), random: rng.bits() }
+        Task {
+            operation: *operation,
+            item: popularity.draw(rng),
+            random: rng.bits(),
+        }
     }
 }
 
@@ -255,8 +290,11 @@ fn nothing(operation: Operation) -> Failure {
         Operation::ReadSmall => "no file of at most 64 KiB",
         Operation::ReadLarge => "no file over 1 MiB",
     };
-    Failure::new(Code::Refused, format!("the chosen repositories have {what}, which {operation} needs"))
-        .hint("choose others with --path, or another --workload")
+    Failure::new(
+        Code::Refused,
+        format!("the chosen repositories have {what}, which {operation} needs"),
+    )
+    .hint("choose others with --path, or another --workload")
 }
 
 #[cfg(test)]
@@ -271,13 +309,25 @@ mod tests {
         let mut counts = [0u32; 100];
         (0..100_000).for_each(|_| counts[drawn.draw(&mut rng)] += 1);
         assert_eq!(counts[7], 0);
-        let (first, second) = (counts[drawn.items[0] as usize], counts[drawn.items[1] as usize]);
+        let (first, second) = (
+            counts[drawn.items[0] as usize],
+            counts[drawn.items[1] as usize],
+        );
         // The first of 99 ranks has 1 / H(99) = 19.3 % of the draws, the second half of that.
-        assert!((18_500..20_200).contains(&first) && (9_100..10_300).contains(&second), "{first} {second}");
+        assert!(
+            (18_500..20_200).contains(&first) && (9_100..10_300).contains(&second),
+            "{first} {second}"
+        );
         let uniform = Popularity::new(items(), 0.0, &mut rng).expect("there are items");
         let mut counts = [0u32; 100];
         (0..100_000).for_each(|_| counts[uniform.draw(&mut rng)] += 1);
-        assert!(counts.iter().enumerate().all(|(item, count)| item == 7 || (800..1250).contains(count)), "{counts:?}");
+        assert!(
+            counts
+                .iter()
+                .enumerate()
+                .all(|(item, count)| item == 7 || (800..1250).contains(count)),
+            "{counts:?}"
+        );
         assert!(Popularity::new([(0, 0.0)].into_iter(), 0.0, &mut rng).is_none());
     }
 
@@ -292,7 +342,12 @@ mod tests {
 
     #[test]
     fn a_seed_decides_everything() {
-        let draws = |seed| (0..4).map(|_| ()).scan(Rng::new(seed, 3), |rng, ()| Some(rng.bits())).collect::<Vec<_>>();
+        let draws = |seed| {
+            (0..4)
+                .map(|_| ())
+                .scan(Rng::new(seed, 3), |rng, ()| Some(rng.bits()))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(draws(5), draws(5));
         assert_ne!(draws(5), draws(6));
         assert_eq!(MIXED.iter().map(|(_, share)| share).sum::<u32>(), 100);

@@ -1,7 +1,8 @@
 //! When requests are due, and waiting for that to a few microseconds.
 //!
-//! Arrivals are a Poisson process: independent users ask at random, and its bursts show the queues that evenly spaced
-//! requests hide. Poisson processes add up, so each thread draws its own part of the rate.
+//! Arrivals are a Poisson process: independent users ask at random, and its bursts show the queues
+//! that evenly spaced requests hide. Poisson processes add up, so each thread draws its own part of
+//! the rate.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -22,7 +23,11 @@ pub struct Arrivals {
 impl Arrivals {
     /// `per_second` on average.
     pub fn new(per_second: f64, rng: Rng) -> Self {
-        Self { rng, per_second, seconds: 0.0 }
+        Self {
+            rng,
+            per_second,
+            seconds: 0.0,
+        }
     }
 }
 
@@ -36,7 +41,8 @@ impl Iterator for Arrivals {
     }
 }
 
-/// A timer of the kernel: the runtime's own one has a resolution of a millisecond, more than a whole request takes.
+/// A timer of the kernel: the runtime's own one has a resolution of a millisecond, more than a
+/// whole request takes.
 pub struct Timer(AsyncFd<OwnedFd>);
 
 impl Timer {
@@ -44,7 +50,8 @@ impl Timer {
     pub fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        // SAFETY: an `OwnedFd` owns its valid descriptor, and nothing replaces or closes it while it is registered.
+        // SAFETY: an `OwnedFd` owns its valid descriptor, and nothing replaces or closes it while
+        // it is registered.
         Ok(Self(unsafe { AsyncFd::register(timer) }?))
     }
 
@@ -57,7 +64,10 @@ impl Timer {
         }
         while !left.is_zero() {
             let value = Timespec::try_from(left).map_err(io::Error::other)?;
-            let once = Itimerspec { it_interval: Timespec::default(), it_value: value };
+            let once = Itimerspec {
+                it_interval: Timespec::default(),
+                it_value: value,
+            };
             rustix::time::timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &once)?;
             let mut ready = self.0.readable().await?;
             let mut count = [0; 8];
@@ -77,14 +87,20 @@ mod tests {
 
     #[test]
     fn arrivals_have_their_rate_and_its_spread() {
-        let times: Vec<f64> =
-            Arrivals::new(1000.0, Rng::new(9, 0)).take(100_000).map(|time| time.as_secs_f64()).collect();
+        let times: Vec<f64> = Arrivals::new(1000.0, Rng::new(9, 0))
+            .take(100_000)
+            .map(|time| time.as_secs_f64())
+            .collect();
         assert!((98.0..102.0).contains(&times[99_999]), "{}", times[99_999]);
         // Gaps of a Poisson process deviate by as much as they are long.
         let gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
         let mean = gaps.iter().sum::<f64>() / gaps.len() as f64;
-        let deviation = (gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64).sqrt();
-        assert!((0.97..1.03).contains(&(deviation / mean)), "{deviation} {mean}");
+        let deviation =
+            (gaps.iter().map(|gap| (gap - mean).powi(2)).sum::<f64>() / gaps.len() as f64).sqrt();
+        assert!(
+            (0.97..1.03).contains(&(deviation / mean)),
+            "{deviation} {mean}"
+        );
     }
 
     #[tokio::test]

@@ -92,7 +92,13 @@ pub struct Report {
 
 impl Report {
     /// Sums up. `elapsed`: from the end of the warm-up to the last answer.
-    pub fn new(setting: Setting, plan: &Plan, tally: &Tally, elapsed: Duration, cpu: Duration) -> Self {
+    pub fn new(
+        setting: Setting,
+        plan: &Plan,
+        tally: &Tally,
+        elapsed: Duration,
+        cpu: Duration,
+    ) -> Self {
         let elapsed = elapsed.max(plan.duration);
         let figures = tally.total();
         let total = row("total", &figures, elapsed);
@@ -101,7 +107,11 @@ impl Report {
         let mut report = Self {
             setting,
             elapsed_s: elapsed.as_secs_f64(),
-            operations: tally.operations.iter().map(|(name, figures)| row(name.as_str(), figures, elapsed)).collect(),
+            operations: tally
+                .operations
+                .iter()
+                .map(|(name, figures)| row(name.as_str(), figures, elapsed))
+                .collect(),
             delayed: tally.delayed,
             unsent: tally.unsent,
             failovers: tally.failovers,
@@ -109,7 +119,8 @@ impl Report {
             send_lag_p99_us: open.then(|| tally.lag.quantile(0.99)),
             send_lag_max_us: open.then(|| tally.lag.max()),
             generator_cpu_s: cpu.as_secs_f64(),
-            generator_cpu_us_per_operation: (done > 0).then(|| cpu.as_secs_f64() * 1e6 / done as f64),
+            generator_cpu_us_per_operation: (done > 0)
+                .then(|| cpu.as_secs_f64() * 1e6 / done as f64),
             histogram: figures
                 .latencies
                 .octaves()
@@ -128,32 +139,45 @@ impl Report {
         let done = self.total.ok + self.total.errors;
         if self.unsent > 0 {
             warnings.push(format!(
-                "{} never sent: the rate is too high for these clients or this cluster; lower --rate (--rate=max finds \
+                "{} never sent: the rate is too high for these clients or this cluster; lower \
+                 --rate (--rate=max finds \
                  the capacity)",
                 count(self.unsent, "request")
             ));
         }
         if self.delayed as f64 > done as f64 * DELAYED_SHARE_MAX {
             warnings.push(format!(
-                "{} had to wait for one of the {} places under way: raise --in-flight or --clients, or lower --rate",
+                "{} had to wait for one of the {} places under way: raise --in-flight or \
+                 --clients, or lower --rate",
                 count(self.delayed, "request"),
                 self.setting.in_flight_max.unwrap_or_default()
             ));
         }
         if self.generator_cpu_s > self.elapsed_s * self.setting.threads as f64 * BUSY_SHARE_MAX {
             warnings.push(
-                "the generator's threads were busy most of the time, so that latencies and rate are partly its own: raise \
+                "the generator's threads were busy most of the time, so that latencies and rate \
+                 are partly its own: raise \
                  --threads or lower --rate"
                     .to_owned(),
             );
         }
         if self.total.errors > 0 {
             let share = 100.0 * self.total.errors as f64 / done as f64;
-            let said = self.operations.iter().find_map(|row| row.first_error.as_deref()).unwrap_or_default();
-            warnings.push(format!("{} ({share:.2} %); the first: {said}", count(self.total.errors, "error")));
+            let said = self
+                .operations
+                .iter()
+                .find_map(|row| row.first_error.as_deref())
+                .unwrap_or_default();
+            warnings.push(format!(
+                "{} ({share:.2} %); the first: {said}",
+                count(self.total.errors, "error")
+            ));
         }
         if self.failovers > 0 {
-            warnings.push(format!("{} went on to another server", count(self.failovers, "request")));
+            warnings.push(format!(
+                "{} went on to another server",
+                count(self.failovers, "request")
+            ));
         }
         warnings
     }
@@ -163,13 +187,23 @@ impl Report {
         if self.total.ok > 0 {
             return Ok(());
         }
-        let said = self.operations.iter().find_map(|row| row.first_error.as_deref());
+        let said = self
+            .operations
+            .iter()
+            .find_map(|row| row.first_error.as_deref());
         let (code, what) = match said {
-            Some(said) => (Code::Unreachable, format!("no operation succeeded: {}", clean(said))),
-            None => (Code::Usage, "no operation was due: the rate times the duration is too small".to_owned()),
+            Some(said) => (
+                Code::Unreachable,
+                format!("no operation succeeded: {}", clean(said)),
+            ),
+            None => (
+                Code::Usage,
+                "no operation was due: the rate times the duration is too small".to_owned(),
+            ),
         };
         Err(Failure::new(code, what).hint(
-            "`monofs-admin status` shows which members are down; raise --rate or --duration when nothing was due",
+            "`monofs-admin status` shows which members are down; raise --rate or --duration when \
+             nothing was due",
         ))
     }
 
@@ -191,8 +225,19 @@ impl Report {
             ">MAX",
         ]);
         let single = self.operations.len() == 1;
-        for row in self.operations.iter().chain(Some(&self.total).filter(|_| !single)) {
-            let latencies = [row.mean_us, row.p50_us, row.p90_us, row.p99_us, row.p999_us, row.max_us];
+        for row in self
+            .operations
+            .iter()
+            .chain(Some(&self.total).filter(|_| !single))
+        {
+            let latencies = [
+                row.mean_us,
+                row.p50_us,
+                row.p90_us,
+                row.p99_us,
+                row.p999_us,
+                row.max_us,
+            ];
             let figures = [
                 row.operation.to_owned(),
                 row.ok.to_string(),
@@ -207,27 +252,67 @@ impl Report {
         let lag = |us: Option<u64>| us.map_or_else(|| "-".to_owned(), millis);
         let mut pairs = Vec::new();
         if self.setting.offered_rate_per_s.is_some() {
-            let (p50, p99, max) = (self.send_lag_p50_us, self.send_lag_p99_us, self.send_lag_max_us);
-            pairs.push(("sent late by", format!("p50 {}, p99 {}, max {}", lag(p50), lag(p99), lag(max))));
-            pairs.push(("delayed", format!("{} of the schedule, {} never sent", self.delayed, self.unsent)));
+            let (p50, p99, max) = (
+                self.send_lag_p50_us,
+                self.send_lag_p99_us,
+                self.send_lag_max_us,
+            );
+            pairs.push((
+                "sent late by",
+                format!("p50 {}, p99 {}, max {}", lag(p50), lag(p99), lag(max)),
+            ));
+            pairs.push((
+                "delayed",
+                format!(
+                    "{} of the schedule, {} never sent",
+                    self.delayed, self.unsent
+                ),
+            ));
         }
-        let per = self.generator_cpu_us_per_operation.map_or(String::new(), |us| format!(", {us:.0} us an operation"));
-        pairs.push(("generator CPU", format!("{:.2} s{per}", self.generator_cpu_s)));
+        let per = self
+            .generator_cpu_us_per_operation
+            .map_or(String::new(), |us| format!(", {us:.0} us an operation"));
+        pairs.push((
+            "generator CPU",
+            format!("{:.2} s{per}", self.generator_cpu_s),
+        ));
         text + &fields(&pairs)
     }
 
     fn heading(&self) -> String {
-        let Setting { workload, target, clients, threads, repositories, directories, .. } = &self.setting;
+        let Setting {
+            workload,
+            target,
+            clients,
+            threads,
+            repositories,
+            directories,
+            ..
+        } = &self.setting;
         let kind = match (self.setting.offered_rate_per_s, self.setting.in_flight_max) {
             (Some(rate), Some(most)) => format!(
-                "open loop, {rate} requests/s offered (Poisson), at most {most} under way; latency from the scheduled time"
+                "open loop, {rate} requests/s offered (Poisson), at most {most} under way; latency \
+                 from the scheduled time"
             ),
-            _ => "CLOSED LOOP (capacity; its latencies hide waiting): each client waits for its answer".to_owned(),
+            _ => "CLOSED LOOP (capacity; its latencies hide waiting): each client waits for its \
+             answer"
+                .to_owned(),
         };
-        let Setting { small_files, large_files, warmup_s, duration_s, .. } = &self.setting;
-        let sampled = if self.setting.sampled { " (a sample)" } else { "" };
+        let Setting {
+            small_files,
+            large_files,
+            warmup_s,
+            duration_s,
+            ..
+        } = &self.setting;
+        let sampled = if self.setting.sampled {
+            " (a sample)"
+        } else {
+            ""
+        };
         format!(
-            "{workload} on {target}: {kind}\n{duration_s} s after {warmup_s} s of warm-up, {}, {}, Zipf {}, seed {}\n\
+            "{workload} on {target}: {kind}\n{duration_s} s after {warmup_s} s of warm-up, {}, {}, \
+             Zipf {}, seed {}\n\
              {repositories} repositories, {directories} directories, {small_files} small and {large_files} large \
              files{sampled}\n",
             count(*clients as u64, "client"),

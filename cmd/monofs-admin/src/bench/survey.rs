@@ -1,6 +1,8 @@
-//! What there is to ask for: repositories and members from the router, directories and files from the trees.
+//! What there is to ask for: repositories and members from the router, directories and files from
+//! the trees.
 //!
-//! Everything kept is bounded, and so is what is asked for: a larger cluster is sampled, and the report says so.
+//! Everything kept is bounded, and so is what is asked for: a larger cluster is sampled, and the
+//! report says so.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -115,25 +117,32 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// The repositories that `target` can be asked about, without their trees. Errors: there is none, and why.
+    /// The repositories that `target` can be asked about, without their trees. Errors: there is
+    /// none, and why.
     pub fn new(
         repositories: &[v1::Repository],
         status: v1::StatusResponse,
         routers: &[String],
         target: &Target,
     ) -> Result<Self> {
-        let mut corpus = Self { sampled: repositories.len() >= REPOSITORIES_MAX, ..Self::default() };
+        let mut corpus = Self {
+            sampled: repositories.len() >= REPOSITORIES_MAX,
+            ..Self::default()
+        };
         corpus.routers = routers.iter().map(|router| corpus.peer(router)).collect();
         let view = view(status)?;
         if let Target::Node(id) = target
             && !view.nodes().any(|node| node.id == *id)
         {
             return Err(Failure::new(Code::Failed, format!("no node is called {id}"))
-                .hint("`monofs-admin nodes` lists the nodes; --target takes `nodes`, `router` or a node's id")
+                .hint("`monofs-admin nodes` lists the nodes; --target takes `nodes`, `router` or a \
+                 node's id")
                 .into());
         }
         for wire in repositories {
-            let Some(snapshot) = &wire.snapshot else { continue };
+            let Some(snapshot) = &wire.snapshot else {
+                continue;
+            };
             let peers = corpus.whom_to_ask(wire, &view, target)?;
             if peers.is_empty() {
                 continue;
@@ -165,17 +174,29 @@ impl Corpus {
         }) as u32
     }
 
-    fn whom_to_ask(&mut self, wire: &v1::Repository, view: &ClusterView, target: &Target) -> Result<Vec<u32>> {
+    fn whom_to_ask(
+        &mut self,
+        wire: &v1::Repository,
+        view: &ClusterView,
+        target: &Target,
+    ) -> Result<Vec<u32>> {
         if *target == Target::Router {
             return Ok(self.routers.clone());
         }
-        let holders = wire.holders.iter().map(|id| NodeId::new(id)).collect::<Result<Vec<_>, _>>()?;
+        let holders = wire
+            .holders
+            .iter()
+            .map(|id| NodeId::new(id))
+            .collect::<Result<Vec<_>, _>>()?;
         let mut peers = Vec::new();
         for member in view.readers(&StorageId::new(&wire.storage_id)?, &holders) {
             if matches!(target, Target::Node(id) if *id != member.id) {
                 continue;
             }
-            for address in [&member.address, &member.external_address].into_iter().filter(|text| !text.is_empty()) {
+            for address in [&member.address, &member.external_address]
+                .into_iter()
+                .filter(|text| !text.is_empty())
+            {
                 let peer = self.peer(address);
                 if !peers.contains(&peer) {
                     peers.push(peer);
@@ -189,16 +210,28 @@ impl Corpus {
     }
 
     /// Learns directories and files from the trees. `tell` hears how many are known.
-    pub async fn survey(&mut self, timeout: Duration, rng: &mut Rng, mut tell: impl FnMut(&Self)) -> Result<()> {
+    pub async fn survey(
+        &mut self,
+        timeout: Duration,
+        rng: &mut Rng,
+        mut tell: impl FnMut(&Self),
+    ) -> Result<()> {
         let mut order: Vec<u32> = (0..self.repositories.len() as u32).collect();
         rng.shuffle(&mut order);
         self.sampled |= order.len() > SURVEYED_MAX;
         order.truncate(SURVEYED_MAX);
-        let servers = Servers { peers: Peers::default(), channels: ChannelPool::default(), timeout };
+        let servers = Servers {
+            peers: Peers::default(),
+            channels: ChannelPool::default(),
+            timeout,
+        };
         let share = |max: usize| (max / order.len()).max(SHARE_MIN);
         for number in &order {
-            let mut quota =
-                Quota { directories: share(DIRECTORIES_MAX), files: share(FILES_MAX), large: share(FILES_MAX) };
+            let mut quota = Quota {
+                directories: share(DIRECTORIES_MAX),
+                files: share(FILES_MAX),
+                large: share(FILES_MAX),
+            };
             self.walk(&servers, *number, &mut quota).await?;
             tell(self);
         }
@@ -213,12 +246,20 @@ impl Corpus {
         // What was asked for, or came along with it.
         let mut come = HashSet::new();
         while quota.directories > 0 && !waiting.is_empty() {
-            let oids: Vec<Oid> = waiting.drain(..waiting.len().min(OIDS_PER_REQUEST)).collect();
+            let oids: Vec<Oid> = waiting
+                .drain(..waiting.len().min(OIDS_PER_REQUEST))
+                .collect();
             let repository = &self.repositories[number as usize];
-            let asked = servers.caller(self).closure(repository, &oids, TREE_CLOSURE_BYTES).await;
+            let asked = servers
+                .caller(self)
+                .closure(repository, &oids, TREE_CLOSURE_BYTES)
+                .await;
             let records = asked.map_err(|error| {
                 let path = clean(&repository.path);
-                explain(error.context(format!("looking into {path}")), About::Cluster)
+                explain(
+                    error.context(format!("looking into {path}")),
+                    About::Cluster,
+                )
             })?;
             for (oid, record) in records {
                 if !come.insert(oid) {
@@ -247,7 +288,11 @@ impl Corpus {
         quota: &mut Quota,
         files: &mut HashSet<Oid>,
     ) -> Vec<Oid> {
-        self.directories.push(Directory { repository, oid, entries: record.len() as u32 });
+        self.directories.push(Directory {
+            repository,
+            oid,
+            entries: record.len() as u32,
+        });
         let mut below = Vec::new();
         for entry in record.iter() {
             let (into, left) = match entry.kind {
@@ -267,28 +312,42 @@ impl Corpus {
                 self.sampled = true;
             } else if files.insert(entry.oid) {
                 *left -= 1;
-                into.push(File { repository, oid: entry.oid, size: entry.size });
+                into.push(File {
+                    repository,
+                    oid: entry.oid,
+                    size: entry.size,
+                });
             }
         }
         below
     }
 
-    /// Makes sure that contents come from the nodes and not, one by one, from the Git remote. Errors: a repository's
-    /// contents are nowhere; those of a lazy one are told apart.
+    /// Makes sure that contents come from the nodes and not, one by one, from the Git remote.
+    /// Errors: a repository's contents are nowhere; those of a lazy one are told apart.
     pub async fn probe(&self, timeout: Duration, operation: Operation) -> Result<()> {
         let chosen = match operation {
             Operation::Resolve | Operation::Lookup | Operation::List => return Ok(()),
             Operation::ReadSmall => &self.small,
             Operation::ReadLarge => &self.large,
         };
-        let servers = Servers { peers: Peers::default(), channels: ChannelPool::default(), timeout };
+        let servers = Servers {
+            peers: Peers::default(),
+            channels: ChannelPool::default(),
+            timeout,
+        };
         let caller = servers.caller(self);
         for group in chosen.chunk_by(|a, b| a.repository == b.repository) {
             let mut missing = 0;
-            let probes = group.iter().step_by((group.len() / PROBES).max(1)).take(PROBES);
+            let probes = group
+                .iter()
+                .step_by((group.len() / PROBES).max(1))
+                .take(PROBES);
             let count = probes.len();
             for file in probes {
-                let held = caller.holds(file).await.map_err(|error| explain(error, About::Cluster))?;
+                let held = caller
+                    .holds(file)
+                    .await
+                    .map_err(|error| explain(error, About::Cluster))?;
                 missing += usize::from(!held);
             }
             if missing == count {
@@ -308,7 +367,12 @@ struct Servers {
 
 impl Servers {
     fn caller<'a>(&'a self, corpus: &'a Corpus) -> Caller<'a> {
-        Caller { corpus, peers: &self.peers, channels: &self.channels, timeout: self.timeout }
+        Caller {
+            corpus,
+            peers: &self.peers,
+            channels: &self.channels,
+            timeout: self.timeout,
+        }
     }
 }
 
@@ -320,21 +384,33 @@ struct Quota {
 }
 
 fn view(status: v1::StatusResponse) -> Result<ClusterView> {
-    let members = status.nodes.into_iter().filter_map(|node| node.member).map(|mut member| {
-        // The list is one of nodes, whatever the entries say of themselves.
-        member.role = v1::Role::from(Role::Node).into();
-        member.try_into()
-    });
+    let members = status
+        .nodes
+        .into_iter()
+        .filter_map(|node| node.member)
+        .map(|mut member| {
+            // The list is one of nodes, whatever the entries say of themselves.
+            member.role = v1::Role::from(Role::Node).into();
+            member.try_into()
+        });
     let members = members.collect::<Result<_, Error>>()?;
-    Ok(ClusterView { number: status.view_number, members, replication_factor: status.replication_factor })
+    Ok(ClusterView {
+        number: status.view_number,
+        members,
+        replication_factor: status.replication_factor,
+    })
 }
 
 fn nothing_to_ask(repositories: &[v1::Repository], target: &Target) -> Failure {
     let failure = |what: String| Failure::new(Code::Refused, what);
     if repositories.is_empty() {
-        return failure("there is no repository to ask for".to_owned()).hint("`monofs-admin ingest` adds one");
+        return failure("there is no repository to ask for".to_owned())
+            .hint("`monofs-admin ingest` adds one");
     }
-    if repositories.iter().all(|repository| repository.snapshot.is_none()) {
+    if repositories
+        .iter()
+        .all(|repository| repository.snapshot.is_none())
+    {
         return failure("none of the repositories has a commit yet".to_owned())
             .hint("`monofs-admin repos` shows how their ingest goes");
     }
@@ -344,8 +420,17 @@ fn nothing_to_ask(repositories: &[v1::Repository], target: &Target) -> Failure {
 
 fn no_contents(repository: &Repository) -> Failure {
     let path = clean(&repository.path);
-    let why = if repository.lazy { " (its contents are lazy: nodes get them on first read)" } else { "" };
-    Failure::new(Code::Refused, format!("no node holds contents of {path} yet{why}")).hint(
-        "ingest it with --content=eager --wait, or read it through a mount first; list and lookup need no contents",
+    let why = if repository.lazy {
+        " (its contents are lazy: nodes get them on first read)"
+    } else {
+        ""
+    };
+    Failure::new(
+        Code::Refused,
+        format!("no node holds contents of {path} yet{why}"),
+    )
+    .hint(
+        "ingest it with --content=eager --wait, or read it through a mount first; list and lookup \
+         need no contents",
     )
 }

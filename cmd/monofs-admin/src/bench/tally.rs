@@ -19,14 +19,21 @@ pub struct Latencies(Histogram<u64>);
 
 impl Default for Latencies {
     fn default() -> Self {
-        Self(Histogram::new_with_bounds(1, LATENCY_US_MAX, DIGITS).expect("the bounds are constants"))
+        Self(
+            Histogram::new_with_bounds(1, LATENCY_US_MAX, DIGITS)
+                .expect("the bounds are constants"),
+        )
     }
 }
 
 impl Latencies {
     /// Counts one.
     pub fn record(&mut self, latency: Duration) {
-        self.0.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX).max(1));
+        self.0.saturating_record(
+            u64::try_from(latency.as_micros())
+                .unwrap_or(u64::MAX)
+                .max(1),
+        );
     }
 
     /// Counts those of another.
@@ -54,14 +61,21 @@ impl Latencies {
         self.0.value_at_quantile(share).min(self.0.max())
     }
 
-    /// How many lie between each power of two and the next: `(upper end in microseconds, exclusive; count)`, from the first
-    /// that is not empty to the last.
+    /// How many lie between each power of two and the next: `(upper end in microseconds, exclusive;
+    /// count)`, from the first that is not empty to the last.
     pub fn octaves(&self) -> Vec<(u64, u64)> {
         if self.count() == 0 {
             return Vec::new();
         }
         let octaves = self.0.min().max(1).ilog2()..=self.max().max(1).ilog2();
-        octaves.map(|power| (2 << power, self.0.count_between(1 << power, (2 << power) - 1))).collect()
+        octaves
+            .map(|power| {
+                (
+                    2 << power,
+                    self.0.count_between(1 << power, (2 << power) - 1),
+                )
+            })
+            .collect()
     }
 }
 
@@ -119,7 +133,9 @@ impl Tally {
     pub fn failed(&mut self, operation: Operation, kind: ErrorKind, message: &str) {
         let figures = self.operations.entry(operation).or_default();
         *figures.errors.entry(kind.as_str()).or_default() += 1;
-        figures.first_error.get_or_insert_with(|| message.to_owned());
+        figures
+            .first_error
+            .get_or_insert_with(|| message.to_owned());
     }
 
     /// Counts what another thread saw.
@@ -137,7 +153,9 @@ impl Tally {
     /// All operations as one.
     pub fn total(&self) -> Figures {
         let mut total = Figures::default();
-        self.operations.values().for_each(|figures| total.add(figures));
+        self.operations
+            .values()
+            .for_each(|figures| total.add(figures));
         total
     }
 }
@@ -154,11 +172,28 @@ mod tests {
         two.failed(Operation::List, ErrorKind::Unavailable, "gone");
         one.add(&two);
         let total = one.total();
-        assert_eq!((total.latencies.count(), total.bytes, total.errors["unavailable"]), (100, 950, 1));
-        assert_eq!((total.latencies.quantile(0.5), total.latencies.quantile(0.9)), (100, 100));
-        assert!((599_000..=601_000).contains(&total.latencies.quantile(0.99)), "{}", total.latencies.quantile(0.99));
+        assert_eq!(
+            (
+                total.latencies.count(),
+                total.bytes,
+                total.errors["unavailable"]
+            ),
+            (100, 950, 1)
+        );
+        assert_eq!(
+            (total.latencies.quantile(0.5), total.latencies.quantile(0.9)),
+            (100, 100)
+        );
+        assert!(
+            (599_000..=601_000).contains(&total.latencies.quantile(0.99)),
+            "{}",
+            total.latencies.quantile(0.99)
+        );
         let octaves = total.latencies.octaves();
-        assert_eq!((octaves.first(), octaves.last()), (Some(&(128, 90)), Some(&(1 << 20, 10))));
+        assert_eq!(
+            (octaves.first(), octaves.last()),
+            (Some(&(128, 90)), Some(&(1 << 20, 10)))
+        );
         assert_eq!(octaves.iter().map(|(_, count)| count).sum::<u64>(), 100);
         assert!(Latencies::default().octaves().is_empty());
     }

@@ -1,4 +1,5 @@
-//! The one place where a gRPC status, or an error of the cluster, becomes a `Failure` with a code and a hint.
+//! The one place where a gRPC status, or an error of the cluster, becomes a `Failure` with a code
+//! and a hint.
 
 use monofs_launch::exit::{Code, Failure, code_of, hint_of};
 use monofs_model::{Error, ErrorKind};
@@ -11,8 +12,8 @@ use tonic::Status;
 pub enum About {
     /// Repositories and what they hold.
     Cluster,
-    /// An ingest: what is unavailable is the Git remote, or whatever else it needs; the cluster was reached and the work
-    /// failed.
+    /// An ingest: what is unavailable is the Git remote, or whatever else it needs; the cluster was
+    /// reached and the work failed.
     Work,
     /// A node that takes part, or the whole cluster, as an operator wants it.
     Node,
@@ -29,7 +30,10 @@ pub enum About {
 /// Whether a router said this, rather than the way to it.
 pub fn is_answer(status: &Status) -> bool {
     use tonic::Code::{Cancelled, DeadlineExceeded, Internal, Unavailable, Unknown};
-    let transport = matches!(status.code(), Unavailable | DeadlineExceeded | Cancelled | Unknown | Internal);
+    let transport = matches!(
+        status.code(),
+        Unavailable | DeadlineExceeded | Cancelled | Unknown | Internal
+    );
     status.metadata().contains_key(KIND_KEY) || !transport
 }
 
@@ -40,7 +44,10 @@ pub fn answered(status: Status, about: About) -> Failure {
             .hint("compare `monofs-admin --version` with the router's in `monofs-admin status`");
     }
     let told = is_answer(&status);
-    explain(from_status(status), if told { about } else { About::Cluster })
+    explain(
+        from_status(status),
+        if told { about } else { About::Cluster },
+    )
 }
 
 /// The failure of a command for an error of the cluster.
@@ -57,10 +64,15 @@ fn hint(kind: ErrorKind, about: About) -> &'static str {
         ErrorKind::NotFound => not_found(about),
         ErrorKind::Refused => refused(about),
         ErrorKind::Unavailable if about == About::Work => {
-            "check the source and the network, and `monofs-admin status` for nodes and fetchers; then run it again"
+            "check the source and the network, and `monofs-admin status` for nodes and fetchers; \
+             then run it again"
         }
-        ErrorKind::Unavailable => "`monofs-admin status` shows which members are down and what to do",
-        ErrorKind::Corrupt => "`monofs-admin verify` finds damaged copies; a refresh takes fresh ones",
+        ErrorKind::Unavailable => {
+            "`monofs-admin status` shows which members are down and what to do"
+        }
+        ErrorKind::Corrupt => {
+            "`monofs-admin verify` finds damaged copies; a refresh takes fresh ones"
+        }
         ErrorKind::Full => "`monofs-admin nodes` shows free disk space; make room or add a node",
         kind => hint_of(kind),
     }
@@ -68,10 +80,15 @@ fn hint(kind: ErrorKind, about: About) -> &'static str {
 
 fn not_found(about: About) -> &'static str {
     match about {
-        About::Work => "check --source, --ref and the path; `monofs-admin repos` lists what is there",
-        About::Cluster => "`monofs-admin repos` lists the repositories, `monofs-admin ls` what is below a path",
+        About::Work => {
+            "check --source, --ref and the path; `monofs-admin repos` lists what is there"
+        }
+        About::Cluster => {
+            "`monofs-admin repos` lists the repositories, `monofs-admin ls` what is below a path"
+        }
         About::Rebalance => {
-            "`monofs-admin repos` lists the repositories, `monofs-admin repo PATH` tells the storage id"
+            "`monofs-admin repos` lists the repositories, `monofs-admin repo PATH` tells the \
+             storage id"
         }
         About::Node | About::Leaving => "`monofs-admin nodes` lists the nodes",
         About::Removal => "`monofs-admin nodes` and `monofs-admin fetchers` list the members",
@@ -82,13 +99,18 @@ fn not_found(about: About) -> &'static str {
 fn refused(about: About) -> &'static str {
     match about {
         About::Leaving => {
-            "change first what the message names, such as by adding a node; --force goes on with fewer copies than wanted"
+            "change first what the message names, such as by adding a node; --force goes on with \
+             fewer copies than wanted"
         }
         About::Node => "`monofs-admin status` shows what is wanted of each node; change that first",
         About::Removal => {
-            "stop the member, or `monofs-admin drain --node ID` first; `monofs-admin status` shows its state"
+            "stop the member, or `monofs-admin drain --node ID` first; `monofs-admin status` shows \
+             its state"
         }
-        About::Rebalance => "`monofs-admin status` shows what is in the way, `monofs-admin undrain` ends a maintenance",
+        About::Rebalance => {
+            "`monofs-admin status` shows what is in the way, `monofs-admin undrain` ends a \
+             maintenance"
+        }
         About::Job => "`monofs-admin jobs --all` shows how it ended",
         About::Cluster | About::Work => {
             "change first what the message names; `monofs-admin repos` and `status` show the state"

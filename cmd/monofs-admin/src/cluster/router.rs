@@ -21,12 +21,14 @@ pub struct Router {
 impl Router {
     /// The operator's verbs.
     pub fn admin(&self) -> AdminClient<Channel> {
-        AdminClient::new(self.channel.clone()).max_decoding_message_size(monofs_model::limits::MESSAGE_BYTES_MAX)
+        AdminClient::new(self.channel.clone())
+            .max_decoding_message_size(monofs_model::limits::MESSAGE_BYTES_MAX)
     }
 
     /// The namespace.
     pub fn catalog(&self) -> CatalogClient<Channel> {
-        CatalogClient::new(self.channel.clone()).max_decoding_message_size(monofs_model::limits::MESSAGE_BYTES_MAX)
+        CatalogClient::new(self.channel.clone())
+            .max_decoding_message_size(monofs_model::limits::MESSAGE_BYTES_MAX)
     }
 
     /// Trees and blobs.
@@ -65,8 +67,11 @@ impl<T> Answers<T> {
             Ok(Err(status)) => Err(answered(status, self.about)),
             Err(_) => {
                 let waited = humantime::format_duration(self.silence);
-                Err(Failure::new(Code::Unreachable, format!("the router has been silent for {waited}"))
-                    .hint("`monofs-admin status` shows what is wrong; then run the command again"))
+                Err(Failure::new(
+                    Code::Unreachable,
+                    format!("the router has been silent for {waited}"),
+                )
+                .hint("`monofs-admin status` shows what is wrong; then run the command again"))
             }
         }
     }

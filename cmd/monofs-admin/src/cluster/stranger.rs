@@ -1,4 +1,5 @@
-//! Who is there, when what answers at a router's address is no router: the usual mistake is another port.
+//! Who is there, when what answers at a router's address is no router: the usual mistake is another
+//! port.
 
 use std::time::Duration;
 
@@ -36,16 +37,29 @@ pub async fn language(address: &str) -> Option<&'static str> {
     }
 }
 
-/// Which role serves on a channel that knows gRPC but not the service of routers; `None` = none of ours.
+/// Which role serves on a channel that knows gRPC but not the service of routers; `None` = none of
+/// ours.
 pub async fn role(channel: &Channel) -> Option<String> {
     let context = Context::new(PATIENCE);
     let node = async {
-        let answer = NodeClient::new(channel.clone()).stat(context.request(v1::StatRequest {})).await.ok()?;
-        Some(format!("that is node {}, not a router", clean(&answer.into_inner().node_id)))
+        let answer = NodeClient::new(channel.clone())
+            .stat(context.request(v1::StatRequest {}))
+            .await
+            .ok()?;
+        Some(format!(
+            "that is node {}, not a router",
+            clean(&answer.into_inner().node_id)
+        ))
     };
     let fetcher = async {
-        let answer = FetcherClient::new(channel.clone()).stat(context.request(v1::FetcherStatRequest {})).await.ok()?;
-        Some(format!("that is fetcher {}, not a router", clean(&answer.into_inner().fetcher_id)))
+        let answer = FetcherClient::new(channel.clone())
+            .stat(context.request(v1::FetcherStatRequest {}))
+            .await
+            .ok()?;
+        Some(format!(
+            "that is fetcher {}, not a router",
+            clean(&answer.into_inner().fetcher_id)
+        ))
     };
     let (node, fetcher) = tokio::join!(node, fetcher);
     node.or(fetcher)

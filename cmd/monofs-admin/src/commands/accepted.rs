@@ -1,5 +1,5 @@
-//! What is printed when the cluster has taken note of what an operator wants: what is so now, and what to do next. Shared by
-//! drain, undrain, trigger-failover and clear-failover.
+//! What is printed when the cluster has taken note of what an operator wants: what is so now, and
+//! what to do next. Shared by drain, undrain, trigger-failover and clear-failover.
 
 use anyhow::Result;
 use serde::Serialize;
@@ -26,13 +26,22 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// An `action` on a node, or on the whole cluster for the empty id. `next` leads on unless there is a job to follow.
+    /// An `action` on a node, or on the whole cluster for the empty id. `next` leads on unless
+    /// there is a job to follow.
     pub fn new(action: &'static str, node_id: &str, said: impl Into<String>, next: &str) -> Self {
         let node_id = (!node_id.is_empty()).then(|| node_id.to_owned());
-        Self { action, node_id, unchanged: false, job_id: None, next: next.to_owned(), said: said.into() }
+        Self {
+            action,
+            node_id,
+            unchanged: false,
+            job_id: None,
+            next: next.to_owned(),
+            said: said.into(),
+        }
     }
 
-    /// The same with what the router answered: whether it was so already (then `said` says it), and the job.
+    /// The same with what the router answered: whether it was so already (then `said` says it), and
+    /// the job.
     pub fn answered(mut self, unchanged: bool, said: impl Into<String>, job_id: &str) -> Self {
         self.unchanged = unchanged;
         if unchanged {
@@ -47,6 +56,10 @@ impl Accepted {
 
     /// Prints it.
     pub fn print(&self, session: &Session) -> Result<()> {
-        if session.json() { emit_json(self) } else { emit(&format!("{}\nnext: {}\n", clean(&self.said), self.next)) }
+        if session.json() {
+            emit_json(self)
+        } else {
+            emit(&format!("{}\nnext: {}\n", clean(&self.said), self.next))
+        }
     }
 }

@@ -57,7 +57,8 @@ pub struct Args {
     /// Threads that the clients share [default: half of the processors]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=THREADS_MAX))]
     threads: Option<u64>,
-    /// Most requests under way; what is due beyond waits and is counted as delayed [default: 64 for each client]
+    /// Most requests under way; what is due beyond waits and is counted as delayed [default: 64 for
+    /// each client]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=IN_FLIGHT_MAX))]
     in_flight: Option<u64>,
     /// How long to measure
@@ -66,7 +67,8 @@ pub struct Args {
     /// Load before that which does not count
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = args::duration)]
     warmup: Duration,
-    /// Popularity: the k-th most popular has the weight k^-S; 0 = all alike [default: 0.99 for mixed, else 0]
+    /// Popularity: the k-th most popular has the weight k^-S; 0 = all alike [default: 0.99 for
+    /// mixed, else 0]
     #[arg(long, value_name = "S", value_parser = zipf)]
     zipf: Option<f64>,
     /// Decides the schedule and what is asked for
@@ -75,7 +77,8 @@ pub struct Args {
     /// Only repositories at or below this path (repeatable)
     #[arg(long, value_name = "PATH")]
     path: Vec<String>,
-    /// Whom to ask: `nodes` (the holders, as clients do), `router` (through its proxy) or the id of one node
+    /// Whom to ask: `nodes` (the holders, as clients do), `router` (through its proxy) or the id of
+    /// one node
     #[arg(long, value_name = "nodes|router|NODE", default_value = "nodes")]
     target: Target,
 }
@@ -91,12 +94,17 @@ fn rate(text: &str) -> Result<Rate, Error> {
     match text.parse::<f64>() {
         Ok(0.0) => Ok(Rate(None)),
         Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(Rate(Some(rate))),
-        _ => Err(Error::invalid("write a number of requests per second, such as 1000, or max")),
+        _ => Err(Error::invalid(
+            "write a number of requests per second, such as 1000, or max",
+        )),
     }
 }
 
 fn zipf(text: &str) -> Result<f64, Error> {
-    let exponent = text.parse::<f64>().ok().filter(|exponent| (0.0..=10.0).contains(exponent));
+    let exponent = text
+        .parse::<f64>()
+        .ok()
+        .filter(|exponent| (0.0..=10.0).contains(exponent));
     exponent.ok_or_else(|| Error::invalid("write a number from 0 (all alike) to 10"))
 }
 
@@ -104,7 +112,11 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     let plan = args.plan(session)?;
     let mut progress = Progress::new("bench");
     let corpus = look_around(&args, session, &mut progress).await?;
-    let zipf = args.zipf.unwrap_or(if args.workload == Workload::Mixed { ZIPF_MIXED } else { 0.0 });
+    let zipf = args.zipf.unwrap_or(if args.workload == Workload::Mixed {
+        ZIPF_MIXED
+    } else {
+        0.0
+    });
     let mix = Mix::new(args.workload, &corpus, zipf, args.seed)?;
     let setting = args.setting(&plan, &corpus, zipf);
     for operation in mix.operations() {
@@ -119,7 +131,10 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     } else {
         emit(&report.text())?;
     }
-    report.warnings.iter().for_each(|warning| note(&format!("warning: {}", clean(warning))));
+    report
+        .warnings
+        .iter()
+        .for_each(|warning| note(&format!("warning: {}", clean(warning))));
     Ok(report.check()?)
 }
 
@@ -127,7 +142,9 @@ impl Args {
     fn plan(&self, session: &Session) -> Result<Plan> {
         let clients = self.clients as usize;
         if self.duration.is_zero() {
-            return Err(Error::invalid("--duration=0 measures nothing; write a time such as 10s").into());
+            return Err(
+                Error::invalid("--duration=0 measures nothing; write a time such as 10s").into(),
+            );
         }
         if let Some(rate) = self.rate.0
             && rate > CLIENT_RATE_MAX * clients as f64
@@ -136,7 +153,8 @@ impl Args {
             return Err(Failure::new(
                 Code::Usage,
                 format!(
-                    "a rate of {rate}/s is too high for {}: one carries at most {CLIENT_RATE_MAX}/s",
+                    "a rate of {rate}/s is too high for {}: one carries at most \
+                     {CLIENT_RATE_MAX}/s",
                     count(self.clients, "client")
                 ),
             )
@@ -147,8 +165,13 @@ impl Args {
         Ok(Plan {
             rate: self.rate.0,
             clients,
-            threads: self.threads.map_or((cores / 2).max(1), |threads| threads as usize).min(clients),
-            in_flight: self.in_flight.map_or(clients * IN_FLIGHT_PER_CLIENT, |most| most as usize),
+            threads: self
+                .threads
+                .map_or((cores / 2).max(1), |threads| threads as usize)
+                .min(clients),
+            in_flight: self
+                .in_flight
+                .map_or(clients * IN_FLIGHT_PER_CLIENT, |most| most as usize),
             warmup: self.warmup,
             duration: self.duration,
             timeout: session.cluster.timeout(),
@@ -159,7 +182,11 @@ impl Args {
     fn setting(&self, plan: &Plan, corpus: &Corpus, zipf: f64) -> Setting {
         Setting {
             workload: self.workload.as_str(),
-            loop_kind: if plan.rate.is_some() { "open" } else { "closed" },
+            loop_kind: if plan.rate.is_some() {
+                "open"
+            } else {
+                "closed"
+            },
             target: self.target.to_string(),
             clients: plan.clients,
             threads: plan.threads,
@@ -180,7 +207,12 @@ impl Args {
 
 /// What there is to ask for.
 async fn look_around(args: &Args, session: &Session, progress: &mut Progress) -> Result<Corpus> {
-    let step = |detail| Step { phase: "looking around", done: 0, total: 0, detail };
+    let step = |detail| Step {
+        phase: "looking around",
+        done: 0,
+        total: 0,
+        detail,
+    };
     progress.show(step(String::new()));
     let mut repositories = Vec::new();
     if args.path.is_empty() {
@@ -191,7 +223,9 @@ async fn look_around(args: &Args, session: &Session, progress: &mut Progress) ->
         let found = session.repositories_up_to(&path, REPOSITORIES_MAX).await?;
         if found.is_empty() {
             let what = format!("there is no repository at or below {}", clean(&path));
-            return Err(Failure::new(Code::Failed, what).hint("`monofs-admin repos` lists the repositories").into());
+            return Err(Failure::new(Code::Failed, what)
+                .hint("`monofs-admin repos` lists the repositories")
+                .into());
         }
         repositories.extend(found);
     }
@@ -199,20 +233,35 @@ async fn look_around(args: &Args, session: &Session, progress: &mut Progress) ->
     repositories.dedup_by(|a, b| a.path == b.path);
     repositories.truncate(REPOSITORIES_MAX);
     let status = session.status().await?;
-    let mut corpus = Corpus::new(&repositories, status, session.cluster.routers(), &args.target)?;
+    let mut corpus = Corpus::new(
+        &repositories,
+        status,
+        session.cluster.routers(),
+        &args.target,
+    )?;
     if args.workload.wants_trees() {
         let mut rng = Rng::new(args.seed, u64::MAX - 1);
         let tell = |corpus: &Corpus| {
-            progress.show(step(format!("{} directories, {} files", corpus.directories.len(), corpus.small.len())));
+            progress.show(step(format!(
+                "{} directories, {} files",
+                corpus.directories.len(),
+                corpus.small.len()
+            )));
         };
-        corpus.survey(session.cluster.timeout(), &mut rng, tell).await?;
+        corpus
+            .survey(session.cluster.timeout(), &mut rng, tell)
+            .await?;
     }
     Ok(corpus)
 }
 
-/// Shows where the load is until it ends. Gives what happened, the time from the end of the warm-up to the last answer,
-/// and the processor time that this process used in it.
-async fn watch(running: Running, plan: &Plan, progress: &mut Progress) -> Result<(Tally, Duration, Duration)> {
+/// Shows where the load is until it ends. Gives what happened, the time from the end of the warm-up
+/// to the last answer, and the processor time that this process used in it.
+async fn watch(
+    running: Running,
+    plan: &Plan,
+    progress: &mut Progress,
+) -> Result<(Tally, Duration, Duration)> {
     let start = running.start;
     let begin = start + plan.warmup;
     let show = |phase, from: Instant, of: Duration| Step {
@@ -235,13 +284,16 @@ async fn watch(running: Running, plan: &Plan, progress: &mut Progress) -> Result
             () = tokio::time::sleep(TICK) => {}
         }
     };
-    let elapsed = tally.last.map_or(plan.duration, |last| last.saturating_duration_since(begin));
+    let elapsed = tally
+        .last
+        .map_or(plan.duration, |last| last.saturating_duration_since(begin));
     Ok((tally, elapsed, cpu_time()?.saturating_sub(before)))
 }
 
 /// Processor time of all threads of this process.
 fn cpu_time() -> Result<Duration> {
-    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).context("the processor time of this process")
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime))
+        .context("the processor time of this process")
 }
 
 #[cfg(test)]
@@ -255,6 +307,11 @@ mod tests {
         for bad in ["", "-1", "inf", "NaN", "many"] {
             assert!(rate(bad).is_err(), "{bad:?}");
         }
-        assert!(zipf("0.99").is_ok() && zipf("-1").is_err() && zipf("NaN").is_err() && zipf("11").is_err());
+        assert!(
+            zipf("0.99").is_ok()
+                && zipf("-1").is_err()
+                && zipf("NaN").is_err()
+                && zipf("11").is_err()
+        );
     }
 }

@@ -44,31 +44,46 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
             EntryKind::Symlink => return Err(no_file(&path, "a symlink")),
         }
         let mut stdout = std::io::stdout().lock();
-        copy(&session.cluster, &inside, |bytes| Ok(stdout.write_all(bytes)?)).await?;
+        copy(&session.cluster, &inside, |bytes| {
+            Ok(stdout.write_all(bytes)?)
+        })
+        .await?;
         stdout.flush()?;
     }
     Ok(())
 }
 
 fn no_file(path: &TreePath, what: &str) -> anyhow::Error {
-    Failure::new(Code::Failed, format!("{} is {what}, not a file", path.shown()))
-        .hint("`monofs-admin ls` lists directories, `monofs-admin stat` shows where a symlink points")
-        .into()
+    Failure::new(
+        Code::Failed,
+        format!("{} is {what}, not a file", path.shown()),
+    )
+    .hint("`monofs-admin ls` lists directories, `monofs-admin stat` shows where a symlink points")
+    .into()
 }
 
-/// Gives the bytes of a file or symlink in order; fails when they are not all there or not the object's.
-pub async fn copy(cluster: &Cluster, inside: &Inside, mut take: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+/// Gives the bytes of a file or symlink in order; fails when they are not all there or not the
+/// object's.
+pub async fn copy(
+    cluster: &Cluster,
+    inside: &Inside,
+    mut take: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
     let message = inside.blob_request();
     let call = |router: Router| {
         let request = router.stream(message.clone());
         async move { router.content().get_blobs(request).await }
     };
-    let mut answers = cluster.follow(About::Cluster, cluster.timeout(), call).await?;
+    let mut answers = cluster
+        .follow(About::Cluster, cluster.timeout(), call)
+        .await?;
     let mut hasher = ObjectHasher::new(inside.oid.format(), ObjectKind::Blob, inside.size);
     let mut next = 0;
     let count = frame::chunk_count(inside.size);
     while next < count {
-        let Some(answer) = answers.next().await? else { return Err(not_held("file", &inside.oid).into()) };
+        let Some(answer) = answers.next().await? else {
+            return Err(not_held("file", &inside.oid).into());
+        };
         if !answer.missing.is_empty() {
             return Err(not_held("file", &inside.oid).into());
         }
@@ -85,7 +100,11 @@ pub async fn copy(cluster: &Cluster, inside: &Inside, mut take: impl FnMut(&[u8]
     Ok(())
 }
 
-fn open<'a>(inside: &Inside, chunk: &'a v1::BlobChunk, expected: u64) -> Result<std::borrow::Cow<'a, [u8]>> {
+fn open<'a>(
+    inside: &Inside,
+    chunk: &'a v1::BlobChunk,
+    expected: u64,
+) -> Result<std::borrow::Cow<'a, [u8]>> {
     if chunk.oid != inside.oid.as_bytes() || u64::from(chunk.index) != expected {
         return Err(damaged(inside, "chunks arrived out of order"));
     }
@@ -97,5 +116,9 @@ fn open<'a>(inside: &Inside, chunk: &'a v1::BlobChunk, expected: u64) -> Result<
 }
 
 fn damaged(inside: &Inside, what: &str) -> anyhow::Error {
-    explain(Error::corrupt(format!("file {}: {what}", inside.oid)), About::Cluster).into()
+    explain(
+        Error::corrupt(format!("file {}: {what}", inside.oid)),
+        About::Cluster,
+    )
+    .into()
 }

@@ -24,12 +24,16 @@ pub struct Args {
 pub async fn run(args: Args, session: &Session) -> Result<()> {
     let node_id = args.node_id;
     let call = |router: Router| {
-        let request = router.request(v1::ClearFailoverRequest { node_id: node_id.clone() });
+        let request = router.request(v1::ClearFailoverRequest {
+            node_id: node_id.clone(),
+        });
         async move { router.admin().clear_failover(request).await }
     };
     let answer = session.cluster.ask_about(About::Node, call).await;
     let answer: v1::ClearFailoverResponse = session.meant_member(&node_id, answer).await?;
-    let said = format!("{node_id} is let back: what it lacks is copied to it, then reads return gradually");
+    let said = format!(
+        "{node_id} is let back: what it lacks is copied to it, then reads return gradually"
+    );
     let already = format!("{node_id} was not failed over by an operator");
     Accepted::new("clear-failover", &node_id, said, "monofs-admin failover")
         .answered(answer.unchanged, already, "")

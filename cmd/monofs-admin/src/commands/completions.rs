@@ -23,5 +23,7 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    emit(&String::from_utf8_lossy(&monofs_launch::tool_completions::<cli::Args>(cli::NAME, args.shell)))
+    emit(&String::from_utf8_lossy(
+        &monofs_launch::tool_completions::<cli::Args>(cli::NAME, args.shell),
+    ))
 }

@@ -48,20 +48,35 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     if session.json() {
         return emit_json(&Answer { deleted: path });
     }
-    emit(&format!("{} is deleted; its copies are freed after a grace period for open readers\n", clean(&path)))
+    emit(&format!(
+        "{} is deleted; its copies are freed after a grace period for open readers\n",
+        clean(&path)
+    ))
 }
 
 fn confirm(path: &str) -> Result<()> {
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::new(Code::Usage, "delete asks before it acts, and there is no terminal to ask on")
-            .hint(format!("`monofs-admin delete {} --yes` does not ask", shell_word(path)))
-            .into());
+        return Err(Failure::new(
+            Code::Usage,
+            "delete asks before it acts, and there is no terminal to ask on",
+        )
+        .hint(format!(
+            "`monofs-admin delete {} --yes` does not ask",
+            shell_word(path)
+        ))
+        .into());
     }
-    write!(std::io::stderr().lock(), "delete {} from the tree of every client? [y/N] ", clean(path))?;
+    write!(
+        std::io::stderr().lock(),
+        "delete {} from the tree of every client? [y/N] ",
+        clean(path)
+    )?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     if matches!(answer.trim(), "y" | "Y" | "yes") {
         return Ok(());
     }
-    Err(Failure::new(Code::Failed, "nothing was deleted").hint("answer `y`, or give --yes, to delete it").into())
+    Err(Failure::new(Code::Failed, "nothing was deleted")
+        .hint("answer `y`, or give --yes, to delete it")
+        .into())
 }

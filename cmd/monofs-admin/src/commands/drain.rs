@@ -33,25 +33,39 @@ pub struct Args {
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
     let node_id = args.node.unwrap_or_default();
-    let message = v1::DrainRequest { node_id: node_id.clone(), reason: args.reason, force: args.force };
+    let message = v1::DrainRequest {
+        node_id: node_id.clone(),
+        reason: args.reason,
+        force: args.force,
+    };
     let call = |router: Router| {
         let request = router.request(message.clone());
         async move { router.admin().drain(request).await }
     };
-    let about = if node_id.is_empty() { About::Node } else { About::Leaving };
+    let about = if node_id.is_empty() {
+        About::Node
+    } else {
+        About::Leaving
+    };
     let answer = session.cluster.ask_about(about, call).await;
     let answer: v1::DrainResponse = session.meant_member(&node_id, answer).await?;
     let accepted = if node_id.is_empty() {
-        let said = "the cluster is drained: nobody is declared down, nothing is copied, moved or removed; reads go on";
+        let said = "the cluster is drained: nobody is declared down, nothing is copied, moved or \
+         removed; reads go on";
         Accepted::new("drain", "", said, "monofs-admin undrain").answered(
             answer.unchanged,
             "the cluster was drained already; `monofs-admin status` shows why and since when",
             "",
         )
     } else {
-        let said = format!("{node_id} is being drained: its copies move off while it goes on serving");
+        let said =
+            format!("{node_id} is being drained: its copies move off while it goes on serving");
         let already = format!("{node_id} was being drained already");
-        Accepted::new("drain", &node_id, said, "monofs-admin nodes").answered(answer.unchanged, already, &answer.job_id)
+        Accepted::new("drain", &node_id, said, "monofs-admin nodes").answered(
+            answer.unchanged,
+            already,
+            &answer.job_id,
+        )
     };
     accepted.print(session)
 }

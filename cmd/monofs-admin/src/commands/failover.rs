@@ -32,7 +32,9 @@ pub async fn run(_: Args, session: &Session) -> Result<()> {
     };
     let answer: v1::ListFailoversResponse = session.cluster.ask_about(About::Node, call).await?;
     if session.json() {
-        return emit_json(&Answer { failovers: answer.failovers.iter().map(Into::into).collect() });
+        return emit_json(&Answer {
+            failovers: answer.failovers.iter().map(Into::into).collect(),
+        });
     }
     emit(&table(&answer.failovers))
 }
@@ -43,15 +45,28 @@ fn table(failovers: &[v1::Failover]) -> String {
     }
     let mut rows = Rows::new(&["NODE", "STATE", "SINCE", ">REPOS", "READ FROM", "REASON"]);
     for failover in failovers {
-        let target = |target: &v1::FailoverTarget| format!("{} ({})", target.node_id, target.repositories);
-        let targets = failover.targets.iter().map(target).collect::<Vec<_>>().join(", ");
+        let target =
+            |target: &v1::FailoverTarget| format!("{} ({})", target.node_id, target.repositories);
+        let targets = failover
+            .targets
+            .iter()
+            .map(target)
+            .collect::<Vec<_>>()
+            .join(", ");
         let plain = |text: String| (text, Mood::Plain);
         rows.row_with([
             plain(failover.node_id.clone()),
-            (member_state(failover.state()).to_owned(), member_mood(failover.state())),
+            (
+                member_state(failover.state()).to_owned(),
+                member_mood(failover.state()),
+            ),
             plain(ago(failover.since)),
             plain(failover.repositories.to_string()),
-            plain(if targets.is_empty() { "-".to_owned() } else { targets }),
+            plain(if targets.is_empty() {
+                "-".to_owned()
+            } else {
+                targets
+            }),
             plain(failover.reason.clone()),
         ]);
     }

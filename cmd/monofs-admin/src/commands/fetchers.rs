@@ -27,7 +27,9 @@ struct Answer {
 pub async fn run(_: Args, session: &Session) -> Result<()> {
     let status = session.status().await?;
     if session.json() {
-        return emit_json(&Answer { fetchers: status.fetchers.iter().map(Into::into).collect() });
+        return emit_json(&Answer {
+            fetchers: status.fetchers.iter().map(Into::into).collect(),
+        });
     }
     emit(&table(&status.fetchers))
 }
@@ -35,8 +37,8 @@ pub async fn run(_: Args, session: &Session) -> Result<()> {
 /// The fetchers as a table.
 pub fn table(fetchers: &[v1::FetcherStatus]) -> String {
     let headings = [
-        "FETCHER", "STATE", "ADDRESS", "VERSION", ">CACHE", ">OF", ">HITS", ">RUNNING", ">WAITING", ">DONE", ">FAILED",
-        "ERROR",
+        "FETCHER", "STATE", "ADDRESS", "VERSION", ">CACHE", ">OF", ">HITS", ">RUNNING", ">WAITING",
+        ">DONE", ">FAILED", "ERROR",
     ];
     let mut rows = Rows::new(&headings);
     if fetchers.is_empty() {
@@ -46,15 +48,25 @@ pub fn table(fetchers: &[v1::FetcherStatus]) -> String {
         let member = fetcher.member.clone().unwrap_or_default();
         let stat = fetcher.stat.as_ref();
         let plain = |text: String| (text, Mood::Plain);
-        let figure = |of: fn(&v1::FetcherStatResponse) -> String| plain(stat.map_or_else(|| "-".to_owned(), of));
+        let figure = |of: fn(&v1::FetcherStatResponse) -> String| {
+            plain(stat.map_or_else(|| "-".to_owned(), of))
+        };
         rows.row_with([
             plain(member.id.clone()),
-            (member_state(member.state()).to_owned(), member_mood(member.state())),
+            (
+                member_state(member.state()).to_owned(),
+                member_mood(member.state()),
+            ),
             plain(member.address.clone()),
             plain(member.version.clone()),
             figure(|stat| size(stat.cache_bytes)),
             figure(|stat| size(stat.cache_bytes_max)),
-            figure(|stat| percent(stat.cache_hits, stat.cache_hits.saturating_add(stat.cache_misses))),
+            figure(|stat| {
+                percent(
+                    stat.cache_hits,
+                    stat.cache_hits.saturating_add(stat.cache_misses),
+                )
+            }),
             figure(|stat| stat.fetches_running.to_string()),
             figure(|stat| stat.fetches_waiting.to_string()),
             figure(|stat| stat.fetches_done.to_string()),

@@ -16,7 +16,8 @@ use crate::progress::Progress;
 use crate::shapes;
 use crate::text::{clean, count, shell_word, short, size};
 
-/// Longest pause between two signs of life of an ingest: a large remote may think for minutes before it sends.
+/// Longest pause between two signs of life of an ingest: a large remote may think for minutes
+/// before it sends.
 pub const SILENCE: Duration = Duration::from_secs(600);
 
 const AFTER_HELP: &str = "\
@@ -33,7 +34,12 @@ pub struct Args {
     #[arg(long, value_name = "URL")]
     source: SourceUrl,
     /// Branch, tag or commit to follow; the remote's HEAD when left away
-    #[arg(long = "ref", value_name = "REF", default_value = "", hide_default_value = true)]
+    #[arg(
+        long = "ref",
+        value_name = "REF",
+        default_value = "",
+        hide_default_value = true
+    )]
     reference: RefName,
     /// Where it appears in the tree; host and path of the source when left away
     #[arg(long, value_name = "DISPLAY/PATH")]
@@ -78,7 +84,12 @@ struct Replica {
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
-    let path = args.path.as_deref().map(display_path).transpose()?.unwrap_or_default();
+    let path = args
+        .path
+        .as_deref()
+        .map(display_path)
+        .transpose()?
+        .unwrap_or_default();
     let message = v1::IngestRequest {
         source: args.source.to_string(),
         ref_name: args.reference.as_str().to_owned(),
@@ -98,9 +109,21 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         async move { router.admin().ingest(request).await }
     };
     let answers = session.cluster.follow(About::Work, SILENCE, call).await?;
-    let subject = if path.is_empty() { args.source.to_string() } else { path };
-    let done = follow(answers, Progress::new(&subject), session, "monofs-admin repos").await?;
-    let Some(repository) = &done.repository else { return Err(cut_short().into()) };
+    let subject = if path.is_empty() {
+        args.source.to_string()
+    } else {
+        path
+    };
+    let done = follow(
+        answers,
+        Progress::new(&subject),
+        session,
+        "monofs-admin repos",
+    )
+    .await?;
+    let Some(repository) = &done.repository else {
+        return Err(cut_short().into());
+    };
     if session.json() {
         return emit_json(&Answer {
             repository: repository.into(),
@@ -109,7 +132,10 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         });
     }
     let look = shell_word(&repository.path);
-    emit(&format!("{}\nlook into it: monofs-admin ls {look}\n", describe(repository, done.unchanged)))
+    emit(&format!(
+        "{}\nlook into it: monofs-admin ls {look}\n",
+        describe(repository, done.unchanged)
+    ))
 }
 
 fn replica(wire: &v1::ReplicaProgress) -> Replica {
@@ -134,11 +160,14 @@ pub async fn follow(
         let answer = tokio::select! {
             answer = answers.next() => answer.map_err(broken_off)?,
             () = session.interrupt.cancelled() => {
-                return Err(Failure::new(Code::Failed, "interrupted; the cluster goes on with the work")
+                return Err(Failure::new(Code::Failed, "interrupted; the cluster goes on with the \
+                 work")
                     .hint(format!("`{watch}` shows how it ends")));
             }
         };
-        let Some(mut answer) = answer else { return Err(cut_short()) };
+        let Some(mut answer) = answer else {
+            return Err(cut_short());
+        };
         progress.ingest(&answer);
         repository = answer.repository.take().or(repository);
         if answer.phase() == Phase::Done {
@@ -151,8 +180,10 @@ pub async fn follow(
 /// A stream that broke says nothing about the work.
 fn broken_off(failure: Failure) -> Failure {
     match failure.code {
-        Code::Unreachable => failure
-            .hint("`monofs-admin repos` shows whether the work goes on; the same command again joins or repeats it"),
+        Code::Unreachable => failure.hint(
+            "`monofs-admin repos` shows whether the work goes on; the same command again \
+             joins or repeats it",
+        ),
         _ => failure,
     }
 }
@@ -167,8 +198,22 @@ pub fn describe(repository: &v1::Repository, unchanged: bool) -> String {
     let shape = shapes::Repository::from(repository);
     let commit = short(shape.commit.as_deref().unwrap_or_default());
     let verb = if unchanged { "is still at" } else { "is at" };
-    let (directories, files) = (count(shape.directories, "directory"), count(shape.files, "file"));
-    let holders = shape.holders.iter().map(|id| clean(id)).collect::<Vec<_>>().join(", ");
-    let (path, reference, bytes) = (clean(&shape.path), clean(&shape.ref_name), size(shape.bytes));
-    format!("{path} {verb} {commit} ({reference}): {directories}, {files}, {bytes}; held by {holders}")
+    let (directories, files) = (
+        count(shape.directories, "directory"),
+        count(shape.files, "file"),
+    );
+    let holders = shape
+        .holders
+        .iter()
+        .map(|id| clean(id))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let (path, reference, bytes) = (
+        clean(&shape.path),
+        clean(&shape.ref_name),
+        size(shape.bytes),
+    );
+    format!(
+        "{path} {verb} {commit} ({reference}): {directories}, {files}, {bytes}; held by {holders}"
+    )
 }

@@ -70,9 +70,9 @@ struct OneAnswer {
 pub async fn run(args: Args, session: &Session) -> Result<()> {
     match (args.verb, args.all) {
         (None, all) => list(session, all).await,
-        (Some(_), true) => {
-            Err(Failure::new(Code::Usage, "--all is for the list of jobs").hint("leave it away, or the ID").into())
-        }
+        (Some(_), true) => Err(Failure::new(Code::Usage, "--all is for the list of jobs")
+            .hint("leave it away, or the ID")
+            .into()),
         (Some(Verb::Watch(one)), false) => watch(session, &one.id).await,
         (Some(Verb::Cancel(one)), false) => cancel(session, &one.id).await,
     }
@@ -85,30 +85,47 @@ async fn list(session: &Session, all: bool) -> Result<()> {
     };
     let answer: v1::ListJobsResponse = session.cluster.ask_about(About::Job, call).await?;
     if session.json() {
-        return emit_json(&Answer { jobs: answer.jobs.iter().map(Into::into).collect() });
+        return emit_json(&Answer {
+            jobs: answer.jobs.iter().map(Into::into).collect(),
+        });
     }
     match (answer.jobs.is_empty(), all) {
         (false, _) => emit(&table(&answer.jobs)),
-        (true, false) => emit("no job runs; `monofs-admin jobs --all` lists those that have ended\n"),
+        (true, false) => {
+            emit("no job runs; `monofs-admin jobs --all` lists those that have ended\n")
+        }
         (true, true) => emit("no jobs\n"),
     }
 }
 
 /// Jobs as a table.
 pub fn table(jobs: &[v1::Job]) -> String {
-    let mut rows =
-        Rows::new(&["JOB", "KIND", "STATE", "ABOUT", ">STEPS", ">BYTES", "STARTED", "ENDED", "NOW", "REASON"]);
+    let mut rows = Rows::new(&[
+        "JOB", "KIND", "STATE", "ABOUT", ">STEPS", ">BYTES", "STARTED", "ENDED", "NOW", "REASON",
+    ]);
     for job in jobs {
         let plain = |text: String| (text, Mood::Plain);
-        let subject = if job.subject.is_empty() { "everything" } else { &job.subject };
-        let now = if job.last_error.is_empty() { plain(job.message.clone()) } else { troubled(job) };
+        let subject = if job.subject.is_empty() {
+            "everything"
+        } else {
+            &job.subject
+        };
+        let now = if job.last_error.is_empty() {
+            plain(job.message.clone())
+        } else {
+            troubled(job)
+        };
         rows.row_with([
             plain(job.id.clone()),
             plain(job.kind().word().to_owned()),
             (state(job), mood(job.state())),
             plain(subject.to_owned()),
             plain(format!("{}/{}", job.steps_done, job.steps_total)),
-            plain(format!("{} of {}", size(job.bytes_done), size(job.bytes_total))),
+            plain(format!(
+                "{} of {}",
+                size(job.bytes_done),
+                size(job.bytes_total)
+            )),
             plain(ago(job.started_at)),
             plain(ago(job.ended_at)),
             now,
@@ -121,22 +138,34 @@ pub fn table(jobs: &[v1::Job]) -> String {
 /// How far a job is and what it does, in one line.
 pub fn figures(job: &v1::Job) -> String {
     let steps = format!("{}/{} steps", job.steps_done, job.steps_total);
-    let bytes = (job.bytes_total > 0).then(|| format!("{} of {}", size(job.bytes_done), size(job.bytes_total)));
+    let bytes = (job.bytes_total > 0)
+        .then(|| format!("{} of {}", size(job.bytes_done), size(job.bytes_total)));
     let message = (!job.message.is_empty()).then(|| job.message.clone());
     let error = (!job.last_error.is_empty()).then(|| format!("last error: {}", job.last_error));
-    [Some(steps), bytes, message, error].into_iter().flatten().collect::<Vec<_>>().join(", ")
+    [Some(steps), bytes, message, error]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// What a job with an error does now.
 fn troubled(job: &v1::Job) -> (String, Mood) {
     let gap = if job.message.is_empty() { "" } else { "; " };
-    (format!("{}{gap}last error: {}", job.message, job.last_error), Mood::Bad)
+    (
+        format!("{}{gap}last error: {}", job.message, job.last_error),
+        Mood::Bad,
+    )
 }
 
 /// The state of a job in words.
 fn state(job: &v1::Job) -> String {
     let word = job.state().word();
-    if job.held_back { format!("{word}, held back") } else { word.to_owned() }
+    if job.held_back {
+        format!("{word}, held back")
+    } else {
+        word.to_owned()
+    }
 }
 
 /// How good a job's state is.
@@ -145,7 +174,9 @@ pub fn mood(state: v1::job::State) -> Mood {
         v1::job::State::Done => Mood::Good,
         v1::job::State::Failed => Mood::Bad,
         v1::job::State::Running => Mood::Plain,
-        v1::job::State::Waiting | v1::job::State::Cancelled | v1::job::State::Unspecified => Mood::Uneasy,
+        v1::job::State::Waiting | v1::job::State::Cancelled | v1::job::State::Unspecified => {
+            Mood::Uneasy
+        }
     }
 }
 
@@ -165,7 +196,10 @@ async fn cancel(session: &Session, id: &str) -> Result<()> {
         async move { router.admin().cancel_job(request).await }
     };
     let answer: v1::CancelJobResponse = session.cluster.ask_about(About::Job, call).await?;
-    let job = answer.job.unwrap_or_else(|| v1::Job { id: id.to_owned(), ..Default::default() });
+    let job = answer.job.unwrap_or_else(|| v1::Job {
+        id: id.to_owned(),
+        ..Default::default()
+    });
     if session.json() {
         return emit_json(&OneAnswer { job: (&job).into() });
     }
@@ -173,9 +207,12 @@ async fn cancel(session: &Session, id: &str) -> Result<()> {
     if job.state() == v1::job::State::Cancelled {
         let steps = format!("{}/{} steps were done", job.steps_done, job.steps_total);
         emit(&format!(
-            "job {id} is cancelled; {steps} and stay so\nwhat is left to do: monofs-admin rebalance --dry-run\n"
+            "job {id} is cancelled; {steps} and stay so\nwhat is left to do: monofs-admin \
+             rebalance --dry-run\n"
         ))
     } else {
-        emit(&format!("job {id} is being cancelled\nsee it end: monofs-admin jobs watch {id}\n"))
+        emit(&format!(
+            "job {id} is being cancelled\nsee it end: monofs-admin jobs watch {id}\n"
+        ))
     }
 }

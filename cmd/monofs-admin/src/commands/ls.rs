@@ -58,26 +58,46 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     let path = TreePath::new(&args.path)?;
     let items: Vec<Item> = match locate(&session.cluster, &path).await? {
         Place::Namespace(entries) => entries.iter().map(namespace_item).collect(),
-        Place::Inside(inside) if inside.is_directory() => {
-            inside.record(&session.cluster).await?.iter().map(|entry| item(&entry)).collect()
-        }
+        Place::Inside(inside) if inside.is_directory() => inside
+            .record(&session.cluster)
+            .await?
+            .iter()
+            .map(|entry| item(&entry))
+            .collect(),
         Place::Inside(inside) => vec![itself(&inside)],
     };
     if session.json() {
-        return emit_json(&Answer { path: path.shown(), entries: items });
+        return emit_json(&Answer {
+            path: path.shown(),
+            entries: items,
+        });
     }
-    emit(&if args.long { long(&items) } else { short_form(&items) })
+    emit(&if args.long {
+        long(&items)
+    } else {
+        short_form(&items)
+    })
 }
 
 fn namespace_item(entry: &v1::ListEntry) -> Item {
-    let commit = entry.repository.as_ref().and_then(|repository| repository.snapshot.as_ref());
+    let commit = entry
+        .repository
+        .as_ref()
+        .and_then(|repository| repository.snapshot.as_ref());
     Item {
         name: entry.name.clone(),
         name_hex: None,
-        kind: if entry.repository.is_some() { "repository" } else { "directory" },
+        kind: if entry.repository.is_some() {
+            "repository"
+        } else {
+            "directory"
+        },
         size: None,
         oid: commit.map(|snapshot| hex(&snapshot.commit)),
-        state: entry.repository.as_ref().map(|repository| repository_state(repository.state())),
+        state: entry
+            .repository
+            .as_ref()
+            .map(|repository| repository_state(repository.state())),
         shown: clean(&entry.name) + "/",
     }
 }
@@ -91,7 +111,9 @@ fn item(entry: &Entry<'_>) -> Item {
     };
     Item {
         name: String::from_utf8_lossy(entry.name).into_owned(),
-        name_hex: std::str::from_utf8(entry.name).is_err().then(|| hex(entry.name)),
+        name_hex: std::str::from_utf8(entry.name)
+            .is_err()
+            .then(|| hex(entry.name)),
         kind: kind_word(entry.kind),
         size: entry.kind.is_blob().then_some(entry.size),
         oid: Some(entry.oid.to_string()),
@@ -103,20 +125,38 @@ fn item(entry: &Entry<'_>) -> Item {
 /// A path that names no directory lists itself, as everywhere.
 fn itself(inside: &Inside) -> Item {
     let name = inside.rest.last().map_or(&b""[..], Vec::as_slice);
-    item(&Entry { name, kind: inside.kind, oid: inside.oid, size: inside.size })
+    item(&Entry {
+        name,
+        kind: inside.kind,
+        oid: inside.oid,
+        size: inside.size,
+    })
 }
 
 fn short_form(items: &[Item]) -> String {
-    items.iter().map(|item| format!("{}\n", item.shown)).collect()
+    items
+        .iter()
+        .map(|item| format!("{}\n", item.shown))
+        .collect()
 }
 
 fn long(items: &[Item]) -> String {
     let mut rows = Rows::new(&["KIND", ">SIZE", "OBJECT", "NAME"]);
     for item in items {
-        let size = item.size.map_or_else(|| "-".to_owned(), |size| size.to_string());
-        let note = item.state.filter(|state| *state != "ready").map_or(String::new(), |state| format!("  ({state})"));
+        let size = item
+            .size
+            .map_or_else(|| "-".to_owned(), |size| size.to_string());
+        let note = item
+            .state
+            .filter(|state| *state != "ready")
+            .map_or(String::new(), |state| format!("  ({state})"));
         let oid = short(item.oid.as_deref().unwrap_or_default());
-        rows.row([item.kind.to_owned(), size, oid, format!("{}{note}", item.shown)]);
+        rows.row([
+            item.kind.to_owned(),
+            size,
+            oid,
+            format!("{}{note}", item.shown),
+        ]);
     }
     rows.render()
 }

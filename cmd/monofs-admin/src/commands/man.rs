@@ -24,7 +24,8 @@ Every other binary writes its pages with `BINARY --generate-man DIRECTORY`, and 
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
-    /// Of this command, such as `status` or `jobs-watch`; the page of the whole program when left away
+    /// Of this command, such as `status` or `jobs-watch`; the page of the whole program when left
+    /// away
     #[arg(value_name = "COMMAND", conflicts_with = "dir")]
     command: Option<String>,
     /// Write a page for the program and for each command here
@@ -46,16 +47,29 @@ pub fn run(args: Args, session: &Session) -> Result<()> {
             std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         }
         if session.json() {
-            return emit_json(&Answer { written: pages.into_iter().map(|(name, _)| name).collect() });
+            return emit_json(&Answer {
+                written: pages.into_iter().map(|(name, _)| name).collect(),
+            });
         }
-        return emit(&format!("{} pages written to {}\n", pages.len(), dir.display()));
+        return emit(&format!(
+            "{} pages written to {}\n",
+            pages.len(),
+            dir.display()
+        ));
     }
-    let name =
-        args.command.map_or(cli::NAME.to_owned(), |command| format!("{}-{}", cli::NAME, command.replace(' ', "-")));
-    let Some((_, text)) = pages.into_iter().find(|(page, _)| page.strip_suffix(".1") == Some(&name)) else {
-        return Err(Failure::new(Code::Usage, format!("there is no manual page called {name}"))
-            .hint("`monofs-admin --help` lists the commands")
-            .into());
+    let name = args.command.map_or(cli::NAME.to_owned(), |command| {
+        format!("{}-{}", cli::NAME, command.replace(' ', "-"))
+    });
+    let Some((_, text)) = pages
+        .into_iter()
+        .find(|(page, _)| page.strip_suffix(".1") == Some(&name))
+    else {
+        return Err(Failure::new(
+            Code::Usage,
+            format!("there is no manual page called {name}"),
+        )
+        .hint("`monofs-admin --help` lists the commands")
+        .into());
     };
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(&text)?;

@@ -62,54 +62,88 @@ impl Session {
 
     /// What the cluster says of itself.
     pub async fn status(&self) -> Result<v1::StatusResponse, Failure> {
-        let call =
-            |router: Router| async move { router.admin().status(router.request(v1::StatusRequest::default())).await };
+        let call = |router: Router| async move {
+            router
+                .admin()
+                .status(router.request(v1::StatusRequest::default()))
+                .await
+        };
         self.cluster.ask(call).await
     }
 
-    /// The same outcome; if it is a failure about a repository that is not there, with what may have been meant.
+    /// The same outcome; if it is a failure about a repository that is not there, with what may
+    /// have been meant.
     async fn meant_path<T>(&self, path: &str, outcome: Result<T, Failure>) -> Result<T, Failure> {
         let failure = match outcome {
             Err(failure) if failure.code == Code::Failed && !path.is_empty() => failure,
             other => return other,
         };
         // It is only about better words: if this fails too, the first failure stands as it is.
-        let Ok(known) = self.repositories_up_to("", SUGGESTED_OF_MAX).await else { return Err(failure) };
-        let known: Vec<&str> = known.iter().map(|repository| repository.path.as_str()).collect();
+        let Ok(known) = self.repositories_up_to("", SUGGESTED_OF_MAX).await else {
+            return Err(failure);
+        };
+        let known: Vec<&str> = known
+            .iter()
+            .map(|repository| repository.path.as_str())
+            .collect();
         if known.contains(&path) {
             return Err(failure);
         }
         Err(match nearest::path(path, &known) {
-            Some(near) => {
-                failure.hint(format!("did you mean {}? `monofs-admin repos` lists the repositories", shell_word(near)))
-            }
+            Some(near) => failure.hint(format!(
+                "did you mean {}? `monofs-admin repos` lists the repositories",
+                shell_word(near)
+            )),
             None => failure,
         })
     }
 
-    /// The same outcome; if it is a failure about a member that is not there, with what may have been meant.
+    /// The same outcome; if it is a failure about a member that is not there, with what may have
+    /// been meant.
     async fn meant_member<T>(&self, id: &str, outcome: Result<T, Failure>) -> Result<T, Failure> {
         let failure = match outcome {
             Err(failure) if failure.code == Code::Failed && !id.is_empty() => failure,
             other => return other,
         };
-        let Ok(status) = self.status().await else { return Err(failure) };
+        let Ok(status) = self.status().await else {
+            return Err(failure);
+        };
         let nodes = status.nodes.iter().filter_map(|node| node.member.as_ref());
-        let fetchers = status.fetchers.iter().filter_map(|fetcher| fetcher.member.as_ref());
-        let known: Vec<&str> = nodes.chain(fetchers).map(|member| member.id.as_str()).collect();
+        let fetchers = status
+            .fetchers
+            .iter()
+            .filter_map(|fetcher| fetcher.member.as_ref());
+        let known: Vec<&str> = nodes
+            .chain(fetchers)
+            .map(|member| member.id.as_str())
+            .collect();
         if known.contains(&id) {
             return Err(failure);
         }
         let near = nearest::name(id, known.iter().copied());
         Err(match near {
-            Some(near) => {
-                failure.hint(format!("did you mean {}? `monofs-admin nodes` lists the nodes", shell_word(near)))
+            Some(near) => failure.hint(format!(
+                "did you mean {}? `monofs-admin nodes` lists the nodes",
+                shell_word(near)
+            )),
+            None if known.is_empty() => {
+                failure.hint("no node is known yet: start one with `monofs-node --router`")
             }
-            None if known.is_empty() => failure.hint("no node is known yet: start one with `monofs-node --router`"),
             None => {
-                let some = known.iter().take(MEMBERS_NAMED_MAX).map(|id| clean(id)).collect::<Vec<_>>().join(", ");
-                let more = if known.len() > MEMBERS_NAMED_MAX { ", ..." } else { "" };
-                failure.hint(format!("the members are {some}{more}; `monofs-admin nodes` says more"))
+                let some = known
+                    .iter()
+                    .take(MEMBERS_NAMED_MAX)
+                    .map(|id| clean(id))
+                    .collect::<Vec<_>>()
+                    .join(", ");
+                let more = if known.len() > MEMBERS_NAMED_MAX {
+                    ", ..."
+                } else {
+                    ""
+                };
+                failure.hint(format!(
+                    "the members are {some}{more}; `monofs-admin nodes` says more"
+                ))
             }
         })
     }
@@ -120,9 +154,16 @@ impl Session {
     }
 
     /// The first repositories at or below `prefix`, at most `max`.
-    async fn repositories_up_to(&self, prefix: &str, max: usize) -> Result<Vec<v1::Repository>, Failure> {
+    async fn repositories_up_to(
+        &self,
+        prefix: &str,
+        max: usize,
+    ) -> Result<Vec<v1::Repository>, Failure> {
         let mut all = Vec::new();
-        let mut message = v1::ListRepositoriesRequest { prefix: prefix.to_owned(), ..Default::default() };
+        let mut message = v1::ListRepositoriesRequest {
+            prefix: prefix.to_owned(),
+            ..Default::default()
+        };
         loop {
             let call = |router: Router| {
                 let request = router.request(message.clone());
@@ -144,7 +185,11 @@ impl Session {
 /// Runs what the command line asks for.
 pub async fn run(args: Args, interrupt: CancellationToken) -> Result<()> {
     let cluster = Cluster::new(args.global.router, args.global.rpc_timeout);
-    let session = Session { cluster, format: args.global.format, interrupt };
+    let session = Session {
+        cluster,
+        format: args.global.format,
+        interrupt,
+    };
     match args.command {
         Command::Ingest(args) => ingest::run(args, &session).await,
         Command::Repos(args) => repos::run(args, &session).await,
@@ -193,20 +238,24 @@ fn repository_mood(state: v1::RepositoryState) -> Mood {
     }
 }
 
-/// A display path as a user may write it: slashes around it do not matter. Errors: `Usage` for a URL.
+/// A display path as a user may write it: slashes around it do not matter. Errors: `Usage` for a
+/// URL.
 fn display_path(text: &str) -> Result<String, Failure> {
     match where_a_url_leads(text) {
         None => Ok(text.trim_matches('/').to_owned()),
-        Some(path) => {
-            Err(Failure::new(Code::Usage, format!("'{}' is a URL; a path in the tree is wanted", clean(text)))
-                .hint(path))
-        }
+        Some(path) => Err(Failure::new(
+            Code::Usage,
+            format!("'{}' is a URL; a path in the tree is wanted", clean(text)),
+        )
+        .hint(path)),
     }
 }
 
 /// Where the repository of a URL is, as a hint; `None` for what is no URL.
 pub fn where_a_url_leads(text: &str) -> Option<String> {
-    let scp = text.split_once(':').is_some_and(|(host, _)| host.contains('@') && !host.contains('/'));
+    let scp = text
+        .split_once(':')
+        .is_some_and(|(host, _)| host.contains('@') && !host.contains('/'));
     if !scp && !text.contains("://") {
         return None;
     }
@@ -214,6 +263,11 @@ pub fn where_a_url_leads(text: &str) -> Option<String> {
     let path = SourceUrl::new(text).and_then(|source| source.display_path());
     Some(path.map_or_else(
         |_| lists.to_owned(),
-        |path| format!("unless it was added with another --path, it is at {}; {lists}", shell_word(path.as_str())),
+        |path| {
+            format!(
+                "unless it was added with another --path, it is at {}; {lists}",
+                shell_word(path.as_str())
+            )
+        },
     ))
 }

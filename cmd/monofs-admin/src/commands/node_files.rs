@@ -24,7 +24,12 @@ pub struct Args {
     #[arg(long, value_name = "ID|all")]
     node_id: String,
     /// Only this repository
-    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "",
+        hide_default_value = true
+    )]
     path: String,
 }
 
@@ -42,17 +47,32 @@ struct Node {
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
     let path = display_path(&args.path)?;
-    let message = v1::NodeFilesRequest { node_id: args.node_id.clone(), path: path.clone() };
+    let message = v1::NodeFilesRequest {
+        node_id: args.node_id.clone(),
+        path: path.clone(),
+    };
     let call = |router: Router| {
         let request = router.request(message.clone());
         async move { router.admin().node_files(request).await }
     };
-    let answer = session.meant_path(&path, session.cluster.ask(call).await).await;
-    let node_id = if args.node_id == "all" { "" } else { &args.node_id };
+    let answer = session
+        .meant_path(&path, session.cluster.ask(call).await)
+        .await;
+    let node_id = if args.node_id == "all" {
+        ""
+    } else {
+        &args.node_id
+    };
     let answer: v1::NodeFilesResponse = session.meant_member(node_id, answer).await?;
-    let failed = answer.nodes.iter().filter(|node| !node.error.is_empty()).count();
+    let failed = answer
+        .nodes
+        .iter()
+        .filter(|node| !node.error.is_empty())
+        .count();
     if session.json() {
-        emit_json(&Answer { nodes: answer.nodes.iter().map(node).collect() })?;
+        emit_json(&Answer {
+            nodes: answer.nodes.iter().map(node).collect(),
+        })?;
     } else {
         emit(&table(&answer.nodes))?;
         for node in answer.nodes.iter().filter(|node| !node.error.is_empty()) {
@@ -76,10 +96,23 @@ fn node(wire: &v1::node_files_response::Entry) -> Node {
 }
 
 fn table(nodes: &[v1::node_files_response::Entry]) -> String {
-    let mut rows = Rows::new(&["NODE", "PATH", "COMMIT", ">DIRECTORIES", ">FILES", ">CONTENTS", ">DISK", "LAST ERROR"]);
+    let mut rows = Rows::new(&[
+        "NODE",
+        "PATH",
+        "COMMIT",
+        ">DIRECTORIES",
+        ">FILES",
+        ">CONTENTS",
+        ">DISK",
+        "LAST ERROR",
+    ]);
     for node in nodes {
         for held in &node.repositories {
-            let newest = held.snapshots.last().map(|snapshot| hex(&snapshot.commit)).unwrap_or_default();
+            let newest = held
+                .snapshots
+                .last()
+                .map(|snapshot| hex(&snapshot.commit))
+                .unwrap_or_default();
             let plain = |text: String| (text, Mood::Plain);
             rows.row_with([
                 plain(node.node_id.clone()),

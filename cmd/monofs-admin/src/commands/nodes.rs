@@ -27,15 +27,19 @@ struct Answer {
 pub async fn run(_: Args, session: &Session) -> Result<()> {
     let status = session.status().await?;
     if session.json() {
-        return emit_json(&Answer { nodes: status.nodes.iter().map(Into::into).collect() });
+        return emit_json(&Answer {
+            nodes: status.nodes.iter().map(Into::into).collect(),
+        });
     }
     emit(&table(&status.nodes))
 }
 
 /// The nodes as a table.
 pub fn table(nodes: &[v1::NodeStatus]) -> String {
-    let mut rows =
-        Rows::new(&["NODE", "STATE", "ADDRESS", "ZONE", ">WEIGHT", "VERSION", ">REPOS", ">DISK", ">FREE", "ERROR"]);
+    let mut rows = Rows::new(&[
+        "NODE", "STATE", "ADDRESS", "ZONE", ">WEIGHT", "VERSION", ">REPOS", ">DISK", ">FREE",
+        "ERROR",
+    ]);
     if nodes.is_empty() {
         return "no nodes\n".to_owned();
     }
@@ -43,7 +47,8 @@ pub fn table(nodes: &[v1::NodeStatus]) -> String {
         let member = node.member.clone().unwrap_or_default();
         let stat = node.stat.as_ref();
         let plain = |text: String| (text, Mood::Plain);
-        let figure = |of: fn(&v1::StatResponse) -> String| plain(stat.map_or_else(|| "-".to_owned(), of));
+        let figure =
+            |of: fn(&v1::StatResponse) -> String| plain(stat.map_or_else(|| "-".to_owned(), of));
         rows.row_with([
             plain(member.id.clone()),
             state(&member),
@@ -63,7 +68,11 @@ pub fn table(nodes: &[v1::NodeStatus]) -> String {
 /// A node's state, and what it does not do although it should.
 pub fn state(member: &v1::Member) -> (String, Mood) {
     let (state, mood) = (member_state(member.state()), member_mood(member.state()));
-    let uneasy = if mood == Mood::Bad { Mood::Bad } else { Mood::Uneasy };
+    let uneasy = if mood == Mood::Bad {
+        Mood::Bad
+    } else {
+        Mood::Uneasy
+    };
     match (member.failed_over, member.share_percent) {
         (true, _) => (format!("{state}, failed over"), uneasy),
         (false, percent @ 1..100) => (format!("{state}, {percent} % of reads"), uneasy),

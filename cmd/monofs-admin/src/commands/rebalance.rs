@@ -52,7 +52,12 @@ struct Answer {
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
-    let path = args.path.as_deref().map(display_path).transpose()?.unwrap_or_default();
+    let path = args
+        .path
+        .as_deref()
+        .map(display_path)
+        .transpose()?
+        .unwrap_or_default();
     let message = v1::RebalanceRequest {
         storage_id: args.storage_id.unwrap_or_default(),
         path: path.clone(),
@@ -68,13 +73,21 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     if !session.json() {
         emit(&text(&plan, args.dry_run, wait))?;
     }
-    let job = if wait { Some(follow::to_the_end(session, &plan.job_id).await?) } else { None };
+    let job = if wait {
+        Some(follow::to_the_end(session, &plan.job_id).await?)
+    } else {
+        None
+    };
     if session.json() {
         emit_json(&answer(&plan, args.dry_run, job.as_ref()))?;
     }
     let Some(job) = job else { return Ok(()) };
     follow::verdict(&job)?;
-    if session.json() { Ok(()) } else { emit(&follow::summary(&job)) }
+    if session.json() {
+        Ok(())
+    } else {
+        emit(&follow::summary(&job))
+    }
 }
 
 fn answer(plan: &v1::RebalanceResponse, dry_run: bool, job: Option<&v1::Job>) -> Answer {
@@ -102,19 +115,35 @@ fn text(plan: &v1::RebalanceResponse, dry_run: bool, wait: bool) -> String {
             (_, false) => step.from.join(", "),
         };
         let bytes = size(step.bytes);
-        rows.row([move_kind(step.kind()), &step.path, &step.node_id, &from, &bytes, &step.reason]);
+        rows.row([
+            move_kind(step.kind()),
+            &step.path,
+            &step.node_id,
+            &from,
+            &bytes,
+            &step.reason,
+        ]);
     }
     let mut text = rows.render();
     let hidden = total.saturating_sub(plan.moves.len().min(MOVES_SHOWN_MAX) as u64);
     if hidden > 0 {
         text.push_str(&format!("and {hidden} more\n"));
     }
-    let (copies, deletes) = (count(plan.copies_total, "copy"), count(plan.deletes_total, "deletion"));
-    text.push_str(&format!("\n{copies}, {deletes}, {} to copy\n", size(plan.bytes_total)));
+    let (copies, deletes) = (
+        count(plan.copies_total, "copy"),
+        count(plan.deletes_total, "deletion"),
+    );
+    text.push_str(&format!(
+        "\n{copies}, {deletes}, {} to copy\n",
+        size(plan.bytes_total)
+    ));
     match (dry_run, wait) {
         (true, _) => text.push_str("nothing was started; next: the same without --dry-run\n"),
         (false, false) if !plan.job_id.is_empty() => {
-            text.push_str(&format!("next: monofs-admin jobs watch {}\n", shell_word(&plan.job_id)));
+            text.push_str(&format!(
+                "next: monofs-admin jobs watch {}\n",
+                shell_word(&plan.job_id)
+            ));
         }
         (false, _) => {}
     }

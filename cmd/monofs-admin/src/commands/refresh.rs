@@ -23,7 +23,11 @@ Examples:
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// Display path of the repository
-    #[arg(value_name = "PATH", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(
+        value_name = "PATH",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
     path: Option<String>,
     /// Refresh every repository, one after the other
     #[arg(long)]
@@ -47,16 +51,25 @@ struct Outcome {
 pub async fn run(args: Args, session: &Session) -> Result<()> {
     let paths = match (args.path, args.all) {
         (Some(path), _) => vec![display_path(&path)?],
-        (None, true) => session.repositories("").await?.into_iter().map(|repository| repository.path).collect(),
+        (None, true) => session
+            .repositories("")
+            .await?
+            .into_iter()
+            .map(|repository| repository.path)
+            .collect(),
         (None, false) => {
-            return Err(Failure::new(Code::Usage, "nothing to refresh").hint("name a path, or use --all").into());
+            return Err(Failure::new(Code::Usage, "nothing to refresh")
+                .hint("name a path, or use --all")
+                .into());
         }
     };
     if let ([path], false) = (paths.as_slice(), args.all) {
         let done = refresh(session, path).await;
         let done = session.meant_path(path, done).await?;
         return if session.json() {
-            emit_json(&Answer { refreshed: vec![outcome(path, &done)] })
+            emit_json(&Answer {
+                refreshed: vec![outcome(path, &done)],
+            })
         } else {
             emit(&line(&done))
         };
@@ -74,8 +87,11 @@ async fn refresh_all(session: &Session, paths: &[String]) -> Result<()> {
                     emit(&line(&done))?;
                 }
             }
-            // Nobody is left to ask, or nobody wants to know: the other repositories will not fare better.
-            Err(failure) if failure.code == Code::Unreachable || session.interrupt.is_cancelled() => {
+            // Nobody is left to ask, or nobody wants to know: the other repositories will not fare
+            // better.
+            Err(failure)
+                if failure.code == Code::Unreachable || session.interrupt.is_cancelled() =>
+            {
                 return Err(failure.into());
             }
             Err(failure) => {
@@ -89,23 +105,32 @@ async fn refresh_all(session: &Session, paths: &[String]) -> Result<()> {
             }
         }
     }
-    let failed = refreshed.iter().filter(|outcome| outcome.result == "failed").count();
+    let failed = refreshed
+        .iter()
+        .filter(|outcome| outcome.result == "failed")
+        .count();
     let total = refreshed.len();
     if session.json() {
         emit_json(&Answer { refreshed })?;
     }
     if failed > 0 {
         let (failed, of) = (failed as u64, count(total as u64, "repository"));
-        return Err(Failure::new(Code::Failed, format!("{failed} of {of} could not be refreshed"))
-            .hint("the lines above say why; what readers see has not changed for them")
-            .into());
+        return Err(Failure::new(
+            Code::Failed,
+            format!("{failed} of {of} could not be refreshed"),
+        )
+        .hint("the lines above say why; what readers see has not changed for them")
+        .into());
     }
     Ok(())
 }
 
 async fn refresh(session: &Session, path: &str) -> Result<v1::IngestProgress, Failure> {
     let call = |router: Router| {
-        let request = router.stream(v1::RefreshRequest { path: path.to_owned(), follow: false });
+        let request = router.stream(v1::RefreshRequest {
+            path: path.to_owned(),
+            follow: false,
+        });
         async move { router.admin().refresh(request).await }
     };
     let answers = session.cluster.follow(About::Work, SILENCE, call).await?;
@@ -114,10 +139,22 @@ async fn refresh(session: &Session, path: &str) -> Result<v1::IngestProgress, Fa
 
 fn outcome(path: &str, done: &v1::IngestProgress) -> Outcome {
     let repository = done.repository.as_ref().map(shapes::Repository::from);
-    let result = if done.unchanged { "unchanged" } else { "updated" };
-    Outcome { path: path.to_owned(), result, commit: repository.and_then(|repository| repository.commit), error: None }
+    let result = if done.unchanged {
+        "unchanged"
+    } else {
+        "updated"
+    };
+    Outcome {
+        path: path.to_owned(),
+        result,
+        commit: repository.and_then(|repository| repository.commit),
+        error: None,
+    }
 }
 
 fn line(done: &v1::IngestProgress) -> String {
-    done.repository.as_ref().map(|repository| describe(repository, done.unchanged) + "\n").unwrap_or_default()
+    done.repository
+        .as_ref()
+        .map(|repository| describe(repository, done.unchanged) + "\n")
+        .unwrap_or_default()
 }

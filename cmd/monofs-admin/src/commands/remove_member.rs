@@ -35,16 +35,20 @@ struct Answer {
 pub async fn run(args: Args, session: &Session) -> Result<()> {
     let member_id = args.member;
     let call = |router: Router| {
-        let request = router.request(v1::RemoveMemberRequest { member_id: member_id.clone() });
+        let request = router.request(v1::RemoveMemberRequest {
+            member_id: member_id.clone(),
+        });
         async move { router.admin().remove_member(request).await }
     };
-    let answer: Result<v1::RemoveMemberResponse, Failure> = session.cluster.ask_about(About::Removal, call).await;
+    let answer: Result<v1::RemoveMemberResponse, Failure> =
+        session.cluster.ask_about(About::Removal, call).await;
     session.meant_member(&member_id, answer).await?;
     if session.json() {
         return emit_json(&Answer { removed: member_id });
     }
     emit(&format!(
-        "{} is forgotten; started again with this id, it is a new member\nnext: monofs-admin status\n",
+        "{} is forgotten; started again with this id, it is a new member\nnext: monofs-admin \
+         status\n",
         clean(&member_id)
     ))
 }

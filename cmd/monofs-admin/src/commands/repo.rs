@@ -47,14 +47,20 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     let answer = session.cluster.ask(call).await;
     let answer: v1::GetRepositoryResponse = session.meant_path(&path, answer).await?;
     let Some(repository) = answer.repository else {
-        return Err(Failure::new(Code::Failed, format!("the router did not describe {}", shell_word(&path)))
-            .hint("compare `monofs-admin --version` with the router's in `monofs-admin status`")
-            .into());
+        return Err(Failure::new(
+            Code::Failed,
+            format!("the router did not describe {}", shell_word(&path)),
+        )
+        .hint("compare `monofs-admin --version` with the router's in `monofs-admin status`")
+        .into());
     };
     let shape = shapes::Repository::from(&repository);
     let replicas: Vec<Replica> = answer.replicas.iter().map(replica).collect();
     if session.json() {
-        return emit_json(&Answer { repository: shape, replicas });
+        return emit_json(&Answer {
+            repository: shape,
+            replicas,
+        });
     }
     emit(&text(&shape, &repository, &replicas))
 }
@@ -84,20 +90,48 @@ fn text(shape: &shapes::Repository, wire: &v1::Repository, replicas: &[Replica])
         ("submodules", shape.submodules.to_string()),
         ("content", shape.content.to_owned()),
         ("consistency", shape.consistency.to_owned()),
-        ("created", format!("{} ({} ago)", or_dash(&shape.created_at), ago(wire.created_at))),
-        ("last refresh", format!("{} ({} ago)", or_dash(&shape.refreshed_at), ago(wire.refreshed_at))),
+        (
+            "created",
+            format!(
+                "{} ({} ago)",
+                or_dash(&shape.created_at),
+                ago(wire.created_at)
+            ),
+        ),
+        (
+            "last refresh",
+            format!(
+                "{} ({} ago)",
+                or_dash(&shape.refreshed_at),
+                ago(wire.refreshed_at)
+            ),
+        ),
         ("last error", or_dash(&shape.last_error)),
         ("storage id", shape.storage_id.clone()),
     ]);
     let mut rows = Rows::new(&["REPLICA", "HOLDS COMMIT", ">DISK", ">CONTENTS", "ERROR"]);
     for replica in replicas {
         let held = replica.held.as_ref();
-        let contents = held.map_or_else(|| "-".to_owned(), |held| percent(held.hydrated_files, held.total_files));
-        let error = replica.error.clone().or_else(|| held.and_then(|held| held.last_error.clone())).unwrap_or_default();
+        let contents = held.map_or_else(
+            || "-".to_owned(),
+            |held| percent(held.hydrated_files, held.total_files),
+        );
+        let error = replica
+            .error
+            .clone()
+            .or_else(|| held.and_then(|held| held.last_error.clone()))
+            .unwrap_or_default();
         rows.row_with([
             (replica.node_id.clone(), Mood::Plain),
-            if replica.holder { ("yes".to_owned(), Mood::Good) } else { ("no".to_owned(), Mood::Uneasy) },
-            (held.map_or_else(|| "-".to_owned(), |held| size(held.disk_bytes)), Mood::Plain),
+            if replica.holder {
+                ("yes".to_owned(), Mood::Good)
+            } else {
+                ("no".to_owned(), Mood::Uneasy)
+            },
+            (
+                held.map_or_else(|| "-".to_owned(), |held| size(held.disk_bytes)),
+                Mood::Plain,
+            ),
             (contents, Mood::Plain),
             (error, Mood::Bad),
         ]);

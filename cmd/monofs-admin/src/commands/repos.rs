@@ -32,7 +32,9 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     let prefix = display_path(&args.prefix)?;
     let repositories = session.repositories(&prefix).await?;
     if session.json() {
-        return emit_json(&Answer { repositories: repositories.iter().map(Into::into).collect() });
+        return emit_json(&Answer {
+            repositories: repositories.iter().map(Into::into).collect(),
+        });
     }
     if repositories.is_empty() {
         match prefix.as_str() {
@@ -46,17 +48,37 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
 
 /// The repositories as a table.
 pub fn table(repositories: &[v1::Repository]) -> String {
-    let mut rows =
-        Rows::new(&["PATH", "STATE", "REF", "COMMIT", ">FILES", ">SIZE", "REFRESHED", "HOLDERS", "LAST ERROR"]);
+    let mut rows = Rows::new(&[
+        "PATH",
+        "STATE",
+        "REF",
+        "COMMIT",
+        ">FILES",
+        ">SIZE",
+        "REFRESHED",
+        "HOLDERS",
+        "LAST ERROR",
+    ]);
     for repository in repositories {
         let snapshot = repository.snapshot.as_ref();
         let plain = |text: String| (text, Mood::Plain);
-        let reference = if repository.ref_name.is_empty() { "HEAD" } else { &repository.ref_name };
+        let reference = if repository.ref_name.is_empty() {
+            "HEAD"
+        } else {
+            &repository.ref_name
+        };
         rows.row_with([
             plain(repository.path.clone()),
-            (repository_state(repository.state()).to_owned(), repository_mood(repository.state())),
+            (
+                repository_state(repository.state()).to_owned(),
+                repository_mood(repository.state()),
+            ),
             plain(reference.to_owned()),
-            plain(short(&snapshot.map(|snapshot| hex(&snapshot.commit)).unwrap_or_default())),
+            plain(short(
+                &snapshot
+                    .map(|snapshot| hex(&snapshot.commit))
+                    .unwrap_or_default(),
+            )),
             plain(snapshot.map_or_else(|| "-".to_owned(), |snapshot| snapshot.blobs.to_string())),
             plain(snapshot.map_or_else(|| "-".to_owned(), |snapshot| size(snapshot.bytes))),
             plain(ago(repository.refreshed_at)),

@@ -55,18 +55,29 @@ struct Answer {
 pub async fn run(args: Args, session: &Session) -> Result<()> {
     let path = TreePath::new(&args.path)?;
     let answer = match locate(&session.cluster, &path).await? {
-        Place::Namespace(entries) => {
-            Answer { path: path.shown(), kind: "namespace", entries: Some(entries.len()), ..Answer::default() }
-        }
+        Place::Namespace(entries) => Answer {
+            path: path.shown(),
+            kind: "namespace",
+            entries: Some(entries.len()),
+            ..Answer::default()
+        },
         Place::Inside(inside) => describe(session, &path, &inside).await?,
     };
-    if session.json() { emit_json(&answer) } else { emit(&text(&answer)) }
+    if session.json() {
+        emit_json(&answer)
+    } else {
+        emit(&text(&answer))
+    }
 }
 
 async fn describe(session: &Session, path: &TreePath, inside: &Inside) -> Result<Answer> {
     let mut answer = Answer {
         path: path.shown(),
-        kind: if inside.rest.is_empty() { "repository" } else { kind_word(inside.kind) },
+        kind: if inside.rest.is_empty() {
+            "repository"
+        } else {
+            kind_word(inside.kind)
+        },
         size: inside.kind.is_blob().then_some(inside.size),
         oid: Some(inside.oid.to_string()),
         repository: Some(inside.repository.path.clone()),
@@ -88,7 +99,11 @@ async fn describe(session: &Session, path: &TreePath, inside: &Inside) -> Result
             answer.target = Some(clean_bytes(&target));
         }
         EntryKind::Submodule => {
-            answer.submodule = Some(format!("{}@{}", inside.submodule_url().unwrap_or("?"), inside.oid))
+            answer.submodule = Some(format!(
+                "{}@{}",
+                inside.submodule_url().unwrap_or("?"),
+                inside.oid
+            ))
         }
         _ => {}
     }
@@ -96,12 +111,21 @@ async fn describe(session: &Session, path: &TreePath, inside: &Inside) -> Result
 }
 
 fn text(answer: &Answer) -> String {
-    let mut pairs = vec![("path", answer.path.clone()), ("kind", answer.kind.to_owned())];
+    let mut pairs = vec![
+        ("path", answer.path.clone()),
+        ("kind", answer.kind.to_owned()),
+    ];
     let mut add = |name, value: Option<String>| pairs.extend(value.map(|value| (name, value)));
     add("entries", answer.entries.map(|entries| entries.to_string()));
     add(
         "size",
-        answer.size.map(|bytes| if bytes < 1024 { size(bytes) } else { format!("{} ({bytes} B)", size(bytes)) }),
+        answer.size.map(|bytes| {
+            if bytes < 1024 {
+                size(bytes)
+            } else {
+                format!("{} ({bytes} B)", size(bytes))
+            }
+        }),
     );
     add("object", answer.oid.clone());
     add("target", answer.target.clone());
@@ -110,7 +134,10 @@ fn text(answer: &Answer) -> String {
     add("source", answer.source.clone());
     add("commit", answer.commit.clone());
     add("commit time", answer.commit_time.clone());
-    add("held by", answer.holders.as_ref().map(|holders| holders.join(", ")));
+    add(
+        "held by",
+        answer.holders.as_ref().map(|holders| holders.join(", ")),
+    );
     // `path` and `target` were cleaned as bytes; cleaning them again changes nothing.
     fields(&pairs)
 }

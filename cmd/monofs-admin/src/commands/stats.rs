@@ -65,7 +65,8 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         return emit_json(&Answer {
             cluster,
             nodes: wants(Kind::Nodes).then(|| status.nodes.iter().map(Into::into).collect()),
-            fetchers: wants(Kind::Fetchers).then(|| status.fetchers.iter().map(Into::into).collect()),
+            fetchers: wants(Kind::Fetchers)
+                .then(|| status.fetchers.iter().map(Into::into).collect()),
             clients: wants(Kind::Clients).then(|| status.clients.iter().map(Into::into).collect()),
         });
     }
@@ -104,10 +105,17 @@ fn served(nodes: &[v1::NodeStatus]) -> String {
     ];
     let mut rows = Rows::new(&headings);
     for node in nodes {
-        let id = node.member.as_ref().map(|member| member.id.clone()).unwrap_or_default();
+        let id = node
+            .member
+            .as_ref()
+            .map(|member| member.id.clone())
+            .unwrap_or_default();
         let requests = node.stat.as_ref().and_then(Requests::of);
-        let asked = |of: fn(&Requests) -> String| requests.as_ref().map_or_else(|| "-".to_owned(), of);
-        let figure = |of: fn(&v1::StatResponse) -> String| node.stat.as_ref().map_or_else(|| "-".to_owned(), of);
+        let asked =
+            |of: fn(&Requests) -> String| requests.as_ref().map_or_else(|| "-".to_owned(), of);
+        let figure = |of: fn(&v1::StatResponse) -> String| {
+            node.stat.as_ref().map_or_else(|| "-".to_owned(), of)
+        };
         rows.row([
             id,
             asked(|requests| requests.answered.to_string()),
@@ -115,7 +123,10 @@ fn served(nodes: &[v1::NodeStatus]) -> String {
             asked(|requests| latency(requests.p50_seconds)),
             asked(|requests| latency(requests.p99_seconds)),
             asked(|requests| {
-                percent(requests.chunks_held, requests.chunks_held.saturating_add(requests.chunks_missed))
+                percent(
+                    requests.chunks_held,
+                    requests.chunks_held.saturating_add(requests.chunks_missed),
+                )
             }),
             figure(|stat| stat.trees_served.to_string()),
             figure(|stat| stat.chunks_served.to_string()),
@@ -151,8 +162,14 @@ fn mounts(clients: &[v1::ClientStatus]) -> String {
     ];
     let mut rows = Rows::new(&headings);
     for client in clients {
-        let figure = |of: fn(&v1::ClientReport) -> String| client.report.as_ref().map_or_else(|| "-".to_owned(), of);
-        let router = if client.router_id.is_empty() { "-" } else { &client.router_id };
+        let figure = |of: fn(&v1::ClientReport) -> String| {
+            client.report.as_ref().map_or_else(|| "-".to_owned(), of)
+        };
+        let router = if client.router_id.is_empty() {
+            "-"
+        } else {
+            &client.router_id
+        };
         rows.row([
             client.client_id.clone(),
             client.mount.clone(),
@@ -161,7 +178,12 @@ fn mounts(clients: &[v1::ClientStatus]) -> String {
             ago(client.connected_at),
             figure(|report| size(report.cache_bytes)),
             figure(|report| size(report.cache_bytes_max)),
-            figure(|report| percent(report.cache_hits, report.cache_hits.saturating_add(report.cache_misses))),
+            figure(|report| {
+                percent(
+                    report.cache_hits,
+                    report.cache_hits.saturating_add(report.cache_misses),
+                )
+            }),
             figure(|report| size(report.bytes_fetched)),
             figure(|report| report.upcalls.to_string()),
             figure(|report| report.failed.to_string()),

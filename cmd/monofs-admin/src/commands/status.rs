@@ -78,7 +78,14 @@ struct Repositories {
 }
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
-    let asked = futures::future::join_all(session.cluster.routers().iter().map(|address| ask(session, address))).await;
+    let asked = futures::future::join_all(
+        session
+            .cluster
+            .routers()
+            .iter()
+            .map(|address| ask(session, address)),
+    )
+    .await;
     let mut routers = Vec::new();
     let mut best: Option<v1::StatusResponse> = None;
     let mut failure = None;
@@ -87,7 +94,10 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
             Ok(status) => {
                 routers.push(reachable(address, &status));
                 // A router that knows the others has its state store: it knows more.
-                if best.as_ref().is_none_or(|best| best.routers.is_empty() && !status.routers.is_empty()) {
+                if best
+                    .as_ref()
+                    .is_none_or(|best| best.routers.is_empty() && !status.routers.is_empty())
+                {
                     best = Some(status);
                 }
             }
@@ -113,9 +123,12 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         emit(&screen::text(&status, &answer))?;
     }
     if args.check && answer.health != Health::Healthy {
-        return Err(Failure::new(Code::Failed, format!("the cluster is {}", answer.health.word()))
-            .hint("`monofs-admin status` shows why and what to type")
-            .into());
+        return Err(Failure::new(
+            Code::Failed,
+            format!("the cluster is {}", answer.health.word()),
+        )
+        .hint("`monofs-admin status` shows why and what to type")
+        .into());
     }
     Ok(())
 }
@@ -160,7 +173,10 @@ fn judge(status: &v1::StatusResponse, routers: Vec<Router>) -> Answer {
     Answer {
         health,
         healthy: health == Health::Healthy,
-        problems: findings.iter().map(|finding| finding.problem.clone()).collect(),
+        problems: findings
+            .iter()
+            .map(|finding| finding.problem.clone())
+            .collect(),
         next: finding::next(status, &findings),
         findings,
         routers,
@@ -169,7 +185,10 @@ fn judge(status: &v1::StatusResponse, routers: Vec<Router>) -> Answer {
         intents: status.intents.iter().map(Into::into).collect(),
         jobs: status.jobs.iter().map(Into::into).collect(),
         view_number: status.view_number,
-        revision: status.position.as_ref().map_or(0, |position| position.revision),
+        revision: status
+            .position
+            .as_ref()
+            .map_or(0, |position| position.revision),
         replication_factor: status.replication_factor,
         repositories: Repositories {
             ready: status.repositories_ready,

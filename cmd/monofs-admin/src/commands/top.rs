@@ -45,19 +45,26 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
     history.take(live::sample(session, start).await?);
     tokio::time::sleep(args.interval.min(SNAPSHOT_INTERVAL_MAX)).await;
     let figures = history.take(live::sample(session, start).await?);
-    if session.json() { emit_json(&figures) } else { emit(&plain(&figures)) }
+    if session.json() {
+        emit_json(&figures)
+    } else {
+        emit(&plain(&figures))
+    }
 }
 
 /// A snapshot as text.
 fn plain(figures: &Figures) -> String {
     let reads = &figures.reads;
     let mut text = format!(
-        "{}: router {}, {} leads\nreads {}  {}  p50 {}  p99 {}  failed {}\nrepositories {} ready, {} being ingested, {} failed\n",
+        "{}: router {}, {} leads\nreads {}  {}  p50 {}  p99 {}  failed {}\nrepositories {} ready, \
+         {} being ingested, {} failed\n",
         figures.health.word(),
         clean(&figures.router),
         clean(figures.leader.as_deref().unwrap_or("nobody")),
         rate(reads.requests_per_second),
-        reads.bytes_per_second.map_or_else(|| "-".to_owned(), panels::byte_rate),
+        reads
+            .bytes_per_second
+            .map_or_else(|| "-".to_owned(), panels::byte_rate),
         latency(reads.p50_seconds),
         latency(reads.p99_seconds),
         rate(reads.failed_per_second),
@@ -68,7 +75,12 @@ fn plain(figures: &Figures) -> String {
     for finding in &figures.findings {
         text.push_str(&format!("! {}\n", clean(&finding.problem)));
     }
-    for grid in [panels::nodes(figures), panels::fetchers(figures), panels::jobs(figures), panels::clients(figures)] {
+    for grid in [
+        panels::nodes(figures),
+        panels::fetchers(figures),
+        panels::jobs(figures),
+        panels::clients(figures),
+    ] {
         if !grid.rows.is_empty() {
             text.push('\n');
             text.push_str(&grid.plain());

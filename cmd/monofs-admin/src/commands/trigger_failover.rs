@@ -23,7 +23,12 @@ pub struct Args {
     #[arg(long, value_name = "ID", alias = "node", value_parser = NonEmptyStringValueParser::new())]
     node_id: String,
     /// Why: shown in the status until it is over
-    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
     reason: String,
     /// Leave it although fewer copies than wanted will be left
     #[arg(long)]
@@ -32,7 +37,11 @@ pub struct Args {
 
 pub async fn run(args: Args, session: &Session) -> Result<()> {
     let node_id = args.node_id;
-    let message = v1::TriggerFailoverRequest { node_id: node_id.clone(), reason: args.reason, force: args.force };
+    let message = v1::TriggerFailoverRequest {
+        node_id: node_id.clone(),
+        reason: args.reason,
+        force: args.force,
+    };
     let call = |router: Router| {
         let request = router.request(message.clone());
         async move { router.admin().trigger_failover(request).await }

@@ -25,14 +25,16 @@ pub struct Args {
 pub async fn run(args: Args, session: &Session) -> Result<()> {
     let node_id = args.node.unwrap_or_default();
     let call = |router: Router| {
-        let request = router.request(v1::UndrainRequest { node_id: node_id.clone() });
+        let request = router.request(v1::UndrainRequest {
+            node_id: node_id.clone(),
+        });
         async move { router.admin().undrain(request).await }
     };
     let answer = session.cluster.ask_about(About::Node, call).await;
     let answer: v1::UndrainResponse = session.meant_member(&node_id, answer).await?;
     let (said, already) = if node_id.is_empty() {
-        let said =
-            "the cluster is no longer drained: members that are down are noticed, and missing copies are made again";
+        let said = "the cluster is no longer drained: members that are down are noticed, and \
+         missing copies are made again";
         (said.to_owned(), "the cluster was not drained".to_owned())
     } else {
         let said = format!("{node_id} takes part again: copies that belong on it are made there");

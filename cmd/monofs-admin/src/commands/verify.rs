@@ -29,7 +29,12 @@ Examples:
 #[command(after_help = AFTER_HELP)]
 pub struct Args {
     /// Only this repository
-    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "PATH",
+        default_value = "",
+        hide_default_value = true
+    )]
     path: String,
 }
 
@@ -56,18 +61,31 @@ pub async fn run(args: Args, session: &Session) -> Result<()> {
         let request = router.stream(v1::AdminVerifyRequest { path: path.clone() });
         async move { router.admin().verify(request).await }
     };
-    let mut answers = session.cluster.follow(About::Cluster, SILENCE, call).await?;
+    let mut answers = session
+        .cluster
+        .follow(About::Cluster, SILENCE, call)
+        .await?;
     let mut progress = Progress::new("verify");
     let mut replicas: BTreeMap<(String, String), Replica> = BTreeMap::new();
     // A path that is not there is said in place of the first answer.
     while let Some(answer) = session.meant_path(&path, answers.next().await).await? {
         let key = (answer.node_id.clone(), answer.path.clone());
-        let fresh = || Replica { node_id: answer.node_id.clone(), path: answer.path.clone(), ..Replica::default() };
+        let fresh = || Replica {
+            node_id: answer.node_id.clone(),
+            path: answer.path.clone(),
+            ..Replica::default()
+        };
         add(replicas.entry(key).or_insert_with(fresh), &answer);
-        let (objects, bytes) =
-            replicas.values().fold((0, 0), |(a, b), replica| (a + replica.objects, b + replica.bytes));
+        let (objects, bytes) = replicas.values().fold((0, 0), |(a, b), replica| {
+            (a + replica.objects, b + replica.bytes)
+        });
         let detail = format!("{}, {}", count(objects, "object"), size(bytes));
-        progress.show(Step { phase: "checking", done: objects, total: 0, detail });
+        progress.show(Step {
+            phase: "checking",
+            done: objects,
+            total: 0,
+            detail,
+        });
     }
     drop(progress);
     report(session, replicas.into_values().collect())
@@ -101,14 +119,24 @@ fn report(session: &Session, replicas: Vec<Replica>) -> Result<()> {
         return Ok(());
     }
     let what = match (damaged, unfinished as u64) {
-        (0, unfinished) => format!("{} could not be checked to the end", count(unfinished, "replica")),
+        (0, unfinished) => format!(
+            "{} could not be checked to the end",
+            count(unfinished, "replica")
+        ),
         (damaged, 0) => format!("{} found", count(damaged, "error")),
         (damaged, unfinished) => {
-            format!("{} found, {} not checked to the end", count(damaged, "error"), count(unfinished, "replica"))
+            format!(
+                "{} found, {} not checked to the end",
+                count(damaged, "error"),
+                count(unfinished, "replica")
+            )
         }
     };
     Err(Failure::new(Code::Failed, what)
-        .hint("readers are served from undamaged copies; `monofs-admin nodes` shows the nodes, `monofs-admin refresh PATH` takes fresh copies")
+        .hint(
+            "readers are served from undamaged copies; `monofs-admin nodes` shows the nodes, \
+         `monofs-admin refresh PATH` takes fresh copies",
+        )
         .into())
 }
 
@@ -135,11 +163,20 @@ fn text(replicas: &[Replica]) -> String {
     let mut text = rows.render();
     for replica in replicas {
         for error in &replica.errors {
-            text.push_str(&format!("{} {}: {}\n", clean(&replica.node_id), clean(&replica.path), clean(error)));
+            text.push_str(&format!(
+                "{} {}: {}\n",
+                clean(&replica.node_id),
+                clean(&replica.path),
+                clean(error)
+            ));
         }
         let hidden = replica.damaged.saturating_sub(replica.errors.len() as u64);
         if hidden > 0 {
-            text.push_str(&format!("{} {}: and {hidden} more\n", clean(&replica.node_id), clean(&replica.path)));
+            text.push_str(&format!(
+                "{} {}: and {hidden} more\n",
+                clean(&replica.node_id),
+                clean(&replica.path)
+            ));
         }
     }
     text

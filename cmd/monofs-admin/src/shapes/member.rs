@@ -37,7 +37,11 @@ impl From<&v1::Member> for Member {
             version: wire.version.clone(),
             capacity_bytes: Some(wire.capacity_bytes).filter(|bytes| *bytes > 0),
             used_bytes: wire.used_bytes,
-            share_percent: if wire.share_percent == 0 { 100 } else { wire.share_percent },
+            share_percent: if wire.share_percent == 0 {
+                100
+            } else {
+                wire.share_percent
+            },
             failed_over: wire.failed_over,
         }
     }
@@ -111,7 +115,9 @@ impl Requests {
 
 /// The sum of counts that came from elsewhere.
 pub fn total(counts: &[u64]) -> u64 {
-    counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
+    counts
+        .iter()
+        .fold(0, |sum, count| sum.saturating_add(*count))
 }
 
 impl From<&v1::NodeStatus> for Node {
@@ -129,7 +135,11 @@ impl From<&v1::NodeStatus> for Node {
             requests: Requests::of(stat),
         });
         let member = Member::from(&wire.member.clone().unwrap_or_default());
-        Self { member, figures, error: some(&wire.error) }
+        Self {
+            member,
+            figures,
+            error: some(&wire.error),
+        }
     }
 }
 
@@ -172,7 +182,11 @@ impl From<&v1::FetcherStatus> for Fetcher {
             bytes_fetched: stat.bytes_fetched,
         });
         let member = Member::from(&wire.member.clone().unwrap_or_default());
-        Self { member, figures, error: some(&wire.error) }
+        Self {
+            member,
+            figures,
+            error: some(&wire.error),
+        }
     }
 }
 

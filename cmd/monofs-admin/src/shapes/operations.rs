@@ -39,7 +39,10 @@ pub struct Maintenance {
 
 impl From<&v1::Maintenance> for Maintenance {
     fn from(wire: &v1::Maintenance) -> Self {
-        Self { reason: wire.reason.clone(), since: time(wire.since) }
+        Self {
+            reason: wire.reason.clone(),
+            since: time(wire.since),
+        }
     }
 }
 

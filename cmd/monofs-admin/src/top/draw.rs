@@ -1,4 +1,5 @@
-//! The screen: the summary on top, the open panel, and a line of keys at the bottom. Pure: `View` in, buffer out.
+//! The screen: the summary on top, the open panel, and a line of keys at the bottom. Pure: `View`
+//! in, buffer out.
 
 use std::time::Duration;
 
@@ -49,9 +50,22 @@ pub fn draw(frame: &mut Frame<'_>, view: &View, now: Duration, colours: bool) {
     lines.truncate(height.saturating_sub(footer));
     let room = height.saturating_sub(lines.len() + footer);
     lines.extend(body(view, width, room, colours));
-    frame.render_widget(Text::from(lines), Rect { height: area.height - footer as u16, ..area });
+    frame.render_widget(
+        Text::from(lines),
+        Rect {
+            height: area.height - footer as u16,
+            ..area
+        },
+    );
     if footer == 1 {
-        frame.render_widget(keys(view), Rect { y: area.y + area.height - 1, height: 1, ..area });
+        frame.render_widget(
+            keys(view),
+            Rect {
+                y: area.y + area.height - 1,
+                height: 1,
+                ..area
+            },
+        );
     }
 }
 
@@ -67,22 +81,38 @@ fn header(view: &View, now: Duration, width: usize, colours: bool) -> Vec<Line<'
             };
             let word = Span::styled(figures.health.word(), bold(mood));
             let leader = figures.leader.as_deref().unwrap_or("nobody");
-            vec![word, Span::raw(format!("  router {}, {} leads", clean(&figures.router), clean(leader)))]
+            vec![
+                word,
+                Span::raw(format!(
+                    "  router {}, {} leads",
+                    clean(&figures.router),
+                    clean(leader)
+                )),
+            ]
         }
         None => vec![Span::styled("connecting", bold(Mood::Plain))],
     };
-    spans.push(Span::raw(format!("  every {}", humantime::format_duration(view.interval))));
+    spans.push(Span::raw(format!(
+        "  every {}",
+        humantime::format_duration(view.interval)
+    )));
     if view.paused {
         spans.push(Span::styled("  PAUSED", bold(Mood::Uneasy)));
     }
     let mut lines = vec![Line::from(spans)];
     if let Some((why, since)) = &view.failed {
         let waited = now.saturating_sub(*since).as_secs();
-        let old = view.figures.as_ref().map(|_| now.saturating_sub(view.told_at).as_secs());
+        let old = view
+            .figures
+            .as_ref()
+            .map(|_| now.saturating_sub(view.told_at).as_secs());
         let old = old.map_or(String::new(), |old| format!("; below is from {old}s ago"));
         let text = format!("no router answers for {waited}s, still trying{old}: {why}");
         lines.extend(
-            wrapped(&text, width).into_iter().take(3).map(|line| Line::styled(line, style(Mood::Bad, colours))),
+            wrapped(&text, width)
+                .into_iter()
+                .take(3)
+                .map(|line| Line::styled(line, style(Mood::Bad, colours))),
         );
     } else if let Some(notice) = view.notice(now) {
         lines.push(Line::styled(clean(notice), style(Mood::Uneasy, colours)));
@@ -93,11 +123,18 @@ fn header(view: &View, now: Duration, width: usize, colours: bool) -> Vec<Line<'
 /// The whole cluster in a few lines, and what is wrong.
 fn summary(figures: &Figures, width: usize, height: usize, colours: bool) -> Vec<Line<'static>> {
     let reads = &figures.reads;
-    let bytes = reads.bytes_per_second.map_or_else(|| "-".to_owned(), panels::byte_rate);
+    let bytes = reads
+        .bytes_per_second
+        .map_or_else(|| "-".to_owned(), panels::byte_rate);
     let disk = |of: fn(&crate::top::figures::Node) -> Option<u64>| {
-        figures.nodes.iter().filter_map(of).fold(0u64, u64::saturating_add)
+        figures
+            .nodes
+            .iter()
+            .filter_map(of)
+            .fold(0u64, u64::saturating_add)
     };
-    let hydrations = disk(|node| node.hydrations_running).saturating_add(disk(|node| node.hydrations_queued));
+    let hydrations =
+        disk(|node| node.hydrations_running).saturating_add(disk(|node| node.hydrations_queued));
     let mut lines = vec![
         Line::raw(format!(
             "reads {}  {bytes}  p50 {}  p99 {}  failed {}",
@@ -107,7 +144,8 @@ fn summary(figures: &Figures, width: usize, height: usize, colours: bool) -> Vec
             rate(reads.failed_per_second)
         )),
         Line::raw(format!(
-            "repositories {} ready, {} being ingested, {} failed  disk {} used, {} free  hydrations {hydrations}",
+            "repositories {} ready, {} being ingested, {} failed  disk {} used, {} free  \
+             hydrations {hydrations}",
             figures.repositories_ready,
             figures.repositories_ingesting,
             figures.repositories_failed,
@@ -115,13 +153,25 @@ fn summary(figures: &Figures, width: usize, height: usize, colours: bool) -> Vec
             size(disk(|node| node.disk_free_bytes))
         )),
     ];
-    let shown = if height < PROBLEMS_HEIGHT_MIN { 0 } else { PROBLEMS_SHOWN_MAX };
+    let shown = if height < PROBLEMS_HEIGHT_MIN {
+        0
+    } else {
+        PROBLEMS_SHOWN_MAX
+    };
     for finding in figures.findings.iter().take(shown) {
         let mut text = format!("! {}", clean(&finding.problem));
         if text.chars().count() > width {
-            let next = finding.next.as_ref().map_or(String::new(), |next| format!(" > {}", clean(next)));
+            let next = finding
+                .next
+                .as_ref()
+                .map_or(String::new(), |next| format!(" > {}", clean(next)));
             let room = width.saturating_sub(next.chars().count() + 3);
-            text = text.chars().take(room).chain("...".chars()).chain(next.chars()).collect();
+            text = text
+                .chars()
+                .take(room)
+                .chain("...".chars())
+                .chain(next.chars())
+                .collect();
         }
         lines.push(Line::styled(text, style(Mood::Bad, colours)));
     }
@@ -129,7 +179,10 @@ fn summary(figures: &Figures, width: usize, height: usize, colours: bool) -> Vec
     if hidden > 0 {
         let more = if shown > 0 { "more " } else { "" };
         let problems = count(hidden as u64, "problem").replacen(' ', &format!(" {more}"), 1);
-        lines.push(Line::styled(format!("! {problems}: monofs-admin status"), style(Mood::Bad, colours)));
+        lines.push(Line::styled(
+            format!("! {problems}: monofs-admin status"),
+            style(Mood::Bad, colours),
+        ));
     }
     lines
 }
@@ -138,7 +191,9 @@ fn body(view: &View, width: usize, room: usize, colours: bool) -> Vec<Line<'stat
     if view.help {
         return HELP.lines().take(room).map(Line::raw).collect();
     }
-    let Some(figures) = &view.figures else { return Vec::new() };
+    let Some(figures) = &view.figures else {
+        return Vec::new();
+    };
     let mut grid = match view.panel {
         Panel::Overview => return overview(view, figures, width, room, colours),
         Panel::Nodes => panels::nodes(figures),
@@ -147,21 +202,44 @@ fn body(view: &View, width: usize, room: usize, colours: bool) -> Vec<Line<'stat
         Panel::Clients => panels::clients(figures),
     };
     if grid.rows.is_empty() {
-        return vec![Line::raw(""), Line::raw(format!("no {}", view.panel.name()))];
+        return vec![
+            Line::raw(""),
+            Line::raw(format!("no {}", view.panel.name())),
+        ];
     }
     let sort = view.sorted();
     grid.sort(sort);
     let mut lines = vec![Line::raw("")];
-    lines.extend(grid.lines(width, room.saturating_sub(1), view.scroll, Some(sort), colours));
+    lines.extend(grid.lines(
+        width,
+        room.saturating_sub(1),
+        view.scroll,
+        Some(sort),
+        colours,
+    ));
     lines
 }
 
 /// All panels below each other, each with as much room as it needs and there is.
-fn overview(view: &View, figures: &Figures, width: usize, room: usize, colours: bool) -> Vec<Line<'static>> {
+fn overview(
+    view: &View,
+    figures: &Figures,
+    width: usize,
+    room: usize,
+    colours: bool,
+) -> Vec<Line<'static>> {
     let mut nodes = panels::nodes(figures);
     nodes.sort(view.sorted());
-    let grids = [nodes, panels::fetchers(figures), panels::jobs(figures), panels::clients(figures)];
-    let grids: Vec<Grid> = grids.into_iter().filter(|grid| !grid.rows.is_empty()).collect();
+    let grids = [
+        nodes,
+        panels::fetchers(figures),
+        panels::jobs(figures),
+        panels::clients(figures),
+    ];
+    let grids: Vec<Grid> = grids
+        .into_iter()
+        .filter(|grid| !grid.rows.is_empty())
+        .collect();
     // A blank line before each, its headings and its rows.
     let wanted: Vec<usize> = grids.iter().map(|grid| grid.rows.len() + 2).collect();
     let mut lines = Vec::new();
@@ -181,7 +259,12 @@ fn overview(view: &View, figures: &Figures, width: usize, room: usize, colours: 
 fn shares(wanted: &[usize], room: usize) -> Vec<usize> {
     let mut given = vec![0; wanted.len()];
     let mut left = room;
-    while left > 0 && given.iter().zip(wanted).any(|(given, wanted)| given < wanted) {
+    while left > 0
+        && given
+            .iter()
+            .zip(wanted)
+            .any(|(given, wanted)| given < wanted)
+    {
         for (given, wanted) in given.iter_mut().zip(wanted) {
             if *given < *wanted && left > 0 {
                 *given += 1;

@@ -1,7 +1,8 @@
-//! From two samples of the status to figures: counters become rates, histograms the latencies of the time between.
+//! From two samples of the status to figures: counters become rates, histograms the latencies of
+//! the time between.
 //!
-//! A rate is `None` when it cannot be told: in the first sample, of a member that was started again or does not tell, and
-//! when a counter went back.
+//! A rate is `None` when it cannot be told: in the first sample, of a member that was started again
+//! or does not tell, and when a counter went back.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -127,18 +128,34 @@ impl History {
         self.remember_reports(&sample.status.clients);
         let status = &sample.status;
         let before = self.last.as_ref();
-        let elapsed = before.map(|before| sample.at.saturating_sub(before.at)).filter(|time| !time.is_zero());
-        let between =
-            Between { before: before.map(|before| &before.status), seconds: elapsed.map(|t| t.as_secs_f64()) };
+        let elapsed = before
+            .map(|before| sample.at.saturating_sub(before.at))
+            .filter(|time| !time.is_zero());
+        let between = Between {
+            before: before.map(|before| &before.status),
+            seconds: elapsed.map(|t| t.as_secs_f64()),
+        };
         let nodes: Vec<Node> = status.nodes.iter().map(|node| between.node(node)).collect();
-        let fetchers = status.fetchers.iter().map(|fetcher| between.fetcher(fetcher)).collect();
-        let clients = status.clients.iter().map(|client| self.client(client)).collect();
+        let fetchers = status
+            .fetchers
+            .iter()
+            .map(|fetcher| between.fetcher(fetcher))
+            .collect();
+        let clients = status
+            .clients
+            .iter()
+            .map(|client| self.client(client))
+            .collect();
         let found = findings(status);
         let figures = Figures {
             health: health(status, &found),
             findings: found,
             router: sample.router.clone(),
-            leader: status.routers.iter().find(|router| router.leader).map(|router| router.router_id.clone()),
+            leader: status
+                .routers
+                .iter()
+                .find(|router| router.leader)
+                .map(|router| router.router_id.clone()),
             interval_seconds: between.seconds,
             repositories_ready: status.repositories_ready,
             repositories_ingesting: status.repositories_ingesting,
@@ -155,9 +172,12 @@ impl History {
     }
 
     fn remember_reports(&mut self, clients: &[v1::ClientStatus]) {
-        self.reports.retain(|id, _| clients.iter().any(|client| client.client_id == *id));
+        self.reports
+            .retain(|id, _| clients.iter().any(|client| client.client_id == *id));
         for client in clients {
-            let Some(report) = client.report else { continue };
+            let Some(report) = client.report else {
+                continue;
+            };
             let fresh: Report = (client.reported_at, report);
             match self.reports.get_mut(&client.client_id) {
                 Some((last, _)) if last.0 == fresh.0 => last.1 = fresh.1,
@@ -182,7 +202,8 @@ impl History {
             router_id: some(&wire.router_id),
             upcalls_per_second: rate(|report| report.upcalls),
             bytes_per_second: rate(|report| report.bytes_fetched),
-            cache_hits_percent: report.and_then(|report| share(report.cache_hits, report.cache_misses)),
+            cache_hits_percent: report
+                .and_then(|report| share(report.cache_hits, report.cache_misses)),
             cache_bytes: of(|report| report.cache_bytes),
             cache_bytes_max: of(|report| report.cache_bytes_max),
             failed: of(|report| report.failed),
@@ -213,8 +234,14 @@ impl Between<'_> {
 
     /// What the same start of the same node said before.
     fn stat_before(&self, now: &v1::StatResponse) -> Option<&v1::StatResponse> {
-        let same = |stat: &&v1::StatResponse| stat.node_id == now.node_id && stat.incarnation == now.incarnation;
-        self.before?.nodes.iter().filter_map(|node| node.stat.as_ref()).find(same)
+        let same = |stat: &&v1::StatResponse| {
+            stat.node_id == now.node_id && stat.incarnation == now.incarnation
+        };
+        self.before?
+            .nodes
+            .iter()
+            .filter_map(|node| node.stat.as_ref())
+            .find(same)
     }
 
     fn node(&self, wire: &v1::NodeStatus) -> Node {
@@ -230,7 +257,9 @@ impl Between<'_> {
         Node {
             id: member.id.clone(),
             state: member_state(member.state()),
-            reads: stat.zip(before).map_or_else(Reads::default, |(now, before)| self.reads_of(now, before)),
+            reads: stat
+                .zip(before)
+                .map_or_else(Reads::default, |(now, before)| self.reads_of(now, before)),
             chunks_here_percent: here,
             repositories: stat.map(|stat| stat.repositories),
             disk_used_bytes: stat.map(|stat| stat.disk_used_bytes),
@@ -247,21 +276,32 @@ impl Between<'_> {
         let counted = counts.as_ref().map(|counts| shapes::total(counts));
         Reads {
             requests_per_second: counted.and_then(|counted| self.rate(0, counted)),
-            failed_per_second: counted.and_then(|_| self.rate(before.requests_failed, now.requests_failed)),
+            failed_per_second: counted
+                .and_then(|_| self.rate(before.requests_failed, now.requests_failed)),
             bytes_per_second: self.rate(before.bytes_served, now.bytes_served),
             p50_seconds: counts.as_ref().and_then(|counts| quantile(counts, 0.5)),
             p99_seconds: counts.as_ref().and_then(|counts| quantile(counts, 0.99)),
         }
     }
 
-    /// What all nodes together did: rates are sums over those that tell, latencies are over all of their requests.
+    /// What all nodes together did: rates are sums over those that tell, latencies are over all of
+    /// their requests.
     fn reads(&self, now: &v1::StatusResponse, nodes: &[Node]) -> Reads {
         let stats = now.nodes.iter().filter_map(|node| node.stat.as_ref());
-        let counted =
-            |stat: &v1::StatResponse| more(&self.stat_before(stat)?.request_durations, &stat.request_durations);
+        let counted = |stat: &v1::StatResponse| {
+            more(
+                &self.stat_before(stat)?.request_durations,
+                &stat.request_durations,
+            )
+        };
         let each: Vec<Vec<u64>> = stats.filter_map(counted).collect();
         let counts = durations(each.iter().map(Vec::as_slice));
-        let sum = |of: fn(&Reads) -> Option<f64>| nodes.iter().filter_map(|node| of(&node.reads)).reduce(|a, b| a + b);
+        let sum = |of: fn(&Reads) -> Option<f64>| {
+            nodes
+                .iter()
+                .filter_map(|node| of(&node.reads))
+                .reduce(|a, b| a + b)
+        };
         Reads {
             requests_per_second: sum(|reads| reads.requests_per_second),
             failed_per_second: sum(|reads| reads.failed_per_second),
@@ -275,9 +315,18 @@ impl Between<'_> {
         let member = wire.member.clone().unwrap_or_default();
         let stat = wire.stat.as_ref();
         let of = |figure: fn(&v1::FetcherStatResponse) -> u64| stat.map(figure);
-        let known = self.before.into_iter().flat_map(|before| &before.fetchers).filter_map(|other| other.stat.as_ref());
-        let before = stat.and_then(|stat| known.into_iter().find(|other| other.fetcher_id == stat.fetcher_id));
-        let rate = |figure: fn(&v1::FetcherStatResponse) -> u64| self.rate(figure(before?), figure(stat?));
+        let known = self
+            .before
+            .into_iter()
+            .flat_map(|before| &before.fetchers)
+            .filter_map(|other| other.stat.as_ref());
+        let before = stat.and_then(|stat| {
+            known
+                .into_iter()
+                .find(|other| other.fetcher_id == stat.fetcher_id)
+        });
+        let rate =
+            |figure: fn(&v1::FetcherStatResponse) -> u64| self.rate(figure(before?), figure(stat?));
         Fetcher {
             id: member.id.clone(),
             state: member_state(member.state()),
@@ -300,5 +349,8 @@ fn more(before: &[u64], now: &[u64]) -> Option<Vec<u64>> {
     if now.is_empty() || before.len() != now.len() {
         return None;
     }
-    now.iter().zip(before).map(|(now, before)| now.checked_sub(*before)).collect()
+    now.iter()
+        .zip(before)
+        .map(|(now, before)| now.checked_sub(*before))
+        .collect()
 }

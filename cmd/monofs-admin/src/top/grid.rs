@@ -1,4 +1,5 @@
-//! A table whose rows can be sorted by any column and that gives up columns, the last first, where there is no room.
+//! A table whose rows can be sorted by any column and that gives up columns, the last first, where
+//! there is no room.
 
 use std::cmp::Ordering;
 
@@ -48,12 +49,20 @@ impl Cell {
     /// A text; cleaned.
     pub fn text(text: &str) -> Self {
         let text = clean(text);
-        Self { order: Order::Text(text.clone()), text, mood: Mood::Plain }
+        Self {
+            order: Order::Text(text.clone()),
+            text,
+            mood: Mood::Plain,
+        }
     }
 
     /// A number with its text.
     pub fn number(value: Option<f64>, text: String) -> Self {
-        Self { text, mood: Mood::Plain, order: Order::Number(value) }
+        Self {
+            text,
+            mood: Mood::Plain,
+            order: Order::Number(value),
+        }
     }
 
     /// The same in another mood.
@@ -70,7 +79,8 @@ pub struct Sort {
     pub reversed: bool,
 }
 
-/// Headings and rows; every row has as many cells as there are headings. A heading that starts with `>` is for numbers.
+/// Headings and rows; every row has as many cells as there are headings. A heading that starts with
+/// `>` is for numbers.
 #[derive(Debug, Clone, Default)]
 pub struct Grid {
     pub headings: Vec<&'static str>,
@@ -97,8 +107,8 @@ impl Grid {
         rows.render()
     }
 
-    /// Headings and the rows from `first` on, at most `height` lines of at most `width` columns. A last line counts the rows
-    /// that are not shown.
+    /// Headings and the rows from `first` on, at most `height` lines of at most `width` columns. A
+    /// last line counts the rows that are not shown.
     pub fn lines(
         &self,
         width: usize,
@@ -114,7 +124,11 @@ impl Grid {
         let mut lines = vec![self.heading(&widths, sort)];
         let room = height - 1;
         let hidden = self.rows.len().saturating_sub(room);
-        let shown = if hidden > 0 && room > 1 { room - 1 } else { room };
+        let shown = if hidden > 0 && room > 1 {
+            room - 1
+        } else {
+            room
+        };
         let first = first.min(self.rows.len().saturating_sub(shown.max(1)));
         for row in self.rows.iter().skip(first).take(shown) {
             lines.push(line(row, &self.headings, &widths, colours));
@@ -136,7 +150,10 @@ impl Grid {
         for (column, heading) in self.headings.iter().enumerate() {
             let cells = self.rows.iter().map(|row| row[column].text.chars().count());
             let mark = usize::from(sort.is_some_and(|sort| sort.column == column));
-            let wanted = cells.max().unwrap_or(0).max(heading.trim_start_matches('>').len() + mark);
+            let wanted = cells
+                .max()
+                .unwrap_or(0)
+                .max(heading.trim_start_matches('>').len() + mark);
             let gap = if column == 0 { 0 } else { GAP };
             let room = width.saturating_sub(used + gap);
             if wanted <= room {
@@ -154,36 +171,56 @@ impl Grid {
     }
 
     fn heading(&self, widths: &[usize], sort: Option<Sort>) -> Line<'static> {
-        let spans = self.headings.iter().zip(widths).enumerate().map(|(column, (heading, width))| {
-            let mark = match sort.filter(|sort| sort.column == column) {
-                Some(Sort { reversed: false, .. }) => "*",
-                Some(Sort { reversed: true, .. }) => "^",
-                None => "",
-            };
-            let text = format!("{}{mark}", heading.trim_start_matches('>'));
-            Span::raw(padded(&text, *width, heading.starts_with('>'), column == 0))
-        });
-        Line::from(spans.collect::<Vec<_>>()).style(Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED))
+        let spans =
+            self.headings
+                .iter()
+                .zip(widths)
+                .enumerate()
+                .map(|(column, (heading, width))| {
+                    let mark = match sort.filter(|sort| sort.column == column) {
+                        Some(Sort {
+                            reversed: false, ..
+                        }) => "*",
+                        Some(Sort { reversed: true, .. }) => "^",
+                        None => "",
+                    };
+                    let text = format!("{}{mark}", heading.trim_start_matches('>'));
+                    Span::raw(padded(&text, *width, heading.starts_with('>'), column == 0))
+                });
+        Line::from(spans.collect::<Vec<_>>())
+            .style(Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED))
     }
 }
 
 fn line(row: &[Cell], headings: &[&str], widths: &[usize], colours: bool) -> Line<'static> {
-    let spans = row.iter().zip(headings).zip(widths).enumerate().map(|(column, ((cell, heading), width))| {
-        let text = padded(&cell.text, *width, heading.starts_with('>'), column == 0);
-        Span::styled(text, style(cell.mood, colours))
-    });
+    let spans = row.iter().zip(headings).zip(widths).enumerate().map(
+        |(column, ((cell, heading), width))| {
+            let text = padded(&cell.text, *width, heading.starts_with('>'), column == 0);
+            Span::styled(text, style(cell.mood, colours))
+        },
+    );
     Line::from(spans.collect::<Vec<_>>())
 }
 
 fn padded(text: &str, width: usize, right: bool, first: bool) -> String {
     let cut: String = text.chars().take(width).collect();
     let gap = if first { 0 } else { GAP };
-    if right { format!("{:gap$}{cut:>width$}", "") } else { format!("{:gap$}{cut:<width$}", "") }
+    if right {
+        format!("{:gap$}{cut:>width$}", "")
+    } else {
+        format!("{:gap$}{cut:<width$}", "")
+    }
 }
 
 /// How a mood looks.
 pub fn style(mood: Mood, colours: bool) -> Style {
-    let coloured = |colour| if colours { Style::new().fg(colour) } else { Style::new() };
+    let coloured = |colour| {
+        if colours {
+            Style::new().fg(colour)
+        } else {
+            Style::new()
+        }
+    };
     match mood {
         Mood::Plain => Style::new(),
         Mood::Good => coloured(Color::Green),

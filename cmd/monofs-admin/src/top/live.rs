@@ -19,7 +19,11 @@ const TICK: Duration = Duration::from_millis(100);
 /// Asks once. Errors: no router answers.
 pub async fn sample(session: &Session, start: Instant) -> Result<Sample, Failure> {
     let status = session.status().await?;
-    Ok(Sample { at: start.elapsed(), router: session.cluster.answering().to_owned(), status })
+    Ok(Sample {
+        at: start.elapsed(),
+        router: session.cluster.answering().to_owned(),
+        status,
+    })
 }
 
 /// Shows the cluster until the user or a signal ends it.

@@ -7,7 +7,8 @@ use crate::text::{latency, rate, size};
 use crate::top::figures::{Client, Fetcher, Figures, Node};
 use crate::top::grid::{Cell, Grid};
 
-/// A disk that is fuller than this is pointed at, and one that is fuller than that is bad, in per cent.
+/// A disk that is fuller than this is pointed at, and one that is fuller than that is bad, in per
+/// cent.
 const DISK_UNEASY: f64 = 80.0;
 const DISK_BAD: f64 = 95.0;
 /// A latency above these bounds, in seconds.
@@ -15,17 +16,27 @@ const LATENCY_UNEASY: f64 = 0.1;
 const LATENCY_BAD: f64 = 0.5;
 
 fn count(value: Option<u64>) -> Cell {
-    Cell::number(value.map(|value| value as f64), value.map_or_else(|| "-".to_owned(), |value| value.to_string()))
+    Cell::number(
+        value.map(|value| value as f64),
+        value.map_or_else(|| "-".to_owned(), |value| value.to_string()),
+    )
 }
 
 /// A count that should be 0.
 fn trouble(value: Option<u64>) -> Cell {
-    let mood = if value.is_some_and(|value| value > 0) { Mood::Uneasy } else { Mood::Plain };
+    let mood = if value.is_some_and(|value| value > 0) {
+        Mood::Uneasy
+    } else {
+        Mood::Plain
+    };
     count(value).mood(mood)
 }
 
 fn bytes(value: Option<u64>) -> Cell {
-    Cell::number(value.map(|value| value as f64), value.map_or_else(|| "-".to_owned(), size))
+    Cell::number(
+        value.map(|value| value as f64),
+        value.map_or_else(|| "-".to_owned(), size),
+    )
 }
 
 fn rates(value: Option<f64>) -> Cell {
@@ -33,7 +44,11 @@ fn rates(value: Option<f64>) -> Cell {
 }
 
 fn failures(value: Option<f64>) -> Cell {
-    let mood = if value.is_some_and(|value| value > 0.0) { Mood::Bad } else { Mood::Plain };
+    let mood = if value.is_some_and(|value| value > 0.0) {
+        Mood::Bad
+    } else {
+        Mood::Plain
+    };
     rates(value).mood(mood)
 }
 
@@ -55,15 +70,21 @@ fn time(seconds: Option<f64>) -> Cell {
 }
 
 fn per_cent(value: Option<f64>) -> Cell {
-    Cell::number(value, value.map_or_else(|| "-".to_owned(), |value| format!("{:.0} %", value.floor())))
+    Cell::number(
+        value,
+        value.map_or_else(|| "-".to_owned(), |value| format!("{:.0} %", value.floor())),
+    )
 }
 
 /// How full a disk is.
 fn disk(node: &Node) -> Cell {
-    let full = node.disk_used_bytes.zip(node.disk_free_bytes).and_then(|(used, free)| {
-        let whole = used as f64 + free as f64;
-        (whole > 0.0).then(|| used as f64 / whole * 100.0)
-    });
+    let full = node
+        .disk_used_bytes
+        .zip(node.disk_free_bytes)
+        .and_then(|(used, free)| {
+            let whole = used as f64 + free as f64;
+            (whole > 0.0).then(|| used as f64 / whole * 100.0)
+        });
     per_cent(full).mood(match full {
         Some(full) if full > DISK_BAD => Mood::Bad,
         Some(full) if full > DISK_UNEASY => Mood::Uneasy,
@@ -89,17 +110,23 @@ pub fn nodes(figures: &Figures) -> Grid {
             failures(node.reads.failed_per_second),
             disk(node),
             bytes(node.disk_free_bytes),
-            count(node.hydrations_running.map(|running| running.saturating_add(node.hydrations_queued.unwrap_or(0)))),
+            count(
+                node.hydrations_running
+                    .map(|running| running.saturating_add(node.hydrations_queued.unwrap_or(0))),
+            ),
             per_cent(node.chunks_here_percent),
             count(node.repositories),
             note(node.error.as_deref()),
         ]
     };
     let headings = vec![
-        "NODE", "STATE", ">READS", ">BYTES", ">P50", ">P99", ">FAIL", ">DISK", ">FREE", ">HYDR", ">HERE", ">REPOS",
-        "NOTE",
+        "NODE", "STATE", ">READS", ">BYTES", ">P50", ">P99", ">FAIL", ">DISK", ">FREE", ">HYDR",
+        ">HERE", ">REPOS", "NOTE",
     ];
-    Grid { headings, rows: figures.nodes.iter().map(row).collect() }
+    Grid {
+        headings,
+        rows: figures.nodes.iter().map(row).collect(),
+    }
 }
 
 /// The fetchers.
@@ -120,16 +147,25 @@ pub fn fetchers(figures: &Figures) -> Grid {
             note(fetcher.error.as_deref()),
         ]
     };
-    let headings =
-        vec!["FETCHER", "STATE", ">RUN", ">WAIT", ">DONE", ">BYTES", ">FAILED", ">CACHE", ">OF", ">HITS", "NOTE"];
-    Grid { headings, rows: figures.fetchers.iter().map(row).collect() }
+    let headings = vec![
+        "FETCHER", "STATE", ">RUN", ">WAIT", ">DONE", ">BYTES", ">FAILED", ">CACHE", ">OF",
+        ">HITS", "NOTE",
+    ];
+    Grid {
+        headings,
+        rows: figures.fetchers.iter().map(row).collect(),
+    }
 }
 
 /// The jobs.
 pub fn jobs(figures: &Figures) -> Grid {
     let row = |job: &shapes::Job| {
-        let done = (job.steps_total > 0).then(|| job.steps_done as f64 / job.steps_total as f64 * 100.0);
-        let now = [job.message.as_deref(), job.last_error.as_deref()].into_iter().flatten().collect::<Vec<_>>();
+        let done =
+            (job.steps_total > 0).then(|| job.steps_done as f64 / job.steps_total as f64 * 100.0);
+        let now = [job.message.as_deref(), job.last_error.as_deref()]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>();
         let mood = match (job.last_error.is_some(), job.state) {
             (true, _) => Mood::Bad,
             (false, "running") => Mood::Good,
@@ -139,13 +175,23 @@ pub fn jobs(figures: &Figures) -> Grid {
             Cell::text(&job.id),
             Cell::text(job.state).mood(mood),
             per_cent(done),
-            Cell::number(Some(job.steps_done as f64), format!("{}/{}", job.steps_done, job.steps_total)),
+            Cell::number(
+                Some(job.steps_done as f64),
+                format!("{}/{}", job.steps_done, job.steps_total),
+            ),
             bytes(Some(job.bytes_total.saturating_sub(job.bytes_done))),
-            Cell::text(&now.join("; ")).mood(if job.last_error.is_some() { Mood::Bad } else { Mood::Plain }),
+            Cell::text(&now.join("; ")).mood(if job.last_error.is_some() {
+                Mood::Bad
+            } else {
+                Mood::Plain
+            }),
         ]
     };
     let headings = vec!["JOB", "STATE", ">DONE", ">STEPS", ">LEFT", "NOW"];
-    Grid { headings, rows: figures.jobs.iter().map(row).collect() }
+    Grid {
+        headings,
+        rows: figures.jobs.iter().map(row).collect(),
+    }
 }
 
 /// The mounts.
@@ -166,7 +212,11 @@ pub fn clients(figures: &Figures) -> Grid {
         ]
     };
     let headings = vec![
-        "CLIENT", ">UPCALLS", ">FETCHED", ">HITS", ">CACHE", ">FAILED", ">LAG", ">MEMORY", "MOUNT", "ROUTER", "VERSION",
+        "CLIENT", ">UPCALLS", ">FETCHED", ">HITS", ">CACHE", ">FAILED", ">LAG", ">MEMORY", "MOUNT",
+        "ROUTER", "VERSION",
     ];
-    Grid { headings, rows: figures.clients.iter().map(row).collect() }
+    Grid {
+        headings,
+        rows: figures.clients.iter().map(row).collect(),
+    }
 }

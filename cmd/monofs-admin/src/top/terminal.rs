@@ -1,7 +1,7 @@
 //! The terminal: taken over, drawn on, and given back as it was, whatever ends the process.
 //!
-//! A signal and `q` end by way of `Drop`. A panic aborts the process (see `monofs_launch`), so the hook gives the terminal back
-//! first, or its words would be lost with the alternate screen.
+//! A signal and `q` end by way of `Drop`. A panic aborts the process (see `monofs_launch`), so the
+//! hook gives the terminal back first, or its words would be lost with the alternate screen.
 
 use std::io::{ErrorKind, IsTerminal, Stdout, stdout};
 use std::sync::Arc;
@@ -15,7 +15,9 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::event::{self, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::crossterm::execute;
-use ratatui::crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use ratatui::crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
 use ratatui::{Frame, Terminal};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -49,21 +51,34 @@ impl Screen {
         // From here on it is given back.
         let given = GiveBack;
         execute!(stdout(), EnterAlternateScreen).context("set up the terminal")?;
-        let terminal = Terminal::new(CrosstermBackend::new(stdout())).context("set up the terminal")?;
+        let terminal =
+            Terminal::new(CrosstermBackend::new(stdout())).context("set up the terminal")?;
         let (send, events) = mpsc::channel(KEYS_MAX);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let reader = std::thread::Builder::new().name("keys".into()).spawn(move || read_keys(&send, &stopped));
+        let reader = std::thread::Builder::new()
+            .name("keys".into())
+            .spawn(move || read_keys(&send, &stopped));
         let reader = reader.context("start the thread that reads keys")?;
         std::mem::forget(given);
         let colours = colour::wanted(&stdout());
-        Ok((Self { terminal, colours, stop, reader: Some(reader) }, events))
+        Ok((
+            Self {
+                terminal,
+                colours,
+                stop,
+                reader: Some(reader),
+            },
+            events,
+        ))
     }
 
     /// Draws.
     pub fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>, bool)) -> Result<()> {
         let colours = self.colours;
-        self.terminal.draw(|frame| draw(frame, colours)).context("draw on the terminal")?;
+        self.terminal
+            .draw(|frame| draw(frame, colours))
+            .context("draw on the terminal")?;
         Ok(())
     }
 }
@@ -125,14 +140,23 @@ fn read_keys(send: &mpsc::Sender<Event>, stop: &AtomicBool) {
     }
 }
 
-/// Waits until something was typed, or for a while. Err: the other end of the terminal is gone, which is looked for here because
-/// crossterm then reads without end.
+/// Waits until something was typed, or for a while. Err: the other end of the terminal is gone,
+/// which is looked for here because crossterm then reads without end.
 fn wait_for_key() -> std::io::Result<()> {
     let stdin = std::io::stdin();
     let mut look = [PollFd::new(&stdin, PollFlags::IN)];
-    let a_while = Timespec { tv_sec: 0, tv_nsec: POLL.subsec_nanos().into() };
+    let a_while = Timespec {
+        tv_sec: 0,
+        tv_nsec: POLL.subsec_nanos().into(),
+    };
     match rustix::event::poll(&mut look, Some(&a_while)) {
-        Ok(_) if look[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) => Err(ErrorKind::BrokenPipe.into()),
+        Ok(_)
+            if look[0]
+                .revents()
+                .intersects(PollFlags::HUP | PollFlags::ERR) =>
+        {
+            Err(ErrorKind::BrokenPipe.into())
+        }
         // A signal, perhaps for another size.
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),

@@ -15,7 +15,13 @@ use super::view::{Command, Event, Key, Panel, View};
 const SECOND: Duration = Duration::from_secs(1);
 
 fn member(id: &str, state: v1::MemberState) -> Option<v1::Member> {
-    Some(v1::Member { id: id.into(), state: state.into(), weight: 1.0, version: "0.1.0".into(), ..Default::default() })
+    Some(v1::Member {
+        id: id.into(),
+        state: state.into(),
+        weight: 1.0,
+        version: "0.1.0".into(),
+        ..Default::default()
+    })
 }
 
 /// Two nodes (one down), a fetcher, a job and a mount; every counter grows with `time`, in seconds.
@@ -37,7 +43,11 @@ fn sample(time: u64, router: &str) -> Sample {
         incarnation: 5,
         ..Default::default()
     };
-    let node = |member, stat, error: &str| v1::NodeStatus { member, stat, error: error.into() };
+    let node = |member, stat, error: &str| v1::NodeStatus {
+        member,
+        stat,
+        error: error.into(),
+    };
     let fetcher = v1::FetcherStatResponse {
         fetcher_id: "fetcher1".into(),
         cache_bytes_max: 1 << 30,
@@ -47,7 +57,12 @@ fn sample(time: u64, router: &str) -> Sample {
         fetches_done: time,
         ..Default::default()
     };
-    let report = v1::ClientReport { upcalls: 50 * time, cache_hits: 99, cache_misses: 1, ..Default::default() };
+    let report = v1::ClientReport {
+        upcalls: 50 * time,
+        cache_hits: 99,
+        cache_misses: 1,
+        ..Default::default()
+    };
     let job = v1::Job {
         id: "repair-node2".into(),
         state: v1::job::State::Running.into(),
@@ -59,7 +74,11 @@ fn sample(time: u64, router: &str) -> Sample {
     let status = v1::StatusResponse {
         nodes: vec![
             node(member("node1", v1::MemberState::Active), Some(stat), ""),
-            node(member("node2", v1::MemberState::Down), None, "refused \u{1b}[31m"),
+            node(
+                member("node2", v1::MemberState::Down),
+                None,
+                "refused \u{1b}[31m",
+            ),
         ],
         fetchers: vec![v1::FetcherStatus {
             member: member("fetcher1", v1::MemberState::Active),
@@ -79,12 +98,21 @@ fn sample(time: u64, router: &str) -> Sample {
         replication_factor: 2,
         ..Default::default()
     };
-    Sample { at: Duration::from_secs(time), router: router.into(), status }
+    Sample {
+        at: Duration::from_secs(time),
+        router: router.into(),
+        status,
+    }
 }
 
 fn figures(samples: &[Sample]) -> Figures {
     let mut history = History::default();
-    samples.iter().cloned().map(|sample| history.take(sample)).last().unwrap()
+    samples
+        .iter()
+        .cloned()
+        .map(|sample| history.take(sample))
+        .last()
+        .unwrap()
 }
 
 fn told(time: u64, router: &str) -> Event {
@@ -107,42 +135,89 @@ fn screen(view: &View, width: u16, height: u16, now: Duration) -> Vec<String> {
     terminal.draw(|frame| draw(frame, view, now, true)).unwrap();
     let buffer = terminal.backend().buffer();
     let cell = |x, y| buffer.cell((x, y)).unwrap().symbol().to_owned();
-    (0..height).map(|y| (0..width).map(|x| cell(x, y)).collect::<String>().trim_end().to_owned()).collect()
+    (0..height)
+        .map(|y| {
+            (0..width)
+                .map(|x| cell(x, y))
+                .collect::<String>()
+                .trim_end()
+                .to_owned()
+        })
+        .collect()
 }
 
 #[test]
 fn rates_and_latencies_are_those_of_the_time_between_two_samples() {
     let one = figures(&[sample(10, "r")]);
     assert_eq!(
-        (one.reads.requests_per_second, one.interval_seconds, one.nodes[0].reads.p99_seconds),
+        (
+            one.reads.requests_per_second,
+            one.interval_seconds,
+            one.nodes[0].reads.p99_seconds
+        ),
         (None, None, None)
     );
     let two = figures(&[sample(10, "r"), sample(12, "r")]);
     let node = &two.nodes[0].reads;
-    assert_eq!((node.requests_per_second, node.failed_per_second), (Some(100.0), Some(1.0)));
-    assert_eq!((node.bytes_per_second, node.p50_seconds, node.p99_seconds), (Some(1048576.0), Some(3e-4), Some(0.05)));
+    assert_eq!(
+        (node.requests_per_second, node.failed_per_second),
+        (Some(100.0), Some(1.0))
+    );
+    assert_eq!(
+        (node.bytes_per_second, node.p50_seconds, node.p99_seconds),
+        (Some(1048576.0), Some(3e-4), Some(0.05))
+    );
     assert_eq!(two.nodes[0].chunks_here_percent, Some(75.0));
     assert_eq!(two.reads, *node, "one node tells, so it is all of them");
-    assert_eq!(two.nodes[1].reads.requests_per_second, None, "nobody was asked");
-    assert_eq!((two.fetchers[0].bytes_per_second, two.clients[0].upcalls_per_second), (Some(1024.0), Some(50.0)));
+    assert_eq!(
+        two.nodes[1].reads.requests_per_second, None,
+        "nobody was asked"
+    );
+    assert_eq!(
+        (
+            two.fetchers[0].bytes_per_second,
+            two.clients[0].upcalls_per_second
+        ),
+        (Some(1024.0), Some(50.0))
+    );
 }
 
 #[test]
 fn a_member_that_started_again_or_does_not_tell_has_no_rates() {
     let mut again = sample(12, "r");
     again.status.nodes[0].stat.as_mut().unwrap().incarnation = 6;
-    assert_eq!(figures(&[sample(10, "r"), again]).nodes[0].reads.requests_per_second, None);
+    assert_eq!(
+        figures(&[sample(10, "r"), again]).nodes[0]
+            .reads
+            .requests_per_second,
+        None
+    );
     let back = figures(&[sample(12, "r"), sample(10, "r")]);
-    assert_eq!((back.nodes[0].reads.requests_per_second, back.fetchers[0].bytes_per_second), (None, None));
+    assert_eq!(
+        (
+            back.nodes[0].reads.requests_per_second,
+            back.fetchers[0].bytes_per_second
+        ),
+        (None, None)
+    );
     let old = |time| {
         let mut sample = sample(time, "r");
-        sample.status.nodes[0].stat.as_mut().unwrap().request_durations.clear();
+        sample.status.nodes[0]
+            .stat
+            .as_mut()
+            .unwrap()
+            .request_durations
+            .clear();
         sample.status.clients[0].report = None;
         sample
     };
     let silent = figures(&[old(10), old(12)]);
     assert_eq!(silent.nodes[0].reads.requests_per_second, None);
-    assert_eq!(silent.nodes[0].reads.bytes_per_second, Some(1048576.0), "that it does tell");
+    assert_eq!(
+        silent.nodes[0].reads.bytes_per_second,
+        Some(1048576.0),
+        "that it does tell"
+    );
     assert_eq!(silent.clients[0].upcalls_per_second, None);
 }
 
@@ -158,14 +233,33 @@ fn a_report_that_is_seen_twice_does_not_look_like_an_idle_mount() {
 fn it_asks_when_the_interval_is_over_and_never_twice_at_once() {
     let mut view = View::new(2 * SECOND);
     assert_eq!(view.step(Event::Tick, Duration::ZERO), Command::Ask);
-    assert_eq!(view.step(Event::Tick, 9 * SECOND), Command::Nothing, "the first question is open");
-    assert_eq!(view.step(told(10, "r"), 10 * SECOND), Command::Ask, "it was slower than the interval");
+    assert_eq!(
+        view.step(Event::Tick, 9 * SECOND),
+        Command::Nothing,
+        "the first question is open"
+    );
+    assert_eq!(
+        view.step(told(10, "r"), 10 * SECOND),
+        Command::Ask,
+        "it was slower than the interval"
+    );
     assert_eq!(view.step(told(11, "r"), 11 * SECOND), Command::Nothing);
     assert_eq!(view.step(Event::Tick, 12 * SECOND), Command::Ask);
     view.step(Event::Failed("gone".into()), 12 * SECOND);
-    assert_eq!(view.step(Event::Key(Key::Char(' ')), 13 * SECOND), Command::Nothing);
-    assert_eq!(view.step(Event::Tick, 90 * SECOND), Command::Nothing, "paused");
-    assert_eq!(view.step(Event::Key(Key::Char('p')), 91 * SECOND), Command::Ask, "at once");
+    assert_eq!(
+        view.step(Event::Key(Key::Char(' ')), 13 * SECOND),
+        Command::Nothing
+    );
+    assert_eq!(
+        view.step(Event::Tick, 90 * SECOND),
+        Command::Nothing,
+        "paused"
+    );
+    assert_eq!(
+        view.step(Event::Key(Key::Char('p')), 91 * SECOND),
+        Command::Ask,
+        "at once"
+    );
     for key in [Key::Char('q'), Key::Interrupt, Key::Escape] {
         assert_eq!(view.step(Event::Key(key), 92 * SECOND), Command::Quit);
     }
@@ -184,33 +278,67 @@ fn what_arrives_while_it_is_paused_does_not_change_the_screen() {
 #[test]
 fn a_router_that_goes_away_is_told_and_the_next_one_is_named() {
     let mut view = view();
-    view.step(Event::Failed("no router could be reached: r1:9090: refused".into()), 10 * SECOND);
+    view.step(
+        Event::Failed("no router could be reached: r1:9090: refused".into()),
+        10 * SECOND,
+    );
     let lines = screen(&view, 120, 24, 15 * SECOND);
     assert!(
-        lines[1].starts_with("no router answers for 5s, still trying; below is from 12s ago: no router"),
+        lines[1].starts_with(
+            "no router answers for 5s, still trying; below is from 12s ago: no router"
+        ),
         "{lines:?}"
     );
-    assert!(lines.iter().any(|line| line.starts_with("node1")), "the last figures stay: {lines:?}");
+    assert!(
+        lines.iter().any(|line| line.starts_with("node1")),
+        "the last figures stay: {lines:?}"
+    );
     view.step(told(20, "r2:9090"), 16 * SECOND);
     let lines = screen(&view, 120, 24, 16 * SECOND);
     assert!(lines[0].contains("router r2:9090"), "{lines:?}");
     assert_eq!(lines[1], "router r1:9090 went away; r2:9090 answers now");
     let later = screen(&view, 120, 24, 40 * SECOND);
-    assert!(!later.iter().any(|line| line.contains("went away")), "{later:?}");
+    assert!(
+        !later.iter().any(|line| line.contains("went away")),
+        "{later:?}"
+    );
 }
 
 #[test]
 fn the_overview_has_everything_on_eighty_columns() {
     let lines = screen(&view(), 80, 24, 3 * SECOND);
     assert_eq!(lines[0], "degraded  router r1:9090, nobody leads  every 2s");
-    assert_eq!(lines[1], "reads 100/s  1.0 MiB/s  p50 <300us  p99 <50ms  failed 1.0/s");
+    assert_eq!(
+        lines[1],
+        "reads 100/s  1.0 MiB/s  p50 <300us  p99 <50ms  failed 1.0/s"
+    );
     let node = lines.iter().find(|line| line.starts_with("node1")).unwrap();
-    for part in ["active", "100/s", "1.0 MiB/s", "<300us", "<50ms", "90 %", "1.0 GiB"] {
+    for part in [
+        "active",
+        "100/s",
+        "1.0 MiB/s",
+        "<300us",
+        "<50ms",
+        "90 %",
+        "1.0 GiB",
+    ] {
         assert!(node.contains(part), "{part} is missing in {node}");
     }
-    for start in ["NODE*", "node2", "FETCHER", "fetcher1", "JOB", "repair-node2", "CLIENT", "laptop", "! node2 is down"]
-    {
-        assert!(lines.iter().any(|line| line.starts_with(start)), "{start} is missing in {lines:#?}");
+    for start in [
+        "NODE*",
+        "node2",
+        "FETCHER",
+        "fetcher1",
+        "JOB",
+        "repair-node2",
+        "CLIENT",
+        "laptop",
+        "! node2 is down",
+    ] {
+        assert!(
+            lines.iter().any(|line| line.starts_with(start)),
+            "{start} is missing in {lines:#?}"
+        );
     }
     assert!(lines[23].starts_with("q quit  ? help"), "{lines:?}");
     assert!(!lines.concat().contains('\u{1b}'));
@@ -221,10 +349,21 @@ fn any_size_of_screen_is_drawn() {
     let mut view = view();
     for panel in ['1', '2', '3', '4', '5', '?'] {
         view.step(Event::Key(Key::Char(panel)), 3 * SECOND);
-        for (width, height) in [(1, 1), (5, 2), (20, 3), (30, 5), (40, 8), (80, 12), (300, 100)] {
+        for (width, height) in [
+            (1, 1),
+            (5, 2),
+            (20, 3),
+            (30, 5),
+            (40, 8),
+            (80, 12),
+            (300, 100),
+        ] {
             let lines = screen(&view, width, height, 3 * SECOND);
             assert_eq!(lines.len(), usize::from(height));
-            assert!(height < 3 || lines[0].starts_with(&"degraded"[..8.min(usize::from(width))]), "{lines:?}");
+            assert!(
+                height < 3 || lines[0].starts_with(&"degraded"[..8.min(usize::from(width))]),
+                "{lines:?}"
+            );
         }
     }
     let empty = View::new(SECOND);
@@ -245,18 +384,30 @@ fn rows_are_sorted_by_the_column_that_is_chosen() {
     let mut view = view();
     let first = |view: &View| {
         let lines = screen(view, 120, 24, 3 * SECOND);
-        let heading = lines.iter().position(|line| line.starts_with("NODE")).unwrap();
-        (lines[heading].clone(), lines[heading + 1].split(' ').next().unwrap().to_owned())
+        let heading = lines
+            .iter()
+            .position(|line| line.starts_with("NODE"))
+            .unwrap();
+        (
+            lines[heading].clone(),
+            lines[heading + 1].split(' ').next().unwrap().to_owned(),
+        )
     };
     view.step(Event::Key(Key::Char('2')), 3 * SECOND);
     assert_eq!(first(&view).1, "node1");
     view.step(Event::Key(Key::Char('r')), 3 * SECOND);
     let (heading, row) = first(&view);
-    assert!(heading.starts_with("NODE^") && row == "node2", "{heading} {row}");
+    assert!(
+        heading.starts_with("NODE^") && row == "node2",
+        "{heading} {row}"
+    );
     view.step(Event::Key(Key::Char('s')), 3 * SECOND);
     view.step(Event::Key(Key::Char('s')), 3 * SECOND);
     let (heading, row) = first(&view);
-    assert!(heading.contains("READS*") && row == "node1", "most first: {heading} {row}");
+    assert!(
+        heading.contains("READS*") && row == "node1",
+        "most first: {heading} {row}"
+    );
     for _ in 0..3 {
         view.step(Event::Key(Key::Char('S')), 3 * SECOND);
     }
@@ -266,7 +417,14 @@ fn rows_are_sorted_by_the_column_that_is_chosen() {
 #[test]
 fn every_column_of_every_panel_can_be_sorted_by() {
     let figures = figures(&[sample(10, "r"), sample(12, "r")]);
-    let grids = [panels::nodes, panels::nodes, panels::fetchers, panels::jobs, panels::clients].map(|of| of(&figures));
+    let grids = [
+        panels::nodes,
+        panels::nodes,
+        panels::fetchers,
+        panels::jobs,
+        panels::clients,
+    ]
+    .map(|of| of(&figures));
     for (panel, grid) in Panel::ALL.iter().zip(grids) {
         let mut view = View::new(SECOND);
         view.panel = *panel;
@@ -274,8 +432,15 @@ fn every_column_of_every_panel_can_be_sorted_by() {
             assert_eq!(view.sorted().column, column, "{panel:?}");
             view.step(Event::Key(Key::Char('s')), SECOND);
         }
-        assert_eq!(view.sorted().column, 0, "{panel:?} has as many columns as it sorts by");
-        assert!(grid.rows.iter().all(|row| row.len() == grid.headings.len()), "{panel:?}");
+        assert_eq!(
+            view.sorted().column,
+            0,
+            "{panel:?} has as many columns as it sorts by"
+        );
+        assert!(
+            grid.rows.iter().all(|row| row.len() == grid.headings.len()),
+            "{panel:?}"
+        );
     }
 }
 
@@ -291,17 +456,32 @@ fn long_lists_are_counted_and_scrolled() {
         .collect();
     let mut view = View::new(SECOND);
     view.step(Event::Told(Box::new(many)), SECOND);
-    assert!(screen(&view, 80, 24, SECOND).iter().any(|line| line.starts_with("1-") && line.ends_with(" of 50")));
+    assert!(
+        screen(&view, 80, 24, SECOND)
+            .iter()
+            .any(|line| line.starts_with("1-") && line.ends_with(" of 50"))
+    );
     view.step(Event::Key(Key::Char('2')), SECOND);
     for _ in 0..4 {
         view.step(Event::Key(Key::PageDown), SECOND);
     }
-    assert!(screen(&view, 80, 24, SECOND).iter().any(|line| line.starts_with("node40")));
+    assert!(
+        screen(&view, 80, 24, SECOND)
+            .iter()
+            .any(|line| line.starts_with("node40"))
+    );
     view.step(Event::Key(Key::End), SECOND);
     let lines = screen(&view, 80, 24, SECOND);
-    assert!(lines.iter().any(|line| line.starts_with("node49")), "{lines:#?}");
+    assert!(
+        lines.iter().any(|line| line.starts_with("node49")),
+        "{lines:#?}"
+    );
     view.step(Event::Key(Key::Home), SECOND);
-    assert!(screen(&view, 80, 24, SECOND).iter().any(|line| line.starts_with("node00")));
+    assert!(
+        screen(&view, 80, 24, SECOND)
+            .iter()
+            .any(|line| line.starts_with("node00"))
+    );
 }
 
 #[test]
@@ -313,7 +493,14 @@ fn help_names_every_key_and_colours_can_be_left_away() {
         assert!(lines.contains(part), "{part} is missing in {lines}");
     }
     let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
-    terminal.draw(|frame| draw(frame, &view, 3 * SECOND, false)).unwrap();
-    let plain = terminal.backend().buffer().content.iter().all(|cell| cell.fg == ratatui::style::Color::Reset);
+    terminal
+        .draw(|frame| draw(frame, &view, 3 * SECOND, false))
+        .unwrap();
+    let plain = terminal
+        .backend()
+        .buffer()
+        .content
+        .iter()
+        .all(|cell| cell.fg == ratatui::style::Color::Reset);
     assert!(plain, "no colour where none is wanted");
 }

@@ -76,7 +76,13 @@ pub enum Panel {
 
 impl Panel {
     /// In the order of their keys, which start with 1.
-    pub const ALL: [Self; 5] = [Self::Overview, Self::Nodes, Self::Fetchers, Self::Jobs, Self::Clients];
+    pub const ALL: [Self; 5] = [
+        Self::Overview,
+        Self::Nodes,
+        Self::Fetchers,
+        Self::Jobs,
+        Self::Clients,
+    ];
 
     /// Its name on the screen.
     pub fn name(self) -> &'static str {
@@ -157,7 +163,10 @@ impl View {
     /// Something to be told for a while.
     pub fn notice(&self, now: Duration) -> Option<&str> {
         let fresh = |(_, since): &&(String, Duration)| now.saturating_sub(*since) < NOTICE;
-        self.notice.as_ref().filter(fresh).map(|(text, _)| text.as_str())
+        self.notice
+            .as_ref()
+            .filter(fresh)
+            .map(|(text, _)| text.as_str())
     }
 
     /// Takes an event; what is to be done about it.
@@ -173,7 +182,9 @@ impl View {
                 }
             }
         }
-        let due = self.asked_at.is_none_or(|asked| now.saturating_sub(asked) >= self.interval);
+        let due = self
+            .asked_at
+            .is_none_or(|asked| now.saturating_sub(asked) >= self.interval);
         if self.paused || self.asking || !due {
             return Command::Nothing;
         }
@@ -188,7 +199,10 @@ impl View {
         }
         let before = self.figures.as_ref().map(|figures| figures.router.as_str());
         if let Some(gone) = before.filter(|before| *before != sample.router) {
-            self.notice = Some((format!("router {gone} went away; {} answers now", sample.router), now));
+            self.notice = Some((
+                format!("router {gone} went away; {} answers now", sample.router),
+                now,
+            ));
         } else if self.failed.is_some() {
             self.notice = Some((format!("router {} answers again", sample.router), now));
         }
@@ -255,7 +269,10 @@ impl View {
     fn sort_by(&mut self, columns: usize) {
         let most = self.panel.columns();
         let sort = self.sort_mut();
-        *sort = Sort { column: (sort.column + columns) % most, reversed: false };
+        *sort = Sort {
+            column: (sort.column + columns) % most,
+            reversed: false,
+        };
         self.scroll = 0;
     }
 
@@ -265,7 +282,9 @@ impl View {
 
     /// Rows of the open panel.
     fn rows(&self) -> usize {
-        let Some(figures) = &self.figures else { return 0 };
+        let Some(figures) = &self.figures else {
+            return 0;
+        };
         match self.panel {
             Panel::Overview => 0,
             Panel::Nodes => figures.nodes.len(),

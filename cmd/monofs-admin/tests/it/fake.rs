@@ -1,5 +1,5 @@
-//! A router that answers from memory. Repositories whose path or source holds a certain word, and jobs with a certain id,
-//! fail in a certain way.
+//! A router that answers from memory. Repositories whose path or source holds a certain word, and
+//! jobs with a certain id, fail in a certain way.
 
 mod admin;
 mod answers;
@@ -56,8 +56,8 @@ pub struct World {
 }
 
 impl Fake {
-    /// A router with repositories `github.com/org/repo` (with a tree), `gitlab.com/a/b/c` and `gitlab.com/new` (still being
-    /// ingested).
+    /// A router with repositories `github.com/org/repo` (with a tree), `gitlab.com/a/b/c` and
+    /// `gitlab.com/new` (still being ingested).
     pub fn start() -> Self {
         Self::start_with(World::filled())
     }
@@ -69,31 +69,57 @@ impl Fake {
 
     /// A router that has lost its state store.
     pub fn start_unable() -> Self {
-        Self::start_with(World { unable: true, ..World::filled() })
+        Self::start_with(World {
+            unable: true,
+            ..World::filled()
+        })
     }
 
     /// A router of a hundred nodes that are well, and thirty that are down.
     pub fn start_crowded() -> Self {
         let down = |number| {
             format!(
-                "down{number:03} is down: start it, or if it will not come back `monofs-admin remove-member --member=down{number:03}`"
+                "down{number:03} is down: start it, or if it will not come back `monofs-admin \
+                 remove-member --member=down{number:03}`"
             )
         };
-        let problems = World::filled().problems.into_iter().chain((0..30).map(down)).collect();
-        Self::start_with(World { crowded: true, problems, ..World::filled() })
+        let problems = World::filled()
+            .problems
+            .into_iter()
+            .chain((0..30).map(down))
+            .collect();
+        Self::start_with(World {
+            crowded: true,
+            problems,
+            ..World::filled()
+        })
     }
 
     fn start_with(world: World) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let world = Arc::new(world);
         let routes = Routes::new(v1::admin_server::AdminServer::from_arc(Arc::clone(&world)))
-            .add_service(v1::catalog_server::CatalogServer::from_arc(Arc::clone(&world)))
-            .add_service(v1::content_server::ContentServer::from_arc(Arc::clone(&world)));
+            .add_service(v1::catalog_server::CatalogServer::from_arc(Arc::clone(
+                &world,
+            )))
+            .add_service(v1::content_server::ContentServer::from_arc(Arc::clone(
+                &world,
+            )));
         let address = runtime.block_on(async {
             let listener = monofs_rpc::server::bind("127.0.0.1:0").await.unwrap();
-            monofs_rpc::serve(listener, routes, CancellationToken::new()).unwrap().address()
+            monofs_rpc::serve(listener, routes, CancellationToken::new())
+                .unwrap()
+                .address()
         });
-        Self { address, world, _runtime: runtime }
+        Self {
+            address,
+            world,
+            _runtime: runtime,
+        }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -133,12 +159,21 @@ fn ready(path: &str) -> v1::Repository {
 
 impl World {
     fn able(&self) -> Result<(), Status> {
-        if self.unable { Err(to_status(Error::unavailable("the state store cannot be reached"))) } else { Ok(()) }
+        if self.unable {
+            Err(to_status(Error::unavailable(
+                "the state store cannot be reached",
+            )))
+        } else {
+            Ok(())
+        }
     }
 
     fn find(&self, path: &str) -> Result<v1::Repository, Status> {
         let repositories = self.repositories.lock().unwrap();
-        let found = repositories.iter().find(|repository| repository.path == path).cloned();
+        let found = repositories
+            .iter()
+            .find(|repository| repository.path == path)
+            .cloned();
         found.ok_or_else(|| to_status(Error::not_found(format!("no repository at {path}"))))
     }
 }

@@ -1,5 +1,5 @@
-//! The binary against a router that only pretends: exit codes, JSON shapes, what reaches a terminal. `bench` runs
-//! against real clusters.
+//! The binary against a router that only pretends: exit codes, JSON shapes, what reaches a
+//! terminal. `bench` runs against real clusters.
 #![allow(clippy::unwrap_used)]
 
 mod bench;
@@ -32,16 +32,24 @@ impl Ran {
     }
 
     fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.out).unwrap_or_else(|error| panic!("{error} in {:?}, {}", self.text(), self.err))
+        serde_json::from_slice(&self.out)
+            .unwrap_or_else(|error| panic!("{error} in {:?}, {}", self.text(), self.err))
     }
 
     /// The run failed with this code, one `error:` line that holds `word`, and one `hint:` line.
     #[track_caller]
     fn failed(&self, code: i32, word: &str) {
-        let lines: Vec<&str> =
-            self.err.lines().filter(|line| line.starts_with("error: ") || line.starts_with("hint: ")).collect();
+        let lines: Vec<&str> = self
+            .err
+            .lines()
+            .filter(|line| line.starts_with("error: ") || line.starts_with("hint: "))
+            .collect();
         assert_eq!(self.code, code, "{}", self.err);
-        assert!(lines.len() == 2 && lines[0].contains(word) && lines[1].starts_with("hint: "), "{}", self.err);
+        assert!(
+            lines.len() == 2 && lines[0].contains(word) && lines[1].starts_with("hint: "),
+            "{}",
+            self.err
+        );
     }
 
     #[track_caller]
@@ -54,16 +62,29 @@ impl Ran {
 
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_monofs-admin"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MONOFS_")) {
+    for (name, _) in
+        std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"MONOFS_"))
+    {
         command.env_remove(name);
     }
-    command.env_remove("RUST_LOG").args(args).stdin(Stdio::null());
+    command
+        .env_remove("RUST_LOG")
+        .args(args)
+        .stdin(Stdio::null());
     command
 }
 
 fn run(args: &[&str]) -> Ran {
-    let Output { status, stdout, stderr } = command(args).output().unwrap();
-    Ran { code: status.code().unwrap_or(-1), out: stdout, err: String::from_utf8(stderr).unwrap() }
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command(args).output().unwrap();
+    Ran {
+        code: status.code().unwrap_or(-1),
+        out: stdout,
+        err: String::from_utf8(stderr).unwrap(),
+    }
 }
 
 impl Fake {

@@ -25,19 +25,30 @@ pub struct Pty {
 }
 
 impl Pty {
-    /// Starts the binary; `settings` are words for `env`, such as `NO_COLOR=1`. At the end the terminal says `code=` and, if its
-    /// settings are what they were, `restored`.
+    /// Starts the binary; `settings` are words for `env`, such as `NO_COLOR=1`. At the end the
+    /// terminal says `code=` and, if its settings are what they were, `restored`.
     pub fn start(settings: &[&str], args: &[&str]) -> Self {
-        let words: Vec<String> =
-            [settings, &[env!("CARGO_BIN_EXE_monofs-admin")], args].concat().iter().map(quoted).collect();
+        let words: Vec<String> = [settings, &[env!("CARGO_BIN_EXE_monofs-admin")], args]
+            .concat()
+            .iter()
+            .map(quoted)
+            .collect();
         let script = format!(
             "stty rows 24 cols 80; before=$(stty -g); \
-             sh -c 'echo \"pid=$$ tty=$(tty);\"; exec env -u NO_COLOR -u CLICOLOR_FORCE TERM=xterm-256color \"$@\"' sh {}; \
+             sh -c 'echo \"pid=$$ tty=$(tty);\"; exec env -u NO_COLOR -u CLICOLOR_FORCE \
+              TERM=xterm-256color \"$@\"' sh {}; \
              echo \"code=$?;\"; test \"$before\" = \"$(stty -g)\" && echo 'restored;'",
             words.join(" ")
         );
         let mut child = Command::new(monofs_testkit::require("script"))
-            .args(["--quiet", "--flush", "--return", "--command", &script, "/dev/null"])
+            .args([
+                "--quiet",
+                "--flush",
+                "--return",
+                "--command",
+                &script,
+                "/dev/null",
+            ])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -52,7 +63,12 @@ impl Pty {
             }
         });
         let keys = child.stdin.take();
-        Self { child, keys, output, reader: Some(reader) }
+        Self {
+            child,
+            keys,
+            output,
+            reader: Some(reader),
+        }
     }
 
     /// Everything that was written to the terminal so far.
@@ -63,7 +79,11 @@ impl Pty {
     /// Waits until the terminal was told this; all that it was told.
     #[track_caller]
     pub fn until(&self, part: &str) -> String {
-        wait_until(&format!("the terminal says {part:?}: {:?}", self.text()), SOON, || self.text().contains(part));
+        wait_until(
+            &format!("the terminal says {part:?}: {:?}", self.text()),
+            SOON,
+            || self.text().contains(part),
+        );
         self.text()
     }
 
@@ -87,7 +107,11 @@ impl Pty {
     pub fn shows(&self, part: &str) {
         let start = Instant::now();
         while !self.screen().contains(part) {
-            assert!(start.elapsed() < SOON, "the screen does not show {part:?}:\n{}", self.screen());
+            assert!(
+                start.elapsed() < SOON,
+                "the screen does not show {part:?}:\n{}",
+                self.screen()
+            );
             std::thread::sleep(POLL);
         }
     }
@@ -101,7 +125,10 @@ impl Pty {
 
     /// Sends a signal to the binary.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args(["-s", name, &self.told("pid")]).status().unwrap();
+        let sent = Command::new("kill")
+            .args(["-s", name, &self.told("pid")])
+            .status()
+            .unwrap();
         assert!(sent.success());
     }
 
@@ -113,12 +140,15 @@ impl Pty {
     /// Gives the terminal another size, as a window manager does.
     pub fn resize(&self, lines: u16, columns: u16) {
         let (lines, columns) = (lines.to_string(), columns.to_string());
-        let done =
-            Command::new("stty").args(["-F", &self.told("tty"), "rows", &lines, "cols", &columns]).status().unwrap();
+        let done = Command::new("stty")
+            .args(["-F", &self.told("tty"), "rows", &lines, "cols", &columns])
+            .status()
+            .unwrap();
         assert!(done.success());
     }
 
-    /// Waits for its end: the exit code, whether the terminal is as it was, and all that it was told.
+    /// Waits for its end: the exit code, whether the terminal is as it was, and all that it was
+    /// told.
     #[track_caller]
     pub fn ended(mut self) -> (i32, bool, String) {
         let code = self.told("code").parse().unwrap();
@@ -138,7 +168,8 @@ impl Drop for Pty {
     }
 }
 
-/// What a terminal shows that was told this. Knows what `top` uses: cursor addresses, line ends, clearing.
+/// What a terminal shows that was told this. Knows what `top` uses: cursor addresses, line ends,
+/// clearing.
 fn shown(text: &str) -> String {
     let mut cells: BTreeMap<(usize, usize), char> = BTreeMap::new();
     let (mut row, mut column) = (1, 1);
@@ -155,7 +186,10 @@ fn shown(text: &str) -> String {
                 });
                 match end {
                     Some('H') => {
-                        let mut numbers = codes.trim_end_matches('H').split(';').map(|n| n.parse().unwrap_or(1));
+                        let mut numbers = codes
+                            .trim_end_matches('H')
+                            .split(';')
+                            .map(|n| n.parse().unwrap_or(1));
                         (row, column) = (numbers.next().unwrap_or(1), numbers.next().unwrap_or(1));
                     }
                     Some('J') => cells.clear(),

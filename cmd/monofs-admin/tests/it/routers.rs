@@ -11,7 +11,13 @@ use crate::run;
 #[test]
 fn a_cluster_that_cannot_be_reached_is_code_three() {
     let nobody = format!("--router=127.0.0.1:{}", free_port());
-    for args in [&["status"][..], &["repos"], &["ls"], &["ingest", "--source=https://h/x"], &["verify"]] {
+    for args in [
+        &["status"][..],
+        &["repos"],
+        &["ls"],
+        &["ingest", "--source=https://h/x"],
+        &["verify"],
+    ] {
         run(&[args, &[&nobody]].concat()).failed(3, "no router could be reached: 127.0.0.1:");
     }
     // Something listens there, but it speaks another language.
@@ -29,8 +35,15 @@ fn a_cluster_that_cannot_be_reached_is_code_three() {
 fn a_router_that_never_answers_is_passed_over_in_time() {
     let fake = Fake::start();
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let routers = format!("--router={},127.0.0.1:{},{}", silent.local_addr().unwrap(), free_port(), fake.address());
-    let json = run(&["repos", &routers, "--rpc-timeout=200ms", "--format=json"]).done().json();
+    let routers = format!(
+        "--router={},127.0.0.1:{},{}",
+        silent.local_addr().unwrap(),
+        free_port(),
+        fake.address()
+    );
+    let json = run(&["repos", &routers, "--rpc-timeout=200ms", "--format=json"])
+        .done()
+        .json();
     assert_eq!(json["repositories"].as_array().unwrap().len(), 3);
 }
 
@@ -51,16 +64,38 @@ const CHANGES: [&[&str]; 9] = [
 fn a_router_that_is_down_or_unable_is_passed_over_by_every_verb() {
     let unable = Fake::start_unable();
     let good = Fake::start();
-    let routers = format!("--router=127.0.0.1:{},{},{}", free_port(), unable.address(), good.address());
-    assert_eq!(run(&["cat", &format!("{REPO}/README.md"), &routers]).done().out, b"# hello\n");
+    let routers = format!(
+        "--router=127.0.0.1:{},{},{}",
+        free_port(),
+        unable.address(),
+        good.address()
+    );
+    assert_eq!(
+        run(&["cat", &format!("{REPO}/README.md"), &routers])
+            .done()
+            .out,
+        b"# hello\n"
+    );
     let status = run(&["status", "--format=json", &routers]).done().json();
-    assert_eq!(status["routers_known"][1]["id"], "router2", "the answer that knows more counts");
-    let reads: [&[&str]; 4] = [&["failover"], &["jobs"], &["jobs", "--all"], &["rebalance", "--dry-run"]];
+    assert_eq!(
+        status["routers_known"][1]["id"], "router2",
+        "the answer that knows more counts"
+    );
+    let reads: [&[&str]; 4] = [
+        &["failover"],
+        &["jobs"],
+        &["jobs", "--all"],
+        &["rebalance", "--dry-run"],
+    ];
     for &args in reads.iter().chain(&CHANGES) {
         run(&[args, &[routers.as_str()][..]].concat()).done();
     }
     let ingest = run(&["ingest", "--source=https://example.com/x.git", &routers]).done();
-    assert!(ingest.text().starts_with("example.com/x is at"), "{}", ingest.text());
+    assert!(
+        ingest.text().starts_with("example.com/x is at"),
+        "{}",
+        ingest.text()
+    );
     assert!(unable.world().ingests.lock().unwrap().is_empty());
 }
 
@@ -68,11 +103,15 @@ fn a_router_that_is_down_or_unable_is_passed_over_by_every_verb() {
 fn a_cluster_that_has_lost_its_state_says_so_with_code_three() {
     let unable = Fake::start_unable();
     for args in CHANGES {
-        unable.admin(args).failed(3, "error: the state store cannot be reached");
+        unable
+            .admin(args)
+            .failed(3, "error: the state store cannot be reached");
     }
     let routers = format!("--router={},127.0.0.1:{}", unable.address(), free_port());
-    run(&["drain", "--reason=x", &routers])
-        .failed(3, "cannot be reached; the other routers did not do better (127.0.0.1:");
+    run(&["drain", "--reason=x", &routers]).failed(
+        3,
+        "cannot be reached; the other routers did not do better (127.0.0.1:",
+    );
     let good = Fake::start();
     let routers = format!("--router={},{}", unable.address(), good.address());
     run(&["drain", "--node=node1", "--reason=x", &routers]).failed(4, "fewer than 2 copies");
@@ -82,7 +121,20 @@ fn a_cluster_that_has_lost_its_state_says_so_with_code_three() {
 fn a_router_that_may_have_done_the_work_is_named_when_the_next_one_refuses() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let good = Fake::start();
-    let routers = format!("--router={},{}", silent.local_addr().unwrap(), good.address());
-    let ran = run(&["delete", "no/such", "--yes", "--rpc-timeout=200ms", &routers]);
-    ran.failed(1, "no repository at no/such; asked before, without knowing how it went: 127.0.0.1:");
+    let routers = format!(
+        "--router={},{}",
+        silent.local_addr().unwrap(),
+        good.address()
+    );
+    let ran = run(&[
+        "delete",
+        "no/such",
+        "--yes",
+        "--rpc-timeout=200ms",
+        &routers,
+    ]);
+    ran.failed(
+        1,
+        "no repository at no/such; asked before, without knowing how it went: 127.0.0.1:",
+    );
 }

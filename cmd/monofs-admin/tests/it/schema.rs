@@ -1,7 +1,8 @@
-//! What `--format json` promises: the paths and types of every command's document, against `tests/golden/json-shapes.txt`.
+//! What `--format json` promises: the paths and types of every command's document, against
+//! `tests/golden/json-shapes.txt`.
 //!
-//! Documents come from the router that pretends (which fills every field) and from a real cluster (which must not show
-//! anything else).
+//! Documents come from the router that pretends (which fills every field) and from a real cluster
+//! (which must not show anything else).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -18,8 +19,12 @@ const UPDATE: &str = "UPDATE_GOLDEN";
 /// Commands that print something else than a document.
 const WITHOUT_JSON: [&str; 2] = ["cat", "completions"];
 /// What is null in every document of that command.
-const ALWAYS_NULL: [&str; 4] =
-    ["clear-failover .job_id", "undrain .job_id", "status .jobs[].ended_at", "top .jobs[].ended_at"];
+const ALWAYS_NULL: [&str; 4] = [
+    "clear-failover .job_id",
+    "undrain .job_id",
+    "status .jobs[].ended_at",
+    "top .jobs[].ended_at",
+];
 
 /// For each `command path`: the types that were seen there.
 #[derive(Default)]
@@ -41,10 +46,12 @@ impl Shapes {
         };
         self.0.entry(path.to_owned()).or_default().insert(kind);
         match value {
-            Value::Array(items) => items.iter().for_each(|item| self.walk(&format!("{path}[]"), item)),
-            Value::Object(fields) => {
-                fields.iter().for_each(|(name, value)| self.walk(&format!("{path}.{name}"), value))
-            }
+            Value::Array(items) => items
+                .iter()
+                .for_each(|item| self.walk(&format!("{path}[]"), item)),
+            Value::Object(fields) => fields
+                .iter()
+                .for_each(|(name, value)| self.walk(&format!("{path}.{name}"), value)),
             _ => {}
         }
     }
@@ -52,7 +59,11 @@ impl Shapes {
     /// One line for each path: `command path: type`, with `?` where it may be null.
     fn lines(&self) -> String {
         let line = |(path, kinds): (&String, &BTreeSet<&'static str>)| {
-            let known: Vec<&str> = kinds.iter().copied().filter(|kind| *kind != "null").collect();
+            let known: Vec<&str> = kinds
+                .iter()
+                .copied()
+                .filter(|kind| *kind != "null")
+                .collect();
             match (known.is_empty(), kinds.contains("null")) {
                 (true, _) => format!("{path}: null\n"),
                 (false, true) => format!("{path}: {}?\n", known.join("|")),
@@ -63,7 +74,8 @@ impl Shapes {
     }
 }
 
-/// Every command as it is asked, several times where documents differ. The order matters: some change the cluster.
+/// Every command as it is asked, several times where documents differ. The order matters: some
+/// change the cluster.
 const RUNS: &[&[&str]] = &[
     &["ingest", "--source=https://h/x"],
     &["ingest", "--source=https://h/partly"],
@@ -121,12 +133,27 @@ fn pretended() -> Shapes {
     let mut shapes = Shapes::default();
     let (fake, empty) = (Fake::start(), Fake::start_empty());
     for args in RUNS {
-        shapes.add(&name_of(args), &fake.admin(&[*args, &["--format=json"]].concat()));
+        shapes.add(
+            &name_of(args),
+            &fake.admin(&[*args, &["--format=json"]].concat()),
+        );
     }
-    for args in [&["status"][..], &["top", "--interval=200ms"], &["stats"], &["repos"]] {
-        shapes.add(&name_of(args), &empty.admin(&[args, &["--format=json"]].concat()));
+    for args in [
+        &["status"][..],
+        &["top", "--interval=200ms"],
+        &["stats"],
+        &["repos"],
+    ] {
+        shapes.add(
+            &name_of(args),
+            &empty.admin(&[args, &["--format=json"]].concat()),
+        );
     }
-    let dead = format!("--router=127.0.0.1:{},{}", monofs_testkit::free_port(), fake.address());
+    let dead = format!(
+        "--router=127.0.0.1:{},{}",
+        monofs_testkit::free_port(),
+        fake.address()
+    );
     shapes.add("status", &run(&["status", "--format=json", &dead]));
     let dir = tempfile::tempdir().unwrap();
     let pages = format!("--dir={}", dir.path().display());
@@ -151,18 +178,26 @@ fn documents_have_the_shape_that_is_promised() {
         })
         .map(|(path, _)| path)
         .collect();
-    assert!(unknown.is_empty(), "the pretended router must fill these, or their types are not held: {unknown:#?}");
+    assert!(
+        unknown.is_empty(),
+        "the pretended router must fill these, or their types are not held: {unknown:#?}"
+    );
     if std::env::var_os(UPDATE).is_some() {
         std::fs::write(golden(), shapes.lines()).unwrap();
     }
     let promised = std::fs::read_to_string(golden()).unwrap_or_default();
-    let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<String>>();
+    let lines = |text: &str| {
+        text.lines()
+            .map(str::to_owned)
+            .collect::<BTreeSet<String>>()
+    };
     let (now, then) = (lines(&shapes.lines()), lines(&promised));
     let gone: Vec<&String> = then.difference(&now).collect();
     let new: Vec<&String> = now.difference(&then).collect();
     assert!(
         gone.is_empty() && new.is_empty(),
-        "JSON documents changed.\nGone or of another type, which breaks whoever reads them: {gone:#?}\nNew: {new:#?}\n\
+        "JSON documents changed.\nGone or of another type, which breaks whoever reads them: \
+         {gone:#?}\nNew: {new:#?}\n\
          If only fields were added, run this test with {UPDATE}=1 and commit {}.",
         golden().display()
     );
@@ -171,12 +206,26 @@ fn documents_have_the_shape_that_is_promised() {
 #[test]
 fn no_command_is_left_out_of_the_promise() {
     let help = run(&["--help"]).done().text();
-    let commands =
-        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| line.starts_with("  "));
-    let commands: Vec<&str> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    let commands = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| line.starts_with("  "));
+    let commands: Vec<&str> = commands
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
     let promised = std::fs::read_to_string(golden()).unwrap();
-    for name in commands.iter().filter(|name| !WITHOUT_JSON.contains(name) && !["help", "bench"].contains(name)) {
-        assert!(promised.lines().any(|line| line.starts_with(&format!("{name} "))), "{name} is not in {:?}", golden());
+    for name in commands
+        .iter()
+        .filter(|name| !WITHOUT_JSON.contains(name) && !["help", "bench"].contains(name))
+    {
+        assert!(
+            promised
+                .lines()
+                .any(|line| line.starts_with(&format!("{name} "))),
+            "{name} is not in {:?}",
+            golden()
+        );
     }
 }
 
@@ -189,9 +238,14 @@ fn a_real_cluster_shows_nothing_that_is_not_promised() {
     repo.commit(|changes| {
         changes.file("README.md", "hello\n");
     });
-    runtime.block_on(cluster.ingest(Ingest::of(repo.url()).shown_as("h/org/one").hydrated())).unwrap();
+    runtime
+        .block_on(cluster.ingest(Ingest::of(repo.url()).shown_as("h/org/one").hydrated()))
+        .unwrap();
     let promised = std::fs::read_to_string(golden()).unwrap();
-    let promised: BTreeMap<&str, &str> = promised.lines().filter_map(|line| line.rsplit_once(": ")).collect();
+    let promised: BTreeMap<&str, &str> = promised
+        .lines()
+        .filter_map(|line| line.rsplit_once(": "))
+        .collect();
     let router = format!("--router={}", cluster.router_address());
     let source = format!("--source={}", repo.url());
     let runs: [&[&str]; 22] = [
@@ -220,12 +274,25 @@ fn a_real_cluster_shows_nothing_that_is_not_promised() {
     ];
     let mut shapes = Shapes::default();
     for args in runs {
-        shapes.add(&name_of(args), &run(&[args, &["--format=json", &router]].concat()).done());
+        shapes.add(
+            &name_of(args),
+            &run(&[args, &["--format=json", &router]].concat()).done(),
+        );
     }
     for (path, kinds) in &shapes.0 {
-        let Some(kind) = promised.get(path.as_str()) else { panic!("{path} is not promised") };
-        let kinds: Vec<&str> = kinds.iter().copied().filter(|kind| *kind != "null").collect();
-        let holds = kinds.iter().all(|seen| kind.trim_end_matches('?').split('|').any(|known| known == *seen));
+        let Some(kind) = promised.get(path.as_str()) else {
+            panic!("{path} is not promised")
+        };
+        let kinds: Vec<&str> = kinds
+            .iter()
+            .copied()
+            .filter(|kind| *kind != "null")
+            .collect();
+        let holds = kinds.iter().all(|seen| {
+            kind.trim_end_matches('?')
+                .split('|')
+                .any(|known| known == *seen)
+        });
         assert!(holds, "{path} is {kinds:?}, promised is {kind}");
     }
     runtime.block_on(cluster.shutdown());

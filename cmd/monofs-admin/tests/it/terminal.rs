@@ -10,19 +10,30 @@ const ENTER: &str = "\u{1b}[?1049h";
 const LEAVE: &str = "\u{1b}[?1049l";
 
 fn top(routers: &str) -> Pty {
-    Pty::start(&[], &["top", &format!("--router={routers}"), "--interval=200ms"])
+    Pty::start(
+        &[],
+        &["top", &format!("--router={routers}"), "--interval=200ms"],
+    )
 }
 
-/// What sets colours and weights, as opposed to what moves the cursor: the codes between `ESC [` and `m`.
+/// What sets colours and weights, as opposed to what moves the cursor: the codes between `ESC [`
+/// and `m`.
 fn styles(text: &str) -> Vec<&str> {
-    let sequences = text.split("\u{1b}[").skip(1).filter_map(|rest| rest.split_once('m').map(|(codes, _)| codes));
-    sequences.filter(|codes| codes.chars().all(|c| c.is_ascii_digit() || c == ';')).collect()
+    let sequences = text
+        .split("\u{1b}[")
+        .skip(1)
+        .filter_map(|rest| rest.split_once('m').map(|(codes, _)| codes));
+    sequences
+        .filter(|codes| codes.chars().all(|c| c.is_ascii_digit() || c == ';'))
+        .collect()
 }
 
 /// Whether text has a colour.
 fn is_coloured(text: &str) -> bool {
     let colour = |code: &str| matches!(code, "31" | "32" | "33" | "36" | "38");
-    styles(text).iter().any(|codes| codes.split(';').any(colour))
+    styles(text)
+        .iter()
+        .any(|codes| codes.split(';').any(colour))
 }
 
 #[test]
@@ -32,7 +43,12 @@ fn top_draws_the_cluster_and_gives_the_terminal_back_on_q() {
     // Rates come with the second sample.
     pty.shows("p50 <300us  p99 <50ms");
     let screen = pty.screen();
-    for part in ["degraded  router 127.0.0.1:", "node1  active", "fetcher1", "laptop"] {
+    for part in [
+        "degraded  router 127.0.0.1:",
+        "node1  active",
+        "fetcher1",
+        "laptop",
+    ] {
         assert!(screen.contains(part), "{part} is missing in {screen}");
     }
     assert!(pty.text().contains(ENTER));
@@ -55,7 +71,11 @@ fn top_gives_the_terminal_back_on_every_signal_and_on_control_c() {
         pty.shows("node1");
         pty.signal(signal);
         let (code, restored, text) = pty.ended();
-        assert_eq!((code, restored, text.contains(LEAVE)), (0, true, true), "{signal}: {text:?}");
+        assert_eq!(
+            (code, restored, text.contains(LEAVE)),
+            (0, true, true),
+            "{signal}: {text:?}"
+        );
     }
     let mut pty = top(&fake.address().to_string());
     pty.shows("node1");
@@ -108,15 +128,36 @@ fn top_without_a_terminal_prints_one_snapshot_and_ends() {
     let fake = Fake::start();
     let text = fake.admin(&["top", "--interval=200ms"]).done().text();
     assert!(text.starts_with("degraded: router 127.0.0.1:"), "{text}");
-    for part in ["p50 <300us  p99 <50ms", "NODE", "node2", "FETCHER", "CLIENT", "laptop"] {
+    for part in [
+        "p50 <300us  p99 <50ms",
+        "NODE",
+        "node2",
+        "FETCHER",
+        "CLIENT",
+        "laptop",
+    ] {
         assert!(text.contains(part), "{part} is missing in {text}");
     }
     assert!(!text.contains('\u{1b}'), "{text:?}");
-    let pty = Pty::start(&[], &["top", "--once", "--interval=200ms", &format!("--router={}", fake.address())]);
+    let pty = Pty::start(
+        &[],
+        &[
+            "top",
+            "--once",
+            "--interval=200ms",
+            &format!("--router={}", fake.address()),
+        ],
+    );
     let (code, restored, text) = pty.ended();
-    assert!(code == 0 && restored && text.contains("node1") && !text.contains(ENTER), "{text:?}");
-    run(&["top", &format!("--router=127.0.0.1:{}", monofs_testkit::free_port())])
-        .failed(3, "no router could be reached");
+    assert!(
+        code == 0 && restored && text.contains("node1") && !text.contains(ENTER),
+        "{text:?}"
+    );
+    run(&[
+        "top",
+        &format!("--router=127.0.0.1:{}", monofs_testkit::free_port()),
+    ])
+    .failed(3, "no router could be reached");
 }
 
 /// Commands whose output has colours on a terminal, with a part of it.
@@ -136,16 +177,33 @@ fn colours_are_for_terminals_and_no_color_is_respected() {
     for (args, part) in COLOURED {
         let args = [args, &[router.as_str()]].concat();
         let (_, _, text) = Pty::start(&[], &args).ended();
-        assert!(text.contains(part) && !styles(&text).is_empty(), "{args:?}: {text:?}");
+        assert!(
+            text.contains(part) && !styles(&text).is_empty(),
+            "{args:?}: {text:?}"
+        );
         for setting in ["NO_COLOR=1", "TERM=dumb"] {
             let (_, _, text) = Pty::start(&[setting], &args).ended();
-            assert!(text.contains(part) && styles(&text).is_empty(), "{setting} {args:?}: {text:?}");
+            assert!(
+                text.contains(part) && styles(&text).is_empty(),
+                "{setting} {args:?}: {text:?}"
+            );
         }
         let (_, _, text) = Pty::start(&["NO_COLOR="], &args).ended();
-        assert!(!styles(&text).is_empty(), "an empty NO_COLOR forbids nothing: {text:?}");
-        let ran = command(&args).env("TERM", "xterm-256color").env("CLICOLOR_FORCE", "1").output().unwrap();
+        assert!(
+            !styles(&text).is_empty(),
+            "an empty NO_COLOR forbids nothing: {text:?}"
+        );
+        let ran = command(&args)
+            .env("TERM", "xterm-256color")
+            .env("CLICOLOR_FORCE", "1")
+            .output()
+            .unwrap();
         let piped = [ran.stdout, ran.stderr].concat();
-        assert!(!piped.contains(&0x1b), "{args:?} to a pipe: {}", String::from_utf8_lossy(&piped));
+        assert!(
+            !piped.contains(&0x1b),
+            "{args:?} to a pipe: {}",
+            String::from_utf8_lossy(&piped)
+        );
     }
 }
 

@@ -1,10 +1,13 @@
-//! What is at hand: validated directory records in memory, contents that were just fetched, and the bounded store on disk.
+//! What is at hand: validated directory records in memory, contents that were just fetched, and the
+//! bounded store on disk.
 //!
-//! One writer thread puts what was fetched on disk, in batches; until then it stays in memory (`pending`), so a reader never
-//! waits for the disk and nothing is fetched twice. A full or broken disk costs the cache, not the reader: what cannot be
-//! written is served from memory while it is there, counted, and reported in the status.
+//! One writer thread puts what was fetched on disk, in batches; until then it stays in memory
+//! (`pending`), so a reader never waits for the disk and nothing is fetched twice. A full or broken
+//! disk costs the cache, not the reader: what cannot be written is served from memory while it is
+//! there, counted, and reported in the status.
 //!
-//! Invariant: only verified content comes in here. The readers of records trust their bytes after parsing.
+//! Invariant: only verified content comes in here. The readers of records trust their bytes after
+//! parsing.
 
 mod ready;
 
@@ -27,13 +30,15 @@ use crate::counters::Counters;
 
 /// Bound of the validated records kept in memory.
 pub const RECORD_MEMORY_BYTES: u64 = 48 << 20;
-/// Bound of what waits for the writer; over it, content that somebody waits for is served without being written.
+/// Bound of what waits for the writer; over it, content that somebody waits for is served without
+/// being written.
 pub const PENDING_BYTES_MAX: usize = 24 << 20;
 /// Prefetching stops while more than this waits for the writer.
 const PENDING_BYTES_HIGH: usize = PENDING_BYTES_MAX / 2;
 /// A write begins when this much waits for it: a second batch gathers meanwhile.
 const WRITE_BATCH_BYTES: usize = PENDING_BYTES_HIGH / 2;
-/// How long content may wait for more of its kind. Each write copies pages of the cache's index, whatever it brings.
+/// How long content may wait for more of its kind. Each write copies pages of the cache's index,
+/// whatever it brings.
 const GATHER: Duration = Duration::from_millis(250);
 /// Most frames remembered as damaged.
 const DISTRUST_MAX: usize = 4096;
@@ -114,12 +119,18 @@ pub struct CacheStatus {
 }
 
 impl Cache {
-    /// Opens the store in `dir`, bounded by `max_bytes`. Errors: `Refused` when another process uses it.
+    /// Opens the store in `dir`, bounded by `max_bytes`. Errors: `Refused` when another process
+    /// uses it.
     pub fn open(dir: &Path, max_bytes: u64, counters: Arc<Counters>) -> Result<Arc<Self>> {
         let store = Arc::new(CacheStore::open(dir, &CacheOptions { max_bytes })?);
         let shared = Arc::new(Shared::default());
         let (jobs, inbox) = channel();
-        let writer = Writer { store: store.clone(), shared: shared.clone(), counters: counters.clone(), inbox };
+        let writer = Writer {
+            store: store.clone(),
+            shared: shared.clone(),
+            counters: counters.clone(),
+            inbox,
+        };
         let thread = std::thread::Builder::new()
             .name("monofs-cache".into())
             .spawn(move || writer.run())
@@ -179,7 +190,12 @@ impl Cache {
     }
 
     /// Looks at a frame, if it is at hand.
-    pub fn with_frame<R>(&self, blob: &Oid, index: u32, look: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    pub fn with_frame<R>(
+        &self,
+        blob: &Oid,
+        index: u32,
+        look: impl FnOnce(&[u8]) -> R,
+    ) -> Option<R> {
         let key = (*blob, index);
         if let Some(frame) = self.frame_in_memory(&key) {
             self.counters.frames_in_memory.one();
@@ -197,7 +213,9 @@ impl Cache {
 
     /// Which of these records are not at hand.
     pub fn missing_records(&self, trees: impl Iterator<Item = Oid>) -> Vec<Oid> {
-        let here = |tree: &Oid| self.records.contains_key(tree) || self.shared.pending().trees.contains_key(tree);
+        let here = |tree: &Oid| {
+            self.records.contains_key(tree) || self.shared.pending().trees.contains_key(tree)
+        };
         let mut missing: Vec<Oid> = trees.filter(|tree| !here(tree)).collect();
         // The view of the disk is taken last: what is not pending any more is in it.
         let reader = self.store.read();
@@ -219,13 +237,21 @@ impl Cache {
     }
 
     fn is_distrusted(&self, key: &ChunkKey) -> bool {
-        self.shared.distrusted.read().unwrap_or_else(PoisonError::into_inner).contains(key)
+        self.shared
+            .distrusted
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(key)
     }
 
     /// The frame on disk is damaged: do as if it were not there until it is written again.
     pub fn distrust(&self, blob: &Oid, index: u32) {
         self.counters.corrupt.one();
-        let mut distrusted = self.shared.distrusted.write().unwrap_or_else(PoisonError::into_inner);
+        let mut distrusted = self
+            .shared
+            .distrusted
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
         if distrusted.len() < DISTRUST_MAX {
             distrusted.insert((*blob, index));
         }
@@ -253,9 +279,14 @@ impl Cache {
 
     /// Takes room for something to be written; false when the writer is too far behind.
     fn reserve(&self, bytes: usize) -> bool {
-        let before = self.shared.pending_bytes.fetch_add(bytes + ENTRY_BYTES, Ordering::AcqRel);
+        let before = self
+            .shared
+            .pending_bytes
+            .fetch_add(bytes + ENTRY_BYTES, Ordering::AcqRel);
         if before > PENDING_BYTES_MAX {
-            self.shared.pending_bytes.fetch_sub(bytes + ENTRY_BYTES, Ordering::AcqRel);
+            self.shared
+                .pending_bytes
+                .fetch_sub(bytes + ENTRY_BYTES, Ordering::AcqRel);
             self.counters.cache_write_skipped.one();
             return false;
         }
@@ -297,22 +328,35 @@ impl Cache {
     /// Writes what is pending and stops the writer.
     pub fn close(&self) {
         self.send(Job::Stop);
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let writer = self
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(writer) = writer {
             let _ = writer.join();
         }
     }
 
-    /// How full each tier is: what waits decoded, records in memory, frames and records that wait for the disk, the disk.
+    /// How full each tier is: what waits decoded, records in memory, frames and records that wait
+    /// for the disk, the disk.
     pub fn tiers(&self) -> [Tier; 4] {
-        let tier = |name, bytes, limit_bytes| Tier { name, bytes, limit_bytes };
+        let tier = |name, bytes, limit_bytes| Tier {
+            name,
+            bytes,
+            limit_bytes,
+        };
         let stats = self.store.stats();
         let pending = self.shared.pending_bytes.load(Ordering::Relaxed) as u64;
         [
             tier("ready", self.ready.bytes() as u64, READY_BYTES_MAX as u64),
             tier("records_memory", self.records.weight(), RECORD_MEMORY_BYTES),
             tier("frames_memory", pending, PENDING_BYTES_MAX as u64),
-            tier("disk", stats.current_bytes + stats.previous_bytes, stats.max_bytes),
+            tier(
+                "disk",
+                stats.current_bytes + stats.previous_bytes,
+                stats.max_bytes,
+            ),
         ]
     }
 
@@ -330,7 +374,12 @@ impl Cache {
             disk_bytes_max: stats.max_bytes,
             memory_bytes: self.records.weight() + self.ready.bytes() as u64,
             pending_bytes: self.shared.pending_bytes.load(Ordering::Relaxed) as u64,
-            last_error: self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            last_error: self
+                .shared
+                .last_error
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone(),
         }
     }
 }
@@ -375,11 +424,14 @@ impl Writer {
                     Job::Flush(done) => batch.flushed.push(done),
                     Job::Stop => stopping = true,
                 }
-                let is_due = batch.bytes >= WRITE_BATCH_BYTES || stopping || !batch.flushed.is_empty();
+                let is_due =
+                    batch.bytes >= WRITE_BATCH_BYTES || stopping || !batch.flushed.is_empty();
                 next = if is_due {
                     None
                 } else {
-                    self.inbox.recv_timeout(until.saturating_duration_since(Instant::now())).ok()
+                    self.inbox
+                        .recv_timeout(until.saturating_duration_since(Instant::now()))
+                        .ok()
                 };
             }
             self.write(batch);
@@ -394,19 +446,38 @@ impl Writer {
         if !batch.chunks.is_empty() {
             written = self.note(self.store.put_chunks(&batch.chunks));
         }
-        let distrusted = !self.shared.distrusted.read().unwrap_or_else(PoisonError::into_inner).is_empty();
+        let distrusted = !self
+            .shared
+            .distrusted
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty();
         if distrusted && written {
-            let mut distrusted = self.shared.distrusted.write().unwrap_or_else(PoisonError::into_inner);
+            let mut distrusted = self
+                .shared
+                .distrusted
+                .write()
+                .unwrap_or_else(PoisonError::into_inner);
             for (blob, index, _) in &batch.chunks {
                 distrusted.remove(&(*blob, *index));
             }
         }
         let mut pending = self.shared.pending();
-        batch.trees.iter().for_each(|(tree, _)| drop(pending.trees.remove(tree)));
-        batch.chunks.iter().for_each(|(blob, index, _)| drop(pending.chunks.remove(&(*blob, *index))));
+        batch
+            .trees
+            .iter()
+            .for_each(|(tree, _)| drop(pending.trees.remove(tree)));
+        batch
+            .chunks
+            .iter()
+            .for_each(|(blob, index, _)| drop(pending.chunks.remove(&(*blob, *index))));
         drop(pending);
-        self.counters.cache_written.add((batch.trees.len() + batch.chunks.len()) as u64);
-        self.shared.pending_bytes.fetch_sub(batch.bytes, Ordering::AcqRel);
+        self.counters
+            .cache_written
+            .add((batch.trees.len() + batch.chunks.len()) as u64);
+        self.shared
+            .pending_bytes
+            .fetch_sub(batch.bytes, Ordering::AcqRel);
         self.shared.room.notify_waiters();
         for done in &batch.flushed {
             let _ = done.send(());
@@ -416,11 +487,18 @@ impl Writer {
     /// Remembers how a write went. True: it went well.
     fn note(&self, result: Result<()>) -> bool {
         let error = result.err().map(|error| error.to_string());
-        let mut last = self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self
+            .shared
+            .last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(error) = &error {
             self.counters.cache_write_errors.one();
             if last.as_ref() != Some(error) {
-                tracing::warn!(error, "the cache cannot be written; serving goes on without it");
+                tracing::warn!(
+                    error,
+                    "the cache cannot be written; serving goes on without it"
+                );
             }
         }
         *last = error;
@@ -443,15 +521,19 @@ mod tests {
         let mut noise = vec![0u8; CHUNK_BYTES];
         let blob = Oid::from_bytes(&[7; 20]).unwrap();
         for index in 0..2 * (PENDING_BYTES_MAX / CHUNK_BYTES) as u32 {
-            noise
-                .iter_mut()
-                .enumerate()
-                .for_each(|(n, byte)| *byte = (n as u32).wrapping_mul(2_654_435_761 + 2 * index).to_be_bytes()[0]);
+            noise.iter_mut().enumerate().for_each(|(n, byte)| {
+                *byte = (n as u32)
+                    .wrapping_mul(2_654_435_761 + 2 * index)
+                    .to_be_bytes()[0]
+            });
             cache.put_frame(blob, index, frame::encode(&noise), noise.clone().into());
             assert!(cache.missing_frames([(blob, index)].into_iter()).is_empty());
             assert_eq!(cache.ready(&blob, index).unwrap(), noise);
         }
-        assert!(cache.shared.pending_bytes.load(Ordering::Relaxed) <= PENDING_BYTES_MAX + 2 * CHUNK_BYTES);
+        assert!(
+            cache.shared.pending_bytes.load(Ordering::Relaxed)
+                <= PENDING_BYTES_MAX + 2 * CHUNK_BYTES
+        );
         cache.close();
     }
 }

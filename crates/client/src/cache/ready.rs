@@ -1,8 +1,9 @@
 //! Contents as the kernel wants them: verified, decoded, and not asked for yet.
 //!
-//! Content is decoded to be verified when it arrives. It is kept decoded here until it is read, so that reading it costs no
-//! second decoding, and so that whoever waited for it gets it even when the disk is too slow to take it. Once read to its end,
-//! a chunk is the kernel's to keep. Bounded: the oldest goes first, and is then decoded again from its frame.
+//! Content is decoded to be verified when it arrives. It is kept decoded here until it is read, so
+//! that reading it costs no second decoding, and so that whoever waited for it gets it even when
+//! the disk is too slow to take it. Once read to its end, a chunk is the kernel's to keep. Bounded:
+//! the oldest goes first, and is then decoded again from its frame.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -32,7 +33,9 @@ impl Ready {
     fn shard(&self, (blob, index): &ChunkKey) -> MutexGuard<'_, Shard> {
         // The chunks of one blob are spread, too.
         let at = blob.as_bytes()[1] as usize + *index as usize;
-        self.shards[at % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[at % SHARDS]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes in the verified bytes of a chunk.
@@ -45,9 +48,14 @@ impl Ready {
         }
         shard.order.push_back(key);
         shard.bytes += len;
-        // Names of what was taken are dropped on the way, so the order stays as short as the contents are many.
-        while shard.bytes > READY_BYTES_MAX / SHARDS || shard.order.len() > 2 * shard.contents.len() + 64 {
-            let Some(oldest) = shard.order.pop_front() else { break };
+        // Names of what was taken are dropped on the way, so the order stays as short as the
+        // contents are many.
+        while shard.bytes > READY_BYTES_MAX / SHARDS
+            || shard.order.len() > 2 * shard.contents.len() + 64
+        {
+            let Some(oldest) = shard.order.pop_front() else {
+                break;
+            };
             shard.bytes -= shard.contents.remove(&oldest).map_or(0, |raw| raw.len());
         }
     }
@@ -72,7 +80,10 @@ impl Ready {
 
     /// Bytes kept.
     pub fn bytes(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).bytes).sum()
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).bytes)
+            .sum()
     }
 }
 
@@ -112,7 +123,11 @@ mod tests {
             ready.drop_read(&key(n));
         }
         assert_eq!(ready.bytes(), 0);
-        let named: usize = ready.shards.iter().map(|shard| shard.lock().unwrap().order.len()).sum();
+        let named: usize = ready
+            .shards
+            .iter()
+            .map(|shard| shard.lock().unwrap().order.len())
+            .sum();
         assert!(named <= SHARDS * 67, "{named}");
     }
 }

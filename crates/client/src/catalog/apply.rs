@@ -1,7 +1,8 @@
-//! Makes what is shown follow the catalogue: one task that owns what is wanted and tries until it is so.
+//! Makes what is shown follow the catalogue: one task that owns what is wanted and tries until it
+//! is so.
 //!
-//! A repository whose new records cannot be had stays at its old commit, and is tried again. The copy for an offline start
-//! is written from here, so it never says more than what was applied.
+//! A repository whose new records cannot be had stays at its old commit, and is tried again. The
+//! copy for an offline start is written from here, so it never says more than what was applied.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
@@ -44,8 +45,8 @@ pub struct Applier {
     pub views: watch::Receiver<Option<v1::ClusterView>>,
     pub applied: watch::Sender<Option<v1::Position>>,
     pub stop: CancellationToken,
-    /// What the catalogue says where that may differ from what is shown; `None`: nothing is to be there. In the order of
-    /// paths, so that what is in one directory comes together.
+    /// What the catalogue says where that may differ from what is shown; `None`: nothing is to be
+    /// there. In the order of paths, so that what is in one directory comes together.
     wanted: BTreeMap<String, Option<Packed>>,
     position: Option<v1::Position>,
     copy: Copy,
@@ -63,7 +64,18 @@ impl Applier {
     ) -> Self {
         let counters = fs.counters.clone();
         let (wanted, position, copy) = Default::default();
-        Self { fs, link, counters, invalidator, views, applied, stop, wanted, position, copy }
+        Self {
+            fs,
+            link,
+            counters,
+            invalidator,
+            views,
+            applied,
+            stop,
+            wanted,
+            position,
+            copy,
+        }
     }
 
     fn tree(&self) -> &Fs {
@@ -77,13 +89,17 @@ impl Applier {
     /// Shows what the copy in the cache says, if there is one. True: there is.
     pub async fn load_copy(&mut self) -> bool {
         let cache = self.tree().cache.clone();
-        if let Some(view) = cache.value(VIEW_VALUE).and_then(|bytes| v1::ClusterView::decode(&bytes[..]).ok())
+        if let Some(view) = cache
+            .value(VIEW_VALUE)
+            .and_then(|bytes| v1::ClusterView::decode(&bytes[..]).ok())
             && let Ok(view) = view.try_into()
         {
             self.content().replicas().set_view(view);
         }
         let mut copy = Copy::default();
-        let Some(loaded) = copy.load(&cache).await else { return false };
+        let Some(loaded) = copy.load(&cache).await else {
+            return false;
+        };
         let position = loaded.position.clone();
         self.take(Change::listing(loaded.position, loaded.entries));
         self.converge().await;
@@ -135,7 +151,12 @@ impl Applier {
     fn take(&mut self, mut change: Change) {
         if change.reset {
             // What the listing does not have is to go.
-            self.wanted = self.tree().paths().into_iter().map(|path| (path, None)).collect();
+            self.wanted = self
+                .tree()
+                .paths()
+                .into_iter()
+                .map(|path| (path, None))
+                .collect();
         }
         self.wanted.append(&mut change.entries);
         self.position = change.position.or(self.position.take());
@@ -143,7 +164,9 @@ impl Applier {
 
     /// Makes what is shown equal to what is wanted, as far as content can be had.
     async fn converge(&mut self) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs() as i64);
         self.tree().set_now(now);
         for (repo, packed) in self.come_and_go().await {
             let outcome = tokio::select! {
@@ -159,7 +182,8 @@ impl Applier {
                 }
                 Err(error) => {
                     if !state.lagging.contains_key(path) {
-                        tracing::warn!(repo = path, %error, "cannot switch to the new commit; showing the old one");
+                        tracing::warn!(repo = path, %error, "cannot switch to the new commit; \
+                         showing the old one");
                     }
                     state.lagging.insert(path.to_owned(), error.to_string());
                     drop(state);
@@ -168,7 +192,9 @@ impl Applier {
             }
         }
         let mut state = self.link.state();
-        state.lagging.retain(|path, _| self.wanted.contains_key(path));
+        state
+            .lagging
+            .retain(|path, _| self.wanted.contains_key(path));
         if self.wanted.is_empty() {
             state.applied.clone_from(&self.position);
             drop(state);
@@ -176,12 +202,17 @@ impl Applier {
         }
     }
 
-    /// Shows repositories that appeared and no longer those that disappeared. Returns those that changed.
+    /// Shows repositories that appeared and no longer those that disappeared. Returns those that
+    /// changed.
     async fn come_and_go(&mut self) -> Vec<(Arc<Repo>, Packed)> {
         let (mut added, mut removed, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         let nothing_shown = self.tree().world().totals().repositories == 0;
         for (path, packed) in std::mem::take(&mut self.wanted) {
-            let shown = if nothing_shown { None } else { self.tree().repo(&path) };
+            let shown = if nothing_shown {
+                None
+            } else {
+                self.tree().repo(&path)
+            };
             match (shown, packed) {
                 (None, Some(packed)) => added.push(Repo::packed(path, packed)),
                 (Some(_), None) => removed.push(path),
@@ -204,7 +235,10 @@ impl Applier {
         let mut lost: HashSet<Oid> = HashSet::new();
         for _ in 0..FLIP_ROUNDS_MAX {
             let needed = match self.tree().try_flip(repo, entry, &lost) {
-                Ok(Flipped { invalidations, drop_all_names }) => {
+                Ok(Flipped {
+                    invalidations,
+                    drop_all_names,
+                }) => {
                     if !same_snapshot {
                         self.counters.flips.one();
                     }
@@ -228,14 +262,21 @@ impl Applier {
                 self.content().trees(&new, needed.new, 0).await?;
             }
         }
-        Err(monofs_model::Error::internal("the directories change faster than they can be compared"))
+        Err(monofs_model::Error::internal(
+            "the directories change faster than they can be compared",
+        ))
     }
 
     async fn tell(&self, invalidations: Vec<Invalidation>, drop_all_names: bool) {
         if let Some(invalidator) = self.invalidator.get()
             && (drop_all_names || !invalidations.is_empty())
         {
-            invalidator.send(Flipped { invalidations, drop_all_names }).await;
+            invalidator
+                .send(Flipped {
+                    invalidations,
+                    drop_all_names,
+                })
+                .await;
         }
     }
 

@@ -1,9 +1,10 @@
-//! The copy of the catalogue in the cache, for a start without any router and to resume from: written in parts, so that a
-//! change of one repository does not rewrite all of them.
+//! The copy of the catalogue in the cache, for a start without any router and to resume from:
+//! written in parts, so that a change of one repository does not rewrite all of them.
 //!
-//! A repository's part is decided by its path. A part is a `CatalogPage`; the head, written after the parts, has the
-//! position they are as of, and their checksums. Invariant: a copy whose parts are not those of its head (the disk was full,
-//! or the process killed in between) is shown if there is no router, but nothing is resumed from it.
+//! A repository's part is decided by its path. A part is a `CatalogPage`; the head, written after
+//! the parts, has the position they are as of, and their checksums. Invariant: a copy whose parts
+//! are not those of its head (the disk was full, or the process killed in between) is shown if
+//! there is no router, but nothing is resumed from it.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
@@ -24,7 +25,11 @@ const PARTS: usize = 64;
 const VERSION: u32 = 1;
 const HEAD: &str = "catalog/head";
 
-static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| (0..PARTS).map(|part| format!("catalog/{part:02}")).collect());
+static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
+    (0..PARTS)
+        .map(|part| format!("catalog/{part:02}"))
+        .collect()
+});
 
 #[derive(Clone, PartialEq, Message)]
 struct Head {
@@ -58,7 +63,10 @@ fn part_of(path: &str) -> usize {
 
 impl Default for Copy {
     fn default() -> Self {
-        Self { checksums: vec![0; PARTS], outdated: (0..PARTS).collect() }
+        Self {
+            checksums: vec![0; PARTS],
+            outdated: (0..PARTS).collect(),
+        }
     }
 }
 
@@ -70,8 +78,17 @@ impl Copy {
             return None;
         }
         let mut pages = Vec::new();
-        let mut loaded = Loaded { position: head.position, entries: Vec::new() };
-        for (part, checksum) in head.checksums.iter().copied().enumerate().filter(|(_, checksum)| *checksum != 0) {
+        let mut loaded = Loaded {
+            position: head.position,
+            entries: Vec::new(),
+        };
+        for (part, checksum) in head
+            .checksums
+            .iter()
+            .copied()
+            .enumerate()
+            .filter(|(_, checksum)| *checksum != 0)
+        {
             let bytes = Bytes::from(cache.value(&NAMES[part]).unwrap_or_default());
             if xxh3_64(&bytes) == checksum {
                 self.checksums[part] = checksum;
@@ -83,7 +100,9 @@ impl Copy {
         }
         for page in pages {
             // A part that is no page is not that of the head either, and will be written again.
-            loaded.entries.extend(page.entries().await.unwrap_or_default());
+            loaded
+                .entries
+                .extend(page.entries().await.unwrap_or_default());
         }
         // A part that is not there is as it should be.
         self.outdated.retain(|part| head.checksums[*part] != 0);
@@ -97,7 +116,8 @@ impl Copy {
         }
     }
 
-    /// Writes what is out of date of what `fs` shows, as of `position`. Returns the number of bytes.
+    /// Writes what is out of date of what `fs` shows, as of `position`. Returns the number of
+    /// bytes.
     pub fn write(&mut self, fs: &Fs, position: Option<v1::Position>) -> usize {
         let mut parts: Vec<Vec<Arc<Repo>>> = vec![Vec::new(); PARTS];
         if !self.outdated.is_empty() {
@@ -120,7 +140,12 @@ impl Copy {
                 fs.cache.put_value(&NAMES[part], page);
             }
         }
-        let head = Head { version: VERSION, position, checksums: self.checksums.clone() }.encode_to_vec();
+        let head = Head {
+            version: VERSION,
+            position,
+            checksums: self.checksums.clone(),
+        }
+        .encode_to_vec();
         written += head.len();
         fs.cache.put_value(HEAD, head);
         written
@@ -144,19 +169,36 @@ mod tests {
     }
 
     fn at(revision: u64) -> Option<v1::Position> {
-        Some(v1::Position { epoch: "e".into(), revision })
+        Some(v1::Position {
+            epoch: "e".into(),
+            revision,
+        })
     }
 
     fn repository(number: usize, generation: u64) -> Arc<Repository> {
-        entry(&path(number), Oid::from_bytes(&[1; 20]).unwrap(), generation)
+        entry(
+            &path(number),
+            Oid::from_bytes(&[1; 20]).unwrap(),
+            generation,
+        )
     }
 
     /// A file system that shows many repositories, and its cache.
     fn many(dir: &std::path::Path) -> Fs {
         let counters = Arc::new(Counters::default());
         let cache = Cache::open(dir, 64 << 20, counters.clone()).unwrap();
-        let fs = Fs::new(cache, Marks::new(counters), Box::new(|| Bytes::from_static(b"{}")), 1);
-        fs.change_repositories((0..MANY).filter_map(|number| Repo::new(repository(number, 1))).collect(), &[]);
+        let fs = Fs::new(
+            cache,
+            Marks::new(counters),
+            Box::new(|| Bytes::from_static(b"{}")),
+            1,
+        );
+        fs.change_repositories(
+            (0..MANY)
+                .filter_map(|number| Repo::new(repository(number, 1)))
+                .collect(),
+            &[],
+        );
         fs
     }
 
@@ -177,13 +219,21 @@ mod tests {
         assert_eq!((loaded.position, loaded.entries.len()), (at(1), MANY));
 
         let repo = fs.repo(&path(5)).unwrap();
-        fs.try_flip(&repo, &repository(5, 2), &Default::default()).unwrap();
+        fs.try_flip(&repo, &repository(5, 2), &Default::default())
+            .unwrap();
         copy.outdate(&path(5));
         let one = copy.write(&fs, at(2));
         assert!(one < all / (PARTS / 2), "{one} of {all} bytes");
         let loaded = load(&fs).await;
-        let (_, flipped) = loaded.entries.into_iter().find(|(of, _)| *of == path(5)).unwrap();
-        assert_eq!((loaded.position, flipped.unwrap().decode().generation), (at(2), 2));
+        let (_, flipped) = loaded
+            .entries
+            .into_iter()
+            .find(|(of, _)| *of == path(5))
+            .unwrap();
+        assert_eq!(
+            (loaded.position, flipped.unwrap().decode().generation),
+            (at(2), 2)
+        );
         // What did not change is not written, only where the catalogue is now.
         assert!(copy.write(&fs, at(3)) < 1024);
         assert_eq!(load(&fs).await.position, at(3));
@@ -196,7 +246,10 @@ mod tests {
         Copy::default().write(&fs, at(1));
         let part = part_of(&path(0));
         fs.cache.flush();
-        fs.cache.put_value(&NAMES[part], packed::page([fs.repo(&path(0)).unwrap().to_packed()].into_iter()));
+        fs.cache.put_value(
+            &NAMES[part],
+            packed::page([fs.repo(&path(0)).unwrap().to_packed()].into_iter()),
+        );
         let mut copy = Copy::default();
         fs.cache.flush();
         let loaded = copy.load(&fs.cache).await.unwrap();

@@ -1,4 +1,5 @@
-//! The catalogue as this mount follows it: the watch stream of a router, and the one task that applies what it says.
+//! The catalogue as this mount follows it: the watch stream of a router, and the one task that
+//! applies what it says.
 //!
 //! ```text
 //! watch (one router at a time, reconnects) --changes--> apply (flips, invalidations) --position--> watch (acknowledges)
@@ -6,7 +7,8 @@
 //!                                                          +--> copy on disk, for a start without any router
 //! ```
 //!
-//! Invariant: a position is acknowledged only when everything up to it is shown and the kernel has been told.
+//! Invariant: a position is acknowledged only when everything up to it is shown and the kernel has
+//! been told.
 
 pub mod apply;
 mod copy;
@@ -28,7 +30,8 @@ pub struct Change {
     pub position: Option<v1::Position>,
     /// What is not among the entries is gone.
     pub reset: bool,
-    /// By path, what is there now; `None`: nothing that readers are to see. A later one replaces an earlier one.
+    /// By path, what is there now; `None`: nothing that readers are to see. A later one replaces an
+    /// earlier one.
     pub entries: BTreeMap<String, Option<Packed>>,
     /// Pages of a listing, whose entries come before those above; see [`Change::checked`].
     pages: Vec<Checking>,
@@ -38,21 +41,37 @@ pub struct Change {
 impl Change {
     /// What a listing says.
     pub fn listing(position: Option<v1::Position>, entries: Vec<Checked>) -> Self {
-        Self { position, reset: true, entries: entries.into_iter().collect(), ..Self::default() }
+        Self {
+            position,
+            reset: true,
+            entries: entries.into_iter().collect(),
+            ..Self::default()
+        }
     }
 
-    /// Takes in a part of a listing, or of what changed; begins to check a page on the current runtime.
+    /// Takes in a part of a listing, or of what changed; begins to check a page on the current
+    /// runtime.
     pub fn add(&mut self, delta: v1::CatalogDelta) {
         if delta.reset {
-            *self = Self { reset: true, ..Self::default() };
+            *self = Self {
+                reset: true,
+                ..Self::default()
+            };
         }
         if !delta.page.is_empty() {
             self.page_bytes += delta.page.len();
             // Without what it was received in.
-            self.pages.push(Checking::begin(Bytes::copy_from_slice(&delta.page)));
+            self.pages
+                .push(Checking::begin(Bytes::copy_from_slice(&delta.page)));
         }
-        self.entries.extend(delta.removed_paths.into_iter().map(|path| (path, None)));
-        self.entries.extend(delta.upserts.into_iter().filter_map(|entry| packed::understood(Packed::pack(entry))));
+        self.entries
+            .extend(delta.removed_paths.into_iter().map(|path| (path, None)));
+        self.entries.extend(
+            delta
+                .upserts
+                .into_iter()
+                .filter_map(|entry| packed::understood(Packed::pack(entry))),
+        );
         self.position = delta.position.or(self.position.take());
     }
 

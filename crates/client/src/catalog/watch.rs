@@ -1,4 +1,5 @@
-//! The watch stream: connects to one router after the other, says where this mount is, and passes on what it hears.
+//! The watch stream: connects to one router after the other, says where this mount is, and passes
+//! on what it hears.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -97,9 +98,16 @@ impl Watch {
         let connected = state.connected_since.take().is_some();
         state.router = None;
         state.failures += 1;
-        let error = session.err().map_or_else(|| "the router ended the stream".to_owned(), |error| error.to_string());
+        let error = session.err().map_or_else(
+            || "the router ended the stream".to_owned(),
+            |error| error.to_string(),
+        );
         if state.failures == 1 || connected {
-            tracing::warn!(router, error, "not connected to the router; serving what is known");
+            tracing::warn!(
+                router,
+                error,
+                "not connected to the router; serving what is known"
+            );
         }
         state.last_error = Some(format!("{router}: {error}"));
         connected
@@ -118,12 +126,15 @@ impl Watch {
             resume,
             pages: true,
         };
-        let request = |message| v1::WatchRequest { message: Some(message) };
+        let request = |message| v1::WatchRequest {
+            message: Some(message),
+        };
         // The queue is empty and its other end is held below.
         let _ = say.send(request(Say::Hello(hello))).await;
         let stream = Context::new(self.timeout).stream(ReceiverStream::new(outbox));
         let opening = tokio::time::timeout(self.timeout, client.watch(stream)).await;
-        let answer = opening.map_err(|_| Error::unavailable(format!("no answer within {:?}", self.timeout)))?;
+        let answer = opening
+            .map_err(|_| Error::unavailable(format!("no answer within {:?}", self.timeout)))?;
         let mut heard = answer.map_err(from_status)?.into_inner();
         let mut applied = self.applied.clone();
         let mut listing = Change::default();
@@ -155,11 +166,17 @@ impl Watch {
         }
     }
 
-    async fn hear(&self, router: &str, message: v1::WatchResponse, listing: &mut Change) -> Result<()> {
+    async fn hear(
+        &self,
+        router: &str,
+        message: v1::WatchResponse,
+        listing: &mut Change,
+    ) -> Result<()> {
         self.heard_from(router);
         match message.message {
             Some(Hear::View(view)) => {
-                let known = ClusterView::try_from(view.clone()).map_err(|error| error.context("cluster view"))?;
+                let known = ClusterView::try_from(view.clone())
+                    .map_err(|error| error.context("cluster view"))?;
                 self.content.replicas().set_view(known);
                 self.views.send_replace(Some(view));
             }
@@ -169,7 +186,8 @@ impl Watch {
                 let (page_bytes, entries) = listing.size();
                 if page_bytes > LISTING_BYTES_MAX || entries > LISTING_MAX {
                     return Err(Error::full(format!(
-                        "a catalogue of more than {LISTING_BYTES_MAX} bytes or {LISTING_MAX} changes"
+                        "a catalogue of more than {LISTING_BYTES_MAX} bytes or {LISTING_MAX} \
+                         changes"
                     )));
                 }
                 if complete {
@@ -188,7 +206,8 @@ impl Watch {
     }
 
     fn heard_from(&self, router: &str) {
-        self.heard.send_if_modified(|heard| !std::mem::replace(heard, true));
+        self.heard
+            .send_if_modified(|heard| !std::mem::replace(heard, true));
         let mut state = self.link.state();
         let now = Instant::now();
         state.last_message = Some(now);

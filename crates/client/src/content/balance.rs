@@ -1,11 +1,13 @@
-//! How loaded each peer is, as seen from here: requests under way times a moving average of latency.
+//! How loaded each peer is, as seen from here: requests under way times a moving average of
+//! latency.
 //!
-//! The average is "peak EWMA" (Finagle's `aperture` balancer, `tower::load::PeakEwma`): a slower answer counts at once, a
-//! faster one by `w = exp(-elapsed / DECAY)`, and without answers the estimate decays towards zero, so that a peer that was
-//! slow is tried again. tower's own wraps a service with one latency; here a peer has one for each kind of request, and
-//! requests that are given up count too. A peer that says nothing to any of its requests is at least as slow as it has been
-//! silent, and hangs in the end: else a walk would go on asking it, each time at the price of a hedge. Time is passed in, so
-//! that tests need no clock.
+//! The average is "peak EWMA" (Finagle's `aperture` balancer, `tower::load::PeakEwma`): a slower
+//! answer counts at once, a faster one by `w = exp(-elapsed / DECAY)`, and without answers the
+//! estimate decays towards zero, so that a peer that was slow is tried again. tower's own wraps a
+//! service with one latency; here a peer has one for each kind of request, and requests that are
+//! given up count too. A peer that says nothing to any of its requests is at least as slow as it
+//! has been silent, and hangs in the end: else a walk would go on asking it, each time at the price
+//! of a hedge. Time is passed in, so that tests need no clock.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,15 +15,16 @@ use std::time::{Duration, Instant};
 
 use super::hedge::{KINDS, Kind};
 
-/// How long it takes an estimate to fall to a third. Short, since asking a slow peer again costs one hedge, while a peak
-/// that was chance turns requests away from a good peer.
+/// How long it takes an estimate to fall to a third. Short, since asking a slow peer again costs
+/// one hedge, while a peak that was chance turns requests away from a good peer.
 const DECAY: Duration = Duration::from_secs(2);
-/// What a peer is taken for that was not asked lately; no estimate is lower, or requests under way would not count.
+/// What a peer is taken for that was not asked lately; no estimate is lower, or requests under way
+/// would not count.
 const LATENCY_MIN: Duration = Duration::from_micros(100);
 /// No estimate is higher.
 const LATENCY_MAX: Duration = Duration::from_secs(10);
-/// A peer that is silent this long hangs: others are asked before it. Less than anybody waits for another's request, so that who
-/// waited in vain asks somebody else.
+/// A peer that is silent this long hangs: others are asked before it. Less than anybody waits for
+/// another's request, so that who waited in vain asks somebody else.
 pub const SILENCE_MAX: Duration = Duration::from_millis(200);
 /// A peer that hung while another one answered is taken for hanging for this long.
 const HANGS_FOR: Duration = Duration::from_secs(5);
@@ -44,11 +47,14 @@ struct Peer {
 
 impl Peer {
     fn silence(&self, now: Instant) -> Duration {
-        self.silent_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+        self.silent_since
+            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
     fn hangs(&self, now: Instant) -> bool {
-        let hung = self.hung_at.is_some_and(|at| now.saturating_duration_since(at) < HANGS_FOR);
+        let hung = self
+            .hung_at
+            .is_some_and(|at| now.saturating_duration_since(at) < HANGS_FOR);
         hung || self.silence(now) >= SILENCE_MAX
     }
 }
@@ -61,7 +67,8 @@ struct Estimate {
 
 impl Estimate {
     fn decayed(&self, now: Instant) -> f64 {
-        self.seconds * (-now.saturating_duration_since(self.at).as_secs_f64() / DECAY.as_secs_f64()).exp()
+        self.seconds
+            * (-now.saturating_duration_since(self.at).as_secs_f64() / DECAY.as_secs_f64()).exp()
     }
 
     /// The peak, else the weighted mean of what was and what is.
@@ -69,7 +76,8 @@ impl Estimate {
         if took > self.seconds {
             return took;
         }
-        let weight = (-now.saturating_duration_since(self.at).as_secs_f64() / DECAY.as_secs_f64()).exp();
+        let weight =
+            (-now.saturating_duration_since(self.at).as_secs_f64() / DECAY.as_secs_f64()).exp();
         self.seconds * weight + took * (1.0 - weight)
     }
 }
@@ -82,15 +90,22 @@ impl Loads {
     /// Expected seconds until this peer answers one more request of this kind.
     pub fn of(&self, address: &str, kind: Kind, now: Instant) -> f64 {
         let peers = self.peers();
-        let Some(peer) = peers.get(address) else { return LATENCY_MIN.as_secs_f64() };
+        let Some(peer) = peers.get(address) else {
+            return LATENCY_MIN.as_secs_f64();
+        };
         let latency = peer.latencies[kind as usize].map_or(0.0, |estimate| estimate.decayed(now));
-        let latency = latency.max(peer.silence(now).as_secs_f64()).max(LATENCY_MIN.as_secs_f64());
+        let latency = latency
+            .max(peer.silence(now).as_secs_f64())
+            .max(LATENCY_MIN.as_secs_f64());
         latency * f64::from(peer.under_way + 1)
     }
 
-    /// Whether it answers nobody: silent for [`SILENCE_MAX`], now or when another one was quicker lately.
+    /// Whether it answers nobody: silent for [`SILENCE_MAX`], now or when another one was quicker
+    /// lately.
     pub fn hangs(&self, address: &str, now: Instant) -> bool {
-        self.peers().get(address).is_some_and(|peer| peer.hangs(now))
+        self.peers()
+            .get(address)
+            .is_some_and(|peer| peer.hangs(now))
     }
 
     /// A request to this peer begins; ends with [`Loads::end`].
@@ -129,17 +144,23 @@ impl Loads {
         }
     }
 
-    /// A request was given up after `took` without any message, so the peer is at least that slow. `lost`: because another
-    /// was quicker; how much slower it is nobody knows, so it counts as twice as slow as it was taken for; if it
-    /// hangs, it goes on to count as hanging. Comes before [`Loads::end`].
+    /// A request was given up after `took` without any message, so the peer is at least that slow.
+    /// `lost`: because another was quicker; how much slower it is nobody knows, so it counts as
+    /// twice as slow as it was taken for; if it hangs, it goes on to count as hanging. Comes before
+    /// [`Loads::end`].
     pub fn given_up(&self, address: &str, kind: Kind, took: Duration, lost: bool, now: Instant) {
         if let Some(peer) = self.peers().get_mut(address) {
             if lost && peer.silence(now) >= SILENCE_MAX {
                 peer.hung_at = Some(now);
             }
             let latency = &mut peer.latencies[kind as usize];
-            let (took, before) = (took.as_secs_f64(), latency.map_or(0.0, |estimate| estimate.decayed(now)));
-            let seconds = took.max(if lost { 2.0 * before } else { before }).min(LATENCY_MAX.as_secs_f64());
+            let (took, before) = (
+                took.as_secs_f64(),
+                latency.map_or(0.0, |estimate| estimate.decayed(now)),
+            );
+            let seconds = took
+                .max(if lost { 2.0 * before } else { before })
+                .min(LATENCY_MAX.as_secs_f64());
             *latency = Some(Estimate { seconds, at: now });
         }
     }
@@ -167,8 +188,13 @@ mod tests {
         let second = loads.of("a", Kind::Blobs, start + DECAY / 10);
         assert!(second > 0.044 && second < 0.046, "{second}");
         let later = loads.of("a", Kind::Blobs, start + DECAY / 10 + DECAY);
-        assert!(later < second / 2.7 && later > second / 2.8, "without answers it decays: {later}");
-        assert!((loads.of("a", Kind::Blobs, start + Duration::from_secs(1000)) - 0.0001).abs() < 1e-9);
+        assert!(
+            later < second / 2.7 && later > second / 2.8,
+            "without answers it decays: {later}"
+        );
+        assert!(
+            (loads.of("a", Kind::Blobs, start + Duration::from_secs(1000)) - 0.0001).abs() < 1e-9
+        );
     }
 
     #[test]
@@ -204,7 +230,10 @@ mod tests {
         assert!(load(1000) < 0.001, "nobody waits for it");
         loads.begin("a", start);
         loads.begin("a", start + 40 * MS);
-        assert!((load(50) - 3.0 * 0.050).abs() < 1e-9, "for any kind, since the first that waits");
+        assert!(
+            (load(50) - 3.0 * 0.050).abs() < 1e-9,
+            "for any kind, since the first that waits"
+        );
         loads.heard("a", start + 60 * MS);
         assert!((load(70) - 3.0 * 0.010).abs() < 1e-9);
         loads.end("a");
@@ -223,7 +252,10 @@ mod tests {
         assert!(!loads.hangs("a", start + after));
         loads.given_up("a", Kind::Bulk, after, true, start + after + MS);
         loads.end("a");
-        assert!(!loads.hangs("a", start + after + MS), "slow with one request, not with another");
+        assert!(
+            !loads.hangs("a", start + after + MS),
+            "slow with one request, not with another"
+        );
         loads.begin("a", start);
         let found = start + 2 * after;
         loads.given_up("a", Kind::Bulk, 2 * after, true, found);

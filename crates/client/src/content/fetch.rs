@@ -1,4 +1,5 @@
-//! One request for content: asked of one replica after the other, hedged, verified, put into the cache as it arrives.
+//! One request for content: asked of one replica after the other, hedged, verified, put into the
+//! cache as it arrives.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,7 +42,9 @@ impl Ask {
         match self {
             _ if !patient => Kind::Bulk,
             Self::Trees { budget, .. } if *budget < TREE_CLOSURE_BYTES => Kind::Trees,
-            Self::Spans(spans) if spans.iter().map(Span::bytes).sum::<u64>() <= SMALL_BYTES_MAX => Kind::Blobs,
+            Self::Spans(spans) if spans.iter().map(Span::bytes).sum::<u64>() <= SMALL_BYTES_MAX => {
+                Kind::Blobs
+            }
             _ => Kind::Bulk,
         }
     }
@@ -60,12 +63,22 @@ struct State {
 }
 
 impl Load {
-    /// A request that must bring `needed` and holds `claim` until it ends. The receiver hears when all needed is at hand,
-    /// or why it will not be.
+    /// A request that must bring `needed` and holds `claim` until it ends. The receiver hears when
+    /// all needed is at hand, or why it will not be.
     pub fn new(needed: HashSet<Key>, claim: Claim) -> (Self, oneshot::Receiver<Result<()>>) {
         let (sender, arrived) = oneshot::channel();
-        let state = Mutex::new(State { needed, claim, arrived: Some(sender) });
-        (Self { state, arrivals: AtomicU64::new(0) }, arrived)
+        let state = Mutex::new(State {
+            needed,
+            claim,
+            arrived: Some(sender),
+        });
+        (
+            Self {
+                state,
+                arrivals: AtomicU64::new(0),
+            },
+            arrived,
+        )
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -112,8 +125,15 @@ impl Load {
 }
 
 impl Inner {
-    /// Gets what `load` needs. `patient`: somebody waits, so failures of all replicas are retried until the deadline.
-    pub(super) async fn fetch(self: &Arc<Self>, repo: &Arc<Repo>, ask: &Ask, load: &Load, patient: bool) -> Result<()> {
+    /// Gets what `load` needs. `patient`: somebody waits, so failures of all replicas are retried
+    /// until the deadline.
+    pub(super) async fn fetch(
+        self: &Arc<Self>,
+        repo: &Arc<Repo>,
+        ask: &Ask,
+        load: &Load,
+        patient: bool,
+    ) -> Result<()> {
         let deadline = Instant::now() + self.timeout;
         let closure = matches!(ask, Ask::Trees { budget, .. } if *budget >= TREE_CLOSURE_BYTES);
         if closure {
@@ -124,7 +144,8 @@ impl Inner {
                 Ok(()) => break Ok(()),
                 Err(error) => error,
             };
-            let hopeless = !matches!(error.kind, ErrorKind::Unavailable) || !patient || self.is_down();
+            let hopeless =
+                !matches!(error.kind, ErrorKind::Unavailable) || !patient || self.is_down();
             if hopeless || Instant::now() + RETRY_AFTER >= deadline {
                 break Err(error);
             }
@@ -150,7 +171,9 @@ impl Inner {
     ) -> Result<()> {
         let entry = repo.entry();
         let kind = ask.kind(patient);
-        let candidates = self.replicas.candidates(&entry, kind, Instant::now().into_std());
+        let candidates = self
+            .replicas
+            .candidates(&entry, kind, Instant::now().into_std());
         let mut stall = Stall::new(load, self.hedge_after(&candidates, kind, patient));
         let mut waiting = candidates.into_iter();
         let mut running = FuturesUnordered::new();
@@ -162,7 +185,13 @@ impl Inner {
             if let Some(reason) = next.take()
                 && let Some(candidate) = waiting.next()
             {
-                running.push(self.attempt(candidate, &entry, repo, ask, Progress { load, kind, reason }));
+                running.push(self.attempt(
+                    candidate,
+                    &entry,
+                    repo,
+                    ask,
+                    Progress { load, kind, reason },
+                ));
             }
             if running.is_empty() {
                 self.note_answer(reached);
@@ -177,7 +206,8 @@ impl Inner {
                             return Ok(());
                         }
                         Ok(()) => last = Error::not_held(format!("{} does not hold all of it", candidate.address)),
-                        // That somebody could not be reached says more than that somebody else does not hold it.
+                        // That somebody could not be reached says more than that somebody else does
+                        // not hold it.
                         Err(error) if last.kind == ErrorKind::Unavailable && error.kind == ErrorKind::NotHeld => {}
                         Err(error) => last = error.context(&candidate.address),
                     }
@@ -186,7 +216,8 @@ impl Inner {
                 () = tokio::time::sleep(stall.wait) => {
                     if let Some(candidate) = waiting.as_slice().first()
                         && stall.is_stalled(load)
-                        // A router would ask the same nodes: what nobody waits for can wait for them as well.
+                        // A router would ask the same nodes: what nobody waits for can wait for
+                        // them as well.
                         && (stall.hangs() || ((patient || candidate.node.is_some()) && self.hedging.take()))
                     {
                         next = Some(Reason::Hedge { arrivals: load.arrivals() });
@@ -195,18 +226,26 @@ impl Inner {
                 () = tokio::time::sleep_until(deadline), if !load.is_complete() => {
                     self.note_answer(reached);
                     let limit = self.timeout;
-                    return Err(Error::unavailable(format!("content of {}: no answer within {limit:?}", entry.path)));
+                    return Err(Error::unavailable(format!("content of {}: no answer within \
+                     {limit:?}", entry.path)));
                 }
             }
         }
     }
 
-    /// When the second of the candidates is asked too. Early only if it is another node: a router would ask the same one.
+    /// When the second of the candidates is asked too. Early only if it is another node: a router
+    /// would ask the same one.
     fn hedge_after(&self, candidates: &[Candidate], kind: Kind, patient: bool) -> Duration {
         match candidates {
-            [Candidate { node: Some(first), .. }, Candidate { node: Some(second), .. }, ..] if first != second => {
-                self.hedging.delay(kind, patient)
-            }
+            [
+                Candidate {
+                    node: Some(first), ..
+                },
+                Candidate {
+                    node: Some(second), ..
+                },
+                ..,
+            ] if first != second => self.hedging.delay(kind, patient),
             _ => HEDGE_AFTER_MAX,
         }
     }
@@ -230,7 +269,8 @@ impl Inner {
         true
     }
 
-    /// Tells a router that a node failed, so that it looks at once. Best effort: the first router that takes it.
+    /// Tells a router that a node failed, so that it looks at once. Best effort: the first router
+    /// that takes it.
     fn report(self: &Arc<Self>, member_id: String, error: &Error) {
         let failure = v1::ReportFailureRequest {
             member_id,
@@ -238,20 +278,28 @@ impl Inner {
             detail: error.message.clone(),
         };
         // Not the whole of it: the cache in it must be free as soon as the mount has ended.
-        let (channels, timeout, inner) = (self.channels.clone(), self.timeout, Arc::downgrade(self));
+        let (channels, timeout, inner) =
+            (self.channels.clone(), self.timeout, Arc::downgrade(self));
         let routers = self.replicas.reporters();
         self.spawner.spawn(async move {
             for router in routers {
-                let Ok(channel) = channels.get(&router) else { continue };
+                let Ok(channel) = channels.get(&router) else {
+                    continue;
+                };
                 let request = Context::new(timeout).request(failure.clone());
-                match v1::cluster_client::ClusterClient::new(channel).report_failure(request).await {
+                match v1::cluster_client::ClusterClient::new(channel)
+                    .report_failure(request)
+                    .await
+                {
                     Ok(_) => {
                         if let Some(inner) = inner.upgrade() {
                             inner.replicas.reported_to(&router);
                         }
                         return;
                     }
-                    Err(error) => tracing::debug!(router, %error, "a report of a failure was not taken"),
+                    Err(error) => {
+                        tracing::debug!(router, %error, "a report of a failure was not taken")
+                    }
                 }
             }
         });
@@ -269,7 +317,10 @@ impl Inner {
         self.counters.calls.one();
         let mut timed = Timed::begin(self, &candidate, progress);
         let outcome = match ask {
-            Ask::Trees { trees, budget } => self.ask_trees(&candidate, entry, repo, trees, *budget, &mut timed).await,
+            Ask::Trees { trees, budget } => {
+                self.ask_trees(&candidate, entry, repo, trees, *budget, &mut timed)
+                    .await
+            }
             Ask::Spans(spans) => self.ask_blobs(&candidate, entry, spans, &mut timed).await,
         };
         drop(timed);
@@ -288,7 +339,11 @@ impl Inner {
         let load = timed.progress.load;
         let request = v1::GetTreesRequest {
             storage_id: repo.storage_id().to_string(),
-            oids: trees.iter().filter(|tree| load.lacks(&Key::Tree(**tree))).map(oid_bytes).collect(),
+            oids: trees
+                .iter()
+                .filter(|tree| load.lacks(&Key::Tree(**tree)))
+                .map(oid_bytes)
+                .collect(),
             byte_budget: budget,
             depth: 0,
             origin: Some(origin(entry)),
@@ -314,7 +369,8 @@ impl Inner {
             let bytes = Bytes::copy_from_slice(&tree.record);
             self.counters.trees_fetched.one();
             self.counters.bytes_fetched.add(bytes.len() as u64);
-            let record = TreeRecord::parse_verified(bytes, &oid).inspect_err(|_| self.counters.corrupt.one())?;
+            let record = TreeRecord::parse_verified(bytes, &oid)
+                .inspect_err(|_| self.counters.corrupt.one())?;
             self.cache.put_record(oid, record);
         }
         load.landed(&Key::Tree(oid));
@@ -329,7 +385,9 @@ impl Inner {
         timed: &mut Timed<'_>,
     ) -> Result<()> {
         let load = timed.progress.load;
-        let lacking = spans.iter().filter(|span| span.keys().any(|key| load.lacks(&key)));
+        let lacking = spans
+            .iter()
+            .filter(|span| span.keys().any(|key| load.lacks(&key)));
         let request = v1::GetBlobsRequest {
             storage_id: entry.storage_id().to_string(),
             spans: lacking.map(wire_span).collect(),
@@ -352,17 +410,29 @@ impl Inner {
         Ok(())
     }
 
-    fn take_chunk(&self, chunk: v1::BlobChunk, sizes: &HashMap<Oid, u64>, load: &Load) -> Result<()> {
+    fn take_chunk(
+        &self,
+        chunk: v1::BlobChunk,
+        sizes: &HashMap<Oid, u64>,
+        load: &Load,
+    ) -> Result<()> {
         let blob = Oid::from_bytes(&chunk.oid)?;
         let key = Key::Chunk(blob, chunk.index);
         if !load.lacks(&key) {
             return Ok(());
         }
-        let size = sizes.get(&blob).ok_or_else(|| Error::invalid("an answer to another question"))?;
+        let size = sizes
+            .get(&blob)
+            .ok_or_else(|| Error::invalid("an answer to another question"))?;
         // A small one is copied: the message that it came in is far larger and would live as long.
         let is_most = chunk.frame.len() > CHUNK_BYTES / 2;
-        let frame = if is_most { chunk.frame } else { Bytes::copy_from_slice(&chunk.frame) };
-        let raw = verify_chunk(&blob, *size, &frame).inspect_err(|_| self.counters.corrupt.one())?;
+        let frame = if is_most {
+            chunk.frame
+        } else {
+            Bytes::copy_from_slice(&chunk.frame)
+        };
+        let raw =
+            verify_chunk(&blob, *size, &frame).inspect_err(|_| self.counters.corrupt.one())?;
         self.counters.chunks_fetched.one();
         self.counters.bytes_fetched.add(frame.len() as u64);
         self.cache.put_frame(blob, chunk.index, frame, raw);
@@ -398,7 +468,11 @@ struct Stall {
 
 impl Stall {
     fn new(load: &Load, wait: Duration) -> Self {
-        Self { wait, arrivals: load.arrivals(), since: Instant::now() }
+        Self {
+            wait,
+            arrivals: load.arrivals(),
+            since: Instant::now(),
+        }
     }
 
     /// Whether nothing has arrived since the last look, and something is still wanted.
@@ -432,8 +506,17 @@ impl<'a> Timed<'a> {
             inner.counters.hedges.one();
         }
         let begun = Instant::now();
-        inner.replicas.loads().begin(&candidate.address, begun.into_std());
-        Self { inner, address: &candidate.address, progress, begun, answered: false }
+        inner
+            .replicas
+            .loads()
+            .begin(&candidate.address, begun.into_std());
+        Self {
+            inner,
+            address: &candidate.address,
+            progress,
+            begun,
+            answered: false,
+        }
     }
 
     /// A message with so many records or chunks came.
@@ -441,15 +524,25 @@ impl<'a> Timed<'a> {
         if count == 0 {
             return;
         }
-        let before = self.progress.load.arrivals.fetch_add(count as u64, Ordering::Relaxed);
+        let before = self
+            .progress
+            .load
+            .arrivals
+            .fetch_add(count as u64, Ordering::Relaxed);
         let (kind, now) = (self.progress.kind, Instant::now());
-        self.inner.replicas.loads().heard(self.address, now.into_std());
+        self.inner
+            .replicas
+            .loads()
+            .heard(self.address, now.into_std());
         if std::mem::replace(&mut self.answered, true) {
             return;
         }
         let took = now - self.begun;
         self.inner.hedging.observe(kind, took);
-        self.inner.replicas.loads().observe(self.address, kind, took, now.into_std());
+        self.inner
+            .replicas
+            .loads()
+            .observe(self.address, kind, took, now.into_std());
         if matches!(self.progress.reason, Reason::Hedge { arrivals } if arrivals == before) {
             self.inner.counters.hedges_won.one();
         }
@@ -470,8 +563,9 @@ impl Drop for Timed<'_> {
     }
 }
 
-/// A chunk, decoded. A blob of one chunk must match its oid. A chunk of a longer one cannot be checked on its own: the node
-/// verified the blob, and the frame's checksum covers the way from there.
+/// A chunk, decoded. A blob of one chunk must match its oid. A chunk of a longer one cannot be
+/// checked on its own: the node verified the blob, and the frame's checksum covers the way from
+/// there.
 fn verify_chunk(blob: &Oid, size: u64, encoded: &Bytes) -> Result<Bytes> {
     let raw = frame::decode_shared(encoded)?;
     if frame::chunk_count(size) == 1 {
@@ -481,7 +575,12 @@ fn verify_chunk(blob: &Oid, size: u64, encoded: &Bytes) -> Result<Bytes> {
 }
 
 fn wire_span(span: &Span) -> v1::BlobSpan {
-    v1::BlobSpan { oid: oid_bytes(&span.blob), first_chunk: span.first, chunk_count: span.count, size: span.size }
+    v1::BlobSpan {
+        oid: oid_bytes(&span.blob),
+        first_chunk: span.first,
+        chunk_count: span.count,
+        size: span.size,
+    }
 }
 
 fn origin(entry: &Repository) -> v1::Origin {

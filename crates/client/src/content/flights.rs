@@ -1,7 +1,8 @@
-//! Single flight: each record and chunk is fetched by one request at a time; whoever else needs it waits for that one.
+//! Single flight: each record and chunk is fetched by one request at a time; whoever else needs it
+//! waits for that one.
 //!
-//! A [`Claim`] owns the keys that nobody else is fetching. It tells the waiters as each key lands; when it is dropped, the
-//! rest is released, and the waiters of those look for themselves.
+//! A [`Claim`] owns the keys that nobody else is fetching. It tells the waiters as each key lands;
+//! when it is dropped, the rest is released, and the waiters of those look for themselves.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -41,7 +42,10 @@ impl Flights {
                 claimed.insert(key);
             }
         }
-        Claim { flights: self.clone(), keys: claimed }
+        Claim {
+            flights: self.clone(),
+            keys: claimed,
+        }
     }
 
     /// A wait for this key, if somebody is fetching it.

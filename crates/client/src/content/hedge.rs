@@ -1,17 +1,22 @@
-//! When a second replica is asked: after the observed p95 of the time to the first message, within a budget.
+//! When a second replica is asked: after the observed p95 of the time to the first message, within
+//! a budget.
 //!
-//! Each kind of request has a sketch of its own, so that batches of megabytes do not delay the hedges of small reads. The
-//! budget is a token bucket, as in Finagle's and tower's retry budgets: hedging repairs the tail of one slow replica, and
-//! must not double the load of replicas that are all slow. Time is passed in by the caller.
+//! Each kind of request has a sketch of its own, so that batches of megabytes do not delay the
+//! hedges of small reads. The budget is a token bucket, as in Finagle's and tower's retry budgets:
+//! hedging repairs the tail of one slow replica, and must not double the load of replicas that are
+//! all slow. Time is passed in by the caller.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// With nothing arriving for this long, the next replica is asked too, whatever was observed; the delay while too little was.
+/// With nothing arriving for this long, the next replica is asked too, whatever was observed; the
+/// delay while too little was.
 pub const HEDGE_AFTER_MAX: Duration = Duration::from_millis(300);
-/// No hedge earlier than this: timers have a resolution of 1 ms, and a node answers 99 % of small requests within that.
+/// No hedge earlier than this: timers have a resolution of 1 ms, and a node answers 99 % of small
+/// requests within that.
 pub const HEDGE_AFTER_MIN: Duration = Duration::from_millis(2);
-/// A request of which nothing at all has arrived for this long asks the next replica without a token: its peer hangs.
+/// A request of which nothing at all has arrived for this long asks the next replica without a
+/// token: its peer hangs.
 pub const HANGS_AFTER: Duration = Duration::from_secs(1);
 /// The part of requests that is answered before a hedge.
 const QUANTILE: f64 = 0.95;
@@ -19,7 +24,8 @@ const QUANTILE: f64 = 0.95;
 const OBSERVATIONS_MIN: u32 = 20;
 /// At this many observations all counts are halved: about this many of the newest count.
 const OBSERVATIONS_MAX: u32 = 512;
-/// Tokens that one request brings; a hedge takes one. So at most a tenth of all requests is hedged in the long run.
+/// Tokens that one request brings; a hedge takes one. So at most a tenth of all requests is hedged
+/// in the long run.
 const TOKENS_PER_REQUEST: f64 = 0.1;
 /// Most tokens, and how many there are at first.
 pub const TOKENS_MAX: f64 = 10.0;
@@ -40,7 +46,8 @@ pub const KINDS: usize = 3;
 
 /// Width of the narrowest buckets, in microseconds; the first one begins at zero and has more.
 const BUCKET_US: u64 = 16;
-/// Four buckets for each doubling, up to more than [`HEDGE_AFTER_MAX`]: an estimate is at most a quarter too high.
+/// Four buckets for each doubling, up to more than [`HEDGE_AFTER_MAX`]: an estimate is at most a
+/// quarter too high.
 const BUCKETS: usize = 52;
 
 /// Durations in logarithmic buckets, the newest ones counting most.
@@ -98,8 +105,13 @@ struct State {
 
 impl Default for Hedging {
     fn default() -> Self {
-        let sketches = std::array::from_fn(|_| Sketch { counts: [0; BUCKETS] });
-        Self(Mutex::new(State { sketches, tokens: TOKENS_MAX }))
+        let sketches = std::array::from_fn(|_| Sketch {
+            counts: [0; BUCKETS],
+        });
+        Self(Mutex::new(State {
+            sketches,
+            tokens: TOKENS_MAX,
+        }))
     }
 }
 
@@ -108,13 +120,16 @@ impl Hedging {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How long a request waits before the next replica is asked too; requests that nobody waits for wait longest.
+    /// How long a request waits before the next replica is asked too; requests that nobody waits
+    /// for wait longest.
     pub fn delay(&self, kind: Kind, patient: bool) -> Duration {
         if !patient {
             return HEDGE_AFTER_MAX;
         }
         let observed = self.state().sketches[kind as usize].quantile(QUANTILE);
-        observed.map_or(HEDGE_AFTER_MAX, |p95| p95.clamp(HEDGE_AFTER_MIN, HEDGE_AFTER_MAX))
+        observed.map_or(HEDGE_AFTER_MAX, |p95| {
+            p95.clamp(HEDGE_AFTER_MIN, HEDGE_AFTER_MAX)
+        })
     }
 
     /// A request begins: it earns a part of a hedge.
@@ -136,7 +151,8 @@ impl Hedging {
         self.state().sketches[kind as usize].record(took);
     }
 
-    /// A request was given up after this long without any message. Counts only where it is known to belong to the slowest.
+    /// A request was given up after this long without any message. Counts only where it is known to
+    /// belong to the slowest.
     pub fn observe_at_least(&self, kind: Kind, took: Duration) {
         let sketch = &mut self.state().sketches[kind as usize];
         if sketch.quantile(QUANTILE).is_some_and(|p95| took >= p95) {
@@ -157,8 +173,14 @@ mod tests {
         for us in (0..400_000).step_by(7) {
             let took = Duration::from_micros(us);
             let at = bucket(took);
-            assert!(took < upper_bound(at) || at == BUCKETS - 1, "{took:?} in bucket {at}");
-            assert!(at == 0 || took >= upper_bound(at - 1), "{took:?} in bucket {at}");
+            assert!(
+                took < upper_bound(at) || at == BUCKETS - 1,
+                "{took:?} in bucket {at}"
+            );
+            assert!(
+                at == 0 || took >= upper_bound(at - 1),
+                "{took:?} in bucket {at}"
+            );
         }
         assert!(upper_bound(BUCKETS - 1) > HEDGE_AFTER_MAX);
         assert_eq!(bucket(Duration::MAX), BUCKETS - 1);
@@ -167,7 +189,11 @@ mod tests {
     #[test]
     fn the_delay_is_the_p95_within_its_bounds() {
         let hedging = Hedging::default();
-        assert_eq!(hedging.delay(Kind::Blobs, true), HEDGE_AFTER_MAX, "nothing was observed");
+        assert_eq!(
+            hedging.delay(Kind::Blobs, true),
+            HEDGE_AFTER_MAX,
+            "nothing was observed"
+        );
         for n in 0..100 {
             hedging.observe(Kind::Blobs, if n % 20 == 0 { 80 * MS } else { 10 * MS });
         }
@@ -176,7 +202,11 @@ mod tests {
         hedging.observe(Kind::Blobs, 80 * MS);
         assert!(hedging.delay(Kind::Blobs, true) > 80 * MS);
         (0..1500).for_each(|_| hedging.observe(Kind::Blobs, MS / 2));
-        assert_eq!(hedging.delay(Kind::Blobs, true), HEDGE_AFTER_MIN, "what is old decays");
+        assert_eq!(
+            hedging.delay(Kind::Blobs, true),
+            HEDGE_AFTER_MIN,
+            "what is old decays"
+        );
         (0..600).for_each(|_| hedging.observe(Kind::Blobs, 1000 * MS));
         assert_eq!(hedging.delay(Kind::Blobs, true), HEDGE_AFTER_MAX);
     }
@@ -211,6 +241,9 @@ mod tests {
             hedging.take()
         });
         let hedges = hedges.count();
-        assert!((100..=100 + TOKENS_MAX as usize).contains(&hedges), "{hedges}");
+        assert!(
+            (100..=100 + TOKENS_MAX as usize).contains(&hedges),
+            "{hedges}"
+        );
     }
 }

@@ -1,8 +1,9 @@
-//! Getting content that is not at hand: single flight, the right replica, a second one when the first is slow, a deadline,
-//! and verification before anything is kept.
+//! Getting content that is not at hand: single flight, the right replica, a second one when the
+//! first is slow, a deadline, and verification before anything is kept.
 //!
-//! Everything here is immutable and named by its oid, so answers that arrive twice or late do no harm: whatever was
-//! verified goes into the cache. Callers are told that their keys are at hand; they then look into the cache again.
+//! Everything here is immutable and named by its oid, so answers that arrive twice or late do no
+//! harm: whatever was verified goes into the cache. Callers are told that their keys are at hand;
+//! they then look into the cache again.
 
 pub mod balance;
 pub mod fetch;
@@ -34,8 +35,8 @@ use crate::spawner::Spawner;
 
 /// Budget of a request for trees once the repository's whole closure has been asked for.
 const TREE_MORE_BYTES: u64 = 1 << 20;
-/// How long somebody who needs a key waits for another's request for it before asking too: that request may be a long one
-/// that was made ahead of need.
+/// How long somebody who needs a key waits for another's request for it before asking too: that
+/// request may be a long one that was made ahead of need.
 const OVERTAKE_AFTER: Duration = Duration::from_millis(250);
 /// How long a miss waits for the closure that is just streaming in.
 const CLOSURE_WAIT: Duration = Duration::from_millis(60);
@@ -73,7 +74,12 @@ impl Span {
 
 impl From<&ChunkWant> for Span {
     fn from(want: &ChunkWant) -> Self {
-        Self { blob: want.blob, size: want.size, first: want.first, count: want.count }
+        Self {
+            blob: want.blob,
+            size: want.size,
+            first: want.first,
+            count: want.count,
+        }
     }
 }
 
@@ -137,45 +143,77 @@ impl Content {
         self.0.flights.count()
     }
 
-    /// Brings the record of a tree into the cache; the first time for a repository, all records below it too. Those of `ahead`
-    /// are asked for in the same request and not waited for.
+    /// Brings the record of a tree into the cache; the first time for a repository, all records
+    /// below it too. Those of `ahead` are asked for in the same request and not waited for.
     pub async fn tree(&self, repo: &Arc<Repo>, tree: Oid, ahead: Vec<Oid>) -> Result<()> {
         self.0.await_closure(repo, &tree).await;
-        let budget = if repo.first_touch() { TREE_CLOSURE_BYTES } else { TREE_MORE_BYTES };
-        let result = self.obtain(repo, Need::Trees { trees: vec![tree], ahead, budget }).await;
+        let budget = if repo.first_touch() {
+            TREE_CLOSURE_BYTES
+        } else {
+            TREE_MORE_BYTES
+        };
+        let result = self
+            .obtain(
+                repo,
+                Need::Trees {
+                    trees: vec![tree],
+                    ahead,
+                    budget,
+                },
+            )
+            .await;
         if result.is_err() {
             repo.touch_again();
         }
         result
     }
 
-    /// Brings the records of these trees into the cache, and up to `budget` bytes of what is below them.
+    /// Brings the records of these trees into the cache, and up to `budget` bytes of what is below
+    /// them.
     pub async fn trees(&self, repo: &Arc<Repo>, trees: Vec<Oid>, budget: u64) -> Result<()> {
         for batch in trees.chunks(CONTENT_REQUEST_ITEMS_MAX) {
-            self.obtain(repo, Need::Trees { trees: batch.to_vec(), ahead: Vec::new(), budget }).await?;
+            self.obtain(
+                repo,
+                Need::Trees {
+                    trees: batch.to_vec(),
+                    ahead: Vec::new(),
+                    budget,
+                },
+            )
+            .await?;
         }
         Ok(())
     }
 
-    /// Brings the chunks of `wanted` into the cache, and in the same request those of `ahead`, which are not waited for.
+    /// Brings the chunks of `wanted` into the cache, and in the same request those of `ahead`,
+    /// which are not waited for.
     pub async fn chunks(&self, repo: &Arc<Repo>, wanted: Span, ahead: Vec<Span>) -> Result<()> {
         self.obtain(repo, Need::Spans { wanted, ahead }).await
     }
 
-    /// Brings chunks into the cache that nobody waits for yet. Returns when they are there, unless others are fetching them, and
-    /// whether anything had to be asked for.
+    /// Brings chunks into the cache that nobody waits for yet. Returns when they are there, unless
+    /// others are fetching them, and whether anything had to be asked for.
     pub async fn ahead(&self, repo: &Arc<Repo>, spans: &[Span]) -> Result<bool> {
         let inner = &self.0;
-        let (claim, absent) = inner.claim(spans.iter().flat_map(Span::keys), || inner.absent_chunks(spans.iter()));
+        let (claim, absent) = inner.claim(spans.iter().flat_map(Span::keys), || {
+            inner.absent_chunks(spans.iter())
+        });
         let is_mine = |key: &Key| claim.contains(key);
-        let spans: Vec<Span> = spans.iter().filter(|span| span.keys().any(|key| is_mine(&key))).copied().collect();
+        let spans: Vec<Span> = spans
+            .iter()
+            .filter(|span| span.keys().any(|key| is_mine(&key)))
+            .copied()
+            .collect();
         if spans.is_empty() {
             return Ok(false);
         }
         inner.marks.mark(&spans);
         let needed = absent.into_iter().filter(is_mine).collect();
         let (load, _) = Load::new(needed, claim);
-        inner.fetch(repo, &Ask::Spans(spans), &load, false).await.map(|()| true)
+        inner
+            .fetch(repo, &Ask::Spans(spans), &load, false)
+            .await
+            .map(|()| true)
     }
 
     async fn obtain(&self, repo: &Arc<Repo>, need: Need) -> Result<()> {
@@ -185,9 +223,16 @@ impl Content {
             if missing.is_empty() {
                 return Ok(());
             }
-            let others: Vec<Key> = missing.iter().filter(|key| !claim.contains(key)).copied().collect();
+            let others: Vec<Key> = missing
+                .iter()
+                .filter(|key| !claim.contains(key))
+                .copied()
+                .collect();
             let overtake = round > 0 || others.is_empty();
-            let mine: Vec<Key> = missing.into_iter().filter(|key| overtake || claim.contains(key)).collect();
+            let mine: Vec<Key> = missing
+                .into_iter()
+                .filter(|key| overtake || claim.contains(key))
+                .collect();
             if !mine.is_empty() {
                 self.start(repo, &need, mine, claim).await?;
             }
@@ -201,12 +246,20 @@ impl Content {
         match need.wanted().any(|key| absent.contains(&key)) {
             false => Ok(()),
             // It arrived and is gone again before it could be used.
-            true => Err(Error::full("the client's cache is too small for what is being read; raise --max-cache-gb")),
+            true => Err(Error::full(
+                "the client's cache is too small for what is being read; raise --max-cache-gb",
+            )),
         }
     }
 
     /// Runs the request in a task of its own, which may go on after what is needed has arrived.
-    async fn start(&self, repo: &Arc<Repo>, need: &Need, mine: Vec<Key>, claim: Claim) -> Result<()> {
+    async fn start(
+        &self,
+        repo: &Arc<Repo>,
+        need: &Need,
+        mine: Vec<Key>,
+        claim: Claim,
+    ) -> Result<()> {
         let ask = need.ask(&mine, &claim);
         if let (Need::Spans { .. }, Ask::Spans(spans)) = (need, &ask) {
             // The first is what somebody waits for.
@@ -218,14 +271,23 @@ impl Content {
             let result = inner.fetch(&repo, &ask, &load, true).await;
             load.finish(result);
         });
-        arrived.await.unwrap_or_else(|_| Err(Error::unavailable("the request was given up")))
+        arrived
+            .await
+            .unwrap_or_else(|_| Err(Error::unavailable("the request was given up")))
     }
 }
 
 /// What a caller needs.
 enum Need {
-    Trees { trees: Vec<Oid>, ahead: Vec<Oid>, budget: u64 },
-    Spans { wanted: Span, ahead: Vec<Span> },
+    Trees {
+        trees: Vec<Oid>,
+        ahead: Vec<Oid>,
+        budget: u64,
+    },
+    Spans {
+        wanted: Span,
+        ahead: Vec<Span>,
+    },
 }
 
 impl Need {
@@ -235,7 +297,11 @@ impl Need {
             Self::Trees { trees, .. } => (&trees[..], None),
             Self::Spans { wanted, .. } => (&[][..], Some(wanted)),
         };
-        trees.iter().copied().map(Key::Tree).chain(span.into_iter().flat_map(Span::keys))
+        trees
+            .iter()
+            .copied()
+            .map(Key::Tree)
+            .chain(span.into_iter().flat_map(Span::keys))
     }
 
     /// All keys.
@@ -244,10 +310,13 @@ impl Need {
             Self::Trees { ahead, .. } => (&ahead[..], &[][..]),
             Self::Spans { ahead, .. } => (&[][..], &ahead[..]),
         };
-        self.wanted().chain(trees.iter().copied().map(Key::Tree)).chain(spans.iter().flat_map(Span::keys))
+        self.wanted()
+            .chain(trees.iter().copied().map(Key::Tree))
+            .chain(spans.iter().flat_map(Span::keys))
     }
 
-    /// The keys that are not at hand; those of `ahead` were looked at by whoever chose them a moment ago.
+    /// The keys that are not at hand; those of `ahead` were looked at by whoever chose them a
+    /// moment ago.
     fn absent(&self, inner: &Inner) -> HashSet<Key> {
         match self {
             Self::Trees { trees, ahead, .. } => {
@@ -265,23 +334,49 @@ impl Need {
     fn ask(&self, mine: &[Key], claim: &Claim) -> Ask {
         match self {
             Self::Trees { ahead, budget, .. } => {
-                let trees = mine.iter().filter_map(|key| if let Key::Tree(tree) = key { Some(*tree) } else { None });
-                let ahead = ahead.iter().filter(|tree| claim.contains(&Key::Tree(**tree)));
-                let trees = trees.chain(ahead.copied()).take(CONTENT_REQUEST_ITEMS_MAX).collect();
-                Ask::Trees { trees, budget: *budget }
+                let trees = mine.iter().filter_map(|key| {
+                    if let Key::Tree(tree) = key {
+                        Some(*tree)
+                    } else {
+                        None
+                    }
+                });
+                let ahead = ahead
+                    .iter()
+                    .filter(|tree| claim.contains(&Key::Tree(**tree)));
+                let trees = trees
+                    .chain(ahead.copied())
+                    .take(CONTENT_REQUEST_ITEMS_MAX)
+                    .collect();
+                Ask::Trees {
+                    trees,
+                    budget: *budget,
+                }
             }
             Self::Spans { wanted, ahead } => {
-                let ahead = ahead.iter().filter(|span| span.keys().any(|key| claim.contains(&key)));
-                Ask::Spans(std::iter::once(*wanted).chain(ahead.copied()).take(CONTENT_REQUEST_ITEMS_MAX).collect())
+                let ahead = ahead
+                    .iter()
+                    .filter(|span| span.keys().any(|key| claim.contains(&key)));
+                Ask::Spans(
+                    std::iter::once(*wanted)
+                        .chain(ahead.copied())
+                        .take(CONTENT_REQUEST_ITEMS_MAX)
+                        .collect(),
+                )
             }
         }
     }
 }
 
 impl Inner {
-    /// Claims those of `keys` that are `absent` and that nobody else fetches; gives all absent ones, too. What is absent is
-    /// looked up after the claim: before it, another's request could bring a key between the look and the claim.
-    fn claim(&self, keys: impl Iterator<Item = Key>, absent: impl FnOnce() -> HashSet<Key>) -> (Claim, HashSet<Key>) {
+    /// Claims those of `keys` that are `absent` and that nobody else fetches; gives all absent
+    /// ones, too. What is absent is looked up after the claim: before it, another's request could
+    /// bring a key between the look and the claim.
+    fn claim(
+        &self,
+        keys: impl Iterator<Item = Key>,
+        absent: impl FnOnce() -> HashSet<Key>,
+    ) -> (Claim, HashSet<Key>) {
         let mut claim = self.flights.claim(keys);
         let absent = absent();
         claim.keep(&absent);
@@ -290,13 +385,22 @@ impl Inner {
 
     fn absent_chunks<'a>(&self, spans: impl Iterator<Item = &'a Span>) -> HashSet<Key> {
         let missing = self.cache.missing_frames(spans.flat_map(Span::chunks));
-        missing.into_iter().map(|(blob, index)| Key::Chunk(blob, index)).collect()
+        missing
+            .into_iter()
+            .map(|(blob, index)| Key::Chunk(blob, index))
+            .collect()
     }
 
-    /// If the closure of this repository is streaming in, gives the tree a moment to arrive with it.
+    /// If the closure of this repository is streaming in, gives the tree a moment to arrive with
+    /// it.
     async fn await_closure(&self, repo: &Arc<Repo>, tree: &Oid) {
         let closures = || self.closures.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(mut progress) = closures().get(repo.storage_id()).map(watch::Sender::subscribe) else { return };
+        let Some(mut progress) = closures()
+            .get(repo.storage_id())
+            .map(watch::Sender::subscribe)
+        else {
+            return;
+        };
         let _ = tokio::time::timeout(CLOSURE_WAIT, async {
             while !self.cache.has_record(tree) && progress.changed().await.is_ok() {}
         })
@@ -305,7 +409,9 @@ impl Inner {
 
     fn closure_begins(&self, repo: &Repo) {
         let mut closures = self.closures.lock().unwrap_or_else(PoisonError::into_inner);
-        closures.entry(repo.storage_id().clone()).or_insert_with(|| watch::channel(0).0);
+        closures
+            .entry(repo.storage_id().clone())
+            .or_insert_with(|| watch::channel(0).0);
     }
 
     fn closure_goes_on(&self, repo: &Repo) {
@@ -316,17 +422,30 @@ impl Inner {
     }
 
     fn closure_ends(&self, repo: &Repo) {
-        self.closures.lock().unwrap_or_else(PoisonError::into_inner).remove(repo.storage_id());
+        self.closures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(repo.storage_id());
     }
 
     /// Whether nobody has answered for so long that trying until the deadline is pointless.
     fn is_down(&self) -> bool {
-        let since = *self.down_since.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *self
+            .down_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         since.is_some_and(|since| since.elapsed() > self.timeout)
     }
 
     fn note_answer(&self, answered: bool) {
-        let mut since = self.down_since.lock().unwrap_or_else(PoisonError::into_inner);
-        *since = if answered { None } else { since.or_else(|| Some(Instant::now())) };
+        let mut since = self
+            .down_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *since = if answered {
+            None
+        } else {
+            since.or_else(|| Some(Instant::now()))
+        };
     }
 }

@@ -1,5 +1,6 @@
-//! Whom to ask: of the first two holders of a repository in HRW order that take part fully the less loaded one, then the
-//! others in that order, then those that hang, then the routers' proxy; those that failed lately last.
+//! Whom to ask: of the first two holders of a repository in HRW order that take part fully the less
+//! loaded one, then the others in that order, then those that hang, then the routers' proxy; those
+//! that failed lately last.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -56,15 +57,19 @@ impl Replicas {
         }
     }
 
-    /// The view of the router that this client is connected to now. It replaces the one before whatever its number is: each
-    /// router counts for itself, and a client follows one router at a time, whose views come in their order.
+    /// The view of the router that this client is connected to now. It replaces the one before
+    /// whatever its number is: each router counts for itself, and a client follows one router at a
+    /// time, whose views come in their order.
     pub fn set_view(&self, view: ClusterView) {
         *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
     }
 
     /// The view in use.
     pub fn view(&self) -> Arc<ClusterView> {
-        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.view
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// How loaded the peers are.
@@ -72,15 +77,21 @@ impl Replicas {
         &self.loads
     }
 
-    /// Whom to ask for this kind of content of this repository, best first. A node's second address comes after the first
-    /// addresses of all nodes, since it leads to the node that has just failed or been slow.
+    /// Whom to ask for this kind of content of this repository, best first. A node's second address
+    /// comes after the first addresses of all nodes, since it leads to the node that has just
+    /// failed or been slow.
     pub fn candidates(&self, entry: &Repository, kind: Kind, now: Instant) -> Vec<Candidate> {
         let view = self.view();
         let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
         let is_suspect = |address: &str| suspects.get(address).is_some_and(|until| *until > now);
-        // Of the address that would be asked; one that failed is sorted last below, whatever its load.
+        // Of the address that would be asked; one that failed is sorted last below, whatever its
+        // load.
         let load = |member: &Member| {
-            let address = self.addresses_of(member).into_iter().flatten().find(|address| !is_suspect(address));
+            let address = self
+                .addresses_of(member)
+                .into_iter()
+                .flatten()
+                .find(|address| !is_suspect(address));
             address.map_or(f64::INFINITY, |address| self.loads.of(address, kind, now))
         };
         let (mut all, mut second) = (Vec::new(), Vec::new());
@@ -96,14 +107,29 @@ impl Replicas {
             for member in readers {
                 let node = Some(member.id.clone());
                 let [first, other] = self.addresses_of(member);
-                all.extend(first.map(|a| Candidate { address: a.clone(), node: node.clone() }));
-                second.extend(other.map(|a| Candidate { address: a.clone(), node: node.clone() }));
+                all.extend(first.map(|a| Candidate {
+                    address: a.clone(),
+                    node: node.clone(),
+                }));
+                second.extend(other.map(|a| Candidate {
+                    address: a.clone(),
+                    node: node.clone(),
+                }));
             }
             all.append(&mut second);
         }
-        all.extend(self.routers.iter().map(|router| Candidate { address: router.clone(), node: None }));
+        all.extend(self.routers.iter().map(|router| Candidate {
+            address: router.clone(),
+            node: None,
+        }));
         let hangs = |candidate: &Candidate| self.loads.hangs(&candidate.address, now);
-        all.sort_by_key(|c| (is_suspect(&c.address), c.node.is_none(), c.node.is_some() && hangs(c)));
+        all.sort_by_key(|c| {
+            (
+                is_suspect(&c.address),
+                c.node.is_none(),
+                c.node.is_some() && hangs(c),
+            )
+        });
         all
     }
 
@@ -117,7 +143,8 @@ impl Replicas {
         }
     }
 
-    /// This peer failed or was too slow. Returns the member to report to the router, if it is time to.
+    /// This peer failed or was too slow. Returns the member to report to the router, if it is time
+    /// to.
     pub fn failed(&self, candidate: &Candidate) -> Option<NodeId> {
         let now = Instant::now();
         let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,7 +168,10 @@ impl Replicas {
 
     /// This peer answered.
     pub fn answered(&self, candidate: &Candidate) {
-        self.suspects.lock().unwrap_or_else(PoisonError::into_inner).remove(&candidate.address);
+        self.suspects
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&candidate.address);
     }
 
     /// The routers, from the one that took the last report on.
@@ -159,7 +189,8 @@ impl Replicas {
     }
 }
 
-/// Whether reads may be given to it and taken from it by load: not while they return to it gradually.
+/// Whether reads may be given to it and taken from it by load: not while they return to it
+/// gradually.
 fn takes_part_fully(member: &Member) -> bool {
     member.state == MemberState::Active && member.share_percent >= 100 && !member.failed_over
 }
@@ -203,11 +234,18 @@ mod tests {
     }
 
     fn addresses(replicas: &Replicas, entry: &Repository) -> Vec<String> {
-        candidates(replicas, entry).into_iter().map(|c| c.address).collect()
+        candidates(replicas, entry)
+            .into_iter()
+            .map(|c| c.address)
+            .collect()
     }
 
     fn view(members: Vec<Member>) -> ClusterView {
-        ClusterView { number: 1, members, replication_factor: 2 }
+        ClusterView {
+            number: 1,
+            members,
+            replication_factor: 2,
+        }
     }
 
     #[test]
@@ -229,7 +267,10 @@ mod tests {
         let entry = repository(&["a", "b"]);
         let first = candidates(&replicas, &entry)[0].clone();
         assert!(replicas.failed(&first).is_some());
-        assert!(replicas.failed(&first).is_none(), "one report is enough for now");
+        assert!(
+            replicas.failed(&first).is_none(),
+            "one report is enough for now"
+        );
         assert_eq!(candidates(&replicas, &entry)[2], first);
         replicas.answered(&first);
         assert_eq!(candidates(&replicas, &entry)[0], first);
@@ -241,7 +282,8 @@ mod tests {
         replicas.set_view(view(vec![node("a", "a-out:1"), node("b", "b-out:1")]));
         let order = addresses(&replicas, &repository(&["a", "b"]));
         assert!(
-            order[..2].iter().all(|a| !a.contains("out")) && order[2..4].iter().all(|a| a.contains("out")),
+            order[..2].iter().all(|a| !a.contains("out"))
+                && order[2..4].iter().all(|a| a.contains("out")),
             "{order:?}"
         );
     }
@@ -254,36 +296,67 @@ mod tests {
         replicas.set_view(view(members.clone()));
         let (entry, now) = (repository(&["a", "b", "c"]), Instant::now());
         let order = |kind| -> Vec<String> {
-            replicas.candidates(&entry, kind, now).into_iter().map(|candidate| candidate.address).collect()
+            replicas
+                .candidates(&entry, kind, now)
+                .into_iter()
+                .map(|candidate| candidate.address)
+                .collect()
         };
         let ranked = order(Kind::Blobs);
         let swapped = vec![ranked[1].clone(), ranked[0].clone(), ranked[2].clone()];
         let loads = replicas.loads();
-        ranked[..2].iter().for_each(|address| loads.begin(address, now));
+        ranked[..2]
+            .iter()
+            .for_each(|address| loads.begin(address, now));
         assert_eq!(order(Kind::Blobs), ranked, "equally loaded: in HRW order");
         loads.observe(&ranked[0], Kind::Blobs, 50 * MS, now);
         loads.observe(&ranked[1], Kind::Blobs, 2 * MS, now);
         assert_eq!(order(Kind::Blobs), swapped);
         assert_eq!(order(Kind::Trees), ranked, "kinds are apart");
         (0..60).for_each(|_| loads.begin(&ranked[1], now));
-        assert_eq!(order(Kind::Blobs), ranked, "a fast one with much to do is not better");
+        assert_eq!(
+            order(Kind::Blobs),
+            ranked,
+            "a fast one with much to do is not better"
+        );
         (0..60).for_each(|_| loads.end(&ranked[1]));
         assert_eq!(order(Kind::Blobs), swapped);
         let with_second = |change: fn(&mut Member)| {
             let mut members = members.clone();
-            members.iter_mut().filter(|member| member.address == ranked[1]).for_each(change);
+            members
+                .iter_mut()
+                .filter(|member| member.address == ranked[1])
+                .for_each(change);
             view(members)
         };
         replicas.set_view(with_second(|member| member.state = MemberState::Draining));
         assert_eq!(order(Kind::Blobs), ranked, "the second one is not active");
         replicas.set_view(with_second(|member| member.share_percent = 99));
-        assert_eq!(order(Kind::Blobs)[0], ranked[0], "reads return to the second one gradually");
+        assert_eq!(
+            order(Kind::Blobs)[0],
+            ranked[0],
+            "reads return to the second one gradually"
+        );
         replicas.set_view(with_second(|member| member.failed_over = true));
-        assert_eq!(order(Kind::Blobs)[2], ranked[1], "asked last, whatever its load");
+        assert_eq!(
+            order(Kind::Blobs)[2],
+            ranked[1],
+            "asked last, whatever its load"
+        );
         replicas.set_view(view(members));
-        replicas.failed(&Candidate { address: ranked[1].clone(), node: None });
-        let order: Vec<_> = replicas.candidates(&entry, Kind::Blobs, now).into_iter().map(|c| c.address).collect();
-        assert_eq!(order, [ranked[0].clone(), ranked[2].clone(), ranked[1].clone()]);
+        replicas.failed(&Candidate {
+            address: ranked[1].clone(),
+            node: None,
+        });
+        let order: Vec<_> = replicas
+            .candidates(&entry, Kind::Blobs, now)
+            .into_iter()
+            .map(|c| c.address)
+            .collect();
+        assert_eq!(
+            order,
+            [ranked[0].clone(), ranked[2].clone(), ranked[1].clone()]
+        );
     }
 
     #[test]
@@ -293,19 +366,35 @@ mod tests {
         replicas.set_view(view(vec![node("a", ""), node("b", "")]));
         let ranked = addresses(&replicas, &entry);
         let mut members = vec![node("a", ""), node("b", "")];
-        members.iter_mut().filter(|member| member.address == ranked[1]).for_each(|member| member.share_percent = 5);
+        members
+            .iter_mut()
+            .filter(|member| member.address == ranked[1])
+            .for_each(|member| member.share_percent = 5);
         replicas.set_view(view(members));
         let first = addresses(&replicas, &entry)[0].clone();
-        let [other] = ranked[..2].iter().filter(|address| **address != first).collect::<Vec<_>>()[..] else { panic!() };
+        let [other] = ranked[..2]
+            .iter()
+            .filter(|address| **address != first)
+            .collect::<Vec<_>>()[..]
+        else {
+            panic!()
+        };
         replicas.loads().begin(&first, now);
-        let order: Vec<_> =
-            replicas.candidates(&entry, Kind::Trees, now + SILENCE_MAX).into_iter().map(|c| c.address).collect();
+        let order: Vec<_> = replicas
+            .candidates(&entry, Kind::Trees, now + SILENCE_MAX)
+            .into_iter()
+            .map(|c| c.address)
+            .collect();
         assert_eq!(order, [other.clone(), first, "r:1".into()]);
     }
 
     #[test]
     fn reports_go_to_the_router_that_took_the_last_one() {
-        let replicas = Replicas::new(vec!["r:1".into(), "r:2".into(), "r:3".into()], AddressChoice::Auto, false);
+        let replicas = Replicas::new(
+            vec!["r:1".into(), "r:2".into(), "r:3".into()],
+            AddressChoice::Auto,
+            false,
+        );
         assert_eq!(replicas.reporters(), ["r:1", "r:2", "r:3"]);
         replicas.reported_to("r:2");
         assert_eq!(replicas.reporters(), ["r:2", "r:3", "r:1"]);

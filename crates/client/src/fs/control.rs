@@ -1,7 +1,8 @@
 //! The hidden directory `.monofs`: texts about the mount itself.
 //!
-//! A document is made when it is looked up and never changes after, like every other file here; its name is never
-//! trusted, so each `open` by path gets a new one. The kernel forgets the old ones, and with that they are gone.
+//! A document is made when it is looked up and never changes after, like every other file here; its
+//! name is never trusted, so each `open` by path gets a new one. The kernel forgets the old ones,
+//! and with that they are gone.
 
 use std::sync::atomic::Ordering;
 
@@ -22,6 +23,7 @@ impl Fs {
     pub(super) fn new_document(&self) -> Attr {
         // 2^32 documents before numbers could meet those derived from hashes.
         let ino = self.document_number.fetch_add(1, Ordering::Relaxed);
-        self.inodes.remember_document(ino, (self.documents)(), self.now())
+        self.inodes
+            .remember_document(ino, (self.documents)(), self.now())
     }
 }

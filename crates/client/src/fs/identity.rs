@@ -1,12 +1,13 @@
-//! Inode numbers: a pure function of what an inode is, so that `readdir` can tell them without registering anything.
+//! Inode numbers: a pure function of what an inode is, so that `readdir` can tell them without
+//! registering anything.
 //!
-//! A file's number depends on its parent, name, kind and oid: new content is another inode, and the bytes behind a
-//! number never change. A directory's number depends on its parent and name only: it stays while its content is switched
-//! below it, so that a working directory survives an update.
+//! A file's number depends on its parent, name, kind and oid: new content is another inode, and the
+//! bytes behind a number never change. A directory's number depends on its parent and name only: it
+//! stays while its content is switched below it, so that a working directory survives an update.
 //!
-//! The number is the upper 61 bits of a 128-bit xxh3 of that; the low three bits are a slot, used when two things share the
-//! number (a collision, or a directory that vanished and came back while still open). The other 64 bits of the hash, the
-//! `check`, tell them apart.
+//! The number is the upper 61 bits of a 128-bit xxh3 of that; the low three bits are a slot, used
+//! when two things share the number (a collision, or a directory that vanished and came back while
+//! still open). The other 64 bits of the hash, the `check`, tell them apart.
 
 use monofs_model::limits::NAME_BYTES_MAX;
 use monofs_model::{EntryKind, Oid};
@@ -63,7 +64,10 @@ impl Identity {
         if base < RESERVED {
             base |= RESERVED;
         }
-        Self { base, check: hash as u64 }
+        Self {
+            base,
+            check: hash as u64,
+        }
     }
 }
 
@@ -82,19 +86,32 @@ mod tests {
         let directory = |byte| Identity::entry(ROOT, b"a", EntryKind::Directory, &oid(byte));
         assert_eq!(directory(1), directory(2));
         assert_eq!(directory(1), Identity::directory(ROOT, b"a"));
-        assert_ne!(file(1), Identity::entry(ROOT, b"a", EntryKind::Executable, &oid(1)));
-        assert_ne!(file(1), Identity::entry(ROOT, b"b", EntryKind::File, &oid(1)));
+        assert_ne!(
+            file(1),
+            Identity::entry(ROOT, b"a", EntryKind::Executable, &oid(1))
+        );
+        assert_ne!(
+            file(1),
+            Identity::entry(ROOT, b"b", EntryKind::File, &oid(1))
+        );
         assert_ne!(file(1), Identity::entry(99, b"a", EntryKind::File, &oid(1)));
     }
 
     #[test]
     fn numbers_never_move() {
-        // Kernel caches do not outlive a mount, but backups and build tools compare inode numbers across mounts.
-        assert_eq!(Identity::directory(ROOT, b"github.com"), Identity::directory(ROOT, b"github.com"));
+        // Kernel caches do not outlive a mount, but backups and build tools compare inode numbers
+        // across mounts.
+        assert_eq!(
+            Identity::directory(ROOT, b"github.com"),
+            Identity::directory(ROOT, b"github.com")
+        );
         let golden = Identity::entry(ROOT, b"README", EntryKind::File, &oid(7));
         assert_eq!(golden.base % SLOTS, 0);
         assert!(golden.base >= RESERVED);
         let long = [b'n'; 255];
-        assert_ne!(Identity::directory(ROOT, &long), Identity::directory(ROOT, &long[..254]));
+        assert_ne!(
+            Identity::directory(ROOT, &long),
+            Identity::directory(ROOT, &long[..254])
+        );
     }
 }

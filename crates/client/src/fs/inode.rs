@@ -1,11 +1,13 @@
 //! The inode table: everything the kernel holds a reference to, and nothing else.
 //!
-//! Invariants: an entry lives from the first reply that names it until the kernel has forgotten every one of those replies;
-//! so the table is bounded by the kernel's own inode cache. The oid of a file never changes; that of a directory is switched
-//! by [`InodeTable::switch_directory`] only, and the versions that readers may still be listing are kept. A `dead` inode
-//! (its name is gone or means something else now) goes on serving what it was, and is never given to a new lookup.
+//! Invariants: an entry lives from the first reply that names it until the kernel has forgotten
+//! every one of those replies; so the table is bounded by the kernel's own inode cache. The oid of
+//! a file never changes; that of a directory is switched by [`InodeTable::switch_directory`] only,
+//! and the versions that readers may still be listing are kept. A `dead` inode (its name is gone or
+//! means something else now) goes on serving what it was, and is never given to a new lookup.
 //!
-//! No lock here is held while calling out of this module, except into the closure of [`InodeTable::with`].
+//! No lock here is held while calling out of this module, except into the closure of
+//! [`InodeTable::with`].
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
@@ -34,13 +36,18 @@ pub enum What {
     /// A directory above repositories, by its path; the root is empty.
     Namespace(Arc<str>),
     /// A directory, file, symlink or submodule of a repository.
-    Entry { kind: EntryKind, oid: Oid, repo: Arc<Repo> },
+    Entry {
+        kind: EntryKind,
+        oid: Oid,
+        repo: Arc<Repo>,
+    },
 }
 
 /// Versions of a directory that were replaced, and the trees that they were.
 type History = [Option<(u32, Oid)>; HISTORY_MAX];
 
-/// One inode. There are as many as the kernel has names of the mount in memory, so its size counts (112 bytes).
+/// One inode. There are as many as the kernel has names of the mount in memory, so its size counts
+/// (112 bytes).
 #[derive(Debug)]
 pub struct Inode {
     check: u64,
@@ -86,7 +93,12 @@ impl Inode {
             What::Document(_) => FileKind::File,
             What::Entry { kind, .. } => FileKind::from(*kind),
         };
-        Attr { ino, kind, size: self.size, mtime: self.mtime }
+        Attr {
+            ino,
+            kind,
+            size: self.size,
+            mtime: self.mtime,
+        }
     }
 
     /// The half of its identity that is not in its number.
@@ -98,7 +110,13 @@ impl Inode {
     pub fn tree_at(&self, version: u32) -> Option<Oid> {
         match &self.what {
             What::Entry { oid, .. } if version == self.version => Some(*oid),
-            _ => self.history.as_deref()?.iter().flatten().find(|past| past.0 == version).map(|past| past.1),
+            _ => self
+                .history
+                .as_deref()?
+                .iter()
+                .flatten()
+                .find(|past| past.0 == version)
+                .map(|past| past.1),
         }
     }
 }
@@ -112,7 +130,9 @@ impl Hasher for Spread {
         self.0
     }
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_u64(self.0 << 8 ^ u64::from(byte)));
+        bytes
+            .iter()
+            .for_each(|&byte| self.write_u64(self.0 << 8 ^ u64::from(byte)));
     }
     fn write_u64(&mut self, value: u64) {
         self.0 = value.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31);
@@ -130,7 +150,9 @@ pub struct InodeTable {
 impl InodeTable {
     /// A table with the root and the control directory, which are never forgotten.
     pub fn new(now: i64) -> Self {
-        let table = Self { shards: std::array::from_fn(|_| Mutex::default()) };
+        let table = Self {
+            shards: std::array::from_fn(|_| Mutex::default()),
+        };
         let fixed = Identity { base: 0, check: 0 };
         for (ino, what) in [(ROOT, What::Namespace("".into())), (CONTROL, What::Control)] {
             let mut inode = Inode::new(fixed, ROOT, what, 0, now);
@@ -142,7 +164,9 @@ impl InodeTable {
 
     fn shard(&self, ino: Ino) -> MutexGuard<'_, Shard> {
         // All slots of one hash value are in one shard.
-        self.shards[(ino / SLOTS) as usize % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        self.shards[(ino / SLOTS) as usize % SHARDS]
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Looks at one inode. `None`: the kernel does not know it.
@@ -150,9 +174,9 @@ impl InodeTable {
         self.shard(ino).get(&ino).map(|inode| look(inode))
     }
 
-    /// Counts one more reference of the kernel to the inode with this identity, made by `make` if there is none. One that
-    /// is not the `same` thing is retired, and another made. `None` when every slot is taken by something else, which
-    /// needs eight collisions of 61 bits.
+    /// Counts one more reference of the kernel to the inode with this identity, made by `make` if
+    /// there is none. One that is not the `same` thing is retired, and another made. `None` when
+    /// every slot is taken by something else, which needs eight collisions of 61 bits.
     pub fn remember(
         &self,
         identity: Identity,
@@ -174,9 +198,13 @@ impl InodeTable {
         Some(inode.attr(ino))
     }
 
-    /// Counts one more reference to an inode that no lookup is to find: something that is not there any more, in a listing
-    /// that began when it was.
-    pub fn remember_retired(&self, identity: Identity, make: impl FnOnce() -> Inode) -> Option<Attr> {
+    /// Counts one more reference to an inode that no lookup is to find: something that is not there
+    /// any more, in a listing that began when it was.
+    pub fn remember_retired(
+        &self,
+        identity: Identity,
+        make: impl FnOnce() -> Inode,
+    ) -> Option<Attr> {
         let mut shard = self.shard(identity.base);
         let ino = (identity.base..identity.base + SLOTS).find(|ino| !shard.contains_key(ino))?;
         let inode = shard.entry(ino).or_insert_with(|| Box::new(make()));
@@ -188,7 +216,16 @@ impl InodeTable {
     /// Puts in a document under a number that was never used before, with one reference.
     pub fn remember_document(&self, ino: Ino, text: Bytes, now: i64) -> Attr {
         let size = text.len() as u64;
-        let mut inode = Inode::new(Identity { base: ino, check: 0 }, CONTROL, What::Document(text), size, now);
+        let mut inode = Inode::new(
+            Identity {
+                base: ino,
+                check: 0,
+            },
+            CONTROL,
+            What::Document(text),
+            size,
+            now,
+        );
         inode.lookups = 1;
         let attr = inode.attr(ino);
         self.shard(ino).insert(ino, Box::new(inode));
@@ -220,8 +257,8 @@ impl InodeTable {
         }
     }
 
-    /// Switches a directory to another tree; the one before stays readable for listings in progress. `mtime` is set when
-    /// the names in the directory changed.
+    /// Switches a directory to another tree; the one before stays readable for listings in
+    /// progress. `mtime` is set when the names in the directory changed.
     pub fn switch_directory(&self, ino: Ino, tree: Oid, mtime: Option<i64>) {
         if let Some(inode) = self.shard(ino).get_mut(&ino) {
             let version = inode.version;
@@ -262,18 +299,26 @@ impl InodeTable {
 
     /// How many inodes the kernel refers to.
     pub fn count(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len())
+            .sum()
     }
 }
 
 /// The live inode with this identity, or the first free slot for one.
 fn live_slot(shard: &Shard, identity: Identity) -> Result<Ino, Option<Ino>> {
     let slots = identity.base..identity.base + SLOTS;
-    let same = |ino: &Ino| shard.get(ino).is_some_and(|inode| inode.check == identity.check && !inode.dead);
+    let same = |ino: &Ino| {
+        shard
+            .get(ino)
+            .is_some_and(|inode| inode.check == identity.check && !inode.dead)
+    };
     if same(&identity.base) {
         return Ok(identity.base);
     }
-    // A live one may sit behind a slot that has become free since, so all slots are looked at first.
+    // A live one may sit behind a slot that has become free since, so all slots are looked at
+    // first.
     match slots.clone().skip(1).find(same) {
         Some(ino) => Ok(ino),
         None => Err(slots.into_iter().find(|ino| !shard.contains_key(ino))),
@@ -288,7 +333,13 @@ mod tests {
     fn directory(table: &InodeTable, name: &[u8]) -> Attr {
         let identity = Identity::directory(ROOT, name);
         let what = || What::Namespace(String::from_utf8_lossy(name).into());
-        table.remember(identity, |_| true, || Inode::new(identity, ROOT, what(), 0, 5)).unwrap()
+        table
+            .remember(
+                identity,
+                |_| true,
+                || Inode::new(identity, ROOT, what(), 0, 5),
+            )
+            .unwrap()
     }
 
     #[test]
@@ -316,12 +367,32 @@ mod tests {
         let oid = |n: u8| Oid::from_bytes(&[n; 20]).unwrap();
         let (table, identity) = (InodeTable::new(0), Identity::directory(ROOT, b"d"));
         let repo = || Repo::new(crate::fs::namespace::tests::entry("h/x", oid(0), 1)).unwrap();
-        let what = || What::Entry { kind: EntryKind::Directory, oid: oid(0), repo: repo() };
-        let ino = table.remember(identity, |_| true, || Inode::new(identity, ROOT, what(), 0, 0)).unwrap().ino;
+        let what = || What::Entry {
+            kind: EntryKind::Directory,
+            oid: oid(0),
+            repo: repo(),
+        };
+        let ino = table
+            .remember(
+                identity,
+                |_| true,
+                || Inode::new(identity, ROOT, what(), 0, 0),
+            )
+            .unwrap()
+            .ino;
         (1..=6).for_each(|n| table.switch_directory(ino, oid(n), None));
-        let trees: Vec<_> = (1..=8).map(|version| table.with(ino, |inode| inode.tree_at(version)).unwrap()).collect();
+        let trees: Vec<_> = (1..=8)
+            .map(|version| table.with(ino, |inode| inode.tree_at(version)).unwrap())
+            .collect();
         let kept = (3..=7).map(|version| Some(oid(version - 1)));
-        assert_eq!(trees, [None, None].into_iter().chain(kept).chain([None]).collect::<Vec<_>>());
+        assert_eq!(
+            trees,
+            [None, None]
+                .into_iter()
+                .chain(kept)
+                .chain([None])
+                .collect::<Vec<_>>()
+        );
     }
 
     #[test]
@@ -346,7 +417,10 @@ mod tests {
     fn colliding_identities_get_slots_of_their_own() {
         let table = InodeTable::new(0);
         let one = Identity::directory(ROOT, b"x");
-        let other = Identity { check: one.check ^ 1, ..one };
+        let other = Identity {
+            check: one.check ^ 1,
+            ..one
+        };
         let make = |identity| move || Inode::new(identity, ROOT, What::Control, 0, 0);
         let a = table.remember(one, |_| true, make(one)).unwrap().ino;
         let b = table.remember(other, |_| true, make(other)).unwrap().ino;
@@ -357,11 +431,17 @@ mod tests {
         assert_eq!(table.remember(other, |_| true, make(other)).unwrap().ino, b);
         // Slot 0 is free again, so seven more fit.
         for n in 2..=8 {
-            let next = Identity { check: one.check ^ n, ..one };
+            let next = Identity {
+                check: one.check ^ n,
+                ..one
+            };
             let found = table.remember(next, |_| true, make(next));
             assert_eq!(found.is_some(), n <= 8, "slot {n}");
         }
-        let ninth = Identity { check: one.check ^ 99, ..one };
+        let ninth = Identity {
+            check: one.check ^ 99,
+            ..one
+        };
         assert!(table.remember(ninth, |_| true, make(ninth)).is_none());
     }
 
@@ -370,7 +450,13 @@ mod tests {
         let table = InodeTable::new(0);
         let old = directory(&table, b"d");
         let identity = Identity::directory(ROOT, b"d");
-        let new = table.remember(identity, |_| false, || Inode::new(identity, ROOT, What::Control, 0, 0)).unwrap();
+        let new = table
+            .remember(
+                identity,
+                |_| false,
+                || Inode::new(identity, ROOT, What::Control, 0, 0),
+            )
+            .unwrap();
         assert_ne!(old.ino, new.ino);
         assert_eq!(table.find(identity), Some(new.ino));
     }

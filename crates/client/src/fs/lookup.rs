@@ -39,7 +39,9 @@ impl Fs {
         }
         let world = self.world();
         match self.directory(parent)? {
-            Directory::Control if name == STATUS_NAME => Ok(Found::Inode(self.new_document(), Trust::Once)),
+            Directory::Control if name == STATUS_NAME => {
+                Ok(Found::Inode(self.new_document(), Trust::Once))
+            }
             Directory::Control | Directory::Submodule => Ok(Found::Nothing),
             Directory::Namespace(_) if parent == ROOT && name == CONTROL_NAME => {
                 let attr = self.getattr(CONTROL)?;
@@ -58,7 +60,10 @@ impl Fs {
             Directory::Tree { repo, tree, .. } => {
                 let record = self.record(&repo, &tree, parent)?;
                 match record.find(name) {
-                    Some(entry) => Ok(Found::Inode(self.remember_entry(parent, &repo, &entry)?, Trust::Forever)),
+                    Some(entry) => Ok(Found::Inode(
+                        self.remember_entry(parent, &repo, &entry)?,
+                        Trust::Forever,
+                    )),
                     None => Ok(Found::Nothing),
                 }
             }
@@ -67,7 +72,10 @@ impl Fs {
 
     /// The attributes of an inode that the kernel holds.
     pub fn getattr(&self, ino: Ino) -> Outcome<Attr> {
-        Ok(self.inodes.with(ino, |inode| inode.attr(ino)).ok_or(Errno::STALE)?)
+        Ok(self
+            .inodes
+            .with(ino, |inode| inode.attr(ino))
+            .ok_or(Errno::STALE)?)
     }
 
     /// What kind of directory `ino` is. Errors: `ENOTDIR`, `ESTALE`.
@@ -75,24 +83,42 @@ impl Fs {
         let found = self.inodes.with(ino, |inode| match &inode.what {
             What::Control => Ok(Directory::Control),
             What::Namespace(path) => Ok(Directory::Namespace(path.clone())),
-            What::Entry { kind: EntryKind::Directory, oid, repo } => {
-                Ok(Directory::Tree { repo: repo.clone(), tree: *oid, version: inode.version })
-            }
-            What::Entry { kind: EntryKind::Submodule, .. } => Ok(Directory::Submodule),
+            What::Entry {
+                kind: EntryKind::Directory,
+                oid,
+                repo,
+            } => Ok(Directory::Tree {
+                repo: repo.clone(),
+                tree: *oid,
+                version: inode.version,
+            }),
+            What::Entry {
+                kind: EntryKind::Submodule,
+                ..
+            } => Ok(Directory::Submodule),
             What::Document(_) | What::Entry { .. } => Err(Errno::NOTDIR),
         });
         Ok(found.ok_or(Errno::STALE)??)
     }
 
     /// Registers an entry of a repository's directory and takes one reference to it.
-    pub(super) fn remember_entry(&self, parent: Ino, repo: &Arc<Repo>, entry: &Entry<'_>) -> Outcome<Attr> {
+    pub(super) fn remember_entry(
+        &self,
+        parent: Ino,
+        repo: &Arc<Repo>,
+        entry: &Entry<'_>,
+    ) -> Outcome<Attr> {
         let identity = Identity::entry(parent, entry.name, entry.kind, &entry.oid);
         let same = |inode: &Inode| matches!(&inode.what, What::Entry { kind, oid, .. } if (*kind, *oid) == (entry.kind, entry.oid));
         let make = || new_entry(identity, parent, repo, entry);
-        Ok(self.inodes.remember(identity, same, make).ok_or(Errno::IO)?)
+        Ok(self
+            .inodes
+            .remember(identity, same, make)
+            .ok_or(Errno::IO)?)
     }
 
-    /// Registers an entry of a directory as it was before a switch. What the entry is now is told by `current`.
+    /// Registers an entry of a directory as it was before a switch. What the entry is now is told
+    /// by `current`.
     pub(super) fn remember_past_entry(
         &self,
         parent: Ino,
@@ -101,20 +127,31 @@ impl Fs {
         current: Option<&Entry<'_>>,
     ) -> Outcome<Attr> {
         match current {
-            Some(current) if current.kind == EntryKind::Directory && entry.kind == EntryKind::Directory => {
+            Some(current)
+                if current.kind == EntryKind::Directory && entry.kind == EntryKind::Directory =>
+            {
                 self.remember_entry(parent, repo, current)
             }
             _ if entry.kind == EntryKind::Directory => {
                 let identity = Identity::directory(parent, entry.name);
                 let make = || new_entry(identity, parent, repo, entry);
-                Ok(self.inodes.remember_retired(identity, make).ok_or(Errno::IO)?)
+                Ok(self
+                    .inodes
+                    .remember_retired(identity, make)
+                    .ok_or(Errno::IO)?)
             }
             _ => self.remember_entry(parent, repo, entry),
         }
     }
 
     /// Registers a name above repositories and takes one reference to it.
-    pub(super) fn remember_child(&self, parent: Ino, path: &str, name: &[u8], child: &Child) -> Outcome<Attr> {
+    pub(super) fn remember_child(
+        &self,
+        parent: Ino,
+        path: &str,
+        name: &[u8],
+        child: &Child,
+    ) -> Outcome<Attr> {
         let identity = Identity::directory(parent, name);
         let same = |inode: &Inode| match (child, &inode.what) {
             (Child::Directory, What::Namespace(_)) => true,
@@ -124,19 +161,36 @@ impl Fs {
         let make = || match child {
             Child::Directory => {
                 let path = join(path, &String::from_utf8_lossy(name));
-                Inode::new(identity, parent, What::Namespace(path.into()), DIRECTORY_BYTES, self.now())
+                Inode::new(
+                    identity,
+                    parent,
+                    What::Namespace(path.into()),
+                    DIRECTORY_BYTES,
+                    self.now(),
+                )
             }
             Child::Repository(repo) => {
-                let what = What::Entry { kind: EntryKind::Directory, oid: repo.root(), repo: repo.clone() };
+                let what = What::Entry {
+                    kind: EntryKind::Directory,
+                    oid: repo.root(),
+                    repo: repo.clone(),
+                };
                 Inode::new(identity, parent, what, DIRECTORY_BYTES, repo.commit_time())
             }
         };
-        Ok(self.inodes.remember(identity, same, make).ok_or(Errno::IO)?)
+        Ok(self
+            .inodes
+            .remember(identity, same, make)
+            .ok_or(Errno::IO)?)
     }
 }
 
 fn new_entry(identity: Identity, parent: Ino, repo: &Arc<Repo>, entry: &Entry<'_>) -> Inode {
-    let what = What::Entry { kind: entry.kind, oid: entry.oid, repo: repo.clone() };
+    let what = What::Entry {
+        kind: entry.kind,
+        oid: entry.oid,
+        repo: repo.clone(),
+    };
     let mut inode = Inode::new(identity, parent, what, size_of(entry), repo.commit_time());
     inode.name_kind = Kind::of(entry.name);
     inode
@@ -144,5 +198,9 @@ fn new_entry(identity: Identity, parent: Ino, repo: &Arc<Repo>, entry: &Entry<'_
 
 /// The size that `stat` reports for an entry.
 fn size_of(entry: &Entry<'_>) -> u64 {
-    if entry.kind.is_blob() { entry.size } else { DIRECTORY_BYTES }
+    if entry.kind.is_blob() {
+        entry.size
+    } else {
+        DIRECTORY_BYTES
+    }
 }

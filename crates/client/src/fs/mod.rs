@@ -1,13 +1,16 @@
-//! The file system itself: names, attributes, listings, contents and extended attributes, as plain synchronous functions.
+//! The file system itself: names, attributes, listings, contents and extended attributes, as plain
+//! synchronous functions.
 //!
-//! It knows neither the kernel's protocol nor the network. What is not in the cache is reported as a [`Miss`]; the caller
-//! (the FUSE adapter) has it fetched and calls again. So a hit costs no task and no allocation, and a miss cannot block a
-//! kernel thread.
+//! It knows neither the kernel's protocol nor the network. What is not in the cache is reported as
+//! a [`Miss`]; the caller (the FUSE adapter) has it fetched and calls again. So a hit costs no task
+//! and no allocation, and a miss cannot block a kernel thread.
 //!
 //! Invariants:
-//! - bytes behind an inode number never change; a directory's number is stable by path (see [`identity`]);
-//! - all names of one reply come from one state: every walk from a directory's inode to its children happens under the
-//!   read side of the switch lock, every change of state under the write side ([`switch`]);
+//! - bytes behind an inode number never change; a directory's number is stable by path (see
+//!   [`identity`]);
+//! - all names of one reply come from one state: every walk from a directory's inode to its
+//!   children happens under the read side of the switch lock, every change of state under the write
+//!   side ([`switch`]);
 //! - the lock is never held while waiting for the network or the kernel.
 
 pub mod control;
@@ -38,7 +41,8 @@ use crate::prefetch::Marks;
 use crate::prefetch::kinds::Kinds;
 use crate::repo::Repo;
 
-/// Block size reported to programs: the largest read the kernel sends is a good buffer size, 4 KiB is what they expect.
+/// Block size reported to programs: the largest read the kernel sends is a good buffer size, 4 KiB
+/// is what they expect.
 pub const BLOCK_BYTES: u32 = 4096;
 /// Nominal size of a directory.
 const DIRECTORY_BYTES: u64 = 4096;
@@ -162,7 +166,8 @@ pub struct Fs {
 }
 
 impl Fs {
-    /// An empty tree over `cache`. `documents` makes the texts below `.monofs`; `now` is in seconds since the epoch.
+    /// An empty tree over `cache`. `documents` makes the texts below `.monofs`; `now` is in seconds
+    /// since the epoch.
     pub fn new(cache: Arc<Cache>, marks: Arc<Marks>, documents: Documents, now: i64) -> Self {
         Self {
             inodes: InodeTable::new(now),
@@ -189,8 +194,17 @@ impl Fs {
     }
 
     /// The record of a tree that `directory` is or was, or the miss that names it.
-    pub(crate) fn record(&self, repo: &Arc<Repo>, tree: &Oid, directory: Ino) -> Outcome<TreeRecord> {
-        let want = || TreeWant { repo: repo.clone(), tree: *tree, directory };
+    pub(crate) fn record(
+        &self,
+        repo: &Arc<Repo>,
+        tree: &Oid,
+        directory: Ino,
+    ) -> Outcome<TreeRecord> {
+        let want = || TreeWant {
+            repo: repo.clone(),
+            tree: *tree,
+            directory,
+        };
         self.cache.record(tree).ok_or_else(|| Miss::Tree(want()))
     }
 

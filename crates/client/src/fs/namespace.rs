@@ -1,8 +1,9 @@
 //! The directories above repositories: a tree of names made from the repositories' display paths.
 //!
-//! Invariant: a listing is immutable; a change makes new ones for the directories whose names changed and no others, and
-//! each keeps the few before it, so that a listing in progress is not torn. A change costs what the directories cost in
-//! which it changes names, whatever else there is.
+//! Invariant: a listing is immutable; a change makes new ones for the directories whose names
+//! changed and no others, and each keeps the few before it, so that a listing in progress is not
+//! torn. A change costs what the directories cost in which it changes names, whatever else there
+//! is.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -46,19 +47,33 @@ pub struct Listing {
 impl Listing {
     /// What `name` means here.
     pub fn find(&self, name: &[u8]) -> Option<&Child> {
-        let at = self.names.binary_search_by(|(have, _)| have.as_bytes().cmp(name)).ok()?;
+        let at = self
+            .names
+            .binary_search_by(|(have, _)| have.as_bytes().cmp(name))
+            .ok()?;
         Some(&self.names[at].1)
     }
 
     /// The names from `position` on.
     pub fn from(&self, position: usize) -> impl Iterator<Item = (&str, &Child)> {
-        self.names.get(position..).unwrap_or_default().iter().map(|(name, child)| (&**name, child))
+        self.names
+            .get(position..)
+            .unwrap_or_default()
+            .iter()
+            .map(|(name, child)| (&**name, child))
     }
 
     fn without_history_below(&self, version: u32) -> Arc<Listing> {
-        let before = self.before.as_ref().filter(|before| before.version >= version);
+        let before = self
+            .before
+            .as_ref()
+            .filter(|before| before.version >= version);
         let before = before.map(|before| before.without_history_below(version));
-        Arc::new(Listing { version: self.version, names: self.names.clone(), before })
+        Arc::new(Listing {
+            version: self.version,
+            names: self.names.clone(),
+            before,
+        })
     }
 }
 
@@ -98,7 +113,8 @@ pub struct Namespace {
 pub struct Totals {
     pub repositories: usize,
     pub volume: Volume,
-    /// Memory of what is kept for every repository, touched or not; without what the allocator adds.
+    /// Memory of what is kept for every repository, touched or not; without what the allocator
+    /// adds.
     pub memory_bytes: usize,
 }
 
@@ -161,8 +177,8 @@ impl Namespace {
         self.listings.get(path)
     }
 
-    /// Adds and removes repositories, and says which names changed their meaning in directories that were there before.
-    /// Looks at the directories with such names only.
+    /// Adds and removes repositories, and says which names changed their meaning in directories
+    /// that were there before. Looks at the directories with such names only.
     pub fn change(&mut self, added: Vec<Arc<Repo>>, removed: &[String]) -> Vec<NameChange> {
         let mut edits = Edits::new();
         for path in removed {
@@ -171,7 +187,12 @@ impl Namespace {
         }
         for repo in added {
             let (mut parent, name) = split(repo.path());
-            let mut first = edit(&mut edits, parent, name, Some(Child::Repository(repo.clone())));
+            let mut first = edit(
+                &mut edits,
+                parent,
+                name,
+                Some(Child::Repository(repo.clone())),
+            );
             while first && !parent.is_empty() && !self.listings.contains_key(parent) {
                 let (above, name) = split(parent);
                 first = edit(&mut edits, above, name, Some(Child::Directory));
@@ -179,14 +200,18 @@ impl Namespace {
             }
         }
         let mut changes = Vec::new();
-        // What is inside a directory comes after it, so a directory is looked at when all below it has been.
+        // What is inside a directory comes after it, so a directory is looked at when all below it
+        // has been.
         let mut paths: BTreeSet<String> = edits.keys().cloned().collect();
         while let Some(path) = paths.pop_last() {
             let names = edits.remove(&path).unwrap_or_default();
             if self.change_directory(&path, names, &mut changes) {
                 let (parent, name) = split(&path);
                 // Before what else is said about the name: a repository may come to its place.
-                edits.entry(parent.to_owned()).or_default().insert(0, (name.into(), None));
+                edits
+                    .entry(parent.to_owned())
+                    .or_default()
+                    .insert(0, (name.into(), None));
                 paths.insert(parent.to_owned());
             }
         }
@@ -204,7 +229,10 @@ impl Namespace {
         let old = self.listings.get(path).cloned();
         let report = old.is_some() || path.is_empty();
         let mut changed = false;
-        let (totals, before) = (&mut self.totals, old.as_ref().map_or(&[][..], |old| &old.names));
+        let (totals, before) = (
+            &mut self.totals,
+            old.as_ref().map_or(&[][..], |old| &old.names),
+        );
         let names = merge(before, edits, |name, was, is| {
             changed = true;
             if let Some(Child::Repository(repo)) = was {
@@ -214,16 +242,30 @@ impl Namespace {
                 totals.add(repo, name);
             }
             if report {
-                changes.push(NameChange { parent: path.to_owned(), name: name.clone(), retired: was.is_some() });
+                changes.push(NameChange {
+                    parent: path.to_owned(),
+                    name: name.clone(),
+                    retired: was.is_some(),
+                });
             }
         });
         if names.is_empty() && !path.is_empty() {
             return self.listings.remove(path).is_some();
         }
         if changed || old.is_none() {
-            let version = old.as_ref().map_or(1, |old| old.version.wrapping_add(1) & i32::MAX as u32);
-            let before = old.map(|old| old.without_history_below(version.saturating_sub(HISTORY_MAX)));
-            self.listings.insert(path.to_owned(), Arc::new(Listing { version, names: names.into(), before }));
+            let version = old
+                .as_ref()
+                .map_or(1, |old| old.version.wrapping_add(1) & i32::MAX as u32);
+            let before =
+                old.map(|old| old.without_history_below(version.saturating_sub(HISTORY_MAX)));
+            self.listings.insert(
+                path.to_owned(),
+                Arc::new(Listing {
+                    version,
+                    names: names.into(),
+                    before,
+                }),
+            );
         }
         false
     }
@@ -235,7 +277,9 @@ fn edit(edits: &mut Edits, directory: &str, name: &str, child: Option<Child>) ->
         names.push((name.into(), child));
         return false;
     }
-    edits.insert(directory.to_owned(), vec![(name.into(), child)]).is_none()
+    edits
+        .insert(directory.to_owned(), vec![(name.into(), child)])
+        .is_none()
 }
 
 /// `old` with `edits` applied; tells the name and its old and new meaning where they differ.
@@ -254,7 +298,9 @@ fn merge(
         while let Some(kept) = old.next_if(|(next, _)| *next < name) {
             names.push(kept.clone());
         }
-        let was = old.next_if(|(next, _)| *next == name).map(|(_, child)| child);
+        let was = old
+            .next_if(|(next, _)| *next == name)
+            .map(|(_, child)| child);
         let same = match (was, &is) {
             (Some(was), Some(is)) => was.same(is),
             (was, is) => was.is_none() && is.is_none(),
@@ -275,7 +321,11 @@ fn split(path: &str) -> (&str, &str) {
 
 /// The path of `name` in the directory at `parent`.
 pub fn join(parent: &str, name: &str) -> String {
-    if parent.is_empty() { name.to_owned() } else { format!("{parent}/{name}") }
+    if parent.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{parent}/{name}")
+    }
 }
 
 #[cfg(test)]
@@ -284,7 +334,8 @@ pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use monofs_model::{
-        Consistency, ContentMode, DisplayPath, Oid, RefName, Repository, RepositoryState, Snapshot, SourceUrl,
+        Consistency, ContentMode, DisplayPath, Oid, RefName, Repository, RepositoryState, Snapshot,
+        SourceUrl,
     };
 
     use super::*;
@@ -321,18 +372,27 @@ pub(crate) mod tests {
     }
 
     fn names(namespace: &Namespace, path: &str) -> Vec<String> {
-        namespace.listing(path).map(|l| l.from(0).map(|(name, _)| name.to_owned()).collect()).unwrap_or_default()
+        namespace
+            .listing(path)
+            .map(|l| l.from(0).map(|(name, _)| name.to_owned()).collect())
+            .unwrap_or_default()
     }
 
     #[test]
     fn paths_of_any_depth_share_their_directories() {
         let mut namespace = Namespace::default();
-        namespace.change(vec![repo("h/a/x"), repo("h/a/y"), repo("h/b"), repo("top")], &[]);
+        namespace.change(
+            vec![repo("h/a/x"), repo("h/a/y"), repo("h/b"), repo("top")],
+            &[],
+        );
         assert_eq!(names(&namespace, ""), ["h", "top"]);
         assert_eq!(names(&namespace, "h"), ["a", "b"]);
         assert_eq!(names(&namespace, "h/a"), ["x", "y"]);
         assert!(namespace.listing("h/b").is_none());
-        assert!(matches!(namespace.listing("h").unwrap().find(b"b"), Some(Child::Repository(_))));
+        assert!(matches!(
+            namespace.listing("h").unwrap().find(b"b"),
+            Some(Child::Repository(_))
+        ));
     }
 
     #[test]
@@ -341,12 +401,29 @@ pub(crate) mod tests {
         namespace.change(vec![repo("h/a/x"), repo("h/b")], &[]);
         let version = namespace.listing("h").unwrap().version;
         let added = namespace.change(vec![repo("h/a/y")], &[]);
-        assert_eq!(added, [NameChange { parent: "h/a".into(), name: "y".into(), retired: false }]);
+        assert_eq!(
+            added,
+            [NameChange {
+                parent: "h/a".into(),
+                name: "y".into(),
+                retired: false
+            }]
+        );
         assert_eq!(namespace.listing("h").unwrap().version, version);
         // The last repository of a directory takes the directory with it.
         let removed = namespace.change(vec![], &["h/a/x".into(), "h/a/y".into()]);
-        let paths: Vec<_> = removed.iter().map(|c| (join(&c.parent, &c.name), c.retired)).collect();
-        assert_eq!(paths, [("h/a".into(), true), ("h/a/x".into(), true), ("h/a/y".into(), true)]);
+        let paths: Vec<_> = removed
+            .iter()
+            .map(|c| (join(&c.parent, &c.name), c.retired))
+            .collect();
+        assert_eq!(
+            paths,
+            [
+                ("h/a".into(), true),
+                ("h/a/x".into(), true),
+                ("h/a/y".into(), true)
+            ]
+        );
         assert_eq!(names(&namespace, "h"), ["b"]);
     }
 
@@ -355,7 +432,11 @@ pub(crate) mod tests {
         let mut namespace = Namespace::default();
         namespace.change(vec![repo("h/a/x")], &[]);
         let changes = namespace.change(vec![repo("h/a")], &["h/a/x".into()]);
-        assert!(changes.contains(&NameChange { parent: "h".into(), name: "a".into(), retired: true }));
+        assert!(changes.contains(&NameChange {
+            parent: "h".into(),
+            name: "a".into(),
+            retired: true
+        }));
         assert!(namespace.listing("h/a").is_none());
     }
 
@@ -374,14 +455,18 @@ pub(crate) mod tests {
     }
 
     /// The names of every directory that leads to a repository, made from all paths.
-    fn names_of<'a>(paths: impl Iterator<Item = &'a String>) -> BTreeMap<String, BTreeMap<String, bool>> {
+    fn names_of<'a>(
+        paths: impl Iterator<Item = &'a String>,
+    ) -> BTreeMap<String, BTreeMap<String, bool>> {
         let mut tree = BTreeMap::from([(String::new(), BTreeMap::new())]);
         for path in paths {
             let mut at = path.as_str();
             let mut is_repo = true;
             while !at.is_empty() {
                 let (parent, name) = split(at);
-                tree.entry(parent.to_owned()).or_default().insert(name.to_owned(), is_repo);
+                tree.entry(parent.to_owned())
+                    .or_default()
+                    .insert(name.to_owned(), is_repo);
                 (at, is_repo) = (parent, false);
             }
         }
@@ -390,9 +475,16 @@ pub(crate) mod tests {
 
     fn shown(namespace: &Namespace) -> BTreeMap<String, BTreeMap<String, bool>> {
         let names = |listing: &Arc<Listing>| {
-            listing.from(0).map(|(name, child)| (name.to_owned(), matches!(child, Child::Repository(_)))).collect()
+            listing
+                .from(0)
+                .map(|(name, child)| (name.to_owned(), matches!(child, Child::Repository(_))))
+                .collect()
         };
-        namespace.listings.iter().map(|(path, listing)| (path.clone(), names(listing))).collect()
+        namespace
+            .listings
+            .iter()
+            .map(|(path, listing)| (path.clone(), names(listing)))
+            .collect()
     }
 
     #[test]
@@ -405,15 +497,33 @@ pub(crate) mod tests {
             let (mut removed, mut added) = (Vec::new(), Vec::new());
             for _ in 0..1 + rng.below(4) {
                 let depth = 1 + rng.below(3);
-                let name = |rng: &mut monofs_testkit::random::Rng| ["a", "a-b", "b", "c"][rng.below(4) as usize];
-                let path = (0..depth).map(|_| name(&mut rng)).collect::<Vec<_>>().join("/");
-                let inside = |outer: &str, inner: &str| inner.strip_prefix(outer).is_some_and(|r| r.starts_with('/'));
-                // Like the router, never one inside another: what is in the way goes in the same step.
-                let in_the_way = |other: &String| *other == path || inside(other, &path) || inside(&path, other);
-                if added.iter().any(|repo: &Arc<Repo>| in_the_way(&repo.path().to_owned())) {
+                let name = |rng: &mut monofs_testkit::random::Rng| {
+                    ["a", "a-b", "b", "c"][rng.below(4) as usize]
+                };
+                let path = (0..depth)
+                    .map(|_| name(&mut rng))
+                    .collect::<Vec<_>>()
+                    .join("/");
+                let inside = |outer: &str, inner: &str| {
+                    inner
+                        .strip_prefix(outer)
+                        .is_some_and(|r| r.starts_with('/'))
+                };
+                // Like the router, never one inside another: what is in the way goes in the same
+                // step.
+                let in_the_way =
+                    |other: &String| *other == path || inside(other, &path) || inside(&path, other);
+                if added
+                    .iter()
+                    .any(|repo: &Arc<Repo>| in_the_way(&repo.path().to_owned()))
+                {
                     continue;
                 }
-                let gone: Vec<String> = all.keys().filter(|other| in_the_way(other)).cloned().collect();
+                let gone: Vec<String> = all
+                    .keys()
+                    .filter(|other| in_the_way(other))
+                    .cloned()
+                    .collect();
                 let only_remove = gone.contains(&path) && rng.one_in(2);
                 gone.iter().for_each(|path| drop(all.remove(path)));
                 removed.extend(gone);
@@ -427,15 +537,34 @@ pub(crate) mod tests {
             let changes = namespace.change(added, &removed);
             let after = shown(&namespace);
             assert_eq!(after, names_of(all.keys()), "seed {seed}");
-            assert!(namespace.repos().all(|repo| Arc::ptr_eq(repo, &all[repo.path()])), "seed {seed}");
+            assert!(
+                namespace
+                    .repos()
+                    .all(|repo| Arc::ptr_eq(repo, &all[repo.path()])),
+                "seed {seed}"
+            );
             assert_eq!(namespace.totals().repositories, all.len(), "seed {seed}");
-            assert_eq!(namespace.totals().volume, Volume { bytes: all.len() as u64, files: 2 * all.len() as u64 });
+            assert_eq!(
+                namespace.totals().volume,
+                Volume {
+                    bytes: all.len() as u64,
+                    files: 2 * all.len() as u64
+                }
+            );
             // Every name that came or went in a directory that was there is reported.
             for (path, names) in &before {
                 let now = after.get(path).cloned().unwrap_or_default();
-                for name in names.keys().chain(now.keys()).filter(|name| names.get(*name) != now.get(*name)) {
-                    let told = |change: &NameChange| change.parent == *path && *change.name == **name;
-                    assert!(changes.iter().any(told), "seed {seed}: {path}/{name} is not in {changes:?}");
+                for name in names
+                    .keys()
+                    .chain(now.keys())
+                    .filter(|name| names.get(*name) != now.get(*name))
+                {
+                    let told =
+                        |change: &NameChange| change.parent == *path && *change.name == **name;
+                    assert!(
+                        changes.iter().any(told),
+                        "seed {seed}: {path}/{name} is not in {changes:?}"
+                    );
                 }
             }
         }
@@ -446,14 +575,28 @@ pub(crate) mod tests {
         let path = |number: usize| format!("h/org-{:03}/project-{number:05}", number % 200);
         let mut namespace = Namespace::default();
         namespace.change((0..20_000).map(|number| repo(&path(number))).collect(), &[]);
-        assert_eq!((namespace.totals().repositories, namespace.listings.len()), (20_000, 202));
+        assert_eq!(
+            (namespace.totals().repositories, namespace.listings.len()),
+            (20_000, 202)
+        );
         let per_repository = namespace.totals().memory_bytes / 20_000;
-        assert!(per_repository < 512, "{per_repository} bytes per repository");
+        assert!(
+            per_repository < 512,
+            "{per_repository} bytes per repository"
+        );
         let before: HashMap<String, Arc<Listing>> = namespace.listings.clone();
         let changes = namespace.change(vec![repo("h/org-007/new")], &[path(7)]);
         assert_eq!(changes.len(), 2);
-        let replaced = |(path, listing): (&String, &Arc<Listing>)| !Arc::ptr_eq(listing, &before[path]);
-        assert_eq!(namespace.listings.iter().filter(|entry| replaced(*entry)).count(), 1);
+        let replaced =
+            |(path, listing): (&String, &Arc<Listing>)| !Arc::ptr_eq(listing, &before[path]);
+        assert_eq!(
+            namespace
+                .listings
+                .iter()
+                .filter(|entry| replaced(*entry))
+                .count(),
+            1
+        );
         assert!(namespace.repo("h/org-007/new").is_some() && namespace.repo(&path(7)).is_none());
     }
 }

@@ -1,8 +1,8 @@
 //! File contents and symlink targets.
 //!
-//! Contents are kept as frames of one chunk each. A frame is decoded into a buffer of the calling thread, which also
-//! remembers the last one: the kernel reads a chunk in several requests. Nothing here ever holds more than two chunks and
-//! one reply.
+//! Contents are kept as frames of one chunk each. A frame is decoded into a buffer of the calling
+//! thread, which also remembers the last one: the kernel reads a chunk in several requests. Nothing
+//! here ever holds more than two chunks and one reply.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -19,7 +19,8 @@ use crate::errno::Errno;
 use crate::prefetch::kinds::Kind;
 use crate::repo::Repo;
 
-/// Largest single read; the kernel's own limit is 1 MiB, or as much as `fs.fuse.max_pages_limit` says.
+/// Largest single read; the kernel's own limit is 1 MiB, or as much as `fs.fuse.max_pages_limit`
+/// says.
 const READ_BYTES_MAX: u64 = 16 << 20;
 
 /// What a thread decoded last.
@@ -38,13 +39,26 @@ thread_local! {
 /// Bytes of something readable.
 enum Source {
     Text(Bytes),
-    Blob { repo: Arc<Repo>, blob: Oid, size: u64, directory: Ino, kind: Kind },
+    Blob {
+        repo: Arc<Repo>,
+        blob: Oid,
+        size: u64,
+        directory: Ino,
+        kind: Kind,
+    },
 }
 
 impl Fs {
-    /// Gives `take` up to `length` bytes from `offset`: fewer only at the end. For a file of more than one chunk, returns
-    /// what was read, so that the caller may have the following chunks fetched ahead.
-    pub fn read(&self, ino: Ino, offset: u64, length: u32, take: &mut dyn FnMut(&[u8])) -> Outcome<Option<ChunkWant>> {
+    /// Gives `take` up to `length` bytes from `offset`: fewer only at the end. For a file of more
+    /// than one chunk, returns what was read, so that the caller may have the following chunks
+    /// fetched ahead.
+    pub fn read(
+        &self,
+        ino: Ino,
+        offset: u64,
+        length: u32,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Outcome<Option<ChunkWant>> {
         match self.source(ino)? {
             Source::Text(text) => {
                 let start = text.len().min(offset as usize);
@@ -56,7 +70,13 @@ impl Fs {
                 take(&[]);
                 Ok(None)
             }
-            Source::Blob { repo, blob, size, directory, kind } => {
+            Source::Blob {
+                repo,
+                blob,
+                size,
+                directory,
+                kind,
+            } => {
                 self.kinds.read(kind);
                 let end = size.min(offset + u64::from(length).min(READ_BYTES_MAX));
                 let first = (offset / CHUNK_BYTES as u64) as u32;
@@ -64,7 +84,14 @@ impl Fs {
                 if first > 0 {
                     self.kinds.read_on(kind);
                 }
-                let want = ChunkWant { repo, blob, size, first, count, directory };
+                let want = ChunkWant {
+                    repo,
+                    blob,
+                    size,
+                    first,
+                    count,
+                    directory,
+                };
                 self.read_chunks(&want, offset, end, take)?;
                 Ok((size > CHUNK_BYTES as u64).then_some(want))
             }
@@ -74,7 +101,10 @@ impl Fs {
     /// Gives `take` the target of a symlink.
     pub fn readlink(&self, ino: Ino, take: &mut dyn FnMut(&[u8])) -> Outcome<()> {
         let symlink = self.inodes.with(ino, |inode| match &inode.what {
-            What::Entry { kind: EntryKind::Symlink, .. } => Ok(inode.size),
+            What::Entry {
+                kind: EntryKind::Symlink,
+                ..
+            } => Ok(inode.size),
             _ => Err(Errno::INVAL),
         });
         match symlink.ok_or(Errno::STALE)?? {
@@ -84,7 +114,13 @@ impl Fs {
         }
     }
 
-    fn read_blob(&self, ino: Ino, offset: u64, length: u32, take: &mut dyn FnMut(&[u8])) -> Outcome<()> {
+    fn read_blob(
+        &self,
+        ino: Ino,
+        offset: u64,
+        length: u32,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Outcome<()> {
         self.read(ino, offset, length, take).map(|_| ())
     }
 
@@ -93,14 +129,26 @@ impl Fs {
             What::Document(text) => Ok(Source::Text(text.clone())),
             What::Entry { kind, oid, repo } if kind.is_blob() => {
                 let (size, directory, kind) = (inode.size, inode.parent, inode.name_kind);
-                Ok(Source::Blob { repo: repo.clone(), blob: *oid, size, directory, kind })
+                Ok(Source::Blob {
+                    repo: repo.clone(),
+                    blob: *oid,
+                    size,
+                    directory,
+                    kind,
+                })
             }
             _ => Err(Errno::ISDIR),
         });
         Ok(source.ok_or(Errno::STALE)??)
     }
 
-    fn read_chunks(&self, want: &ChunkWant, offset: u64, end: u64, take: &mut dyn FnMut(&[u8])) -> Outcome<()> {
+    fn read_chunks(
+        &self,
+        want: &ChunkWant,
+        offset: u64,
+        end: u64,
+        take: &mut dyn FnMut(&[u8]),
+    ) -> Outcome<()> {
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.joined.clear();
             for index in want.first..want.first + want.count {
@@ -118,7 +166,8 @@ impl Fs {
                 let whole = chunk_len(want.size, u64::from(index));
                 if raw.len() != whole {
                     // A directory record may lie about sizes until the content is seen.
-                    tracing::warn!(blob = %want.blob, index, "content and directory record disagree about the size");
+                    tracing::warn!(blob = %want.blob, index, "content and directory record \
+                     disagree about the size");
                     return Err(Errno::IO.into());
                 }
                 let piece = raw.get(from..to).ok_or(Errno::IO)?;
@@ -148,7 +197,9 @@ impl Fs {
         }
         scratch.key = None;
         scratch.raw.clear();
-        let decoded = self.cache.with_frame(&want.blob, index, |frame| frame::decode_into(frame, &mut scratch.raw));
+        let decoded = self.cache.with_frame(&want.blob, index, |frame| {
+            frame::decode_into(frame, &mut scratch.raw)
+        });
         match decoded {
             None => return Err(Miss::Chunks(want.clone())),
             Some(Err(error)) => {

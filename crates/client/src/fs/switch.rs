@@ -1,9 +1,12 @@
-//! Changes of state: repositories come and go, and a repository's commit is replaced by another (a flip).
+//! Changes of state: repositories come and go, and a repository's commit is replaced by another (a
+//! flip).
 //!
-//! A flip compares the directories that the kernel knows, old tree against new, and touches nothing else: a directory the
-//! kernel has no inode for cannot have a cached name below it. All directories are switched in one step under the write
-//! side of the switch lock; what the kernel must be told comes back as a list, to be sent afterwards by a thread that holds
-//! no lock. Until then the kernel may show the old names, which lead to the old bytes; after it, only the new ones.
+//! A flip compares the directories that the kernel knows, old tree against new, and touches nothing
+//! else: a directory the kernel has no inode for cannot have a cached name below it. All
+//! directories are switched in one step under the write side of the switch lock; what the kernel
+//! must be told comes back as a list, to be sent afterwards by a thread that holds no lock. Until
+//! then the kernel may show the old names, which lead to the old bytes; after it, only the new
+//! ones.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -72,11 +75,18 @@ impl Fs {
 
     /// The paths of all repositories.
     pub fn paths(&self) -> Vec<String> {
-        self.world().repos().map(|repo| repo.path().to_owned()).collect()
+        self.world()
+            .repos()
+            .map(|repo| repo.path().to_owned())
+            .collect()
     }
 
     /// Shows `added` and stops showing what is at the paths `removed`.
-    pub fn change_repositories(&self, added: Vec<Arc<Repo>>, removed: &[String]) -> Vec<Invalidation> {
+    pub fn change_repositories(
+        &self,
+        added: Vec<Arc<Repo>>,
+        removed: &[String],
+    ) -> Vec<Invalidation> {
         let mut world = self.world_mut();
         let shown = |path: &String| Some((path.clone(), world.repo(path)?.clone()));
         let gone: HashMap<String, Arc<Repo>> = removed.iter().filter_map(shown).collect();
@@ -84,28 +94,50 @@ impl Fs {
         let mut invalidations: Vec<Invalidation> = Vec::new();
         let mut retired = Vec::new();
         for change in changes {
-            let Some(directory) = self.known(&change.parent) else { continue };
+            let Some(directory) = self.known(&change.parent) else {
+                continue;
+            };
             if change.retired
-                && let Some(ino) = self.inodes.find(Identity::directory(directory, change.name.as_bytes()))
+                && let Some(ino) = self
+                    .inodes
+                    .find(Identity::directory(directory, change.name.as_bytes()))
             {
-                let pinned = gone.get(&join(&change.parent, &change.name)).map(|repo| repo.entry());
+                let pinned = gone
+                    .get(&join(&change.parent, &change.name))
+                    .map(|repo| repo.entry());
                 retired.push((ino, pinned));
             }
             let name = change.name.as_bytes().into();
-            match invalidations.last_mut().filter(|last| last.directory == directory) {
+            match invalidations
+                .last_mut()
+                .filter(|last| last.directory == directory)
+            {
                 Some(last) => last.names.push(name),
-                None => invalidations.push(Invalidation { directory, names: vec![name] }),
+                None => invalidations.push(Invalidation {
+                    directory,
+                    names: vec![name],
+                }),
             }
         }
-        // Only now: a retired directory is not found by its path, and its children were looked for through it.
-        retired.iter().for_each(|(ino, pinned)| self.inodes.retire(*ino, pinned));
-        invalidations.iter().for_each(|change| self.inodes.touch(change.directory, self.now()));
+        // Only now: a retired directory is not found by its path, and its children were looked for
+        // through it.
+        retired
+            .iter()
+            .for_each(|(ino, pinned)| self.inodes.retire(*ino, pinned));
+        invalidations
+            .iter()
+            .for_each(|change| self.inodes.touch(change.directory, self.now()));
         invalidations
     }
 
-    /// Serves `entry` instead of what `repo` serves now, in one step, if all records needed for that are here. Old records
-    /// that are `lost` for good are done without.
-    pub fn try_flip(&self, repo: &Arc<Repo>, entry: &Arc<Repository>, lost: &HashSet<Oid>) -> Result<Flipped, Needed> {
+    /// Serves `entry` instead of what `repo` serves now, in one step, if all records needed for
+    /// that are here. Old records that are `lost` for good are done without.
+    pub fn try_flip(
+        &self,
+        repo: &Arc<Repo>,
+        entry: &Arc<Repository>,
+        lost: &HashSet<Oid>,
+    ) -> Result<Flipped, Needed> {
         let mut world = self.world_mut();
         let (old, new) = (repo.entry(), snapshot_of(entry));
         let plan = match self.known(old.path.as_str()) {
@@ -114,30 +146,56 @@ impl Fs {
         };
         for change in &plan.changes {
             let mtime = (!change.names.is_empty()).then_some(new.commit_time);
-            self.inodes.switch_directory(change.directory, change.tree, mtime);
+            self.inodes
+                .switch_directory(change.directory, change.tree, mtime);
         }
         let pinned = Some(old);
-        plan.retired.iter().for_each(|ino| self.inodes.retire(*ino, &pinned));
-        plan.replaced.iter().filter_map(|id| self.inodes.find(*id)).for_each(|ino| self.inodes.pin(ino, &pinned));
+        plan.retired
+            .iter()
+            .for_each(|ino| self.inodes.retire(*ino, &pinned));
+        plan.replaced
+            .iter()
+            .filter_map(|id| self.inodes.find(*id))
+            .for_each(|ino| self.inodes.pin(ino, &pinned));
         world.set(repo, entry.clone());
-        let changed = plan.changes.into_iter().filter(|change| !change.names.is_empty());
-        let invalidations = changed.map(|c| Invalidation { directory: c.directory, names: c.names }).collect();
-        Ok(Flipped { invalidations, drop_all_names: plan.drop_all_names })
+        let changed = plan
+            .changes
+            .into_iter()
+            .filter(|change| !change.names.is_empty());
+        let invalidations = changed
+            .map(|c| Invalidation {
+                directory: c.directory,
+                names: c.names,
+            })
+            .collect();
+        Ok(Flipped {
+            invalidations,
+            drop_all_names: plan.drop_all_names,
+        })
     }
 
     /// The inode of a directory above or at a repository's root, if the kernel knows it.
     fn known(&self, path: &str) -> Option<Ino> {
         let mut components = path.split('/').filter(|name| !name.is_empty());
-        components.try_fold(ROOT, |parent, name| self.inodes.find(Identity::directory(parent, name.as_bytes())))
+        components.try_fold(ROOT, |parent, name| {
+            self.inodes
+                .find(Identity::directory(parent, name.as_bytes()))
+        })
     }
 
-    /// What changes when the directory `root` and all known ones below it come to show the tree `new_root`.
+    /// What changes when the directory `root` and all known ones below it come to show the tree
+    /// `new_root`.
     fn plan(&self, root: Ino, new_root: Oid, lost: &HashSet<Oid>) -> Result<Plan, Needed> {
         let mut plan = Plan::default();
-        let mut needed = Needed { new: Vec::new(), old: Vec::new() };
+        let mut needed = Needed {
+            new: Vec::new(),
+            old: Vec::new(),
+        };
         let mut pending = vec![(root, new_root)];
         while let Some((directory, new)) = pending.pop() {
-            let Some(old) = self.tree_of(directory).filter(|old| *old != new) else { continue };
+            let Some(old) = self.tree_of(directory).filter(|old| *old != new) else {
+                continue;
+            };
             let old_record = self.cache.record(&old);
             if old_record.is_none() && !lost.contains(&old) {
                 needed.old.push(old);
@@ -146,7 +204,11 @@ impl Fs {
                 needed.new.push(new);
                 continue;
             };
-            let mut change = Change { directory, tree: new, names: Vec::new() };
+            let mut change = Change {
+                directory,
+                tree: new,
+                names: Vec::new(),
+            };
             match &old_record {
                 Some(old_record) => compare(old_record, &new_record, |was, is| {
                     self.compare_entry(directory, was, is, &mut change, &mut plan, &mut pending);
@@ -154,17 +216,29 @@ impl Fs {
                 None if lost.contains(&old) => {
                     plan.drop_all_names = true;
                     for entry in new_record.iter() {
-                        self.compare_entry(directory, None, Some(&entry), &mut change, &mut plan, &mut pending);
+                        self.compare_entry(
+                            directory,
+                            None,
+                            Some(&entry),
+                            &mut change,
+                            &mut plan,
+                            &mut pending,
+                        );
                     }
                 }
                 None => continue,
             }
             plan.changes.push(change);
         }
-        if needed.new.is_empty() && needed.old.is_empty() { Ok(plan) } else { Err(needed) }
+        if needed.new.is_empty() && needed.old.is_empty() {
+            Ok(plan)
+        } else {
+            Err(needed)
+        }
     }
 
-    /// One name of a directory, before and after. At least one of the two is there, and they differ.
+    /// One name of a directory, before and after. At least one of the two is there, and they
+    /// differ.
     fn compare_entry(
         &self,
         directory: Ino,
@@ -174,7 +248,9 @@ impl Fs {
         plan: &mut Plan,
         pending: &mut Vec<(Ino, Oid)>,
     ) {
-        let Some(name) = was.or(is).map(|entry| entry.name) else { return };
+        let Some(name) = was.or(is).map(|entry| entry.name) else {
+            return;
+        };
         let is_directory = |entry: &Entry<'_>| entry.kind == EntryKind::Directory;
         let below = self.inodes.find(Identity::directory(directory, name));
         if let (Some(is), Some(below)) = (is.filter(|is| is_directory(is)), below)
@@ -193,7 +269,9 @@ impl Fs {
         } else if let Some(was) = was {
             match below {
                 Some(below) if is_directory(was) => plan.retired.push(below),
-                _ => plan.replaced.push(Identity::entry(directory, name, was.kind, &was.oid)),
+                _ => plan
+                    .replaced
+                    .push(Identity::entry(directory, name, was.kind, &was.oid)),
             }
         }
         change.names.push(name.into());
@@ -201,14 +279,22 @@ impl Fs {
 
     fn tree_of(&self, directory: Ino) -> Option<Oid> {
         self.inodes.with(directory, |inode| match &inode.what {
-            What::Entry { kind: EntryKind::Directory, oid, .. } => Some(*oid),
+            What::Entry {
+                kind: EntryKind::Directory,
+                oid,
+                ..
+            } => Some(*oid),
             _ => None,
         })?
     }
 }
 
 /// Calls `differ` for each name whose entry is not the same in both.
-fn compare(old: &TreeRecord, new: &TreeRecord, mut differ: impl FnMut(Option<&Entry<'_>>, Option<&Entry<'_>>)) {
+fn compare(
+    old: &TreeRecord,
+    new: &TreeRecord,
+    mut differ: impl FnMut(Option<&Entry<'_>>, Option<&Entry<'_>>),
+) {
     let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
     loop {
         let order = match (old.peek(), new.peek()) {

@@ -1,4 +1,5 @@
-//! The file system without kernel and network: records by hand, positions, flips and what they invalidate.
+//! The file system without kernel and network: records by hand, positions, flips and what they
+//! invalidate.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;
@@ -36,7 +37,10 @@ impl Fixture {
         let counters = Arc::new(Counters::default());
         let cache = Cache::open(dir.path(), 64 << 20, counters.clone()).unwrap();
         let documents = Box::new(|| Bytes::from_static(b"{}"));
-        Self { fs: Fs::new(cache, Marks::new(counters), documents, 100), _dir: dir }
+        Self {
+            fs: Fs::new(cache, Marks::new(counters), documents, 100),
+            _dir: dir,
+        }
     }
 
     /// Puts in a directory record and returns its oid.
@@ -44,14 +48,20 @@ impl Fixture {
         let mut raw = Vec::new();
         for (name, is) in names {
             let (mode, oid) = match is {
-                Is::File(content) => ("100644", Oid::of(ObjectFormat::Sha1, ObjectKind::Blob, content.as_bytes())),
+                Is::File(content) => (
+                    "100644",
+                    Oid::of(ObjectFormat::Sha1, ObjectKind::Blob, content.as_bytes()),
+                ),
                 Is::Directory(tree) => ("40000", *tree),
             };
             raw.extend_from_slice(format!("{mode} {name}\0").as_bytes());
             raw.extend_from_slice(oid.as_bytes());
         }
         let oid = Oid::of(ObjectFormat::Sha1, ObjectKind::Tree, &raw);
-        self.fs.cache.put_record(oid, TreeRecord::encode(&raw, ObjectFormat::Sha1, |_, _, _| Ok(1)).unwrap());
+        self.fs.cache.put_record(
+            oid,
+            TreeRecord::encode(&raw, ObjectFormat::Sha1, |_, _, _| Ok(1)).unwrap(),
+        );
         oid
     }
 
@@ -69,38 +79,55 @@ impl Fixture {
     }
 
     fn walk(&self, path: &str) -> Option<Ino> {
-        path.split('/').try_fold(ROOT, |parent, name| Some(self.find(parent, name)?.ino))
+        path.split('/')
+            .try_fold(ROOT, |parent, name| Some(self.find(parent, name)?.ino))
     }
 
     fn flip(&self, repo: &Arc<Repo>, root: Oid, generation: u64) -> Vec<Invalidation> {
-        self.fs.try_flip(repo, &entry("h/r", root, generation), &HashSet::new()).unwrap().invalidations
+        self.fs
+            .try_flip(repo, &entry("h/r", root, generation), &HashSet::new())
+            .unwrap()
+            .invalidations
     }
 
     /// Names from `position` on, at most `limit`, and where to go on.
     fn list(&self, ino: Ino, position: u64, limit: usize) -> Result<(Vec<String>, u64), Miss> {
         let (mut names, mut next) = (Vec::new(), position);
-        self.fs.readdir(ino, position, true, &mut |item: &DirItem<'_>| {
-            let full = names.len() == limit;
-            if !full {
-                names.push(String::from_utf8_lossy(item.name).into_owned());
-                next = item.next;
-            }
-            full
-        })?;
+        self.fs
+            .readdir(ino, position, true, &mut |item: &DirItem<'_>| {
+                let full = names.len() == limit;
+                if !full {
+                    names.push(String::from_utf8_lossy(item.name).into_owned());
+                    next = item.next;
+                }
+                full
+            })?;
         Ok((names, next))
     }
 }
 
 fn names(change: &Invalidation) -> Vec<&str> {
-    change.names.iter().map(|name| std::str::from_utf8(name).unwrap()).collect()
+    change
+        .names
+        .iter()
+        .map(|name| std::str::from_utf8(name).unwrap())
+        .collect()
 }
 
 #[test]
 fn a_flip_names_what_changed_in_directories_that_the_kernel_knows() {
     let fixture = Fixture::new();
     let same = fixture.tree(&[("x", Is::File("x"))]);
-    let old_sub = fixture.tree(&[("a", Is::File("1")), ("b", Is::File("b")), ("gone", Is::Directory(same))]);
-    let new_sub = fixture.tree(&[("a", Is::File("2")), ("b", Is::File("b")), ("new", Is::File("n"))]);
+    let old_sub = fixture.tree(&[
+        ("a", Is::File("1")),
+        ("b", Is::File("b")),
+        ("gone", Is::Directory(same)),
+    ]);
+    let new_sub = fixture.tree(&[
+        ("a", Is::File("2")),
+        ("b", Is::File("b")),
+        ("new", Is::File("n")),
+    ]);
     let unknown = fixture.tree(&[("a", Is::File("3"))]);
     let old = fixture.tree(&[
         ("known", Is::Directory(old_sub)),
@@ -113,18 +140,32 @@ fn a_flip_names_what_changed_in_directories_that_the_kernel_knows() {
         ("s", Is::Directory(same)),
     ]);
     let repo = fixture.show(old);
-    let (root, known) = (fixture.walk("h/r").unwrap(), fixture.walk("h/r/known").unwrap());
+    let (root, known) = (
+        fixture.walk("h/r").unwrap(),
+        fixture.walk("h/r/known").unwrap(),
+    );
     let gone = fixture.walk("h/r/known/gone").unwrap();
     let file = fixture.walk("h/r/known/a").unwrap();
 
     let changes = fixture.flip(&repo, new, 2);
-    assert_eq!(changes.len(), 1, "the root's names lead where they led: {changes:?}");
-    assert_eq!((changes[0].directory, names(&changes[0])), (known, vec!["a", "gone", "new"]));
+    assert_eq!(
+        changes.len(),
+        1,
+        "the root's names lead where they led: {changes:?}"
+    );
+    assert_eq!(
+        (changes[0].directory, names(&changes[0])),
+        (known, vec!["a", "gone", "new"])
+    );
     assert_eq!(fixture.walk("h/r").unwrap(), root);
     assert_eq!(fixture.walk("h/r/known").unwrap(), known);
     assert_ne!(fixture.walk("h/r/known/a").unwrap(), file);
     assert!(fixture.walk("h/r/known/gone").is_none());
-    assert_eq!(fixture.fs.getattr(known).unwrap().mtime, 1_000_002, "its names changed with this commit");
+    assert_eq!(
+        fixture.fs.getattr(known).unwrap().mtime,
+        1_000_002,
+        "its names changed with this commit"
+    );
     assert_eq!(fixture.fs.getattr(root).unwrap().mtime, 1_000_001);
     // What is still open goes on: the old file, and the directory that is gone.
     assert_eq!(fixture.fs.getattr(file).unwrap().kind, FileKind::File);
@@ -132,7 +173,11 @@ fn a_flip_names_what_changed_in_directories_that_the_kernel_knows() {
     // The same name again is another directory.
     fixture.flip(&repo, old, 3);
     assert_ne!(fixture.walk("h/r/known/gone").unwrap(), gone);
-    assert_eq!(fixture.walk("h/r/known/a").unwrap(), file, "the same bytes are the same inode");
+    assert_eq!(
+        fixture.walk("h/r/known/a").unwrap(),
+        file,
+        "the same bytes are the same inode"
+    );
 }
 
 #[test]
@@ -142,7 +187,10 @@ fn a_flip_asks_for_records_and_changes_nothing_without_them() {
     let repo = fixture.show(old);
     fixture.walk("h/r/a").unwrap();
     let absent = Oid::from_bytes(&[9; 20]).unwrap();
-    let needed = fixture.fs.try_flip(&repo, &entry("h/r", absent, 2), &HashSet::new()).unwrap_err();
+    let needed = fixture
+        .fs
+        .try_flip(&repo, &entry("h/r", absent, 2), &HashSet::new())
+        .unwrap_err();
     assert_eq!((needed.new, needed.old), (vec![absent], vec![]));
     assert_eq!(repo.root(), old);
     assert!(fixture.walk("h/r/a").is_some());
@@ -152,7 +200,11 @@ fn a_flip_asks_for_records_and_changes_nothing_without_them() {
 fn a_repository_that_nobody_looked_at_flips_without_any_record() {
     let fixture = Fixture::new();
     let repo = fixture.show(Oid::from_bytes(&[8; 20]).unwrap());
-    assert!(fixture.flip(&repo, Oid::from_bytes(&[9; 20]).unwrap(), 2).is_empty());
+    assert!(
+        fixture
+            .flip(&repo, Oid::from_bytes(&[9; 20]).unwrap(), 2)
+            .is_empty()
+    );
 }
 
 #[test]
@@ -162,9 +214,15 @@ fn lost_records_cost_all_names_and_not_the_flip() {
     let repo = fixture.show(old);
     fixture.walk("h/r").unwrap();
     let new = fixture.tree(&[("a", Is::File("1"))]);
-    let needed = fixture.fs.try_flip(&repo, &entry("h/r", new, 2), &HashSet::new()).unwrap_err();
+    let needed = fixture
+        .fs
+        .try_flip(&repo, &entry("h/r", new, 2), &HashSet::new())
+        .unwrap_err();
     assert_eq!(needed.old, [old]);
-    let flipped = fixture.fs.try_flip(&repo, &entry("h/r", new, 2), &HashSet::from([old])).unwrap();
+    let flipped = fixture
+        .fs
+        .try_flip(&repo, &entry("h/r", new, 2), &HashSet::from([old]))
+        .unwrap();
     assert!(flipped.drop_all_names);
     assert_eq!(names(&flipped.invalidations[0]), ["a"]);
 }
@@ -172,7 +230,11 @@ fn lost_records_cost_all_names_and_not_the_flip() {
 #[test]
 fn a_listing_goes_on_in_the_version_it_began_with() {
     let fixture = Fixture::new();
-    let old = fixture.tree(&[("a", Is::File("1")), ("b", Is::File("1")), ("c", Is::File("1"))]);
+    let old = fixture.tree(&[
+        ("a", Is::File("1")),
+        ("b", Is::File("1")),
+        ("c", Is::File("1")),
+    ]);
     let new = fixture.tree(&[("x", Is::File("1"))]);
     let repo = fixture.show(old);
     let root = fixture.walk("h/r").unwrap();
@@ -188,7 +250,10 @@ fn a_listing_goes_on_in_the_version_it_began_with() {
     }
     assert_eq!(fixture.list(root, next, 9).unwrap().0, ["b", "c"]);
     fixture.flip(&repo, old, 6);
-    assert!(matches!(fixture.list(root, next, 9), Err(Miss::Fail(Errno::STALE))));
+    assert!(matches!(
+        fixture.list(root, next, 9),
+        Err(Miss::Fail(Errno::STALE))
+    ));
 }
 
 #[test]
@@ -209,12 +274,25 @@ fn a_missing_record_is_named_and_a_file_is_no_directory() {
     let root = fixture.tree(&[("d", Is::Directory(absent)), ("f", Is::File("1"))]);
     fixture.show(root);
     let directory = fixture.walk("h/r/d").unwrap();
-    assert!(matches!(fixture.fs.lookup(directory, b"x"), Err(Miss::Tree(want)) if want.tree == absent));
+    assert!(
+        matches!(fixture.fs.lookup(directory, b"x"), Err(Miss::Tree(want)) if want.tree == absent)
+    );
     let file = fixture.walk("h/r/f").unwrap();
-    assert!(matches!(fixture.fs.lookup(file, b"x"), Err(Miss::Fail(Errno::NOTDIR))));
-    assert!(matches!(fixture.fs.read(directory, 0, 1, &mut |_| {}), Err(Miss::Fail(Errno::ISDIR))));
-    assert!(matches!(fixture.fs.read(file, 0, 1, &mut |_| {}), Err(Miss::Chunks(want)) if want.first == 0));
-    assert!(matches!(fixture.fs.getattr(12345), Err(Miss::Fail(Errno::STALE))));
+    assert!(matches!(
+        fixture.fs.lookup(file, b"x"),
+        Err(Miss::Fail(Errno::NOTDIR))
+    ));
+    assert!(matches!(
+        fixture.fs.read(directory, 0, 1, &mut |_| {}),
+        Err(Miss::Fail(Errno::ISDIR))
+    ));
+    assert!(
+        matches!(fixture.fs.read(file, 0, 1, &mut |_| {}), Err(Miss::Chunks(want)) if want.first == 0)
+    );
+    assert!(matches!(
+        fixture.fs.getattr(12345),
+        Err(Miss::Fail(Errno::STALE))
+    ));
 }
 
 #[test]
@@ -224,16 +302,26 @@ fn content_is_answered_before_it_is_on_disk_and_found_there_after() {
     fixture.show(root);
     let file = fixture.walk("h/r/f").unwrap();
     let blob = Oid::of(ObjectFormat::Sha1, ObjectKind::Blob, b"1");
-    fixture.fs.cache.put_frame(blob, 0, monofs_store::frame::encode(b"1"), bytes::Bytes::from_static(b"1"));
+    fixture.fs.cache.put_frame(
+        blob,
+        0,
+        monofs_store::frame::encode(b"1"),
+        bytes::Bytes::from_static(b"1"),
+    );
     let read = || {
         let mut bytes = Vec::new();
-        fixture.fs.read(file, 0, 100, &mut |piece| bytes.extend_from_slice(piece)).map(|_| bytes)
+        fixture
+            .fs
+            .read(file, 0, 100, &mut |piece| bytes.extend_from_slice(piece))
+            .map(|_| bytes)
     };
     assert_eq!(read().unwrap(), b"1");
     fixture.fs.cache.flush();
     assert_eq!(fixture.fs.cache.status().pending_bytes, 0);
     assert_eq!(read().unwrap(), b"1");
-    let busy = Cache::open(fixture._dir.path(), 64 << 20, Arc::default()).map(drop).unwrap_err();
+    let busy = Cache::open(fixture._dir.path(), 64 << 20, Arc::default())
+        .map(drop)
+        .unwrap_err();
     assert_eq!(busy.kind, ErrorKind::Refused);
 }
 
@@ -250,11 +338,24 @@ fn numbers_of_a_listing_are_those_of_a_lookup() {
         false
     };
     fixture.fs.readdir(at, 0, false, &mut sink).unwrap();
-    assert_eq!(fixture.fs.inode_count(), 4, "listing without attributes registers nothing");
+    assert_eq!(
+        fixture.fs.inode_count(),
+        4,
+        "listing without attributes registers nothing"
+    );
     for (name, ino) in listed.into_iter().skip(2) {
-        assert_eq!(fixture.find(at, std::str::from_utf8(&name).unwrap()).unwrap().ino, ino);
+        assert_eq!(
+            fixture
+                .find(at, std::str::from_utf8(&name).unwrap())
+                .unwrap()
+                .ino,
+            ino
+        );
     }
-    assert_eq!(fixture.fs.inodes.find(Identity::directory(at, b"d")), fixture.walk("h/r/d"));
+    assert_eq!(
+        fixture.fs.inodes.find(Identity::directory(at, b"d")),
+        fixture.walk("h/r/d")
+    );
 }
 
 #[test]
@@ -262,7 +363,9 @@ fn a_large_directory_above_repositories_is_listed_page_by_page_while_it_changes(
     let fixture = Fixture::new();
     let root = fixture.tree(&[("a", Is::File("1"))]);
     let repo = |number: usize| Repo::new(entry(&format!("h/r{number:05}"), root, 1)).unwrap();
-    fixture.fs.change_repositories((0..20_000).map(repo).collect(), &[]);
+    fixture
+        .fs
+        .change_repositories((0..20_000).map(repo).collect(), &[]);
     let host = fixture.walk("h").unwrap();
     let (mut names, mut position) = (Vec::new(), 0);
     loop {
@@ -271,15 +374,26 @@ fn a_large_directory_above_repositories_is_listed_page_by_page_while_it_changes(
             break;
         }
         // Any position can be returned to.
-        assert_eq!(fixture.list(host, position, 777).unwrap(), (page.clone(), next));
+        assert_eq!(
+            fixture.list(host, position, 777).unwrap(),
+            (page.clone(), next)
+        );
         names.extend(page);
         position = next;
         if names.len() == 777 {
-            fixture.fs.change_repositories(vec![repo(20_000)], &["h/r00001".into(), "h/r19999".into()]);
+            fixture
+                .fs
+                .change_repositories(vec![repo(20_000)], &["h/r00001".into(), "h/r19999".into()]);
         }
     }
-    let expected = [".", ".."].into_iter().map(str::to_owned).chain((0..20_000).map(|n| format!("r{n:05}")));
+    let expected = [".", ".."]
+        .into_iter()
+        .map(str::to_owned)
+        .chain((0..20_000).map(|n| format!("r{n:05}")));
     assert_eq!(names, expected.collect::<Vec<_>>());
-    assert_eq!(fixture.list(host, 0, usize::MAX).unwrap().0.len(), 2 + 20_000 - 1);
+    assert_eq!(
+        fixture.list(host, 0, usize::MAX).unwrap().0.len(),
+        2 + 20_000 - 1
+    );
     assert_eq!(fixture.fs.volume().files, 2 * (20_000 - 1));
 }

@@ -35,21 +35,33 @@ struct Subject {
 impl Fs {
     /// The value of an extended attribute. Errors: `ENODATA`.
     pub fn getxattr(&self, ino: Ino, name: &[u8]) -> Outcome<Vec<u8>> {
-        // Everything else a program may ask for (ACLs, capabilities, labels) is answered without looking.
+        // Everything else a program may ask for (ACLs, capabilities, labels) is answered without
+        // looking.
         if !name.starts_with(b"user.monofs.") {
             return Err(Errno::NODATA.into());
         }
         let subject = self.subject(ino)?.ok_or(Errno::NODATA)?;
         match name {
             OID => Ok(subject.oid.to_string().into_bytes()),
-            COMMIT => Ok(snapshot_of(&self.entry_of(ino, &subject.repo)).commit.to_string().into_bytes()),
+            COMMIT => Ok(snapshot_of(&self.entry_of(ino, &subject.repo))
+                .commit
+                .to_string()
+                .into_bytes()),
             REPO => Ok(subject.repo.entry().path.as_str().as_bytes().to_vec()),
             SOURCE => Ok(subject.repo.entry().source.to_string().into_bytes()),
             SUBMODULE if subject.kind == EntryKind::Submodule => {
                 let path = self.path_in_repo(ino)?;
                 let entry = self.entry_of(ino, &subject.repo);
-                let module = snapshot_of(&entry).submodules.iter().find(|module| module.path == path);
-                Ok(format!("{}@{}", module.map_or("", |module| &module.url), subject.oid).into_bytes())
+                let module = snapshot_of(&entry)
+                    .submodules
+                    .iter()
+                    .find(|module| module.path == path);
+                Ok(format!(
+                    "{}@{}",
+                    module.map_or("", |module| &module.url),
+                    subject.oid
+                )
+                .into_bytes())
             }
             _ => Err(Errno::NODATA.into()),
         }
@@ -70,16 +82,24 @@ impl Fs {
 
     fn subject(&self, ino: Ino) -> Outcome<Option<Subject>> {
         let subject = self.inodes.with(ino, |inode| match &inode.what {
-            What::Entry { kind, oid, repo } => Some(Subject { kind: *kind, oid: *oid, repo: repo.clone() }),
+            What::Entry { kind, oid, repo } => Some(Subject {
+                kind: *kind,
+                oid: *oid,
+                repo: repo.clone(),
+            }),
             _ => None,
         });
         Ok(subject.ok_or(Errno::STALE)?)
     }
 
-    /// The catalogue entry an inode belongs to: the one being served, unless it or a directory above it was replaced.
+    /// The catalogue entry an inode belongs to: the one being served, unless it or a directory
+    /// above it was replaced.
     fn entry_of(&self, ino: Ino, repo: &Arc<Repo>) -> Arc<Repository> {
         let mut at = ino;
-        while let Some((parent, pinned)) = self.inodes.with(at, |inode| (inode.parent, inode.pinned.clone())) {
+        while let Some((parent, pinned)) = self
+            .inodes
+            .with(at, |inode| (inode.parent, inode.pinned.clone()))
+        {
             if let Some(pinned) = pinned {
                 return pinned;
             }
@@ -91,21 +111,31 @@ impl Fs {
         repo.entry()
     }
 
-    /// The path of an entry below its repository's root. Names are not kept with inodes, so each directory above is asked
-    /// for the name that leads down.
+    /// The path of an entry below its repository's root. Names are not kept with inodes, so each
+    /// directory above is asked for the name that leads down.
     pub(crate) fn path_in_repo(&self, ino: Ino) -> Outcome<Vec<u8>> {
         let mut names: Vec<Vec<u8>> = Vec::new();
         let mut at = ino;
         loop {
-            let (parent, check) = self.inodes.with(at, |inode| (inode.parent, inode.check())).ok_or(Errno::STALE)?;
+            let (parent, check) = self
+                .inodes
+                .with(at, |inode| (inode.parent, inode.check()))
+                .ok_or(Errno::STALE)?;
             let above = self.inodes.with(parent, |inode| match &inode.what {
                 What::Entry { oid, repo, .. } => Some((*oid, repo.clone())),
                 _ => None,
             });
-            let Some((tree, repo)) = above.ok_or(Errno::STALE)? else { break };
+            let Some((tree, repo)) = above.ok_or(Errno::STALE)? else {
+                break;
+            };
             let record = self.record(&repo, &tree, parent)?;
-            let identity = Identity { base: at & !(SLOTS - 1), check };
-            let name = record.iter().find(|e| Identity::entry(parent, e.name, e.kind, &e.oid) == identity);
+            let identity = Identity {
+                base: at & !(SLOTS - 1),
+                check,
+            };
+            let name = record
+                .iter()
+                .find(|e| Identity::entry(parent, e.name, e.kind, &e.oid) == identity);
             names.push(name.ok_or(Errno::NODATA)?.name.to_vec());
             at = parent;
         }

@@ -1,9 +1,9 @@
 //! A mount from its checks to its end.
 //!
-//! Order of the start: the mount point is looked at, the cache opened, the catalogue loaded (from a router, or from the copy
-//! in the cache), and only then the kernel asked to mount; requests are answered from the moment the kernel can be told of
-//! changes. Order of the end: the kernel lets go of the mount (by force, if it is busy), then the tasks end, then the cache is
-//! closed.
+//! Order of the start: the mount point is looked at, the cache opened, the catalogue loaded (from a
+//! router, or from the copy in the cache), and only then the kernel asked to mount; requests are
+//! answered from the moment the kernel can be told of changes. Order of the end: the kernel lets go
+//! of the mount (by force, if it is busy), then the tasks end, then the cache is closed.
 
 pub mod point;
 mod readahead;
@@ -54,8 +54,9 @@ pub struct Mounted {
     ended: CancellationToken,
 }
 
-/// Mounts as `config` says and returns when the tree can be used. Errors: `Invalid` and `Refused` for a wrong mount point
-/// or setting, `Unavailable` when no router answers and there is no copy of the catalogue to start from.
+/// Mounts as `config` says and returns when the tree can be used. Errors: `Invalid` and `Refused`
+/// for a wrong mount point or setting, `Unavailable` when no router answers and there is no copy of
+/// the catalogue to start from.
 pub async fn mount(config: Config) -> Result<Mounted> {
     config.check()?;
     let path = config.mount.clone();
@@ -65,11 +66,27 @@ pub async fn mount(config: Config) -> Result<Mounted> {
     let link = Arc::new(Link::default());
     let source = Source::new(mount.display().to_string(), link.clone());
     let stop = CancellationToken::new();
-    let shared = build(&config, &source, cache, counters, Spawner::new(stop.clone()));
+    let shared = build(
+        &config,
+        &source,
+        cache,
+        counters,
+        Spawner::new(stop.clone()),
+    );
     source.attach(&shared);
 
     let invalidator = Arc::new(OnceLock::new());
-    let started = match follow(&config, &mount, &shared, &source, &link, &invalidator, &stop).await {
+    let started = match follow(
+        &config,
+        &mount,
+        &shared,
+        &source,
+        &link,
+        &invalidator,
+        &stop,
+    )
+    .await
+    {
         Ok(()) => start_session(&config, &mount, &shared, &invalidator).await,
         Err(error) => Err(error),
     };
@@ -86,14 +103,29 @@ pub async fn mount(config: Config) -> Result<Mounted> {
     let _ = blocking(move || readahead::widen(&at)).await;
     memory::look_after(&config.cache_dir, &shared.spawner);
     tracing::info!(mount = %mount.display(), "mounted");
-    Ok(Mounted { mount, shared, source, stop, session: Some(session), unmounter: Some(unmounter), ended })
+    Ok(Mounted {
+        mount,
+        shared,
+        source,
+        stop,
+        session: Some(session),
+        unmounter: Some(unmounter),
+        ended,
+    })
 }
 
 async fn open_cache(config: &Config, counters: Arc<Counters>) -> Result<Arc<Cache>> {
-    let (dir, max_bytes, keep) = (config.cache_dir.clone(), config.max_cache_bytes, config.keep_cache);
+    let (dir, max_bytes, keep) = (
+        config.cache_dir.clone(),
+        config.max_cache_bytes,
+        config.keep_cache,
+    );
     blocking(move || {
         std::fs::create_dir_all(&dir).map_err(|e| {
-            Error::refused(format!("cache directory {}: {e}; choose another with --cache", dir.display()))
+            Error::refused(format!(
+                "cache directory {}: {e}; choose another with --cache",
+                dir.display()
+            ))
         })?;
         if !keep {
             monofs_store::cache::wipe(&dir)?;
@@ -111,19 +143,31 @@ fn build(
     spawner: Spawner,
 ) -> Arc<Shared> {
     let marks = Marks::new(counters.clone());
-    let content = Content::new(config, cache.clone(), counters.clone(), marks.clone(), spawner.clone());
+    let content = Content::new(
+        config,
+        cache.clone(),
+        counters.clone(),
+        marks.clone(),
+        spawner.clone(),
+    );
     let documents = {
         let source = source.clone();
         Box::new(move || source.document())
     };
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs() as i64);
     Arc::new(Shared {
         fs: Fs::new(cache, marks, documents, now),
         prefetch: Prefetch::new(content.clone(), config.prefetch),
         content,
         counters,
-        uid: config.uid.unwrap_or_else(|| rustix::process::getuid().as_raw()),
-        gid: config.gid.unwrap_or_else(|| rustix::process::getgid().as_raw()),
+        uid: config
+            .uid
+            .unwrap_or_else(|| rustix::process::getuid().as_raw()),
+        gid: config
+            .gid
+            .unwrap_or_else(|| rustix::process::getgid().as_raw()),
         timeout: config.rpc_timeout,
         spawner,
         filler: OnceLock::new(),
@@ -145,13 +189,23 @@ async fn follow(
     let (applied, mut positions) = watch::channel(None);
     let (tried, mut all_tried) = watch::channel(false);
     let (heard, mut any_heard) = watch::channel(false);
-    let mut applier = Applier::new(shared.clone(), link.clone(), invalidator.clone(), new_views, applied, stop.clone());
+    let mut applier = Applier::new(
+        shared.clone(),
+        link.clone(),
+        invalidator.clone(),
+        new_views,
+        applied,
+        stop.clone(),
+    );
     let has_copy = applier.load_copy().await;
     positions.mark_unchanged();
     let watch = Watch {
         routers: config.routers.clone(),
         channels: shared.content.channels(),
-        identity: Identity { client_id: client_id(mount), mount: mount.display().to_string() },
+        identity: Identity {
+            client_id: client_id(mount),
+            mount: mount.display().to_string(),
+        },
         link: link.clone(),
         content: shared.content.clone(),
         source: source.clone(),
@@ -165,7 +219,11 @@ async fn follow(
     };
     shared.spawner.spawn_watchful(watch.run());
     shared.spawner.spawn_watchful(applier.run(inbox));
-    let wait = if has_copy { config.start_wait } else { config.rpc_timeout };
+    let wait = if has_copy {
+        config.start_wait
+    } else {
+        config.rpc_timeout
+    };
     let up_to_date = || {
         let state = link.state();
         state.received == state.applied
@@ -177,7 +235,11 @@ async fn follow(
             _ = any_heard.wait_for(|heard| *heard), if has_copy => {}
         }
         // A router that has nothing new to say says nothing; what is new it says at once.
-        if tokio::time::timeout(RESUME_GRACE, positions.changed()).await.is_err() && !up_to_date() {
+        if tokio::time::timeout(RESUME_GRACE, positions.changed())
+            .await
+            .is_err()
+            && !up_to_date()
+        {
             let _ = positions.changed().await;
         }
         true
@@ -187,25 +249,39 @@ async fn follow(
     let heard = loop {
         match tokio::time::timeout(wait, &mut ready).await {
             Ok(heard) => break heard,
-            // A large catalogue on a busy machine: as long as the router goes on sending, it is waited for.
-            Err(_) if !has_copy && heard_within(link, wait) && started.elapsed() < LISTING_WAIT_MAX => {}
+            // A large catalogue on a busy machine: as long as the router goes on sending, it is
+            // waited for.
+            Err(_)
+                if !has_copy
+                    && heard_within(link, wait)
+                    && started.elapsed() < LISTING_WAIT_MAX => {}
             Err(_) => break false,
         }
     };
     if heard || has_copy {
         return Ok(());
     }
-    let why = link.state().last_error.clone().unwrap_or_else(|| format!("no answer within {wait:?}"));
+    let why = link
+        .state()
+        .last_error
+        .clone()
+        .unwrap_or_else(|| format!("no answer within {wait:?}"));
     Err(Error::unavailable(format!(
         "no router answers ({why}), and the cache has no catalogue to start from; check --router"
     )))
 }
 
 fn heard_within(link: &Link, silence: Duration) -> bool {
-    link.state().last_message.is_some_and(|last| last.elapsed() < silence)
+    link.state()
+        .last_message
+        .is_some_and(|last| last.elapsed() < silence)
 }
 
-type Started = (std::thread::JoinHandle<std::io::Result<()>>, fuser::SessionUnmounter, CancellationToken);
+type Started = (
+    std::thread::JoinHandle<std::io::Result<()>>,
+    fuser::SessionUnmounter,
+    CancellationToken,
+);
 
 /// Has the kernel mount, and starts to answer it.
 async fn start_session(
@@ -223,7 +299,9 @@ async fn start_session(
     let kernel = Notifier::new(session.notifier(), device);
     let _ = invalidator.set(Invalidator::start(kernel, shared.counters.clone())?);
     if config.prefetch {
-        let _ = shared.filler.set(Filler::start(session.notifier(), shared)?);
+        let _ = shared
+            .filler
+            .set(Filler::start(session.notifier(), shared)?);
     }
     let unmounter = session.unmount_callable();
     let ended = CancellationToken::new();
@@ -250,8 +328,14 @@ fn session_options(config: &Config) -> fuser::Config {
         MountOption::NoDev,
         MountOption::DefaultPermissions,
     ];
-    let everybody = config.allow_other.unwrap_or_else(|| rustix::process::geteuid().is_root());
-    options.acl = if everybody { fuser::SessionACL::All } else { fuser::SessionACL::Owner };
+    let everybody = config
+        .allow_other
+        .unwrap_or_else(|| rustix::process::geteuid().is_root());
+    options.acl = if everybody {
+        fuser::SessionACL::All
+    } else {
+        fuser::SessionACL::Owner
+    };
     options.n_threads = Some(config.threads());
     options.clone_fd = true;
     options
@@ -260,11 +344,12 @@ fn session_options(config: &Config) -> fuser::Config {
 fn mount_error(mount: &Path, error: &std::io::Error) -> Error {
     let at = mount.display();
     match error.kind() {
-        std::io::ErrorKind::NotFound => {
-            Error::refused(format!("mount at {at}: /dev/fuse is missing; load the kernel module (modprobe fuse)"))
-        }
+        std::io::ErrorKind::NotFound => Error::refused(format!(
+            "mount at {at}: /dev/fuse is missing; load the kernel module (modprobe fuse)"
+        )),
         std::io::ErrorKind::PermissionDenied => Error::refused(format!(
-            "mount at {at}: {error}; /dev/fuse must be accessible, and for --allow-other /etc/fuse.conf must say user_allow_other"
+            "mount at {at}: {error}; /dev/fuse must be accessible, and for --allow-other \
+             /etc/fuse.conf must say user_allow_other"
         )),
         _ => Error::refused(format!("mount at {at}: {error}")),
     }
@@ -281,7 +366,8 @@ impl Mounted {
         self.source.status()
     }
 
-    /// Serves `/health`, `/ready` and `/metrics` on `listener` until it is unmounted; returns where.
+    /// Serves `/health`, `/ready` and `/metrics` on `listener` until it is unmounted; returns
+    /// where.
     pub fn serve_http(&self, listener: TcpListener) -> Result<SocketAddr> {
         monofs_rpc::operations::serve(listener, self.source.clone(), self.stop.child_token())
     }
@@ -329,11 +415,18 @@ async fn close(shared: Arc<Shared>) {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("a blocking task failed: {e}")))
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::internal(format!("a blocking task failed: {e}")))
 }
 
 /// `host:pid:mount point`: tells operators which client it is.
 fn client_id(mount: &Path) -> String {
     let host = rustix::system::uname();
-    format!("{}:{}:{}", host.nodename().to_string_lossy(), std::process::id(), mount.display())
+    format!(
+        "{}:{}:{}",
+        host.nodename().to_string_lossy(),
+        std::process::id(),
+        mount.display()
+    )
 }

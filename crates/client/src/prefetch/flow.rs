@@ -1,9 +1,11 @@
-//! How many requests a walk has under way: as many as fit between here and the nodes, so that a long round trip costs no speed,
-//! and no more, since what somebody waits for would wait behind them.
+//! How many requests a walk has under way: as many as fit between here and the nodes, so that a
+//! long round trip costs no speed, and no more, since what somebody waits for would wait behind
+//! them.
 //!
-//! Twice the product of the rate at which requests are answered and the shortest time in which one was, as BBR has it (Cardwell
-//! et al., "BBR: Congestion-Based Congestion Control", 2016): it doubles with each round trip until the link, the nodes or the
-//! readers are what limits the rate. It falls by one request at a time, since readers pause. Time is passed in.
+//! Twice the product of the rate at which requests are answered and the shortest time in which one
+//! was, as BBR has it (Cardwell et al., "BBR: Congestion-Based Congestion Control", 2016): it
+//! doubles with each round trip until the link, the nodes or the readers are what limits the rate.
+//! It falls by one request at a time, since readers pause. Time is passed in.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +29,13 @@ pub struct Flow {
 impl Flow {
     /// Nothing is known; `bounds`: the least and the most requests that may be under way.
     pub fn new(bounds: (usize, usize), now: Instant) -> Self {
-        Self { bounds, requests_max: bounds.0, shortest: Duration::MAX, answered: 0, since: now }
+        Self {
+            bounds,
+            requests_max: bounds.0,
+            shortest: Duration::MAX,
+            answered: 0,
+            since: now,
+        }
     }
 
     /// Requests that may be under way.
@@ -48,7 +56,9 @@ impl Flow {
         if elapsed >= MEASURE_FOR.max(self.shortest) {
             let rate = f64::from(self.answered) / elapsed.as_secs_f64();
             let fit = (GAIN * rate * self.shortest.as_secs_f64()) as usize;
-            self.requests_max = fit.max(self.requests_max - 1).clamp(self.bounds.0, self.bounds.1);
+            self.requests_max = fit
+                .max(self.requests_max - 1)
+                .clamp(self.bounds.0, self.bounds.1);
             (self.answered, self.since) = (0, now);
         }
     }
@@ -62,7 +72,8 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Requests under way after ten seconds over a link of this round trip that takes so long for one answer.
+    /// Requests under way after ten seconds over a link of this round trip that takes so long for
+    /// one answer.
     fn over_link(round_trip: Duration, answer: Duration) -> usize {
         let start = Instant::now();
         let (mut flow, mut now, mut free) = (Flow::new((3, 32), start), start, start);
@@ -72,7 +83,9 @@ mod tests {
                 free = free.max(now) + answer;
                 running.push_back((now, free + round_trip));
             }
-            let Some((begun, answered)) = running.pop_front() else { break };
+            let Some((begun, answered)) = running.pop_front() else {
+                break;
+            };
             now = answered;
             flow.answered(begun, now);
         }

@@ -1,10 +1,13 @@
-//! Which kinds of files are being read: what a reader passes over need not be fetched ahead or put into the kernel's cache.
+//! Which kinds of files are being read: what a reader passes over need not be fetched ahead or put
+//! into the kernel's cache.
 //!
-//! A kind is what follows the last dot of a name, or the name itself when it has none: a search in C files reads `.c` and
-//! passes over `.h` and `Makefile`. Kinds are counted in a table of hashes; two that share a row are treated as one.
+//! A kind is what follows the last dot of a name, or the name itself when it has none: a search in
+//! C files reads `.c` and passes over `.h` and `Makefile`. Kinds are counted in a table of hashes;
+//! two that share a row are treated as one.
 //!
-//! A read that reaches us is evidence of its kind. What we put into the kernel's page cache beforehand is read without our
-//! knowledge, so only so much is put there on the strength of one such read: then some file is left to be asked for.
+//! A read that reaches us is evidence of its kind. What we put into the kernel's page cache
+//! beforehand is read without our knowledge, so only so much is put there on the strength of one
+//! such read: then some file is left to be asked for.
 
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -33,7 +36,11 @@ pub struct Kind(u8);
 impl Kind {
     /// The kind that a name says.
     pub fn of(name: &[u8]) -> Self {
-        let extension = name.iter().rposition(|&byte| byte == b'.').filter(|&at| at > 0).map_or(name, |at| &name[at..]);
+        let extension = name
+            .iter()
+            .rposition(|&byte| byte == b'.')
+            .filter(|&at| at > 0)
+            .map_or(name, |at| &name[at..]);
         Self(xxh3_64(extension) as u8)
     }
 }
@@ -67,7 +74,11 @@ impl Default for Kinds {
             used_before: AtomicU64::new(0),
             whole: AtomicU32::new(0),
         };
-        Self { began: Instant::now(), rows: std::array::from_fn(row), credit: AtomicI64::new(0) }
+        Self {
+            began: Instant::now(),
+            rows: std::array::from_fn(row),
+            credit: AtomicI64::new(0),
+        }
     }
 }
 
@@ -98,15 +109,20 @@ impl Kinds {
         settle!(self.credit, STORED_BYTES_MAX);
     }
 
-    /// A file of this kind was read beyond its first chunk: its readers want more than to see what it is.
+    /// A file of this kind was read beyond its first chunk: its readers want more than to see what
+    /// it is.
     pub fn read_on(&self, kind: Kind) {
         settle!(self.row(kind).whole, WHOLE_FILES_MAX);
     }
 
-    /// Whether a large file of this kind should be fetched whole, not only its first chunk; if so, it is taken for fetched.
+    /// Whether a large file of this kind should be fetched whole, not only its first chunk; if so,
+    /// it is taken for fetched.
     pub fn fetch_whole(&self, kind: Kind) -> bool {
         let one_less = |left: u32| left.checked_sub(1);
-        self.row(kind).whole.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+        self.row(kind)
+            .whole
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
+            .is_ok()
     }
 
     /// Whether a file of this kind may be put into the kernel's page cache unasked.
@@ -125,7 +141,8 @@ impl Kinds {
         self.credit.fetch_sub(bytes as i64, Ordering::Relaxed);
     }
 
-    /// Whether a walk should fetch a file of this kind ahead. `used`: bytes of all kinds that were fetched ahead and used.
+    /// Whether a walk should fetch a file of this kind ahead. `used`: bytes of all kinds that were
+    /// fetched ahead and used.
     pub fn worth_fetching(&self, kind: Kind, used: u64) -> bool {
         let row = self.row(kind);
         let fetched = row.fetched.load(Ordering::Relaxed);

@@ -1,9 +1,10 @@
 //! The orders in which a tree may be walked, and where its readers are.
 //!
-//! Programs visit the directories of a tree depth first: a directory before what is below it, its children in the order of
-//! the listing (`find`, `tar`, `grep -r`) or in the reverse (a stack of work, as ripgrep has it); programs with several
-//! threads do so in several places at once. Each such place is a [`Stream`]: it knows the order of its reader, how far the
-//! reader is, and what was fetched ahead of it.
+//! Programs visit the directories of a tree depth first: a directory before what is below it, its
+//! children in the order of the listing (`find`, `tar`, `grep -r`) or in the reverse (a stack of
+//! work, as ripgrep has it); programs with several threads do so in several places at once. Each
+//! such place is a [`Stream`]: it knows the order of its reader, how far the reader is, and what
+//! was fetched ahead of it.
 //!
 //! Pure bookkeeping: no IO, no clock, no locks. Used by `walk`.
 
@@ -25,20 +26,35 @@ const VOTES_MAX: i8 = 3;
 pub struct Tree {
     nodes: Vec<Oid>,
     index: HashMap<Oid, Node>,
-    /// `sequence[o][rank]` is a node, `rank[o][node]` its rank; order 0 is that of the listing, 1 visits children in reverse.
+    /// `sequence[o][rank]` is a node, `rank[o][node]` its rank; order 0 is that of the listing, 1
+    /// visits children in reverse.
     sequence: [Vec<Node>; 2],
     rank: [Vec<u32>; 2],
 }
 
 impl Tree {
-    /// From the directories in the order of the listing, each with the number of directories below it.
+    /// From the directories in the order of the listing, each with the number of directories below
+    /// it.
     pub fn new(nodes: Vec<Oid>, below: &[u32]) -> Self {
-        let index = nodes.iter().enumerate().rev().map(|(n, tree)| (*tree, n as Node)).collect();
+        let index = nodes
+            .iter()
+            .enumerate()
+            .rev()
+            .map(|(n, tree)| (*tree, n as Node))
+            .collect();
         let forward: Vec<Node> = (0..nodes.len() as Node).collect();
         let reverse = reversed(below);
         let mut rank = vec![0; nodes.len()];
-        reverse.iter().enumerate().for_each(|(at, &node)| rank[node as usize] = at as u32);
-        Self { nodes, index, rank: [forward.clone(), rank], sequence: [forward, reverse] }
+        reverse
+            .iter()
+            .enumerate()
+            .for_each(|(at, &node)| rank[node as usize] = at as u32);
+        Self {
+            nodes,
+            index,
+            rank: [forward.clone(), rank],
+            sequence: [forward, reverse],
+        }
     }
 
     /// The directory with this tree.
@@ -52,7 +68,8 @@ impl Tree {
     }
 }
 
-/// Depth first with children in reverse, given how many directories are below each one in the order of the listing.
+/// Depth first with children in reverse, given how many directories are below each one in the order
+/// of the listing.
 fn reversed(below: &[u32]) -> Vec<Node> {
     let mut order = Vec::with_capacity(below.len());
     let mut pending = vec![(0, below.len() as u32)];
@@ -91,7 +108,15 @@ impl Stream {
     /// A reader that may be one at random: nothing is fetched for it before it has moved on.
     fn new(order: usize, node: Node, tree: &Tree) -> Self {
         let next = tree.rank[order][node as usize];
-        Self { order, node, next, votes: [0; 2], ahead: VecDeque::new(), ahead_bytes: 0, window: 0 }
+        Self {
+            order,
+            node,
+            next,
+            votes: [0; 2],
+            ahead: VecDeque::new(),
+            ahead_bytes: 0,
+            window: 0,
+        }
     }
 
     fn is_near(&self, node: Node, tree: &Tree) -> bool {
@@ -104,8 +129,13 @@ impl Stream {
     fn advance(&mut self, node: Node, tree: &Tree) -> u64 {
         for (votes, rank) in self.votes.iter_mut().zip(&tree.rank) {
             let step = i64::from(rank[node as usize]) - i64::from(rank[self.node as usize]);
-            *votes =
-                (*votes + if (1..=i64::from(SLACK)).contains(&step) { 1 } else { -1 }).clamp(-VOTES_MAX, VOTES_MAX);
+            *votes = (*votes
+                + if (1..=i64::from(SLACK)).contains(&step) {
+                    1
+                } else {
+                    -1
+                })
+            .clamp(-VOTES_MAX, VOTES_MAX);
         }
         self.node = node;
         let other = 1 - self.order;
@@ -128,10 +158,14 @@ impl Stream {
         self.next = next;
     }
 
-    /// Goes past what is ahead as long as that is so for the next rank, with the bytes up to and with it. Returns the bytes.
+    /// Goes past what is ahead as long as that is so for the next rank, with the bytes up to and
+    /// with it. Returns the bytes.
     fn pass(&mut self, is_past: impl Fn(u32, u64) -> bool) -> u64 {
         let mut passed = 0;
-        while let Some((rank, bytes)) = self.ahead.pop_front_if(|(rank, bytes)| is_past(*rank, passed + *bytes)) {
+        while let Some((rank, bytes)) = self
+            .ahead
+            .pop_front_if(|(rank, bytes)| is_past(*rank, passed + *bytes))
+        {
             debug_assert!(rank < self.next);
             passed += bytes;
         }
@@ -165,7 +199,13 @@ pub struct Streams {
 impl Streams {
     /// No reader yet; `window`: bytes ahead of one, at first and at most.
     pub fn new(tree: &Tree, window: (u64, u64)) -> Self {
-        Self { streams: VecDeque::new(), fetched: vec![Fetched::Nothing; tree.nodes.len()], window, wider: 0, read: 0 }
+        Self {
+            streams: VecDeque::new(),
+            fetched: vec![Fetched::Nothing; tree.nodes.len()],
+            window,
+            wider: 0,
+            read: 0,
+        }
     }
 
     /// So many bytes more may be ahead of all readers together.
@@ -175,7 +215,11 @@ impl Streams {
 
     /// Somebody turned to a directory.
     pub fn visit(&mut self, node: Node, tree: &Tree) {
-        let mut stream = match self.streams.iter().position(|stream| stream.is_near(node, tree)) {
+        let mut stream = match self
+            .streams
+            .iter()
+            .position(|stream| stream.is_near(node, tree))
+        {
             Some(at) => self.streams.remove(at).expect("found just now"),
             None => {
                 self.streams.truncate(STREAMS_MAX - 1);
@@ -193,8 +237,9 @@ impl Streams {
         self.streams.push_front(stream);
     }
 
-    /// Somebody turned to a directory and did not find a file there. If that may be one of those left out, it was wrong to do so:
-    /// what follows is fetched once more, as far as it lacks something.
+    /// Somebody turned to a directory and did not find a file there. If that may be one of those
+    /// left out, it was wrong to do so: what follows is fetched once more, as far as it lacks
+    /// something.
     pub fn missed(&mut self, node: Node, tree: &Tree) {
         self.visit(node, tree);
         if self.fetched[node as usize] != Fetched::Part {
@@ -202,9 +247,14 @@ impl Streams {
         }
         let stream = &mut self.streams[0];
         let from = tree.rank[stream.order][node as usize];
-        for &node in &tree.sequence[stream.order][from as usize..stream.next.max(from + 1) as usize] {
+        for &node in &tree.sequence[stream.order][from as usize..stream.next.max(from + 1) as usize]
+        {
             let fetched = &mut self.fetched[node as usize];
-            *fetched = if *fetched == Fetched::Part { Fetched::Nothing } else { *fetched };
+            *fetched = if *fetched == Fetched::Part {
+                Fetched::Nothing
+            } else {
+                *fetched
+            };
         }
         stream.rewind(from);
     }
@@ -214,21 +264,29 @@ impl Streams {
         self.fetched[node as usize] = Fetched::Part;
     }
 
-    /// This much was read by readers that did not say where they are. Directories count once they are read to their end.
+    /// This much was read by readers that did not say where they are. Directories count once they
+    /// are read to their end.
     pub fn consume(&mut self, bytes: u64) {
         self.read += bytes;
         for stream in &mut self.streams {
             self.read -= stream.pass(|_, passed| passed <= self.read);
         }
-        let begun = self.streams.iter().filter_map(|stream| stream.ahead.front());
-        self.read = self.read.min(begun.map(|(_, bytes)| *bytes).max().unwrap_or(0));
+        let begun = self
+            .streams
+            .iter()
+            .filter_map(|stream| stream.ahead.front());
+        self.read = self
+            .read
+            .min(begun.map(|(_, bytes)| *bytes).max().unwrap_or(0));
     }
 
     /// The next directory to fetch for a reader that has room in its window. It is fetched once.
     pub fn next(&mut self, tree: &Tree) -> Option<(usize, Node)> {
         for (n, stream) in self.streams.iter_mut().enumerate() {
             while stream.ahead_bytes < stream.window {
-                let Some(&node) = tree.sequence[stream.order].get(stream.next as usize) else { break };
+                let Some(&node) = tree.sequence[stream.order].get(stream.next as usize) else {
+                    break;
+                };
                 stream.next += 1;
                 let fetched = &mut self.fetched[node as usize];
                 if *fetched == Fetched::Nothing {
@@ -258,7 +316,9 @@ mod tests {
     const BELOW: [u32; 7] = [6, 2, 0, 0, 0, 1, 0];
 
     fn tree(below: &[u32]) -> Tree {
-        let oid = |n: usize| Oid::from_bytes(&[&[1; 16][..], &(n as u32).to_be_bytes()].concat()).unwrap();
+        let oid = |n: usize| {
+            Oid::from_bytes(&[&[1; 16][..], &(n as u32).to_be_bytes()].concat()).unwrap()
+        };
         Tree::new((0..below.len()).map(oid).collect(), below)
     }
 
@@ -330,10 +390,16 @@ mod tests {
             streams.visit(600 + step, &tree);
             fetch(&mut streams, &tree);
             let next = step as usize + 1;
-            assert!(step == 0 || is_fetched(&streams, 100 + next) && is_fetched(&streams, 600 + next));
+            assert!(
+                step == 0 || is_fetched(&streams, 100 + next) && is_fetched(&streams, 600 + next)
+            );
         }
         assert_eq!(streams.streams.len(), 2);
-        let fetched = streams.fetched.iter().filter(|fetched| **fetched != Fetched::Nothing).count();
+        let fetched = streams
+            .fetched
+            .iter()
+            .filter(|fetched| **fetched != Fetched::Nothing)
+            .count();
         assert!(fetched < 210, "{fetched}");
     }
 
@@ -343,7 +409,10 @@ mod tests {
         let mut streams = Streams::new(&tree, (20, 20));
         for n in 0..50 {
             streams.visit(n * 100, &tree);
-            assert!(fetch(&mut streams, &tree).is_empty(), "one visit is no walk");
+            assert!(
+                fetch(&mut streams, &tree).is_empty(),
+                "one visit is no walk"
+            );
             streams.visit(n * 100 + 1, &tree);
             fetch(&mut streams, &tree);
         }
@@ -376,9 +445,16 @@ mod tests {
             })
             .collect()
         };
-        assert_eq!(fetch(&mut streams, |node| node > 3).last(), Some(&999), "with nothing to fetch the way is long");
+        assert_eq!(
+            fetch(&mut streams, |node| node > 3).last(),
+            Some(&999),
+            "with nothing to fetch the way is long"
+        );
         streams.missed(2, &tree);
-        assert!(fetch(&mut streams, |_| false).is_empty(), "of that one all is fetched: it is on its way");
+        assert!(
+            fetch(&mut streams, |_| false).is_empty(),
+            "of that one all is fetched: it is on its way"
+        );
         streams.missed(6, &tree);
         assert_eq!(fetch(&mut streams, |_| false), (6..16).collect::<Vec<_>>());
         assert_eq!(streams.streams[0].ahead_bytes, 100);

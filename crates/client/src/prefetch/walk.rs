@@ -1,11 +1,12 @@
-//! Walks: when the files of several directories of one repository are read within a short time, the contents of the
-//! others are streamed ahead of the readers.
+//! Walks: when the files of several directories of one repository are read within a short time, the
+//! contents of the others are streamed ahead of the readers.
 //!
-//! A walk knows all directories of the repository and hears of each one that is listed or missed; [`super::order`] tells from
-//! that where readers are and what comes next. It keeps a window of bytes ahead of each reader, which grows while the reader
-//! uses it; what is ahead of all of them fits into the memory for decoded contents, beside what [`super::flow`] adds to fill a
-//! long way. It ends when nothing is heard for a while. What a reader itself asks for is a request of its own and waits for
-//! nothing here.
+//! A walk knows all directories of the repository and hears of each one that is listed or missed;
+//! [`super::order`] tells from that where readers are and what comes next. It keeps a window of
+//! bytes ahead of each reader, which grows while the reader uses it; what is ahead of all of them
+//! fits into the memory for decoded contents, beside what [`super::flow`] adds to fill a long way.
+//! It ends when nothing is heard for a while. What a reader itself asks for is a request of its own
+//! and waits for nothing here.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -38,8 +39,8 @@ const WINDOW_BYTES: (u64, u64) = (4 << 20, (READY_BYTES_MAX / (STREAMS_MAX + 1))
 /// One request of a walk.
 const BATCH_BYTES: u64 = 2 << 20;
 const BATCH_FILES: usize = 1024;
-/// Chunks of a large file that are fetched ahead of its reader over a short way; those that follow are fetched once the file is
-/// being read.
+/// Chunks of a large file that are fetched ahead of its reader over a short way; those that follow
+/// are fetched once the file is being read.
 const LARGE_CHUNKS_MAX: usize = 4;
 /// Requests of one walk at a time: over a short way, and at most.
 const BATCHES: (usize, usize) = (3, 32);
@@ -87,12 +88,15 @@ impl Walks {
     pub fn listed(&self, repo: &StorageId, tree: Oid) {
         if let Some(walk) = self.tracks().get(repo).and_then(Track::walk) {
             // A walk that is behind is not helped by more.
-            let _ = walk.try_send(Turn { tree, missed: false });
+            let _ = walk.try_send(Turn {
+                tree,
+                missed: false,
+            });
         }
     }
 
-    /// A small file of this directory was not at hand. Starts a walk, or tells the one that runs. Returns whether that happened
-    /// in the same directory a moment ago.
+    /// A small file of this directory was not at hand. Starts a walk, or tells the one that runs.
+    /// Returns whether that happened in the same directory a moment ago.
     pub fn missed(&self, shared: &Arc<Shared>, repo: &Arc<Repo>, tree: Oid) -> bool {
         let mut tracks = self.tracks();
         if tracks.len() >= REPOS_MAX {
@@ -100,7 +104,9 @@ impl Walks {
         }
         let track = tracks.entry(repo.storage_id().clone()).or_default();
         let now = Instant::now();
-        track.missed.retain(|(_, at)| now.duration_since(*at) < WALK_WITHIN);
+        track
+            .missed
+            .retain(|(_, at)| now.duration_since(*at) < WALK_WITHIN);
         let before = track.missed.len();
         track.missed.retain(|(missed, _)| *missed != tree);
         let again = track.missed.len() < before;
@@ -113,7 +119,12 @@ impl Walks {
                 let _ = walk.try_send(Turn { tree, missed: true });
             }
             track.walk = Some(walk);
-            let walk = Walk { shared: shared.clone(), repo: repo.clone(), heard, begun: VecDeque::new() };
+            let walk = Walk {
+                shared: shared.clone(),
+                repo: repo.clone(),
+                heard,
+                begun: VecDeque::new(),
+            };
             shared.spawner.spawn(async move {
                 let repo = walk.repo.storage_id().clone();
                 match walk.run().await {
@@ -170,7 +181,11 @@ impl Walk {
             }
             let may_fetch = running.len() < flow.requests_max();
             let chunks_max = LARGE_CHUNKS_MAX + flow.widened();
-            let batch = if may_fetch { self.batch(&tree, &mut streams, chunks_max) } else { Vec::new() };
+            let batch = if may_fetch {
+                self.batch(&tree, &mut streams, chunks_max)
+            } else {
+                Vec::new()
+            };
             if !batch.is_empty() {
                 self.fs().cache.room().await;
                 running.push(self.start(batch));
@@ -200,8 +215,8 @@ impl Walk {
         }
     }
 
-    /// Fetches a batch, as a task of its own: contents are verified there, and batches side by side. Gives when it began, unless
-    /// others were fetching all of it.
+    /// Fetches a batch, as a task of its own: contents are verified there, and batches side by
+    /// side. Gives when it began, unless others were fetching all of it.
     fn start(&self, batch: Vec<Span>) -> impl Future<Output = Result<Option<Instant>>> + use<> {
         let begun = Instant::now();
         let (done, result) = oneshot::channel();
@@ -211,13 +226,15 @@ impl Walk {
             let _ = done.send(content.ahead(&repo, &batch).await);
         });
         async move {
-            let asked = result.await.map_err(|_| Error::unavailable("the mount is ending"))??;
+            let asked = result
+                .await
+                .map_err(|_| Error::unavailable("the mount is ending"))??;
             Ok(asked.then_some(begun))
         }
     }
 
-    /// The directories of the snapshot being served whose records are at hand, depth first in the order of listings. One that
-    /// occurs again is left out: its contents are the same.
+    /// The directories of the snapshot being served whose records are at hand, depth first in the
+    /// order of listings. One that occurs again is left out: its contents are the same.
     fn directories(&self) -> Tree {
         let mut list: Vec<Oid> = Vec::new();
         let mut below: Vec<u32> = Vec::new();
@@ -232,11 +249,16 @@ impl Walk {
                     continue;
                 }
             };
-            let Some(record) = self.fs().cache.record(&tree) else { continue };
+            let Some(record) = self.fs().cache.record(&tree) else {
+                continue;
+            };
             pending.push(Step::End(list.len()));
             list.push(tree);
             below.push(0);
-            let children = record.iter().filter(|entry| entry.kind == EntryKind::Directory).map(|entry| entry.oid);
+            let children = record
+                .iter()
+                .filter(|entry| entry.kind == EntryKind::Directory)
+                .map(|entry| entry.oid);
             let start = pending.len();
             pending.extend(children.filter(|tree| seen.insert(*tree)).map(Step::Visit));
             pending[start..].reverse();
@@ -244,14 +266,17 @@ impl Walk {
         Tree::new(list, &below)
     }
 
-    /// The files of a directory that are not at hand, of large ones what is read of them; without kinds that the readers pass
-    /// over. Also whether any was left out for that reason. `chunks_max`: most chunks of one file.
+    /// The files of a directory that are not at hand, of large ones what is read of them; without
+    /// kinds that the readers pass over. Also whether any was left out for that reason.
+    /// `chunks_max`: most chunks of one file.
     fn files(&self, tree: &Oid, chunks_max: usize) -> (Vec<Span>, bool) {
         let (kinds, used) = (&self.fs().kinds, self.marks().used_bytes());
         let (mut files, mut left_out) = (Vec::new(), false);
         let record = self.fs().cache.record(tree);
         let entries = record.iter().flat_map(TreeRecord::iter);
-        for entry in entries.filter(|entry| matches!(entry.kind, EntryKind::File | EntryKind::Executable)) {
+        for entry in
+            entries.filter(|entry| matches!(entry.kind, EntryKind::File | EntryKind::Executable))
+        {
             let kind = Kind::of(entry.name);
             if !kinds.worth_fetching(kind, used) {
                 left_out = true;
@@ -259,14 +284,24 @@ impl Walk {
             }
             kinds.fetched(kind);
             let chunks = chunk_count(entry.size).min(chunks_max as u64);
-            let count = if chunks > 1 && kinds.fetch_whole(kind) { chunks as u32 } else { 1 };
-            files.push(Span { blob: entry.oid, size: entry.size, first: 0, count });
+            let count = if chunks > 1 && kinds.fetch_whole(kind) {
+                chunks as u32
+            } else {
+                1
+            };
+            files.push(Span {
+                blob: entry.oid,
+                size: entry.size,
+                first: 0,
+                count,
+            });
         }
         (absent(self.fs(), files), left_out)
     }
 
-    /// The next files that are not at hand, of each `chunks_max` chunks at most. A directory is begun when a reader's window has
-    /// room for it, and then fetched to its end: nobody knows in which order its files are read.
+    /// The next files that are not at hand, of each `chunks_max` chunks at most. A directory is
+    /// begun when a reader's window has room for it, and then fetched to its end: nobody knows in
+    /// which order its files are read.
     fn batch(&mut self, tree: &Tree, streams: &mut Streams, chunks_max: usize) -> Vec<Span> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         while bytes < BATCH_BYTES && batch.len() < BATCH_FILES {
@@ -275,7 +310,9 @@ impl Walk {
                 batch.push(span);
                 continue;
             }
-            let Some((stream, node)) = streams.next(tree) else { break };
+            let Some((stream, node)) = streams.next(tree) else {
+                break;
+            };
             let (files, left_out) = self.files(tree.oid(node), chunks_max);
             streams.fetched(stream, files.iter().map(Span::bytes).sum());
             if left_out {

@@ -1,7 +1,8 @@
-//! How much of a directory is fetched with one of its files: more as long as it is used, less when it is not.
+//! How much of a directory is fetched with one of its files: more as long as it is used, less when
+//! it is not.
 //!
-//! Invariant: between [`BYTES_MIN`] and [`BYTES_MAX`]. Whoever reads files here and there soon fetches little unasked, whoever
-//! reads whole directories gets them whole.
+//! Invariant: between [`BYTES_MIN`] and [`BYTES_MAX`]. Whoever reads files here and there soon
+//! fetches little unasked, whoever reads whole directories gets them whole.
 
 /// Least bytes fetched with one file of a directory.
 const BYTES_MIN: u64 = 64 << 10;
@@ -21,18 +22,27 @@ pub struct Window {
 
 impl Default for Window {
     fn default() -> Self {
-        Self { bytes: BYTES_FIRST, fetched: 0, used: 0 }
+        Self {
+            bytes: BYTES_FIRST,
+            fetched: 0,
+            used: 0,
+        }
     }
 }
 
 impl Window {
-    /// Most bytes to fetch now, `used` being the bytes used so far of all that was fetched unasked. `goes_on`: a file of the same
-    /// directory was not at hand a moment ago, so too little was fetched with it. Call [`Window::fetched`] with what it came to.
+    /// Most bytes to fetch now, `used` being the bytes used so far of all that was fetched unasked.
+    /// `goes_on`: a file of the same directory was not at hand a moment ago, so too little was
+    /// fetched with it. Call [`Window::fetched`] with what it came to.
     pub fn next(&mut self, used: u64, goes_on: bool) -> u64 {
         let used_since = used.saturating_sub(self.used);
         if goes_on || self.fetched > 0 {
             let grows = goes_on || used_since * 2 >= self.fetched;
-            self.bytes = if grows { self.bytes * 2 } else { self.bytes / 2 };
+            self.bytes = if grows {
+                self.bytes * 2
+            } else {
+                self.bytes / 2
+            };
             self.bytes = self.bytes.clamp(BYTES_MIN, BYTES_MAX);
         }
         self.used = used;

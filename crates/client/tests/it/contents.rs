@@ -19,7 +19,10 @@ async fn metadata_comes_with_the_first_request_and_small_files_with_their_direct
     repo.commit(|c| {
         for directory in 0..20 {
             for file in 0..10 {
-                c.file(format!("d{directory}/e/f{file}"), format!("{directory}/{file}"));
+                c.file(
+                    format!("d{directory}/e/f{file}"),
+                    format!("{directory}/{file}"),
+                );
             }
         }
     });
@@ -27,18 +30,34 @@ async fn metadata_comes_with_the_first_request_and_small_files_with_their_direct
     let mounted = cluster.mount().await;
     on_mount(&mounted, "h/r", |at| {
         for directory in 0..20 {
-            assert_eq!(fs::read_dir(at.join(format!("d{directory}/e"))).unwrap().count(), 10);
+            assert_eq!(
+                fs::read_dir(at.join(format!("d{directory}/e")))
+                    .unwrap()
+                    .count(),
+                10
+            );
         }
     })
     .await;
-    assert_eq!(cluster.trees_asked(), 1, "one request brings the whole closure");
+    assert_eq!(
+        cluster.trees_asked(),
+        1,
+        "one request brings the whole closure"
+    );
     on_mount(&mounted, "h/r/d7/e", |at| {
         for file in 0..10 {
-            assert_eq!(fs::read_to_string(at.join(format!("f{file}"))).unwrap(), format!("7/{file}"));
+            assert_eq!(
+                fs::read_to_string(at.join(format!("f{file}"))).unwrap(),
+                format!("7/{file}")
+            );
         }
     })
     .await;
-    assert_eq!(cluster.blobs_asked(), 1, "one request brings the directory's files");
+    assert_eq!(
+        cluster.blobs_asked(),
+        1,
+        "one request brings the directory's files"
+    );
     let status = mounted.status().unwrap();
     assert_eq!((status.prefetch.blobs, status.prefetch.used), (9, 9));
     mounted.unmount().await.unwrap();
@@ -54,11 +73,20 @@ async fn ranges_of_a_large_file_fetch_only_their_chunks() {
         c.file("large", &large).file("small", "s");
     });
     cluster.publish("h/r", &repo, "main");
-    let mounted = mount(Config { prefetch: false, ..cluster.config() }).await.unwrap();
+    let mounted = mount(Config {
+        prefetch: false,
+        ..cluster.config()
+    })
+    .await
+    .unwrap();
     on_mount(&mounted, "h/r/large", move |at| {
         let file = fs::File::open(at).unwrap();
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random).unwrap();
-        for (offset, len) in [(5 * CHUNK_BYTES + 17, 100), (CHUNK_BYTES * 9 + 1000, 234), (7 * CHUNK_BYTES - 3, 10)] {
+        for (offset, len) in [
+            (5 * CHUNK_BYTES + 17, 100),
+            (CHUNK_BYTES * 9 + 1000, 234),
+            (7 * CHUNK_BYTES - 3, 10),
+        ] {
             let mut piece = vec![0; len];
             file.read_exact_at(&mut piece, offset as u64).unwrap();
             assert_eq!(piece, &content[offset..offset + len]);
@@ -66,8 +94,11 @@ async fn ranges_of_a_large_file_fetch_only_their_chunks() {
         assert_eq!(file.read_at(&mut [0; 10], content.len() as u64).unwrap(), 0);
     })
     .await;
-    let mut chunks: Vec<u32> =
-        cluster.spans_asked().iter().flat_map(|(_, first, count)| *first..first + count).collect();
+    let mut chunks: Vec<u32> = cluster
+        .spans_asked()
+        .iter()
+        .flat_map(|(_, first, count)| *first..first + count)
+        .collect();
     chunks.sort();
     assert_eq!(chunks, [5, 6, 7, 9], "each needed chunk once and no other");
     mounted.unmount().await.unwrap();
@@ -103,7 +134,10 @@ async fn a_sequential_read_of_a_large_file_is_fetched_ahead() {
     assert_eq!(cluster.spans_asked().len(), spans.len());
     let chunks: u32 = spans.iter().map(|(_, _, count)| count).sum();
     // A reader that waited long for a request made ahead asks too.
-    assert!((25..50).contains(&chunks), "each chunk once, as a rule: {spans:?}");
+    assert!(
+        (25..50).contains(&chunks),
+        "each chunk once, as a rule: {spans:?}"
+    );
     assert!(spans.len() <= 20, "in few requests: {spans:?}");
     mounted.unmount().await.unwrap();
 }
@@ -127,8 +161,17 @@ async fn what_was_read_is_there_after_a_remount_without_any_node() {
     let first = on_mount(&mounted, "h/r/d", read_all).await;
     mounted.unmount().await.unwrap();
     cluster.stop().await;
-    let mounted = mount(Config { rpc_timeout: std::time::Duration::from_secs(1), ..cluster.config() }).await.unwrap();
-    assert_eq!(on_mount(&mounted, "h/r/d", read_all).await, first, "a start without any router");
+    let mounted = mount(Config {
+        rpc_timeout: std::time::Duration::from_secs(1),
+        ..cluster.config()
+    })
+    .await
+    .unwrap();
+    assert_eq!(
+        on_mount(&mounted, "h/r/d", read_all).await,
+        first,
+        "a start without any router"
+    );
     let status = mounted.status().unwrap();
     assert!(status.catalog.offline_copy && !status.router.connected);
     assert!(!status.problems.is_empty());
@@ -146,8 +189,16 @@ async fn keep_cache_false_starts_afresh() {
     });
     cluster.publish("h/r", &repo, "main");
     for (keep_cache, requests) in [(true, 1), (true, 1), (false, 2)] {
-        let mounted = mount(Config { keep_cache, ..cluster.config() }).await.unwrap();
-        on_mount(&mounted, "h/r/f", |at| assert_eq!(fs::read(at).unwrap(), b"f")).await;
+        let mounted = mount(Config {
+            keep_cache,
+            ..cluster.config()
+        })
+        .await
+        .unwrap();
+        on_mount(&mounted, "h/r/f", |at| {
+            assert_eq!(fs::read(at).unwrap(), b"f")
+        })
+        .await;
         mounted.unmount().await.unwrap();
         assert_eq!(cluster.blobs_asked(), requests);
     }
@@ -162,20 +213,33 @@ async fn a_remount_shows_what_changed_meanwhile_and_does_not_wait_when_nothing_d
     });
     cluster.publish("h/r", &repo, "main");
     let mounted = cluster.mount().await;
-    on_mount(&mounted, "h/r/f", |at| assert_eq!(fs::read(at).unwrap(), b"one")).await;
+    on_mount(&mounted, "h/r/f", |at| {
+        assert_eq!(fs::read(at).unwrap(), b"one")
+    })
+    .await;
     cluster.applied().await;
     mounted.unmount().await.unwrap();
     let start = std::time::Instant::now();
-    let patient = Config { start_wait: std::time::Duration::from_secs(60), ..cluster.config() };
+    let patient = Config {
+        start_wait: std::time::Duration::from_secs(60),
+        ..cluster.config()
+    };
     let mounted = mount(patient.clone()).await.unwrap();
-    assert!(start.elapsed() < std::time::Duration::from_secs(10), "took {:?}", start.elapsed());
+    assert!(
+        start.elapsed() < std::time::Duration::from_secs(10),
+        "took {:?}",
+        start.elapsed()
+    );
     mounted.unmount().await.unwrap();
     repo.commit(|c| {
         c.file("f", "two");
     });
     cluster.publish("h/r", &repo, "main");
     let mounted = mount(patient).await.unwrap();
-    on_mount(&mounted, "h/r/f", |at| assert_eq!(fs::read(at).unwrap(), b"two")).await;
+    on_mount(&mounted, "h/r/f", |at| {
+        assert_eq!(fs::read(at).unwrap(), b"two")
+    })
+    .await;
     mounted.unmount().await.unwrap();
 }
 
@@ -191,7 +255,10 @@ async fn corrupt_content_is_taken_from_another_replica() {
     cluster.router.set(Mode::Corrupt);
     let mounted = cluster.mount().await;
     let expected = monofs_testkit::ExpectedTree::of(&repo, "main");
-    on_mount(&mounted, "h/r", move |at| monofs_testkit::assert_matches(at, &expected)).await;
+    on_mount(&mounted, "h/r", move |at| {
+        monofs_testkit::assert_matches(at, &expected)
+    })
+    .await;
     mounted.unmount().await.unwrap();
 }
 
@@ -203,7 +270,10 @@ async fn a_walk_is_streamed_ahead_of_its_reader() {
     repo.commit(|c| {
         for directory in 0..directories {
             for file in 0..files {
-                c.file(format!("d{directory:03}/e/f{file}"), format!("{directory}/{file}"));
+                c.file(
+                    format!("d{directory:03}/e/f{file}"),
+                    format!("{directory}/{file}"),
+                );
             }
         }
     });
@@ -212,18 +282,25 @@ async fn a_walk_is_streamed_ahead_of_its_reader() {
     on_mount(&mounted, "h/r", move |at| {
         for directory in 0..directories {
             for file in 0..files {
-                let text = fs::read_to_string(at.join(format!("d{directory:03}/e/f{file}"))).unwrap();
+                let text =
+                    fs::read_to_string(at.join(format!("d{directory:03}/e/f{file}"))).unwrap();
                 assert_eq!(text, format!("{directory}/{file}"));
             }
         }
     })
     .await;
     let requests = cluster.blobs_asked();
-    assert!(requests < directories / 4, "{requests} requests for {directories} directories");
+    assert!(
+        requests < directories / 4,
+        "{requests} requests for {directories} directories"
+    );
     let status = mounted.status().unwrap();
     // A reader that waited long for a request made ahead asks too, on a busy machine.
     let (fetched, all) = (status.reads.chunks_fetched, directories * files);
-    assert!((all..=all + all / 20).contains(&fetched), "each content once, as a rule: {fetched} of {all}");
+    assert!(
+        (all..=all + all / 20).contains(&fetched),
+        "each content once, as a rule: {fetched} of {all}"
+    );
     assert_eq!(status.prefetch.outstanding, 0);
     mounted.unmount().await.unwrap();
 }

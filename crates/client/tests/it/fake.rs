@@ -81,24 +81,52 @@ impl Peer {
     }
 
     /// The answers for one span, each made when it is sent.
-    fn chunks(&self, mode: Mode, span: &v1::BlobSpan) -> Box<dyn Iterator<Item = v1::GetBlobsResponse> + Send> {
+    fn chunks(
+        &self,
+        mode: Mode,
+        span: &v1::BlobSpan,
+    ) -> Box<dyn Iterator<Item = v1::GetBlobsResponse> + Send> {
         let oid = Oid::from_bytes(&span.oid).unwrap();
-        self.asked.spans.lock().unwrap().push((oid, span.first_chunk, span.chunk_count));
+        self.asked
+            .spans
+            .lock()
+            .unwrap()
+            .push((oid, span.first_chunk, span.chunk_count));
         let blob = self.objects.lock().unwrap().blobs.get(&oid).cloned();
         let Some(blob) = blob.filter(|_| mode != Mode::Empty) else {
-            let missing = v1::GetBlobsResponse { chunks: vec![], missing: vec![span.oid.clone()] };
+            let missing = v1::GetBlobsResponse {
+                chunks: vec![],
+                missing: vec![span.oid.clone()],
+            };
             return Box::new(std::iter::once(missing));
         };
         let all = frame::chunk_count(blob.len() as u64) as u32;
-        let count = if span.chunk_count == 0 { all - span.first_chunk } else { span.chunk_count };
+        let count = if span.chunk_count == 0 {
+            all - span.first_chunk
+        } else {
+            span.chunk_count
+        };
         let raw_oid = span.oid.clone();
-        Box::new((span.first_chunk..span.first_chunk + count).map(move |index| {
-            let start = index as usize * CHUNK_BYTES;
-            let raw = &blob[start..blob.len().min(start + CHUNK_BYTES)];
-            let frame = if mode == Mode::Corrupt { frame::encode(b"something else") } else { frame::encode(raw) };
-            let chunk = v1::BlobChunk { oid: raw_oid.clone(), index, frame };
-            v1::GetBlobsResponse { chunks: vec![chunk], missing: vec![] }
-        }))
+        Box::new(
+            (span.first_chunk..span.first_chunk + count).map(move |index| {
+                let start = index as usize * CHUNK_BYTES;
+                let raw = &blob[start..blob.len().min(start + CHUNK_BYTES)];
+                let frame = if mode == Mode::Corrupt {
+                    frame::encode(b"something else")
+                } else {
+                    frame::encode(raw)
+                };
+                let chunk = v1::BlobChunk {
+                    oid: raw_oid.clone(),
+                    index,
+                    frame,
+                };
+                v1::GetBlobsResponse {
+                    chunks: vec![chunk],
+                    missing: vec![],
+                }
+            }),
+        )
     }
 }
 
@@ -107,13 +135,19 @@ impl Content for Peer {
     type GetTreesStream = Replies<v1::GetTreesResponse>;
     type GetBlobsStream = Replies<v1::GetBlobsResponse>;
 
-    async fn get_trees(&self, request: Request<v1::GetTreesRequest>) -> Result<Response<Self::GetTreesStream>, Status> {
+    async fn get_trees(
+        &self,
+        request: Request<v1::GetTreesRequest>,
+    ) -> Result<Response<Self::GetTreesStream>, Status> {
         let mode = self.enter().await?;
         let request = request.into_inner();
         self.asked.trees.fetch_add(1, Ordering::Relaxed);
         let objects = self.objects.lock().unwrap();
-        let mut queue: std::collections::VecDeque<(Oid, bool)> =
-            request.oids.iter().map(|raw| (Oid::from_bytes(raw).unwrap(), true)).collect();
+        let mut queue: std::collections::VecDeque<(Oid, bool)> = request
+            .oids
+            .iter()
+            .map(|raw| (Oid::from_bytes(raw).unwrap(), true))
+            .collect();
         let (mut answer, mut budget) = (v1::GetTreesResponse::default(), request.byte_budget);
         while let Some((oid, wanted)) = queue.pop_front() {
             let record = objects.records.get(&oid).filter(|_| mode != Mode::Empty);
@@ -132,20 +166,35 @@ impl Content for Peer {
             if mode == Mode::Corrupt {
                 bytes[20] ^= 1;
             }
-            answer.trees.push(v1::TreeRecord { oid: oid_bytes(&oid), record: bytes.into() });
+            answer.trees.push(v1::TreeRecord {
+                oid: oid_bytes(&oid),
+                record: bytes.into(),
+            });
             if request.byte_budget > 0 {
-                queue.extend(record.iter().filter(|e| e.kind == EntryKind::Directory).map(|e| (e.oid, false)));
+                queue.extend(
+                    record
+                        .iter()
+                        .filter(|e| e.kind == EntryKind::Directory)
+                        .map(|e| (e.oid, false)),
+                );
             }
         }
         Ok(Response::new(Box::pin(futures::stream::iter([Ok(answer)]))))
     }
 
-    async fn get_blobs(&self, request: Request<v1::GetBlobsRequest>) -> Result<Response<Self::GetBlobsStream>, Status> {
+    async fn get_blobs(
+        &self,
+        request: Request<v1::GetBlobsRequest>,
+    ) -> Result<Response<Self::GetBlobsStream>, Status> {
         let mode = self.enter().await?;
         let request = request.into_inner();
         self.asked.blobs.fetch_add(1, Ordering::Relaxed);
         let peer = self.clone();
-        let answers = request.spans.into_iter().flat_map(move |span| peer.chunks(mode, &span)).map(Ok);
+        let answers = request
+            .spans
+            .into_iter()
+            .flat_map(move |span| peer.chunks(mode, &span))
+            .map(Ok);
         Ok(Response::new(Box::pin(futures::stream::iter(answers))))
     }
 }
@@ -193,10 +242,19 @@ impl Catalog for FakeRouter {
         tokio::spawn(async move {
             let mut revisions = router.revisions.subscribe();
             let view = v1::watch_response::Message::View(router.state.lock().unwrap().view.clone());
-            if say.send(Ok(v1::WatchResponse { message: Some(view) })).await.is_err() {
+            if say
+                .send(Ok(v1::WatchResponse {
+                    message: Some(view),
+                }))
+                .await
+                .is_err()
+            {
                 return;
             }
-            let mut at = hello.resume.filter(|position| position.epoch == EPOCH).map(|position| position.revision);
+            let mut at = hello
+                .resume
+                .filter(|position| position.epoch == EPOCH)
+                .map(|position| position.revision);
             loop {
                 for message in router.messages(&mut at) {
                     if say.send(Ok(message)).await.is_err() {
@@ -219,11 +277,17 @@ impl Catalog for FakeRouter {
         Ok(Response::new(Box::pin(ReceiverStream::new(replies))))
     }
 
-    async fn resolve(&self, _: Request<v1::ResolveRequest>) -> Result<Response<v1::ResolveResponse>, Status> {
+    async fn resolve(
+        &self,
+        _: Request<v1::ResolveRequest>,
+    ) -> Result<Response<v1::ResolveResponse>, Status> {
         Err(Status::unimplemented("not needed"))
     }
 
-    async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListResponse>, Status> {
+    async fn list(
+        &self,
+        _: Request<v1::ListRequest>,
+    ) -> Result<Response<v1::ListResponse>, Status> {
         Err(Status::unimplemented("not needed"))
     }
 }
@@ -237,7 +301,10 @@ impl FakeRouter {
             return vec![];
         }
         let mut delta = v1::CatalogDelta {
-            position: Some(v1::Position { epoch: EPOCH.into(), revision: state.revision }),
+            position: Some(v1::Position {
+                epoch: EPOCH.into(),
+                revision: state.revision,
+            }),
             complete: true,
             ..Default::default()
         };
@@ -256,7 +323,9 @@ impl FakeRouter {
             }
         }
         *at = Some(state.revision);
-        vec![v1::WatchResponse { message: Some(Message::Delta(delta)) }]
+        vec![v1::WatchResponse {
+            message: Some(Message::Delta(delta)),
+        }]
     }
 }
 
@@ -293,12 +362,17 @@ pub struct FakeCluster {
     pub dir: tempfile::TempDir,
 }
 
-/// All tests of this binary mount. Where the kernel cannot, they are skipped as a whole, except in CI.
+/// All tests of this binary mount. Where the kernel cannot, they are skipped as a whole, except in
+/// CI.
 fn require_fuse() {
     if std::path::Path::new("/dev/fuse").exists() {
         return;
     }
-    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "/dev/fuse is missing: load the module (modprobe fuse)");
+    assert_ne!(
+        std::env::var("CI").as_deref(),
+        Ok("true"),
+        "/dev/fuse is missing: load the module (modprobe fuse)"
+    );
     eprintln!("SKIPPED: /dev/fuse is missing, and these tests mount");
     std::process::exit(0);
 }
@@ -327,11 +401,23 @@ impl FakeCluster {
             state: v1::MemberState::Active.into(),
             ..Default::default()
         });
-        catalog.state.lock().unwrap().view =
-            v1::ClusterView { number: 1, members: members.collect(), replication_factor: 2 };
-        let dir = tempfile::Builder::new().prefix("monofs-client-").tempdir().unwrap();
+        catalog.state.lock().unwrap().view = v1::ClusterView {
+            number: 1,
+            members: members.collect(),
+            replication_factor: 2,
+        };
+        let dir = tempfile::Builder::new()
+            .prefix("monofs-client-")
+            .tempdir()
+            .unwrap();
         std::fs::create_dir(dir.path().join("mnt")).unwrap();
-        let cluster = Self { objects, catalog, router, nodes: servers, dir };
+        let cluster = Self {
+            objects,
+            catalog,
+            router,
+            nodes: servers,
+            dir,
+        };
         cluster.change(|_| {});
         cluster
     }
@@ -423,7 +509,10 @@ impl FakeCluster {
         let revision = self.revision();
         let mut acked = self.catalog.acked.subscribe();
         let wait = acked.wait_for(|acked| *acked >= revision);
-        tokio::time::timeout(Duration::from_secs(10), wait).await.expect("the client acknowledges").unwrap();
+        tokio::time::timeout(Duration::from_secs(10), wait)
+            .await
+            .expect("the client acknowledges")
+            .unwrap();
     }
 
     pub fn config(&self) -> Config {
@@ -456,15 +545,21 @@ impl FakeCluster {
     }
 
     pub fn blobs_asked(&self) -> u64 {
-        self.servers().map(|server| server.asked.blobs.load(Ordering::Relaxed)).sum()
+        self.servers()
+            .map(|server| server.asked.blobs.load(Ordering::Relaxed))
+            .sum()
     }
 
     pub fn trees_asked(&self) -> u64 {
-        self.servers().map(|server| server.asked.trees.load(Ordering::Relaxed)).sum()
+        self.servers()
+            .map(|server| server.asked.trees.load(Ordering::Relaxed))
+            .sum()
     }
 
     pub fn spans_asked(&self) -> Vec<(Oid, u32, u32)> {
-        self.servers().flat_map(|server| server.asked.spans.lock().unwrap().clone()).collect()
+        self.servers()
+            .flat_map(|server| server.asked.spans.lock().unwrap().clone())
+            .collect()
     }
 
     fn servers(&self) -> impl Iterator<Item = &Server> {
@@ -472,22 +567,46 @@ impl FakeCluster {
     }
 }
 
-async fn start(objects: &Arc<Mutex<Objects>>, catalog: Option<FakeRouter>, address: &str) -> Server {
-    let (mode, asked) = (Arc::new(Mutex::new(Mode::Serve)), Arc::new(Asked::default()));
-    let peer = Peer { objects: objects.clone(), mode: mode.clone(), asked: asked.clone() };
+async fn start(
+    objects: &Arc<Mutex<Objects>>,
+    catalog: Option<FakeRouter>,
+    address: &str,
+) -> Server {
+    let (mode, asked) = (
+        Arc::new(Mutex::new(Mode::Serve)),
+        Arc::new(Asked::default()),
+    );
+    let peer = Peer {
+        objects: objects.clone(),
+        mode: mode.clone(),
+        asked: asked.clone(),
+    };
     let mut routes = Routes::new(ContentServer::new(peer));
     let down = CancellationToken::new();
     if let Some(catalog) = catalog {
-        routes = routes.add_service(CatalogServer::new(FakeRouter { down: down.clone(), ..catalog }));
+        routes = routes.add_service(CatalogServer::new(FakeRouter {
+            down: down.clone(),
+            ..catalog
+        }));
     }
     let listener = bind(address).await.unwrap();
     let running = serve(listener, routes, CancellationToken::new()).unwrap();
-    Server { address: running.address(), running: Some(running), down, mode, asked }
+    Server {
+        address: running.address(),
+        running: Some(running),
+        down,
+        mode,
+        asked,
+    }
 }
 
 fn encode(objects: &Objects, tree: &[u8], format: ObjectFormat) -> Option<TreeRecord> {
     TreeRecord::encode(tree, format, |_, _, oid| {
-        objects.blobs.get(&oid).map(|blob| blob.len() as u64).ok_or_else(|| Error::not_found("no such blob"))
+        objects
+            .blobs
+            .get(&oid)
+            .map(|blob| blob.len() as u64)
+            .ok_or_else(|| Error::not_found("no such blob"))
     })
     .ok()
 }
@@ -502,7 +621,11 @@ fn all_objects(repo: &Repo) -> Vec<(Oid, String, Bytes)> {
         let header = String::from_utf8(dump[at..end].to_vec()).unwrap();
         let fields: Vec<&str> = header.split(' ').collect();
         let size: usize = fields[2].parse().unwrap();
-        objects.push((fields[0].parse().unwrap(), fields[1].to_owned(), dump.slice(end + 1..end + 1 + size)));
+        objects.push((
+            fields[0].parse().unwrap(),
+            fields[1].to_owned(),
+            dump.slice(end + 1..end + 1 + size),
+        ));
         at = end + 1 + size + 1;
     }
     objects
@@ -510,9 +633,15 @@ fn all_objects(repo: &Repo) -> Vec<(Oid, String, Bytes)> {
 
 fn submodules(repo: &Repo, revision: &str) -> Vec<v1::Submodule> {
     let list = repo.git(["ls-tree", "-r", "-z", revision]);
-    let modules = list.split(|&byte| byte == 0).filter(|line| line.starts_with(b"160000"));
-    let path = |line: &[u8]| line[line.iter().position(|&byte| byte == b'\t').unwrap() + 1..].to_vec();
+    let modules = list
+        .split(|&byte| byte == 0)
+        .filter(|line| line.starts_with(b"160000"));
+    let path =
+        |line: &[u8]| line[line.iter().position(|&byte| byte == b'\t').unwrap() + 1..].to_vec();
     modules
-        .map(|line| v1::Submodule { path: path(line).into(), url: "https://example.org/module.git".into() })
+        .map(|line| v1::Submodule {
+            path: path(line).into(),
+            url: "https://example.org/module.git".into(),
+        })
         .collect()
 }

@@ -33,5 +33,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 /// Waits until `condition` holds.
 async fn until<F: Future<Output = bool>>(what: &str, condition: impl FnMut() -> F) {
-    monofs_testkit::wait::wait_until_async(what, std::time::Duration::from_secs(10), condition).await;
+    monofs_testkit::wait::wait_until_async(what, std::time::Duration::from_secs(10), condition)
+        .await;
 }

@@ -1,4 +1,5 @@
-//! From mount to unmount: what is listed, what attributes say, what a bad mount point and an old mount do.
+//! From mount to unmount: what is listed, what attributes say, what a bad mount point and an old
+//! mount do.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -26,7 +27,10 @@ async fn a_repository_is_listed_and_read_through_the_mount() {
         cluster.publish("example.org/org/repo", &repo, "main");
         let mounted = cluster.mount().await;
         let expected = ExpectedTree::of(&repo, "main");
-        on_mount(&mounted, "example.org/org/repo", move |at| assert_matches(at, &expected)).await;
+        on_mount(&mounted, "example.org/org/repo", move |at| {
+            assert_matches(at, &expected)
+        })
+        .await;
         mounted.unmount().await.unwrap();
     }
 }
@@ -36,13 +40,20 @@ async fn opens_are_never_sent_and_a_second_walk_asks_nothing() {
     let cluster = FakeCluster::start(1).await;
     let repo = Repo::new();
     repo.commit(|c| {
-        c.many("d", 300).file("d/sub/x", "x").file("top", "t").symlink("link", "top");
+        c.many("d", 300)
+            .file("d/sub/x", "x")
+            .file("top", "t")
+            .symlink("link", "top");
     });
     cluster.publish("h/r", &repo, "main");
     let mounted = cluster.mount().await;
     let walk = |root: &std::path::Path| {
         let script = "find . -size +0 >/dev/null && cat $(find . -type f) link | wc -c";
-        let done = Command::new("sh").args(["-c", script]).current_dir(root).output().unwrap();
+        let done = Command::new("sh")
+            .args(["-c", script])
+            .current_dir(root)
+            .output()
+            .unwrap();
         assert!(done.status.success(), "{done:?}");
         done.stdout
     };
@@ -53,10 +64,22 @@ async fn opens_are_never_sent_and_a_second_walk_asks_nothing() {
     assert!(fs::read_link(mounted.path().join("h/r/absent")).is_err());
     assert_eq!(first, second);
     let after = mounted.status().unwrap().upcalls;
-    for kind in ["lookup", "getattr", "readlink", "open", "opendir", "read", "readdir", "readdirplus"] {
+    for kind in [
+        "lookup",
+        "getattr",
+        "readlink",
+        "open",
+        "opendir",
+        "read",
+        "readdir",
+        "readdirplus",
+    ] {
         assert_eq!(before[kind], after[kind], "{kind} requests of a warm walk");
     }
-    assert!(after["open"] <= 1 && after["opendir"] <= 1, "one open each tells the kernel not to ask: {after:?}");
+    assert!(
+        after["open"] <= 1 && after["opendir"] <= 1,
+        "one open each tells the kernel not to ask: {after:?}"
+    );
     mounted.unmount().await.unwrap();
 }
 
@@ -73,13 +96,20 @@ async fn listings_name_the_inodes_that_stat_finds() {
         on_mount(&mounted, path, |at| {
             for entry in fs::read_dir(at).unwrap() {
                 let entry = entry.unwrap();
-                assert_eq!(entry.ino(), fs::symlink_metadata(entry.path()).unwrap().ino(), "{entry:?}");
+                assert_eq!(
+                    entry.ino(),
+                    fs::symlink_metadata(entry.path()).unwrap().ino(),
+                    "{entry:?}"
+                );
             }
         })
         .await;
     }
     let me = mounted.path().metadata().unwrap();
-    assert_eq!((me.uid(), me.ino()), (rustix::process::getuid().as_raw(), 1));
+    assert_eq!(
+        (me.uid(), me.ino()),
+        (rustix::process::getuid().as_raw(), 1)
+    );
     mounted.unmount().await.unwrap();
 }
 
@@ -94,7 +124,10 @@ async fn a_hundred_thousand_names_and_names_that_are_not_text() {
     cluster.publish("h/r", &repo, "main");
     let mounted = cluster.mount().await;
     on_mount(&mounted, "h/r", move |at| {
-        let names: BTreeSet<_> = fs::read_dir(at.join("big")).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let names: BTreeSet<_> = fs::read_dir(at.join("big"))
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         assert_eq!(names.len(), 100_000);
         let odd = at.join("odd").join(OsStr::from_bytes(odd));
         assert_eq!(fs::read(odd).unwrap(), b"odd");
@@ -115,21 +148,52 @@ async fn attributes_tell_where_things_come_from() {
     let mounted = cluster.mount().await;
     let blob = monofs_model::Oid::of(ObjectFormat::Sha1, monofs_model::ObjectKind::Blob, b"f");
     on_mount(&mounted, "", move |at| {
-        let value = |path: &str, name: &str| xattr(&at.join(path), name).map(|v| String::from_utf8(v).unwrap());
-        assert_eq!(value("h/r/d/f", "user.monofs.oid").unwrap(), blob.to_string());
-        assert_eq!(value("h/r/d", "user.monofs.commit").unwrap(), commit.to_string());
+        let value = |path: &str, name: &str| {
+            xattr(&at.join(path), name).map(|v| String::from_utf8(v).unwrap())
+        };
+        assert_eq!(
+            value("h/r/d/f", "user.monofs.oid").unwrap(),
+            blob.to_string()
+        );
+        assert_eq!(
+            value("h/r/d", "user.monofs.commit").unwrap(),
+            commit.to_string()
+        );
         assert_eq!(value("h/r", "user.monofs.repo").unwrap(), "h/r");
-        assert_eq!(value("h/r/d/f", "user.monofs.source").unwrap(), "https://example.org/org/repo.git");
+        assert_eq!(
+            value("h/r/d/f", "user.monofs.source").unwrap(),
+            "https://example.org/org/repo.git"
+        );
         let submodule = value("h/r/mod/ule", "user.monofs.submodule").unwrap();
-        assert_eq!(submodule, format!("https://example.org/module.git@{module}"));
+        assert_eq!(
+            submodule,
+            format!("https://example.org/module.git@{module}")
+        );
         assert_eq!(fs::read_dir(at.join("h/r/mod/ule")).unwrap().count(), 0);
-        for (path, name) in [("h", "user.monofs.oid"), ("h/r/d", "user.monofs.submodule"), ("h/r", "user.other")] {
-            assert_eq!(value(path, name).unwrap_err().raw_os_error(), Some(libc::ENODATA), "{path} {name}");
+        for (path, name) in [
+            ("h", "user.monofs.oid"),
+            ("h/r/d", "user.monofs.submodule"),
+            ("h/r", "user.other"),
+        ] {
+            assert_eq!(
+                value(path, name).unwrap_err().raw_os_error(),
+                Some(libc::ENODATA),
+                "{path} {name}"
+            );
         }
         let mut list = vec![0; 4096];
         let len = rustix::fs::listxattr(at.join("h/r/mod/ule"), &mut list[..]).unwrap();
-        assert_eq!(list[..len].split(|&b| b == 0).filter(|name| !name.is_empty()).count(), 5);
-        assert_eq!(rustix::fs::listxattr(at.join("h"), &mut list[..]).unwrap(), 0);
+        assert_eq!(
+            list[..len]
+                .split(|&b| b == 0)
+                .filter(|name| !name.is_empty())
+                .count(),
+            5
+        );
+        assert_eq!(
+            rustix::fs::listxattr(at.join("h"), &mut list[..]).unwrap(),
+            0
+        );
     })
     .await;
     mounted.unmount().await.unwrap();
@@ -146,12 +210,21 @@ async fn the_status_is_hidden_live_and_true() {
     let mounted = cluster.mount().await;
     on_mount(&mounted, "", |at| {
         let status = || fs::read_to_string(at.join(".monofs/status")).unwrap();
-        let names: Vec<_> = fs::read_dir(at).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let names: Vec<_> = fs::read_dir(at)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         assert_eq!(names, ["h"]);
         assert_eq!(fs::read_dir(at.join(".monofs")).unwrap().count(), 1);
         let before = status();
-        assert!(before.contains("\"repositories\": 1") && before.contains("\"connected\": true"), "{before}");
-        assert!(before.contains("\"node1\"") && before.contains("\"problems\": []"), "{before}");
+        assert!(
+            before.contains("\"repositories\": 1") && before.contains("\"connected\": true"),
+            "{before}"
+        );
+        assert!(
+            before.contains("\"node1\"") && before.contains("\"problems\": []"),
+            "{before}"
+        );
         assert_eq!(fs::metadata(at.join(".monofs/status")).unwrap().nlink(), 1);
         fs::read(at.join("h/r/f")).unwrap();
         let after = status();
@@ -203,11 +276,21 @@ async fn a_busy_mount_point_and_a_busy_cache_are_refused_and_a_busy_mount_is_let
     assert!(again.message.contains("busy"), "{again}");
     let elsewhere = cluster.dir.path().join("elsewhere");
     fs::create_dir(&elsewhere).unwrap();
-    let same_cache = mount(Config { mount: elsewhere.clone(), ..cluster.config() }).await.map(drop).unwrap_err();
+    let same_cache = mount(Config {
+        mount: elsewhere.clone(),
+        ..cluster.config()
+    })
+    .await
+    .map(drop)
+    .unwrap_err();
     assert_eq!(same_cache.kind, ErrorKind::Refused);
     // A process that sits in the mount does not keep it.
-    let mut sitting =
-        Command::new("sleep").arg("60").current_dir(mounted.path()).stdout(Stdio::null()).spawn().unwrap();
+    let mut sitting = Command::new("sleep")
+        .arg("60")
+        .current_dir(mounted.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
     let path = mounted.path().to_owned();
     mounted.unmount().await.unwrap();
     assert!(!is_mounted(&path));
@@ -222,8 +305,16 @@ async fn a_mount_that_somebody_else_takes_away_ends() {
     let cluster = FakeCluster::start(1).await;
     let mounted = cluster.mount().await;
     let path = mounted.path().to_owned();
-    assert!(Command::new("umount").arg(&path).status().unwrap().success());
-    tokio::time::timeout(std::time::Duration::from_secs(5), mounted.ended()).await.unwrap();
+    assert!(
+        Command::new("umount")
+            .arg(&path)
+            .status()
+            .unwrap()
+            .success()
+    );
+    tokio::time::timeout(std::time::Duration::from_secs(5), mounted.ended())
+        .await
+        .unwrap();
     mounted.unmount().await.unwrap();
 }
 
@@ -242,7 +333,10 @@ async fn the_mount_of_a_dead_client_is_cleared_away() {
     let path = cluster.config().mount;
     stale_mount(&path);
     let mounted = cluster.mount().await;
-    on_mount(&mounted, "", |at| assert_eq!(fs::read_dir(at).unwrap().count(), 0)).await;
+    on_mount(&mounted, "", |at| {
+        assert_eq!(fs::read_dir(at).unwrap().count(), 0)
+    })
+    .await;
     mounted.unmount().await.unwrap();
 }
 
@@ -250,14 +344,20 @@ async fn the_mount_of_a_dead_client_is_cleared_away() {
 async fn a_dead_mount_whose_attributes_are_still_cached_is_cleared_away() {
     let cluster = FakeCluster::start(1).await;
     let dead = cluster.mount().await;
-    let held = on_mount(&dead, "", |at| fs::metadata(at).and_then(|_| fs::File::open(at)).unwrap()).await;
+    let held = on_mount(&dead, "", |at| {
+        fs::metadata(at).and_then(|_| fs::File::open(at)).unwrap()
+    })
+    .await;
     // Force on a mount that is in use ends its connection and leaves it where it is.
     let forced = rustix::mount::unmount(dead.path(), rustix::mount::UnmountFlags::FORCE);
     assert_eq!(forced, Err(rustix::io::Errno::BUSY));
     let mut config = cluster.config();
     config.cache_dir.set_extension("other");
     let mounted = monofs_client::mount(config).await.unwrap();
-    on_mount(&mounted, "", |at| assert_eq!(fs::read_dir(at).unwrap().count(), 0)).await;
+    on_mount(&mounted, "", |at| {
+        assert_eq!(fs::read_dir(at).unwrap().count(), 0)
+    })
+    .await;
     drop(held);
     mounted.unmount().await.unwrap();
     blocking(move || drop(dead)).await;
@@ -265,17 +365,35 @@ async fn a_dead_mount_whose_attributes_are_still_cached_is_cleared_away() {
 
 /// Leaves a FUSE mount whose server is gone: the device is closed while it is mounted.
 fn stale_mount(path: &std::path::Path) {
-    let device = fs::File::options().read(true).write(true).open("/dev/fuse").unwrap();
+    let device = fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .unwrap();
     let fd = std::os::fd::AsRawFd::as_raw_fd(&device);
-    let options = std::ffi::CString::new(format!("fd={fd},rootmode=40000,user_id=0,group_id=0")).unwrap();
-    rustix::mount::mount("stale", path, "fuse", rustix::mount::MountFlags::empty(), Some(options.as_c_str())).unwrap();
+    let options =
+        std::ffi::CString::new(format!("fd={fd},rootmode=40000,user_id=0,group_id=0")).unwrap();
+    rustix::mount::mount(
+        "stale",
+        path,
+        "fuse",
+        rustix::mount::MountFlags::empty(),
+        Some(options.as_c_str()),
+    )
+    .unwrap();
     drop(device);
-    assert_eq!(fs::metadata(path).unwrap_err().raw_os_error(), Some(libc::ENOTCONN));
+    assert_eq!(
+        fs::metadata(path).unwrap_err().raw_os_error(),
+        Some(libc::ENOTCONN)
+    );
 }
 
 fn is_mounted(path: &std::path::Path) -> bool {
     let path = path.to_str().unwrap();
-    fs::read_to_string("/proc/self/mountinfo").unwrap().lines().any(|line| line.split(' ').nth(4) == Some(path))
+    fs::read_to_string("/proc/self/mountinfo")
+        .unwrap()
+        .lines()
+        .any(|line| line.split(' ').nth(4) == Some(path))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -288,11 +406,17 @@ async fn what_the_kernel_forgets_is_forgotten() {
     cluster.publish("h/r", &repo, "main");
     let mounted = cluster.mount().await;
     let empty = mounted.status().unwrap().inodes;
-    on_mount(&mounted, "h/r/d", |at| assert_eq!(fs::read_dir(at).unwrap().count(), 2000)).await;
+    on_mount(&mounted, "h/r/d", |at| {
+        assert_eq!(fs::read_dir(at).unwrap().count(), 2000)
+    })
+    .await;
     assert!(mounted.status().unwrap().inodes >= empty + 2000);
     // Taking the repository away drops its names, and the kernel its inodes.
     cluster.remove("h/r");
     cluster.applied().await;
-    crate::until("the inodes are forgotten", || async { mounted.status().unwrap().inodes <= empty + 1 }).await;
+    crate::until("the inodes are forgotten", || async {
+        mounted.status().unwrap().inodes <= empty + 1
+    })
+    .await;
     mounted.unmount().await.unwrap();
 }

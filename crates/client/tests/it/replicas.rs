@@ -25,7 +25,12 @@ async fn files(count: usize) -> (FakeCluster, Mounted) {
         }
     });
     cluster.publish("h/r", &repo, "main");
-    let mounted = mount(Config { prefetch: false, ..cluster.config() }).await.unwrap();
+    let mounted = mount(Config {
+        prefetch: false,
+        ..cluster.config()
+    })
+    .await
+    .unwrap();
     (cluster, mounted)
 }
 
@@ -69,11 +74,24 @@ async fn a_replica_that_becomes_slow_is_hedged_and_then_avoided() {
         file += 1;
     }
     let status = mounted.status().unwrap().reads;
-    assert!(slowest < slow, "the slowest read took {slowest:?}, {} hedges", status.hedges);
-    assert!(status.hedges_won > before.hedges_won, "{} of {} hedges won", status.hedges_won, status.hedges);
-    // Requests are counted by the fake when it has waited, and those given up are not counted at all.
+    assert!(
+        slowest < slow,
+        "the slowest read took {slowest:?}, {} hedges",
+        status.hedges
+    );
+    assert!(
+        status.hedges_won > before.hedges_won,
+        "{} of {} hedges won",
+        status.hedges_won,
+        status.hedges
+    );
+    // Requests are counted by the fake when it has waited, and those given up are not counted at
+    // all.
     let slow_ones = asked(&cluster, preferred) - begun + status.hedges - before.hedges;
-    assert!(slow_ones < 25, "{slow_ones} of 100 requests went to the slow one");
+    assert!(
+        slow_ones < 25,
+        "{slow_ones} of 100 requests went to the slow one"
+    );
     assert_eq!((status.failed, status.calls_failed), (0, 0));
     mounted.unmount().await.unwrap();
 }
@@ -91,12 +109,20 @@ async fn where_all_replicas_are_slow_hedges_stay_within_their_budget() {
     for batch in 0..WARM_UP / 4 {
         let first = WARM_UP + batch * 4;
         let (a, b, c, d) = (first, first + 1, first + 2, first + 3);
-        tokio::join!(read(&mounted, a), read(&mounted, b), read(&mounted, c), read(&mounted, d));
+        tokio::join!(
+            read(&mounted, a),
+            read(&mounted, b),
+            read(&mounted, c),
+            read(&mounted, d)
+        );
     }
     let status = mounted.status().unwrap().reads;
     let (hedges, calls) = (status.hedges - before.hedges, status.calls - before.calls);
     let requests = calls - hedges;
-    assert!(hedges <= BURST + requests / 10, "{hedges} hedges of {requests} requests");
+    assert!(
+        hedges <= BURST + requests / 10,
+        "{hedges} hedges of {requests} requests"
+    );
     assert_eq!(requests, WARM_UP as u64, "and nothing else is asked twice");
     assert_eq!((status.failed, status.calls_failed), (0, 0));
     mounted.unmount().await.unwrap();

@@ -12,13 +12,28 @@ use monofs_testkit::{ExpectedTree, Repo};
 use crate::fake::{FakeCluster, Mode};
 use crate::on_mount;
 
-/// The whole mount equals the commit. Times are left out: files that did not change keep that of an older commit.
+/// The whole mount equals the commit. Times are left out: files that did not change keep that of an
+/// older commit.
 async fn assert_shows(mounted: &Mounted, repo: &Repo, revision: &str) {
     let expected = ExpectedTree::of(repo, revision);
     on_mount(mounted, "h/r", move |at| {
-        assert_eq!(xattr(at, "user.monofs.commit").unwrap(), expected.commit.to_string().as_bytes());
-        assert_eq!(xattr(at, "user.monofs.oid").unwrap(), expected.root.to_string().as_bytes());
-        assert_matches_with(at, &expected, Checks { mount: false, contents: true, exact_times: false });
+        assert_eq!(
+            xattr(at, "user.monofs.commit").unwrap(),
+            expected.commit.to_string().as_bytes()
+        );
+        assert_eq!(
+            xattr(at, "user.monofs.oid").unwrap(),
+            expected.root.to_string().as_bytes()
+        );
+        assert_matches_with(
+            at,
+            &expected,
+            Checks {
+                mount: false,
+                contents: true,
+                exact_times: false,
+            },
+        );
     })
     .await;
 }
@@ -28,8 +43,15 @@ async fn every_kind_of_change_is_seen_after_the_flip() {
     let cluster = FakeCluster::start(2).await;
     let repo = Repo::new();
     repo.commit(|c| {
-        c.file("changes", "old").file("goes", "g").file("moves", "m").file("d/file", "f").file("stays/deep/x", "x");
-        c.file("file-to-dir", "f").file("dir-to-file/x", "x").symlink("link", "goes").exec("mode", "m");
+        c.file("changes", "old")
+            .file("goes", "g")
+            .file("moves", "m")
+            .file("d/file", "f")
+            .file("stays/deep/x", "x");
+        c.file("file-to-dir", "f")
+            .file("dir-to-file/x", "x")
+            .symlink("link", "goes")
+            .exec("mode", "m");
         c.file("deep/a/b/c/d", "old");
     });
     cluster.publish("h/r", &repo, "main");
@@ -45,25 +67,38 @@ async fn every_kind_of_change_is_seen_after_the_flip() {
     let steps: [fn(&Repo); 4] = [
         |repo| {
             repo.commit(|c| {
-                c.file("changes", "new").delete("goes").rename("moves", "moved").file("added", "a");
-                c.file("d/added", "da").file("brand/new/dir", "b").file("deep/a/b/c/d", "new");
+                c.file("changes", "new")
+                    .delete("goes")
+                    .rename("moves", "moved")
+                    .file("added", "a");
+                c.file("d/added", "da")
+                    .file("brand/new/dir", "b")
+                    .file("deep/a/b/c/d", "new");
             });
         },
         |repo| {
             repo.commit(|c| {
-                c.delete("file-to-dir").file("file-to-dir/x", "x").delete("dir-to-file/x").file("dir-to-file", "f");
+                c.delete("file-to-dir")
+                    .file("file-to-dir/x", "x")
+                    .delete("dir-to-file/x")
+                    .file("dir-to-file", "f");
                 c.symlink("link", "changes").file("mode", "m");
             });
         },
         |repo| {
             repo.commit(|c| {
-                c.delete("file-to-dir/x").file("file-to-dir", "again").delete("dir-to-file").file("dir-to-file/y", "y");
+                c.delete("file-to-dir/x")
+                    .file("file-to-dir", "again")
+                    .delete("dir-to-file")
+                    .file("dir-to-file/y", "y");
                 c.delete("brand/new/dir").delete("d/file").delete("d/added");
             });
         },
         |repo| {
             repo.commit(|c| {
-                c.file("d/file", "back").file("brand/new/dir", "back").file("changes", "old");
+                c.file("d/file", "back")
+                    .file("brand/new/dir", "back")
+                    .file("changes", "old");
             });
         },
     ];
@@ -108,8 +143,17 @@ async fn open_files_and_directories_keep_what_they_were() {
         assert!(rest == old, "an open file keeps its bytes");
         let now = fs::metadata(at.join("d/large")).unwrap();
         assert_ne!(now.ino(), ino, "new content, new inode");
-        assert!(fs::read(at.join("d/large")).unwrap().iter().all(|byte| *byte == 7));
-        assert_eq!(fs::metadata(at.join("d")).unwrap().ino(), directory, "a directory stays itself");
+        assert!(
+            fs::read(at.join("d/large"))
+                .unwrap()
+                .iter()
+                .all(|byte| *byte == 7)
+        );
+        assert_eq!(
+            fs::metadata(at.join("d")).unwrap().ino(),
+            directory,
+            "a directory stays itself"
+        );
         let mut commit = [0; 64];
         let len = rustix::fs::fgetxattr(&file, "user.monofs.commit", &mut commit[..]).unwrap();
         assert_eq!(String::from_utf8_lossy(&commit[..len]), first.to_string());
@@ -127,7 +171,10 @@ async fn nothing_but_what_changed_is_invalidated() {
     repo.commit(|c| {
         for directory in 0..10 {
             for file in 0..10 {
-                c.file(format!("d{directory}/s/f{file}"), format!("{directory}{file}"));
+                c.file(
+                    format!("d{directory}/s/f{file}"),
+                    format!("{directory}{file}"),
+                );
             }
         }
     });
@@ -136,12 +183,18 @@ async fn nothing_but_what_changed_is_invalidated() {
     assert_shows(&mounted, &repo, "main").await;
     let warm = mounted.status().unwrap();
     repo.commit(|c| {
-        c.file("d3/s/f3", "changed").file("d3/s/new", "new").delete("d4/s/f0");
+        c.file("d3/s/f3", "changed")
+            .file("d3/s/new", "new")
+            .delete("d4/s/f0");
     });
     cluster.publish("h/r", &repo, "main");
     cluster.applied().await;
     let told = mounted.status().unwrap().invalidations;
-    assert_eq!((told.names, told.directories), (3, 2), "f3, new and f0, in d3/s and d4/s");
+    assert_eq!(
+        (told.names, told.directories),
+        (3, 2),
+        "f3, new and f0, in d3/s and d4/s"
+    );
     let reads_before = mounted.status().unwrap().upcalls["read"];
     on_mount(&mounted, "h/r", |at| {
         for directory in (0..10).filter(|d| *d != 3 && *d != 4) {
@@ -153,8 +206,14 @@ async fn nothing_but_what_changed_is_invalidated() {
     })
     .await;
     let after = mounted.status().unwrap();
-    assert_eq!(after.upcalls["read"], reads_before, "unchanged files stay in the page cache");
-    assert_eq!(after.upcalls["lookup"], warm.upcalls["lookup"], "unchanged names stay known");
+    assert_eq!(
+        after.upcalls["read"], reads_before,
+        "unchanged files stay in the page cache"
+    );
+    assert_eq!(
+        after.upcalls["lookup"], warm.upcalls["lookup"],
+        "unchanged names stay known"
+    );
     assert_shows(&mounted, &repo, "main").await;
     mounted.unmount().await.unwrap();
 }
@@ -170,12 +229,19 @@ async fn a_listing_in_progress_is_not_torn() {
     let mounted = cluster.mount().await;
     let mut listing = on_mount(&mounted, "h/r/d", |at| {
         let mut listing = fs::read_dir(at).unwrap();
-        let names: Vec<_> = listing.by_ref().take(10).map(|e| e.unwrap().file_name()).collect();
+        let names: Vec<_> = listing
+            .by_ref()
+            .take(10)
+            .map(|e| e.unwrap().file_name())
+            .collect();
         (listing, names)
     })
     .await;
     let expected = on_mount(&mounted, "h/r/d", |at| {
-        let mut names: Vec<_> = fs::read_dir(at).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut names: Vec<_> = fs::read_dir(at)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         names.sort();
         names
     })
@@ -190,9 +256,15 @@ async fn a_listing_in_progress_is_not_torn() {
         listing.1.sort();
         assert_eq!(listing.1.len(), 3000, "the listing ends as it began");
         assert!(listing.1 == expected);
-        let now: Vec<_> = fs::read_dir(at).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let now: Vec<_> = fs::read_dir(at)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         assert_eq!(now, ["000", "zzz"]);
-        assert!(fs::metadata(at.join(&expected[5])).is_err(), "names of the old listing lead nowhere");
+        assert!(
+            fs::metadata(at.join(&expected[5])).is_err(),
+            "names of the old listing lead nowhere"
+        );
     })
     .await;
     mounted.unmount().await.unwrap();
@@ -220,7 +292,10 @@ async fn repositories_come_and_go() {
     cluster.applied().await;
     assert_eq!(read("h/a/one/f").await, None);
     let names = on_mount(&mounted, "h", |at| {
-        fs::read_dir(at).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+        fs::read_dir(at)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect::<Vec<_>>()
     });
     assert_eq!(names.await, ["b"]);
     // The same path may come back with something else, and a directory may become a repository.
@@ -242,9 +317,16 @@ async fn a_commit_whose_records_cannot_be_had_is_not_shown_until_they_can() {
         c.file("d/f", "old");
     });
     cluster.publish("h/r", &repo, "main");
-    let config = Config { rpc_timeout: std::time::Duration::from_secs(1), ..cluster.config() };
+    let config = Config {
+        rpc_timeout: std::time::Duration::from_secs(1),
+        ..cluster.config()
+    };
     let mounted = mount(config).await.unwrap();
-    let read = || on_mount(&mounted, "h/r/d/f", |at: &Path| fs::read_to_string(at).unwrap());
+    let read = || {
+        on_mount(&mounted, "h/r/d/f", |at: &Path| {
+            fs::read_to_string(at).unwrap()
+        })
+    };
     assert_eq!(read().await, "old");
     cluster.applied().await;
     for server in cluster.nodes.iter().chain([&cluster.router]) {
@@ -254,7 +336,10 @@ async fn a_commit_whose_records_cannot_be_had_is_not_shown_until_they_can() {
         c.file("d/f", "new");
     });
     cluster.publish("h/r", &repo, "main");
-    crate::until("the lag is told", || async { !mounted.status().unwrap().catalog.lagging.is_empty() }).await;
+    crate::until("the lag is told", || async {
+        !mounted.status().unwrap().catalog.lagging.is_empty()
+    })
+    .await;
     assert_eq!(read().await, "old");
     for server in cluster.nodes.iter().chain([&cluster.router]) {
         server.set(Mode::Serve);
@@ -272,7 +357,8 @@ async fn what_is_read_during_many_flips_is_always_one_commit() {
     let write = |n: usize| {
         let text = format!("{n:04}").repeat(5000);
         repo.commit(move |c| {
-            c.file("d/f", &text).file(format!("d/extra{}", n % 3), &text);
+            c.file("d/f", &text)
+                .file(format!("d/extra{}", n % 3), &text);
         });
     };
     write(0);
@@ -299,7 +385,11 @@ async fn what_is_read_during_many_flips_is_always_one_commit() {
         cluster.applied().await;
         let at = mounted.path().join("h/r/d/f");
         let text = crate::blocking(move || fs::read_to_string(at).unwrap()).await;
-        assert_eq!(&text[..4], format!("{n:04}"), "stale after the flip was acknowledged");
+        assert_eq!(
+            &text[..4],
+            format!("{n:04}"),
+            "stale after the flip was acknowledged"
+        );
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     let (_, seen) = crate::blocking(move || reader.join().unwrap()).await;
@@ -315,9 +405,16 @@ async fn old_records_that_nobody_has_do_not_block_a_flip() {
         c.file("d/old", "old").file("d/same", "same");
     });
     cluster.publish("h/r", &repo, "main");
-    let lost = String::from_utf8(repo.git(["rev-parse", "main:d"])).unwrap().trim().parse().unwrap();
+    let lost = String::from_utf8(repo.git(["rev-parse", "main:d"]))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
     let mounted = cluster.mount().await;
-    on_mount(&mounted, "h/r/d", |at| assert_eq!(fs::read_dir(at).unwrap().count(), 2)).await;
+    on_mount(&mounted, "h/r/d", |at| {
+        assert_eq!(fs::read_dir(at).unwrap().count(), 2)
+    })
+    .await;
     // A start from the copy of the catalogue, with records gone from the cache and from every node.
     mounted.unmount().await.unwrap();
     cluster.lose_tree(&lost);

@@ -1,9 +1,11 @@
-//! Random faults for a while, readers and commits meanwhile, and an oracle. The seed replays the faults and the commits.
+//! Random faults for a while, readers and commits meanwhile, and an oracle. The seed replays the
+//! faults and the commits.
 //!
-//! - every byte that is read is Git's, of the commit that was shown before the read or of a later one (or of an earlier one
-//!   for a moment after a new one is named, never for a second);
+//! - every byte that is read is Git's, of the commit that was shown before the read or of a later
+//!   one (or of an earlier one for a moment after a new one is named, never for a second);
 //! - no read fails: a node is broken only while every repository has another holder;
-//! - after healing, the mount shows the last acknowledged commit, and every repository has R verified copies, and no others.
+//! - after healing, the mount shows the last acknowledged commit, and every repository has R
+//!   verified copies, and no others.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -25,7 +27,17 @@ const PATHS: [&str; 3] = ["h/one", "h/two", "h/three"];
 /// Copies of each repository: the router's default.
 const COPIES: usize = 2;
 /// Faults that need no special processes.
-const FAULTS: [Fault; 9] = [Kill, Stop, Partition, PartitionFromClient, Deaf, Mute, SlowLink, Lossy, FullDisk];
+const FAULTS: [Fault; 9] = [
+    Kill,
+    Stop,
+    Partition,
+    PartitionFromClient,
+    Deaf,
+    Mute,
+    SlowLink,
+    Lossy,
+    FullDisk,
+];
 /// How long the kernel may show an earlier commit after a new one is named.
 const STALE_MAX: Duration = Duration::from_secs(1);
 /// Differences that are kept.
@@ -40,7 +52,10 @@ struct Tracked {
 
 impl Tracked {
     fn commits(&self) -> Vec<Arc<ExpectedTree>> {
-        self.commits.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.commits
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -64,16 +79,31 @@ fn a_minute_of_chaos_loses_nothing() {
 #[test]
 #[ignore = "takes ten minutes: make test-long"]
 fn ten_minutes_of_chaos_lose_nothing() {
-    let seconds = std::env::var("MONOFS_CHAOS_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(600);
+    let seconds = std::env::var("MONOFS_CHAOS_SECONDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(600);
     chaos(random::seed_or(7), Duration::from_secs(seconds));
 }
 
 fn chaos(seed: u64, time: Duration) {
-    println!("replay with MONOFS_TEST_SEED={seed} MONOFS_CHAOS_SECONDS={}", time.as_secs());
+    println!(
+        "replay with MONOFS_TEST_SEED={seed} MONOFS_CHAOS_SECONDS={}",
+        time.as_secs()
+    );
     let mut rng = Rng::new(seed);
     // Longer than any fault, shorter than the wait for the end.
-    let mut site = Site::start(Plan { rebalance_delay: "3s", snapshot_grace: "15s", ..Plan::default() });
-    let tracked: Arc<Vec<Tracked>> = Arc::new(PATHS.iter().map(|path| begin(&site, path, &mut rng)).collect());
+    let mut site = Site::start(Plan {
+        rebalance_delay: "3s",
+        snapshot_grace: "15s",
+        ..Plan::default()
+    });
+    let tracked: Arc<Vec<Tracked>> = Arc::new(
+        PATHS
+            .iter()
+            .map(|path| begin(&site, path, &mut rng))
+            .collect(),
+    );
     site.remount();
     for one in tracked.iter() {
         site.shown(one.path, &one.commits()[0].commit.to_string());
@@ -82,12 +112,22 @@ fn chaos(seed: u64, time: Duration) {
     let root = site.client.as_ref().unwrap().root.clone();
     let readers: Vec<_> = (0..2u64)
         .map(|n| {
-            let (tracked, stop, root, rng) = (tracked.clone(), stop.clone(), root.clone(), Rng::new(seed ^ (n + 1)));
+            let (tracked, stop, root, rng) = (
+                tracked.clone(),
+                stop.clone(),
+                root.clone(),
+                Rng::new(seed ^ (n + 1)),
+            );
             std::thread::spawn(move || read(&tracked, &root, rng, &stop))
         })
         .collect();
     let writer = {
-        let (tracked, stop, rng, admin) = (tracked.clone(), stop.clone(), Rng::new(seed ^ 99), site.admin.clone());
+        let (tracked, stop, rng, admin) = (
+            tracked.clone(),
+            stop.clone(),
+            Rng::new(seed ^ 99),
+            site.admin.clone(),
+        );
         std::thread::spawn(move || commit(&tracked, &admin, rng, &stop))
     };
     let until = Instant::now() + time;
@@ -101,9 +141,15 @@ fn chaos(seed: u64, time: Duration) {
     let mut broken = Vec::new();
     for reader in readers {
         let found = reader.join().unwrap();
-        println!("{} reads, {} stale, longest {:?} ({})", found.reads, found.stale, found.longest, found.longest_at);
+        println!(
+            "{} reads, {} stale, longest {:?} ({})",
+            found.reads, found.stale, found.longest, found.longest_at
+        );
         if found.longest > RPC_TIMEOUT + Duration::from_secs(1) {
-            broken.push(format!("an answer after {:?}, past its deadline: {}", found.longest, found.longest_at));
+            broken.push(format!(
+                "an answer after {:?}, past its deadline: {}",
+                found.longest, found.longest_at
+            ));
         }
         broken.extend(found.broken);
     }
@@ -117,12 +163,22 @@ fn begin(site: &Site, path: &'static str, rng: &mut Rng) -> Tracked {
     random::populate(&repo, rng, 150);
     site.ingest(&repo.url(), path, "eager");
     let first = Arc::new(ExpectedTree::of(&repo, "main"));
-    Tracked { path, repo, commits: Mutex::new(vec![first]) }
+    Tracked {
+        path,
+        repo,
+        commits: Mutex::new(vec![first]),
+    }
 }
 
 /// Breaks one server for a while, once nobody needs it alone.
 fn one_fault(site: &mut Site, rng: &mut Rng) {
-    let role = [Role::Node, Role::Node, Role::Node, Role::Router, Role::Fetcher][rng.below(5) as usize];
+    let role = [
+        Role::Node,
+        Role::Node,
+        Role::Node,
+        Role::Router,
+        Role::Fetcher,
+    ][rng.below(5) as usize];
     let count = match role {
         Role::Node => site.nodes.len(),
         Role::Router => site.routers.len(),
@@ -130,13 +186,23 @@ fn one_fault(site: &mut Site, rng: &mut Rng) {
     };
     let index = rng.below(count as u64) as usize;
     let fault = FAULTS[rng.below(FAULTS.len() as u64) as usize];
-    let (lasts, rests) = (Duration::from_millis(500 + rng.below(4500)), Duration::from_millis(rng.below(1500)));
+    let (lasts, rests) = (
+        Duration::from_millis(500 + rng.below(4500)),
+        Duration::from_millis(rng.below(1500)),
+    );
     println!("{role:?} {index}: {fault:?} for {lasts:?}");
     if role == Role::Node {
         let victim = site.nodes[index].id.clone();
-        wait_until("every repository has a holder besides the victim", SOON, || {
-            PATHS.iter().all(|path| site.holders(path).is_some_and(|all| all.iter().any(|id| *id != victim)))
-        });
+        wait_until(
+            "every repository has a holder besides the victim",
+            SOON,
+            || {
+                PATHS.iter().all(|path| {
+                    site.holders(path)
+                        .is_some_and(|all| all.iter().any(|id| *id != victim))
+                })
+            },
+        );
     }
     let client = site.client_host.clone();
     fault.inflict(site.server(role, index), &client);
@@ -146,7 +212,8 @@ fn one_fault(site: &mut Site, rng: &mut Rng) {
     std::thread::sleep(rests);
 }
 
-/// Commits upstream and refreshes until told to stop. Gives how many commits the router acknowledged.
+/// Commits upstream and refreshes until told to stop. Gives how many commits the router
+/// acknowledged.
 fn commit(tracked: &[Tracked], admin: &Admin, mut rng: Rng, stop: &AtomicBool) -> usize {
     let mut acknowledged = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -154,7 +221,10 @@ fn commit(tracked: &[Tracked], admin: &Admin, mut rng: Rng, stop: &AtomicBool) -
         random::edit(&one.repo, &mut rng, 6);
         // Known to the readers before anybody can be shown it.
         let expected = Arc::new(ExpectedTree::of(&one.repo, "main"));
-        one.commits.lock().unwrap_or_else(PoisonError::into_inner).push(expected);
+        one.commits
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(expected);
         // The router may be the one that is broken; the next refresh brings this commit too.
         acknowledged += usize::from(admin.run(&["refresh", one.path]).status.success());
         std::thread::sleep(Duration::from_millis(rng.below(1000)));
@@ -171,19 +241,27 @@ fn read(tracked: &[Tracked], root: &Path, mut rng: Rng, stop: &AtomicBool) -> Fo
         let shown = timed(&mut found, &at, || xattr(&at, "user.monofs.commit"));
         let commits = one.commits();
         let index = match shown {
-            Ok(shown) => commits.iter().position(|known| known.commit.to_string().as_bytes() == shown),
+            Ok(shown) => commits
+                .iter()
+                .position(|known| known.commit.to_string().as_bytes() == shown),
             Err(error) => {
                 say(&mut found, format!("{}: {error}", at.display()));
                 continue;
             }
         };
         let Some(index) = index else {
-            say(&mut found, format!("{} shows a commit that was never made", one.path));
+            say(
+                &mut found,
+                format!("{} shows a commit that was never made", one.path),
+            );
             continue;
         };
         let before = newest.insert(one.path, index).unwrap_or(0);
         if index < before {
-            say(&mut found, format!("{} went back from commit {before} to {index}", one.path));
+            say(
+                &mut found,
+                format!("{} went back from commit {before} to {index}", one.path),
+            );
         }
         let files: Vec<&[u8]> = commits[index].files().map(|(path, _)| path).collect();
         for _ in 0..20 {
@@ -194,21 +272,31 @@ fn read(tracked: &[Tracked], root: &Path, mut rng: Rng, stop: &AtomicBool) -> Fo
     found
 }
 
-/// Reads a file and looks whether the commit shown before, or any later one, has it with these bytes. What an earlier
-/// commit has may be seen for a moment: a commit is named before the kernel was told about every name.
+/// Reads a file and looks whether the commit shown before, or any later one, has it with these
+/// bytes. What an earlier commit has may be seen for a moment: a commit is named before the kernel
+/// was told about every name.
 fn check(found: &mut Found, one: &Tracked, at: &Path, path: &[u8], index: usize) {
     let full = at.join(std::ffi::OsStr::from_bytes(path));
     let from = Instant::now();
     loop {
         let result = timed(found, &full, || look(&full));
         let commits = one.commits();
-        let fits = |commit: &Arc<ExpectedTree>| fits(&result, commit.entries.get(path), commit.commit.format());
+        let fits = |commit: &Arc<ExpectedTree>| {
+            fits(&result, commit.entries.get(path), commit.commit.format())
+        };
         if commits[index..].iter().any(fits) {
             return;
         }
         if !commits[..index].iter().any(fits) || from.elapsed() > STALE_MAX {
             let what = result.map(|bytes| bytes.map(|bytes| bytes.len()));
-            return say(found, format!("{}: {what:?} is in no commit since {}", full.display(), commits[index].commit));
+            return say(
+                found,
+                format!(
+                    "{}: {what:?} is in no commit since {}",
+                    full.display(),
+                    commits[index].commit
+                ),
+            );
         }
         found.stale += 1;
         std::thread::sleep(Duration::from_millis(5));
@@ -217,15 +305,29 @@ fn check(found: &mut Found, one: &Tracked, at: &Path, path: &[u8], index: usize)
 
 /// The bytes of a file; `None` for anything else.
 fn look(at: &Path) -> std::io::Result<Option<Vec<u8>>> {
-    if std::fs::symlink_metadata(at)?.is_file() { std::fs::read(at).map(Some) } else { Ok(None) }
+    if std::fs::symlink_metadata(at)?.is_file() {
+        std::fs::read(at).map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
-fn fits(result: &std::io::Result<Option<Vec<u8>>>, entry: Option<&Entry>, format: ObjectFormat) -> bool {
+fn fits(
+    result: &std::io::Result<Option<Vec<u8>>>,
+    entry: Option<&Entry>,
+    format: ObjectFormat,
+) -> bool {
     match result {
-        Ok(Some(bytes)) => entry.is_some_and(|entry| entry.oid == Oid::of(format, ObjectKind::Blob, bytes)),
+        Ok(Some(bytes)) => {
+            entry.is_some_and(|entry| entry.oid == Oid::of(format, ObjectKind::Blob, bytes))
+        }
         Ok(None) => !is_file(entry),
         Err(error) => {
-            let missing = [ErrorKind::NotFound, ErrorKind::NotADirectory, ErrorKind::IsADirectory];
+            let missing = [
+                ErrorKind::NotFound,
+                ErrorKind::NotADirectory,
+                ErrorKind::IsADirectory,
+            ];
             missing.contains(&error.kind()) && !is_file(entry)
         }
     }
@@ -256,25 +358,44 @@ fn say(found: &mut Found, what: String) {
 fn converge(site: &Site, tracked: &[Tracked]) {
     let from = Instant::now();
     for one in tracked {
-        wait_until("a refresh is acknowledged", SOON, || site.admin(&["refresh", one.path]).status.success());
+        wait_until("a refresh is acknowledged", SOON, || {
+            site.admin(&["refresh", one.path]).status.success()
+        });
         let last = one.commits().last().unwrap().clone();
         let at: PathBuf = site.shown(one.path, &last.commit.to_string());
-        let checks = Checks { mount: true, contents: true, exact_times: false };
+        let checks = Checks {
+            mount: true,
+            contents: true,
+            exact_times: false,
+        };
         // The commit is named before the kernel was told about every name.
-        wait_until("the mount shows all of the last commit", SOON, || differences(&at, &last, checks).is_empty());
+        wait_until("the mount shows all of the last commit", SOON, || {
+            differences(&at, &last, checks).is_empty()
+        });
         site.wait_replicated(one.path);
     }
-    wait_until("every copy passes verification", SOON, || site.admin(&["verify"]).status.success());
+    wait_until("every copy passes verification", SOON, || {
+        site.admin(&["verify"]).status.success()
+    });
     println!("converged {:?} after the last fault", from.elapsed());
     for one in tracked {
         let last = one.commits().last().unwrap().commit.to_string();
         let copies = || site.copies(one.path, &last).len();
-        wait_until(&format!("{} has {COPIES} copies of its last commit", one.path), SOON, || copies() >= COPIES);
+        wait_until(
+            &format!("{} has {COPIES} copies of its last commit", one.path),
+            SOON,
+            || copies() >= COPIES,
+        );
         let mut held = Vec::new();
         let from = Instant::now();
         while held.len() != COPIES && from.elapsed() < SOON {
             held = site.copies(one.path, "");
         }
-        assert_eq!(held.len(), COPIES, "{} is kept by more nodes than it should: {held:?}", one.path);
+        assert_eq!(
+            held.len(),
+            COPIES,
+            "{} is kept by more nodes than it should: {held:?}",
+            one.path
+        );
     }
 }

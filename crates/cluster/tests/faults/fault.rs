@@ -107,7 +107,10 @@ impl Fault {
 
 #[track_caller]
 fn proxy(server: &Server) -> &Proxy {
-    server.proxy.as_ref().expect("the plan puts a proxy before each server")
+    server
+        .proxy
+        .as_ref()
+        .expect("the plan puts a proxy before each server")
 }
 
 /// As a service manager does.

@@ -1,8 +1,9 @@
-//! Real processes, each on a host of its own (a network namespace), broken while they are read from and written to.
+//! Real processes, each on a host of its own (a network namespace), broken while they are read from
+//! and written to.
 //!
-//! Needs root, /dev/fuse and what `make test` installs; nothing here skips. Scenarios run one after the other
-//! (`.config/nextest.toml`): they measure pauses. Those that together take longer than five minutes are `#[ignore]`d and run
-//! by `make test-long`.
+//! Needs root, /dev/fuse and what `make test` installs; nothing here skips. Scenarios run one after
+//! the other (`.config/nextest.toml`): they measure pauses. Those that together take longer than
+//! five minutes are `#[ignore]`d and run by `make test-long`.
 #![allow(clippy::unwrap_used)]
 
 mod balanced;

@@ -34,7 +34,12 @@ pub struct Seen {
 }
 
 impl Seen {
-    fn timed<T>(&mut self, what: &str, path: &Path, call: impl FnOnce() -> std::io::Result<T>) -> Option<T> {
+    fn timed<T>(
+        &mut self,
+        what: &str,
+        path: &Path,
+        call: impl FnOnce() -> std::io::Result<T>,
+    ) -> Option<T> {
         let from = Instant::now();
         let result = call();
         let took = from.elapsed();
@@ -43,7 +48,12 @@ impl Seen {
             (self.longest, self.longest_at) = (took, format!("{what} {}", path.display()));
         }
         result
-            .inspect_err(|error| note(&mut self.failed, format!("{what} {}: {error} after {took:?}", path.display())))
+            .inspect_err(|error| {
+                note(
+                    &mut self.failed,
+                    format!("{what} {}: {error} after {took:?}", path.display()),
+                )
+            })
             .ok()
     }
 }
@@ -68,16 +78,22 @@ impl Reader {
         let total = expected.entries.len();
         let progress = done.clone();
         let thread = std::thread::spawn(move || read_tree(&at, &expected, &progress));
-        Self { done, thread, total }
+        Self {
+            done,
+            thread,
+            total,
+        }
     }
 
     /// Waits until it has seen this share of the entries.
     #[track_caller]
     pub fn wait_share(&self, share: f64) {
         let wanted = (self.total as f64 * share) as usize;
-        monofs_testkit::wait_until("the reader has come so far", Duration::from_secs(60), || {
-            self.done.load(Ordering::Relaxed) >= wanted || self.thread.is_finished()
-        });
+        monofs_testkit::wait_until(
+            "the reader has come so far",
+            Duration::from_secs(60),
+            || self.done.load(Ordering::Relaxed) >= wanted || self.thread.is_finished(),
+        );
     }
 
     /// Whether it is done.
@@ -87,7 +103,9 @@ impl Reader {
 
     /// What it saw, at the end.
     pub fn join(self) -> Seen {
-        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        self.thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
@@ -97,14 +115,21 @@ pub fn read_tree(at: &Path, expected: &ExpectedTree, done: &AtomicUsize) -> Seen
     let from = Instant::now();
     let mut names: BTreeMap<&[u8], usize> = BTreeMap::new();
     for path in expected.entries.keys() {
-        let parent = path.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |slash| &path[..slash]);
+        let parent = path
+            .iter()
+            .rposition(|byte| *byte == b'/')
+            .map_or(&b""[..], |slash| &path[..slash]);
         *names.entry(parent).or_default() += 1;
     }
     list(&mut seen, at, names.get(&b""[..]).copied().unwrap_or(0));
     for (path, entry) in &expected.entries {
         let full = at.join(OsStr::from_bytes(path));
         match entry.kind {
-            Kind::Directory => list(&mut seen, &full, names.get(path.as_slice()).copied().unwrap_or(0)),
+            Kind::Directory => list(
+                &mut seen,
+                &full,
+                names.get(path.as_slice()).copied().unwrap_or(0),
+            ),
             Kind::Submodule { .. } => {}
             Kind::Symlink { .. } => {
                 if let Some(target) = seen.timed("readlink", &full, || std::fs::read_link(&full)) {
@@ -120,18 +145,34 @@ pub fn read_tree(at: &Path, expected: &ExpectedTree, done: &AtomicUsize) -> Seen
 }
 
 fn list(seen: &mut Seen, at: &Path, expected: usize) {
-    let listing = seen.timed("list", at, || std::fs::read_dir(at)?.collect::<Result<Vec<_>, _>>());
+    let listing = seen.timed("list", at, || {
+        std::fs::read_dir(at)?.collect::<Result<Vec<_>, _>>()
+    });
     if let Some(listing) = listing.filter(|listing| listing.len() != expected) {
-        note(&mut seen.wrong, format!("{} lists {} names, not {expected}", at.display(), listing.len()));
+        note(
+            &mut seen.wrong,
+            format!(
+                "{} lists {} names, not {expected}",
+                at.display(),
+                listing.len()
+            ),
+        );
     }
 }
 
 fn file(seen: &mut Seen, at: &Path, entry: &Entry, size: u64) {
-    let Some(meta) = seen.timed("stat", at, || std::fs::symlink_metadata(at)) else { return };
+    let Some(meta) = seen.timed("stat", at, || std::fs::symlink_metadata(at)) else {
+        return;
+    };
     if meta.len() != size {
-        note(&mut seen.wrong, format!("{} has {} bytes, not {size}", at.display(), meta.len()));
+        note(
+            &mut seen.wrong,
+            format!("{} has {} bytes, not {size}", at.display(), meta.len()),
+        );
     }
-    let Some(mut open) = seen.timed("open", at, || std::fs::File::open(at)) else { return };
+    let Some(mut open) = seen.timed("open", at, || std::fs::File::open(at)) else {
+        return;
+    };
     let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
     let mut piece = vec![0; READ_BYTES];
     loop {
@@ -148,6 +189,14 @@ fn file(seen: &mut Seen, at: &Path, entry: &Entry, size: u64) {
 fn compare(seen: &mut Seen, at: &Path, entry: &Entry, bytes: &[u8]) {
     let actual = Oid::of(entry.oid.format(), ObjectKind::Blob, bytes);
     if actual != entry.oid {
-        note(&mut seen.wrong, format!("{}: {} bytes are {actual}, not {}", at.display(), bytes.len(), entry.oid));
+        note(
+            &mut seen.wrong,
+            format!(
+                "{}: {} bytes are {actual}, not {}",
+                at.display(),
+                bytes.len(),
+                entry.oid
+            ),
+        );
     }
 }

@@ -27,8 +27,14 @@ pub fn tree(seed: u64, files: u64) -> Repo {
     let mut rng = Rng::new(seed);
     repo.commit(|changes| {
         for n in 0..files {
-            let len = if n % 40 == 0 { 400_000 } else { 1 + rng.below(50_000) };
-            let bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| rng.bits().to_le_bytes()).collect();
+            let len = if n % 40 == 0 {
+                400_000
+            } else {
+                1 + rng.below(50_000)
+            };
+            let bytes: Vec<u8> = (0..len.div_ceil(8))
+                .flat_map(|_| rng.bits().to_le_bytes())
+                .collect();
             changes.file(format!("d{:02}/f{n:04}", n / 20), bytes);
         }
     });
@@ -47,12 +53,18 @@ fn survives(plan: Plan, content: &str, rows: &[Row]) {
         let sent = site.sent_bytes(role);
         let reader = Reader::begin(at, expected.clone());
         reader.wait_share(FAULT_AT);
-        assert!(!reader.is_finished(), "the tree is too small: it was read before the fault came");
+        assert!(
+            !reader.is_finished(),
+            "the tree is too small: it was read before the fault came"
+        );
         let (client, index) = (site.client_host.clone(), site.busiest(role, &sent));
         fault.inflict(site.server(role, index), &client);
         let seen = reader.join();
         let reads = &site.mount_status()["reads"];
-        println!("{role:?} {fault:?} during a read: {}; {reads}", summary(&seen));
+        println!(
+            "{role:?} {fault:?} during a read: {}; {reads}",
+            summary(&seen)
+        );
         broken.extend(judge(&seen, pause_max).map(|what| format!("{role:?} {fault:?}: {what}")));
         fault.heal(site.server(role, index), &client);
         site.wait_whole();
@@ -76,11 +88,19 @@ pub fn summary(seen: &Seen) -> String {
 
 /// What a reader must not see.
 pub fn judge(seen: &Seen, pause_max: Duration) -> impl Iterator<Item = String> {
-    let slow = (seen.longest > pause_max)
-        .then(|| format!("a pause of {:?}, more than {pause_max:?}: {}", seen.longest, seen.longest_at));
+    let slow = (seen.longest > pause_max).then(|| {
+        format!(
+            "a pause of {:?}, more than {pause_max:?}: {}",
+            seen.longest, seen.longest_at
+        )
+    });
     let wrong = seen.wrong.iter().map(|what| format!("wrong: {what}"));
     let failed = seen.failed.iter().map(|what| format!("failed: {what}"));
-    slow.into_iter().chain(wrong).chain(failed).collect::<Vec<_>>().into_iter()
+    slow.into_iter()
+        .chain(wrong)
+        .chain(failed)
+        .collect::<Vec<_>>()
+        .into_iter()
 }
 
 /// A row of each fault for one role.
@@ -90,38 +110,69 @@ fn rows<const N: usize>(role: Role, faults: [Fault; N], pause_max: Duration) -> 
 
 /// Each row on a site of its own: what was read once is on the nodes, and needs nobody any more.
 fn survives_lazily<const N: usize>(rows: [Row; N]) {
-    rows.iter().for_each(|row| survives(Plan::default(), "lazy", &[*row]));
+    rows.iter()
+        .for_each(|row| survives(Plan::default(), "lazy", &[*row]));
 }
 
 #[test]
 fn a_read_survives_a_broken_node() {
     let killed = rows(Role::Node, [Kill, FullDisk], KILLED);
-    let gone = rows(Role::Node, [Stop, Partition, PartitionFromClient, Deaf, Mute, SlowLink, Lossy], STOPPED);
+    let gone = rows(
+        Role::Node,
+        [
+            Stop,
+            Partition,
+            PartitionFromClient,
+            Deaf,
+            Mute,
+            SlowLink,
+            Lossy,
+        ],
+        STOPPED,
+    );
     survives(Plan::default(), "eager", &[&killed[..], &gone].concat());
 }
 
 #[test]
 fn a_read_survives_broken_connections() {
-    let plan = Plan { proxies: true, ..Plan::default() };
-    survives(plan, "eager", &rows(Role::Node, [Reset, HalfOpen, NoAnswers], STOPPED));
+    let plan = Plan {
+        proxies: true,
+        ..Plan::default()
+    };
+    survives(
+        plan,
+        "eager",
+        &rows(Role::Node, [Reset, HalfOpen, NoAnswers], STOPPED),
+    );
 }
 
 #[test]
 #[ignore = "together over five minutes: make test-long"]
 fn a_read_survives_slow_and_one_way_connections() {
-    let plan = Plan { proxies: true, ..Plan::default() };
+    let plan = Plan {
+        proxies: true,
+        ..Plan::default()
+    };
     survives(plan, "eager", &rows(Role::Node, [NoAsks, Delay], STOPPED));
 }
 
 #[test]
 fn a_read_does_not_notice_a_broken_router() {
-    survives(Plan::default(), "eager", &rows(Role::Router, [Kill, Stop, Partition, FullDisk], KILLED));
+    survives(
+        Plan::default(),
+        "eager",
+        &rows(Role::Router, [Kill, Stop, Partition, FullDisk], KILLED),
+    );
 }
 
 #[test]
 #[ignore = "together over five minutes: make test-long"]
 fn a_read_does_not_notice_a_router_that_is_hard_to_reach() {
-    survives(Plan::default(), "eager", &rows(Role::Router, [Deaf, Mute, SlowLink, Lossy], KILLED));
+    survives(
+        Plan::default(),
+        "eager",
+        &rows(Role::Router, [Deaf, Mute, SlowLink, Lossy], KILLED),
+    );
 }
 
 /// Contents that no node holds yet: a node that is gone is a place to pull from, too.
@@ -133,7 +184,11 @@ fn a_read_of_a_lazy_repository_survives_a_broken_node() {
 #[test]
 #[ignore = "together over five minutes: make test-long"]
 fn a_read_of_a_lazy_repository_survives_a_node_that_is_hard_to_reach() {
-    survives_lazily(rows(Role::Node, [Partition, Deaf, Mute, SlowLink, Lossy, FullDisk], STOPPED));
+    survives_lazily(rows(
+        Role::Node,
+        [Partition, Deaf, Mute, SlowLink, Lossy, FullDisk],
+        STOPPED,
+    ));
 }
 
 /// Where a fetcher breaks, another has to clone first: only the deadline holds.
@@ -146,7 +201,11 @@ fn a_read_of_a_lazy_repository_survives_a_broken_fetcher() {
 #[test]
 #[ignore = "together over five minutes: make test-long"]
 fn a_read_of_a_lazy_repository_survives_a_fetcher_that_is_hard_to_reach() {
-    survives_lazily(rows(Role::Fetcher, [Partition, Deaf, Mute, SlowLink, Lossy, FullDisk], RPC_TIMEOUT));
+    survives_lazily(rows(
+        Role::Fetcher,
+        [Partition, Deaf, Mute, SlowLink, Lossy, FullDisk],
+        RPC_TIMEOUT,
+    ));
 }
 
 #[test]
@@ -154,5 +213,12 @@ fn a_read_of_a_lazy_repository_survives_a_fetcher_that_is_hard_to_reach() {
 fn a_read_survives_clocks_that_jump() {
     let of = |role| rows(role, [ClockAhead, ClockBehind], KILLED);
     let rows = [of(Role::Node), of(Role::Router), of(Role::Fetcher)].concat();
-    survives(Plan { clocks: true, ..Plan::default() }, "eager", &rows);
+    survives(
+        Plan {
+            clocks: true,
+            ..Plan::default()
+        },
+        "eager",
+        &rows,
+    );
 }

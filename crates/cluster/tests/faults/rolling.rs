@@ -19,13 +19,26 @@ fn upgrade(gently: bool) {
     let expected = Arc::new(ExpectedTree::of(&repo, "main"));
     let mut site = Site::start(Plan::default());
     site.ingest(&repo.url(), PATH, "eager");
-    let steps = [(Role::Node, site.nodes.len()), (Role::Fetcher, site.fetchers.len()), (Role::Router, 1)];
+    let steps = [
+        (Role::Node, site.nodes.len()),
+        (Role::Fetcher, site.fetchers.len()),
+        (Role::Router, 1),
+    ];
     let mut broken = Vec::new();
-    for (role, index) in steps.into_iter().flat_map(|(role, count)| (0..count).map(move |index| (role, index))) {
+    for (role, index) in steps
+        .into_iter()
+        .flat_map(|(role, count)| (0..count).map(move |index| (role, index)))
+    {
         site.remount();
-        let reader = Reader::begin(site.shown(PATH, &expected.commit.to_string()), expected.clone());
+        let reader = Reader::begin(
+            site.shown(PATH, &expected.commit.to_string()),
+            expected.clone(),
+        );
         reader.wait_share(FAULT_AT);
-        assert!(!reader.is_finished(), "the tree was read before the restart came");
+        assert!(
+            !reader.is_finished(),
+            "the tree was read before the restart came"
+        );
         let server = site.server(role, index);
         if gently {
             let status = server.process.terminate(ENDS_WITHIN);
@@ -34,7 +47,15 @@ fn upgrade(gently: bool) {
         server.process.restart();
         let id = server.id.clone();
         let seen = reader.join();
-        println!("{id} restarted {}: {}", if gently { "with SIGTERM" } else { "after kill -9" }, summary(&seen));
+        println!(
+            "{id} restarted {}: {}",
+            if gently {
+                "with SIGTERM"
+            } else {
+                "after kill -9"
+            },
+            summary(&seen)
+        );
         broken.extend(judge(&seen, PAUSE_MAX).map(|what| format!("{id}: {what}")));
         site.wait_whole();
         site.wait_replicated(PATH);

@@ -14,16 +14,34 @@ async fn hostile_repositories_are_refused_and_readers_keep_what_they_had() {
     good.commit(|c| {
         c.file("f", "good");
     });
-    let before = cluster.ingest(Ingest::of(good.url()).at("main").shown_as("h/good")).await.unwrap();
-    for bad in hostile::refused_trees().into_iter().chain([hostile::long_symlink(1 << 20)]) {
+    let before = cluster
+        .ingest(Ingest::of(good.url()).at("main").shown_as("h/good"))
+        .await
+        .unwrap();
+    for bad in hostile::refused_trees()
+        .into_iter()
+        .chain([hostile::long_symlink(1 << 20)])
+    {
         let what = bad.what;
-        let error = cluster.ingest(Ingest::of(bad.repo.url()).at("main").shown_as("h/bad")).await.expect_err(what);
-        assert!(matches!(error.kind, ErrorKind::Invalid | ErrorKind::Corrupt), "{what}: {error:?}");
-        assert!(!error.message.contains('\n'), "{what}: more than one line: {error}");
+        let error = cluster
+            .ingest(Ingest::of(bad.repo.url()).at("main").shown_as("h/bad"))
+            .await
+            .expect_err(what);
+        assert!(
+            matches!(error.kind, ErrorKind::Invalid | ErrorKind::Corrupt),
+            "{what}: {error:?}"
+        );
+        assert!(
+            !error.message.contains('\n'),
+            "{what}: more than one line: {error}"
+        );
         let entry = cluster.repository("h/bad").await.unwrap();
         assert!(entry.snapshot.is_none(), "{what}: readers see it");
     }
-    assert_eq!(cluster.repository("h/good").await.unwrap().snapshot, before.snapshot);
+    assert_eq!(
+        cluster.repository("h/good").await.unwrap().snapshot,
+        before.snapshot
+    );
     cluster.shutdown().await;
 }
 
@@ -43,15 +61,27 @@ async fn wrong_sources_refs_and_paths_say_what_is_wrong() {
     let here = |source: &str, at: &str, path: &str| Ingest::of(source).at(at).shown_as(path);
     let missing = format!("{url}-is-not-here");
     let cases = [
-        (here("https://host.invalid/x.git", "main", "h/x"), ErrorKind::Unavailable),
-        (here("git://127.0.0.1:1/x.git", "main", "h/x"), ErrorKind::Unavailable),
+        (
+            here("https://host.invalid/x.git", "main", "h/x"),
+            ErrorKind::Unavailable,
+        ),
+        (
+            here("git://127.0.0.1:1/x.git", "main", "h/x"),
+            ErrorKind::Unavailable,
+        ),
         (here(&missing, "main", "h/x"), ErrorKind::NotFound),
         (here(&empty.url(), "main", "h/x"), ErrorKind::NotFound),
         (here(&url, "no-such-branch", "h/x"), ErrorKind::NotFound),
         (here(&url, "a-tree", "h/x"), ErrorKind::Invalid),
         (here(&url, "a-blob", "h/x"), ErrorKind::Invalid),
-        (here("https://host/a/../b.git", "main", "h/x"), ErrorKind::Invalid),
-        (here("--upload-pack=touch", "main", "h/x"), ErrorKind::Invalid),
+        (
+            here("https://host/a/../b.git", "main", "h/x"),
+            ErrorKind::Invalid,
+        ),
+        (
+            here("--upload-pack=touch", "main", "h/x"),
+            ErrorKind::Invalid,
+        ),
         (here("ext::sh -c id", "main", "h/x"), ErrorKind::Invalid),
         (here(&url, "--upload-pack=touch", "h/x"), ErrorKind::Invalid),
         (here(&url, "main", "h/../x"), ErrorKind::Invalid),
@@ -61,12 +91,21 @@ async fn wrong_sources_refs_and_paths_say_what_is_wrong() {
         let shown = format!("{ingest:?}");
         let error = cluster.ingest(ingest).await.expect_err(&shown);
         assert_eq!(error.kind, kind, "{shown}: {error}");
-        assert!(!error.message.is_empty() && !error.message.contains('\n'), "{shown}: {error}");
+        assert!(
+            !error.message.is_empty() && !error.message.contains('\n'),
+            "{shown}: {error}"
+        );
     }
-    cluster.ingest(here(&url, "main", "h/org/repo")).await.unwrap();
+    cluster
+        .ingest(here(&url, "main", "h/org/repo"))
+        .await
+        .unwrap();
     for path in ["h/org", "h/org/repo/inside", "h/org/repo"] {
         let other = empty.url();
-        let error = cluster.ingest(here(&other, "main", path)).await.expect_err(path);
+        let error = cluster
+            .ingest(here(&other, "main", path))
+            .await
+            .expect_err(path);
         assert_eq!(error.kind, ErrorKind::Refused, "{path}: {error}");
     }
     let held = cluster.repository("h/org/repo").await.unwrap();
@@ -82,14 +121,32 @@ async fn a_failed_ingest_of_another_ref_leaves_the_entry_as_it_was() {
     repo.commit(|c| {
         c.file("f", "1");
     });
-    cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r")).await.unwrap();
-    let error = cluster.ingest(Ingest::of(repo.url()).at("mistyped").shown_as("h/r").lazy()).await.unwrap_err();
+    cluster
+        .ingest(Ingest::of(repo.url()).at("main").shown_as("h/r"))
+        .await
+        .unwrap();
+    let error = cluster
+        .ingest(Ingest::of(repo.url()).at("mistyped").shown_as("h/r").lazy())
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotFound, "{error}");
     let entry = cluster.repository("h/r").await.unwrap();
-    assert_eq!((entry.ref_name.as_str(), entry.content), ("main", monofs_model::ContentMode::Eager));
+    assert_eq!(
+        (entry.ref_name.as_str(), entry.content),
+        ("main", monofs_model::ContentMode::Eager)
+    );
     let next = repo.commit(|c| {
         c.file("f", "2");
     });
-    assert_eq!(cluster.refresh("h/r").await.unwrap().snapshot.unwrap().commit, next);
+    assert_eq!(
+        cluster
+            .refresh("h/r")
+            .await
+            .unwrap()
+            .snapshot
+            .unwrap()
+            .commit,
+        next
+    );
     cluster.shutdown().await;
 }

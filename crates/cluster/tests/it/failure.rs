@@ -16,12 +16,23 @@ async fn a_node_that_stops_costs_no_read() {
     let repo = Repo::new();
     random::populate(&repo, &mut Rng::new(5), 300);
     let mut system = System::start().await;
-    let entry =
-        system.cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r").strong().hydrated()).await.unwrap();
+    let entry = system
+        .cluster
+        .ingest(
+            Ingest::of(repo.url())
+                .at("main")
+                .shown_as("h/r")
+                .strong()
+                .hydrated(),
+        )
+        .await
+        .unwrap();
     assert_eq!(entry.holders.len(), 2);
     let expected = ExpectedTree::of(&repo, "main");
     for number in 0..2 {
-        system.wait_commit("h/r", &expected.commit.to_string()).await;
+        system
+            .wait_commit("h/r", &expected.commit.to_string())
+            .await;
         system.unmount().await;
         std::fs::remove_dir_all(system.dir.path().join("cluster/client-cache")).unwrap();
         system.mount().await;
@@ -41,8 +52,16 @@ async fn a_node_that_was_away_catches_up() {
     repo.commit(|c| {
         c.file("f", "1");
     });
-    cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r")).await.unwrap();
-    let both = || async { cluster.repository("h/r").await.is_ok_and(|entry| entry.holders.len() == 2) };
+    cluster
+        .ingest(Ingest::of(repo.url()).at("main").shown_as("h/r"))
+        .await
+        .unwrap();
+    let both = || async {
+        cluster
+            .repository("h/r")
+            .await
+            .is_ok_and(|entry| entry.holders.len() == 2)
+    };
     monofs_testkit::wait::wait_until_async("both nodes hold the first commit", SOON, both).await;
     cluster.stop_node(0).await;
     cluster.wait_members(1, 1).await.unwrap();
@@ -50,9 +69,18 @@ async fn a_node_that_was_away_catches_up() {
         c.file("f", "2");
     });
     let entry = cluster.refresh("h/r").await.unwrap();
-    assert_eq!(entry.holders.len(), 1, "a node that is away cannot have acknowledged");
+    assert_eq!(
+        entry.holders.len(),
+        1,
+        "a node that is away cannot have acknowledged"
+    );
     cluster.start_node(0).await.unwrap();
-    let caught_up = || async { cluster.repository("h/r").await.is_ok_and(|entry| entry.holders.len() == 2) };
+    let caught_up = || async {
+        cluster
+            .repository("h/r")
+            .await
+            .is_ok_and(|entry| entry.holders.len() == 2)
+    };
     monofs_testkit::wait::wait_until_async("both nodes hold the new commit", SOON, caught_up).await;
     cluster.shutdown().await;
 }
@@ -64,13 +92,21 @@ async fn a_dead_cluster_serves_what_is_cached_and_fails_the_rest_in_time() {
     }
     let repo = Repo::new();
     repo.commit(|c| {
-        c.file("seen/f", "cached").file("unseen/g", vec![9u8; 2 << 20]);
+        c.file("seen/f", "cached")
+            .file("unseen/g", vec![9u8; 2 << 20]);
     });
     let mut system = System::start().await;
-    system.cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r").hydrated()).await.unwrap();
+    system
+        .cluster
+        .ingest(Ingest::of(repo.url()).at("main").shown_as("h/r").hydrated())
+        .await
+        .unwrap();
     let (seen, unseen) = (system.at("h/r/seen/f"), system.at("h/r/unseen/g"));
     let read = seen.clone();
-    assert_eq!(off_thread(move || std::fs::read(read).unwrap()).await, b"cached");
+    assert_eq!(
+        off_thread(move || std::fs::read(read).unwrap()).await,
+        b"cached"
+    );
     for number in 0..2 {
         system.cluster.stop_node(number).await;
     }
@@ -83,12 +119,18 @@ async fn a_dead_cluster_serves_what_is_cached_and_fails_the_rest_in_time() {
     })
     .await;
     assert_eq!(error.raw_os_error(), Some(5), "{error}");
-    assert!(took < Duration::from_secs(6), "{took:?} for a deadline of 3 s");
+    assert!(
+        took < Duration::from_secs(6),
+        "{took:?} for a deadline of 3 s"
+    );
     // A new mount without any cluster starts from the cache.
     system.unmount().await;
     system.mount().await;
     let seen = system.at("h/r/seen/f");
-    assert_eq!(off_thread(move || std::fs::read(seen).unwrap()).await, b"cached");
+    assert_eq!(
+        off_thread(move || std::fs::read(seen).unwrap()).await,
+        b"cached"
+    );
     system.stop().await;
 }
 
@@ -102,13 +144,26 @@ async fn a_restarted_router_knows_everything_and_clients_follow_it() {
         c.file("f", "1");
     });
     let mut system = System::start().await;
-    system.cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r").strong()).await.unwrap();
+    system
+        .cluster
+        .ingest(Ingest::of(repo.url()).at("main").shown_as("h/r").strong())
+        .await
+        .unwrap();
     system.assert_shows("h/r", &repo).await;
     system.cluster.stop_router(0).await;
     system.assert_shows("h/r", &repo).await;
     system.cluster.start_router(0).await.unwrap();
     system.cluster.wait_members(2, 1).await.unwrap();
-    assert_eq!(system.cluster.repository("h/r").await.unwrap().holders.len(), 2);
+    assert_eq!(
+        system
+            .cluster
+            .repository("h/r")
+            .await
+            .unwrap()
+            .holders
+            .len(),
+        2
+    );
     repo.commit(|c| {
         c.file("f", "2").file("g", "new");
     });
@@ -135,7 +190,17 @@ async fn replaced_snapshots_are_collected_and_what_is_shown_stays() {
         })
     };
     let system = System::start_with(quick).await;
-    system.cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r").strong().hydrated()).await.unwrap();
+    system
+        .cluster
+        .ingest(
+            Ingest::of(repo.url())
+                .at("main")
+                .shown_as("h/r")
+                .strong()
+                .hydrated(),
+        )
+        .await
+        .unwrap();
     system.assert_shows("h/r", &repo).await;
     repo.commit(|c| {
         c.file("f", "small");
@@ -145,7 +210,12 @@ async fn replaced_snapshots_are_collected_and_what_is_shown_stays() {
         let mut admin = system.cluster.admin().unwrap();
         let request = monofs_proto::v1::GetRepositoryRequest { path: "h/r".into() };
         let answer = admin.get_repository(request).await.unwrap().into_inner();
-        answer.replicas.iter().all(|replica| replica.held.as_ref().is_some_and(|held| held.snapshots.len() == 1))
+        answer.replicas.iter().all(|replica| {
+            replica
+                .held
+                .as_ref()
+                .is_some_and(|held| held.snapshots.len() == 1)
+        })
     };
     monofs_testkit::wait::wait_until_async("every node keeps one snapshot", SOON, held).await;
     system.assert_follows("h/r", &repo).await;
@@ -159,7 +229,11 @@ async fn wait_two_copies(cluster: &Cluster, path: &str) {
         let request = monofs_proto::v1::GetRepositoryRequest { path: path.into() };
         let answer = admin.get_repository(request).await.unwrap().into_inner();
         let holds = |replica: &monofs_proto::v1::ReplicaStatus| {
-            replica.holder && replica.held.as_ref().is_some_and(|held| held.snapshots.len() == 1)
+            replica.holder
+                && replica
+                    .held
+                    .as_ref()
+                    .is_some_and(|held| held.snapshots.len() == 1)
         };
         answer.replicas.len() == 2 && answer.replicas.iter().all(holds)
     };
@@ -174,7 +248,16 @@ async fn a_node_that_lost_its_disk_gets_its_copies_back() {
     repo.commit(|c| {
         c.file("f", "1");
     });
-    cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r").strong().hydrated()).await.unwrap();
+    cluster
+        .ingest(
+            Ingest::of(repo.url())
+                .at("main")
+                .shown_as("h/r")
+                .strong()
+                .hydrated(),
+        )
+        .await
+        .unwrap();
     cluster.stop_node(0).await;
     std::fs::remove_dir_all(dir.path().join("node1")).unwrap();
     cluster.start_node(0).await.unwrap();
@@ -188,20 +271,39 @@ async fn a_truncated_store_is_set_aside_and_copied_again() {
     let mut cluster = crate::system::builder(dir.path()).start().await.unwrap();
     let repo = Repo::new();
     random::populate(&repo, &mut Rng::new(3), 100);
-    let ingest = Ingest::of(repo.url()).at("main").shown_as("h/r").strong().hydrated();
+    let ingest = Ingest::of(repo.url())
+        .at("main")
+        .shown_as("h/r")
+        .strong()
+        .hydrated();
     let entry = cluster.ingest(ingest).await.unwrap();
     cluster.stop_node(0).await;
-    let store = dir.path().join("node1/repos").join(entry.storage_id().as_str());
-    let data = std::fs::OpenOptions::new().write(true).open(store.join("data.mdb")).unwrap();
+    let store = dir
+        .path()
+        .join("node1/repos")
+        .join(entry.storage_id().as_str());
+    let data = std::fs::OpenOptions::new()
+        .write(true)
+        .open(store.join("data.mdb"))
+        .unwrap();
     data.set_len(data.metadata().unwrap().len() / 2).unwrap();
     cluster.start_node(0).await.unwrap();
     wait_two_copies(&cluster, "h/r").await;
     let mut admin = cluster.admin().unwrap();
-    let mut checks =
-        admin.verify(monofs_proto::v1::AdminVerifyRequest { path: "h/r".into() }).await.unwrap().into_inner();
+    let mut checks = admin
+        .verify(monofs_proto::v1::AdminVerifyRequest { path: "h/r".into() })
+        .await
+        .unwrap()
+        .into_inner();
     while let Some(check) = checks.message().await.unwrap() {
         assert!(check.error.is_empty(), "{check:?}");
-        assert!(check.progress.as_ref().is_none_or(|progress| progress.errors.is_empty()), "{check:?}");
+        assert!(
+            check
+                .progress
+                .as_ref()
+                .is_none_or(|progress| progress.errors.is_empty()),
+            "{check:?}"
+        );
     }
     cluster.shutdown().await;
 }
@@ -212,7 +314,11 @@ async fn a_full_disk_under_the_clients_cache_costs_no_read() {
         return;
     }
     let mut rng = Rng::new(11);
-    let noise = |rng: &mut Rng| (0..400_000u32).map(|_| rng.bits() as u8).collect::<Vec<u8>>();
+    let noise = |rng: &mut Rng| {
+        (0..400_000u32)
+            .map(|_| rng.bits() as u8)
+            .collect::<Vec<u8>>()
+    };
     let repo = Repo::new();
     repo.commit(|c| {
         for n in 0..60 {
@@ -223,15 +329,31 @@ async fn a_full_disk_under_the_clients_cache_costs_no_read() {
     system.unmount().await;
     let small = system.dir.path().join("small-disk");
     std::fs::create_dir(&small).unwrap();
-    let mounted =
-        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(&small).status();
-    assert!(mounted.unwrap().success(), "this test mounts a small tmpfs, which needs root");
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])
+        .arg(&small)
+        .status();
+    assert!(
+        mounted.unwrap().success(),
+        "this test mounts a small tmpfs, which needs root"
+    );
     let mut config = system.cluster.client_config("unused");
     (config.mount, config.cache_dir) = (system.root.clone(), small.join("cache"));
     system.mounted = Some(monofs_cluster::client::mount(config).await.unwrap());
-    system.cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r").hydrated()).await.unwrap();
+    system
+        .cluster
+        .ingest(Ingest::of(repo.url()).at("main").shown_as("h/r").hydrated())
+        .await
+        .unwrap();
     system.assert_shows("h/r", &repo).await;
     system.unmount().await;
-    assert!(std::process::Command::new("umount").arg("-l").arg(&small).status().unwrap().success());
+    assert!(
+        std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&small)
+            .status()
+            .unwrap()
+            .success()
+    );
     system.stop().await;
 }

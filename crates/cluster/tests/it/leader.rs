@@ -41,12 +41,28 @@ impl Routers {
         };
         let routers = vec![router(1), router(2)];
         let all = format!("--router={}", addresses.join(","));
-        let node = ["--node-id=node1".to_owned(), format!("--addr=127.0.0.1:{}", free_port())];
-        let node =
-            Process::spawn("monofs-node", node.into_iter().chain([format!("--db-path={}", at("node")), all.clone()]));
-        let fetcher = [format!("--addr=127.0.0.1:{}", free_port()), format!("--cache-dir={}", at("fetcher")), all];
+        let node = [
+            "--node-id=node1".to_owned(),
+            format!("--addr=127.0.0.1:{}", free_port()),
+        ];
+        let node = Process::spawn(
+            "monofs-node",
+            node.into_iter()
+                .chain([format!("--db-path={}", at("node")), all.clone()]),
+        );
+        let fetcher = [
+            format!("--addr=127.0.0.1:{}", free_port()),
+            format!("--cache-dir={}", at("fetcher")),
+            all,
+        ];
         let fetcher = Process::spawn("monofs-fetcher", fetcher);
-        let started = Self { addresses, routers, fetcher, _node: node, _dir: dir };
+        let started = Self {
+            addresses,
+            routers,
+            fetcher,
+            _node: node,
+            _dir: dir,
+        };
         for router in 0..2 {
             wait_until("members are active everywhere", SOON, || {
                 started.status(router).matches("\"active\"").count() >= 2
@@ -57,18 +73,28 @@ impl Routers {
 
     fn admin(&self, router: usize, args: &[&str]) -> Output {
         let program = monofs_testkit::process::binary("monofs-admin");
-        std::process::Command::new(program).args(["--router", &self.addresses[router]]).args(args).output().unwrap()
+        std::process::Command::new(program)
+            .args(["--router", &self.addresses[router]])
+            .args(args)
+            .output()
+            .unwrap()
     }
 
     fn status(&self, router: usize) -> String {
-        String::from_utf8_lossy(&self.admin(router, &["status", "--format=json"]).stdout).into_owned()
+        String::from_utf8_lossy(&self.admin(router, &["status", "--format=json"]).stdout)
+            .into_owned()
     }
 
     fn leads(&self, router: usize) -> bool {
-        self.routers[router].log().iter().rev().find(|line| line.contains("leadership")).is_some_and(|line| {
-            let line: String = line.chars().filter(|c| !c.is_whitespace()).collect();
-            line.contains("leading=true")
-        })
+        self.routers[router]
+            .log()
+            .iter()
+            .rev()
+            .find(|line| line.contains("leadership"))
+            .is_some_and(|line| {
+                let line: String = line.chars().filter(|c| !c.is_whitespace()).collect();
+                line.contains("leading=true")
+            })
     }
 }
 
@@ -79,7 +105,9 @@ fn a_killed_leader_is_replaced_within_seconds_and_its_ingest_goes_on() {
         c.file("f", "1");
     });
     let mut system = Routers::start(&etcd);
-    wait_until("one router leads", SOON, || system.leads(0) != system.leads(1));
+    wait_until("one router leads", SOON, || {
+        system.leads(0) != system.leads(1)
+    });
     let first = usize::from(system.leads(1));
     let second = 1 - first;
     // The fetcher stands still, so the ingest does, too.
@@ -101,23 +129,43 @@ fn a_killed_leader_is_replaced_within_seconds_and_its_ingest_goes_on() {
         .spawn()
         .unwrap();
     let recorded = |router: usize, word: &str| {
-        String::from_utf8_lossy(&system.admin(router, &["repo", "h/r", "--format=json"]).stdout).contains(word)
+        String::from_utf8_lossy(
+            &system
+                .admin(router, &["repo", "h/r", "--format=json"])
+                .stdout,
+        )
+        .contains(word)
     };
-    wait_until("the other router knows of the ingest", SOON, || recorded(second, "\"ingesting\""));
+    wait_until("the other router knows of the ingest", SOON, || {
+        recorded(second, "\"ingesting\"")
+    });
     system.routers[first].kill();
     let killed = Instant::now();
     wait_until("the other router leads", REPLACED, || system.leads(second));
     println!("replaced after {:?}", killed.elapsed());
     system.fetcher.signal(Signal::CONT);
     let recorded = |word: &str| {
-        String::from_utf8_lossy(&system.admin(second, &["repo", "h/r", "--format=json"]).stdout).contains(word)
+        String::from_utf8_lossy(
+            &system
+                .admin(second, &["repo", "h/r", "--format=json"])
+                .stdout,
+        )
+        .contains(word)
     };
     wait_until("the ingest went on", 2 * SOON, || recorded("\"ready\""));
     ingest.wait().unwrap();
     system.routers[first].clear_log();
     system.routers[first].restart();
-    wait_until("the killed router is back", SOON, || system.status(first).contains("\"active\""));
+    wait_until("the killed router is back", SOON, || {
+        system.status(first).contains("\"active\"")
+    });
     let shown = system.admin(first, &["repo", "h/r", "--format=json"]);
-    assert!(String::from_utf8_lossy(&shown.stdout).contains("\"ready\""), "the one that was killed shows it, too");
-    assert!(!system.leads(first) && system.leads(second), "there is one leader");
+    assert!(
+        String::from_utf8_lossy(&shown.stdout).contains("\"ready\""),
+        "the one that was killed shows it, too"
+    );
+    assert!(
+        !system.leads(first) && system.leads(second),
+        "there is one leader"
+    );
 }

@@ -1,4 +1,5 @@
-//! Whether a document has the shape that an OpenAPI document describes: as much of JSON Schema as ours uses.
+//! Whether a document has the shape that an OpenAPI document describes: as much of JSON Schema as
+//! ours uses.
 
 use serde_json::Value;
 
@@ -11,15 +12,24 @@ pub fn differences(openapi: &Value, schema: &Value, value: &Value) -> Vec<String
 
 fn check(openapi: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<String>) {
     if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
-        let target = openapi.pointer(&reference[1..]).unwrap_or_else(|| panic!("{reference} leads nowhere"));
+        let target = openapi
+            .pointer(&reference[1..])
+            .unwrap_or_else(|| panic!("{reference} leads nowhere"));
         return check(openapi, target, value, at, found);
     }
-    for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
+    for part in schema
+        .get("allOf")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
         check(openapi, part, value, at, found);
     }
     for choice in ["oneOf", "anyOf"] {
         if let Some(parts) = schema.get(choice).and_then(Value::as_array) {
-            let fits = parts.iter().any(|part| differences(openapi, part, value).is_empty());
+            let fits = parts
+                .iter()
+                .any(|part| differences(openapi, part, value).is_empty());
             if !fits {
                 found.push(format!("{at}: {value} is none of {choice}"));
             }
@@ -39,14 +49,22 @@ fn check(openapi: &Value, schema: &Value, value: &Value, at: &str, found: &mut V
         found.push(format!("{at}: {value} is no {types:?}"));
     }
     if let Value::Object(fields) = value {
-        for name in schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str) {
+        for name in schema
+            .get("required")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+        {
             if !fields.contains_key(name) {
                 found.push(format!("{at}: {name} is missing"));
             }
         }
         let described = schema.get("properties").and_then(Value::as_object);
         for (name, field) in fields {
-            let schema = described.and_then(|described| described.get(name)).or(schema.get("additionalProperties"));
+            let schema = described
+                .and_then(|described| described.get(name))
+                .or(schema.get("additionalProperties"));
             if let Some(schema) = schema {
                 check(openapi, schema, field, &format!("{at}.{name}"), found);
             }

@@ -11,13 +11,17 @@ use monofs_testkit::{ExpectedTree, Repo};
 /// How long a change may take to be seen.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// Whether this machine can mount. Without /dev/fuse the test is reported as skipped; in CI that is a failure.
+/// Whether this machine can mount. Without /dev/fuse the test is reported as skipped; in CI that is
+/// a failure.
 pub fn can_mount() -> bool {
     if Path::new("/dev/fuse").exists() {
         return true;
     }
     let ci = std::env::var("CI").is_ok_and(|value| value == "true");
-    assert!(!ci, "CI must have /dev/fuse: run it with --device /dev/fuse --cap-add SYS_ADMIN");
+    assert!(
+        !ci,
+        "CI must have /dev/fuse: run it with --device /dev/fuse --cap-add SYS_ADMIN"
+    );
     eprintln!("skipped: no /dev/fuse on this machine");
     false
 }
@@ -48,10 +52,18 @@ impl System {
 
     pub async fn start_with(change: impl FnOnce(Builder) -> Builder) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let cluster = change(builder(&dir.path().join("cluster"))).start().await.unwrap();
+        let cluster = change(builder(&dir.path().join("cluster")))
+            .start()
+            .await
+            .unwrap();
         let root = dir.path().join("mount");
         std::fs::create_dir(&root).unwrap();
-        let mut system = Self { cluster, mounted: None, root, dir };
+        let mut system = Self {
+            cluster,
+            mounted: None,
+            root,
+            dir,
+        };
         system.mount().await;
         system
     }
@@ -88,22 +100,32 @@ impl System {
         let expected = ExpectedTree::of(repo, "main");
         self.wait_commit(path, &expected.commit.to_string()).await;
         let at = self.at(path);
-        let checks = Checks { mount: true, contents: true, exact_times };
+        let checks = Checks {
+            mount: true,
+            contents: true,
+            exact_times,
+        };
         off_thread(move || assert_matches_with(&at, &expected, checks)).await;
     }
 
-    /// Waits until the mount shows this commit and the kernel was told so: nothing stale may be seen from then on.
+    /// Waits until the mount shows this commit and the kernel was told so: nothing stale may be
+    /// seen from then on.
     pub async fn wait_commit(&self, path: &str, commit: &str) {
         self.wait_shown(path, commit).await;
         if let Ok(status) = self.cluster.status().await {
             let newest = status.position.unwrap().revision;
             let applied = || async {
                 let catalog = self.mounted.as_ref().unwrap().status().unwrap().catalog;
-                catalog
-                    .applied_revision
-                    .is_some_and(|applied| applied >= newest || Some(applied) == catalog.received_revision)
+                catalog.applied_revision.is_some_and(|applied| {
+                    applied >= newest || Some(applied) == catalog.received_revision
+                })
             };
-            monofs_testkit::wait::wait_until_async("the mount applied what the router said", SOON, applied).await;
+            monofs_testkit::wait::wait_until_async(
+                "the mount applied what the router said",
+                SOON,
+                applied,
+            )
+            .await;
         }
     }
 
@@ -111,7 +133,8 @@ impl System {
         let (at, commit) = (self.at(path), commit.to_owned());
         off_thread(move || {
             monofs_testkit::wait_until("the mount shows the commit", SOON, || {
-                monofs_testkit::model::xattr(&at, "user.monofs.commit").is_ok_and(|shown| shown == commit.as_bytes())
+                monofs_testkit::model::xattr(&at, "user.monofs.commit")
+                    .is_ok_and(|shown| shown == commit.as_bytes())
             });
         })
         .await;

@@ -1,4 +1,5 @@
-//! Updates under readers: what changed is seen, what did not change is left alone, nobody sees a mix.
+//! Updates under readers: what changed is seen, what did not change is left alone, nobody sees a
+//! mix.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -11,7 +12,13 @@ use crate::system::{System, can_mount, off_thread};
 
 /// Names and directories that the kernel was told about so far.
 fn invalidations(system: &System) -> u64 {
-    let sent = system.mounted.as_ref().unwrap().status().unwrap().invalidations;
+    let sent = system
+        .mounted
+        .as_ref()
+        .unwrap()
+        .status()
+        .unwrap()
+        .invalidations;
     sent.names + sent.directories
 }
 
@@ -22,11 +29,21 @@ async fn every_kind_of_change_is_seen_and_nothing_else_moves() {
     }
     let repo = Repo::new();
     repo.commit(|c| {
-        c.file("same/file", "same").file("change", "one").file("gone", "x").file("old-name", "moved");
-        c.file("becomes-dir", "file").file("becomes-file/inside", "dir").file("deep/a/b/c", "1").file("deep/z", "z");
+        c.file("same/file", "same")
+            .file("change", "one")
+            .file("gone", "x")
+            .file("old-name", "moved");
+        c.file("becomes-dir", "file")
+            .file("becomes-file/inside", "dir")
+            .file("deep/a/b/c", "1")
+            .file("deep/z", "z");
     });
     let system = System::start().await;
-    system.cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r")).await.unwrap();
+    system
+        .cluster
+        .ingest(Ingest::of(repo.url()).at("main").shown_as("h/r"))
+        .await
+        .unwrap();
     system.assert_shows("h/r", &repo).await;
     let root = system.at("h/r");
     let (same, absent) = (root.join("same/file"), root.join("added"));
@@ -39,7 +56,10 @@ async fn every_kind_of_change_is_seen_and_nothing_else_moves() {
     let invalidated = invalidations(&system);
 
     repo.commit(|c| {
-        c.file("change", "two, and longer").delete("gone").rename("old-name", "new-name").file("added", "new");
+        c.file("change", "two, and longer")
+            .delete("gone")
+            .rename("old-name", "new-name")
+            .file("added", "new");
         c.delete("becomes-dir")
             .file("becomes-dir/now", "dir")
             .delete("becomes-file/inside")
@@ -52,14 +72,25 @@ async fn every_kind_of_change_is_seen_and_nothing_else_moves() {
     off_thread(move || {
         let mut old = String::new();
         held_open.read_to_string(&mut old).unwrap();
-        assert_eq!(old, "one", "a reader that was open before the flip keeps its bytes");
+        assert_eq!(
+            old, "one",
+            "a reader that was open before the flip keeps its bytes"
+        );
         let after = std::fs::metadata(root.join("same/file")).unwrap();
-        assert_eq!((before.ino(), before.mtime()), (after.ino(), after.mtime()), "an unchanged file moved");
+        assert_eq!(
+            (before.ino(), before.mtime()),
+            (after.ino(), after.mtime()),
+            "an unchanged file moved"
+        );
     })
     .await;
     let sent = invalidations(&system) - invalidated;
-    // 9 names that changed (one of them twice: away and back as another kind), and the 4 directories around them.
-    assert!((1..=24).contains(&sent), "{sent} invalidations for 9 changed names");
+    // 9 names that changed (one of them twice: away and back as another kind), and the 4
+    // directories around them.
+    assert!(
+        (1..=24).contains(&sent),
+        "{sent} invalidations for 9 changed names"
+    );
     system.stop().await;
 }
 
@@ -74,7 +105,11 @@ async fn random_edits_are_exact_after_every_flip() {
     let repo = Repo::new();
     random::populate(&repo, &mut rng, 80);
     let system = System::start().await;
-    system.cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r")).await.unwrap();
+    system
+        .cluster
+        .ingest(Ingest::of(repo.url()).at("main").shown_as("h/r"))
+        .await
+        .unwrap();
     system.assert_shows("h/r", &repo).await;
     for _ in 0..12 {
         random::edit(&repo, &mut rng, 10);
@@ -96,7 +131,11 @@ async fn a_read_is_never_torn_while_commits_fly_past() {
         c.file("f", version(0));
     });
     let system = System::start().await;
-    system.cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/r").hydrated()).await.unwrap();
+    system
+        .cluster
+        .ingest(Ingest::of(repo.url()).at("main").shown_as("h/r").hydrated())
+        .await
+        .unwrap();
     system.assert_shows("h/r", &repo).await;
     let file = system.at("h/r/f");
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -122,7 +161,9 @@ async fn a_read_is_never_torn_while_commits_fly_past() {
         });
         system.cluster.refresh("h/r").await.unwrap();
     }
-    system.wait_commit("h/r", &ExpectedTree::of(&repo, "main").commit.to_string()).await;
+    system
+        .wait_commit("h/r", &ExpectedTree::of(&repo, "main").commit.to_string())
+        .await;
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     assert!(reader.await.unwrap() > 0);
     system.stop().await;
@@ -144,22 +185,37 @@ async fn repositories_come_and_go_under_a_mount() {
     let names = |path: std::path::PathBuf| {
         off_thread(move || {
             let mut names: Vec<String> = std::fs::read_dir(path)
-                .map(|dir| dir.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect())
+                .map(|dir| {
+                    dir.map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                        .collect()
+                })
                 .unwrap_or_default();
             names.sort();
             names
         })
     };
     assert!(names(system.root.clone()).await.is_empty());
-    system.cluster.ingest(Ingest::of(one.url()).at("main").shown_as("h/g/one")).await.unwrap();
+    system
+        .cluster
+        .ingest(Ingest::of(one.url()).at("main").shown_as("h/g/one"))
+        .await
+        .unwrap();
     system.assert_shows("h/g/one", &one).await;
-    system.cluster.ingest(Ingest::of(two.url()).at("main").shown_as("h/g/two")).await.unwrap();
+    system
+        .cluster
+        .ingest(Ingest::of(two.url()).at("main").shown_as("h/g/two"))
+        .await
+        .unwrap();
     system.assert_shows("h/g/two", &two).await;
     assert_eq!(names(system.at("h/g")).await, ["one", "two"]);
     system.cluster.delete("h/g/one").await.unwrap();
     let gone = system.at("h/g/one");
     off_thread(move || {
-        monofs_testkit::wait_until("the deleted repository is gone", crate::system::SOON, || !gone.exists())
+        monofs_testkit::wait_until(
+            "the deleted repository is gone",
+            crate::system::SOON,
+            || !gone.exists(),
+        )
     })
     .await;
     assert_eq!(names(system.at("h/g")).await, ["two"]);

@@ -1,5 +1,5 @@
-//! A small HTTP client for these tests: one request on one connection, as old as HTTP/1.0, so that the end of the connection
-//! is the end of the answer.
+//! A small HTTP client for these tests: one request on one connection, as old as HTTP/1.0, so that
+//! the end of the connection is the end of the answer.
 
 use std::time::Duration;
 
@@ -20,7 +20,10 @@ pub struct Answer {
 
 impl Answer {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(found, _)| found.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     pub fn json(&self) -> Value {
@@ -30,15 +33,27 @@ impl Answer {
 }
 
 /// Asks the server at `host:port`.
-pub async fn ask(at: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+pub async fn ask(
+    at: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> Answer {
     let exchange = async {
         let mut reader = send(at, method, path, headers, body).await;
         let (status, headers) = head(&mut reader).await;
         let mut body = Vec::new();
         reader.read_to_end(&mut body).await.unwrap();
-        Answer { status, headers, body }
+        Answer {
+            status,
+            headers,
+            body,
+        }
     };
-    tokio::time::timeout(LIMIT, exchange).await.unwrap_or_else(|_| panic!("{method} {path} takes too long"))
+    tokio::time::timeout(LIMIT, exchange)
+        .await
+        .unwrap_or_else(|_| panic!("{method} {path} takes too long"))
 }
 
 pub async fn get(at: &str, path: &str) -> Answer {
@@ -46,7 +61,14 @@ pub async fn get(at: &str, path: &str) -> Answer {
 }
 
 pub async fn post(at: &str, path: &str, body: &Value) -> Answer {
-    ask(at, "POST", path, &[("content-type", "application/json")], body.to_string().as_bytes()).await
+    ask(
+        at,
+        "POST",
+        path,
+        &[("content-type", "application/json")],
+        body.to_string().as_bytes(),
+    )
+    .await
 }
 
 /// Server-sent events as they come.
@@ -59,8 +81,13 @@ impl Events {
         let mut reader = send(at, "GET", path, &[], b"").await;
         let (status, headers) = head(&mut reader).await;
         assert_eq!(status, 200, "{path}");
-        let kind = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
-        assert_eq!(kind.map(|(_, value)| value.as_str()), Some("text/event-stream"));
+        let kind = headers
+            .iter()
+            .find(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+        assert_eq!(
+            kind.map(|(_, value)| value.as_str()),
+            Some("text/event-stream")
+        );
         Self { reader }
     }
 
@@ -69,7 +96,9 @@ impl Events {
         let mut name = String::new();
         loop {
             let mut line = String::new();
-            let read = tokio::time::timeout(LIMIT, self.reader.read_line(&mut line)).await.expect("an event comes");
+            let read = tokio::time::timeout(LIMIT, self.reader.read_line(&mut line))
+                .await
+                .expect("an event comes");
             if read.unwrap() == 0 {
                 return None;
             }
@@ -84,7 +113,10 @@ impl Events {
     /// The first event that `wanted` takes.
     pub async fn find(&mut self, what: &str, wanted: impl Fn(&str, &Value) -> bool) -> Value {
         loop {
-            let (name, data) = self.next().await.unwrap_or_else(|| panic!("the events end before {what}"));
+            let (name, data) = self
+                .next()
+                .await
+                .unwrap_or_else(|| panic!("the events end before {what}"));
             if wanted(&name, &data) {
                 return data;
             }
@@ -92,7 +124,13 @@ impl Events {
     }
 }
 
-async fn send(at: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> BufReader<TcpStream> {
+async fn send(
+    at: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> BufReader<TcpStream> {
     let mut stream = TcpStream::connect(at).await.unwrap();
     let mut request = format!("{method} {path} HTTP/1.0\r\nhost: {at}\r\n");
     for (name, value) in headers {
@@ -110,7 +148,11 @@ async fn send(at: &str, method: &str, path: &str, headers: &[(&str, &str)], body
 async fn head(reader: &mut BufReader<TcpStream>) -> (u16, Vec<(String, String)>) {
     let mut line = String::new();
     reader.read_line(&mut line).await.unwrap();
-    let status = line.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line}"));
+    let status = line
+        .split(' ')
+        .nth(1)
+        .and_then(|word| word.parse().ok())
+        .unwrap_or_else(|| panic!("{line}"));
     let mut headers = Vec::new();
     loop {
         let mut line = String::new();

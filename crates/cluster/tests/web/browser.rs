@@ -28,19 +28,33 @@ pub struct Browser {
     _home: tempfile::TempDir,
 }
 
-/// Starts a driver on a free port. It looks for one with IPv6 and then takes the same with IPv4, where somebody else may have it:
-/// then it ends, and another is started.
+/// Starts a driver on a free port. It looks for one with IPv6 and then takes the same with IPv4,
+/// where somebody else may have it: then it ends, and another is started.
 fn start_driver(envs: [(OsString, OsString); 1]) -> (Process, String) {
     loop {
         let mut driver = Process::spawn_with(require("chromedriver"), ["--port=0"], envs.clone());
         match driver.line_or_end("started successfully on port", START) {
-            Ok(line) => return (driver, line.trim_end_matches('.').rsplit(' ').next().unwrap().to_owned()),
-            // What it wrote last may arrive after its end.
-            Err(status) => {
-                wait_until(&format!("the driver, ended with {status}, says that its port is taken"), START, || {
-                    driver.log().iter().any(|line| line.contains("Address already in use"))
-                })
+            Ok(line) => {
+                return (
+                    driver,
+                    line.trim_end_matches('.')
+                        .rsplit(' ')
+                        .next()
+                        .unwrap()
+                        .to_owned(),
+                );
             }
+            // What it wrote last may arrive after its end.
+            Err(status) => wait_until(
+                &format!("the driver, ended with {status}, says that its port is taken"),
+                START,
+                || {
+                    driver
+                        .log()
+                        .iter()
+                        .any(|line| line.contains("Address already in use"))
+                },
+            ),
         }
     }
 }
@@ -72,12 +86,22 @@ impl Browser {
             .await
             .unwrap();
         let session = client.session_id().await.unwrap().unwrap();
-        Self { client, address, session, site: site.to_owned(), _driver: driver, _home: home }
+        Self {
+            client,
+            address,
+            session,
+            site: site.to_owned(),
+            _driver: driver,
+            _home: home,
+        }
     }
 
     /// Goes to a page of the site.
     pub async fn go(&self, path: &str) {
-        self.client.goto(&format!("http://{}{path}", self.site)).await.unwrap();
+        self.client
+            .goto(&format!("http://{}{path}", self.site))
+            .await
+            .unwrap();
     }
 
     /// The first element that fits, once there is one that can be seen.
@@ -101,7 +125,14 @@ impl Browser {
     /// The visible text of an element, asked for again and again until `holds`.
     pub async fn wait_text(&self, css: &str, what: &str, holds: impl Fn(&str) -> bool) -> String {
         wait_for_async(&format!("'{css}' says {what}"), SOON, || async {
-            let text = self.client.find(Locator::Css(css)).await.ok()?.text().await.ok()?;
+            let text = self
+                .client
+                .find(Locator::Css(css))
+                .await
+                .ok()?
+                .text()
+                .await
+                .ok()?;
             holds(&text).then_some(text)
         })
         .await
@@ -109,7 +140,8 @@ impl Browser {
 
     /// Waits until `css` has this text in it.
     pub async fn wait_for(&self, css: &str, text: &str) -> String {
-        self.wait_text(css, &format!("'{text}'"), |found| found.contains(text)).await
+        self.wait_text(css, &format!("'{text}'"), |found| found.contains(text))
+            .await
     }
 
     /// The value of a script's `return`.
@@ -119,19 +151,25 @@ impl Browser {
 
     /// A command of Chromium's own protocol.
     pub async fn command(&self, name: &str, params: Value) {
-        self.drive("goog/cdp/execute", json!({ "cmd": name, "params": params })).await;
+        self.drive("goog/cdp/execute", json!({ "cmd": name, "params": params }))
+            .await;
     }
 
     /// As with a system in dark, or light, colours.
     pub async fn colours(&self, scheme: &str) {
         let features = json!([{ "name": "prefers-color-scheme", "value": scheme }]);
-        self.command("Emulation.setEmulatedMedia", json!({ "features": features })).await;
+        self.command(
+            "Emulation.setEmulatedMedia",
+            json!({ "features": features }),
+        )
+        .await;
     }
 
     /// As on a screen of this size.
     pub async fn screen(&self, width: u32, height: u32) {
         let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600 });
-        self.command("Emulation.setDeviceMetricsOverride", metrics).await;
+        self.command("Emulation.setDeviceMetricsOverride", metrics)
+            .await;
     }
 
     /// What the console holds that is an error, since this was asked last.
@@ -139,7 +177,9 @@ impl Browser {
         let log = self.drive("se/log", json!({ "type": "browser" })).await;
         let entries = log.as_array().unwrap().iter();
         let severe = entries.filter(|entry| entry["level"] == "SEVERE");
-        severe.map(|entry| entry["message"].as_str().unwrap_or_default().to_owned()).collect()
+        severe
+            .map(|entry| entry["message"].as_str().unwrap_or_default().to_owned())
+            .collect()
     }
 
     /// The page as a picture.
@@ -154,8 +194,14 @@ impl Browser {
 
     async fn drive(&self, command: &str, body: Value) -> Value {
         let path = format!("/session/{}/{command}", self.session);
-        let answer =
-            http::ask("POST", &self.address, &path, "content-type: application/json\r\n", &body.to_string()).await;
+        let answer = http::ask(
+            "POST",
+            &self.address,
+            &path,
+            "content-type: application/json\r\n",
+            &body.to_string(),
+        )
+        .await;
         let value: Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!(answer.status, 200, "{command}: {value}");
         value["value"].clone()

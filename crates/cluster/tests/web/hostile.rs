@@ -12,12 +12,21 @@ const TURNED: &str = "photo\u{202e}gpj.exe";
 
 /// A page whose every tag that could run something is the page's own.
 fn assert_safe(page: &str, about: &str) {
-    for wrong in ["<script>alert", "<b>x", " onmouseover='alert", "<img src=x", "\u{202e}"] {
+    for wrong in [
+        "<script>alert",
+        "<b>x",
+        " onmouseover='alert",
+        "<img src=x",
+        "\u{202e}",
+    ] {
         assert!(!page.contains(wrong), "{about} has {wrong:?} unescaped");
     }
     let scripts = page.matches("<script").count();
     assert_eq!(scripts, 3, "{about} has {scripts} scripts");
-    assert!(!page.contains("style=\"") && !page.contains(" onclick="), "{about} has what the policy forbids");
+    assert!(
+        !page.contains("style=\"") && !page.contains(" onclick="),
+        "{about} has what the policy forbids"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,14 +46,18 @@ async fn hostile_names_and_contents_are_shown_and_do_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = builder(dir.path()).nodes(1).start().await.unwrap();
     let path = "h/<b>x\"y'&\u{202e}z";
-    cluster.ingest(Ingest::of(repo.url()).at("main").shown_as(path).hydrated()).await.unwrap();
+    cluster
+        .ingest(Ingest::of(repo.url()).at("main").shown_as(path).hydrated())
+        .await
+        .unwrap();
     let address = cluster.http_address();
     let encoded = "h/%3Cb%3Ex%22y%27%26%E2%80%AEz";
     let below = |name: &str| format!("/browse/{encoded}/{name}");
     let pages = [
         "/".to_owned(),
         "/repos".to_owned(),
-        "/repos?q=%3Cb%3Ex%3Cscript%3Ealert(1)&state=%22%3E%3Cscript%3Ealert(1)&sort=%22%3E".to_owned(),
+        "/repos?q=%3Cb%3Ex%3Cscript%3Ealert(1)&state=%22%3E%3Cscript%3Ealert(1)&sort=%22%3E"
+            .to_owned(),
         format!("/repos/{encoded}"),
         format!("/add/{encoded}"),
         "/browse/h".to_owned(),
@@ -65,11 +78,16 @@ async fn hostile_names_and_contents_are_shown_and_do_nothing() {
     for page in &pages {
         let answer = http::page(&address, page).await;
         assert!(
-            answer.head.contains("content-security-policy: default-src 'none'; script-src 'self'"),
+            answer
+                .head
+                .contains("content-security-policy: default-src 'none'; script-src 'self'"),
             "{page}: {}",
             answer.head
         );
-        assert!(answer.head.contains("x-content-type-options: nosniff"), "{page}");
+        assert!(
+            answer.head.contains("x-content-type-options: nosniff"),
+            "{page}"
+        );
         assert_safe(&answer.text(), page);
     }
     let root = http::page(&address, &below("")).await.text();
@@ -78,11 +96,36 @@ async fn hostile_names_and_contents_are_shown_and_do_nothing() {
         "bytes that are no text have their link"
     );
     assert!(root.contains("photo\\u{202e}gpj.exe"));
-    assert!(http::page(&address, &below("caf%E9%FF/in")).await.text().contains("inside"));
-    assert!(http::page(&address, &below("up")).await.text().contains("outside of the tree"));
-    assert_eq!(http::page(&address, "/browse/h/../../etc/passwd").await.status, 400);
-    let nothing = http::ask("GET", &address, "/nothing", "accept: application/json\r\n", "").await;
-    assert!(nothing.status == 404 && nothing.text().starts_with("{\"error\""), "a program gets JSON");
+    assert!(
+        http::page(&address, &below("caf%E9%FF/in"))
+            .await
+            .text()
+            .contains("inside")
+    );
+    assert!(
+        http::page(&address, &below("up"))
+            .await
+            .text()
+            .contains("outside of the tree")
+    );
+    assert_eq!(
+        http::page(&address, "/browse/h/../../etc/passwd")
+            .await
+            .status,
+        400
+    );
+    let nothing = http::ask(
+        "GET",
+        &address,
+        "/nothing",
+        "accept: application/json\r\n",
+        "",
+    )
+    .await;
+    assert!(
+        nothing.status == 404 && nothing.text().starts_with("{\"error\""),
+        "a program gets JSON"
+    );
     cluster.shutdown().await;
 }
 
@@ -93,14 +136,25 @@ async fn large_and_odd_files_are_shown_in_part_or_told_apart() {
         changes
             .file("long.rs", "let a = 1; // x\n".repeat(200_000))
             .file("line.js", format!("var a = \"{}\";\n", "x".repeat(600_000)))
-            .file("deep.json", format!("{}{}\n", "[".repeat(40_000), "]".repeat(40_000)))
+            .file(
+                "deep.json",
+                format!("{}{}\n", "[".repeat(40_000), "]".repeat(40_000)),
+            )
             .file("latin1.txt", b"caf\xe9\n".as_slice())
             .file("nul", b"a\0b".as_slice())
             .many("dir", 30_000);
     });
     let dir = tempfile::tempdir().unwrap();
     let cluster = builder(dir.path()).nodes(1).start().await.unwrap();
-    cluster.ingest(Ingest::of(repo.url()).at("main").shown_as("h/large").hydrated()).await.unwrap();
+    cluster
+        .ingest(
+            Ingest::of(repo.url())
+                .at("main")
+                .shown_as("h/large")
+                .hydrated(),
+        )
+        .await
+        .unwrap();
     let address = cluster.http_address();
     let page = async |name: &str| {
         let answer = http::page(&address, &format!("/browse/h/large/{name}")).await;
@@ -114,20 +168,42 @@ async fn large_and_odd_files_are_shown_in_part_or_told_apart() {
     assert!(page("latin1.txt").await.contains("caf\u{fffd}"));
     assert!(page("nul").await.contains("Binary file"));
     let directory = page("dir?offset=29900").await;
-    assert!(directory.contains("29,901 to 30,000 of 30,000"), "the end of a huge directory");
+    assert!(
+        directory.contains("29,901 to 30,000 of 30,000"),
+        "the end of a huge directory"
+    );
     cluster.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_any_node_the_page_says_what_to_type() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = builder(dir.path()).nodes(0).fetchers(0).start().await.unwrap();
+    let cluster = builder(dir.path())
+        .nodes(0)
+        .fetchers(0)
+        .start()
+        .await
+        .unwrap();
     let address = cluster.http_address();
     let overview = http::page(&address, "/").await.text();
-    let command =
-        format!("monofs-node --node-id=node1 --db-path=/var/lib/monofs/node1 --router={}", cluster.router_address());
-    assert!(overview.contains("Unhealthy") && overview.contains(&command), "{overview}");
-    for page in ["/nodes", "/fetchers", "/jobs", "/placement", "/clients", "/add", "/repos", "/browse/"] {
+    let command = format!(
+        "monofs-node --node-id=node1 --db-path=/var/lib/monofs/node1 --router={}",
+        cluster.router_address()
+    );
+    assert!(
+        overview.contains("Unhealthy") && overview.contains(&command),
+        "{overview}"
+    );
+    for page in [
+        "/nodes",
+        "/fetchers",
+        "/jobs",
+        "/placement",
+        "/clients",
+        "/add",
+        "/repos",
+        "/browse/",
+    ] {
         assert_eq!(http::page(&address, page).await.status, 200, "{page}");
     }
     cluster.shutdown().await;

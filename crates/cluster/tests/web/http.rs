@@ -22,19 +22,27 @@ pub async fn ask(method: &str, address: &str, path: &str, headers: &str, body: &
     let mut stream = TcpStream::connect(address).await.unwrap();
     let length = body.len();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-length: \
+         {length}\r\n{headers}\r\n{body}"
     );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut bytes = Vec::new();
     let end = loop {
-        assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0, "{method} {path}: no answer");
+        assert_ne!(
+            stream.read_buf(&mut bytes).await.unwrap(),
+            0,
+            "{method} {path}: no answer"
+        );
         if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             break end;
         }
     };
     let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
     // Not everybody closes the connection when asked to.
-    match head.lines().find_map(|line| line.strip_prefix("content-length:")) {
+    match head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"))
+    {
         Some(length) => {
             let whole = end + 4 + length.trim().parse::<usize>().unwrap();
             while bytes.len() < whole && stream.read_buf(&mut bytes).await.unwrap() > 0 {}
@@ -43,7 +51,11 @@ pub async fn ask(method: &str, address: &str, path: &str, headers: &str, body: &
     }
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     let body = bytes[end + 4..].to_vec();
-    let body = if head.contains("transfer-encoding: chunked") { unchunked(&body) } else { body };
+    let body = if head.contains("transfer-encoding: chunked") {
+        unchunked(&body)
+    } else {
+        body
+    };
     Answer { status, head, body }
 }
 

@@ -20,9 +20,15 @@ async fn a_node_is_drained_by_its_dialog_and_its_state_changes_before_ones_eyes(
     browser.click("button[data-dialog=undrain]").await;
     browser.click("#undrain button[type=submit]").await;
     browser.wait_for("#node-state", "active").await;
-    assert_eq!(browser.run("return window.stayed").await, true, "the page was not loaded again");
+    assert_eq!(
+        browser.run("return window.stayed").await,
+        true,
+        "the page was not loaded again"
+    );
     browser.go("/jobs").await;
-    browser.wait_for("#ended", &format!("drain-{holder}-1")).await;
+    browser
+        .wait_for("#ended", &format!("drain-{holder}-1"))
+        .await;
     site.end().await;
 }
 
@@ -39,7 +45,11 @@ async fn the_overview_says_what_is_wrong_as_soon_as_it_is() {
     site.browser.wait_for("#tiles a[href='/nodes']", "2").await;
     site.cluster.start_node(2).await.unwrap();
     site.browser.wait_for("#health", "Healthy").await;
-    assert_eq!(site.browser.run("return window.stayed").await, true, "the page was not loaded again");
+    assert_eq!(
+        site.browser.run("return window.stayed").await,
+        true,
+        "the page was not loaded again"
+    );
     site.end().await;
 }
 
@@ -47,7 +57,11 @@ async fn the_overview_says_what_is_wrong_as_soon_as_it_is() {
 async fn the_colours_follow_the_system_and_the_button() {
     let site = Site::start_with(|builder| builder.nodes(1)).await;
     let browser = &site.browser;
-    let ground = || async { browser.run("return getComputedStyle(document.documentElement).backgroundColor").await };
+    let ground = || async {
+        browser
+            .run("return getComputedStyle(document.documentElement).backgroundColor")
+            .await
+    };
     browser.colours("light").await;
     browser.go("/").await;
     let light = ground().await;

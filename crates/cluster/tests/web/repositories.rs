@@ -42,24 +42,51 @@ fn entry(number: usize) -> Repository {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_repositories_are_filtered_sorted_and_paged() {
     let dir = tempfile::tempdir().unwrap();
-    let store = EmbeddedState::open(dir.path().join("router")).await.unwrap();
-    monofs_router::seed_catalogue(Arc::new(store), (0..MANY).map(entry)).await.unwrap();
-    let cluster = builder(dir.path()).nodes(0).fetchers(0).start().await.unwrap();
+    let store = EmbeddedState::open(dir.path().join("router"))
+        .await
+        .unwrap();
+    monofs_router::seed_catalogue(Arc::new(store), (0..MANY).map(entry))
+        .await
+        .unwrap();
+    let cluster = builder(dir.path())
+        .nodes(0)
+        .fetchers(0)
+        .start()
+        .await
+        .unwrap();
     let browser = Browser::open(&cluster.http_address()).await;
     browser.go("/repos").await;
     browser.wait_for(".pages", "1 to 50 of 20,000").await;
-    let rows = browser.run("return document.querySelectorAll('#list tbody tr').length").await;
+    let rows = browser
+        .run("return document.querySelectorAll('#list tbody tr').length")
+        .await;
     assert_eq!(rows, 50);
     browser.click(".pages a[rel=next]").await;
     browser.wait_for(".pages", "51 to 100 of 20,000").await;
-    browser.client.active_element().await.unwrap().send_keys("/").await.unwrap();
+    browser
+        .client
+        .active_element()
+        .await
+        .unwrap()
+        .send_keys("/")
+        .await
+        .unwrap();
     let focused = browser.client.active_element().await.unwrap();
-    assert_eq!(focused.attr("id").await.unwrap().as_deref(), Some("q"), "'/' goes to the filter");
+    assert_eq!(
+        focused.attr("id").await.unwrap().as_deref(),
+        Some("q"),
+        "'/' goes to the filter"
+    );
     focused.send_keys("org123").await.unwrap();
-    focused.send_keys(&char::from(Key::Enter).to_string()).await.unwrap();
+    focused
+        .send_keys(&char::from(Key::Enter).to_string())
+        .await
+        .unwrap();
     browser.wait_for(".pages", "1 to 50 of 100").await;
     browser.click("thead th.number a").await;
-    browser.wait_for("tbody tr:first-child th", "repo012399").await;
+    browser
+        .wait_for("tbody tr:first-child th", "repo012399")
+        .await;
     browser.go("/repos?q=nothing-like-this").await;
     browser.wait_for("#list", "Nothing fits").await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());

@@ -35,17 +35,34 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         let cluster = change(builder(dir.path())).start().await.unwrap();
         let browser = Browser::open(&cluster.http_address()).await;
-        Self { cluster, browser, _dir: dir }
+        Self {
+            cluster,
+            browser,
+            _dir: dir,
+        }
     }
 
     /// Ingests what is in `repo` and waits until all of it is everywhere.
     pub async fn ingest(&self, repo: &Repo, path: &str) {
-        self.cluster.ingest(Ingest::of(repo.url()).at("main").shown_as(path).strong().hydrated()).await.unwrap();
+        self.cluster
+            .ingest(
+                Ingest::of(repo.url())
+                    .at("main")
+                    .shown_as(path)
+                    .strong()
+                    .hydrated(),
+            )
+            .await
+            .unwrap();
     }
 
     /// Nothing complained in the browser's console, then everything ends.
     pub async fn end(self) {
-        assert_eq!(self.browser.complaints().await, Vec::<String>::new(), "errors in the browser's console");
+        assert_eq!(
+            self.browser.complaints().await,
+            Vec::<String>::new(),
+            "errors in the browser's console"
+        );
         self.browser.close().await;
         self.cluster.shutdown().await;
     }
@@ -56,10 +73,16 @@ pub fn project() -> Repo {
     let repo = Repo::new();
     repo.commit(|changes| {
         changes
-            .file("README.md", "# Ferry\n\nCarries *messages* over a river.\n\n    ferry --help\n")
+            .file(
+                "README.md",
+                "# Ferry\n\nCarries *messages* over a river.\n\n    ferry --help\n",
+            )
             .file("src/main.rs", MAIN)
             .file("src/lib.rs", "//! Boats.\n\npub struct Boat;\n")
-            .file("Cargo.toml", "[package]\nname = \"ferry\"\nversion = \"0.1.0\"\n")
+            .file(
+                "Cargo.toml",
+                "[package]\nname = \"ferry\"\nversion = \"0.1.0\"\n",
+            )
             .exec("run.sh", "#!/bin/sh\nset -eu\nexec cargo run -- \"$@\"\n")
             .file("logo.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".as_slice())
             .file("empty", "")
@@ -69,7 +92,9 @@ pub fn project() -> Repo {
     repo
 }
 
-pub const MAIN: &str = "//! Carries messages.\n\nuse std::io;\n\n/// Reads one message and says it back.\nfn main() -> io::Result<()> {\n    let mut line = String::new();\n    io::stdin().read_line(&mut line)?;\n    println!(\"carried: {}\", line.trim());\n    Ok(())\n}\n";
+pub const MAIN: &str = "//! Carries messages.\n\nuse std::io;\n\n/// Reads one message and says it \
+ back.\nfn main() -> io::Result<()> \
+ {\n    let mut line = String::new();\n    io::stdin().read_line(&mut line)?;\n    println!(\"carried: {}\", line.trim());\n    Ok(())\n}\n";
 
 impl Site {
     /// Looks at files again and again for this long, as people would; returns how often.
@@ -79,7 +104,11 @@ impl Site {
         while start.elapsed() < time {
             for page in ["/src/main.rs", "", "/data", "/Cargo.toml"] {
                 let path = format!("/browse/github.com/example/ferry{page}");
-                assert_eq!(crate::http::page(&address, &path).await.status, 200, "{path}");
+                assert_eq!(
+                    crate::http::page(&address, &path).await.status,
+                    200,
+                    "{path}"
+                );
                 reads += 1;
             }
         }

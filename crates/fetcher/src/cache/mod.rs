@@ -6,8 +6,9 @@
 //! <cache-dir>/tmp/                    fetches under way; emptied at start
 //! ```
 //!
-//! Invariants: what is under `repos` was whole when it was put there; a repository that somebody uses is never evicted;
-//! after each fetch the sum is brought back under the limit, least recently used first.
+//! Invariants: what is under `repos` was whole when it was put there; a repository that somebody
+//! uses is never evicted; after each fetch the sum is brought back under the limit, least recently
+//! used first.
 
 mod repository;
 
@@ -55,13 +56,22 @@ impl Drop for Workspace {
 }
 
 impl Cache {
-    /// Opens the cache and takes over what an earlier run left whole. Errors: `Refused` when another fetcher uses it.
+    /// Opens the cache and takes over what an earlier run left whole. Errors: `Refused` when
+    /// another fetcher uses it.
     pub fn open(dir: &Path, bytes_max: u64) -> Result<Self> {
         let cannot = |e: std::io::Error| {
-            Error::refused(format!("cannot use the cache directory {}: {e}; check --cache-dir", dir.display()))
+            Error::refused(format!(
+                "cannot use the cache directory {}: {e}; check --cache-dir",
+                dir.display()
+            ))
         };
         fs::create_dir_all(dir.join("repos")).map_err(cannot)?;
-        let lock = File::options().create(true).truncate(false).write(true).open(dir.join("lock")).map_err(cannot)?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(dir.join("lock"))
+            .map_err(cannot)?;
         lock.try_lock().map_err(|_| {
             Error::refused(format!(
                 "another fetcher uses the cache directory {}; give each its own --cache-dir",
@@ -88,7 +98,10 @@ impl Cache {
 
     /// Lets another fetcher use the directory. Nothing may be fetched after this.
     pub fn close(&self) {
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
     }
 
     /// The cached repository, noted as used now.
@@ -101,7 +114,8 @@ impl Cache {
     pub fn workspace(&self, id: &StorageId) -> Result<Workspace> {
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let dir = self.dir.join("tmp").join(format!("{id}-{serial}"));
-        fs::create_dir_all(&dir).map_err(|e| Error::internal(format!("create {}: {e}", dir.display())))?;
+        fs::create_dir_all(&dir)
+            .map_err(|e| Error::internal(format!("create {}: {e}", dir.display())))?;
         Ok(Workspace { dir })
     }
 
@@ -119,7 +133,13 @@ impl Cache {
         let dir = parent.join(generation.to_string());
         let moved = fs::create_dir_all(&parent).and_then(|()| fs::rename(work.dir(), &dir));
         moved.map_err(|e| Error::internal(format!("publish {}: {e}", dir.display())))?;
-        let repo = Arc::new(CachedRepo::create(id.clone(), source.clone(), generation, dir, snapshot)?);
+        let repo = Arc::new(CachedRepo::create(
+            id.clone(),
+            source.clone(),
+            generation,
+            dir,
+            snapshot,
+        )?);
         // Its files are removed outside the lock.
         let before = self.lock().insert(id.clone(), repo.clone());
         before.inspect(|before| before.doom());
@@ -129,14 +149,18 @@ impl Cache {
     /// Forgets `repo`, unless a newer generation has taken its place.
     pub fn discard(&self, repo: &CachedRepo) {
         let mut repos = self.lock();
-        if repos.get(&repo.id).is_some_and(|current| current.generation == repo.generation) {
+        if repos
+            .get(&repo.id)
+            .is_some_and(|current| current.generation == repo.generation)
+        {
             repos.remove(&repo.id);
         }
         drop(repos);
         repo.doom();
     }
 
-    /// Removes what was idle for `age`, then the least recently used until the rest fits. Never `keep`, never one in use.
+    /// Removes what was idle for `age`, then the least recently used until the rest fits. Never
+    /// `keep`, never one in use.
     pub fn evict(&self, age: Option<Duration>, keep: Option<&StorageId>) -> usize {
         let mut repos = self.lock();
         let mut idle: Vec<(SystemTime, StorageId)> = repos
@@ -149,7 +173,8 @@ impl Cache {
         let now = SystemTime::now();
         let mut evicted = Vec::new();
         while let Some((used, id)) = idle.pop() {
-            let expired = age.is_some_and(|age| now.duration_since(used).is_ok_and(|idle| idle > age));
+            let expired =
+                age.is_some_and(|age| now.duration_since(used).is_ok_and(|idle| idle > age));
             if sum <= self.bytes_max && !expired {
                 break;
             }
@@ -206,13 +231,17 @@ impl Cache {
 
 type Loaded = (HashMap<StorageId, Arc<CachedRepo>>, u64);
 
-/// The newest usable generation of every repository, and the next free generation. Everything else is removed.
+/// The newest usable generation of every repository, and the next free generation. Everything else
+/// is removed.
 fn load(dir: &Path) -> std::io::Result<Loaded> {
     let mut repos = HashMap::new();
     let mut serial = 0;
     for entry in fs::read_dir(dir)? {
         let parent = entry?.path();
-        let id = parent.file_name().and_then(|name| name.to_str()).and_then(|name| StorageId::new(name).ok());
+        let id = parent
+            .file_name()
+            .and_then(|name| name.to_str())
+            .and_then(|name| StorageId::new(name).ok());
         let Some(id) = id else {
             remove_any(&parent)?;
             continue;
@@ -220,7 +249,11 @@ fn load(dir: &Path) -> std::io::Result<Loaded> {
         let mut generations: Vec<(u64, PathBuf)> = Vec::new();
         for entry in fs::read_dir(&parent)? {
             let path = entry?.path();
-            match path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok()) {
+            match path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .and_then(|name| name.parse().ok())
+            {
                 Some(number) => generations.push((number, path)),
                 None => remove_any(&path)?,
             }
@@ -237,7 +270,8 @@ fn load(dir: &Path) -> std::io::Result<Loaded> {
                     repos.insert(id.clone(), Arc::new(repo));
                 }
                 Err(error) => {
-                    tracing::warn!(path = %path.display(), %error, "dropped an unusable repository from the cache");
+                    tracing::warn!(path = %path.display(), %error, "dropped an unusable repository \
+                     from the cache");
                     remove_any(&path)?;
                 }
             }
@@ -250,5 +284,9 @@ fn load(dir: &Path) -> std::io::Result<Loaded> {
 }
 
 fn remove_any(path: &Path) -> std::io::Result<()> {
-    if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+    if path.is_dir() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    }
 }

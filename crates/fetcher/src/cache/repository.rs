@@ -1,11 +1,12 @@
-//! One cached repository: a bare repository on disk, the commits it holds whole, and what is open of it.
+//! One cached repository: a bare repository on disk, the commits it holds whole, and what is open
+//! of it.
 //!
 //! ```text
 //! <cache-dir>/repos/<storage-id>/<generation>/   a bare repository and monofs.toml
 //! ```
 //!
-//! Invariant: `monofs.toml` names only commits whose every tree and blob was found here by a walk. A generation that is
-//! replaced stays on disk until nobody reads it.
+//! Invariant: `monofs.toml` names only commits whose every tree and blob was found here by a walk.
+//! A generation that is replaced stays on disk until nobody reads it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -26,7 +27,8 @@ const META_FILE: &str = "monofs.toml";
 const META_VERSION: u32 = 1;
 /// Packs after which a repository is fetched afresh instead of growing by another one.
 const PACKS_MAX: usize = 48;
-/// Commits remembered; the oldest are forgotten first (their objects stay until the next fresh fetch).
+/// Commits remembered; the oldest are forgotten first (their objects stay until the next fresh
+/// fetch).
 const COMMITS_MAX: usize = 64;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -67,14 +69,21 @@ impl CachedRepo {
     /// Opens what an earlier run left at `dir`. Errors: anything that makes it unusable.
     pub fn open(id: StorageId, generation: u64, dir: PathBuf) -> Result<Self> {
         let path = dir.join(META_FILE);
-        let unusable = |e: &dyn std::fmt::Display| Error::corrupt(format!("{}: {e}", path.display()));
+        let unusable =
+            |e: &dyn std::fmt::Display| Error::corrupt(format!("{}: {e}", path.display()));
         let text = fs::read_to_string(&path).map_err(|e| unusable(&e))?;
-        let used = fs::metadata(&path).and_then(|m| m.modified()).map_err(|e| unusable(&e))?;
+        let used = fs::metadata(&path)
+            .and_then(|m| m.modified())
+            .map_err(|e| unusable(&e))?;
         let meta: Meta = toml::from_str(&text).map_err(|e| unusable(&e.message()))?;
         if meta.version != META_VERSION {
             return Err(unusable(&"written by another version"));
         }
-        let commits: Vec<Oid> = meta.commits.iter().map(|c| c.parse()).collect::<Result<_>>()?;
+        let commits: Vec<Oid> = meta
+            .commits
+            .iter()
+            .map(|c| c.parse())
+            .collect::<Result<_>>()?;
         layout::sweep(&dir)?;
         Self::assemble(id, meta.source, meta.format, generation, dir, commits, used)
     }
@@ -88,8 +97,18 @@ impl CachedRepo {
         snapshot: &Snapshot,
     ) -> Result<Self> {
         let (format, commits) = (snapshot.commit.format(), vec![snapshot.commit]);
-        let repo = Self::assemble(id, source, format, generation, dir, commits, SystemTime::now())?;
-        repo.lock().snapshots.insert(snapshot.commit, snapshot.clone());
+        let repo = Self::assemble(
+            id,
+            source,
+            format,
+            generation,
+            dir,
+            commits,
+            SystemTime::now(),
+        )?;
+        repo.lock()
+            .snapshots
+            .insert(snapshot.commit, snapshot.clone());
         Ok(repo)
     }
 
@@ -104,16 +123,37 @@ impl CachedRepo {
     ) -> Result<Self> {
         let packs = Packs::open(&dir, format)?;
         let disk_bytes = layout::disk_bytes(&dir);
-        let state = State { packs, commits, snapshots: HashMap::new(), disk_bytes, used, marked: Instant::now() };
-        Ok(Self { id, source, format, generation, dir, doomed: AtomicBool::new(false), state: Mutex::new(state) })
+        let state = State {
+            packs,
+            commits,
+            snapshots: HashMap::new(),
+            disk_bytes,
+            used,
+            marked: Instant::now(),
+        };
+        Ok(Self {
+            id,
+            source,
+            format,
+            generation,
+            dir,
+            doomed: AtomicBool::new(false),
+            state: Mutex::new(state),
+        })
     }
 
     /// Writes the metadata of a repository that is about to be published at `dir`.
     pub fn write_meta(dir: &Path, source: &SourceUrl, commits: &[Oid]) -> Result<()> {
         let format = commits.first().map_or(ObjectFormat::Sha1, Oid::format);
         let commits = commits.iter().map(Oid::to_string).collect();
-        let meta = Meta { version: META_VERSION, source: source.clone(), format, commits };
-        let text = toml::to_string(&meta).map_err(|e| Error::internal(format!("encode {META_FILE}: {e}")))?;
+        let meta = Meta {
+            version: META_VERSION,
+            source: source.clone(),
+            format,
+            commits,
+        };
+        let text = toml::to_string(&meta)
+            .map_err(|e| Error::internal(format!("encode {META_FILE}: {e}")))?;
         let next = dir.join("monofs.toml.new");
         let written = fs::write(&next, text).and_then(|()| fs::rename(&next, dir.join(META_FILE)));
         written.map_err(|e| Error::internal(format!("write {}: {e}", next.display())))
@@ -146,7 +186,8 @@ impl CachedRepo {
 
     /// Whether another commit may be added to it rather than fetching all afresh.
     pub fn can_grow(&self, source: &SourceUrl, format: ObjectFormat) -> bool {
-        let few_packs = || layout::pack_indices(&self.dir).is_ok_and(|packs| packs.len() < PACKS_MAX);
+        let few_packs =
+            || layout::pack_indices(&self.dir).is_ok_and(|packs| packs.len() < PACKS_MAX);
         self.source == *source && self.format == format && !self.is_doomed() && few_packs()
     }
 
@@ -183,7 +224,9 @@ impl CachedRepo {
         state.used = SystemTime::now();
         if state.marked.elapsed() > MARK_PERIOD {
             state.marked = Instant::now();
-            let opened = fs::File::options().write(true).open(self.dir.join(META_FILE));
+            let opened = fs::File::options()
+                .write(true)
+                .open(self.dir.join(META_FILE));
             // Only the order of eviction after a restart depends on it.
             let _ = opened.and_then(|file| file.set_modified(state.used));
         }
@@ -217,7 +260,8 @@ impl Drop for CachedRepo {
     fn drop(&mut self) {
         if self.is_doomed() {
             if let Err(error) = fs::remove_dir_all(&self.dir) {
-                tracing::warn!(dir = %self.dir.display(), %error, "cannot remove a repository from the cache");
+                tracing::warn!(dir = %self.dir.display(), %error, "cannot remove a repository from \
+                 the cache");
             }
             if let Some(parent) = self.dir.parent() {
                 // Gone unless a newer generation lives there.

@@ -1,7 +1,7 @@
 //! Which commit a ref name means, given what a remote advertises.
 //!
-//! Order: the empty name is HEAD; a full commit id is itself; then a branch, a tag and a full ref name; then a short
-//! commit id that exactly one advertised object begins with.
+//! Order: the empty name is HEAD; a full commit id is itself; then a branch, a tag and a full ref
+//! name; then a short commit id that exactly one advertised object begins with.
 
 use monofs_model::{Error, Oid, RefName, Result, SourceUrl};
 
@@ -34,50 +34,78 @@ pub fn prefixes(ref_name: &RefName) -> Vec<String> {
     if ref_name.may_be_commit() {
         return Vec::new();
     }
-    vec![format!("refs/heads/{name}"), format!("refs/tags/{name}"), format!("refs/{name}"), name.to_owned()]
+    vec![
+        format!("refs/heads/{name}"),
+        format!("refs/tags/{name}"),
+        format!("refs/{name}"),
+        name.to_owned(),
+    ]
 }
 
 /// The commit itself when the name is a full commit id: nothing has to be asked.
 pub fn full_commit_id(ref_name: &RefName) -> Option<Resolved> {
     let commit = ref_name.as_str().parse().ok()?;
-    Some(Resolved { commit, full_ref: String::new() })
+    Some(Resolved {
+        commit,
+        full_ref: String::new(),
+    })
 }
 
-/// What `ref_name` means among `refs`. Errors: `NotFound` and, for an ambiguous short id, `Invalid`.
+/// What `ref_name` means among `refs`. Errors: `NotFound` and, for an ambiguous short id,
+/// `Invalid`.
 pub fn choose(source: &SourceUrl, ref_name: &RefName, refs: &[AdvertisedRef]) -> Result<Choice> {
     let name = ref_name.as_str();
     let named = |full: &str| refs.iter().find(|r| r.name == full);
     let found = |r: &AdvertisedRef| {
         let full_ref = r.target.clone().unwrap_or_else(|| r.name.clone());
-        Ok(Choice::Found(Resolved { commit: r.object, full_ref }))
+        Ok(Choice::Found(Resolved {
+            commit: r.object,
+            full_ref,
+        }))
     };
     if name.is_empty() {
         return match named("HEAD") {
             Some(head) => found(head),
             None if refs.is_empty() => Err(Error::not_found(format!(
-                "{source}: the repository is empty, or its HEAD names a branch that does not exist; push a commit or give --ref"
+                "{source}: the repository is empty, or its HEAD names a branch that does not \
+                 exist; push a commit or give --ref"
             ))),
-            None => Err(Error::not_found(format!("{source}: the remote has no HEAD; give a branch with --ref"))),
+            None => Err(Error::not_found(format!(
+                "{source}: the remote has no HEAD; give a branch with --ref"
+            ))),
         };
     }
-    let full_names =
-        [format!("refs/heads/{name}"), format!("refs/tags/{name}"), name.to_owned(), format!("refs/{name}")];
+    let full_names = [
+        format!("refs/heads/{name}"),
+        format!("refs/tags/{name}"),
+        name.to_owned(),
+        format!("refs/{name}"),
+    ];
     if let Some(by_name) = full_names.iter().find_map(|full| named(full)) {
         return found(by_name);
     }
     if ref_name.may_be_commit() {
         let short = name.to_ascii_lowercase();
-        let mut matches: Vec<&AdvertisedRef> =
-            refs.iter().filter(|r| r.object.to_string().starts_with(&short)).collect();
+        let mut matches: Vec<&AdvertisedRef> = refs
+            .iter()
+            .filter(|r| r.object.to_string().starts_with(&short))
+            .collect();
         matches.sort_by_key(|r| r.object);
         matches.dedup_by_key(|r| r.object);
         return match matches[..] {
             [] => Ok(Choice::PerhapsCommit),
-            [one] => Ok(Choice::Found(Resolved { commit: one.object, full_ref: String::new() })),
-            _ => Err(Error::invalid(format!("{source}: the short commit id '{name}' is ambiguous; give more digits"))),
+            [one] => Ok(Choice::Found(Resolved {
+                commit: one.object,
+                full_ref: String::new(),
+            })),
+            _ => Err(Error::invalid(format!(
+                "{source}: the short commit id '{name}' is ambiguous; give more digits"
+            ))),
         };
     }
-    Err(Error::not_found(format!("{source}: there is no branch or tag '{name}'; check --ref")))
+    Err(Error::not_found(format!(
+        "{source}: there is no branch or tag '{name}'; check --ref"
+    )))
 }
 
 #[cfg(test)]
@@ -128,6 +156,9 @@ mod tests {
     fn an_empty_repository_is_said_to_be_empty() {
         let source = SourceUrl::new("git://h/x").unwrap();
         let error = choose(&source, &RefName::default(), &[]).unwrap_err();
-        assert!(error.kind == ErrorKind::NotFound && error.message.contains("empty"), "{error}");
+        assert!(
+            error.kind == ErrorKind::NotFound && error.message.contains("empty"),
+            "{error}"
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! Child processes that talk Git: `ssh`, `git upload-pack` and the `git` command line.
 //!
-//! Invariants: a child runs in its own process group and dies with its [`Child`]; it reads no configuration of the user or
-//! the system, runs no hooks, asks nobody anything, and is killed when it neither takes nor gives a byte for the idle
-//! timeout or its task is cancelled.
+//! Invariants: a child runs in its own process group and dies with its [`Child`]; it reads no
+//! configuration of the user or the system, runs no hooks, asks nobody anything, and is killed when
+//! it neither takes nor gives a byte for the idle timeout or its task is cancelled.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -81,7 +81,8 @@ struct Shared {
 
 impl Shared {
     fn touch(&self) {
-        self.moved_at.store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.moved_at
+            .store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
     fn kill(&self) {
@@ -99,12 +100,23 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts `command`. `on_line` sees each line of the error output (also those that end in a carriage return).
-    pub fn spawn(mut command: Command, task: &Arc<Task>, on_line: impl FnMut(&str) + Send + 'static) -> Result<Self> {
+    /// Starts `command`. `on_line` sees each line of the error output (also those that end in a
+    /// carriage return).
+    pub fn spawn(
+        mut command: Command,
+        task: &Arc<Task>,
+        on_line: impl FnMut(&str) + Send + 'static,
+    ) -> Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
         let mut inner = command.spawn().map_err(|e| {
-            Error::internal(format!("cannot run '{program}': {e}; install it, or add its directory to PATH"))
+            Error::internal(format!(
+                "cannot run '{program}': {e}; install it, or add its directory to PATH"
+            ))
         })?;
         let shared = Arc::new(Shared {
             group: Pid::from_child(&inner),
@@ -122,23 +134,45 @@ impl Child {
             let (shared, task) = (shared.clone(), task.clone());
             move || watch(&shared, &task)
         }));
-        Ok(Self { inner, shared, stderr, watch })
+        Ok(Self {
+            inner,
+            shared,
+            stderr,
+            watch,
+        })
     }
 
     /// Both ends of the child's pipes.
     pub fn take_pipes(&mut self) -> (ChildReader, ChildWriter) {
-        let stdout = self.inner.stdout.take().expect("asked for once, and piped at spawn");
-        let stdin = self.inner.stdin.take().expect("asked for once, and piped at spawn");
+        let stdout = self
+            .inner
+            .stdout
+            .take()
+            .expect("asked for once, and piped at spawn");
+        let stdin = self
+            .inner
+            .stdin
+            .take()
+            .expect("asked for once, and piped at spawn");
         (
-            ChildReader { pipe: stdout, shared: self.shared.clone() },
-            ChildWriter { pipe: stdin, shared: self.shared.clone() },
+            ChildReader {
+                pipe: stdout,
+                shared: self.shared.clone(),
+            },
+            ChildWriter {
+                pipe: stdin,
+                shared: self.shared.clone(),
+            },
         )
     }
 
     /// Waits for the end and returns how it ended, and the last of the error output.
     pub fn finish(mut self) -> Result<(ExitStatus, String)> {
         drop(self.inner.stdin.take());
-        let status = self.inner.wait().map_err(|e| Error::internal(format!("wait for a child process: {e}")))?;
+        let status = self
+            .inner
+            .wait()
+            .map_err(|e| Error::internal(format!("wait for a child process: {e}")))?;
         Ok((status, self.reap()))
     }
 
@@ -156,12 +190,19 @@ impl Child {
 
     /// Ends the threads around a child that was waited for.
     fn reap(&mut self) -> String {
-        *self.shared.ended.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *self
+            .shared
+            .ended
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = true;
         self.shared.wake.notify_all();
         if let Some(watch) = self.watch.take() {
             let _ = watch.join();
         }
-        self.stderr.take().and_then(|thread| thread.join().ok()).unwrap_or_default()
+        self.stderr
+            .take()
+            .and_then(|thread| thread.join().ok())
+            .unwrap_or_default()
     }
 }
 
@@ -178,15 +219,20 @@ impl Drop for Child {
 fn watch(shared: &Shared, task: &Task) {
     let mut ended = shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
     while !*ended {
-        let idle =
-            shared.began.elapsed().saturating_sub(Duration::from_millis(shared.moved_at.load(Ordering::Relaxed)));
+        let idle = shared.began.elapsed().saturating_sub(Duration::from_millis(
+            shared.moved_at.load(Ordering::Relaxed),
+        ));
         let silent = idle > task.limits.idle_timeout;
         if silent || task.check().is_err() {
             shared.timed_out.store(silent, Ordering::Relaxed);
             shared.kill();
             return;
         }
-        ended = shared.wake.wait_timeout(ended, WATCH_PERIOD).unwrap_or_else(PoisonError::into_inner).0;
+        ended = shared
+            .wake
+            .wait_timeout(ended, WATCH_PERIOD)
+            .unwrap_or_else(PoisonError::into_inner)
+            .0;
     }
 }
 
@@ -223,7 +269,10 @@ impl Read for ChildReader {
         let count = self.pipe.read(buffer)?;
         self.shared.touch();
         if count == 0 && self.shared.timed_out.load(Ordering::Relaxed) {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "the remote was silent for too long"));
+            return Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the remote was silent for too long",
+            ));
         }
         Ok(count)
     }

@@ -1,7 +1,7 @@
 //! Git remotes through the installed `git`, for what gix cannot do.
 //!
-//! Invariants: URLs and refs come after `--end-of-options`; secrets travel in the environment of the child
-//! (`GIT_CONFIG_*`), never in its arguments; nothing of the user's configuration is read.
+//! Invariants: URLs and refs come after `--end-of-options`; secrets travel in the environment of
+//! the child (`GIT_CONFIG_*`), never in its arguments; nothing of the user's configuration is read.
 
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
@@ -24,14 +24,26 @@ const REFS_BYTES_MAX: u64 = 256 << 20;
 /// Whether there is a `git` to call.
 pub fn is_installed() -> bool {
     static INSTALLED: OnceLock<bool> = OnceLock::new();
-    *INSTALLED.get_or_init(|| Command::new("git").arg("--version").output().is_ok_and(|out| out.status.success()))
+    *INSTALLED.get_or_init(|| {
+        Command::new("git")
+            .arg("--version")
+            .output()
+            .is_ok_and(|out| out.status.success())
+    })
 }
 
 /// `git`, knowing who to be at the host of `source`.
 fn git(source: &SourceUrl, host: &HostCredentials, task: &Task) -> Result<Command> {
     let mut command = child::git();
     command.args(["-c", "credential.helper=", "-c", BIG_FILE_THRESHOLD]);
-    command.args(["-c", "fetch.unpackLimit=1", "-c", "transfer.bundleURI=false", "-c", "protocol.version=2"]);
+    command.args([
+        "-c",
+        "fetch.unpackLimit=1",
+        "-c",
+        "transfer.bundleURI=false",
+        "-c",
+        "protocol.version=2",
+    ]);
     // Only the scheme of the URL itself, also after a redirect.
     let allowed = match source.scheme() {
         Scheme::Https => "protocol.https.allow=always",
@@ -43,12 +55,21 @@ fn git(source: &SourceUrl, host: &HostCredentials, task: &Task) -> Result<Comman
     command.args(["-c", "protocol.allow=never", "-c", allowed]);
     let mut settings = vec![
         ("http.lowSpeedLimit", "1".to_owned()),
-        ("http.lowSpeedTime", task.limits.idle_timeout.as_secs().max(1).to_string()),
+        (
+            "http.lowSpeedTime",
+            task.limits.idle_timeout.as_secs().max(1).to_string(),
+        ),
     ];
     if matches!(source.scheme(), Scheme::Http | Scheme::Https)
         && let Some(login) = host.login()?
     {
-        settings.push(("http.extraHeader", format!("Authorization: {}", basic(&login.user, login.token.reveal()))));
+        settings.push((
+            "http.extraHeader",
+            format!(
+                "Authorization: {}",
+                basic(&login.user, login.token.reveal())
+            ),
+        ));
         // `git` would send the header to wherever it is sent on to.
         settings.push(("http.followRedirects", "false".to_owned()));
     } else {
@@ -59,12 +80,18 @@ fn git(source: &SourceUrl, host: &HostCredentials, task: &Task) -> Result<Comman
     }
     command.env("GIT_CONFIG_COUNT", settings.len().to_string());
     for (i, (key, value)) in settings.iter().enumerate() {
-        command.env(format!("GIT_CONFIG_KEY_{i}"), key).env(format!("GIT_CONFIG_VALUE_{i}"), value);
+        command
+            .env(format!("GIT_CONFIG_KEY_{i}"), key)
+            .env(format!("GIT_CONFIG_VALUE_{i}"), value);
     }
     if source.scheme() == Scheme::Ssh {
-        let quoted: Vec<String> =
-            ssh_options(source, host, task).iter().map(|o| format!("'{}'", o.replace('\'', "'\\''"))).collect();
-        command.env("GIT_SSH_COMMAND", format!("ssh {}", quoted.join(" "))).env("GIT_SSH_VARIANT", "ssh");
+        let quoted: Vec<String> = ssh_options(source, host, task)
+            .iter()
+            .map(|o| format!("'{}'", o.replace('\'', "'\\''")))
+            .collect();
+        command
+            .env("GIT_SSH_COMMAND", format!("ssh {}", quoted.join(" ")))
+            .env("GIT_SSH_VARIANT", "ssh");
     }
     Ok(command)
 }
@@ -76,7 +103,12 @@ fn asked<'a>(
     host: &HostCredentials,
 ) -> Result<Asked<'a>> {
     let has_login = host.ssh_key.is_some() || host.login()?.is_some();
-    Ok(Asked { source, ref_name, commit, has_login })
+    Ok(Asked {
+        source,
+        ref_name,
+        commit,
+        has_login,
+    })
 }
 
 /// Which commit a ref is at.
@@ -89,7 +121,12 @@ pub fn resolve(
     let host = credentials.of(source);
     let mut command = git(source, &host, task)?;
     command.args(["ls-remote", "--symref", "--end-of-options", source.as_str()]);
-    let listed = run(command, &asked(source, ref_name, None, &host)?, task, |_| {})?;
+    let listed = run(
+        command,
+        &asked(source, ref_name, None, &host)?,
+        task,
+        |_| {},
+    )?;
     match advert::choose(source, ref_name, &parse_refs(&listed))? {
         Choice::Found(resolved) => Ok(resolved),
         Choice::PerhapsCommit => Err(Error::not_found(format!(
@@ -103,8 +140,20 @@ pub fn fetch(want: &Want<'_>, credentials: &Credentials, task: &Arc<Task>) -> Re
     let host = credentials.of(want.source);
     let mut command = git(want.source, &host, task)?;
     command.arg("--git-dir").arg(want.into);
-    command.args(["fetch", "--depth=1", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--progress"]);
-    command.args(["--no-recurse-submodules", "--end-of-options", want.source.as_str(), &want.commit.to_string()]);
+    command.args([
+        "fetch",
+        "--depth=1",
+        "--no-tags",
+        "--no-write-fetch-head",
+        "--no-auto-maintenance",
+        "--progress",
+    ]);
+    command.args([
+        "--no-recurse-submodules",
+        "--end-of-options",
+        want.source.as_str(),
+        &want.commit.to_string(),
+    ]);
     // Names what is here, as `git` itself looks at refs alone for that.
     let names = want.into.join("refs/have");
     let named = write_haves(&names, want.have);
@@ -113,7 +162,12 @@ pub fn fetch(want: &Want<'_>, credentials: &Credentials, task: &Arc<Task>) -> Re
             let task = task.clone();
             move |line: &str| follow(&task, line)
         };
-        run(command, &asked(want.source, want.ref_name, Some(want.commit), &host)?, task, progress)
+        run(
+            command,
+            &asked(want.source, want.ref_name, Some(want.commit), &host)?,
+            task,
+            progress,
+        )
     });
     // Refs are of no other use here.
     let _ = std::fs::remove_dir_all(&names);
@@ -123,7 +177,9 @@ pub fn fetch(want: &Want<'_>, credentials: &Credentials, task: &Arc<Task>) -> Re
 fn write_haves(directory: &std::path::Path, have: &[Oid]) -> Result<()> {
     let write = || -> std::io::Result<()> {
         std::fs::create_dir_all(directory)?;
-        have.iter().try_for_each(|commit| std::fs::write(directory.join(commit.to_string()), format!("{commit}\n")))
+        have.iter().try_for_each(|commit| {
+            std::fs::write(directory.join(commit.to_string()), format!("{commit}\n"))
+        })
     };
     write().map_err(|e| Error::internal(format!("cannot write {}: {e}", directory.display())))
 }
@@ -144,31 +200,47 @@ fn run(
     let (status, said) = child.finish()?;
     task.check()?;
     if timed_out {
-        return Err(super::failure::unreachable(asked, "it did not answer in time"));
+        return Err(super::failure::unreachable(
+            asked,
+            "it did not answer in time",
+        ));
     }
     if status.success() && read.is_ok() {
         return Ok(output);
     }
-    let last = said.lines().rev().find(|line| line.contains("fatal:") || line.contains("error:")).unwrap_or(&said);
-    Err(judge_text(&said, asked)
-        .unwrap_or_else(|| Error::unavailable(format!("{}: git failed: {}", asked.source, one_line(last)))))
+    let last = said
+        .lines()
+        .rev()
+        .find(|line| line.contains("fatal:") || line.contains("error:"))
+        .unwrap_or(&said);
+    Err(judge_text(&said, asked).unwrap_or_else(|| {
+        Error::unavailable(format!("{}: git failed: {}", asked.source, one_line(last)))
+    }))
 }
 
 fn parse_refs(listed: &[u8]) -> Vec<AdvertisedRef> {
     let mut refs: Vec<AdvertisedRef> = Vec::new();
     let mut head_target = None;
     for line in String::from_utf8_lossy(listed).lines() {
-        let Some((left, name)) = line.split_once('\t') else { continue };
+        let Some((left, name)) = line.split_once('\t') else {
+            continue;
+        };
         if let Some(target) = left.strip_prefix("ref: ") {
             if name == "HEAD" {
                 head_target = Some(target.to_owned());
             }
             continue;
         }
-        let Ok(object) = left.parse::<Oid>() else { continue };
+        let Ok(object) = left.parse::<Oid>() else {
+            continue;
+        };
         match (name.strip_suffix("^{}"), refs.last_mut()) {
             (Some(tag), Some(last)) if last.name == tag => last.object = object,
-            _ => refs.push(AdvertisedRef { name: name.to_owned(), object, target: None }),
+            _ => refs.push(AdvertisedRef {
+                name: name.to_owned(),
+                object,
+                target: None,
+            }),
         }
     }
     if let Some(head) = refs.iter_mut().find(|r| r.name == "HEAD") {
@@ -188,17 +260,28 @@ fn follow(task: &Task, line: &str) {
 /// The same without the bytes, which are counted where they come in.
 pub fn follow_objects(task: &Task, line: &str) {
     let line = line.trim_start_matches("remote: ");
-    let phase = if line.starts_with("Receiving objects:") || line.starts_with("Unpacking objects:") {
+    let phase = if line.starts_with("Receiving objects:") || line.starts_with("Unpacking objects:")
+    {
         Phase::Receiving
     } else if line.starts_with("Resolving deltas:") {
         Phase::Indexing
     } else {
         return;
     };
-    let counts = line.split_once('(').and_then(|(_, rest)| rest.split_once(')'));
-    let Some((done, total)) = counts.and_then(|(counts, _)| counts.split_once('/')) else { return };
-    let (Ok(done), Ok(total)) = (done.parse::<usize>(), total.parse::<u64>()) else { return };
-    let counter = if phase == Phase::Receiving { &task.received } else { &task.resolved };
+    let counts = line
+        .split_once('(')
+        .and_then(|(_, rest)| rest.split_once(')'));
+    let Some((done, total)) = counts.and_then(|(counts, _)| counts.split_once('/')) else {
+        return;
+    };
+    let (Ok(done), Ok(total)) = (done.parse::<usize>(), total.parse::<u64>()) else {
+        return;
+    };
+    let counter = if phase == Phase::Receiving {
+        &task.received
+    } else {
+        &task.resolved
+    };
     counter.store(done, std::sync::atomic::Ordering::Relaxed);
     task.set_total(total);
     task.set_phase(phase);
@@ -214,7 +297,10 @@ fn parse_bytes(text: &str) -> Option<u64> {
         "GiB" => 1024.0 * 1024.0 * 1024.0,
         _ => return None,
     };
-    number.parse::<f64>().ok().map(|number| (number * unit) as u64)
+    number
+        .parse::<f64>()
+        .ok()
+        .map(|number| (number * unit) as u64)
 }
 
 #[cfg(test)]
@@ -238,8 +324,18 @@ mod tests {
     #[test]
     fn progress_of_git_is_read() {
         let task = Task::new(Limits::default());
-        follow(&task, "Receiving objects:  45% (123/273), 1.50 MiB | 1.20 MiB/s");
+        follow(
+            &task,
+            "Receiving objects:  45% (123/273), 1.50 MiB | 1.20 MiB/s",
+        );
         let progress = task.progress();
-        assert_eq!((progress.objects_done, progress.objects_total, progress.bytes_done), (123, 273, 3 << 19));
+        assert_eq!(
+            (
+                progress.objects_done,
+                progress.objects_total,
+                progress.bytes_done
+            ),
+            (123, 273, 3 << 19)
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! What a failed conversation with a remote means, as one line and a kind to act on.
 //!
-//! Two speakers have to be understood: gix (typed errors with causes) and the error output of `git` and `ssh` (English
-//! text; children run with LC_ALL=C). What neither table knows is [`Verdict::Strange`]: the other implementation may try.
+//! Two speakers have to be understood: gix (typed errors with causes) and the error output of `git`
+//! and `ssh` (English text; children run with LC_ALL=C). What neither table knows is
+//! [`Verdict::Strange`]: the other implementation may try.
 
 use std::io;
 
@@ -54,14 +55,23 @@ pub fn judge_gix(error: &gix::Error, asked: &Asked<'_>) -> Verdict {
     }
     let text = one_line(&texts.join(": "));
     // What was said is more exact than how the connection ended.
-    let by_io = || error.iter_errors().find_map(|cause| judge_io(cause.downcast_ref::<io::Error>()?, asked));
-    judge_text(&text, asked).or_else(by_io).map_or(Verdict::Strange(text), Verdict::Clear)
+    let by_io = || {
+        error
+            .iter_errors()
+            .find_map(|cause| judge_io(cause.downcast_ref::<io::Error>()?, asked))
+    };
+    judge_text(&text, asked)
+        .or_else(by_io)
+        .map_or(Verdict::Strange(text), Verdict::Clear)
 }
 
 /// Understands a failed system call on a connection.
 pub fn judge_io(error: &io::Error, asked: &Asked<'_>) -> Option<Error> {
     use io::ErrorKind as Io;
-    if error.get_ref().is_some_and(|inner| inner.is::<AuthenticationRequired>()) {
+    if error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<AuthenticationRequired>())
+    {
         return Some(refused(asked));
     }
     let what = match error.kind() {
@@ -71,7 +81,10 @@ pub fn judge_io(error: &io::Error, asked: &Asked<'_>) -> Option<Error> {
         Io::UnexpectedEof => "it closed the connection in the middle of an answer",
         Io::HostUnreachable | Io::NetworkUnreachable | Io::NetworkDown => "there is no route to it",
         Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge => {
-            return Some(Error::full(format!("no room to fetch {}: {error}", asked.source)));
+            return Some(Error::full(format!(
+                "no room to fetch {}: {error}",
+                asked.source
+            )));
         }
         _ => return None,
     };
@@ -97,31 +110,76 @@ const WORDS: [(&str, Meaning); 60] = [
     ("returned error: 403", Meaning::Refused),
     ("invalid credentials", Meaning::Refused),
     ("no credentials were returned", Meaning::Refused),
-    ("access denied or repository not exported", Meaning::NoRepository),
+    (
+        "access denied or repository not exported",
+        Meaning::NoRepository,
+    ),
     ("no such repository", Meaning::NoRepository),
     ("repository not exported", Meaning::NoRepository),
     ("repository not found", Meaning::NoRepository),
-    ("does not appear to be a git repository", Meaning::NoRepository),
+    (
+        "does not appear to be a git repository",
+        Meaning::NoRepository,
+    ),
     ("not a git repository", Meaning::NoRepository),
     ("does not exist", Meaning::NoRepository),
     ("no such file or directory", Meaning::NoRepository),
     ("received http status 404", Meaning::NoRepository),
     ("received http status 410", Meaning::NoRepository),
-    ("received http status 5", Meaning::Unreachable("it answers with a server error")),
-    ("returned error: 5", Meaning::Unreachable("it answers with a server error")),
+    (
+        "received http status 5",
+        Meaning::Unreachable("it answers with a server error"),
+    ),
+    (
+        "returned error: 5",
+        Meaning::Unreachable("it answers with a server error"),
+    ),
     ("is this a git repository", Meaning::NoRepository),
     ("returned error: 404", Meaning::NoRepository),
-    ("could not resolve host", Meaning::Unreachable("its name cannot be resolved")),
-    ("name or service not known", Meaning::Unreachable("its name cannot be resolved")),
-    ("failed to lookup address", Meaning::Unreachable("its name cannot be resolved")),
-    ("temporary failure in name resolution", Meaning::Unreachable("its name cannot be resolved")),
-    ("no address associated", Meaning::Unreachable("its name cannot be resolved")),
-    ("connection refused", Meaning::Unreachable("the connection was refused")),
-    ("connection timed out", Meaning::Unreachable("it did not answer in time")),
-    ("operation timed out", Meaning::Unreachable("it did not answer in time")),
-    ("timed out", Meaning::Unreachable("it did not answer in time")),
-    ("no route to host", Meaning::Unreachable("there is no route to it")),
-    ("network is unreachable", Meaning::Unreachable("there is no route to it")),
+    (
+        "could not resolve host",
+        Meaning::Unreachable("its name cannot be resolved"),
+    ),
+    (
+        "name or service not known",
+        Meaning::Unreachable("its name cannot be resolved"),
+    ),
+    (
+        "failed to lookup address",
+        Meaning::Unreachable("its name cannot be resolved"),
+    ),
+    (
+        "temporary failure in name resolution",
+        Meaning::Unreachable("its name cannot be resolved"),
+    ),
+    (
+        "no address associated",
+        Meaning::Unreachable("its name cannot be resolved"),
+    ),
+    (
+        "connection refused",
+        Meaning::Unreachable("the connection was refused"),
+    ),
+    (
+        "connection timed out",
+        Meaning::Unreachable("it did not answer in time"),
+    ),
+    (
+        "operation timed out",
+        Meaning::Unreachable("it did not answer in time"),
+    ),
+    (
+        "timed out",
+        Meaning::Unreachable("it did not answer in time"),
+    ),
+    (
+        "no route to host",
+        Meaning::Unreachable("there is no route to it"),
+    ),
+    (
+        "network is unreachable",
+        Meaning::Unreachable("there is no route to it"),
+    ),
     ("certificate", Meaning::Certificate),
     ("ssl connect error", Meaning::Certificate),
     ("no space left on device", Meaning::Full),
@@ -137,9 +195,18 @@ const WORDS: [(&str, Meaning); 60] = [
     ("unpack-objects failed", Meaning::Damaged),
     ("index-pack failed", Meaning::Damaged),
     ("missing necessary objects", Meaning::Damaged),
-    ("early eof", Meaning::Unreachable("it closed the connection in the middle of an answer")),
-    ("unexpected end of file", Meaning::Unreachable("it closed the connection in the middle of an answer")),
-    ("hung up unexpectedly", Meaning::Unreachable("it closed the connection in the middle of an answer")),
+    (
+        "early eof",
+        Meaning::Unreachable("it closed the connection in the middle of an answer"),
+    ),
+    (
+        "unexpected end of file",
+        Meaning::Unreachable("it closed the connection in the middle of an answer"),
+    ),
+    (
+        "hung up unexpectedly",
+        Meaning::Unreachable("it closed the connection in the middle of an answer"),
+    ),
 ];
 
 #[derive(Debug, Clone, Copy)]
@@ -157,7 +224,9 @@ enum Meaning {
 /// Understands the words of a remote, of `git` or of `ssh`.
 pub fn judge_text(text: &str, asked: &Asked<'_>) -> Option<Error> {
     // A repository may be called 'certificate': only what is said about it counts.
-    let lower = text.to_lowercase().replace(&asked.source.as_str().to_lowercase(), "");
+    let lower = text
+        .to_lowercase()
+        .replace(&asked.source.as_str().to_lowercase(), "");
     let (_, meaning) = WORDS.iter().find(|(word, _)| lower.contains(word))?;
     let source = asked.source;
     Some(match meaning {
@@ -167,17 +236,20 @@ pub fn judge_text(text: &str, asked: &Asked<'_>) -> Option<Error> {
         )),
         Meaning::Refused => refused(asked),
         Meaning::HostKey => Error::refused(format!(
-            "{source}: the host key of {} is not the known one; put the right one into 'known_hosts' of the fetcher's --credentials",
+            "{source}: the host key of {} is not the known one; put the right one into \
+             'known_hosts' of the fetcher's --credentials",
             host_of(source)
         )),
         Meaning::Certificate => Error::refused(format!(
-            "{source}: the certificate of {} is not trusted ({}); set 'ca_file' for it in the fetcher's --credentials",
+            "{source}: the certificate of {} is not trusted ({}); set 'ca_file' for it in the \
+             fetcher's --credentials",
             host_of(source),
             one_line(text)
         )),
         Meaning::Full => Error::full(format!("no room to fetch {source}: {}", one_line(text))),
         Meaning::Damaged => Error::corrupt(format!(
-            "{source} (ref '{}'): the remote's repository or what it sent is damaged: {}; run 'git fsck' there",
+            "{source} (ref '{}'): the remote's repository or what it sent is damaged: {}; run 'git \
+             fsck' there",
             asked.ref_name,
             one_line(text)
         )),
@@ -187,9 +259,12 @@ pub fn judge_text(text: &str, asked: &Asked<'_>) -> Option<Error> {
 
 /// The remote does not give out the commit.
 pub fn no_commit(asked: &Asked<'_>) -> Error {
-    let commit = asked.commit.map_or_else(|| asked.ref_name.to_string(), |commit| commit.to_string());
+    let commit = asked
+        .commit
+        .map_or_else(|| asked.ref_name.to_string(), |commit| commit.to_string());
     Error::not_found(format!(
-        "{}: the remote does not have {commit} (ref '{}') or does not give it out; resolve the ref again",
+        "{}: the remote does not have {commit} (ref '{}') or does not give it out; resolve the ref \
+         again",
         asked.source, asked.ref_name
     ))
 }
@@ -198,9 +273,15 @@ pub fn no_commit(asked: &Asked<'_>) -> Error {
 pub fn refused(asked: &Asked<'_>) -> Error {
     let host = host_of(asked.source);
     let what = if asked.has_login {
-        format!("{host} refused our credentials; check the entry of '{host}' in the fetcher's --credentials file")
+        format!(
+            "{host} refused our credentials; check the entry of '{host}' in the fetcher's \
+             --credentials file"
+        )
     } else {
-        format!("{host} asks for credentials; add an entry for '{host}' to the fetcher's --credentials file")
+        format!(
+            "{host} asks for credentials; add an entry for '{host}' to the fetcher's --credentials \
+             file"
+        )
     };
     Error::refused(format!("{}: {what}", asked.source))
 }
@@ -228,10 +309,16 @@ fn host_of(source: &SourceUrl) -> String {
 
 /// Others' words on one line of bounded length, without control characters.
 pub fn one_line(text: &str) -> String {
-    let words: Vec<&str> = text.split(|c: char| c.is_control() || c == ' ').filter(|word| !word.is_empty()).collect();
+    let words: Vec<&str> = text
+        .split(|c: char| c.is_control() || c == ' ')
+        .filter(|word| !word.is_empty())
+        .collect();
     let mut line = words.join(" ");
     if line.len() > QUOTE_BYTES_MAX {
-        let end = (0..=QUOTE_BYTES_MAX).rev().find(|&at| line.is_char_boundary(at)).unwrap_or(0);
+        let end = (0..=QUOTE_BYTES_MAX)
+            .rev()
+            .find(|&at| line.is_char_boundary(at))
+            .unwrap_or(0);
         line.truncate(end);
         line.push_str("...");
     }
@@ -247,14 +334,37 @@ mod tests {
     fn words_of_git_and_ssh_are_understood() {
         let source = SourceUrl::new("ssh://git@host:22/x.git").unwrap();
         let ref_name = RefName::new("main").unwrap();
-        let asked = Asked { source: &source, ref_name: &ref_name, commit: None, has_login: false };
+        let asked = Asked {
+            source: &source,
+            ref_name: &ref_name,
+            commit: None,
+            has_login: false,
+        };
         for (text, kind) in [
-            ("git@host: Permission denied (publickey).", ErrorKind::Refused),
-            ("Host key verification failed.\r\nfatal: Could not read from remote repository.", ErrorKind::Refused),
-            ("ssh: Could not resolve hostname x: Name or service not known", ErrorKind::Unavailable),
-            ("ssh: connect to host x port 22: Connection refused", ErrorKind::Unavailable),
-            ("fatal: '/x.git' does not appear to be a git repository", ErrorKind::NotFound),
-            ("fatal: remote error: upload-pack: not our ref 0123", ErrorKind::NotFound),
+            (
+                "git@host: Permission denied (publickey).",
+                ErrorKind::Refused,
+            ),
+            (
+                "Host key verification failed.\r\nfatal: Could not read from remote repository.",
+                ErrorKind::Refused,
+            ),
+            (
+                "ssh: Could not resolve hostname x: Name or service not known",
+                ErrorKind::Unavailable,
+            ),
+            (
+                "ssh: connect to host x port 22: Connection refused",
+                ErrorKind::Unavailable,
+            ),
+            (
+                "fatal: '/x.git' does not appear to be a git repository",
+                ErrorKind::NotFound,
+            ),
+            (
+                "fatal: remote error: upload-pack: not our ref 0123",
+                ErrorKind::NotFound,
+            ),
         ] {
             let error = judge_text(text, &asked).unwrap();
             assert_eq!(error.kind, kind, "{text}");

@@ -1,9 +1,12 @@
-//! Feeds what gix reports while it receives and indexes a pack into a [`Task`], and bounds what it may receive.
+//! Feeds what gix reports while it receives and indexes a pack into a [`Task`], and bounds what it
+//! may receive.
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
 
-use gix::progress::{Count, Id, MessageLevel, NestedProgress, Progress, Step, StepShared, UNKNOWN, Unit};
+use gix::progress::{
+    Count, Id, MessageLevel, NestedProgress, Progress, Step, StepShared, UNKNOWN, Unit,
+};
 
 use crate::source::{Phase, Task};
 
@@ -44,7 +47,8 @@ impl Count for Gauge {
     }
 
     fn inc_by(&self, step: Step) {
-        self.step.fetch_add(step, std::sync::atomic::Ordering::Relaxed);
+        self.step
+            .fetch_add(step, std::sync::atomic::Ordering::Relaxed);
     }
 
     fn counter(&self) -> StepShared {
@@ -81,7 +85,8 @@ impl Progress for Gauge {
 
     fn message(&self, level: MessageLevel, message: String) {
         // gix reports the remote's error channel this way.
-        if level == MessageLevel::Failure || message.contains("fatal") || message.contains("error") {
+        if level == MessageLevel::Failure || message.contains("fatal") || message.contains("error")
+        {
             self.task.hear(&message);
         }
     }

@@ -1,8 +1,9 @@
-//! A pack on its way in. gix indexes it as it arrives; what gix should not hold in memory (long objects, very many) the
-//! installed `git` indexes from a copy of what arrived so far and the rest of the same stream: nothing is sent twice.
+//! A pack on its way in. gix indexes it as it arrives; what gix should not hold in memory (long
+//! objects, very many) the installed `git` indexes from a copy of what arrived so far and the rest
+//! of the same stream: nothing is sent twice.
 //!
-//! Invariants: memory is bounded by [`crate::source::Limits::object_bytes_max`] per object and by [`OBJECTS_MAX`], whatever
-//! the remote sends; the copy has no name, so nothing is left behind.
+//! Invariants: memory is bounded by [`crate::source::Limits::object_bytes_max`] per object and by
+//! [`OBJECTS_MAX`], whatever the remote sends; the copy has no name, so nothing is left behind.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, Write};
@@ -46,22 +47,37 @@ impl Intake<'_> {
         progress: &mut dyn gix::DynNestedProgress,
         stop: &std::sync::atomic::AtomicBool,
     ) -> GixResult<()> {
-        let mut metered = MeteredPack { inner: reader, task: self.task };
+        let mut metered = MeteredPack {
+            inner: reader,
+            task: self.task,
+        };
         let mut header = [0; HEADER_BYTES];
-        metered.read_exact(&mut header).map_err(gix::Error::from_error)?;
+        metered
+            .read_exact(&mut header)
+            .map_err(gix::Error::from_error)?;
         let [.., a, b, c, d] = header;
         let objects = u32::from_be_bytes([a, b, c, d]) as usize;
         let git = cli::is_installed();
-        let copy = if git { Some(tempfile::tempfile_in(self.packs()).map_err(gix::Error::from_error)?) } else { None };
+        let copy = if git {
+            Some(tempfile::tempfile_in(self.packs()).map_err(gix::Error::from_error)?)
+        } else {
+            None
+        };
         let mut pack = Copied::new(io::Cursor::new(header).chain(metered), copy, self.task);
         let indexed = if git && objects > OBJECTS_MAX {
-            Err(gix::Error::from_error(io::Error::other(format!("{objects} objects are more than {OBJECTS_MAX}"))))
+            Err(gix::Error::from_error(io::Error::other(format!(
+                "{objects} objects are more than {OBJECTS_MAX}"
+            ))))
         } else {
             self.index(&mut io::BufReader::new(&mut pack), objects, progress, stop)
         };
         match indexed {
-            Err(refused) if !pack.broken && self.task.check().is_ok() && !self.task.over_limit() => {
-                let Some(copy) = pack.copy.take() else { return Err(refused) };
+            Err(refused)
+                if !pack.broken && self.task.check().is_ok() && !self.task.over_limit() =>
+            {
+                let Some(copy) = pack.copy.take() else {
+                    return Err(refused);
+                };
                 self.hand_over(copy, &mut pack.inner, refused)
             }
             other => other,
@@ -88,33 +104,52 @@ impl Intake<'_> {
             alloc_limit_bytes: Some(self.task.limits.object_bytes_max.max(notes)),
             ..pack::bundle::write::Options::default()
         };
-        let written =
-            pack::Bundle::write_to_directory(pack, Some(&self.packs()), progress, stop, bases, kind, options)?;
+        let written = pack::Bundle::write_to_directory(
+            pack,
+            Some(&self.packs()),
+            progress,
+            stop,
+            bases,
+            kind,
+            options,
+        )?;
         match written.keep_path {
             Some(keep) => std::fs::remove_file(keep).map_err(gix::Error::from_error),
             None => Ok(()),
         }
     }
 
-    /// Lets `git` index what has arrived and what still comes. When it cannot either, the first reason counts.
+    /// Lets `git` index what has arrived and what still comes. When it cannot either, the first
+    /// reason counts.
     fn hand_over(&self, mut copy: File, rest: &mut dyn Read, refused: gix::Error) -> GixResult<()> {
         let reasons: Vec<String> = refused.iter_errors().map(ToString::to_string).collect();
         tracing::info!(
             reason = one_line(&reasons.join(": ")),
-            "gix leaves this pack to the installed git, which indexes what has arrived and the rest of it"
+            "gix leaves this pack to the installed git, which indexes what has arrived and the \
+             rest of it"
         );
         copy.rewind().map_err(gix::Error::from_error)?;
         let mut command = child::git();
-        command.args(["-c", cli::BIG_FILE_THRESHOLD]).arg("--git-dir").arg(self.into).args(["index-pack", "-v"]);
-        command.args(self.thin.then_some("--fix-thin")).arg("--stdin");
+        command
+            .args(["-c", cli::BIG_FILE_THRESHOLD])
+            .arg("--git-dir")
+            .arg(self.into)
+            .args(["index-pack", "-v"]);
+        command
+            .args(self.thin.then_some("--fix-thin"))
+            .arg("--stdin");
         let task = self.task.clone();
-        let mut child = Child::spawn(command, self.task, move |line| cli::follow_objects(&task, line))
-            .map_err(|e| gix::Error::from_error(io::Error::other(e)))?;
+        let mut child = Child::spawn(command, self.task, move |line| {
+            cli::follow_objects(&task, line)
+        })
+        .map_err(|e| gix::Error::from_error(io::Error::other(e)))?;
         let (mut output, mut input) = child.take_pipes();
         let fed = feed(&mut copy, rest, &mut input);
         drop(input);
         let read = io::copy(&mut output, &mut io::sink());
-        let (status, said) = child.finish().map_err(|e| gix::Error::from_error(io::Error::other(e)))?;
+        let (status, said) = child
+            .finish()
+            .map_err(|e| gix::Error::from_error(io::Error::other(e)))?;
         match fed {
             Err(Feed::Source(error)) => Err(gix::Error::from_error(error)),
             _ if status.success() && read.is_ok() => Ok(()),
@@ -134,7 +169,11 @@ enum Feed {
     Child,
 }
 
-fn feed(copy: &mut File, rest: &mut dyn Read, input: &mut dyn Write) -> std::result::Result<(), Feed> {
+fn feed(
+    copy: &mut File,
+    rest: &mut dyn Read,
+    input: &mut dyn Write,
+) -> std::result::Result<(), Feed> {
     let mut buffer = vec![0; 64 << 10];
     for source in [copy as &mut dyn Read, rest] {
         loop {
@@ -148,8 +187,8 @@ fn feed(copy: &mut File, rest: &mut dyn Read, input: &mut dyn Write) -> std::res
     Ok(())
 }
 
-/// A pack that is copied while it is read, and that ends with an error when one object of it gets too long: gix holds the
-/// packed bytes of the object that it is at.
+/// A pack that is copied while it is read, and that ends with an error when one object of it gets
+/// too long: gix holds the packed bytes of the object that it is at.
 struct Copied<'a, R> {
     inner: R,
     copy: Option<File>,
@@ -162,22 +201,35 @@ struct Copied<'a, R> {
 
 impl<'a, R: Read> Copied<'a, R> {
     fn new(inner: R, copy: Option<File>, task: &'a Task) -> Self {
-        Self { inner, copy, task, object: (0, 0), broken: false }
+        Self {
+            inner,
+            copy,
+            task,
+            object: (0, 0),
+            broken: false,
+        }
     }
 
     fn note(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(copy) = &mut self.copy else { return Ok(()) };
+        let Some(copy) = &mut self.copy else {
+            return Ok(());
+        };
         if let Err(error) = copy.write_all(bytes) {
             self.broken = true;
             return Err(error);
         }
-        let number = self.task.received.load(std::sync::atomic::Ordering::Relaxed);
+        let number = self
+            .task
+            .received
+            .load(std::sync::atomic::Ordering::Relaxed);
         if number != self.object.0 {
             self.object = (number, 0);
         }
         self.object.1 += bytes.len();
         if self.object.1 > self.task.limits.object_bytes_max {
-            return Err(io::Error::other("an object is too long to be held in memory"));
+            return Err(io::Error::other(
+                "an object is too long to be held in memory",
+            ));
         }
         Ok(())
     }

@@ -15,7 +15,8 @@ pub fn create(directory: &Path, format: ObjectFormat) -> Result<()> {
     let extension = match format {
         ObjectFormat::Sha1 => "\trepositoryformatversion = 0\n\tbare = true\n".to_owned(),
         ObjectFormat::Sha256 => {
-            "\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectformat = sha256\n".to_owned()
+            "\trepositoryformatversion = 1\n\tbare = true\n[extensions]\n\tobjectformat = sha256\n"
+                .to_owned()
         }
     };
     let made = fs::create_dir_all(directory.join("objects/pack"))
@@ -25,7 +26,8 @@ pub fn create(directory: &Path, format: ObjectFormat) -> Result<()> {
     made.map_err(|e| cannot("create the repository", directory, &e))
 }
 
-/// Removes what a killed fetch left behind: temporary files, locks, packs without an index and indices without a pack.
+/// Removes what a killed fetch left behind: temporary files, locks, packs without an index and
+/// indices without a pack.
 pub fn sweep(directory: &Path) -> Result<()> {
     let packs = directory.join("objects/pack");
     for entry in fs::read_dir(&packs).map_err(|e| cannot("read", &packs, &e))? {

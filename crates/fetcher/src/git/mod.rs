@@ -30,7 +30,11 @@ pub struct GitSource {
 impl GitSource {
     /// Remotes as seen with these credentials.
     pub fn new(credentials: Credentials, allow_file: bool) -> Self {
-        Self { credentials, allow_file, fallbacks: AtomicU64::new(0) }
+        Self {
+            credentials,
+            allow_file,
+            fallbacks: AtomicU64::new(0),
+        }
     }
 
     /// How often the installed `git` had to take over so far.
@@ -48,16 +52,28 @@ impl GitSource {
     }
 
     /// Tells the log why `git` has to do it, or returns the clear error.
-    fn fall_back(&self, verdict: Verdict, what: &str, source: &SourceUrl, ref_name: &RefName) -> Result<()> {
+    fn fall_back(
+        &self,
+        verdict: Verdict,
+        what: &str,
+        source: &SourceUrl,
+        ref_name: &RefName,
+    ) -> Result<()> {
         match verdict {
             Verdict::Clear(error) => Err(error),
             Verdict::Strange(reason) => {
-                let asked = Asked { source, ref_name, commit: None, has_login: false };
+                let asked = Asked {
+                    source,
+                    ref_name,
+                    commit: None,
+                    has_login: false,
+                };
                 if !cli::is_installed() {
                     return Err(Verdict::Strange(reason).into_error(&asked));
                 }
                 self.fallbacks.fetch_add(1, Ordering::Relaxed);
-                tracing::warn!(%source, %ref_name, reason, "gix cannot {what} here: falling back to the installed git");
+                tracing::warn!(%source, %ref_name, reason, "gix cannot {what} here: falling back \
+                 to the installed git");
                 Ok(())
             }
         }
@@ -65,7 +81,12 @@ impl GitSource {
 }
 
 impl Source for GitSource {
-    fn resolve(&self, source: &SourceUrl, ref_name: &RefName, task: &Arc<Task>) -> Result<Resolved> {
+    fn resolve(
+        &self,
+        source: &SourceUrl,
+        ref_name: &RefName,
+        task: &Arc<Task>,
+    ) -> Result<Resolved> {
         self.check(source)?;
         if let Some(resolved) = advert::full_commit_id(ref_name) {
             return Ok(resolved);

@@ -1,7 +1,9 @@
-//! Git remotes through gix: no subprocess for `git`, `http` and `https`; `ssh` and `git upload-pack` as bare pipes.
+//! Git remotes through gix: no subprocess for `git`, `http` and `https`; `ssh` and `git
+//! upload-pack` as bare pipes.
 //!
-//! It asks for one commit by id at depth 1, names what it already has, and hands the pack to `intake`. gix
-//! computes every object's id from its bytes, so an indexed pack never holds an object under a wrong id.
+//! It asks for one commit by id at depth 1, names what it already has, and hands the pack to
+//! `intake`. gix computes every object's id from its bytes, so an indexed pack never holds an
+//! object under a wrong id.
 
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -41,7 +43,13 @@ pub struct Session<'a> {
 }
 
 fn agent() -> (&'static str, Option<String>) {
-    ("agent", Some(gix::protocol::agent(concat!("monofs/", env!("CARGO_PKG_VERSION")))))
+    (
+        "agent",
+        Some(gix::protocol::agent(concat!(
+            "monofs/",
+            env!("CARGO_PKG_VERSION")
+        ))),
+    )
 }
 
 /// gix's id of an object.
@@ -73,16 +81,36 @@ impl<'a> Session<'a> {
     ) -> std::result::Result<Self, Failure> {
         task.check().map_err(Verdict::Clear)?;
         let host = credentials.of(source);
-        let has_login =
-            host.token.is_some() || host.token_env.is_some() || host.token_file.is_some() || host.ssh_key.is_some();
-        let asked = Asked { source, ref_name, commit, has_login };
+        let has_login = host.token.is_some()
+            || host.token_env.is_some()
+            || host.token_file.is_some()
+            || host.ssh_key.is_some();
+        let asked = Asked {
+            source,
+            ref_name,
+            commit,
+            has_login,
+        };
         let mut remote = transport::open(&asked, &host, task).map_err(Verdict::Clear)?;
-        let nobody = |_: credentials::helper::Action| -> GixResult<Option<credentials::protocol::Outcome>> { Ok(None) };
+        let nobody =
+            |_: credentials::helper::Action| -> GixResult<Option<credentials::protocol::Outcome>> {
+                Ok(None)
+            };
         let service = Service::UploadPack;
-        let shaken =
-            gix::protocol::handshake(&mut remote.transport, service, nobody, Vec::new(), &mut gix::progress::Discard);
+        let shaken = gix::protocol::handshake(
+            &mut remote.transport,
+            service,
+            nobody,
+            Vec::new(),
+            &mut gix::progress::Discard,
+        );
         match shaken {
-            Ok(handshake) => Ok(Self { remote, handshake, asked, task }),
+            Ok(handshake) => Ok(Self {
+                remote,
+                handshake,
+                asked,
+                task,
+            }),
             Err(e) => Err(judge(remote, &asked, task, &e)),
         }
     }
@@ -106,18 +134,25 @@ impl<'a> Session<'a> {
                     wanted.extend(prefixes.iter().map(|p| p.as_str().into()));
                     wanted
                 });
-                LsRefsCommand::new(prefixes, &self.handshake.capabilities, agent()).invoke_blocking(
-                    &mut self.remote.transport,
-                    &mut gix::progress::Discard,
-                    false,
-                )?
+                LsRefsCommand::new(prefixes, &self.handshake.capabilities, agent())
+                    .invoke_blocking(
+                        &mut self.remote.transport,
+                        &mut gix::progress::Discard,
+                        false,
+                    )?
             }
         };
         Ok(listed.iter().filter_map(advertised).collect())
     }
 
     /// Receives the pack of `fetch` into the bare repository at `into`.
-    fn receive(&mut self, mut fetch: ExactFetch<'_>, depth: u32, into: &Path, format: ObjectFormat) -> GixResult<()> {
+    fn receive(
+        &mut self,
+        mut fetch: ExactFetch<'_>,
+        depth: u32,
+        into: &Path,
+        format: ObjectFormat,
+    ) -> GixResult<()> {
         let shallow = Shallow::DepthAtRemote(NonZeroU32::new(depth).unwrap_or(NonZeroU32::MIN));
         let options = gix::protocol::fetch::Options {
             shallow_file: into.join("shallow"),
@@ -125,19 +160,32 @@ impl<'a> Session<'a> {
             tags: Tags::None,
             reject_shallow_remote: false,
         };
-        let intake = Intake { into, format, thin: !fetch.have.is_empty(), task: self.task };
+        let intake = Intake {
+            into,
+            format,
+            thin: !fetch.have.is_empty(),
+            task: self.task,
+        };
         let task = self.task;
-        let consume = |reader: &mut dyn std::io::BufRead,
-                       progress: &mut dyn gix::DynNestedProgress,
-                       stop: &std::sync::atomic::AtomicBool|
-         -> GixResult<bool> { intake.take(reader, progress, stop).map(|()| true) };
+        let consume =
+            |reader: &mut dyn std::io::BufRead,
+             progress: &mut dyn gix::DynNestedProgress,
+             stop: &std::sync::atomic::AtomicBool|
+             -> GixResult<bool> { intake.take(reader, progress, stop).map(|()| true) };
         let context = gix::protocol::fetch::Context {
             handshake: &mut self.handshake,
             transport: &mut self.remote.transport,
             user_agent: agent(),
             trace_packetlines: false,
         };
-        gix::protocol::fetch(&mut fetch, consume, Gauge::new(task), task.cancelled(), context, options)?;
+        gix::protocol::fetch(
+            &mut fetch,
+            consume,
+            Gauge::new(task),
+            task.cancelled(),
+            context,
+            options,
+        )?;
         Ok(())
     }
 
@@ -160,14 +208,19 @@ fn judge(remote: Remote, asked: &Asked<'_>, task: &Task, error: &gix::Error) -> 
     }
     if task.over_limit() {
         let (source, limit) = (asked.source, task.limits.bytes_max);
-        let message =
-            format!("{source}: the commit needs more than the {limit} bytes that may be fetched; raise --max-cache-gb");
+        let message = format!(
+            "{source}: the commit needs more than the {limit} bytes that may be fetched; raise \
+             --max-cache-gb"
+        );
         return Verdict::Clear(Error::full(message));
     }
     if let Some(child) = remote.child {
         drop(remote.transport);
         if child.timed_out() {
-            return Verdict::Clear(super::failure::unreachable(asked, "it did not answer in time"));
+            return Verdict::Clear(super::failure::unreachable(
+                asked,
+                "it did not answer in time",
+            ));
         }
         task.hear(&child.abort());
     }
@@ -180,15 +233,30 @@ fn judge(remote: Remote, asked: &Asked<'_>, task: &Task, error: &gix::Error) -> 
 
 fn advertised(r: &Ref) -> Option<AdvertisedRef> {
     let (name, object, target) = match r {
-        Ref::Peeled { full_ref_name, object, .. } | Ref::Direct { full_ref_name, object } => {
-            (full_ref_name, object, None)
+        Ref::Peeled {
+            full_ref_name,
+            object,
+            ..
         }
-        Ref::Symbolic { full_ref_name, target, object, .. } => (full_ref_name, object, Some(target.to_string())),
+        | Ref::Direct {
+            full_ref_name,
+            object,
+        } => (full_ref_name, object, None),
+        Ref::Symbolic {
+            full_ref_name,
+            target,
+            object,
+            ..
+        } => (full_ref_name, object, Some(target.to_string())),
         Ref::Unborn { .. } => return None,
     };
     // A ref whose name is not UTF-8 cannot be asked for.
     let name = std::str::from_utf8(name).ok()?.to_owned();
-    Some(AdvertisedRef { name, object: from_gix(object), target })
+    Some(AdvertisedRef {
+        name,
+        object: from_gix(object),
+        target,
+    })
 }
 
 /// Which commit a ref is at.
@@ -213,15 +281,32 @@ pub fn resolve(
 }
 
 /// Brings in one commit.
-pub fn fetch(want: &Want<'_>, credentials: &Credentials, task: &Arc<Task>) -> std::result::Result<(), Failure> {
-    let mut session = Session::open(want.source, want.ref_name, Some(want.commit), credentials, task)?;
+pub fn fetch(
+    want: &Want<'_>,
+    credentials: &Credentials,
+    task: &Arc<Task>,
+) -> std::result::Result<(), Failure> {
+    let mut session = Session::open(
+        want.source,
+        want.ref_name,
+        Some(want.commit),
+        credentials,
+        task,
+    )?;
     let (told, format) = (session.format(), want.commit.format());
     if told != format {
-        let message = format!("{}: the remote's objects are {told:?}, but {} is {format:?}", want.source, want.commit);
+        let message = format!(
+            "{}: the remote's objects are {told:?}, but {} is {format:?}",
+            want.source, want.commit
+        );
         return Err(Verdict::Clear(Error::invalid(message)));
     }
     let have: Vec<ObjectId> = want.have.iter().map(to_gix).collect();
-    let exact = ExactFetch { want: to_gix(&want.commit), have: &have, filter: None };
+    let exact = ExactFetch {
+        want: to_gix(&want.commit),
+        have: &have,
+        filter: None,
+    };
     match session.receive(exact, 1, want.into, format) {
         Ok(()) => {
             session.end();
@@ -231,7 +316,8 @@ pub fn fetch(want: &Want<'_>, credentials: &Credentials, task: &Arc<Task>) -> st
     }
 }
 
-/// Looks for a short commit id in the history of the default branch, fetching commits without trees.
+/// Looks for a short commit id in the history of the default branch, fetching commits without
+/// trees.
 fn search_history(
     mut session: Session<'_>,
     source: &SourceUrl,
@@ -241,38 +327,56 @@ fn search_history(
     let fetch_features = session.handshake.capabilities.capability("fetch");
     let can_filter = fetch_features.is_some_and(|f| f.supports("filter").unwrap_or(false))
         || session.handshake.capabilities.contains("filter");
-    let tip =
-        refs.iter().find(|r| r.name == "HEAD").or_else(|| refs.iter().find(|r| r.name.starts_with("refs/heads/")));
+    let tip = refs
+        .iter()
+        .find(|r| r.name == "HEAD")
+        .or_else(|| refs.iter().find(|r| r.name.starts_with("refs/heads/")));
     let not_found = |why: &str| {
         let message = format!(
-            "{source}: no branch, tag or advertised commit is '{ref_name}', and {why}; give the full commit id"
+            "{source}: no branch, tag or advertised commit is '{ref_name}', and {why}; give the \
+             full commit id"
         );
         Verdict::Clear(Error::not_found(message))
     };
-    let Some(tip) = tip else { return Err(not_found("the remote advertises no branch")) };
+    let Some(tip) = tip else {
+        return Err(not_found("the remote advertises no branch"));
+    };
     if !can_filter {
-        return Err(not_found("the remote cannot list commits without their contents"));
+        return Err(not_found(
+            "the remote cannot list commits without their contents",
+        ));
     }
-    let directory =
-        tempfile::tempdir().map_err(|e| Verdict::Clear(Error::internal(format!("temporary directory: {e}"))))?;
+    let directory = tempfile::tempdir()
+        .map_err(|e| Verdict::Clear(Error::internal(format!("temporary directory: {e}"))))?;
     let format = tip.object.format();
     super::layout::create(directory.path(), format).map_err(Verdict::Clear)?;
-    let exact = ExactFetch { want: to_gix(&tip.object), have: &[], filter: Some("tree:0") };
+    let exact = ExactFetch {
+        want: to_gix(&tip.object),
+        have: &[],
+        filter: Some("tree:0"),
+    };
     if let Err(e) = session.receive(exact, HISTORY_COMMITS_MAX, directory.path(), format) {
         return Err(session.fail(&e));
     }
     let ids = super::layout::packed_ids(directory.path(), format).map_err(Verdict::Clear)?;
     let short = ref_name.as_str().to_ascii_lowercase();
-    let mut matches = ids.into_iter().filter(|id| id.to_string().starts_with(&short));
+    let mut matches = ids
+        .into_iter()
+        .filter(|id| id.to_string().starts_with(&short));
     match (matches.next(), matches.next()) {
-        (Some(commit), None) => Ok(Resolved { commit, full_ref: String::new() }),
+        (Some(commit), None) => Ok(Resolved {
+            commit,
+            full_ref: String::new(),
+        }),
         (Some(_), Some(_)) => {
-            let message = format!("{source}: the short commit id '{ref_name}' is ambiguous; give more digits");
+            let message = format!(
+                "{source}: the short commit id '{ref_name}' is ambiguous; give more digits"
+            );
             Err(Verdict::Clear(Error::invalid(message)))
         }
-        (None, _) => {
-            Err(not_found(&format!("none of the last {HISTORY_COMMITS_MAX} commits of the default branch begins so")))
-        }
+        (None, _) => Err(not_found(&format!(
+            "none of the last {HISTORY_COMMITS_MAX} commits of the default branch begins so"
+        ))),
     }
 }
 
@@ -285,7 +389,9 @@ struct ExactFetch<'a> {
 
 impl Negotiate for ExactFetch<'_> {
     fn mark_complete_and_common_ref(&mut self) -> GixResult<negotiate::Action> {
-        Ok(negotiate::Action::MustNegotiate { remote_ref_target_known: Vec::new() })
+        Ok(negotiate::Action::MustNegotiate {
+            remote_ref_target_known: Vec::new(),
+        })
     }
 
     fn add_wants(&mut self, arguments: &mut Arguments, _known: &[bool]) -> bool {

@@ -1,7 +1,8 @@
 //! Connections to remotes that gix then speaks the Git protocol over.
 //!
-//! `git` is a TCP stream and `ssh` and `file` are children, all opened here, so that deadlines, process groups and the
-//! environment are ours; `http` and `https` are gix's own client, given our deadlines, login and certificates.
+//! `git` is a TCP stream and `ssh` and `file` are children, all opened here, so that deadlines,
+//! process groups and the environment are ours; `http` and `https` are gix's own client, given our
+//! deadlines, login and certificates.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -36,11 +37,16 @@ pub struct Remote {
     pub child: Option<Child>,
 }
 
-/// Opens a connection to the remote of `asked`. Errors are final: no other implementation would get through.
+/// Opens a connection to the remote of `asked`. Errors are final: no other implementation would get
+/// through.
 pub fn open(asked: &Asked<'_>, host: &HostCredentials, task: &Arc<Task>) -> Result<Remote> {
     match asked.source.scheme() {
         Scheme::Git => open_git(asked, task),
-        Scheme::Ssh => over_child(ssh_command(asked.source, host, task, "git-upload-pack")?, asked, task),
+        Scheme::Ssh => over_child(
+            ssh_command(asked.source, host, task, "git-upload-pack")?,
+            asked,
+            task,
+        ),
         Scheme::File => over_child(upload_pack_command(asked.source)?, asked, task),
         Scheme::Http | Scheme::Https => open_http(asked, host, task),
     }
@@ -53,13 +59,35 @@ fn open_git(asked: &Asked<'_>, task: &Arc<Task>) -> Result<Remote> {
         Some(e) => judge_io(&e, asked).unwrap_or_else(|| unreachable(asked, &e.to_string())),
     })?;
     let idle = Some(task.limits.idle_timeout);
-    let prepared = stream.set_read_timeout(Some(READ_SLICE)).and_then(|()| stream.set_write_timeout(idle));
-    let write = prepared.and_then(|()| stream.set_nodelay(true)).and_then(|()| stream.try_clone());
-    let write = write.map_err(|e| Error::internal(format!("set up a connection to {host}:{port}: {e}")))?;
-    let (path, name) = (decoded_path(asked.source)?, Some((host.to_owned(), asked.source.port())));
-    let read = PatientStream { stream, task: task.clone() };
-    let connection = Connection::new(read, Parting(write), Protocol::V2, path, name, ConnectMode::Daemon, false);
-    Ok(Remote { transport: Box::new(connection), child: None })
+    let prepared = stream
+        .set_read_timeout(Some(READ_SLICE))
+        .and_then(|()| stream.set_write_timeout(idle));
+    let write = prepared
+        .and_then(|()| stream.set_nodelay(true))
+        .and_then(|()| stream.try_clone());
+    let write =
+        write.map_err(|e| Error::internal(format!("set up a connection to {host}:{port}: {e}")))?;
+    let (path, name) = (
+        decoded_path(asked.source)?,
+        Some((host.to_owned(), asked.source.port())),
+    );
+    let read = PatientStream {
+        stream,
+        task: task.clone(),
+    };
+    let connection = Connection::new(
+        read,
+        Parting(write),
+        Protocol::V2,
+        path,
+        name,
+        ConnectMode::Daemon,
+        false,
+    );
+    Ok(Remote {
+        transport: Box::new(connection),
+        child: None,
+    })
 }
 
 /// A stream whose reads end at the idle timeout, or soon after their task was cancelled.
@@ -73,10 +101,18 @@ impl Read for PatientStream {
         let began = Instant::now();
         loop {
             match self.stream.read(buffer) {
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                Err(e)
+                    if matches!(
+                        e.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+                    ) =>
+                {
                     self.task.check().map_err(io::Error::other)?;
                     if began.elapsed() > self.task.limits.idle_timeout {
-                        return Err(io::Error::new(io::ErrorKind::TimedOut, "the remote was silent for too long"));
+                        return Err(io::Error::new(
+                            io::ErrorKind::TimedOut,
+                            "the remote was silent for too long",
+                        ));
                     }
                 }
                 result => return result,
@@ -87,22 +123,34 @@ impl Read for PatientStream {
 
 /// A writer to a remote that may hang up in the middle of our words.
 ///
-/// A server that refuses what it is asked for says so and closes, without reading to the end. The failed write would hide
-/// what it said, so such a failure is left to the next read: that finds the last words first, then the end.
+/// A server that refuses what it is asked for says so and closes, without reading to the end. The
+/// failed write would hide what it said, so such a failure is left to the next read: that finds the
+/// last words first, then the end.
 struct Parting<W>(W);
 
 impl<W: Write> Write for Parting<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes).or_else(|e| if has_hung_up(&e) { Ok(bytes.len()) } else { Err(e) })
+        self.0.write(bytes).or_else(|e| {
+            if has_hung_up(&e) {
+                Ok(bytes.len())
+            } else {
+                Err(e)
+            }
+        })
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush().or_else(|e| if has_hung_up(&e) { Ok(()) } else { Err(e) })
+        self.0
+            .flush()
+            .or_else(|e| if has_hung_up(&e) { Ok(()) } else { Err(e) })
     }
 }
 
 fn has_hung_up(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+    )
 }
 
 /// Connects to the first address that answers; `None` when there is no address.
@@ -121,27 +169,53 @@ fn over_child(command: Command, asked: &Asked<'_>, task: &Arc<Task>) -> Result<R
     let mut child = Child::spawn(command, task, |_| {})?;
     let (read, write) = child.take_pipes();
     let path = decoded_path(asked.source)?;
-    let (read, write): (Box<dyn Read + Send>, Box<dyn Write + Send>) = (Box::new(read), Box::new(Parting(write)));
-    let connection =
-        Connection::new(read, write, Protocol::V2, path, None::<(String, Option<u16>)>, ConnectMode::Process, false);
-    Ok(Remote { transport: Box::new(connection), child: Some(child) })
+    let (read, write): (Box<dyn Read + Send>, Box<dyn Write + Send>) =
+        (Box::new(read), Box::new(Parting(write)));
+    let connection = Connection::new(
+        read,
+        write,
+        Protocol::V2,
+        path,
+        None::<(String, Option<u16>)>,
+        ConnectMode::Process,
+        false,
+    );
+    Ok(Remote {
+        transport: Box::new(connection),
+        child: Some(child),
+    })
 }
 
 fn upload_pack_command(source: &SourceUrl) -> Result<Command> {
     let mut command = child::git();
     command.env("GIT_PROTOCOL", "version=2");
-    command.args(["upload-pack", "--end-of-options"]).arg(decoded_path(source)?);
+    command
+        .args(["upload-pack", "--end-of-options"])
+        .arg(decoded_path(source)?);
     Ok(command)
 }
 
 /// `ssh` to the host of `source`, running `program` there on the repository's path.
-pub fn ssh_command(source: &SourceUrl, host: &HostCredentials, task: &Task, program: &str) -> Result<Command> {
+pub fn ssh_command(
+    source: &SourceUrl,
+    host: &HostCredentials,
+    task: &Task,
+    program: &str,
+) -> Result<Command> {
     let mut command = child::command("ssh");
-    command.env("GIT_PROTOCOL", "version=2").args(ssh_options(source, host, task));
+    command
+        .env("GIT_PROTOCOL", "version=2")
+        .args(ssh_options(source, host, task));
     let path = decoded_path(source)?;
     // `/~user/x` means the home directory of that user, as Git has it.
-    let path = path.strip_prefix('/').filter(|rest| rest.starts_with('~')).unwrap_or(&path);
-    command.arg("--").arg(source.host()).arg(format!("{program} '{}'", path.replace('\'', "'\\''")));
+    let path = path
+        .strip_prefix('/')
+        .filter(|rest| rest.starts_with('~'))
+        .unwrap_or(&path);
+    command
+        .arg("--")
+        .arg(source.host())
+        .arg(format!("{program} '{}'", path.replace('\'', "'\\''")));
     Ok(command)
 }
 
@@ -155,7 +229,10 @@ pub fn ssh_options(source: &SourceUrl, host: &HostCredentials, task: &Task) -> V
     set("ClearAllForwardings=yes".to_owned());
     set("ForwardAgent=no".to_owned());
     set("PermitLocalCommand=no".to_owned());
-    set(format!("ConnectTimeout={}", task.limits.connect_timeout.as_secs().max(1)));
+    set(format!(
+        "ConnectTimeout={}",
+        task.limits.connect_timeout.as_secs().max(1)
+    ));
     if let Some(known_hosts) = &host.known_hosts {
         set(format!("UserKnownHostsFile=\"{}\"", known_hosts.display()));
         set("GlobalKnownHostsFile=/dev/null".to_owned());
@@ -164,7 +241,12 @@ pub fn ssh_options(source: &SourceUrl, host: &HostCredentials, task: &Task) -> V
         set("IdentitiesOnly=yes".to_owned());
         set("IdentityAgent=none".to_owned());
         set("PreferredAuthentications=publickey".to_owned());
-        options.extend(["-i".to_owned(), key.display().to_string(), "-F".to_owned(), "/dev/null".to_owned()]);
+        options.extend([
+            "-i".to_owned(),
+            key.display().to_string(),
+            "-F".to_owned(),
+            "/dev/null".to_owned(),
+        ]);
     }
     if let Some(port) = source.port() {
         options.extend(["-p".to_owned(), port.to_string()]);
@@ -182,39 +264,65 @@ fn user_of(source: &SourceUrl) -> Option<String> {
 }
 
 fn open_http(asked: &Asked<'_>, host: &HostCredentials, task: &Task) -> Result<Remote> {
-    let url =
-        gix::url::parse(asked.source.as_str()).map_err(|e| Error::invalid(format!("source {}: {e}", asked.source)))?;
+    let url = gix::url::parse(asked.source.as_str())
+        .map_err(|e| Error::invalid(format!("source {}: {e}", asked.source)))?;
     let mut transport = HttpTransport::<http::reqwest::Remote>::new(url, Protocol::V2, false);
     let mut options = http::Options::default();
     if let Some(login) = host.login()? {
         if asked.source.scheme() == Scheme::Https {
             let (username, password) = (login.user, login.token.reveal().to_owned());
-            let account = Account { username, password, oauth_refresh_token: None };
-            transport.set_identity(account).map_err(|e| Error::internal(format!("set the login: {e}")))?;
+            let account = Account {
+                username,
+                password,
+                oauth_refresh_token: None,
+            };
+            transport
+                .set_identity(account)
+                .map_err(|e| Error::internal(format!("set the login: {e}")))?;
         } else {
-            // The operator wrote this login for this host; gix itself would not send it in the clear. A header set this
-            // way follows no redirect.
-            options.extra_headers.push(format!("Authorization: {}", basic(&login.user, login.token.reveal())));
+            // The operator wrote this login for this host; gix itself would not send it in the
+            // clear. A header set this way follows no redirect.
+            options.extra_headers.push(format!(
+                "Authorization: {}",
+                basic(&login.user, login.token.reveal())
+            ));
         }
     }
     let (connect_timeout, idle_timeout) = (task.limits.connect_timeout, task.limits.idle_timeout);
-    let roots = host.ca_file.as_deref().map(read_roots).transpose()?.unwrap_or_default();
+    let roots = host
+        .ca_file
+        .as_deref()
+        .map(read_roots)
+        .transpose()?
+        .unwrap_or_default();
     let configure = move |mut builder: reqwest::blocking::ClientBuilder| {
         // The blocking client applies `timeout` to each read, so it is an idle timeout.
-        builder = builder.connect_timeout(connect_timeout).timeout(idle_timeout);
+        builder = builder
+            .connect_timeout(connect_timeout)
+            .timeout(idle_timeout);
         for root in &roots {
             builder = builder.add_root_certificate(root.clone());
         }
         Ok(builder)
     };
-    let backend = http::reqwest::Options { configure_client: Some(Box::new(configure)), configure_request: None };
+    let backend = http::reqwest::Options {
+        configure_client: Some(Box::new(configure)),
+        configure_request: None,
+    };
     options.backend = Some(Arc::new(Mutex::new(backend)));
-    transport.configure(&options).map_err(|e| Error::internal(format!("set up the HTTP client: {e}")))?;
-    Ok(Remote { transport: Box::new(transport), child: None })
+    transport
+        .configure(&options)
+        .map_err(|e| Error::internal(format!("set up the HTTP client: {e}")))?;
+    Ok(Remote {
+        transport: Box::new(transport),
+        child: None,
+    })
 }
 
 fn read_roots(path: &std::path::Path) -> Result<Vec<reqwest::Certificate>> {
-    let cannot = |e: &dyn std::fmt::Display| Error::refused(format!("credentials: ca_file {}: {e}", path.display()));
+    let cannot = |e: &dyn std::fmt::Display| {
+        Error::refused(format!("credentials: ca_file {}: {e}", path.display()))
+    };
     let pem = std::fs::read(path).map_err(|e| cannot(&e))?;
     let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| cannot(&e))?;
     if roots.is_empty() {
@@ -229,16 +337,23 @@ pub fn basic(user: &str, token: &str) -> String {
     let text = format!("{user}:{token}");
     let mut out = "Basic ".to_owned();
     for group in text.as_bytes().chunks(3) {
-        let bits = group.iter().enumerate().fold(0u32, |bits, (i, &byte)| bits | u32::from(byte) << (16 - 8 * i));
+        let bits = group.iter().enumerate().fold(0u32, |bits, (i, &byte)| {
+            bits | u32::from(byte) << (16 - 8 * i)
+        });
         for i in 0..4 {
             let sextet = (bits >> (18 - 6 * i) & 63) as usize;
-            out.push(if i <= group.len() { char::from(ALPHABET[sextet]) } else { '=' });
+            out.push(if i <= group.len() {
+                char::from(ALPHABET[sextet])
+            } else {
+                '='
+            });
         }
     }
     out
 }
 
-/// The path of a source with its percent escapes resolved. Errors: `Invalid` for what escapes had hidden.
+/// The path of a source with its percent escapes resolved. Errors: `Invalid` for what escapes had
+/// hidden.
 pub fn decoded_path(source: &SourceUrl) -> Result<String> {
     let mut bytes = Vec::new();
     let mut rest = source.path().bytes();
@@ -247,17 +362,26 @@ pub fn decoded_path(source: &SourceUrl) -> Result<String> {
             bytes.push(byte);
             continue;
         }
-        let digits: Option<Vec<u8>> =
-            [rest.next(), rest.next()].into_iter().map(|digit| Some(char::from(digit?).to_digit(16)? as u8)).collect();
+        let digits: Option<Vec<u8>> = [rest.next(), rest.next()]
+            .into_iter()
+            .map(|digit| Some(char::from(digit?).to_digit(16)? as u8))
+            .collect();
         let Some([high, low]) = digits.as_deref().and_then(|d| <[u8; 2]>::try_from(d).ok()) else {
-            return Err(Error::invalid(format!("source {source}: has a '%' without two hexadecimal digits")));
+            return Err(Error::invalid(format!(
+                "source {source}: has a '%' without two hexadecimal digits"
+            )));
         };
         bytes.push(high << 4 | low);
     }
-    let path = String::from_utf8(bytes).map_err(|_| Error::invalid(format!("source {source}: is not UTF-8")))?;
-    let hidden = path.chars().any(char::is_control) || path.split('/').any(|s| s == "..") || path.starts_with("/-");
+    let path = String::from_utf8(bytes)
+        .map_err(|_| Error::invalid(format!("source {source}: is not UTF-8")))?;
+    let hidden = path.chars().any(char::is_control)
+        || path.split('/').any(|s| s == "..")
+        || path.starts_with("/-");
     if hidden {
-        return Err(Error::invalid(format!("source {source}: its path has a '..', an option or a control character")));
+        return Err(Error::invalid(format!(
+            "source {source}: its path has a '..', an option or a control character"
+        )));
     }
     Ok(path)
 }
@@ -279,7 +403,13 @@ mod tests {
     fn escapes_hide_nothing() {
         let path = |url| decoded_path(&SourceUrl::new(url).unwrap());
         assert_eq!(path("file:///a%20b").unwrap(), "/a b");
-        for bad in ["file:///a/%2E./b", "file:///a%0ab", "git://h/%2d-x", "git://h/a%", "git://h/a%zz"] {
+        for bad in [
+            "file:///a/%2E./b",
+            "file:///a%0ab",
+            "git://h/%2d-x",
+            "git://h/a%",
+            "git://h/a%zz",
+        ] {
             assert!(path(bad).is_err(), "{bad}");
         }
     }

@@ -23,7 +23,9 @@ impl Way {
     fn resolve(&self, source: &SourceUrl, ref_name: &RefName) -> Result<Resolved> {
         let task = Task::new(Default::default());
         match self {
-            Way::Native => GitSource::new(Credentials::default(), true).resolve(source, ref_name, &task),
+            Way::Native => {
+                GitSource::new(Credentials::default(), true).resolve(source, ref_name, &task)
+            }
             Way::Cli => cli::resolve(source, ref_name, &Credentials::default(), &task),
         }
     }
@@ -40,26 +42,53 @@ fn conforms(way: &Way, repo: &Repo, url: &str, proxy: Option<&Proxy>) {
     let source = SourceUrl::new(url).unwrap();
     let main = RefName::new("main").unwrap();
     let resolved = way.resolve(&source, &main).unwrap();
-    assert_eq!((resolved.commit, resolved.full_ref.as_str()), (repo.rev("main"), "refs/heads/main"));
+    assert_eq!(
+        (resolved.commit, resolved.full_ref.as_str()),
+        (repo.rev("main"), "refs/heads/main")
+    );
     assert_eq!(way.resolve(&source, &RefName::default()).unwrap(), resolved);
-    assert_eq!(way.resolve(&source, &RefName::new("v1").unwrap()).unwrap().commit, repo.rev("v1^{commit}"));
-    assert_eq!(error_of(way.resolve(&source, &RefName::new("none").unwrap())).kind, ErrorKind::NotFound);
+    assert_eq!(
+        way.resolve(&source, &RefName::new("v1").unwrap())
+            .unwrap()
+            .commit,
+        repo.rev("v1^{commit}")
+    );
+    assert_eq!(
+        error_of(way.resolve(&source, &RefName::new("none").unwrap())).kind,
+        ErrorKind::NotFound
+    );
 
     let dir = tempfile::tempdir().unwrap();
     layout::create(dir.path(), repo.format()).unwrap();
     let fetch = |commit: Oid, have: &[Oid]| {
         let task = Task::new(Default::default());
-        let want = Want { source: &source, ref_name: &main, commit, have, into: dir.path() };
+        let want = Want {
+            source: &source,
+            ref_name: &main,
+            commit,
+            have,
+            into: dir.path(),
+        };
         way.fetch(&want, &task).map(|()| task.progress())
     };
     let progress = fetch(resolved.commit, &[]).unwrap();
     assert!(progress.objects_total > 0, "{progress:?}");
     let walk = |commit: &Oid| {
         let objects = Packs::open(dir.path(), repo.format()).unwrap().reader();
-        walk::snapshot(&objects, commit, &Task::new(Default::default()), &mut |_, _| {})
+        walk::snapshot(
+            &objects,
+            commit,
+            &Task::new(Default::default()),
+            &mut |_, _| {},
+        )
     };
     assert_eq!(walk(&resolved.commit).unwrap().commit, resolved.commit);
-    let nobody = resolved.commit.to_string().replace(|c: char| c.is_ascii_hexdigit(), "1").parse().unwrap();
+    let nobody = resolved
+        .commit
+        .to_string()
+        .replace(|c: char| c.is_ascii_hexdigit(), "1")
+        .parse()
+        .unwrap();
     assert_eq!(error_of(fetch(nobody, &[])).kind, ErrorKind::NotFound);
 
     let before = proxy.map_or(0, Proxy::answered);
@@ -68,7 +97,11 @@ fn conforms(way: &Way, repo: &Repo, url: &str, proxy: Option<&Proxy>) {
     });
     fetch(next, &[resolved.commit]).unwrap();
     if let Some(proxy) = proxy {
-        assert!(proxy.answered() - before < 8000, "a small change took {} bytes", proxy.answered() - before);
+        assert!(
+            proxy.answered() - before < 8000,
+            "a small change took {} bytes",
+            proxy.answered() - before
+        );
     }
     assert_eq!(walk(&next).unwrap().commit, next);
 }
@@ -93,7 +126,12 @@ fn both_ways_conform() {
             conforms(&way, &repo, &repo.url(), None);
             let daemon = GitDaemon::serve(repo.parent());
             let proxy = Proxy::to(daemon.port(), Fault::None);
-            conforms(&way, &repo, &format!("git://127.0.0.1:{}/repo.git", proxy.port()), Some(&proxy));
+            conforms(
+                &way,
+                &repo,
+                &format!("git://127.0.0.1:{}/repo.git", proxy.port()),
+                Some(&proxy),
+            );
             let http = HttpRemote::serve(repo.parent(), &HttpOptions::default());
             conforms(&way, &repo, &http.url("repo.git"), None);
         }
@@ -130,7 +168,11 @@ async fn a_pack_that_gix_refuses_is_received_once() {
         let connections = proxy.connections();
         let fetched = rig.ingest(&url, "main").await.unwrap();
         assert_same(&rig, &fetched, &repo, "main").await;
-        assert_eq!(proxy.connections() - connections, 2, "{name}: one for the ref and one for the commit");
+        assert_eq!(
+            proxy.connections() - connections,
+            2,
+            "{name}: one for the ref and one for the commit"
+        );
         assert_eq!(rig.source.fallbacks(), 0, "{name}");
     }
 }

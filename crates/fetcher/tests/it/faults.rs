@@ -1,4 +1,5 @@
-//! Remotes that cannot be reached, hang up, fall silent or send wrong bytes: a clean error in time, and nothing kept.
+//! Remotes that cannot be reached, hang up, fall silent or send wrong bytes: a clean error in time,
+//! and nothing kept.
 
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,18 @@ async fn who_cannot_be_reached_is_named() {
     let rig = Rig::new().await;
     let port = free_port();
     for (url, named) in [
-        ("git://no-such-host.invalid/x.git".to_owned(), "no-such-host.invalid"),
-        ("https://no-such-host.invalid/x.git".to_owned(), "no-such-host.invalid"),
-        ("ssh://git@no-such-host.invalid/x.git".to_owned(), "no-such-host.invalid"),
+        (
+            "git://no-such-host.invalid/x.git".to_owned(),
+            "no-such-host.invalid",
+        ),
+        (
+            "https://no-such-host.invalid/x.git".to_owned(),
+            "no-such-host.invalid",
+        ),
+        (
+            "ssh://git@no-such-host.invalid/x.git".to_owned(),
+            "no-such-host.invalid",
+        ),
         (format!("git://127.0.0.1:{port}/x.git"), "127.0.0.1"),
         (format!("http://127.0.0.1:{port}/x.git"), "127.0.0.1"),
         (format!("ssh://git@127.0.0.1:{port}/x.git"), "127.0.0.1"),
@@ -37,7 +47,10 @@ async fn a_missing_repository_over_http() {
     let repo = sample();
     let http = HttpRemote::serve(repo.parent(), &HttpOptions::default());
     let rig = Rig::new().await;
-    assert_eq!(error_of(rig.ingest(&http.url("none.git"), "main").await).kind, ErrorKind::NotFound);
+    assert_eq!(
+        error_of(rig.ingest(&http.url("none.git"), "main").await).kind,
+        ErrorKind::NotFound
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,11 +64,20 @@ async fn a_pack_cut_short_is_an_error_and_leaves_nothing() {
             let proxy = Proxy::to(port, Fault::CutAfter(cut));
             let url = format!("{scheme}://localhost:{}/repo.git", proxy.port());
             let error = error_of(rig.ingest(&url, "main").await);
-            assert_eq!(error.kind, ErrorKind::Unavailable, "{scheme} cut after {cut}: {error}");
+            assert_eq!(
+                error.kind,
+                ErrorKind::Unavailable,
+                "{scheme} cut after {cut}: {error}"
+            );
         }
     }
     assert_eq!(rig.stat().await.cached_repositories, 0);
-    assert_eq!(std::fs::read_dir(rig.cache.path().join("tmp")).unwrap().count(), 0);
+    assert_eq!(
+        std::fs::read_dir(rig.cache.path().join("tmp"))
+            .unwrap()
+            .count(),
+        0
+    );
     let fetched = rig.ingest(&daemon.url("repo.git"), "main").await.unwrap();
     assert_same(&rig, &fetched, &repo, "main").await;
 }
@@ -67,9 +89,17 @@ async fn wrong_bytes_on_the_way_never_arrive() {
     let rig = Rig::new().await;
     for at in [20_000, 60_000, 100_001] {
         let proxy = Proxy::to(daemon.port(), Fault::FlipAt(at));
-        let result = rig.ingest(&format!("git://localhost:{}/repo.git", proxy.port()), "main").await;
+        let result = rig
+            .ingest(
+                &format!("git://localhost:{}/repo.git", proxy.port()),
+                "main",
+            )
+            .await;
         let error = error_of(result);
-        assert!(matches!(error.kind, ErrorKind::Corrupt | ErrorKind::Unavailable), "{error}");
+        assert!(
+            matches!(error.kind, ErrorKind::Corrupt | ErrorKind::Unavailable),
+            "{error}"
+        );
     }
     assert_eq!(rig.stat().await.cached_repositories, 0);
 }
@@ -84,10 +114,23 @@ async fn a_remote_that_falls_silent_is_given_up() {
         for stall in [0, 50_000] {
             let proxy = Proxy::to(port, Fault::StallAfter(stall));
             let began = Instant::now();
-            let result = rig.ingest(&format!("{scheme}://localhost:{}/repo.git", proxy.port()), "main").await;
+            let result = rig
+                .ingest(
+                    &format!("{scheme}://localhost:{}/repo.git", proxy.port()),
+                    "main",
+                )
+                .await;
             let error = error_of(result);
-            assert_eq!(error.kind, ErrorKind::Unavailable, "{scheme} stalled after {stall}: {error}");
-            assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+            assert_eq!(
+                error.kind,
+                ErrorKind::Unavailable,
+                "{scheme} stalled after {stall}: {error}"
+            );
+            assert!(
+                began.elapsed() < Duration::from_secs(10),
+                "{:?}",
+                began.elapsed()
+            );
         }
     }
 }
@@ -102,13 +145,21 @@ async fn a_fetch_that_nobody_waits_for_is_stopped() {
     let commit = bytes::Bytes::copy_from_slice(repo.rev("main").as_bytes());
     let fetch = rig.fetch(&url, "main", commit);
     let waiting = async {
-        wait_until_async("the fetch runs", Duration::from_secs(20), || async { rig.fetcher.fetches_running() == 1 })
-            .await;
-        wait_until_async("it receives", Duration::from_secs(20), || async { proxy.answered() >= 50_000 }).await;
+        wait_until_async("the fetch runs", Duration::from_secs(20), || async {
+            rig.fetcher.fetches_running() == 1
+        })
+        .await;
+        wait_until_async("it receives", Duration::from_secs(20), || async {
+            proxy.answered() >= 50_000
+        })
+        .await;
     };
     tokio::select! {
         _ = fetch => panic!("it cannot end"),
         () = waiting => {}
     }
-    wait_until_async("the fetch stops", Duration::from_secs(20), || async { rig.fetcher.fetches_running() == 0 }).await;
+    wait_until_async("the fetch stops", Duration::from_secs(20), || async {
+        rig.fetcher.fetches_running() == 0
+    })
+    .await;
 }

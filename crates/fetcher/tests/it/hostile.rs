@@ -1,4 +1,5 @@
-//! Repositories made to do harm: refused as a whole, by a line that names the place, and nothing of them stays.
+//! Repositories made to do harm: refused as a whole, by a line that names the place, and nothing of
+//! them stays.
 
 use monofs_model::ErrorKind;
 use monofs_testkit::Repo;
@@ -12,7 +13,11 @@ async fn trees_that_may_not_be_mounted_are_refused() {
     let rig = Rig::new().await;
     for hostile in refused_trees() {
         let error = error_of(rig.ingest(&hostile.repo.url(), "main").await);
-        assert!(matches!(error.kind, ErrorKind::Invalid | ErrorKind::Corrupt), "{}: {error}", hostile.what);
+        assert!(
+            matches!(error.kind, ErrorKind::Invalid | ErrorKind::Corrupt),
+            "{}: {error}",
+            hostile.what
+        );
         if hostile.what.contains("deep below") {
             assert!(error.message.contains("'d/d/d'"), "{error}");
         }
@@ -30,7 +35,10 @@ async fn a_hostile_commit_leaves_the_one_before_as_it_was() {
     let good = rig.ingest(&repo.url(), "main").await.unwrap();
     let root = repo.raw_tree(&[RawEntry::file(b".git", repo.blob(b"evil"))]);
     repo.commit_raw_tree(&root);
-    assert_eq!(error_of(rig.ingest(&repo.url(), "main").await).kind, ErrorKind::Invalid);
+    assert_eq!(
+        error_of(rig.ingest(&repo.url(), "main").await).kind,
+        ErrorKind::Invalid
+    );
     assert_same(&rig, &good, &repo, &good.snapshot.commit.to_string()).await;
 }
 
@@ -53,7 +61,10 @@ async fn objects_that_do_not_match_their_ids_are_noticed() {
     let rig = Rig::new().await;
     for url in [hostile.repo.url(), daemon.url("repo.git")] {
         let error = error_of(rig.ingest(&url, "main").await);
-        assert!(matches!(error.kind, ErrorKind::Corrupt | ErrorKind::Unavailable), "{error}");
+        assert!(
+            matches!(error.kind, ErrorKind::Corrupt | ErrorKind::Unavailable),
+            "{error}"
+        );
     }
     assert_eq!(rig.stat().await.cached_repositories, 0);
 }
@@ -62,7 +73,8 @@ async fn objects_that_do_not_match_their_ids_are_noticed() {
 async fn damaged_packs_at_the_remote_are_noticed() {
     let repo = Repo::new();
     repo.commit(|c| {
-        c.file("big", monofs_testkit::repo::pattern(300_000)).file("small", "x");
+        c.file("big", monofs_testkit::repo::pattern(300_000))
+            .file("small", "x");
     });
     repo.damage_pack(|bytes| {
         let middle = bytes.len() / 2;
@@ -70,7 +82,10 @@ async fn damaged_packs_at_the_remote_are_noticed() {
     });
     let rig = Rig::new().await;
     let error = error_of(rig.ingest(&repo.url(), "main").await);
-    assert!(matches!(error.kind, ErrorKind::Corrupt | ErrorKind::Unavailable), "{error}");
+    assert!(
+        matches!(error.kind, ErrorKind::Corrupt | ErrorKind::Unavailable),
+        "{error}"
+    );
     assert_eq!(rig.stat().await.cached_repositories, 0);
 }
 
@@ -83,7 +98,10 @@ async fn huge_directories_and_deep_trees_are_fine() {
     let rig = Rig::new().await;
     let fetched = rig.ingest(&repo.url(), "main").await.unwrap();
     assert_eq!(fetched.snapshot.trees, 1 + 1 + 1 + 1000);
-    let (trees, missing) = rig.trees(&fetched.id, &[fetched.snapshot.root], NO_LIMIT, 0, None).await.unwrap();
+    let (trees, missing) = rig
+        .trees(&fetched.id, &[fetched.snapshot.root], NO_LIMIT, 0, None)
+        .await
+        .unwrap();
     assert!(missing.is_empty());
     assert!(trees.iter().any(|(_, record)| record.len() == 100_000));
 }
@@ -94,13 +112,21 @@ async fn trees_deeper_than_the_limit_are_refused() {
     let mut tree = repo.raw_tree(&[RawEntry::file(b"f", repo.blob(b"x"))]);
     for _ in 0..13 {
         // Each level holds the one below twice: 2^13 paths, 13 trees.
-        let twice = [b"a", b"b"].map(|name| RawEntry { mode: "40000", name, oid: tree });
+        let twice = [b"a", b"b"].map(|name| RawEntry {
+            mode: "40000",
+            name,
+            oid: tree,
+        });
         tree = repo.raw_tree(&twice);
     }
     repo.commit_raw_tree(&tree);
     let rig = Rig::new().await;
     let fetched = rig.ingest(&repo.url(), "main").await.unwrap();
-    assert_eq!((fetched.snapshot.trees, fetched.snapshot.blobs), (14, 1), "what repeats is walked once");
+    assert_eq!(
+        (fetched.snapshot.trees, fetched.snapshot.blobs),
+        (14, 1),
+        "what repeats is walked once"
+    );
 
     let deep = Repo::new();
     // Else the remote itself refuses.

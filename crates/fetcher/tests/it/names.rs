@@ -33,7 +33,13 @@ fn history() -> History {
     repo.point("refs/tags/light", &second);
     repo.tag("heavy", &second);
     let daemon = GitDaemon::serve(repo.parent());
-    History { repo, daemon, first, second, third }
+    History {
+        repo,
+        daemon,
+        first,
+        second,
+        third,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +57,11 @@ async fn branches_tags_and_full_refs_lead_to_their_commits() {
         ("heads/old", h.first, "refs/heads/old"),
     ] {
         let resolved = rig.resolve(&url, name).await.unwrap();
-        assert_eq!((oid(&resolved.commit), resolved.full_ref.as_str()), (commit, full), "{name}");
+        assert_eq!(
+            (oid(&resolved.commit), resolved.full_ref.as_str()),
+            (commit, full),
+            "{name}"
+        );
         let fetched = rig.ingest(&url, name).await.unwrap();
         assert_same(&rig, &fetched, &h.repo, &commit.to_string()).await;
     }
@@ -64,7 +74,10 @@ async fn full_and_short_commit_ids() {
     let url = h.daemon.url("repo.git");
     // `second` is the tip of a tag, so it is advertised; a full id needs no advertisement.
     let short = &h.second.to_string()[..7];
-    assert_eq!(oid(&rig.resolve(&url, short).await.unwrap().commit), h.second);
+    assert_eq!(
+        oid(&rig.resolve(&url, short).await.unwrap().commit),
+        h.second
+    );
     let hidden = h.repo.commit(|c| {
         c.file("a", "4");
     });
@@ -82,7 +95,10 @@ async fn full_and_short_commit_ids() {
     assert!(error.message.contains("full commit id"), "{error}");
     h.repo.git(["config", "uploadpack.allowFilter", "true"]);
     assert_eq!(oid(&rig.resolve(&url, short).await.unwrap().commit), hidden);
-    assert_eq!(error_of(rig.resolve(&url, "0123456").await).kind, ErrorKind::NotFound);
+    assert_eq!(
+        error_of(rig.resolve(&url, "0123456").await).kind,
+        ErrorKind::NotFound
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,14 +108,26 @@ async fn names_that_lead_nowhere_are_named() {
     let url = h.daemon.url("repo.git");
     let error = error_of(rig.ingest(&url, "no-such-branch").await);
     assert_eq!(error.kind, ErrorKind::NotFound);
-    assert!(error.message.contains("no-such-branch") && error.message.contains(&url), "{error}");
+    assert!(
+        error.message.contains("no-such-branch") && error.message.contains(&url),
+        "{error}"
+    );
     let nobody = "0123456789012345678901234567890123456789";
     let error = error_of(rig.ingest(&url, nobody).await);
     assert_eq!(error.kind, ErrorKind::NotFound);
     assert!(error.message.contains(nobody), "{error}");
-    assert_eq!(error_of(rig.ingest(&h.daemon.url("missing.git"), "main").await).kind, ErrorKind::NotFound);
-    assert_eq!(error_of(rig.ingest("file:///no/such/repo.git", "main").await).kind, ErrorKind::NotFound);
-    assert_eq!(error_of(rig.ingest("file:///tmp", "main").await).kind, ErrorKind::NotFound);
+    assert_eq!(
+        error_of(rig.ingest(&h.daemon.url("missing.git"), "main").await).kind,
+        ErrorKind::NotFound
+    );
+    assert_eq!(
+        error_of(rig.ingest("file:///no/such/repo.git", "main").await).kind,
+        ErrorKind::NotFound
+    );
+    assert_eq!(
+        error_of(rig.ingest("file:///tmp", "main").await).kind,
+        ErrorKind::NotFound
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,7 +139,10 @@ async fn an_empty_repository_is_not_found() {
         let error = error_of(rig.ingest(&url, "").await);
         assert_eq!(error.kind, ErrorKind::NotFound);
         assert!(error.message.contains("empty"), "{error}");
-        assert_eq!(error_of(rig.ingest(&url, "main").await).kind, ErrorKind::NotFound);
+        assert_eq!(
+            error_of(rig.ingest(&url, "main").await).kind,
+            ErrorKind::NotFound
+        );
     }
 }
 
@@ -120,13 +151,23 @@ async fn trees_blobs_and_tag_objects_are_no_commits() {
     let h = history();
     let rig = Rig::new().await;
     let url = h.daemon.url("repo.git");
-    h.repo.point("refs/tags/a-tree", &object(&h.repo, "main^{tree}"));
+    h.repo
+        .point("refs/tags/a-tree", &object(&h.repo, "main^{tree}"));
     h.repo.point("refs/tags/a-blob", &object(&h.repo, "main:a"));
     h.repo.tag("tagged-tree", &object(&h.repo, "main^{tree}"));
-    for (name, word) in [("a-tree", "tree"), ("a-blob", "blob"), ("tagged-tree", "tree")] {
+    for (name, word) in [
+        ("a-tree", "tree"),
+        ("a-blob", "blob"),
+        ("tagged-tree", "tree"),
+    ] {
         let error = error_of(rig.ingest(&url, name).await);
         assert_eq!(error.kind, ErrorKind::Invalid, "{name}");
-        assert!(error.message.contains(&format!("is a {word}, not a commit")), "{error}");
+        assert!(
+            error
+                .message
+                .contains(&format!("is a {word}, not a commit")),
+            "{error}"
+        );
     }
     let tag = object(&h.repo, "refs/tags/heavy");
     let error = error_of(rig.ingest(&url, &tag.to_string()).await);
@@ -155,7 +196,11 @@ async fn sources_that_could_be_options_never_reach_git() {
     }
     let repo = Repo::new();
     for ref_name in ["--upload-pack=x", "-x", "a..b", "main^{tree}", "a b"] {
-        assert_eq!(error_of(rig.resolve(&repo.url(), ref_name).await).kind, ErrorKind::Invalid, "{ref_name}");
+        assert_eq!(
+            error_of(rig.resolve(&repo.url(), ref_name).await).kind,
+            ErrorKind::Invalid,
+            "{ref_name}"
+        );
     }
     assert!(!marker.exists());
 }
@@ -164,5 +209,8 @@ async fn sources_that_could_be_options_never_reach_git() {
 async fn files_can_be_forbidden() {
     let h = history();
     let rig = Rig::with(|config| config.allow_file = false).await;
-    assert_eq!(error_of(rig.ingest(&h.repo.url(), "main").await).kind, ErrorKind::Refused);
+    assert_eq!(
+        error_of(rig.ingest(&h.repo.url(), "main").await).kind,
+        ErrorKind::Refused
+    );
 }

@@ -27,7 +27,11 @@ async fn end_to_end(rig: &Rig, repo: &Repo, url: &str) {
     assert_same(rig, &fetched, repo, "main").await;
     let again = rig.ingest(url, "").await.unwrap();
     assert_eq!(again.snapshot, fetched.snapshot);
-    assert_eq!(rig.stat().await.fetches_done, 1, "the second time it comes from the cache");
+    assert_eq!(
+        rig.stat().await.fetches_done,
+        1,
+        "the second time it comes from the cache"
+    );
     assert_eq!(rig.source.fallbacks(), 0, "gix does this alone");
 }
 
@@ -60,12 +64,18 @@ async fn http_with_and_without_a_login() {
     let open = HttpRemote::serve(repo.parent(), &HttpOptions::default());
     end_to_end(&Rig::new().await, &repo, &open.url("repo.git")).await;
 
-    let login = HttpOptions { login: Some(("robot", "s3cret-token")), ..HttpOptions::default() };
+    let login = HttpOptions {
+        login: Some(("robot", "s3cret-token")),
+        ..HttpOptions::default()
+    };
     let closed = HttpRemote::serve(repo.parent(), &login);
     let url = closed.url("repo.git");
     let error = error_of(Rig::new().await.ingest(&url, "main").await);
     assert_eq!(error.kind, ErrorKind::Refused);
-    assert!(error.message.contains("--credentials") && error.message.contains("localhost"), "{error}");
+    assert!(
+        error.message.contains("--credentials") && error.message.contains("localhost"),
+        "{error}"
+    );
 
     let with = |token: &str| {
         let entry = HostCredentials {
@@ -85,8 +95,11 @@ async fn http_with_and_without_a_login() {
 async fn https_with_a_private_authority() {
     let repo = sample(ObjectFormat::Sha1);
     let authority = Authority::new();
-    let options =
-        HttpOptions { login: Some(("robot", "s3cret-token")), authority: Some(&authority), ..HttpOptions::default() };
+    let options = HttpOptions {
+        login: Some(("robot", "s3cret-token")),
+        authority: Some(&authority),
+        ..HttpOptions::default()
+    };
     let remote = HttpRemote::serve(repo.parent(), &options);
     let url = remote.url("repo.git");
     let entry = |ca: bool, login: bool| HostCredentials {
@@ -95,7 +108,9 @@ async fn https_with_a_private_authority() {
         ca_file: ca.then(|| authority.ca_file()),
         ..HostCredentials::default()
     };
-    let with = |ca, login| Rig::with(move |config| config.credentials.insert("localhost", entry(ca, login)));
+    let with = |ca, login| {
+        Rig::with(move |config| config.credentials.insert("localhost", entry(ca, login)))
+    };
 
     let error = error_of(with(false, true).await.ingest(&url, "main").await);
     assert_eq!(error.kind, ErrorKind::Refused);
@@ -111,22 +126,39 @@ async fn ssh_with_a_key_and_known_hosts() {
     let remote = SshRemote::serve(repo.parent());
     let url = remote.url("repo.git");
     let with = |key, known_hosts| {
-        let entry =
-            HostCredentials { ssh_key: Some(key), known_hosts: Some(known_hosts), ..HostCredentials::default() };
+        let entry = HostCredentials {
+            ssh_key: Some(key),
+            known_hosts: Some(known_hosts),
+            ..HostCredentials::default()
+        };
         Rig::with(move |config| config.credentials.insert("127.0.0.1", entry))
     };
     end_to_end(&with(remote.key(), remote.known_hosts()).await, &repo, &url).await;
 
-    let error = error_of(with(remote.stranger_key(), remote.known_hosts()).await.ingest(&url, "main").await);
+    let error = error_of(
+        with(remote.stranger_key(), remote.known_hosts())
+            .await
+            .ingest(&url, "main")
+            .await,
+    );
     assert_eq!(error.kind, ErrorKind::Refused);
-    let error = error_of(with(remote.key(), remote.wrong_hosts()).await.ingest(&url, "main").await);
+    let error = error_of(
+        with(remote.key(), remote.wrong_hosts())
+            .await
+            .ingest(&url, "main")
+            .await,
+    );
     assert_eq!(error.kind, ErrorKind::Refused);
     assert!(error.message.contains("host key"), "{error}");
     let rig = with(remote.key(), remote.known_hosts()).await;
-    assert_eq!(error_of(rig.ingest(&remote.url("none.git"), "main").await).kind, ErrorKind::NotFound);
+    assert_eq!(
+        error_of(rig.ingest(&remote.url("none.git"), "main").await).kind,
+        ErrorKind::NotFound
+    );
 }
 
-/// Servers that know only protocol version 0: no `ls-refs`, all refs at once, another way to negotiate.
+/// Servers that know only protocol version 0: no `ls-refs`, all refs at once, another way to
+/// negotiate.
 #[tokio::test(flavor = "multi_thread")]
 async fn old_servers() {
     let repo = sample(ObjectFormat::Sha1);
@@ -138,9 +170,18 @@ async fn old_servers() {
         assert_eq!(fetched.snapshot.commit, next);
         assert_same(rig, &fetched, &repo, "main").await;
         assert_eq!(rig.stat().await.cached_repositories, 1);
-        assert_eq!(error_of(rig.ingest(url, "none").await).kind, ErrorKind::NotFound);
+        assert_eq!(
+            error_of(rig.ingest(url, "none").await).kind,
+            ErrorKind::NotFound
+        );
     };
-    let http = HttpRemote::serve(repo.parent(), &HttpOptions { old_protocol: true, ..HttpOptions::default() });
+    let http = HttpRemote::serve(
+        repo.parent(),
+        &HttpOptions {
+            old_protocol: true,
+            ..HttpOptions::default()
+        },
+    );
     let rig = Rig::new().await;
     end_to_end(&rig, &repo, &http.url("repo.git")).await;
     refresh(&rig, &http.url("repo.git")).await;

@@ -51,7 +51,12 @@ async fn only_changes_travel_over_git() {
     let repo = large();
     let daemon = GitDaemon::serve(repo.parent());
     let proxy = Proxy::to(daemon.port(), Fault::None);
-    only_changes_travel(&format!("git://127.0.0.1:{}/repo.git", proxy.port()), &proxy, &repo).await;
+    only_changes_travel(
+        &format!("git://127.0.0.1:{}/repo.git", proxy.port()),
+        &proxy,
+        &repo,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,7 +64,12 @@ async fn only_changes_travel_over_http() {
     let repo = large();
     let http = HttpRemote::serve(repo.parent(), &HttpOptions::default());
     let proxy = Proxy::to(http.port(), Fault::None);
-    only_changes_travel(&format!("http://localhost:{}/repo.git", proxy.port()), &proxy, &repo).await;
+    only_changes_travel(
+        &format!("http://localhost:{}/repo.git", proxy.port()),
+        &proxy,
+        &repo,
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -68,7 +78,8 @@ async fn many_refreshes_and_a_rewritten_history() {
     let rig = Rig::new().await;
     for i in 0..60 {
         repo.commit(|c| {
-            c.file("f", format!("{i}")).file(format!("d{}/f", i % 7), format!("{i}"));
+            c.file("f", format!("{i}"))
+                .file(format!("d{}/f", i % 7), format!("{i}"));
         });
         let fetched = rig.ingest(&repo.url(), "main").await.unwrap();
         assert_eq!(fetched.snapshot.commit, repo.rev("main"));
@@ -96,7 +107,10 @@ async fn another_source_under_the_same_id_replaces_the_first() {
     let rig = Rig::new().await;
     let id = crate::rig::id_of("shared");
     for repo in [&one, &two, &one] {
-        let fetched = rig.fetch_as(&id, &repo.url(), "main", repo.rev("main")).await.unwrap();
+        let fetched = rig
+            .fetch_as(&id, &repo.url(), "main", repo.rev("main"))
+            .await
+            .unwrap();
         assert_same(&rig, &fetched, repo, "main").await;
     }
     let error = error_of(rig.fetch_as(&id, &two.url(), "main", one.rev("main")).await);

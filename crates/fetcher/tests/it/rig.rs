@@ -48,7 +48,13 @@ impl Rig {
         };
         change(&mut config);
         let (fetcher, source, channel) = start(&config).await;
-        Self { fetcher, cache, config, source, channel }
+        Self {
+            fetcher,
+            cache,
+            config,
+            source,
+            channel,
+        }
     }
 
     /// Stops the fetcher and starts another one on the same cache.
@@ -56,7 +62,13 @@ impl Rig {
         self.fetcher.shutdown(Duration::from_secs(5)).await;
         between(self.cache.path());
         let (fetcher, source, channel) = start(&self.config).await;
-        Self { fetcher, cache: self.cache, config: self.config, source, channel }
+        Self {
+            fetcher,
+            cache: self.cache,
+            config: self.config,
+            source,
+            channel,
+        }
     }
 
     pub fn fetcher_client(&self) -> FetcherClient<Channel> {
@@ -68,7 +80,11 @@ impl Rig {
     }
 
     pub async fn stat(&self) -> v1::FetcherStatResponse {
-        self.fetcher_client().stat(v1::FetcherStatRequest {}).await.unwrap().into_inner()
+        self.fetcher_client()
+            .stat(v1::FetcherStatRequest {})
+            .await
+            .unwrap()
+            .into_inner()
     }
 
     pub async fn resolve(&self, source: &str, ref_name: &str) -> Result<v1::ResolveRefResponse> {
@@ -77,7 +93,11 @@ impl Rig {
             source: source.to_owned(),
             ref_name: ref_name.to_owned(),
         };
-        self.fetcher_client().resolve(request).await.map(|r| r.into_inner()).map_err(from_status)
+        self.fetcher_client()
+            .resolve(request)
+            .await
+            .map(|r| r.into_inner())
+            .map_err(from_status)
     }
 
     /// Resolves and fetches.
@@ -91,21 +111,60 @@ impl Rig {
     }
 
     /// Fetches under an id of the test's choice.
-    pub async fn fetch_as(&self, id: &StorageId, source: &str, ref_name: &str, commit: Oid) -> Result<Fetched> {
-        self.fetch_id(id.clone(), source, ref_name, Bytes::copy_from_slice(commit.as_bytes())).await
+    pub async fn fetch_as(
+        &self,
+        id: &StorageId,
+        source: &str,
+        ref_name: &str,
+        commit: Oid,
+    ) -> Result<Fetched> {
+        self.fetch_id(
+            id.clone(),
+            source,
+            ref_name,
+            Bytes::copy_from_slice(commit.as_bytes()),
+        )
+        .await
     }
 
-    async fn fetch_id(&self, id: StorageId, source: &str, ref_name: &str, commit: Bytes) -> Result<Fetched> {
-        let origin = v1::Origin { source: source.to_owned(), ref_name: ref_name.to_owned(), commit };
-        let request = v1::FetchRequest { storage_id: id.to_string(), origin: Some(origin.clone()) };
-        let mut stream = self.fetcher_client().fetch(request).await.map_err(from_status)?.into_inner();
+    async fn fetch_id(
+        &self,
+        id: StorageId,
+        source: &str,
+        ref_name: &str,
+        commit: Bytes,
+    ) -> Result<Fetched> {
+        let origin = v1::Origin {
+            source: source.to_owned(),
+            ref_name: ref_name.to_owned(),
+            commit,
+        };
+        let request = v1::FetchRequest {
+            storage_id: id.to_string(),
+            origin: Some(origin.clone()),
+        };
+        let mut stream = self
+            .fetcher_client()
+            .fetch(request)
+            .await
+            .map_err(from_status)?
+            .into_inner();
         let mut progress = Vec::new();
         while let Some(message) = stream.message().await.map_err(from_status)? {
             progress.push(message);
         }
         let last = progress.last().expect("a fetch ends with a message");
-        let snapshot = last.snapshot.clone().expect("the last message carries the snapshot").try_into()?;
-        Ok(Fetched { snapshot, progress, origin, id })
+        let snapshot = last
+            .snapshot
+            .clone()
+            .expect("the last message carries the snapshot")
+            .try_into()?;
+        Ok(Fetched {
+            snapshot,
+            progress,
+            origin,
+            id,
+        })
     }
 
     pub async fn trees(
@@ -118,20 +177,33 @@ impl Rig {
     ) -> Result<(Vec<(Oid, TreeRecord)>, Vec<Oid>)> {
         let request = v1::GetTreesRequest {
             storage_id: id.to_string(),
-            oids: oids.iter().map(|oid| Bytes::copy_from_slice(oid.as_bytes())).collect(),
+            oids: oids
+                .iter()
+                .map(|oid| Bytes::copy_from_slice(oid.as_bytes()))
+                .collect(),
             byte_budget,
             depth,
             origin,
             held_only: false,
         };
-        let mut stream = self.content_client().get_trees(request).await.map_err(from_status)?.into_inner();
+        let mut stream = self
+            .content_client()
+            .get_trees(request)
+            .await
+            .map_err(from_status)?
+            .into_inner();
         let (mut trees, mut missing) = (Vec::new(), Vec::new());
         while let Some(message) = stream.message().await.map_err(from_status)? {
             for tree in message.trees {
                 let oid = Oid::from_bytes(&tree.oid)?;
                 trees.push((oid, TreeRecord::parse_verified(tree.record, &oid)?));
             }
-            missing.extend(message.missing.iter().map(|oid| Oid::from_bytes(oid).unwrap()));
+            missing.extend(
+                message
+                    .missing
+                    .iter()
+                    .map(|oid| Oid::from_bytes(oid).unwrap()),
+            );
         }
         Ok((trees, missing))
     }
@@ -149,7 +221,8 @@ impl Rig {
             chunk_count: 0,
             size: 0,
         };
-        self.spans(id, oids.iter().map(span).collect(), origin).await
+        self.spans(id, oids.iter().map(span).collect(), origin)
+            .await
     }
 
     pub async fn spans(
@@ -158,11 +231,24 @@ impl Rig {
         spans: Vec<v1::BlobSpan>,
         origin: Option<v1::Origin>,
     ) -> Result<(BTreeMap<Oid, Vec<u8>>, Vec<Oid>)> {
-        let first: BTreeMap<Oid, u32> =
-            spans.iter().map(|s| (Oid::from_bytes(&s.oid).unwrap(), s.first_chunk)).collect();
-        let request = v1::GetBlobsRequest { storage_id: id.to_string(), spans, origin, held_only: false };
-        let mut stream = self.content_client().get_blobs(request).await.map_err(from_status)?.into_inner();
-        let (mut blobs, mut next, mut missing) = (BTreeMap::<Oid, Vec<u8>>::new(), first, Vec::new());
+        let first: BTreeMap<Oid, u32> = spans
+            .iter()
+            .map(|s| (Oid::from_bytes(&s.oid).unwrap(), s.first_chunk))
+            .collect();
+        let request = v1::GetBlobsRequest {
+            storage_id: id.to_string(),
+            spans,
+            origin,
+            held_only: false,
+        };
+        let mut stream = self
+            .content_client()
+            .get_blobs(request)
+            .await
+            .map_err(from_status)?
+            .into_inner();
+        let (mut blobs, mut next, mut missing) =
+            (BTreeMap::<Oid, Vec<u8>>::new(), first, Vec::new());
         while let Some(message) = stream.message().await.map_err(from_status)? {
             for chunk in message.chunks {
                 let oid = Oid::from_bytes(&chunk.oid)?;
@@ -171,7 +257,12 @@ impl Rig {
                 *expected += 1;
                 frame::decode_into(&chunk.frame, blobs.entry(oid).or_default())?;
             }
-            missing.extend(message.missing.iter().map(|oid| Oid::from_bytes(oid).unwrap()));
+            missing.extend(
+                message
+                    .missing
+                    .iter()
+                    .map(|oid| Oid::from_bytes(oid).unwrap()),
+            );
         }
         Ok((blobs, missing))
     }
@@ -195,10 +286,22 @@ impl Rig {
                 if entry.kind == EntryKind::Directory {
                     open.push((path.clone(), entry.oid));
                 }
-                seen.insert(path, Seen { kind: entry.kind, oid: entry.oid, size: entry.size, contents: Vec::new() });
+                seen.insert(
+                    path,
+                    Seen {
+                        kind: entry.kind,
+                        oid: entry.oid,
+                        size: entry.size,
+                        contents: Vec::new(),
+                    },
+                );
             }
         }
-        let mut wanted: Vec<Oid> = seen.values().filter(|s| s.kind.is_blob()).map(|s| s.oid).collect();
+        let mut wanted: Vec<Oid> = seen
+            .values()
+            .filter(|s| s.kind.is_blob())
+            .map(|s| s.oid)
+            .collect();
         wanted.sort();
         wanted.dedup();
         assert_eq!(wanted.len() as u64, fetched.snapshot.blobs);
@@ -206,7 +309,9 @@ impl Rig {
         assert!(missing.is_empty(), "missing blobs: {missing:?}");
         for entry in seen.values_mut().filter(|s| s.kind.is_blob()) {
             entry.contents.clone_from(&blobs[&entry.oid]);
-            entry.oid.verify(monofs_model::ObjectKind::Blob, &entry.contents)?;
+            entry
+                .oid
+                .verify(monofs_model::ObjectKind::Blob, &entry.contents)?;
             assert_eq!(entry.size, entry.contents.len() as u64);
         }
         Ok(seen)
@@ -223,7 +328,11 @@ pub struct Seen {
 
 /// The object at a path of a revision, such as `main:dir/file`.
 pub fn object(repo: &monofs_testkit::Repo, spec: &str) -> Oid {
-    String::from_utf8(repo.git(["rev-parse", "--verify", spec])).unwrap().trim().parse().unwrap()
+    String::from_utf8(repo.git(["rev-parse", "--verify", spec]))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap()
 }
 
 /// A repository of one commit with `bytes` that do not compress.
@@ -247,26 +356,49 @@ pub fn noisy(seed: usize, bytes: usize) -> monofs_testkit::Repo {
 /// A storage id that belongs to a source.
 pub fn id_of(source: &str) -> StorageId {
     let hash = xxhash_rust::xxh3::xxh3_64(source.as_bytes());
-    DisplayPath::new(&format!("test/{hash:x}")).unwrap().storage_id()
+    DisplayPath::new(&format!("test/{hash:x}"))
+        .unwrap()
+        .storage_id()
 }
 
 /// The entries of `git ls-tree -r -t -l -z` in the same form, without contents.
-pub fn listed(repo: &monofs_testkit::Repo, revision: &str) -> BTreeMap<Vec<u8>, (EntryKind, Oid, u64)> {
+pub fn listed(
+    repo: &monofs_testkit::Repo,
+    revision: &str,
+) -> BTreeMap<Vec<u8>, (EntryKind, Oid, u64)> {
     let out = repo.git(["ls-tree", "-r", "-t", "-l", "-z", revision]);
     let mut entries = BTreeMap::new();
     for line in out.split(|&b| b == 0).filter(|line| !line.is_empty()) {
         let tab = line.iter().position(|&b| b == b'\t').unwrap();
-        let words: Vec<&str> = std::str::from_utf8(&line[..tab]).unwrap().split_whitespace().collect();
+        let words: Vec<&str> = std::str::from_utf8(&line[..tab])
+            .unwrap()
+            .split_whitespace()
+            .collect();
         let kind = EntryKind::from_git_mode(u32::from_str_radix(words[0], 8).unwrap()).unwrap();
-        entries.insert(line[tab + 1..].to_vec(), (kind, words[2].parse().unwrap(), words[3].parse().unwrap_or(0)));
+        entries.insert(
+            line[tab + 1..].to_vec(),
+            (
+                kind,
+                words[2].parse().unwrap(),
+                words[3].parse().unwrap_or(0),
+            ),
+        );
     }
     entries
 }
 
 /// Asserts that what the fetcher serves is what git lists.
-pub async fn assert_same(rig: &Rig, fetched: &Fetched, repo: &monofs_testkit::Repo, revision: &str) {
+pub async fn assert_same(
+    rig: &Rig,
+    fetched: &Fetched,
+    repo: &monofs_testkit::Repo,
+    revision: &str,
+) {
     let served = rig.everything(fetched).await.unwrap();
-    let served: BTreeMap<_, _> = served.into_iter().map(|(path, s)| (path, (s.kind, s.oid, s.size))).collect();
+    let served: BTreeMap<_, _> = served
+        .into_iter()
+        .map(|(path, s)| (path, (s.kind, s.oid, s.size)))
+        .collect();
     assert_eq!(served, listed(repo, revision));
 }
 
@@ -283,8 +415,15 @@ pub fn error_of<T>(result: Result<T>) -> Error {
 
 async fn start(config: &Config) -> (Running, Arc<GitSource>, Channel) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let source = Arc::new(GitSource::new(config.credentials.clone(), config.allow_file));
-    let fetcher = monofs_fetcher::spawn_with(config.clone(), listener, source.clone()).await.unwrap();
-    let channel = monofs_rpc::ChannelPool::default().get(&fetcher.address().to_string()).unwrap();
+    let source = Arc::new(GitSource::new(
+        config.credentials.clone(),
+        config.allow_file,
+    ));
+    let fetcher = monofs_fetcher::spawn_with(config.clone(), listener, source.clone())
+        .await
+        .unwrap();
+    let channel = monofs_rpc::ChannelPool::default()
+        .get(&fetcher.address().to_string())
+        .unwrap();
     (fetcher, source, channel)
 }

@@ -26,7 +26,9 @@ impl Write for Captured {
 }
 
 /// The arguments of every process of this user, over and over, until told to stop.
-fn watch_arguments(stop: Arc<std::sync::atomic::AtomicBool>) -> std::thread::JoinHandle<Vec<String>> {
+fn watch_arguments(
+    stop: Arc<std::sync::atomic::AtomicBool>,
+) -> std::thread::JoinHandle<Vec<String>> {
     std::thread::spawn(move || {
         let mut leaks = Vec::new();
         while !stop.load(std::sync::atomic::Ordering::Relaxed) {
@@ -59,7 +61,10 @@ async fn tokens_are_in_no_argument_log_or_error() {
     repo.commit(|c| {
         c.many("many", 2000);
     });
-    let login = HttpOptions { login: Some(("robot", TOKEN)), ..HttpOptions::default() };
+    let login = HttpOptions {
+        login: Some(("robot", TOKEN)),
+        ..HttpOptions::default()
+    };
     let remote = HttpRemote::serve(repo.parent(), &login);
     let dir = tempfile::tempdir().unwrap();
     let token_file = dir.path().join("token");
@@ -70,7 +75,11 @@ async fn tokens_are_in_no_argument_log_or_error() {
         (format!("token = '{TOKEN}-wrong'"), false),
     ] {
         let file = dir.path().join("credentials.toml");
-        std::fs::write(&file, format!("[hosts.localhost]\nuser = 'robot'\n{line}\n")).unwrap();
+        std::fs::write(
+            &file,
+            format!("[hosts.localhost]\nuser = 'robot'\n{line}\n"),
+        )
+        .unwrap();
         let credentials = Credentials::load(&file).unwrap();
         let rig = Rig::with(move |config| config.credentials = credentials).await;
         let result = rig.ingest(&remote.url("repo.git"), "main").await;
@@ -95,7 +104,10 @@ async fn tokens_are_in_no_argument_log_or_error() {
     assert!(leaks.is_empty(), "{leaks:?}");
     let log = String::from_utf8_lossy(&captured.0.lock().unwrap()).into_owned();
     assert!(log.contains("fetched"), "the log was captured");
-    for secret in [TOKEN, &monofs_fetcher::git::transport::basic("robot", TOKEN)[6..]] {
+    for secret in [
+        TOKEN,
+        &monofs_fetcher::git::transport::basic("robot", TOKEN)[6..],
+    ] {
         assert!(!log.contains(secret), "the log has the secret");
     }
 }

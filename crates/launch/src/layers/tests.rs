@@ -45,40 +45,82 @@ enum Verb {
 }
 
 fn parse<A: Parser>(file: &str, words: &[&str]) -> Result<A, String> {
-    let argv: Vec<OsString> = std::iter::once("x").chain(words.iter().copied()).map(OsString::from).collect();
+    let argv: Vec<OsString> = std::iter::once("x")
+        .chain(words.iter().copied())
+        .map(OsString::from)
+        .collect();
     let command = with_environment(A::command());
-    let command = with_file(command, Path::new("/etc/x.toml"), file).map_err(|failure| failure.message)?;
-    let matches = command.try_get_matches_from(argv).map_err(|error| error.to_string())?;
+    let command =
+        with_file(command, Path::new("/etc/x.toml"), file).map_err(|failure| failure.message)?;
+    let matches = command
+        .try_get_matches_from(argv)
+        .map_err(|error| error.to_string())?;
     A::from_arg_matches(&matches).map_err(|error| error.to_string())
 }
 
 #[test]
 fn the_file_beats_defaults_and_flags_beat_the_file() {
-    let file = "port = 1\nnode_id = 'n1'\nhealth-interval = '5s'\nenable-prediction = true\ndb = '/d'";
+    let file =
+        "port = 1\nnode_id = 'n1'\nhealth-interval = '5s'\nenable-prediction = true\ndb = '/d'";
     let args: Server = parse(file, &[]).unwrap();
     assert_eq!((args.port, args.node_id.as_str()), (1, "n1"));
     assert_eq!(args.health_interval, Duration::from_secs(5));
     assert!(args.enable_prediction);
     assert_eq!(args.db_path, Some(PathBuf::from("/d")));
-    let args: Server = parse(file, &["--port=2", "--node-id", "n2", "--enable-prediction=false"]).unwrap();
-    assert_eq!((args.port, args.node_id.as_str(), args.enable_prediction), (2, "n2", false));
-    assert!(parse::<Server>("", &[]).unwrap_err().contains("--node-id"), "what is required stays required");
-    assert!(parse::<Server>("", &["--node-id=a", "--enable-prediction"]).unwrap().enable_prediction);
+    let args: Server = parse(
+        file,
+        &["--port=2", "--node-id", "n2", "--enable-prediction=false"],
+    )
+    .unwrap();
+    assert_eq!(
+        (args.port, args.node_id.as_str(), args.enable_prediction),
+        (2, "n2", false)
+    );
+    assert!(
+        parse::<Server>("", &[]).unwrap_err().contains("--node-id"),
+        "what is required stays required"
+    );
+    assert!(
+        parse::<Server>("", &["--node-id=a", "--enable-prediction"])
+            .unwrap()
+            .enable_prediction
+    );
 }
 
 #[test]
 fn lists_and_tables_become_lists_of_values() {
-    let file = "node-id = 'a'\nfetcher = ['f1:1', 'f2:2']\nnodes = ['n1=a:1', 'b:2']\nweights = { n1 = 2.5, b = 1 }";
+    let file = "node-id = 'a'\nfetcher = ['f1:1', 'f2:2']\nnodes = ['n1=a:1', 'b:2']\nweights = \
+     { n1 = 2.5, b = 1 }";
     let args: Server = parse(file, &[]).unwrap();
     assert_eq!(args.fetcher, ["f1:1", "f2:2"]);
-    let nodes: Vec<_> = args.nodes.iter().map(|peer| (peer.id.as_str(), peer.address.as_str())).collect();
+    let nodes: Vec<_> = args
+        .nodes
+        .iter()
+        .map(|peer| (peer.id.as_str(), peer.address.as_str()))
+        .collect();
     assert_eq!(nodes, [("n1", "a:1"), ("b", "b:2")]);
-    assert_eq!(*args.weights, BTreeMap::from([("n1".to_owned(), 2.5), ("b".to_owned(), 1.0)]));
-    let args: Server = parse("node-id = 'a'\nfetcher = 'f1:1,f2:2'", &["--fetcher=f3:3", "--fetcher=f4:4"]).unwrap();
-    assert_eq!(args.fetcher, ["f3:3", "f4:4"], "flags replace the file's list");
+    assert_eq!(
+        *args.weights,
+        BTreeMap::from([("n1".to_owned(), 2.5), ("b".to_owned(), 1.0)])
+    );
+    let args: Server = parse(
+        "node-id = 'a'\nfetcher = 'f1:1,f2:2'",
+        &["--fetcher=f3:3", "--fetcher=f4:4"],
+    )
+    .unwrap();
+    assert_eq!(
+        args.fetcher,
+        ["f3:3", "f4:4"],
+        "flags replace the file's list"
+    );
     let args: Server = parse("node-id = 'a'\nfetcher = 'f1:1,f2:2'", &[]).unwrap();
     assert_eq!(args.fetcher, ["f1:1", "f2:2"]);
-    assert!(parse::<Server>("node-id = 'a'\nfetcher = []", &[]).unwrap().fetcher.is_empty());
+    assert!(
+        parse::<Server>("node-id = 'a'\nfetcher = []", &[])
+            .unwrap()
+            .fetcher
+            .is_empty()
+    );
 }
 
 #[test]
@@ -97,7 +139,10 @@ fn what_the_file_says_wrongly_is_named() {
     ];
     for (file, expected) in cases {
         let said = parse::<Server>(file, &["--node-id=a"]).unwrap_err();
-        assert!(said.contains(expected) && said.contains("/etc/x.toml"), "{file}: {said}");
+        assert!(
+            said.contains(expected) && said.contains("/etc/x.toml"),
+            "{file}: {said}"
+        );
         assert!(!said.contains('\n'), "{said}");
     }
 }
@@ -108,17 +153,37 @@ fn a_table_holds_the_keys_of_a_subcommand() {
     let args: Tool = parse(file, &["up"]).unwrap();
     assert_eq!(args.router, "r:1");
     assert!(matches!(args.command, Verb::Up { nodes: 3 }));
-    assert!(matches!(parse::<Tool>(file, &["up", "--nodes=5"]).unwrap().command, Verb::Up { nodes: 5 }));
-    assert!(matches!(parse::<Tool>(file, &["down", "--router=x"]).unwrap().command, Verb::Down));
-    assert!(parse::<Tool>("[up]\nnode = 3", &["up"]).unwrap_err().contains("unknown key 'up.node'"));
-    assert!(parse::<Tool>("nodes = 3", &["up"]).unwrap_err().contains("unknown key 'nodes'"));
+    assert!(matches!(
+        parse::<Tool>(file, &["up", "--nodes=5"]).unwrap().command,
+        Verb::Up { nodes: 5 }
+    ));
+    assert!(matches!(
+        parse::<Tool>(file, &["down", "--router=x"])
+            .unwrap()
+            .command,
+        Verb::Down
+    ));
+    assert!(
+        parse::<Tool>("[up]\nnode = 3", &["up"])
+            .unwrap_err()
+            .contains("unknown key 'up.node'")
+    );
+    assert!(
+        parse::<Tool>("nodes = 3", &["up"])
+            .unwrap_err()
+            .contains("unknown key 'nodes'")
+    );
 }
 
 #[test]
 fn the_settings_file_is_found_in_any_spelling() {
-    let found = |words: &[&str]| file_named_by(&words.iter().map(OsString::from).collect::<Vec<_>>());
+    let found =
+        |words: &[&str]| file_named_by(&words.iter().map(OsString::from).collect::<Vec<_>>());
     assert_eq!(found(&["x", "--config", "/a"]), Some(PathBuf::from("/a")));
-    assert_eq!(found(&["x", "up", "--config=/a"]), Some(PathBuf::from("/a")));
+    assert_eq!(
+        found(&["x", "up", "--config=/a"]),
+        Some(PathBuf::from("/a"))
+    );
     assert_eq!(found(&["x", "--", "--config=/a"]), None);
     assert_eq!(found(&["x", "--config"]), None);
     assert_eq!(variable_of("rpc-timeout"), "MONOFS_RPC_TIMEOUT");
@@ -128,10 +193,18 @@ fn the_settings_file_is_found_in_any_spelling() {
 fn a_missing_or_enormous_file_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().unwrap();
     let missing = dir.path().join("none.toml");
-    assert!(read_file(&missing).unwrap_err().message.contains("none.toml"));
+    assert!(
+        read_file(&missing)
+            .unwrap_err()
+            .message
+            .contains("none.toml")
+    );
     assert!(read_file(dir.path()).is_err());
     let large = dir.path().join("large.toml");
-    std::fs::File::create(&large).unwrap().set_len(FILE_BYTES_MAX + 1).unwrap();
+    std::fs::File::create(&large)
+        .unwrap()
+        .set_len(FILE_BYTES_MAX + 1)
+        .unwrap();
     assert!(read_file(&large).unwrap_err().message.contains("larger"));
 }
 

@@ -1,8 +1,9 @@
-//! [`replicas`](super::replicas) for many keys: what depends on the candidates alone is worked out once, and of the ranking
-//! only the part that is asked for.
+//! [`replicas`](super::replicas) for many keys: what depends on the candidates alone is worked out
+//! once, and of the ranking only the part that is asked for.
 //!
-//! Invariant: the same answer as [`replicas`](super::replicas), which the tests compare; so the scores are those of
-//! `rendezvous_hash`: "Weighted Distributed Hash Tables", `ln(hash / 2^64) / weight`, the highest first.
+//! Invariant: the same answer as [`replicas`](super::replicas), which the tests compare; so the
+//! scores are those of `rendezvous_hash`: "Weighted Distributed Hash Tables", `ln(hash / 2^64) /
+//! weight`, the highest first.
 
 use std::cmp::Ordering;
 
@@ -25,7 +26,11 @@ impl PlacementKey {
         let mut digits = [0; 32];
         for (at, digit) in digits.iter_mut().enumerate() {
             let nibble = (id >> (124 - 4 * at)) as u8 & 15;
-            *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+            *digit = if nibble < 10 {
+                b'0' + nibble
+            } else {
+                b'a' + nibble - 10
+            };
         }
         Self(digits)
     }
@@ -66,7 +71,10 @@ impl Placer {
         let mut zones: Vec<&str> = Vec::new();
         let mut spots = Vec::new();
         for (tag, candidate) in candidates {
-            let zone = match zones.iter().position(|zone| !zone.is_empty() && *zone == candidate.zone) {
+            let zone = match zones
+                .iter()
+                .position(|zone| !zone.is_empty() && *zone == candidate.zone)
+            {
                 Some(known) => known,
                 None => {
                     zones.push(&candidate.zone);
@@ -74,7 +82,12 @@ impl Placer {
                 }
             };
             let weight = Capacity::new(candidate.weight).unwrap_or(one).value();
-            spots.push(Spot { tag, id: candidate.id.clone(), weight, zone: zone as u32 });
+            spots.push(Spot {
+                tag,
+                id: candidate.id.clone(),
+                weight,
+                zone: zone as u32,
+            });
         }
         Self { spots }
     }
@@ -84,7 +97,11 @@ impl Placer {
         let mut best: Vec<(Ranked, &Spot)> = Vec::with_capacity(count.min(self.spots.len()) + 1);
         for spot in &self.spots {
             let ranked = rank(key, spot);
-            if best.len() == count && best.last().is_none_or(|last| before(&last.0, last.1, &ranked, spot)) {
+            if best.len() == count
+                && best
+                    .last()
+                    .is_none_or(|last| before(&last.0, last.1, &ranked, spot))
+            {
                 continue;
             }
             if let Some(same) = best.iter().position(|(other, _)| other.zone == ranked.zone) {
@@ -105,13 +122,25 @@ impl Placer {
 
     /// With fewer zones than copies, zones are used again, round by round.
     fn by_rounds(&self, key: &PlacementKey, count: usize) -> Vec<Ranked> {
-        let mut waiting: Vec<(Ranked, &Spot)> = self.spots.iter().map(|spot| (rank(key, spot), spot)).collect();
-        waiting.sort_by(|a, b| if before(&a.0, a.1, &b.0, b.1) { Ordering::Less } else { Ordering::Greater });
+        let mut waiting: Vec<(Ranked, &Spot)> = self
+            .spots
+            .iter()
+            .map(|spot| (rank(key, spot), spot))
+            .collect();
+        waiting.sort_by(|a, b| {
+            if before(&a.0, a.1, &b.0, b.1) {
+                Ordering::Less
+            } else {
+                Ordering::Greater
+            }
+        });
         let mut chosen: Vec<Ranked> = Vec::with_capacity(count);
         while chosen.len() < count && !waiting.is_empty() {
             let round = chosen.len();
             waiting.retain(|(ranked, _)| {
-                let used = chosen[round..].iter().any(|other| other.zone == ranked.zone);
+                let used = chosen[round..]
+                    .iter()
+                    .any(|other| other.zone == ranked.zone);
                 if chosen.len() == count || used {
                     return true;
                 }
@@ -135,8 +164,15 @@ impl Placed<'_> {
     /// Whether it could be among the `count` of `key`, given those that were chosen without it.
     pub fn may_enter(&self, key: &PlacementKey, chosen: &[Ranked], count: usize) -> bool {
         // Each zone once, and it ranks behind all of them: nothing changes.
-        let once = |at: usize| !chosen[..at].iter().any(|other| other.zone == chosen[at].zone);
-        let lowest = chosen.iter().map(|ranked| ranked.score).fold(f64::INFINITY, f64::min);
+        let once = |at: usize| {
+            !chosen[..at]
+                .iter()
+                .any(|other| other.zone == chosen[at].zone)
+        };
+        let lowest = chosen
+            .iter()
+            .map(|ranked| ranked.score)
+            .fold(f64::INFINITY, f64::min);
         chosen.len() < count || rank(key, self.0).score >= lowest || !(0..chosen.len()).all(once)
     }
 }
@@ -148,7 +184,11 @@ fn rank(key: &PlacementKey, spot: &Spot) -> Ranked {
     hashed[33..33 + id.len()].copy_from_slice(id);
     let hash = xxh3_64_with_seed(&hashed[..33 + id.len()], HRW_SEED);
     let score = (hash as f64 / u64::MAX as f64).ln() / spot.weight;
-    Ranked { tag: spot.tag, score, zone: spot.zone }
+    Ranked {
+        tag: spot.tag,
+        score,
+        zone: spot.zone,
+    }
 }
 
 /// Whether the first is preferred.
@@ -169,7 +209,13 @@ mod tests {
     use crate::path::DisplayPath;
 
     fn candidates(facts: &[(f64, u8)]) -> Vec<Candidate> {
-        let zone = |zone: u8| if zone == 0 { String::new() } else { format!("zone{zone}") };
+        let zone = |zone: u8| {
+            if zone == 0 {
+                String::new()
+            } else {
+                format!("zone{zone}")
+            }
+        };
         let candidate = |(n, &(weight, z)): (usize, &(f64, u8))| Candidate {
             id: NodeId::new(&format!("node{n}")).unwrap(),
             weight,
@@ -179,7 +225,11 @@ mod tests {
     }
 
     fn chosen(placer: &Placer, key: &PlacementKey, all: &[Candidate], count: usize) -> Vec<NodeId> {
-        placer.replicas(key, count).iter().map(|ranked| all[ranked.tag as usize].id.clone()).collect()
+        placer
+            .replicas(key, count)
+            .iter()
+            .map(|ranked| all[ranked.tag as usize].id.clone())
+            .collect()
     }
 
     proptest! {

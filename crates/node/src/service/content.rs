@@ -40,13 +40,18 @@ impl v1::content_server::Content for ContentService {
     ) -> Result<Response<Stream<v1::GetTreesResponse>>, Status> {
         let request = request.into_inner();
         let walk = Walk::new(&request).map_err(to_status)?;
-        let (first, trees) =
-            self.begin(&request.storage_id, walk.is_small(), move |store| Trees::new(store, walk)).await?;
+        let (first, trees) = self
+            .begin(&request.storage_id, walk.is_small(), move |store| {
+                Trees::new(store, walk)
+            })
+            .await?;
         if trees.is_done() {
             return Ok(at_once(first));
         }
         let state = self.state.clone();
-        boxed(answer(|sink| async move { send_rest(&state, first, trees, &sink).await.map(drop) }))
+        boxed(answer(|sink| async move {
+            send_rest(&state, first, trees, &sink).await.map(drop)
+        }))
     }
 
     async fn get_blobs(
@@ -56,7 +61,11 @@ impl v1::content_server::Content for ContentService {
         let request = request.into_inner();
         let spans = blobs::spans(&request).map_err(to_status)?;
         let (asked, is_small) = (blobs::chunks(&spans), blobs::is_small(&spans));
-        let (first, held) = self.begin(&request.storage_id, is_small, move |store| Held::new(store, spans)).await?;
+        let (first, held) = self
+            .begin(&request.storage_id, is_small, move |store| {
+                Held::new(store, spans)
+            })
+            .await?;
         if held.is_done() && held.missing.is_empty() {
             self.state.served.chunks_held.add(asked);
             return Ok(at_once(first));
@@ -64,7 +73,10 @@ impl v1::content_server::Content for ContentService {
         let state = self.state.clone();
         let held_only = request.held_only;
         boxed(answer(move |sink| async move {
-            let Some(Held { store, missing, .. }) = send_rest(&state, first, held, &sink).await? else { return Ok(()) };
+            let Some(Held { store, missing, .. }) = send_rest(&state, first, held, &sink).await?
+            else {
+                return Ok(());
+            };
             let missed = blobs::chunks(&missing);
             state.served.chunks_held.add(asked - missed);
             if missing.is_empty() {
@@ -73,10 +85,22 @@ impl v1::content_server::Content for ContentService {
             if !held_only {
                 state.served.chunks_missed.add(missed);
             }
-            let missing = if held_only { missing } else { serve_pulled(&state, &store, missing, &sink).await? };
-            let missing: Vec<_> = missing.iter().map(|span| convert::oid_bytes(&span.oid)).collect();
+            let missing = if held_only {
+                missing
+            } else {
+                serve_pulled(&state, &store, missing, &sink).await?
+            };
+            let missing: Vec<_> = missing
+                .iter()
+                .map(|span| convert::oid_bytes(&span.oid))
+                .collect();
             if !missing.is_empty() {
-                let _ = sink.send(Ok(v1::GetBlobsResponse { chunks: Vec::new(), missing })).await;
+                let _ = sink
+                    .send(Ok(v1::GetBlobsResponse {
+                        chunks: Vec::new(),
+                        missing,
+                    }))
+                    .await;
             }
             Ok(())
         }))
@@ -84,8 +108,9 @@ impl v1::content_server::Content for ContentService {
 }
 
 impl ContentService {
-    /// Begins an answer: finds the store and makes the first message, most often the only one, in one turn: here if it is
-    /// small and what it needs is likely to be in memory, else on a thread that may block.
+    /// Begins an answer: finds the store and makes the first message, most often the only one, in
+    /// one turn: here if it is small and what it needs is likely to be in memory, else on a thread
+    /// that may block.
     async fn begin<P: Pieces>(
         &self,
         storage_id: &str,
@@ -143,7 +168,8 @@ async fn send_rest<P: Pieces>(
     .await
 }
 
-/// Pulls what is missing and sends it on; what somebody else already pulls is waited for. Returns what no server has.
+/// Pulls what is missing and sends it on; what somebody else already pulls is waited for. Returns
+/// what no server has.
 async fn serve_pulled(
     state: &Arc<NodeState>,
     store: &Arc<RepoStore>,
@@ -152,8 +178,17 @@ async fn serve_pulled(
 ) -> Result<Vec<Span>> {
     let held = store.clone();
     let (meta, snapshots) = blocking(move || Ok((held.meta()?, held.snapshots()?))).await?;
-    let commit = snapshots.iter().max_by_key(|snapshot| snapshot.commit_time).map(|snapshot| snapshot.commit);
-    let pulled = Pulled { state, store, meta: Arc::new(meta), commit, sink };
+    let commit = snapshots
+        .iter()
+        .max_by_key(|snapshot| snapshot.commit_time)
+        .map(|snapshot| snapshot.commit);
+    let pulled = Pulled {
+        state,
+        store,
+        meta: Arc::new(meta),
+        commit,
+        sink,
+    };
     let (large, small): (Vec<Span>, Vec<Span>) = missing.into_iter().partition(Span::is_large);
     let mut left = pulled.small(small).await?;
     for span in large {
@@ -173,7 +208,13 @@ struct Pulled<'a> {
 
 impl Pulled<'_> {
     fn target(&self) -> Target<'_> {
-        Target { state: self.state, store: self.store, meta: &self.meta, commit: self.commit, pace: None }
+        Target {
+            state: self.state,
+            store: self.store,
+            meta: &self.meta,
+            commit: self.commit,
+            pace: None,
+        }
     }
 
     /// Blobs of one chunk, sent on as they arrive.
@@ -200,46 +241,86 @@ impl Pulled<'_> {
 
     /// Sends what the store holds by now; gives the rest.
     async fn held(&self, spans: Vec<Span>) -> Result<Vec<Span>> {
-        let sent = send_rest(self.state, None, Held::new(self.store.clone(), spans), self.sink).await?;
+        let sent = send_rest(
+            self.state,
+            None,
+            Held::new(self.store.clone(), spans),
+            self.sink,
+        )
+        .await?;
         Ok(sent.map(|held| held.missing).unwrap_or_default())
     }
 
-    /// Some chunks of a large blob. The whole of it is pulled, once, whoever asks for which part and however soon they leave;
-    /// the answer ends with the chunks that it is about.
+    /// Some chunks of a large blob. The whole of it is pulled, once, whoever asks for which part
+    /// and however soon they leave; the answer ends with the chunks that it is about.
     async fn large(&self, span: Span) -> Result<Option<Span>> {
         let (claim, mine, mut others) = self.state.flights.claim(&self.meta.storage_id, vec![span]);
-        let own = if mine.is_empty() { None } else { claim.follow(&span.oid) };
+        let own = if mine.is_empty() {
+            None
+        } else {
+            claim.follow(&span.oid)
+        };
         let (arrival, pull) = match own {
             Some(arrival) => (arrival, Some(self.pull_whole(span, claim))),
             None => match others.pop() {
                 Some((_, arrival)) => (arrival, None),
-                None => return Err(Error::internal(format!("blob {}: neither claimed nor elsewhere", span.oid))),
+                None => {
+                    return Err(Error::internal(format!(
+                        "blob {}: neither claimed nor elsewhere",
+                        span.oid
+                    )));
+                }
             },
         };
-        let Some(rest) = self.follow(span, arrival).await? else { return Ok(None) };
+        let Some(rest) = self.follow(span, arrival).await? else {
+            return Ok(None);
+        };
         if let Some(pull) = pull {
-            pull.await.map_err(|e| Error::internal(format!("pulling blob {} broke off: {e}", span.oid)))??;
+            pull.await.map_err(|e| {
+                Error::internal(format!("pulling blob {} broke off: {e}", span.oid))
+            })??;
         }
         Ok(self.held(vec![rest]).await?.pop())
     }
 
     /// Pulls a large blob in a task of its own.
     fn pull_whole(&self, span: Span, claim: Claim) -> JoinHandle<Result<()>> {
-        let (state, store, meta, commit) = (self.state.clone(), self.store.clone(), self.meta.clone(), self.commit);
+        let (state, store, meta, commit) = (
+            self.state.clone(),
+            self.store.clone(),
+            self.meta.clone(),
+            self.commit,
+        );
         let (tasks, stop) = (state.tasks.clone(), state.stop.clone());
         let pull = async move {
             let _claim = claim;
             let turn = state.flights.large_turns.clone().acquire_owned().await;
             let _turn = turn.map_err(|_| Error::internal("the turns of large pulls are closed"))?;
             let whole = Span::whole(span.oid, span.size);
-            let target = Target { state: &state, store: &store, meta: &meta, commit, pace: None };
-            upstream::pull(target, &upstream::servers(&state, &meta.storage_id), vec![whole], None).await.map(drop)
+            let target = Target {
+                state: &state,
+                store: &store,
+                meta: &meta,
+                commit,
+                pace: None,
+            };
+            upstream::pull(
+                target,
+                &upstream::servers(&state, &meta.storage_id),
+                vec![whole],
+                None,
+            )
+            .await
+            .map(drop)
         };
         let stops = || Err(Error::unavailable("the node stops"));
-        tasks.spawn(context::carry(async move { stop.run_until_cancelled(pull).await.unwrap_or_else(stops) }))
+        tasks.spawn(context::carry(async move {
+            stop.run_until_cancelled(pull).await.unwrap_or_else(stops)
+        }))
     }
 
-    /// Sends the chunks of `span` as they enter the store; gives what is left of it when the pull has ended.
+    /// Sends the chunks of `span` as they enter the store; gives what is left of it when the pull
+    /// has ended.
     async fn follow(&self, mut span: Span, mut arrival: Arrival) -> Result<Option<Span>> {
         let patience = self.state.config.upstream_timeout;
         while span.first < span.end {
@@ -247,7 +328,13 @@ impl Pulled<'_> {
             if beyond.await.map_err(|_| still_pulled(&span))?.is_none() {
                 return Ok(Some(span));
             }
-            let arrived = send_rest(self.state, None, Arriving::new(self.store.clone(), span), self.sink).await?;
+            let arrived = send_rest(
+                self.state,
+                None,
+                Arriving::new(self.store.clone(), span),
+                self.sink,
+            )
+            .await?;
             // Without a receiver there is nothing left to send.
             let next = arrived.map_or(span.end, |arrived| arrived.span.first);
             if next == span.first {
@@ -264,5 +351,8 @@ impl Pulled<'_> {
 }
 
 fn still_pulled(span: &Span) -> Error {
-    Error::unavailable(format!("blob {} is still being pulled; try again", span.oid))
+    Error::unavailable(format!(
+        "blob {} is still being pulled; try again",
+        span.oid
+    ))
 }

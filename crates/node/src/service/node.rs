@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use monofs_model::{ContentMode, DisplayPath, Error, ErrorKind, Oid, RefName, Result, Snapshot, SourceUrl, StorageId};
+use monofs_model::{
+    ContentMode, DisplayPath, Error, ErrorKind, Oid, RefName, Result, Snapshot, SourceUrl,
+    StorageId,
+};
 use monofs_proto::{convert, v1};
 use monofs_rpc::{context, to_status};
 use monofs_store::repo::{RepoMeta, RepoStore};
@@ -64,10 +67,14 @@ impl NodeService {
             store => store?,
         };
         let snapshots = blocking(move || store.snapshots()).await?;
-        match snapshots.iter().find(|snapshot| !only.contains(&snapshot.commit)) {
-            Some(other) => {
-                Err(Error::refused(format!("{id}: commit {} is held, too; it is not dropped", other.commit)))
-            }
+        match snapshots
+            .iter()
+            .find(|snapshot| !only.contains(&snapshot.commit))
+        {
+            Some(other) => Err(Error::refused(format!(
+                "{id}: commit {} is held, too; it is not dropped",
+                other.commit
+            ))),
             None => Ok(()),
         }
     }
@@ -76,7 +83,9 @@ impl NodeService {
         let id = StorageId::new(&request.storage_id)?;
         let keep = convert::oids(&request.commits)?;
         if keep.is_empty() {
-            return Err(Error::invalid("nothing to retain; use Drop to forget a repository"));
+            return Err(Error::invalid(
+                "nothing to retain; use Drop to forget a repository",
+            ));
         }
         let lock = self.state.writer(&id);
         let _writer = lock.lock().await;
@@ -85,7 +94,10 @@ impl NodeService {
         let report = blocking(move || store.gc(&kept)).await;
         self.state.progress.retain(&id, &keep);
         let report = report?;
-        Ok(v1::RetainResponse { trees_dropped: report.trees_removed, chunks_dropped: report.chunks_removed })
+        Ok(v1::RetainResponse {
+            trees_dropped: report.trees_removed,
+            chunks_dropped: report.chunks_removed,
+        })
     }
 
     async fn held(&self, id: StorageId, detailed: bool) -> Result<v1::HeldRepository> {
@@ -111,17 +123,26 @@ impl NodeService {
         })
     }
 
-    /// Distinct blobs of a snapshot that are here. Of an eager repository the hydrator keeps count; of a lazy one nobody does,
-    /// so its files are walked each time.
-    async fn hydrated(&self, meta: &RepoMeta, store: &Arc<RepoStore>, snapshot: &Snapshot) -> Result<u64> {
+    /// Distinct blobs of a snapshot that are here. Of an eager repository the hydrator keeps count;
+    /// of a lazy one nobody does, so its files are walked each time.
+    async fn hydrated(
+        &self,
+        meta: &RepoMeta,
+        store: &Arc<RepoStore>,
+        snapshot: &Snapshot,
+    ) -> Result<u64> {
         let (store, snapshot) = (store.clone(), snapshot.clone());
         if meta.content == ContentMode::Lazy {
             return blocking(move || progress::count(&store, snapshot.root)).await;
         }
         let counter = self.state.progress.of(&meta.storage_id, &snapshot.commit);
         // A task of its own, so that a caller who gives up does not make the next one begin anew.
-        let counted = tokio::spawn(context::carry(async move { counter.held(&store, &snapshot).await }));
-        counted.await.map_err(|e| Error::internal(format!("counting contents broke off: {e}")))?
+        let counted = tokio::spawn(context::carry(async move {
+            counter.held(&store, &snapshot).await
+        }));
+        counted
+            .await
+            .map_err(|e| Error::internal(format!("counting contents broke off: {e}")))?
     }
 }
 
@@ -136,9 +157,17 @@ impl v1::node_server::Node for NodeService {
         let adoption = Adoption::parse(request.into_inner()).map_err(to_status)?;
         let state = self.state.clone();
         answer(|sink| async move {
-            let Adoption { meta, snapshot, servers, bytes_per_second_max } = adoption;
+            let Adoption {
+                meta,
+                snapshot,
+                servers,
+                bytes_per_second_max,
+            } = adoption;
             state.paces.set(&meta.storage_id, bytes_per_second_max);
-            let fetchers = servers.iter().filter(|server| !server.peer).map(|server| server.address.clone());
+            let fetchers = servers
+                .iter()
+                .filter(|server| !server.peer)
+                .map(|server| server.address.clone());
             state.name_fetchers(fetchers.collect());
             let (id, content) = (meta.storage_id.clone(), meta.content);
             adopt::adopt(&state, meta, snapshot, servers, &sink).await?;
@@ -173,21 +202,39 @@ impl v1::node_server::Node for NodeService {
         })
     }
 
-    async fn list_blobs(&self, request: Request<v1::ListBlobsRequest>) -> Answer<v1::ListBlobsResponse> {
+    async fn list_blobs(
+        &self,
+        request: Request<v1::ListBlobsRequest>,
+    ) -> Answer<v1::ListBlobsResponse> {
         let (state, request) = (self.state.clone(), request.into_inner());
         answer(|sink| async move { cover::list(&state, request, sink).await })
     }
 
-    async fn drop(&self, request: Request<v1::DropRequest>) -> Result<Response<v1::DropResponse>, Status> {
-        let existed = self.drop_repository(request.into_inner()).await.map_err(to_status)?;
+    async fn drop(
+        &self,
+        request: Request<v1::DropRequest>,
+    ) -> Result<Response<v1::DropResponse>, Status> {
+        let existed = self
+            .drop_repository(request.into_inner())
+            .await
+            .map_err(to_status)?;
         Ok(Response::new(v1::DropResponse { existed }))
     }
 
-    async fn retain(&self, request: Request<v1::RetainRequest>) -> Result<Response<v1::RetainResponse>, Status> {
-        self.retain(request.into_inner()).await.map(Response::new).map_err(to_status)
+    async fn retain(
+        &self,
+        request: Request<v1::RetainRequest>,
+    ) -> Result<Response<v1::RetainResponse>, Status> {
+        self.retain(request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(to_status)
     }
 
-    async fn stat(&self, _: Request<v1::StatRequest>) -> Result<Response<v1::StatResponse>, Status> {
+    async fn stat(
+        &self,
+        _: Request<v1::StatRequest>,
+    ) -> Result<Response<v1::StatResponse>, Status> {
         let state = self.state.clone();
         let stat = blocking(move || {
             let served = &state.served;
@@ -214,13 +261,18 @@ impl v1::node_server::Node for NodeService {
         stat.await.map(Response::new).map_err(to_status)
     }
 
-    async fn list_held(&self, request: Request<v1::ListHeldRequest>) -> Result<Response<v1::ListHeldResponse>, Status> {
+    async fn list_held(
+        &self,
+        request: Request<v1::ListHeldRequest>,
+    ) -> Result<Response<v1::ListHeldResponse>, Status> {
         let wanted = request.into_inner().storage_id;
         let mut repositories = Vec::new();
         for id in self.ids(&wanted).await.map_err(to_status)? {
             match self.held(id, !wanted.is_empty()).await {
                 Ok(held) => repositories.push(held),
-                Err(error) if wanted.is_empty() => tracing::warn!(%error, "a store is left out of a listing"),
+                Err(error) if wanted.is_empty() => {
+                    tracing::warn!(%error, "a store is left out of a listing")
+                }
                 Err(error) => return Err(to_status(error)),
             }
         }
@@ -228,7 +280,10 @@ impl v1::node_server::Node for NodeService {
     }
 
     async fn verify(&self, request: Request<v1::VerifyRequest>) -> Answer<v1::VerifyProgress> {
-        let ids = self.ids(&request.into_inner().storage_id).await.map_err(to_status)?;
+        let ids = self
+            .ids(&request.into_inner().storage_id)
+            .await
+            .map_err(to_status)?;
         let state = self.state.clone();
         answer(|sink| async move {
             for id in ids {
@@ -255,14 +310,33 @@ fn verify(store: &RepoStore, id: &StorageId, sink: &Sink<v1::VerifyProgress>) ->
             return true;
         }
         reported = progress.rows_done;
-        sink.blocking_send(Ok(message(progress.rows_done, progress.bytes_done, Vec::new(), false))).is_ok()
+        sink.blocking_send(Ok(message(
+            progress.rows_done,
+            progress.bytes_done,
+            Vec::new(),
+            false,
+        )))
+        .is_ok()
     })?;
-    let mut errors: Vec<String> = report.problems.iter().take(VERIFY_ERRORS_MAX).map(ToString::to_string).collect();
+    let mut errors: Vec<String> = report
+        .problems
+        .iter()
+        .take(VERIFY_ERRORS_MAX)
+        .map(ToString::to_string)
+        .collect();
     if report.problems_total > errors.len() as u64 {
-        errors.push(format!("and {} more", report.problems_total - errors.len() as u64));
+        errors.push(format!(
+            "and {} more",
+            report.problems_total - errors.len() as u64
+        ));
     }
     // The receiver may be gone: then nobody wants to know.
-    let _ = sink.blocking_send(Ok(message(report.trees + report.blobs, report.bytes, errors, true)));
+    let _ = sink.blocking_send(Ok(message(
+        report.trees + report.blobs,
+        report.bytes,
+        errors,
+        true,
+    )));
     Ok(())
 }
 
@@ -278,8 +352,13 @@ struct Adoption {
 impl Adoption {
     fn parse(request: v1::AdoptRequest) -> Result<Self> {
         let content: ContentMode = request.content().try_into()?;
-        let origin = request.origin.ok_or_else(|| Error::invalid("adopt: no origin"))?;
-        let snapshot: Snapshot = request.snapshot.ok_or_else(|| Error::invalid("adopt: no snapshot"))?.try_into()?;
+        let origin = request
+            .origin
+            .ok_or_else(|| Error::invalid("adopt: no origin"))?;
+        let snapshot: Snapshot = request
+            .snapshot
+            .ok_or_else(|| Error::invalid("adopt: no snapshot"))?
+            .try_into()?;
         let meta = RepoMeta {
             storage_id: StorageId::new(&request.storage_id)?,
             path: DisplayPath::new(&request.path)?,
@@ -288,9 +367,20 @@ impl Adoption {
             content,
             format: Oid::format(&snapshot.commit),
         };
-        let peers = request.peers.into_iter().map(|address| Server { address, peer: true });
-        let fetchers = request.fetchers.into_iter().map(|address| Server { address, peer: false });
+        let peers = request.peers.into_iter().map(|address| Server {
+            address,
+            peer: true,
+        });
+        let fetchers = request.fetchers.into_iter().map(|address| Server {
+            address,
+            peer: false,
+        });
         let bytes_per_second_max = request.bytes_per_second_max;
-        Ok(Self { meta, snapshot, servers: peers.chain(fetchers).collect(), bytes_per_second_max })
+        Ok(Self {
+            meta,
+            snapshot,
+            servers: peers.chain(fetchers).collect(),
+            bytes_per_second_max,
+        })
     }
 }

@@ -27,10 +27,14 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 type Sink = mpsc::Sender<Result<v1::IngestProgress, Status>>;
 
-/// The progress of the ingest or refresh of `path` until it ends, here or on another router, then with `wait_hydrated` that of
-/// its contents. The last message says `done`; when nothing runs, it comes at once. An error is why it failed, or failed last.
-/// Errors: `NotFound`.
-pub(crate) fn watch(state: &Arc<RouterState>, path: DisplayPath, wait_hydrated: bool) -> Result<Progress> {
+/// The progress of the ingest or refresh of `path` until it ends, here or on another router, then
+/// with `wait_hydrated` that of its contents. The last message says `done`; when nothing runs, it
+/// comes at once. An error is why it failed, or failed last. Errors: `NotFound`.
+pub(crate) fn watch(
+    state: &Arc<RouterState>,
+    path: DisplayPath,
+    wait_hydrated: bool,
+) -> Result<Progress> {
     if state.ingests.running(&path).is_none() {
         state.catalog.require(path.as_str())?;
     }
@@ -39,7 +43,10 @@ pub(crate) fn watch(state: &Arc<RouterState>, path: DisplayPath, wait_hydrated: 
     tokio::spawn(context::carry(async move {
         let work = async {
             let mut last = follow(&state, &path, &sink).await?;
-            let eager = state.catalog.get(&path).is_some_and(|entry| entry.content == ContentMode::Eager);
+            let eager = state
+                .catalog
+                .get(&path)
+                .is_some_and(|entry| entry.content == ContentMode::Eager);
             if wait_hydrated && eager {
                 hydrated(&state, &path, &mut last, &sink).await?;
             }
@@ -58,10 +65,16 @@ pub(crate) fn watch(state: &Arc<RouterState>, path: DisplayPath, wait_hydrated: 
 
 /// The error for a path where nothing is being ingested.
 pub(super) fn nothing_runs(path: &DisplayPath) -> Error {
-    Error::not_found(format!("nothing is being ingested at '{path}' by this router"))
+    Error::not_found(format!(
+        "nothing is being ingested at '{path}' by this router"
+    ))
 }
 
-async fn follow(state: &Arc<RouterState>, path: &DisplayPath, sink: &Sink) -> Result<v1::IngestProgress> {
+async fn follow(
+    state: &Arc<RouterState>,
+    path: &DisplayPath,
+    sink: &Sink,
+) -> Result<v1::IngestProgress> {
     for _ in 0..TURNS_MAX {
         let Some(router) = elsewhere(state, path) else {
             return match state.ingests.running(path) {
@@ -72,7 +85,8 @@ async fn follow(state: &Arc<RouterState>, path: &DisplayPath, sink: &Sink) -> Re
         match there(state, path, &router, sink).await {
             // That router has just ended it, or is gone.
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Unavailable) => {
-                tracing::debug!(%path, router, %error, "cannot follow an ingest there; looking again");
+                tracing::debug!(%path, router, %error, "cannot follow an ingest there; looking \
+                 again");
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
             outcome => return outcome,
@@ -84,7 +98,8 @@ async fn follow(state: &Arc<RouterState>, path: &DisplayPath, sink: &Sink) -> Re
 /// The other router that ingests at this path.
 fn elsewhere(state: &RouterState, path: &DisplayPath) -> Option<String> {
     let claim = state.tables.claims.get(path.as_str())?;
-    (claim.purpose() == Purpose::Ingest && claim.router_id != state.own.router_id).then_some(claim.router_id)
+    (claim.purpose() == Purpose::Ingest && claim.router_id != state.own.router_id)
+        .then_some(claim.router_id)
 }
 
 /// The last progress of a job of this router.
@@ -97,40 +112,69 @@ async fn here(job: &Job, sink: &Sink) -> Result<v1::IngestProgress> {
         }
         let gone = |_| Error::unavailable("whoever followed this ingest is gone");
         sink.send(Ok(now.progress)).await.map_err(gone)?;
-        seen.changed().await.map_err(|_| Error::unavailable("this router stops"))?;
+        seen.changed()
+            .await
+            .map_err(|_| Error::unavailable("this router stops"))?;
     }
 }
 
 /// The last progress of a job of another router.
-async fn there(state: &RouterState, path: &DisplayPath, router: &str, sink: &Sink) -> Result<v1::IngestProgress> {
+async fn there(
+    state: &RouterState,
+    path: &DisplayPath,
+    router: &str,
+    sink: &Sink,
+) -> Result<v1::IngestProgress> {
     let known = state.tables.routers.get(router);
-    let address = known.ok_or_else(|| Error::unavailable(format!("router {router} is not there any more")))?.address;
+    let address = known
+        .ok_or_else(|| Error::unavailable(format!("router {router} is not there any more")))?
+        .address;
     let mut client = AdminClient::new(state.channels.get(&address)?);
-    let request = v1::RefreshRequest { path: path.to_string(), follow: true };
+    let request = v1::RefreshRequest {
+        path: path.to_string(),
+        follow: true,
+    };
     let limit = state.config.call_timeout;
     let call = client.refresh(Context::new(limit).stream(request));
-    let answer = within(limit, "follow an ingest", async { call.await.map_err(from_status) }).await?;
-    let mut messages = guarded(answer.into_inner(), state.config.progress_timeout, "the progress of an ingest");
+    let answer = within(limit, "follow an ingest", async {
+        call.await.map_err(from_status)
+    })
+    .await?;
+    let mut messages = guarded(
+        answer.into_inner(),
+        state.config.progress_timeout,
+        "the progress of an ingest",
+    );
     while let Some(message) = messages.next().await {
         let message = message?;
         if message.phase() == Phase::Done {
             return Ok(message);
         }
-        sink.send(Ok(message)).await.map_err(|_| Error::unavailable("whoever followed this ingest is gone"))?;
+        sink.send(Ok(message))
+            .await
+            .map_err(|_| Error::unavailable("whoever followed this ingest is gone"))?;
     }
-    Err(Error::unavailable(format!("router {router} ended without an outcome")))
+    Err(Error::unavailable(format!(
+        "router {router} ended without an outcome"
+    )))
 }
 
 /// What the catalogue says about the last time. Errors: `NotFound`; `Refused` with why it failed.
 fn ended(state: &RouterState, path: &DisplayPath) -> Result<v1::IngestProgress> {
     let entry = state.catalog.require(path.as_str())?;
     if !entry.last_error.is_empty() {
-        return Err(Error::refused(format!("the last ingest or refresh of '{path}' failed: {}", entry.last_error)));
+        return Err(Error::refused(format!(
+            "the last ingest or refresh of '{path}' failed: {}",
+            entry.last_error
+        )));
     }
     if entry.snapshot.is_none() {
         return Err(Error::unavailable(format!(
             "'{path}' is being ingested, but not by any router right now; look again"
         )));
     }
-    Ok(v1::IngestProgress { repository: Some(v1::Repository::from(&*entry)), ..Default::default() })
+    Ok(v1::IngestProgress {
+        repository: Some(v1::Repository::from(&*entry)),
+        ..Default::default()
+    })
 }

@@ -1,5 +1,5 @@
-//! The verbs about the reconciler: what it would do, what it does, and to stop it. Answered by every router: the job rows are
-//! shared, and the leader acts on them.
+//! The verbs about the reconciler: what it would do, what it does, and to stop it. Answered by
+//! every router: the job rows are shared, and the leader acts on them.
 
 use std::sync::Arc;
 
@@ -41,7 +41,9 @@ pub(crate) async fn rebalance(
         jobs::release(state).await?;
     }
     if plan.copies_total + plan.deletes_total > 0 {
-        plan.job_id = jobs::open(state, Kind::Rebalance, &subject, "an operator asked for it").await?.id;
+        plan.job_id = jobs::open(state, Kind::Rebalance, &subject, "an operator asked for it")
+            .await?
+            .id;
     }
     Ok(plan)
 }
@@ -50,13 +52,18 @@ pub(crate) async fn rebalance(
 pub(crate) fn list(state: &RouterState, all: bool) -> Vec<v1::Job> {
     let mut jobs = state.tables.jobs.list();
     jobs.retain(|job| all || !has_ended(job));
-    jobs.sort_by(|a, b| (has_ended(a), b.started_at, &a.id).cmp(&(has_ended(b), a.started_at, &b.id)));
+    jobs.sort_by(|a, b| {
+        (has_ended(a), b.started_at, &a.id).cmp(&(has_ended(b), a.started_at, &b.id))
+    });
     jobs
 }
 
 /// The error for a job that is not there.
 pub(crate) fn unknown(id: &str) -> Error {
-    Error::not_found(format!("no job '{}'; `monofs-admin jobs --all` lists them", id.escape_debug()))
+    Error::not_found(format!(
+        "no job '{}'; `monofs-admin jobs --all` lists them",
+        id.escape_debug()
+    ))
 }
 
 /// The job now and after every change, until it has ended. Errors: `NotFound`.
@@ -69,29 +76,35 @@ pub(crate) fn watch(
     if state.tables.jobs.get(&id).is_none() {
         return Err(unknown(&id));
     }
-    let next =
-        move |(state, mut changed, last): (Arc<RouterState>, tokio::sync::watch::Receiver<()>, Option<v1::Job>)| {
-            let id = id.clone();
-            async move {
-                if last.as_ref().is_some_and(has_ended) {
-                    return None;
-                }
-                loop {
-                    changed.changed().await.ok()?;
-                    match state.tables.jobs.get(&id) {
-                        None => {
-                            let gone =
-                                v1::Job { ended_at: 1, state: v1::job::State::Done.into(), ..Default::default() };
-                            return Some((Err(to_status(unknown(&id))), (state, changed, Some(gone))));
-                        }
-                        now if now != last => {
-                            let job = now.clone().unwrap_or_default();
-                            return Some((Ok(job), (state, changed, now)));
-                        }
-                        _ => {}
+    let next = move |(state, mut changed, last): (
+        Arc<RouterState>,
+        tokio::sync::watch::Receiver<()>,
+        Option<v1::Job>,
+    )| {
+        let id = id.clone();
+        async move {
+            if last.as_ref().is_some_and(has_ended) {
+                return None;
+            }
+            loop {
+                changed.changed().await.ok()?;
+                match state.tables.jobs.get(&id) {
+                    None => {
+                        let gone = v1::Job {
+                            ended_at: 1,
+                            state: v1::job::State::Done.into(),
+                            ..Default::default()
+                        };
+                        return Some((Err(to_status(unknown(&id))), (state, changed, Some(gone))));
                     }
+                    now if now != last => {
+                        let job = now.clone().unwrap_or_default();
+                        return Some((Ok(job), (state, changed, now)));
+                    }
+                    _ => {}
                 }
             }
-        };
+        }
+    };
     Ok(stream::unfold((state.clone(), changed, None), next).boxed())
 }

@@ -1,5 +1,6 @@
-//! What operators want of nodes: drain and failover, and maintenance of the whole cluster. It is written to the state store,
-//! where every router follows it; who carries it out is [`crate::membership`] and the reconciler.
+//! What operators want of nodes: drain and failover, and maintenance of the whole cluster. It is
+//! written to the state store, where every router follows it; who carries it out is
+//! [`crate::membership`] and the reconciler.
 //!
 //! Every verb is idempotent: what is so already is answered with `unchanged`.
 
@@ -17,25 +18,51 @@ use crate::{RouterState, clock, membership};
 const REASON_BYTES_MAX: usize = 1000;
 
 /// A node, or without one the whole cluster.
-pub(crate) async fn drain(state: &Arc<RouterState>, request: v1::DrainRequest) -> Result<v1::DrainResponse> {
+pub(crate) async fn drain(
+    state: &Arc<RouterState>,
+    request: v1::DrainRequest,
+) -> Result<v1::DrainResponse> {
     check_reason(&request.reason)?;
     if !request.node_id.is_empty() {
-        let unchanged = want(state, &request.node_id, Kind::Drain, &request.reason, request.force).await?;
-        let job_id = job(state, unchanged, job::Kind::Drain, &request.node_id, &request.reason).await?;
+        let unchanged = want(
+            state,
+            &request.node_id,
+            Kind::Drain,
+            &request.reason,
+            request.force,
+        )
+        .await?;
+        let job_id = job(
+            state,
+            unchanged,
+            job::Kind::Drain,
+            &request.node_id,
+            &request.reason,
+        )
+        .await?;
         return Ok(v1::DrainResponse { unchanged, job_id });
     }
     let mut unchanged = false;
     let drained = |row: Option<&v1::Maintenance>| {
         unchanged = row.is_some();
-        let new = || v1::Maintenance { reason: request.reason.clone(), since: clock::now() };
+        let new = || v1::Maintenance {
+            reason: request.reason.clone(),
+            since: clock::now(),
+        };
         Ok(Some(row.cloned().unwrap_or_else(new)))
     };
     state.tables.maintenance.update("", drained).await?;
     tracing::info!(reason = request.reason, unchanged, "the cluster is drained");
-    Ok(v1::DrainResponse { unchanged, job_id: String::new() })
+    Ok(v1::DrainResponse {
+        unchanged,
+        job_id: String::new(),
+    })
 }
 
-pub(crate) async fn undrain(state: &Arc<RouterState>, request: v1::UndrainRequest) -> Result<v1::UndrainResponse> {
+pub(crate) async fn undrain(
+    state: &Arc<RouterState>,
+    request: v1::UndrainRequest,
+) -> Result<v1::UndrainResponse> {
     if !request.node_id.is_empty() {
         let unchanged = let_back(state, &request.node_id, Kind::Drain).await?;
         return Ok(v1::UndrainResponse { unchanged });
@@ -55,12 +82,27 @@ pub(crate) async fn trigger_failover(
     request: v1::TriggerFailoverRequest,
 ) -> Result<v1::TriggerFailoverResponse> {
     check_reason(&request.reason)?;
-    let unchanged = want(state, &request.node_id, Kind::Failover, &request.reason, request.force).await?;
-    let job_id = job(state, unchanged, job::Kind::Failover, &request.node_id, &request.reason).await?;
+    let unchanged = want(
+        state,
+        &request.node_id,
+        Kind::Failover,
+        &request.reason,
+        request.force,
+    )
+    .await?;
+    let job_id = job(
+        state,
+        unchanged,
+        job::Kind::Failover,
+        &request.node_id,
+        &request.reason,
+    )
+    .await?;
     Ok(v1::TriggerFailoverResponse { unchanged, job_id })
 }
 
-/// The id of the job that moves the copies off: a new one, or if nothing new is wanted the one that runs, if any.
+/// The id of the job that moves the copies off: a new one, or if nothing new is wanted the one that
+/// runs, if any.
 async fn job(
     state: &Arc<RouterState>,
     unchanged: bool,
@@ -86,14 +128,23 @@ pub(crate) async fn clear_failover(
 
 fn check_reason(reason: &str) -> Result<()> {
     if reason.len() > REASON_BYTES_MAX || reason.chars().any(char::is_control) {
-        return Err(Error::invalid(format!("a reason is one line of at most {REASON_BYTES_MAX} bytes")));
+        return Err(Error::invalid(format!(
+            "a reason is one line of at most {REASON_BYTES_MAX} bytes"
+        )));
     }
     Ok(())
 }
 
-/// Records that copies shall leave a node; returns whether that was so already. Errors: `NotFound`; `Refused` when something
-/// else is wanted of it, it cannot be known yet what it holds, or too few nodes would be left.
-async fn want(state: &Arc<RouterState>, node_id: &str, kind: Kind, reason: &str, force: bool) -> Result<bool> {
+/// Records that copies shall leave a node; returns whether that was so already. Errors: `NotFound`;
+/// `Refused` when something else is wanted of it, it cannot be known yet what it holds, or too few
+/// nodes would be left.
+async fn want(
+    state: &Arc<RouterState>,
+    node_id: &str,
+    kind: Kind,
+    reason: &str,
+    force: bool,
+) -> Result<bool> {
     let view = state.members.view();
     let node = membership::node(&view, node_id)?;
     if node.state == MemberState::Joining {
@@ -101,7 +152,10 @@ async fn want(state: &Arc<RouterState>, node_id: &str, kind: Kind, reason: &str,
             "{node_id} is joining and holds nothing; when it shall not join, stop it instead"
         )));
     }
-    let left = membership::placeable(&view).iter().filter(|other| other.id != node.id).count();
+    let left = membership::placeable(&view)
+        .iter()
+        .filter(|other| other.id != node.id)
+        .count();
     let copies = view.replication_factor.max(1) as usize;
     let mut unchanged = false;
     let wanted = |row: Option<&v1::NodeIntent>| {
@@ -109,11 +163,15 @@ async fn want(state: &Arc<RouterState>, node_id: &str, kind: Kind, reason: &str,
         match row {
             Some(row) if row.kind() == kind => {
                 unchanged = row.force || !force;
-                Ok(Some(v1::NodeIntent { force: row.force || force, ..row.clone() }))
+                Ok(Some(v1::NodeIntent {
+                    force: row.force || force,
+                    ..row.clone()
+                }))
             }
             Some(row) => Err(Error::refused(other_intent(row))),
             None if left < copies && !force => Err(Error::refused(format!(
-                "without {node_id} there are {left} active nodes for {copies} copies: add a node first, or go on with --force"
+                "without {node_id} there are {left} active nodes for {copies} copies: add a node \
+                 first, or go on with --force"
             ))),
             None => Ok(Some(v1::NodeIntent {
                 node_id: node_id.to_owned(),
@@ -126,11 +184,18 @@ async fn want(state: &Arc<RouterState>, node_id: &str, kind: Kind, reason: &str,
         }
     };
     state.tables.intents.update(node_id, wanted).await?;
-    tracing::info!(node = node_id, kind = kind.as_str_name(), reason, unchanged, "copies shall leave a node");
+    tracing::info!(
+        node = node_id,
+        kind = kind.as_str_name(),
+        reason,
+        unchanged,
+        "copies shall leave a node"
+    );
     Ok(unchanged)
 }
 
-/// Takes back what was wanted of a node; returns whether nothing was. Errors: `NotFound`; `Refused` when something else is.
+/// Takes back what was wanted of a node; returns whether nothing was. Errors: `NotFound`; `Refused`
+/// when something else is.
 async fn let_back(state: &Arc<RouterState>, node_id: &str, kind: Kind) -> Result<bool> {
     let Some(row) = state.tables.intents.get(node_id) else {
         membership::node(&state.members.view(), node_id)?;
@@ -152,10 +217,15 @@ async fn let_back(state: &Arc<RouterState>, node_id: &str, kind: Kind) -> Result
 
 fn other_intent(row: &v1::NodeIntent) -> String {
     let (id, reason) = (&row.node_id, &row.reason);
-    let why = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+    let why = if reason.is_empty() {
+        String::new()
+    } else {
+        format!(" ({reason})")
+    };
     match row.kind() {
         Kind::Failover => format!(
-            "{id} is failed over{why}, which moves its copies off too; `monofs-admin clear-failover --node-id={id}` first"
+            "{id} is failed over{why}, which moves its copies off too; `monofs-admin \
+             clear-failover --node-id={id}` first"
         ),
         _ => format!("{id} is being drained{why}; `monofs-admin undrain --node={id}` first"),
     }

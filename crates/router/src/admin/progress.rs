@@ -1,4 +1,5 @@
-//! The progress of an ingest as its caller sees it: the job until it ends, then the hydration if that was asked for.
+//! The progress of an ingest as its caller sees it: the job until it ends, then the hydration if
+//! that was asked for.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -43,7 +44,9 @@ pub(super) fn follow(state: Arc<RouterState>, job: Arc<Job>, wait_hydrated: bool
                 return;
             }
         };
-        if wait_hydrated && let Err(error) = hydrated(&state, &job.spec.path, &mut last, &sink).await {
+        if wait_hydrated
+            && let Err(error) = hydrated(&state, &job.spec.path, &mut last, &sink).await
+        {
             let _ = sink.send(Err(to_status(error))).await;
             return;
         }
@@ -64,10 +67,16 @@ pub(super) async fn hydrated(
     let mut patience = Patience::new(tokio::time::Instant::now());
     loop {
         let entry = state.catalog.require(path.as_str())?;
-        let replicas = status::replicas(state, &entry).await.into_iter().filter(|replica| replica.holder);
+        let replicas = status::replicas(state, &entry)
+            .await
+            .into_iter()
+            .filter(|replica| replica.holder);
         progress.replicas = replicas.map(|replica| patience.see(replica)).collect();
         let seen = &progress.replicas;
-        if seen.iter().all(|replica| replica.error.is_empty() && replica.blobs_done == replica.blobs_total) {
+        if seen
+            .iter()
+            .all(|replica| replica.error.is_empty() && replica.blobs_done == replica.blobs_total)
+        {
             return Ok(());
         }
         patience.check(tokio::time::Instant::now())?;
@@ -78,8 +87,8 @@ pub(super) async fn hydrated(
     }
 }
 
-/// Tells hydration that stands still from a node that does not answer, which may well work: the figures last seen stand
-/// until it does, and it is given more time.
+/// Tells hydration that stands still from a node that does not answer, which may well work: the
+/// figures last seen stand until it does, and it is given more time.
 struct Patience {
     seen: HashMap<String, v1::ReplicaProgress>,
     /// A figure changed.
@@ -95,7 +104,14 @@ struct Patience {
 
 impl Patience {
     fn new(now: tokio::time::Instant) -> Self {
-        Self { seen: HashMap::new(), moved: now, answered: now, changed: false, silent: None, told: None }
+        Self {
+            seen: HashMap::new(),
+            moved: now,
+            answered: now,
+            changed: false,
+            silent: None,
+            told: None,
+        }
     }
 
     /// Takes in what one holder said, or that it said nothing.
@@ -104,8 +120,14 @@ impl Patience {
         let Some(held) = replica.held.filter(|_| replica.error.is_empty()) else {
             self.silent = Some(format!("{node_id}: {}", replica.error));
             let last = self.seen.get(&node_id).cloned();
-            let last = last.unwrap_or_else(|| v1::ReplicaProgress { node_id, ..Default::default() });
-            return v1::ReplicaProgress { error: replica.error, ..last };
+            let last = last.unwrap_or_else(|| v1::ReplicaProgress {
+                node_id,
+                ..Default::default()
+            });
+            return v1::ReplicaProgress {
+                error: replica.error,
+                ..last
+            };
         };
         if !held.last_error.is_empty() {
             self.told = Some(format!("{node_id}: {}", held.last_error));
@@ -124,8 +146,8 @@ impl Patience {
         now
     }
 
-    /// Ends a look at all holders. Errors: `Unavailable` after [`HYDRATION_STALL`] without a change while all answer, or
-    /// [`HYDRATION_SILENCE`] without an answer of all.
+    /// Ends a look at all holders. Errors: `Unavailable` after [`HYDRATION_STALL`] without a change
+    /// while all answer, or [`HYDRATION_SILENCE`] without an answer of all.
     fn check(&mut self, now: tokio::time::Instant) -> Result<()> {
         let silent = self.silent.take();
         if std::mem::take(&mut self.changed) {
@@ -135,7 +157,9 @@ impl Patience {
         if let Some(why) = silent {
             // Time without an answer is not time without progress.
             if now - self.answered > HYDRATION_SILENCE {
-                let message = format!("published, but a node does not say how far its hydration is ({why}); {goes_on}");
+                let message = format!(
+                    "published, but a node does not say how far its hydration is ({why}); {goes_on}"
+                );
                 return Err(Error::unavailable(message));
             }
             self.moved = now;
@@ -143,8 +167,13 @@ impl Patience {
         }
         self.answered = now;
         if now - self.moved > HYDRATION_STALL {
-            let why = self.told.as_ref().map_or(String::new(), |why| format!(" ({why})"));
-            return Err(Error::unavailable(format!("published, but hydration makes no progress{why}; {goes_on}")));
+            let why = self
+                .told
+                .as_ref()
+                .map_or(String::new(), |why| format!(" ({why})"));
+            return Err(Error::unavailable(format!(
+                "published, but hydration makes no progress{why}; {goes_on}"
+            )));
         }
         Ok(())
     }
@@ -155,9 +184,18 @@ mod tests {
     use super::*;
 
     fn replica(done: u64, error: &str) -> v1::ReplicaStatus {
-        let held = v1::HeldRepository { hydrated_blobs: done, total_blobs: 10, ..Default::default() };
+        let held = v1::HeldRepository {
+            hydrated_blobs: done,
+            total_blobs: 10,
+            ..Default::default()
+        };
         let held = error.is_empty().then_some(held);
-        v1::ReplicaStatus { node_id: "n".into(), holder: true, held, error: error.into() }
+        v1::ReplicaStatus {
+            node_id: "n".into(),
+            holder: true,
+            held,
+            error: error.into(),
+        }
     }
 
     #[test]
@@ -167,15 +205,27 @@ mod tests {
         patience.see(replica(3, ""));
         patience.check(start).expect("it begins");
         let silent = patience.see(replica(0, "Timeout expired"));
-        assert_eq!((silent.blobs_done, silent.blobs_total), (3, 10), "the last figures stand");
-        patience.check(start + HYDRATION_STALL * 2).expect("it may work all the time");
+        assert_eq!(
+            (silent.blobs_done, silent.blobs_total),
+            (3, 10),
+            "the last figures stand"
+        );
+        patience
+            .check(start + HYDRATION_STALL * 2)
+            .expect("it may work all the time");
         patience.see(replica(3, ""));
-        patience.check(start + HYDRATION_STALL * 3 - Duration::from_secs(1)).expect("it answers again");
+        patience
+            .check(start + HYDRATION_STALL * 3 - Duration::from_secs(1))
+            .expect("it answers again");
         patience.see(replica(3, ""));
-        let stalled = patience.check(start + HYDRATION_STALL * 4).expect_err("now it stands still");
+        let stalled = patience
+            .check(start + HYDRATION_STALL * 4)
+            .expect_err("now it stands still");
         assert!(stalled.message.contains("makes no progress"), "{stalled}");
         patience.see(replica(0, "Timeout expired"));
-        let silent = patience.check(start + HYDRATION_STALL * 4 + HYDRATION_SILENCE * 2).expect_err("it is gone");
+        let silent = patience
+            .check(start + HYDRATION_STALL * 4 + HYDRATION_SILENCE * 2)
+            .expect_err("it is gone");
         assert!(silent.message.contains("n: Timeout expired"), "{silent}");
     }
 }

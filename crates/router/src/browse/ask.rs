@@ -18,9 +18,9 @@ pub(super) const SILENCE: Duration = Duration::from_secs(8);
 /// Longest time for an answer, whoever gives it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The first good answer of the holders of `entry`, asked in the order in which clients ask them: the next one when one fails,
-/// or takes longer than [`HEDGE_AFTER`]. Calls that are not needed any more are dropped.
-/// Errors: the last holder's; `Unavailable` when there is none.
+/// The first good answer of the holders of `entry`, asked in the order in which clients ask them:
+/// the next one when one fails, or takes longer than [`HEDGE_AFTER`]. Calls that are not needed any
+/// more are dropped. Errors: the last holder's; `Unavailable` when there is none.
 pub(super) async fn holders<T, F: Future<Output = Result<T>>>(
     state: &Arc<RouterState>,
     entry: &Repository,
@@ -47,7 +47,9 @@ pub(super) async fn holders<T, F: Future<Output = Result<T>>>(
     let work = async {
         loop {
             if asked.is_empty() {
-                let Some(node) = waiting.next() else { return Err(failure) };
+                let Some(node) = waiting.next() else {
+                    return Err(failure);
+                };
                 asked.push(begin(node));
             }
             let answer = match tokio::time::timeout(HEDGE_AFTER, asked.next()).await {

@@ -1,7 +1,9 @@
-//! The bytes of a file: chunk by chunk, each from the holder that answers first, verified before they are given on.
+//! The bytes of a file: chunk by chunk, each from the holder that answers first, verified before
+//! they are given on.
 //!
-//! A file of one chunk is checked against its object id. Chunks of a larger one carry checksums, and its node checked it whole;
-//! read from its start to its end, it is checked whole here too, and ends with an error when it is not what it should be.
+//! A file of one chunk is checked against its object id. Chunks of a larger one carry checksums,
+//! and its node checked it whole; read from its start to its end, it is checked whole here too, and
+//! ends with an error when it is not what it should be.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,13 +26,21 @@ use crate::{RouterState, nodes};
 /// Chunks of one request that are fetched or wait to be sent.
 pub(super) const READ_AHEAD: usize = 2;
 
-/// The bytes of `file` in `range`, which is cut to its size, in pieces of at most [`CHUNK_BYTES`]. An error ends the stream:
-/// no holder gives a chunk, or the whole is not what its object id says.
-pub(crate) fn read(state: Arc<RouterState>, file: Inside, range: Range<u64>) -> BoxStream<'static, Result<Bytes>> {
+/// The bytes of `file` in `range`, which is cut to its size, in pieces of at most [`CHUNK_BYTES`].
+/// An error ends the stream: no holder gives a chunk, or the whole is not what its object id says.
+pub(crate) fn read(
+    state: Arc<RouterState>,
+    file: Inside,
+    range: Range<u64>,
+) -> BoxStream<'static, Result<Bytes>> {
     let end = range.end.min(file.size);
     let start = range.start.min(end);
     let chunk = CHUNK_BYTES as u64;
-    let chunks = if start == end && file.size > 0 { 0..0 } else { start / chunk..frame::chunk_count(end) };
+    let chunks = if start == end && file.size > 0 {
+        0..0
+    } else {
+        start / chunk..frame::chunk_count(end)
+    };
     let whole = (start == 0 && end == file.size && file.size > chunk)
         .then(|| ObjectHasher::new(file.oid.format(), ObjectKind::Blob, file.size));
     let (file, mut whole) = (Arc::new(file), whole);
@@ -48,7 +58,9 @@ pub(crate) fn read(state: Arc<RouterState>, file: Inside, range: Range<u64>) -> 
             && let Some(hasher) = whole.take()
             && hasher.finish() != oid
         {
-            return Err(Error::corrupt(format!("file {oid}: the bytes do not match the object id")));
+            return Err(Error::corrupt(format!(
+                "file {oid}: the bytes do not match the object id"
+            )));
         }
         let at = index * chunk;
         let (from, to) = (start.saturating_sub(at), (end - at).min(raw.len() as u64));
@@ -58,11 +70,19 @@ pub(crate) fn read(state: Arc<RouterState>, file: Inside, range: Range<u64>) -> 
         let over = std::mem::replace(failed, piece.is_err());
         futures::future::ready((!over).then_some(piece))
     });
-    until_failed.filter(|piece| futures::future::ready(piece.as_ref().map_or(true, |bytes| !bytes.is_empty()))).boxed()
+    until_failed
+        .filter(|piece| {
+            futures::future::ready(piece.as_ref().map_or(true, |bytes| !bytes.is_empty()))
+        })
+        .boxed()
 }
 
 /// The first `limit` bytes of `file`, all at once. Errors: as for [`read`].
-pub(crate) async fn read_small(state: &Arc<RouterState>, file: &Inside, limit: usize) -> Result<Bytes> {
+pub(crate) async fn read_small(
+    state: &Arc<RouterState>,
+    file: &Inside,
+    limit: usize,
+) -> Result<Bytes> {
     let mut pieces = read(state.clone(), file.clone(), 0..limit as u64);
     let mut bytes = Vec::new();
     while let Some(piece) = pieces.next().await {
@@ -72,27 +92,50 @@ pub(crate) async fn read_small(state: &Arc<RouterState>, file: &Inside, limit: u
 }
 
 async fn get(state: &Arc<RouterState>, file: &Inside, index: u64) -> Result<Bytes> {
-    let first_chunk = u32::try_from(index).map_err(|_| Error::invalid("this file is too long to be read here"))?;
+    let first_chunk = u32::try_from(index)
+        .map_err(|_| Error::invalid("this file is too long to be read here"))?;
     let repository = &file.repository;
-    let span = v1::BlobSpan { oid: convert::oid_bytes(&file.oid), first_chunk, chunk_count: 1, size: file.size };
+    let span = v1::BlobSpan {
+        oid: convert::oid_bytes(&file.oid),
+        first_chunk,
+        chunk_count: 1,
+        size: file.size,
+    };
     let request = v1::GetBlobsRequest {
         storage_id: repository.storage_id().to_string(),
         spans: vec![span],
-        origin: Some(nodes::origin(&repository.source, &repository.ref_name, &file.snapshot.commit)),
+        origin: Some(nodes::origin(
+            &repository.source,
+            &repository.ref_name,
+            &file.snapshot.commit,
+        )),
         ..Default::default()
     };
-    ask::holders(state, repository, |channel| fetch(channel, request.clone(), file, index)).await
+    ask::holders(state, repository, |channel| {
+        fetch(channel, request.clone(), file, index)
+    })
+    .await
 }
 
 /// One chunk of one holder, verified.
-async fn fetch(channel: Channel, request: v1::GetBlobsRequest, file: &Inside, index: u64) -> Result<Bytes> {
+async fn fetch(
+    channel: Channel,
+    request: v1::GetBlobsRequest,
+    file: &Inside,
+    index: u64,
+) -> Result<Bytes> {
     let mut answers = get_blobs(channel, &Context::new(SILENCE), request).await?;
     while let Some(answer) = answers.next().await {
-        let wanted = |chunk: &v1::BlobChunk| chunk.oid == file.oid.as_bytes() && u64::from(chunk.index) == index;
+        let wanted = |chunk: &v1::BlobChunk| {
+            chunk.oid == file.oid.as_bytes() && u64::from(chunk.index) == index
+        };
         if let Some(chunk) = answer?.chunks.into_iter().find(wanted) {
             let raw = frame::decode(&chunk.frame)?;
             if raw.len() != frame::chunk_len(file.size, index) {
-                return Err(Error::corrupt(format!("file {}: a chunk has the wrong length", file.oid)));
+                return Err(Error::corrupt(format!(
+                    "file {}: a chunk has the wrong length",
+                    file.oid
+                )));
             }
             if file.size <= CHUNK_BYTES as u64 {
                 file.oid.verify(ObjectKind::Blob, &raw)?;
@@ -100,5 +143,8 @@ async fn fetch(channel: Channel, request: v1::GetBlobsRequest, file: &Inside, in
             return Ok(Bytes::copy_from_slice(&raw));
         }
     }
-    Err(Error::not_held(format!("does not hold the file {}", file.oid)))
+    Err(Error::not_held(format!(
+        "does not hold the file {}",
+        file.oid
+    )))
 }

@@ -13,11 +13,15 @@ const COMPONENTS_MAX: usize = 256;
 pub(crate) struct TreePath(Vec<Vec<u8>>);
 
 impl TreePath {
-    /// Takes `/`, `a//b/` and `./a` as a shell user would. Errors: `Invalid` for `..`, NUL, and what is too long.
+    /// Takes `/`, `a//b/` and `./a` as a shell user would. Errors: `Invalid` for `..`, NUL, and
+    /// what is too long.
     pub fn new(bytes: &[u8]) -> Result<Self> {
         let wrong = |why: &str| {
             let shown = &bytes[..bytes.len().min(100)];
-            Err(Error::invalid(format!("path '{}': {why}", String::from_utf8_lossy(shown).escape_debug())))
+            Err(Error::invalid(format!(
+                "path '{}': {why}",
+                String::from_utf8_lossy(shown).escape_debug()
+            )))
         };
         if bytes.len() > PATH_BYTES_MAX {
             return wrong("is longer than 8192 bytes");
@@ -25,7 +29,9 @@ impl TreePath {
         if bytes.contains(&0) {
             return wrong("has a NUL");
         }
-        let parts = bytes.split(|byte| *byte == b'/').filter(|part| !part.is_empty() && *part != b".");
+        let parts = bytes
+            .split(|byte| *byte == b'/')
+            .filter(|part| !part.is_empty() && *part != b".");
         let parts: Vec<Vec<u8>> = parts.map(<[u8]>::to_vec).collect();
         if parts.iter().any(|part| part == b"..") {
             return wrong("has a '..' component; there is no way up");
@@ -54,9 +60,13 @@ impl TreePath {
         self.0.iter().all(|part| std::str::from_utf8(part).is_ok())
     }
 
-    /// The components before the first one that is no UTF-8: only they can be part of the namespace.
+    /// The components before the first one that is no UTF-8: only they can be part of the
+    /// namespace.
     pub fn text(&self) -> String {
-        let parts = self.0.iter().map_while(|part| std::str::from_utf8(part).ok());
+        let parts = self
+            .0
+            .iter()
+            .map_while(|part| std::str::from_utf8(part).ok());
         parts.collect::<Vec<_>>().join("/")
     }
 
@@ -84,7 +94,11 @@ impl TreePath {
 
     /// For URLs: percent-encoded, without a leading slash.
     pub fn encoded(&self) -> String {
-        self.0.iter().map(|part| percent_encoded(part)).collect::<Vec<_>>().join("/")
+        self.0
+            .iter()
+            .map(|part| percent_encoded(part))
+            .collect::<Vec<_>>()
+            .join("/")
     }
 }
 
@@ -114,7 +128,8 @@ pub(crate) fn percent_decoded(text: &str) -> Vec<u8> {
     decoded
 }
 
-/// `bytes` for one component of a URL's path or one value of its query: everything but letters, digits and `-._~` is encoded.
+/// `bytes` for one component of a URL's path or one value of its query: everything but letters,
+/// digits and `-._~` is encoded.
 pub(crate) fn percent_encoded(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for &byte in bytes {
@@ -141,14 +156,24 @@ mod tests {
         assert_eq!(path.encoded(), "a/b/%FF/c%20d");
         assert_eq!(path.below(2).len(), 2);
         assert!(TreePath::decode("/").expect("the root").is_root());
-        for wrong in ["a/../b", "%2e%2e/etc/passwd", "..", "a%00b", &"x".repeat(256), &"a/".repeat(5000)] {
+        for wrong in [
+            "a/../b",
+            "%2e%2e/etc/passwd",
+            "..",
+            "a%00b",
+            &"x".repeat(256),
+            &"a/".repeat(5000),
+        ] {
             assert!(TreePath::decode(wrong).is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn text_for_people_has_no_control_characters() {
-        assert_eq!(shown(b"a\x1b[2J\xff\n\xc3\xa4"), "a\\u{1b}[2J\\xff\\n\u{e4}");
+        assert_eq!(
+            shown(b"a\x1b[2J\xff\n\xc3\xa4"),
+            "a\\u{1b}[2J\\xff\\n\u{e4}"
+        );
         assert_eq!(percent_decoded("100%&%4"), b"100%&%4");
     }
 

@@ -1,4 +1,5 @@
-//! Directory records: fetched from holders, verified, and the last ones kept, since one is looked at page by page.
+//! Directory records: fetched from holders, verified, and the last ones kept, since one is looked
+//! at page by page.
 
 use std::sync::Arc;
 
@@ -28,7 +29,8 @@ const FETCHES_MAX: usize = 8;
 /// A record over this is checked on a thread that may block.
 const BLOCKING_BYTES: usize = 256 << 10;
 
-/// The records looked at last. The repository is part of the key, so that rights can be checked later.
+/// The records looked at last. The repository is part of the key, so that rights can be checked
+/// later.
 pub(crate) struct Records {
     kept: Cache<(StorageId, Oid), TreeRecord, ByBytes>,
     fetches: Semaphore,
@@ -46,7 +48,10 @@ impl Weighter<(StorageId, Oid), TreeRecord> for ByBytes {
 impl Default for Records {
     fn default() -> Self {
         let kept = Cache::with_weighter(RECORDS_EXPECTED, BYTES_MAX as u64, ByBytes);
-        Self { kept, fetches: Semaphore::new(FETCHES_MAX) }
+        Self {
+            kept,
+            fetches: Semaphore::new(FETCHES_MAX),
+        }
     }
 }
 
@@ -57,13 +62,22 @@ pub(super) async fn get(state: &Arc<RouterState>, directory: &Inside) -> Result<
     if let Some(record) = state.records.kept.get(&key) {
         return Ok(record);
     }
-    let _permit = state.records.fetches.acquire().await.map_err(|_| Error::unavailable("this router stops"))?;
+    let _permit = state
+        .records
+        .fetches
+        .acquire()
+        .await
+        .map_err(|_| Error::unavailable("this router stops"))?;
     // Somebody else may have fetched it while this one waited.
     if let Some(record) = state.records.kept.get(&key) {
         return Ok(record);
     }
     let repository = &directory.repository;
-    let origin = nodes::origin(&repository.source, &repository.ref_name, &directory.snapshot.commit);
+    let origin = nodes::origin(
+        &repository.source,
+        &repository.ref_name,
+        &directory.snapshot.commit,
+    );
     let request = v1::GetTreesRequest {
         storage_id: id.to_string(),
         oids: vec![convert::oid_bytes(&directory.oid)],
@@ -71,7 +85,10 @@ pub(super) async fn get(state: &Arc<RouterState>, directory: &Inside) -> Result<
         origin: Some(origin),
         ..Default::default()
     };
-    let record = ask::holders(state, repository, |channel| fetch(channel, request.clone(), directory.oid)).await?;
+    let record = ask::holders(state, repository, |channel| {
+        fetch(channel, request.clone(), directory.oid)
+    })
+    .await?;
     state.records.kept.insert(key, record.clone());
     Ok(record)
 }
@@ -79,8 +96,13 @@ pub(super) async fn get(state: &Arc<RouterState>, directory: &Inside) -> Result<
 async fn fetch(channel: Channel, request: v1::GetTreesRequest, oid: Oid) -> Result<TreeRecord> {
     let mut answers = get_trees(channel, &Context::new(SILENCE), request).await?;
     while let Some(answer) = answers.next().await {
-        if let Some(tree) = answer?.trees.into_iter().find(|tree| tree.oid == oid.as_bytes()) {
-            // A copy of its own: what arrived may be a slice of a larger message, which would be kept with it.
+        if let Some(tree) = answer?
+            .trees
+            .into_iter()
+            .find(|tree| tree.oid == oid.as_bytes())
+        {
+            // A copy of its own: what arrived may be a slice of a larger message, which would be
+            // kept with it.
             let bytes = Bytes::copy_from_slice(&tree.record);
             if bytes.len() <= BLOCKING_BYTES {
                 return TreeRecord::parse_verified(bytes, &oid);
@@ -88,7 +110,9 @@ async fn fetch(channel: Channel, request: v1::GetTreesRequest, oid: Oid) -> Resu
             return blocking(move || TreeRecord::parse_verified(bytes, &oid)).await;
         }
     }
-    Err(Error::not_held(format!("does not hold the directory {oid}")))
+    Err(Error::not_held(format!(
+        "does not hold the directory {oid}"
+    )))
 }
 
 /// `limit` entries after the first `offset`, by name, or by kind and name.
@@ -113,14 +137,24 @@ fn cut(record: &TreeRecord, offset: usize, limit: usize, directories_first: bool
     if !directories_first {
         return record.iter().skip(offset).take(limit).map(child).collect();
     }
-    let is_directory = |kind: EntryKind| matches!(kind, EntryKind::Directory | EntryKind::Submodule);
+    let is_directory =
+        |kind: EntryKind| matches!(kind, EntryKind::Directory | EntryKind::Submodule);
     let directories = record.iter().filter(|entry| is_directory(entry.kind));
     let files = record.iter().filter(|entry| !is_directory(entry.kind));
-    directories.chain(files).skip(offset).take(limit).map(child).collect()
+    directories
+        .chain(files)
+        .skip(offset)
+        .take(limit)
+        .map(child)
+        .collect()
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("a directory record: {e}")))?
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::internal(format!("a directory record: {e}")))?
 }
 
 #[cfg(test)]
@@ -133,17 +167,33 @@ mod tests {
         let mut tree = Vec::new();
         for (mode, name) in names {
             tree.extend_from_slice(format!("{mode} {name}\0").as_bytes());
-            tree.extend_from_slice(Oid::of(ObjectFormat::Sha1, ObjectKind::Blob, name.as_bytes()).as_bytes());
+            tree.extend_from_slice(
+                Oid::of(ObjectFormat::Sha1, ObjectKind::Blob, name.as_bytes()).as_bytes(),
+            );
         }
-        TreeRecord::encode(&tree, ObjectFormat::Sha1, |name, _, _| Ok(name.len() as u64)).expect("a good tree")
+        TreeRecord::encode(
+            &tree,
+            ObjectFormat::Sha1,
+            |name, _, _| Ok(name.len() as u64),
+        )
+        .expect("a good tree")
     }
 
     #[test]
     fn pages_follow_the_names_or_the_kinds() {
-        let record = record(&[("100644", "a"), ("40000", "b"), ("100755", "c"), ("160000", "d"), ("120000", "e")]);
+        let record = record(&[
+            ("100644", "a"),
+            ("40000", "b"),
+            ("100755", "c"),
+            ("160000", "d"),
+            ("120000", "e"),
+        ]);
         let names = |offset, limit, first| {
             let children = cut(&record, offset, limit, first);
-            children.iter().map(|child| String::from_utf8_lossy(&child.name).into_owned()).collect::<String>()
+            children
+                .iter()
+                .map(|child| String::from_utf8_lossy(&child.name).into_owned())
+                .collect::<String>()
         };
         assert_eq!(names(0, 3, false), "abc");
         assert_eq!(names(3, 3, false), "de");
@@ -158,13 +208,24 @@ mod tests {
         let id = DisplayPath::new("a/b").expect("a path").storage_id();
         let long = "x".repeat(200);
         for number in 0..300 {
-            let names: Vec<String> = (0..2000).map(|file| format!("{file:04}{number}{long}")).collect();
-            let names: Vec<(&str, &str)> = names.iter().map(|name| ("100644", name.as_str())).collect();
+            let names: Vec<String> = (0..2000)
+                .map(|file| format!("{file:04}{number}{long}"))
+                .collect();
+            let names: Vec<(&str, &str)> =
+                names.iter().map(|name| ("100644", name.as_str())).collect();
             let record = record(&names);
             let oid = Oid::of(ObjectFormat::Sha1, ObjectKind::Tree, record.git_tree());
             records.kept.insert((id.clone(), oid), record);
         }
-        assert!(records.kept.weight() <= BYTES_MAX as u64, "{} bytes", records.kept.weight());
-        assert!(records.kept.len() > 10 && records.kept.len() < 300, "{} records", records.kept.len());
+        assert!(
+            records.kept.weight() <= BYTES_MAX as u64,
+            "{} bytes",
+            records.kept.weight()
+        );
+        assert!(
+            records.kept.len() > 10 && records.kept.len() < 300,
+            "{} records",
+            records.kept.len()
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! Keys and values of the catalogue in the state store.
 //!
-//! A value is [`VERSION`] and a `monofs.v1.Repository`. A retained snapshot is the entry as it was, with the time of its
-//! replacement in `refreshed_at`.
+//! A value is [`VERSION`] and a `monofs.v1.Repository`. A retained snapshot is the entry as it was,
+//! with the time of its replacement in `refreshed_at`.
 
 use monofs_model::{DisplayPath, Error, NodeId, Oid, Repository, Result, Snapshot, StorageId};
 use monofs_proto::v1;
@@ -13,7 +13,8 @@ pub(super) const REPO_PREFIX: &str = "repo/";
 pub(super) const RETAINED_PREFIX: &str = "retained/";
 pub(super) const NAMES_KEY: &str = "names";
 
-/// A snapshot that was replaced (or whose repository was removed) and that readers may still be looking at.
+/// A snapshot that was replaced (or whose repository was removed) and that readers may still be
+/// looking at.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Retained {
     pub path: DisplayPath,
@@ -41,15 +42,25 @@ pub(super) fn decode_repository(value: &[u8]) -> Result<Repository> {
 }
 
 pub(super) fn encode_retained(repository: &Repository, retained: &Retained) -> Vec<u8> {
-    encode(&v1::Repository { refreshed_at: retained.replaced_at, ..v1::Repository::from(repository) })
+    encode(&v1::Repository {
+        refreshed_at: retained.replaced_at,
+        ..v1::Repository::from(repository)
+    })
 }
 
 pub(super) fn decode_retained(value: &[u8]) -> Result<Retained> {
     let entry: Repository = decode(value)?.try_into()?;
-    let snapshot =
-        entry.snapshot.ok_or_else(|| Error::corrupt(format!("retained entry of {} has no snapshot", entry.path)))?;
+    let snapshot = entry.snapshot.ok_or_else(|| {
+        Error::corrupt(format!("retained entry of {} has no snapshot", entry.path))
+    })?;
     let (generation, replaced_at) = (entry.generation, entry.refreshed_at);
-    Ok(Retained { path: entry.path, snapshot, holders: entry.holders, generation, replaced_at })
+    Ok(Retained {
+        path: entry.path,
+        snapshot,
+        holders: entry.holders,
+        generation,
+        replaced_at,
+    })
 }
 
 fn encode(message: &v1::Repository) -> Vec<u8> {
@@ -60,11 +71,11 @@ fn encode(message: &v1::Repository) -> Vec<u8> {
 
 fn decode(value: &[u8]) -> Result<v1::Repository> {
     match value.split_first() {
-        Some((&VERSION, message)) => {
-            v1::Repository::decode(message).map_err(|e| Error::corrupt(format!("catalogue value: {e}")))
-        }
+        Some((&VERSION, message)) => v1::Repository::decode(message)
+            .map_err(|e| Error::corrupt(format!("catalogue value: {e}"))),
         Some((version, _)) => Err(Error::refused(format!(
-            "catalogue value has version {version}, this router knows {VERSION}; run a newer monofs-router"
+            "catalogue value has version {version}, this router knows {VERSION}; run a newer \
+             monofs-router"
         ))),
         None => Err(Error::corrupt("catalogue value is empty")),
     }

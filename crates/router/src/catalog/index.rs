@@ -1,7 +1,9 @@
-//! What of the catalogue is asked for by something else than a path: by state, by copies, by holder, by when it is due.
+//! What of the catalogue is asked for by something else than a path: by state, by copies, by
+//! holder, by when it is due.
 //!
-//! Owned by [`super::memory::Memory`], which tells it about every change of an entry. Invariant: it is a function of the
-//! entries alone, so that it always equals the one made by looking at all of them.
+//! Owned by [`super::memory::Memory`], which tells it about every change of an entry. Invariant: it
+//! is a function of the entries alone, so that it always equals the one made by looking at all of
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -35,7 +37,10 @@ impl Index {
             RepositoryState::Ingesting => drop(self.ingesting.insert(key.clone())),
             RepositoryState::Failed => drop(self.failed.insert(key.clone())),
             RepositoryState::Ready => {
-                self.by_copies.entry(repository.holders.len()).or_default().insert(key.clone());
+                self.by_copies
+                    .entry(repository.holders.len())
+                    .or_default()
+                    .insert(key.clone());
                 if !repository.last_error.is_empty() {
                     self.stale.insert(key.clone());
                 }
@@ -45,7 +50,10 @@ impl Index {
             }
         }
         for holder in &repository.holders {
-            self.by_holder.entry(holder.clone()).or_default().insert(key.clone());
+            self.by_holder
+                .entry(holder.clone())
+                .or_default()
+                .insert(key.clone());
         }
     }
 
@@ -85,7 +93,10 @@ impl Index {
     /// The ready entries with fewer than `copies` holders: how many, and the first by path.
     pub fn below(&self, copies: usize) -> (usize, Option<&Key>) {
         let few = || self.by_copies.range(..copies).map(|(_, keys)| keys);
-        (few().map(BTreeSet::len).sum(), few().filter_map(BTreeSet::first).min())
+        (
+            few().map(BTreeSet::len).sum(),
+            few().filter_map(BTreeSet::first).min(),
+        )
     }
 }
 

@@ -1,7 +1,8 @@
-//! The full listing that a client gets which cannot resume: encoded once, in pages that all watches share.
+//! The full listing that a client gets which cannot resume: encoded once, in pages that all watches
+//! share.
 //!
-//! A listing is as of its position; whoever sends it sends what changed since after it. So it stays of use while the
-//! catalogue changes, and is made again only when that would be a good part of it.
+//! A listing is as of its position; whoever sends it sends what changed since after it. So it stays
+//! of use while the catalogue changes, and is made again only when that would be a good part of it.
 
 use std::sync::Arc;
 
@@ -29,7 +30,9 @@ pub(crate) struct Listing {
 impl Listing {
     /// Whether sending it and then what changed since is better than making another.
     pub(super) fn is_useful(&self, memory: &Memory) -> bool {
-        memory.age(&self.position).is_some_and(|age| age <= CHANGES_MIN.max(memory.len() / CHANGES_PART))
+        memory
+            .age(&self.position)
+            .is_some_and(|age| age <= CHANGES_MIN.max(memory.len() / CHANGES_PART))
     }
 
     /// Encodes `entries`, which are all that readers see at `position`.
@@ -37,11 +40,15 @@ impl Listing {
         let mut pages = Vec::new();
         let mut page = BytesMut::with_capacity(PAGE_BYTES);
         for entry in entries {
-            let one = v1::CatalogPage { upserts: vec![for_readers(entry)] };
+            let one = v1::CatalogPage {
+                upserts: vec![for_readers(entry)],
+            };
             // Pages of one entry each, end to end, are a page of all of them.
             one.encode(&mut page).expect("a growing buffer has room");
             if page.len() >= PAGE_BYTES {
-                pages.push(std::mem::replace(&mut page, BytesMut::with_capacity(PAGE_BYTES)).freeze());
+                pages.push(
+                    std::mem::replace(&mut page, BytesMut::with_capacity(PAGE_BYTES)).freeze(),
+                );
             }
         }
         if !page.is_empty() || pages.is_empty() {

@@ -1,7 +1,9 @@
-//! The copy of the catalogue that requests are answered from, and the log of changes that watches resume from.
+//! The copy of the catalogue that requests are answered from, and the log of changes that watches
+//! resume from.
 //!
-//! Invariant: entries are ordered by the components of their paths ([`key`]), so everything below a directory is one run,
-//! and the names of a directory come in order: a listing seeks from name to name and passes over what is below them.
+//! Invariant: entries are ordered by the components of their paths ([`key`]), so everything below a
+//! directory is one run, and the names of a directory come in order: a listing seeks from name to
+//! name and passes over what is below them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
@@ -49,8 +51,9 @@ pub(super) struct Memory {
     log_floor: u64,
 }
 
-/// The key that puts `path` behind everything that sorts before it component by component. Slashes become the lowest
-/// character, which no path has; one that is asked for nevertheless becomes another that no path has.
+/// The key that puts `path` behind everything that sorts before it component by component. Slashes
+/// become the lowest character, which no path has; one that is asked for nevertheless becomes
+/// another that no path has.
 pub(super) fn key(path: &str) -> String {
     let mut key = path.trim_matches('/').to_owned();
     if key.contains('\0') {
@@ -72,7 +75,15 @@ impl Memory {
     pub fn new(position: Position) -> Self {
         let log_floor = position.revision;
         let (entries, by_id, index, log) = Default::default();
-        Self { entries, by_id, index, position, names_revision: 0, log, log_floor }
+        Self {
+            entries,
+            by_id,
+            index,
+            position,
+            names_revision: 0,
+            log,
+            log_floor,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -91,7 +102,12 @@ impl Memory {
     pub fn resolve(&self, path: &str) -> Option<(&Entry, String)> {
         let key = key(path);
         let mut ends = key.match_indices('\0').map(|(at, _)| at).chain([key.len()]);
-        ends.find_map(|end| Some((self.entries.get(&key[..end])?, path_of(key[end..].trim_start_matches('\0')))))
+        ends.find_map(|end| {
+            Some((
+                self.entries.get(&key[..end])?,
+                path_of(key[end..].trim_start_matches('\0')),
+            ))
+        })
     }
 
     pub fn index(&self) -> &Index {
@@ -99,7 +115,10 @@ impl Memory {
     }
 
     /// The entries with these keys.
-    pub fn with_keys<'a>(&'a self, keys: impl Iterator<Item = &'a Key>) -> impl Iterator<Item = &'a Entry> {
+    pub fn with_keys<'a>(
+        &'a self,
+        keys: impl Iterator<Item = &'a Key>,
+    ) -> impl Iterator<Item = &'a Entry> {
         keys.filter_map(|key| self.entries.get(key))
     }
 
@@ -107,19 +126,30 @@ impl Memory {
     pub fn load(&mut self, repository: Repository, revision: u64) {
         let key: Key = key(repository.path.as_str()).into();
         let before = self.entries.get(&key);
-        let looked_at = before.map_or(i64::MIN, |before| before.looked_at).max(repository.refreshed_at);
+        let looked_at = before
+            .map_or(i64::MIN, |before| before.looked_at)
+            .max(repository.refreshed_at);
         match before {
             Some(before) => self.index.remove(&key, before),
-            None => drop(self.by_id.insert(repository.storage_id().number(), key.clone())),
+            None => drop(
+                self.by_id
+                    .insert(repository.storage_id().number(), key.clone()),
+            ),
         }
-        let entry = Entry { repository: Arc::new(repository), revision, looked_at };
+        let entry = Entry {
+            repository: Arc::new(repository),
+            revision,
+            looked_at,
+        };
         self.index.add(&key, &entry);
         self.entries.insert(key, entry);
     }
 
     /// Notes that the source was looked at, or that this was tried. Not kept over a restart.
     pub fn looked(&mut self, path: &DisplayPath, now: i64) {
-        let Some((key, entry)) = self.entries.get_key_value(key(path.as_str()).as_str()) else { return };
+        let Some((key, entry)) = self.entries.get_key_value(key(path.as_str()).as_str()) else {
+            return;
+        };
         let (key, mut entry) = (key.clone(), entry.clone());
         self.index.remove(&key, &entry);
         entry.looked_at = now;
@@ -127,10 +157,14 @@ impl Memory {
         self.entries.insert(key, entry);
     }
 
-    /// Takes an entry that was written at `revision` and is heard of at `now`. True: readers must hear about it.
+    /// Takes an entry that was written at `revision` and is heard of at `now`. True: readers must
+    /// hear about it.
     pub fn put(&mut self, repository: Repository, revision: u64, now: u64) -> bool {
         let key: Key = key(repository.path.as_str()).into();
-        let visible = visible_change(self.entries.get(&key).map(|entry| &*entry.repository), &repository);
+        let visible = visible_change(
+            self.entries.get(&key).map(|entry| &*entry.repository),
+            &repository,
+        );
         self.load(repository, revision);
         self.record(key, now, visible)
     }
@@ -140,7 +174,9 @@ impl Memory {
         let key: Key = key(path.as_str()).into();
         self.by_id.remove(&path.storage_id().number());
         let removed = self.entries.remove(&key);
-        removed.iter().for_each(|entry| self.index.remove(&key, entry));
+        removed
+            .iter()
+            .for_each(|entry| self.index.remove(&key, entry));
         let visible = removed.is_some_and(|entry| entry.repository.snapshot.is_some());
         self.record(key, revision, visible)
     }
@@ -169,17 +205,30 @@ impl Memory {
     /// Entries at or below `prefix` (whole components), after the path `after`.
     pub fn below(&self, prefix: &str, after: &str) -> impl Iterator<Item = &Entry> + use<'_> {
         let (prefix, after) = (key(prefix), key(after));
-        let end = if prefix.is_empty() { Bound::Unbounded } else { Bound::Excluded(behind(&prefix)) };
+        let end = if prefix.is_empty() {
+            Bound::Unbounded
+        } else {
+            Bound::Excluded(behind(&prefix))
+        };
         // The prefix may be the path of an entry, and then the one that a page ended with.
         let goes_on = !after.is_empty() && after >= prefix;
-        let start = if goes_on { Bound::Excluded(after) } else { Bound::Included(prefix) };
+        let start = if goes_on {
+            Bound::Excluded(after)
+        } else {
+            Bound::Included(prefix)
+        };
         let empty = matches!((&start, &end), (Bound::Excluded(after), Bound::Excluded(end)) if after >= end);
         let range = (!empty).then(|| self.entries.range::<str, _>((as_str(&start), as_str(&end))));
         range.into_iter().flatten().map(|(_, entry)| entry)
     }
 
     /// Names directly below `prefix` that lead to published repositories, after the name `after`.
-    pub fn names(&self, prefix: &str, after: &str, limit: usize) -> Vec<(String, Option<Arc<Repository>>)> {
+    pub fn names(
+        &self,
+        prefix: &str,
+        after: &str,
+        limit: usize,
+    ) -> Vec<(String, Option<Arc<Repository>>)> {
         let mut inside = key(prefix);
         if !inside.is_empty() {
             inside.push('\0');
@@ -190,8 +239,10 @@ impl Memory {
             after => behind(&format!("{inside}{}", key(after))),
         };
         while names.len() < limit
-            && let Some((key, entry)) =
-                self.entries.range::<str, _>((Bound::Included(from.as_str()), Bound::Unbounded)).next()
+            && let Some((key, entry)) = self
+                .entries
+                .range::<str, _>((Bound::Included(from.as_str()), Bound::Unbounded))
+                .next()
             && let Some(rest) = key.strip_prefix(inside.as_str())
         {
             if entry.repository.snapshot.is_none() {
@@ -199,7 +250,10 @@ impl Memory {
                 continue;
             }
             let name = rest.split('\0').next().unwrap_or(rest);
-            names.push((name.to_owned(), (name == rest).then(|| entry.repository.clone())));
+            names.push((
+                name.to_owned(),
+                (name == rest).then(|| entry.repository.clone()),
+            ));
             from = behind(&format!("{inside}{name}"));
         }
         names
@@ -207,23 +261,40 @@ impl Memory {
 
     /// The entries that readers see.
     pub fn published(&self) -> impl Iterator<Item = &Arc<Repository>> {
-        self.entries.values().map(|entry| &entry.repository).filter(|repository| repository.snapshot.is_some())
+        self.entries
+            .values()
+            .map(|entry| &entry.repository)
+            .filter(|repository| repository.snapshot.is_some())
     }
 
     /// How many changes came after `position`; `None` when the log does not reach back that far.
     pub fn age(&self, position: &Position) -> Option<usize> {
         let now = &self.position;
-        let known = position.epoch == now.epoch && (self.log_floor..=now.revision).contains(&position.revision);
-        known.then(|| self.log.len() - self.log.partition_point(|(revision, _)| *revision <= position.revision))
+        let known = position.epoch == now.epoch
+            && (self.log_floor..=now.revision).contains(&position.revision);
+        known.then(|| {
+            self.log.len()
+                - self
+                    .log
+                    .partition_point(|(revision, _)| *revision <= position.revision)
+        })
     }
 
     /// What came after `from`; `None` when the log does not reach back that far.
     pub fn changes_since(&self, from: &Position) -> Option<Changes> {
         let newer = self.log.iter().rev().take(self.age(from)?);
         let keys: BTreeSet<&Key> = newer.map(|(_, key)| key).collect();
-        let mut changes = Changes { upserts: Vec::new(), removed: Vec::new(), position: self.position.clone() };
+        let mut changes = Changes {
+            upserts: Vec::new(),
+            removed: Vec::new(),
+            position: self.position.clone(),
+        };
         for key in keys {
-            match self.entries.get(key).filter(|entry| entry.repository.snapshot.is_some()) {
+            match self
+                .entries
+                .get(key)
+                .filter(|entry| entry.repository.snapshot.is_some())
+            {
                 Some(entry) => changes.upserts.push(entry.repository.clone()),
                 None => changes.removed.push(path_of(key)),
             }
@@ -240,9 +311,12 @@ fn as_str(bound: &Bound<String>) -> Bound<&str> {
     }
 }
 
-/// Whether readers must hear about it: when and with what error it was last looked at is for operators only.
+/// Whether readers must hear about it: when and with what error it was last looked at is for
+/// operators only.
 fn visible_change(before: Option<&Repository>, after: &Repository) -> bool {
-    let Some(before) = before else { return after.snapshot.is_some() };
+    let Some(before) = before else {
+        return after.snapshot.is_some();
+    };
     before.generation != after.generation
         || before.snapshot != after.snapshot
         || before.holders != after.holders

@@ -1,7 +1,8 @@
-//! The commits that an entry showed: kept aside in the state store, read when somebody asks, and never in memory.
+//! The commits that an entry showed: kept aside in the state store, read when somebody asks, and
+//! never in memory.
 //!
-//! A value is [`VERSION`] and a `monofs.v1.Publications`. It is written by the commit that flips the entry, so it says neither
-//! more nor less than what happened; it goes with the entry.
+//! A value is [`VERSION`] and a `monofs.v1.Publications`. It is written by the commit that flips
+//! the entry, so it says neither more nor less than what happened; it goes with the entry.
 
 use monofs_model::{DisplayPath, Error, Repository, Result, StorageId};
 use monofs_proto::{convert, v1};
@@ -21,17 +22,25 @@ pub(super) fn key(id: &StorageId) -> Vec<u8> {
 }
 
 impl Catalog {
-    /// The last commits that the entry at `path` showed, the oldest first. Errors: the state store's.
+    /// The last commits that the entry at `path` showed, the oldest first. Errors: the state
+    /// store's.
     pub async fn publications(&self, path: &DisplayPath) -> Result<Vec<v1::Publication>> {
         let key = String::from_utf8(key(&path.storage_id())).expect("made of text");
         let scan = self.shared.store().scan(&key).await?;
-        let Some((_, row)) = scan.rows.first() else { return Ok(Vec::new()) };
+        let Some((_, row)) = scan.rows.first() else {
+            return Ok(Vec::new());
+        };
         decode(&row.value).map_err(|error| error.context(format!("what {path} showed")))
     }
 }
 
 /// The write that adds what `entry` shows from now on to what it showed `before`.
-pub(super) fn with(before: &[v1::Publication], entry: &Repository, router_id: &str, now: i64) -> Option<Write> {
+pub(super) fn with(
+    before: &[v1::Publication],
+    entry: &Repository,
+    router_id: &str,
+    now: i64,
+) -> Option<Write> {
     let snapshot = entry.snapshot.as_ref()?;
     let publication = v1::Publication {
         generation: entry.generation,
@@ -43,17 +52,26 @@ pub(super) fn with(before: &[v1::Publication], entry: &Repository, router_id: &s
         blobs: snapshot.blobs,
         bytes: snapshot.bytes,
     };
-    let kept = before.iter().skip((before.len() + 1).saturating_sub(KEPT_MAX)).cloned();
-    let publications = v1::Publications { publications: kept.chain([publication]).collect() };
+    let kept = before
+        .iter()
+        .skip((before.len() + 1).saturating_sub(KEPT_MAX))
+        .cloned();
+    let publications = v1::Publications {
+        publications: kept.chain([publication]).collect(),
+    };
     let mut value = vec![VERSION];
     value.extend_from_slice(&publications.encode_to_vec());
-    Some(Write::Put { key: key(&entry.storage_id()), value })
+    Some(Write::Put {
+        key: key(&entry.storage_id()),
+        value,
+    })
 }
 
 fn decode(value: &[u8]) -> Result<Vec<v1::Publication>> {
     match value.split_first() {
         Some((&VERSION, message)) => {
-            let decoded = v1::Publications::decode(message).map_err(|e| Error::corrupt(format!("a value: {e}")))?;
+            let decoded = v1::Publications::decode(message)
+                .map_err(|e| Error::corrupt(format!("a value: {e}")))?;
             Ok(decoded.publications)
         }
         version => Err(Error::refused(format!(

@@ -1,4 +1,5 @@
-//! Fills an empty state with entries, many in one commit: for measuring catalogues without ingesting what is in them.
+//! Fills an empty state with entries, many in one commit: for measuring catalogues without
+//! ingesting what is in them.
 
 use std::sync::Arc;
 
@@ -11,28 +12,36 @@ use crate::state::StateStore;
 /// Entries written by one commit.
 const BATCH: usize = 5000;
 
-/// Writes `repositories` to a state without any, and returns how many they were. Their paths must come in the order of
-/// their components, without one inside another.
-/// Errors: `Refused` when there are entries already, `Invalid` for paths out of order, the state store's own.
+/// Writes `repositories` to a state without any, and returns how many they were. Their paths must
+/// come in the order of their components, without one inside another. Errors: `Refused` when there
+/// are entries already, `Invalid` for paths out of order, the state store's own.
 pub async fn seed_catalogue(
     store: Arc<dyn StateStore>,
     repositories: impl Iterator<Item = Repository> + Send,
 ) -> Result<usize> {
     if !store.scan(REPO_PREFIX).await?.rows.is_empty() {
-        return Err(Error::refused("the state has repositories already; seed an empty one"));
+        return Err(Error::refused(
+            "the state has repositories already; seed an empty one",
+        ));
     }
     let mut last: Option<DisplayPath> = None;
     let mut writes = Vec::new();
     let mut count = 0;
     for repository in repositories {
         let in_order = |last: &DisplayPath| last.components().lt(repository.path.components());
-        if last.as_ref().is_some_and(|last| !in_order(last) || last.overlaps(&repository.path)) {
+        if last
+            .as_ref()
+            .is_some_and(|last| !in_order(last) || last.overlaps(&repository.path))
+        {
             return Err(Error::invalid(format!(
                 "'{}' is out of order or overlaps the path before it",
                 repository.path
             )));
         }
-        writes.push(Write::Put { key: repo_key(&repository.path), value: encode_repository(&repository) });
+        writes.push(Write::Put {
+            key: repo_key(&repository.path),
+            value: encode_repository(&repository),
+        });
         count += 1;
         last = Some(repository.path);
         if writes.len() == BATCH {
@@ -45,12 +54,20 @@ pub async fn seed_catalogue(
 
 async fn commit(store: &Arc<dyn StateStore>, mut writes: Vec<Write>) -> Result<()> {
     let absent = |write: &Write| match write {
-        Write::Put { key, .. } | Write::Delete { key } => Compare { key: key.clone(), revision: 0 },
+        Write::Put { key, .. } | Write::Delete { key } => Compare {
+            key: key.clone(),
+            revision: 0,
+        },
     };
     let compares = writes.iter().map(absent).collect();
-    writes.push(Write::Put { key: NAMES_KEY.into(), value: Vec::new() });
+    writes.push(Write::Put {
+        key: NAMES_KEY.into(),
+        value: Vec::new(),
+    });
     match store.commit(compares, writes).await? {
         CommitOutcome::Done { .. } => Ok(()),
-        CommitOutcome::Conflict => Err(Error::refused("somebody else writes to this state; seed one of your own")),
+        CommitOutcome::Conflict => Err(Error::refused(
+            "somebody else writes to this state; seed one of your own",
+        )),
     }
 }

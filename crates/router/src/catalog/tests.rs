@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use monofs_model::{
-    Consistency, ContentMode, DisplayPath, NodeId, Oid, RefName, Repository, RepositoryState, Snapshot, SourceUrl,
+    Consistency, ContentMode, DisplayPath, NodeId, Oid, RefName, Repository, RepositoryState,
+    Snapshot, SourceUrl,
 };
 use monofs_testkit::random::{Rng, seed_or};
 
@@ -17,7 +18,10 @@ use super::memory::{Memory, Position, key};
 const STEPS: usize = 3000;
 
 fn position(revision: u64) -> Position {
-    Position { epoch: "e".into(), revision }
+    Position {
+        epoch: "e".into(),
+        revision,
+    }
 }
 
 fn entry(path: &str) -> Repository {
@@ -42,29 +46,46 @@ fn change(rng: &mut Rng, entry: &mut Repository) {
     let oid = |byte: u64| Oid::from_bytes(&[byte as u8; 20]).unwrap();
     match rng.below(6) {
         0 => entry.state = RepositoryState::Failed,
-        1 => entry.last_error = if rng.one_in(2) { "refused".into() } else { String::new() },
+        1 => {
+            entry.last_error = if rng.one_in(2) {
+                "refused".into()
+            } else {
+                String::new()
+            }
+        }
         2 => entry.refreshed_at += rng.below(50) as i64,
         3 => {
             let pinned = "0123456789012345678901234567890123456789";
             entry.ref_name = RefName::new(if rng.one_in(2) { pinned } else { "main" }).unwrap();
         }
         4 => {
-            let ids = ["a", "b", "c"].iter().filter(|_| rng.one_in(2)).map(|id| NodeId::new(id).unwrap());
+            let ids = ["a", "b", "c"]
+                .iter()
+                .filter(|_| rng.one_in(2))
+                .map(|id| NodeId::new(id).unwrap());
             entry.holders = ids.collect();
         }
         _ => {
             entry.state = RepositoryState::Ready;
             entry.generation += 1;
             let (commit, root) = (oid(rng.below(200)), oid(9));
-            entry.snapshot =
-                Some(Snapshot { commit, root, commit_time: 1, trees: 1, blobs: 1, bytes: 1, submodules: vec![] });
+            entry.snapshot = Some(Snapshot {
+                commit,
+                root,
+                commit_time: 1,
+                trees: 1,
+                blobs: 1,
+                bytes: 1,
+                submodules: vec![],
+            });
         }
     }
 }
 
 /// Paths of several depths, with names of which one is the beginning of another.
 fn random_path(rng: &mut Rng) -> String {
-    let name = |rng: &mut Rng| ["a", "a-b", "a.b", "ab", "b", "zz"][rng.below(6) as usize].to_owned();
+    let name =
+        |rng: &mut Rng| ["a", "a-b", "a.b", "ab", "b", "zz"][rng.below(6) as usize].to_owned();
     let depth = 1 + rng.below(3);
     (0..depth).map(|_| name(rng)).collect::<Vec<_>>().join("/")
 }
@@ -74,29 +95,48 @@ fn assert_index(memory: &Memory, seed: u64) {
     for entry in memory.below("", "") {
         scanned.add(&key(entry.repository.path.as_str()).into(), entry);
     }
-    assert!(*memory.index() == scanned, "seed {seed}: {:#?}\nis not\n{scanned:#?}", memory.index());
+    assert!(
+        *memory.index() == scanned,
+        "seed {seed}: {:#?}\nis not\n{scanned:#?}",
+        memory.index()
+    );
 }
 
 fn assert_lookups(memory: &Memory, expected: &BTreeMap<Vec<String>, Repository>, seed: u64) {
-    let all: Vec<&Repository> = memory.below("", "").map(|entry| &*entry.repository).collect();
+    let all: Vec<&Repository> = memory
+        .below("", "")
+        .map(|entry| &*entry.repository)
+        .collect();
     assert_eq!(all, expected.values().collect::<Vec<_>>(), "seed {seed}");
     for prefix in ["", "a", "a/a", "a-b", "ab/zz", "b", "nothing"] {
         let depth = prefix.split('/').filter(|name| !name.is_empty()).count();
-        let inside = |path: &&Vec<String>| depth == 0 || path[..depth.min(path.len())].join("/") == prefix;
-        let below: Vec<String> = expected.keys().filter(inside).map(|path| path.join("/")).collect();
+        let inside =
+            |path: &&Vec<String>| depth == 0 || path[..depth.min(path.len())].join("/") == prefix;
+        let below: Vec<String> = expected
+            .keys()
+            .filter(inside)
+            .map(|path| path.join("/"))
+            .collect();
         let mut paged: Vec<String> = Vec::new();
         loop {
             let after = paged.last().cloned().unwrap_or_default();
-            let page: Vec<String> =
-                memory.below(prefix, &after).take(3).map(|entry| entry.repository.path.to_string()).collect();
+            let page: Vec<String> = memory
+                .below(prefix, &after)
+                .take(3)
+                .map(|entry| entry.repository.path.to_string())
+                .collect();
             if page.is_empty() {
                 break;
             }
             paged.extend(page);
         }
         assert_eq!(paged, below, "seed {seed}, below '{prefix}'");
-        let published = expected.iter().filter(|(path, entry)| inside(path) && entry.snapshot.is_some());
-        let mut names: Vec<String> = published.filter_map(|(path, _)| path.get(depth).cloned()).collect();
+        let published = expected
+            .iter()
+            .filter(|(path, entry)| inside(path) && entry.snapshot.is_some());
+        let mut names: Vec<String> = published
+            .filter_map(|(path, _)| path.get(depth).cloned())
+            .collect();
         names.dedup();
         let mut listed: Vec<String> = Vec::new();
         loop {
@@ -114,10 +154,20 @@ fn assert_lookups(memory: &Memory, expected: &BTreeMap<Vec<String>, Repository>,
 /// The copies are counted as if every entry were looked at.
 fn assert_copies(memory: &Memory, expected: &BTreeMap<Vec<String>, Repository>, seed: u64) {
     for (wanted, serving) in [(1, "abc"), (2, "ab"), (2, "c"), (3, "abc"), (2, "")] {
-        let serving: HashSet<NodeId> = serving.chars().map(|id| NodeId::new(&id.to_string()).unwrap()).collect();
+        let serving: HashSet<NodeId> = serving
+            .chars()
+            .map(|id| NodeId::new(&id.to_string()).unwrap())
+            .collect();
         let mut scanned = Copies::default();
-        for entry in expected.values().filter(|entry| entry.state == RepositoryState::Ready) {
-            let live = entry.holders.iter().filter(|holder| serving.contains(*holder)).count();
+        for entry in expected
+            .values()
+            .filter(|entry| entry.state == RepositoryState::Ready)
+        {
+            let live = entry
+                .holders
+                .iter()
+                .filter(|holder| serving.contains(*holder))
+                .count();
             scanned.held += live as u64;
             if live < wanted {
                 scanned.missing += (wanted - live) as u64;
@@ -126,7 +176,11 @@ fn assert_copies(memory: &Memory, expected: &BTreeMap<Vec<String>, Repository>, 
             }
         }
         scanned.below.sort();
-        assert_eq!(copies(memory, wanted, &serving), scanned, "seed {seed}, {wanted} on {serving:?}");
+        assert_eq!(
+            copies(memory, wanted, &serving),
+            scanned,
+            "seed {seed}, {wanted} on {serving:?}"
+        );
     }
 }
 
@@ -145,11 +199,19 @@ fn the_index_equals_a_scan_after_any_changes() {
             0 if expected.remove(&components).is_some() => drop(memory.remove(&path, step as u64)),
             1 => memory.looked(&path, rng.below(1000) as i64),
             _ => {
-                let overlaps = memory.overlapping(&path).iter().any(|entry| entry.repository.path != path);
-                let naive = expected.values().any(|other| other.path != path && other.path.overlaps(&path));
+                let overlaps = memory
+                    .overlapping(&path)
+                    .iter()
+                    .any(|entry| entry.repository.path != path);
+                let naive = expected
+                    .values()
+                    .any(|other| other.path != path && other.path.overlaps(&path));
                 assert_eq!(overlaps, naive, "seed {seed}, {path}");
                 if !overlaps {
-                    let mut now = expected.get(&components).cloned().unwrap_or_else(|| entry(path.as_str()));
+                    let mut now = expected
+                        .get(&components)
+                        .cloned()
+                        .unwrap_or_else(|| entry(path.as_str()));
                     change(&mut rng, &mut now);
                     memory.put(now.clone(), step as u64, step as u64);
                     expected.insert(components, now);
@@ -161,10 +223,24 @@ fn the_index_equals_a_scan_after_any_changes() {
             assert_lookups(&memory, &expected, seed);
             assert_copies(&memory, &expected, seed);
             let changes = memory.changes_since(&at).unwrap();
-            followed.extend(changes.upserts.into_iter().map(|entry| (entry.path.to_string(), entry)));
-            changes.removed.iter().for_each(|path| drop(followed.remove(path)));
+            followed.extend(
+                changes
+                    .upserts
+                    .into_iter()
+                    .map(|entry| (entry.path.to_string(), entry)),
+            );
+            changes
+                .removed
+                .iter()
+                .for_each(|path| drop(followed.remove(path)));
             at = changes.position;
-            let visible = |entry: &Repository| (entry.path.to_string(), entry.generation, entry.holders.clone());
+            let visible = |entry: &Repository| {
+                (
+                    entry.path.to_string(),
+                    entry.generation,
+                    entry.holders.clone(),
+                )
+            };
             let published: Vec<_> = memory.published().map(|entry| visible(entry)).collect();
             let mut seen: Vec<_> = followed.values().map(|entry| visible(entry)).collect();
             seen.sort_by_key(|(path, ..)| key(path));
@@ -179,14 +255,24 @@ fn every_lookup_agrees_with_the_paths() {
     for (number, path) in ["h/a/x", "h/a-b", "h/a.b/y/z", "top"].iter().enumerate() {
         memory.put(entry(path), number as u64 + 1, number as u64 + 1);
     }
-    let resolved = |path: &str| memory.resolve(path).map(|(entry, rest)| (entry.repository.path.to_string(), rest));
-    assert_eq!(resolved("/h/a/x/src/main.rs"), Some(("h/a/x".into(), "src/main.rs".into())));
+    let resolved = |path: &str| {
+        memory
+            .resolve(path)
+            .map(|(entry, rest)| (entry.repository.path.to_string(), rest))
+    };
+    assert_eq!(
+        resolved("/h/a/x/src/main.rs"),
+        Some(("h/a/x".into(), "src/main.rs".into()))
+    );
     assert_eq!(resolved("h/a-b"), Some(("h/a-b".into(), String::new())));
     assert_eq!(resolved("h/a"), None);
     // A path with the character that stands for a slash inside is nobody's.
     assert_eq!(resolved("h\0a\0x"), None);
     let id = DisplayPath::new("h/a.b/y/z").unwrap().storage_id();
-    assert_eq!(memory.by_id(&id).unwrap().repository.path.as_str(), "h/a.b/y/z");
+    assert_eq!(
+        memory.by_id(&id).unwrap().repository.path.as_str(),
+        "h/a.b/y/z"
+    );
 }
 
 #[test]
@@ -195,9 +281,20 @@ fn a_listing_stays_useful_while_little_changes() {
     let published = |path: &str, generation: u64| {
         let mut entry = entry(path);
         let oid = Oid::from_bytes(&[1; 20]).unwrap();
-        entry.snapshot =
-            Some(Snapshot { commit: oid, root: oid, commit_time: 1, trees: 1, blobs: 1, bytes: 1, submodules: vec![] });
-        Repository { generation, state: RepositoryState::Ready, ..entry }
+        entry.snapshot = Some(Snapshot {
+            commit: oid,
+            root: oid,
+            commit_time: 1,
+            trees: 1,
+            blobs: 1,
+            bytes: 1,
+            submodules: vec![],
+        });
+        Repository {
+            generation,
+            state: RepositoryState::Ready,
+            ..entry
+        }
     };
     for number in 0..3000 {
         memory.put(published(&format!("h/{number}"), 1), number + 1, number + 1);
@@ -205,13 +302,25 @@ fn a_listing_stays_useful_while_little_changes() {
     let all: Vec<_> = memory.published().cloned().collect();
     let listing = Listing::encode(memory.position.clone(), &all);
     assert!(listing.pages.len() > 1);
-    assert!(listing.pages.iter().all(|page| page.len() < PAGE_BYTES + 1024));
+    assert!(
+        listing
+            .pages
+            .iter()
+            .all(|page| page.len() < PAGE_BYTES + 1024)
+    );
     assert!(listing.is_useful(&memory));
     for change in 0..1000 {
         memory.put(published("h/7", 2 + change), 3001 + change, 3001 + change);
         assert!(listing.is_useful(&memory));
     }
-    assert_eq!(memory.changes_since(&listing.position).unwrap().upserts.len(), 1);
+    assert_eq!(
+        memory
+            .changes_since(&listing.position)
+            .unwrap()
+            .upserts
+            .len(),
+        1
+    );
     memory.put(published("h/7", 5000), 5000, 5000);
     assert!(!listing.is_useful(&memory));
     assert!(Listing::encode(position(0), &[]).pages.len() == 1);

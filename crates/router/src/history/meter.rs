@@ -1,4 +1,5 @@
-//! Arithmetic of the history: counters of members, which only grow until a member starts again, become what happened in a step.
+//! Arithmetic of the history: counters of members, which only grow until a member starts again,
+//! become what happened in a step.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,8 @@ use super::ring::Accumulate;
 pub(crate) struct Sample {
     pub nodes: BTreeMap<NodeId, Option<v1::StatResponse>>,
     pub fetchers: BTreeMap<NodeId, Option<v1::FetcherStatResponse>>,
-    /// Of the clients of this router, by when they connected and their name: hits and misses of their caches.
+    /// Of the clients of this router, by when they connected and their name: hits and misses of
+    /// their caches.
     pub clients: BTreeMap<(i64, String), (u64, u64)>,
     pub repositories: u64,
     pub nodes_serving: u64,
@@ -221,7 +223,13 @@ impl Meter {
             repositories: sample.repositories,
             nodes_serving: sample.nodes_serving,
             members_silent: silent(sample.nodes.values().filter(|stat| stat.is_none()).count())
-                + silent(sample.fetchers.values().filter(|stat| stat.is_none()).count()),
+                + silent(
+                    sample
+                        .fetchers
+                        .values()
+                        .filter(|stat| stat.is_none())
+                        .count(),
+                ),
             jobs_running: sample.jobs_running,
             ..Step::default()
         };
@@ -240,7 +248,10 @@ impl Meter {
                 of_nodes.push((id.clone(), NodeStep::default()));
                 continue;
             };
-            let mut of_node = NodeStep { disk_used: Some(stat.disk_used_bytes), ..NodeStep::default() };
+            let mut of_node = NodeStep {
+                disk_used: Some(stat.disk_used_bytes),
+                ..NodeStep::default()
+            };
             if let Some((then, before)) = self.nodes.get(id)
                 && let Some(done) = Done::between(before, stat)
             {
@@ -255,26 +266,38 @@ impl Meter {
                 add(&mut errors, requests.map(|_| done.failed));
                 add(&mut bytes, Some(done.bytes));
                 of_node.reads = Mean::of(requests.map(rate));
-                add_counts(&mut step.durations, done.durations.as_deref().unwrap_or_default());
+                add_counts(
+                    &mut step.durations,
+                    done.durations.as_deref().unwrap_or_default(),
+                );
                 step.nodes.merge(done.chunks);
             }
             of_nodes.push((id.clone(), of_node));
             self.nodes.insert(id.clone(), (at, stat.clone()));
         }
-        (step.reads, step.bytes, step.errors) = (Mean::of(reads), Mean::of(bytes), Mean::of(errors));
+        (step.reads, step.bytes, step.errors) =
+            (Mean::of(reads), Mean::of(bytes), Mean::of(errors));
         // What a node that is silent now said last still lies on its disk.
-        let used = || self.nodes.values().map(|(_, stat)| stat.disk_used_bytes).sum();
+        let used = || {
+            self.nodes
+                .values()
+                .map(|(_, stat)| stat.disk_used_bytes)
+                .sum()
+        };
         step.disk_used = (!self.nodes.is_empty()).then(used);
         of_nodes
     }
 
     fn fetchers(&mut self, sample: &Sample, step: &mut Step) {
-        self.fetchers.retain(|id, _| sample.fetchers.contains_key(id));
+        self.fetchers
+            .retain(|id, _| sample.fetchers.contains_key(id));
         for (id, stat) in &sample.fetchers {
             let Some(stat) = stat else { continue };
             if let Some(before) = self.fetchers.insert(id.clone(), stat.clone()) {
-                step.fetchers
-                    .merge(grown((before.cache_hits, before.cache_misses), (stat.cache_hits, stat.cache_misses)));
+                step.fetchers.merge(grown(
+                    (before.cache_hits, before.cache_misses),
+                    (stat.cache_hits, stat.cache_misses),
+                ));
             }
         }
     }
@@ -312,9 +335,12 @@ impl Done {
         if before.incarnation != now.incarnation {
             return None;
         }
-        let told = !now.request_durations.is_empty() && before.request_durations.len() == now.request_durations.len();
+        let told = !now.request_durations.is_empty()
+            && before.request_durations.len() == now.request_durations.len();
         let pairs = now.request_durations.iter().zip(&before.request_durations);
-        let durations = pairs.map(|(now, before)| now.checked_sub(*before)).collect::<Option<Vec<u64>>>()?;
+        let durations = pairs
+            .map(|(now, before)| now.checked_sub(*before))
+            .collect::<Option<Vec<u64>>>()?;
         Some(Self {
             durations: told.then_some(durations),
             failed: now.requests_failed.checked_sub(before.requests_failed)?,
@@ -329,14 +355,18 @@ impl Done {
 
 fn add_counts(counts: &mut Vec<u64>, more: &[u64]) {
     counts.resize(counts.len().max(more.len()), 0);
-    counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
+    counts
+        .iter_mut()
+        .zip(more)
+        .for_each(|(count, more)| *count += more);
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
 
-    /// A node of this incarnation that answered `requests`, all of them in 10 ms, with 100 bytes and one held chunk each.
+    /// A node of this incarnation that answered `requests`, all of them in 10 ms, with 100 bytes
+    /// and one held chunk each.
     pub fn node(incarnation: u64, requests: u64) -> v1::StatResponse {
         let mut request_durations = vec![0; 17];
         request_durations[7] = requests;
@@ -352,22 +382,41 @@ pub(super) mod tests {
     }
 
     pub fn sample(nodes: &[(&str, Option<v1::StatResponse>)]) -> Sample {
-        let nodes = nodes.iter().map(|(id, stat)| (NodeId::new(id).expect("an id"), stat.clone()));
-        Sample { nodes: nodes.collect(), ..Default::default() }
+        let nodes = nodes
+            .iter()
+            .map(|(id, stat)| (NodeId::new(id).expect("an id"), stat.clone()));
+        Sample {
+            nodes: nodes.collect(),
+            ..Default::default()
+        }
     }
 
     fn steps(samples: &[(i64, Sample)]) -> Vec<Step> {
         let mut meter = Meter::default();
-        samples.iter().filter_map(|(at, sample)| meter.step(*at, sample)).map(|(step, _)| step).collect()
+        samples
+            .iter()
+            .filter_map(|(at, sample)| meter.step(*at, sample))
+            .map(|(step, _)| step)
+            .collect()
     }
 
     #[test]
     fn counters_become_rates_and_quantiles() {
         let steps = steps(&[
-            (10, sample(&[("a", Some(node(1, 1000))), ("b", Some(node(1, 7)))])),
-            (20, sample(&[("a", Some(node(1, 1100))), ("b", Some(node(1, 57)))])),
+            (
+                10,
+                sample(&[("a", Some(node(1, 1000))), ("b", Some(node(1, 7)))]),
+            ),
+            (
+                20,
+                sample(&[("a", Some(node(1, 1100))), ("b", Some(node(1, 57)))]),
+            ),
         ]);
-        assert_eq!(steps[0].value(Series::Reads), None, "nothing to compare with");
+        assert_eq!(
+            steps[0].value(Series::Reads),
+            None,
+            "nothing to compare with"
+        );
         assert_eq!(steps[1].value(Series::Reads), Some(15.0));
         assert_eq!(steps[1].value(Series::Bytes), Some(1500.0));
         assert_eq!(steps[1].value(Series::Errors), Some(0.0));
@@ -386,10 +435,17 @@ pub(super) mod tests {
         ]);
         assert_eq!(steps[1].value(Series::Reads), None);
         assert_eq!(
-            (steps[1].value(Series::MembersSilent), steps[1].value(Series::DiskUsed)),
+            (
+                steps[1].value(Series::MembersSilent),
+                steps[1].value(Series::DiskUsed)
+            ),
             (Some(1.0), Some(1000.0))
         );
-        assert_eq!(steps[3].value(Series::Reads), Some(10.0), "over the 30 seconds since it was asked last");
+        assert_eq!(
+            steps[3].value(Series::Reads),
+            Some(10.0),
+            "over the 30 seconds since it was asked last"
+        );
     }
 
     #[test]
@@ -398,10 +454,20 @@ pub(super) mod tests {
         reset.bytes_served = 0;
         let steps = steps(&[
             (10, sample(&[("a", Some(node(1, 9000)))])),
-            // Another incarnation, with more than before; then counters that began anew without saying so.
+            // Another incarnation, with more than before; then counters that began anew without
+            // saying so.
             (20, sample(&[("a", Some(node(2, 9500)))])),
             (30, sample(&[("a", Some(node(2, 9600)))])),
-            (40, sample(&[("a", Some(v1::StatResponse { incarnation: 2, ..reset }))])),
+            (
+                40,
+                sample(&[(
+                    "a",
+                    Some(v1::StatResponse {
+                        incarnation: 2,
+                        ..reset
+                    }),
+                )]),
+            ),
         ]);
         let reads: Vec<_> = steps.iter().map(|step| step.value(Series::Reads)).collect();
         assert_eq!(reads, [None, None, Some(10.0), None]);
@@ -411,22 +477,42 @@ pub(super) mod tests {
     fn an_idle_cache_has_no_ratio_and_merged_steps_weigh_by_use() {
         let with_clients = |hits, misses| {
             let clients = [((1, "c".to_owned()), (hits, misses))].into();
-            Sample { clients, ..sample(&[("a", Some(node(1, 0)))]) }
+            Sample {
+                clients,
+                ..sample(&[("a", Some(node(1, 0)))])
+            }
         };
-        let mut steps = steps(&[(10, with_clients(0, 0)), (20, with_clients(90, 10)), (30, with_clients(90, 310))]);
+        let mut steps = steps(&[
+            (10, with_clients(0, 0)),
+            (20, with_clients(90, 10)),
+            (30, with_clients(90, 310)),
+        ]);
         assert_eq!(steps[0].value(Series::ClientHitRatio), None);
         assert_eq!(steps[1].value(Series::ClientHitRatio), Some(0.9));
         let last = steps[2].clone();
         steps[1].merge(&last);
         assert_eq!(steps[1].value(Series::ClientHitRatio), Some(90.0 / 400.0));
-        assert_eq!(steps[1].value(Series::NodeHitRatio), None, "nothing was asked for");
+        assert_eq!(
+            steps[1].value(Series::NodeHitRatio),
+            None,
+            "nothing was asked for"
+        );
         assert_eq!(steps[1].value(Series::LatencyP50), None);
     }
 
     #[test]
     fn a_node_that_does_not_tell_durations_has_no_rate_of_reads() {
-        let old = |bytes| v1::StatResponse { bytes_served: bytes, ..Default::default() };
-        let steps = steps(&[(10, sample(&[("a", Some(old(0)))])), (20, sample(&[("a", Some(old(500)))]))]);
-        assert_eq!((steps[1].value(Series::Reads), steps[1].value(Series::Bytes)), (None, Some(50.0)));
+        let old = |bytes| v1::StatResponse {
+            bytes_served: bytes,
+            ..Default::default()
+        };
+        let steps = steps(&[
+            (10, sample(&[("a", Some(old(0)))])),
+            (20, sample(&[("a", Some(old(500)))])),
+        ]);
+        assert_eq!(
+            (steps[1].value(Series::Reads), steps[1].value(Series::Bytes)),
+            (None, Some(50.0))
+        );
     }
 }

@@ -18,7 +18,11 @@ pub(super) struct Ring<T> {
 
 impl<T> Ring<T> {
     pub fn new(step_seconds: i64, kept_max: usize) -> Self {
-        Self { step_seconds, kept_max, steps: VecDeque::new() }
+        Self {
+            step_seconds,
+            kept_max,
+            steps: VecDeque::new(),
+        }
     }
 
     pub fn step_seconds(&self) -> i64 {
@@ -27,26 +31,36 @@ impl<T> Ring<T> {
 }
 
 impl<T: Accumulate> Ring<T> {
-    /// Adds what was the case in the time that ended at `at`. A step that is too old for the ring goes.
+    /// Adds what was the case in the time that ended at `at`. A step that is too old for the ring
+    /// goes.
     pub fn add(&mut self, at: i64, value: &T) {
-        let number = at.div_euclid(self.step_seconds) + i64::from(at.rem_euclid(self.step_seconds) != 0);
+        let number =
+            at.div_euclid(self.step_seconds) + i64::from(at.rem_euclid(self.step_seconds) != 0);
         match self.steps.back_mut() {
             Some((last, step)) if *last == number => step.merge(value),
             _ => self.steps.push_back((number, value.clone())),
         }
         let oldest = number - self.kept_max as i64;
-        while self.steps.front().is_some_and(|(first, _)| *first <= oldest) {
+        while self
+            .steps
+            .front()
+            .is_some_and(|(first, _)| *first <= oldest)
+        {
             self.steps.pop_front();
         }
     }
 
     /// Each step with the time of its end.
     pub fn steps(&self) -> impl Iterator<Item = (i64, &T)> {
-        self.steps.iter().map(|(number, step)| (number * self.step_seconds, step))
+        self.steps
+            .iter()
+            .map(|(number, step)| (number * self.step_seconds, step))
     }
 
     pub fn last(&self) -> Option<(i64, &T)> {
-        self.steps.back().map(|(number, step)| (number * self.step_seconds, step))
+        self.steps
+            .back()
+            .map(|(number, step)| (number * self.step_seconds, step))
     }
 }
 
@@ -67,7 +81,10 @@ mod tests {
             ring.add(at, &1_u32);
         }
         // The step that ended at 20 is more than three steps old.
-        assert_eq!(ring.steps().map(|(at, n)| (at, *n)).collect::<Vec<_>>(), [(30, 1), (50, 1)]);
+        assert_eq!(
+            ring.steps().map(|(at, n)| (at, *n)).collect::<Vec<_>>(),
+            [(30, 1), (50, 1)]
+        );
         assert_eq!(ring.last(), Some((50, &1)));
     }
 }

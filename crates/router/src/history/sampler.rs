@@ -41,14 +41,22 @@ async fn take(state: &Arc<RouterState>) -> Sample {
     let ask_node = |member: Member| {
         let state = state.clone();
         async move {
-            let stat = if asks(&member) { status::node_stat(&state, &member, limit).await.ok() } else { None };
+            let stat = if asks(&member) {
+                status::node_stat(&state, &member, limit).await.ok()
+            } else {
+                None
+            };
             (member.id, stat)
         }
     };
     let ask_fetcher = |member: Member| {
         let state = state.clone();
         async move {
-            let stat = if asks(&member) { status::fetcher_stat(&state, &member, limit).await.ok() } else { None };
+            let stat = if asks(&member) {
+                status::fetcher_stat(&state, &member, limit).await.ok()
+            } else {
+                None
+            };
             (member.id, stat)
         }
     };
@@ -56,12 +64,21 @@ async fn take(state: &Arc<RouterState>) -> Sample {
         let of_role = view.members.iter().filter(|member| member.role == role);
         futures::stream::iter(of_role.cloned().collect::<Vec<Member>>())
     };
-    let nodes = members(Role::Node).map(ask_node).buffer_unordered(ASKED_MAX).collect::<BTreeMap<NodeId, _>>();
-    let fetchers = members(Role::Fetcher).map(ask_fetcher).buffer_unordered(ASKED_MAX).collect::<BTreeMap<NodeId, _>>();
+    let nodes = members(Role::Node)
+        .map(ask_node)
+        .buffer_unordered(ASKED_MAX)
+        .collect::<BTreeMap<NodeId, _>>();
+    let fetchers = members(Role::Fetcher)
+        .map(ask_fetcher)
+        .buffer_unordered(ASKED_MAX)
+        .collect::<BTreeMap<NodeId, _>>();
     let (nodes, fetchers) = futures::join!(nodes, fetchers);
     let reports = state.watchers.list().into_iter().filter_map(|client| {
         let report = client.report?;
-        Some(((client.connected_at, client.client_id), (report.cache_hits, report.cache_misses)))
+        Some((
+            (client.connected_at, client.client_id),
+            (report.cache_hits, report.cache_misses),
+        ))
     });
     Sample {
         nodes,
@@ -69,6 +86,12 @@ async fn take(state: &Arc<RouterState>) -> Sample {
         clients: reports.collect(),
         repositories: state.catalog.len() as u64,
         nodes_serving: view.nodes().filter(|node| node.state.serves()).count() as u64,
-        jobs_running: state.tables.jobs.list().iter().filter(|job| !has_ended(job)).count() as u64,
+        jobs_running: state
+            .tables
+            .jobs
+            .list()
+            .iter()
+            .filter(|job| !has_ended(job))
+            .count() as u64,
     }
 }

@@ -1,4 +1,5 @@
-//! `/api/v1/`: each endpoint takes a request apart, calls what the `Admin` service calls, and gives the answer its shape.
+//! `/api/v1/`: each endpoint takes a request apart, calls what the `Admin` service calls, and gives
+//! the answer its shape.
 
 mod browse;
 mod ingest;

@@ -74,37 +74,69 @@ impl HttpError {
             StatusCode::FORBIDDEN => ErrorKind::Refused,
             _ => ErrorKind::Invalid,
         };
-        Self { status, kind, message: message.into(), hint }
+        Self {
+            status,
+            kind,
+            message: message.into(),
+            hint,
+        }
     }
 
     /// The document that is sent.
     pub fn document(&self) -> ErrorDocument {
         let (message, hint) = (self.message.clone(), self.hint.to_owned());
-        ErrorDocument { error: ErrorBody { kind: self.kind.into(), message, hint } }
+        ErrorDocument {
+            error: ErrorBody {
+                kind: self.kind.into(),
+                message,
+                hint,
+            },
+        }
     }
 }
 
 impl From<Error> for HttpError {
     fn from(error: Error) -> Self {
         let (status, hint) = match error.kind {
-            ErrorKind::NotFound => (StatusCode::NOT_FOUND, "the lists below /api/v1/ show what there is"),
-            ErrorKind::NotHeld => (StatusCode::NOT_FOUND, "no server holds it; /api/v1/nodes shows which are down"),
-            ErrorKind::Invalid => {
-                (StatusCode::BAD_REQUEST, "correct the request; /api/v1/openapi.json describes all of them")
-            }
-            ErrorKind::Refused => (StatusCode::CONFLICT, "the message says what stands against it; change that first"),
-            ErrorKind::Unavailable => {
-                (StatusCode::SERVICE_UNAVAILABLE, "try again in a moment; /health says what is wrong")
-            }
-            ErrorKind::Corrupt => {
-                (StatusCode::BAD_GATEWAY, "`monofs-admin verify` finds damaged copies; try again for another copy")
-            }
-            ErrorKind::Full => (StatusCode::SERVICE_UNAVAILABLE, "make room or wait until some of it has ended"),
-            ErrorKind::Internal => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "this is a defect: look at the router's log and report it")
-            }
+            ErrorKind::NotFound => (
+                StatusCode::NOT_FOUND,
+                "the lists below /api/v1/ show what there is",
+            ),
+            ErrorKind::NotHeld => (
+                StatusCode::NOT_FOUND,
+                "no server holds it; /api/v1/nodes shows which are down",
+            ),
+            ErrorKind::Invalid => (
+                StatusCode::BAD_REQUEST,
+                "correct the request; /api/v1/openapi.json describes all of them",
+            ),
+            ErrorKind::Refused => (
+                StatusCode::CONFLICT,
+                "the message says what stands against it; change that first",
+            ),
+            ErrorKind::Unavailable => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "try again in a moment; /health says what is wrong",
+            ),
+            ErrorKind::Corrupt => (
+                StatusCode::BAD_GATEWAY,
+                "`monofs-admin verify` finds damaged copies; try again for another copy",
+            ),
+            ErrorKind::Full => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "make room or wait until some of it has ended",
+            ),
+            ErrorKind::Internal => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "this is a defect: look at the router's log and report it",
+            ),
         };
-        Self { status, kind: error.kind, message: error.message, hint }
+        Self {
+            status,
+            kind: error.kind,
+            message: error.message,
+            hint,
+        }
     }
 }
 
@@ -112,7 +144,9 @@ impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(self.document())).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("2"));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, header::HeaderValue::from_static("2"));
         }
         response
     }
@@ -125,7 +159,10 @@ mod tests {
     #[test]
     fn every_kind_has_its_word_and_is_an_error_of_http() {
         for kind in ErrorKind::ALL {
-            let error = HttpError::from(Error { kind, message: "x".into() });
+            let error = HttpError::from(Error {
+                kind,
+                message: "x".into(),
+            });
             assert!(error.status.is_client_error() || error.status.is_server_error());
             let document = serde_json::to_value(error.document()).expect("it is JSON");
             assert_eq!(document["error"]["kind"], kind.as_str());

@@ -1,4 +1,5 @@
-//! What requests carry, taken out and checked: every wrong one is answered with the one shape of an error.
+//! What requests carry, taken out and checked: every wrong one is answered with the one shape of an
+//! error.
 
 use std::time::Duration;
 
@@ -29,15 +30,31 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, HttpError> {
         let reading = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX);
-        let late =
-            |_| HttpError::of_http(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time", "send it again");
+        let late = |_| {
+            HttpError::of_http(
+                StatusCode::REQUEST_TIMEOUT,
+                "the body did not arrive in time",
+                "send it again",
+            )
+        };
         let large = |_| {
             let message = format!("the body is longer than {BODY_BYTES_MAX} bytes, or ended early");
             HttpError::of_http(StatusCode::PAYLOAD_TOO_LARGE, message, "send less")
         };
-        let bytes: Bytes = tokio::time::timeout(BODY_TIMEOUT, reading).await.map_err(late)?.map_err(large)?;
-        let text: &[u8] = if bytes.trim_ascii().is_empty() { b"{}" } else { &bytes };
-        let wrong = |error| HttpError::from(Error::invalid(format!("the body is not what it should be: {error}")));
+        let bytes: Bytes = tokio::time::timeout(BODY_TIMEOUT, reading)
+            .await
+            .map_err(late)?
+            .map_err(large)?;
+        let text: &[u8] = if bytes.trim_ascii().is_empty() {
+            b"{}"
+        } else {
+            &bytes
+        };
+        let wrong = |error| {
+            HttpError::from(Error::invalid(format!(
+                "the body is not what it should be: {error}"
+            )))
+        };
         Ok(Self(serde_json::from_slice(text).map_err(wrong)?))
     }
 }
@@ -50,8 +67,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, HttpError> {
         check_length(parts)?;
-        let wrong = |error| HttpError::from(Error::invalid(format!("the query is not what it should be: {error}")));
-        axum::extract::Query::try_from_uri(&parts.uri).map(|query| Self(query.0)).map_err(wrong)
+        let wrong = |error| {
+            HttpError::from(Error::invalid(format!(
+                "the query is not what it should be: {error}"
+            )))
+        };
+        axum::extract::Query::try_from_uri(&parts.uri)
+            .map(|query| Self(query.0))
+            .map_err(wrong)
     }
 }
 
@@ -67,16 +90,29 @@ impl<S: Send + Sync> FromRequestParts<S> for RawQuery {
         let decoded = |text: &str| percent_decoded(&text.replace('+', " "));
         let pair = |pair: &str| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (String::from_utf8_lossy(&decoded(name)).into_owned(), decoded(value))
+            (
+                String::from_utf8_lossy(&decoded(name)).into_owned(),
+                decoded(value),
+            )
         };
-        Ok(Self(query.split('&').filter(|pair| !pair.is_empty()).map(pair).collect()))
+        Ok(Self(
+            query
+                .split('&')
+                .filter(|pair| !pair.is_empty())
+                .map(pair)
+                .collect(),
+        ))
     }
 }
 
 impl RawQuery {
     /// The only value of `name`. Errors: there are several.
     pub fn bytes(&self, name: &str) -> Result<Option<&[u8]>, Error> {
-        let mut values = self.0.iter().filter(|(found, _)| found == name).map(|(_, value)| value.as_slice());
+        let mut values = self
+            .0
+            .iter()
+            .filter(|(found, _)| found == name)
+            .map(|(_, value)| value.as_slice());
         match (values.next(), values.next()) {
             (value, None) => Ok(value),
             _ => Err(Error::invalid(format!("'{name}' is given more than once"))),
@@ -86,23 +122,34 @@ impl RawQuery {
     /// The same, as text. Errors: it is no UTF-8.
     pub fn text(&self, name: &str) -> Result<Option<&str>, Error> {
         let value = self.bytes(name)?.map(std::str::from_utf8);
-        value.transpose().map_err(|_| Error::invalid(format!("'{name}' is no UTF-8")))
+        value
+            .transpose()
+            .map_err(|_| Error::invalid(format!("'{name}' is no UTF-8")))
     }
 
     /// The same, as whatever it stands for. Errors: it does not.
     pub fn parsed<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Error> {
-        let Some(text) = self.text(name)? else { return Ok(None) };
+        let Some(text) = self.text(name)? else {
+            return Ok(None);
+        };
         let wrong = |_| Error::invalid(format!("'{name}' cannot be '{}'", text.escape_debug()));
         text.parse().map(Some).map_err(wrong)
     }
 
     /// Errors: there is a parameter that is none of these.
     pub fn only(&self, names: &[&str]) -> Result<(), Error> {
-        match self.0.iter().find(|(name, _)| !names.contains(&name.as_str())) {
+        match self
+            .0
+            .iter()
+            .find(|(name, _)| !names.contains(&name.as_str()))
+        {
             None => Ok(()),
             Some((name, _)) => {
                 let known = names.join("', '");
-                Err(Error::invalid(format!("there is no parameter '{}'; there are '{known}'", name.escape_debug())))
+                Err(Error::invalid(format!(
+                    "there is no parameter '{}'; there are '{known}'",
+                    name.escape_debug()
+                )))
             }
         }
     }
@@ -111,7 +158,9 @@ impl RawQuery {
 fn check_length(parts: &Parts) -> Result<(), HttpError> {
     match parts.uri.query().map_or(0, str::len) {
         0..=QUERY_BYTES_MAX => Ok(()),
-        _ => Err(Error::invalid(format!("the query is longer than {QUERY_BYTES_MAX} bytes")).into()),
+        _ => {
+            Err(Error::invalid(format!("the query is longer than {QUERY_BYTES_MAX} bytes")).into())
+        }
     }
 }
 
@@ -123,7 +172,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
         let wrong = |_| HttpError::from(Error::invalid("the path of the request is no UTF-8"));
-        let path = axum::extract::Path::<String>::from_request_parts(parts, state).await.map_err(wrong)?;
+        let path = axum::extract::Path::<String>::from_request_parts(parts, state)
+            .await
+            .map_err(wrong)?;
         Ok(Self(path.0))
     }
 }

@@ -1,4 +1,5 @@
-//! The paths that the deployment guide gives: `/health`, `/ready`, `/metrics`, `/api/status`, `/api/fetchers`.
+//! The paths that the deployment guide gives: `/health`, `/ready`, `/metrics`, `/api/status`,
+//! `/api/fetchers`.
 
 use std::sync::Arc;
 
@@ -33,8 +34,18 @@ pub(super) fn routes() -> Routes {
     (status = 503, description = "It cannot", body = HealthDocument)))]
 pub(super) async fn health(State(state): State<Arc<RouterState>>) -> impl IntoResponse {
     let (status, reasons) = one_screen::health(&state);
-    let code = if status == Health::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    (code, Json(HealthDocument { status, reasons: reasons.into_iter().map(|reason| reason.message).collect() }))
+    let code = if status == Health::Unhealthy {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    };
+    (
+        code,
+        Json(HealthDocument {
+            status,
+            reasons: reasons.into_iter().map(|reason| reason.message).collect(),
+        }),
+    )
 }
 
 /// Whether requests are answered
@@ -42,7 +53,10 @@ pub(super) async fn health(State(state): State<Arc<RouterState>>) -> impl IntoRe
 /// The catalogue is loaded before the listener is served.
 #[utoipa::path(get, path = "/ready", tag = "overview", responses((status = 200, body = Ready)))]
 pub(super) async fn ready(State(state): State<Arc<RouterState>>) -> impl IntoResponse {
-    Json(Ready { status: "ready".into(), repositories: state.catalog.len() })
+    Json(Ready {
+        status: "ready".into(),
+        repositories: state.catalog.len(),
+    })
 }
 
 /// Metrics for Prometheus
@@ -62,6 +76,12 @@ pub(super) async fn status(State(state): State<Arc<RouterState>>) -> Document<St
 #[utoipa::path(get, path = "/api/fetchers", tag = "overview", responses((status = 200, body = FetchersDocument)))]
 pub(super) async fn fetchers(State(state): State<Arc<RouterState>>) -> Document<FetchersDocument> {
     let view = state.members.view();
-    let asked = join_all(view.fetchers().map(|member| status::fetcher_status(&state, member))).await;
-    Document(FetchersDocument { fetchers: asked.into_iter().map(Into::into).collect() })
+    let asked = join_all(
+        view.fetchers()
+            .map(|member| status::fetcher_status(&state, member)),
+    )
+    .await;
+    Document(FetchersDocument {
+        fetchers: asked.into_iter().map(Into::into).collect(),
+    })
 }

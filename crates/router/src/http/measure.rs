@@ -1,6 +1,8 @@
-//! Counts and times the requests of the HTTP side, by route, and gives each an id that the calls made for it carry.
+//! Counts and times the requests of the HTTP side, by route, and gives each an id that the calls
+//! made for it carry.
 //!
-//! Invariant: labels are bounded: a route is a pattern of ours or "other", a method one of HTTP's or "other".
+//! Invariant: labels are bounded: a route is a pattern of ours or "other", a method one of HTTP's
+//! or "other".
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -44,7 +46,12 @@ impl HttpRequests {
                 "monofs_http_requests_total",
                 "HTTP requests answered, by route and status code.",
                 ["route", "method", "code"],
-                codes.map(|(code, count)| ([route.clone(), (*method).to_owned(), code.to_string()], *count)),
+                codes.map(|(code, count)| {
+                    (
+                        [route.clone(), (*method).to_owned(), code.to_string()],
+                        *count,
+                    )
+                }),
             );
             out.histograms_by(
                 "monofs_http_request_duration_seconds",
@@ -70,10 +77,20 @@ fn name(method: &Method) -> &'static str {
 }
 
 /// Answers a request, as a request with an id of its own.
-pub(crate) async fn measure(State(state): State<Arc<RouterState>>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or(OTHER, MatchedPath::as_str).to_owned();
+pub(crate) async fn measure(
+    State(state): State<Arc<RouterState>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or(OTHER, MatchedPath::as_str)
+        .to_owned();
     let (method, begun) = (name(request.method()), Instant::now());
     let response = context::begin("http", next.run(request)).await;
-    state.http_requests.answered(route, method, response.status().as_u16(), begun.elapsed());
+    state
+        .http_requests
+        .answered(route, method, response.status().as_u16(), begun.elapsed());
     response
 }

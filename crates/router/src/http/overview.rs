@@ -1,4 +1,5 @@
-//! The overview, made once for everybody who listens: from memory alone, so that it costs little and is never late.
+//! The overview, made once for everybody who listens: from memory alone, so that it costs little
+//! and is never late.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,9 @@ use tokio::sync::watch;
 
 use super::shapes::jobs::Job;
 use super::shapes::members::Router;
-use super::shapes::overview::{Health, Maintenance, MemberCounts, Overview, Rates, Reason, RepositoryCounts};
+use super::shapes::overview::{
+    Health, Maintenance, MemberCounts, Overview, Rates, Reason, RepositoryCounts,
+};
 use super::shapes::said;
 use super::sse::Event;
 use crate::history::Series;
@@ -51,8 +54,14 @@ pub(crate) fn overview(state: &RouterState) -> Overview {
         router: state.own.router_id.clone(),
         version: state.own.version.clone(),
         started_at: state.started_at,
-        routers: leader::routers(state).iter().map(|router| Router::new(router, &state.own.router_id)).collect(),
-        maintenance: maintenance.map(|row| Maintenance { reason: said(&row.reason), since: row.since }),
+        routers: leader::routers(state)
+            .iter()
+            .map(|router| Router::new(router, &state.own.router_id))
+            .collect(),
+        maintenance: maintenance.map(|row| Maintenance {
+            reason: said(&row.reason),
+            since: row.since,
+        }),
         nodes: counts(&view, Role::Node),
         fetchers: counts(&view, Role::Fetcher),
         repositories: RepositoryCounts {
@@ -79,11 +88,23 @@ pub(crate) fn health(state: &RouterState) -> (Health, Vec<Reason>) {
     let problems = status::problems(state);
     let full = state.history.sampled(|sample| {
         let stats = sample.nodes.values().flatten();
-        stats.filter_map(status::full_disk).map(|message| Reason { critical: false, message }).collect::<Vec<_>>()
+        stats
+            .filter_map(status::full_disk)
+            .map(|message| Reason {
+                critical: false,
+                message,
+            })
+            .collect::<Vec<_>>()
     });
-    let told = problems.into_iter().map(|problem| Reason { critical: problem.critical, message: problem.line });
+    let told = problems.into_iter().map(|problem| Reason {
+        critical: problem.critical,
+        message: problem.line,
+    });
     let reasons: Vec<Reason> = told.chain(full.into_iter().flatten()).collect();
-    let health = match (reasons.iter().any(|reason| reason.critical), reasons.is_empty()) {
+    let health = match (
+        reasons.iter().any(|reason| reason.critical),
+        reasons.is_empty(),
+    ) {
         (true, _) => Health::Unhealthy,
         (false, true) => Health::Healthy,
         (false, false) => Health::Degraded,
@@ -92,7 +113,10 @@ pub(crate) fn health(state: &RouterState) -> (Health, Vec<Reason>) {
 }
 
 fn counts(view: &ClusterView, role: Role) -> MemberCounts {
-    let mut counts = MemberCounts { total: 0, by_state: Default::default() };
+    let mut counts = MemberCounts {
+        total: 0,
+        by_state: Default::default(),
+    };
     for member in view.members.iter().filter(|member| member.role == role) {
         counts.total += 1;
         *counts.by_state.entry(member.state.into()).or_insert(0) += 1;
@@ -101,7 +125,9 @@ fn counts(view: &ClusterView, role: Role) -> MemberCounts {
 }
 
 fn rates(state: &RouterState) -> Rates {
-    let Some(latest) = state.history.latest() else { return Rates::default() };
+    let Some(latest) = state.history.latest() else {
+        return Rates::default();
+    };
     let value = |series| latest.value(series);
     Rates {
         at: Some(latest.at),
@@ -131,7 +157,9 @@ pub(crate) async fn announce(state: Arc<RouterState>) {
                 sender.send_replace(None);
                 continue;
             }
-            let Ok(text) = serde_json::to_string(&overview(&state)) else { continue };
+            let Ok(text) = serde_json::to_string(&overview(&state)) else {
+                continue;
+            };
             silent += 1;
             let always = silent >= TURNS_SILENT_MAX;
             let told = sender.send_if_modified(|last| {
@@ -150,7 +178,9 @@ pub(crate) async fn announce(state: Arc<RouterState>) {
 }
 
 /// An overview now, and whenever one was made for all listeners. Who is slow gets the newest one.
-pub(super) fn events(state: &Arc<RouterState>) -> impl Stream<Item = Result<Event, Error>> + Send + 'static + use<> {
+pub(super) fn events(
+    state: &Arc<RouterState>,
+) -> impl Stream<Item = Result<Event, Error>> + Send + 'static + use<> {
     let mut receiver = state.announced.0.subscribe();
     let first = receiver.borrow_and_update().clone();
     let first = match first {

@@ -1,8 +1,11 @@
-//! The web page: rendered here, live through small scripts, for operators and for developers who look for a repository.
+//! The web page: rendered here, live through small scripts, for operators and for developers who
+//! look for a repository.
 //!
-//! Pages read the router's state directly; whatever changes something is a call of `/api/v1` by the browser. Invariants: a page
-//! does not wait for members longer than [`ASK_TIMEOUT`], and most not at all; nothing from outside reaches HTML unescaped; no script or style is inline, and nothing is loaded from
-//! elsewhere, which the content security policy enforces; what takes long is bounded in time, size and number.
+//! Pages read the router's state directly; whatever changes something is a call of `/api/v1` by the
+//! browser. Invariants: a page does not wait for members longer than [`ASK_TIMEOUT`], and most not
+//! at all; nothing from outside reaches HTML unescaped; no script or style is inline, and nothing
+//! is loaded from elsewhere, which the content security policy enforces; what takes long is bounded
+//! in time, size and number.
 
 mod add;
 mod assets;
@@ -43,7 +46,8 @@ use text::Line;
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Only what this router serves itself.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+ connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 /// What pages share.
@@ -65,10 +69,19 @@ impl Pages {
                     ErrorKind::Unavailable | ErrorKind::NotHeld | ErrorKind::Full => {
                         (StatusCode::SERVICE_UNAVAILABLE, "Not available now")
                     }
-                    ErrorKind::Corrupt | ErrorKind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "That failed"),
+                    ErrorKind::Corrupt | ErrorKind::Internal => {
+                        (StatusCode::INTERNAL_SERVER_ERROR, "That failed")
+                    }
                 };
                 let shell = Shell::new(&self.state, title, section);
-                html(code, &Failed { shell, message: Line::new(&error.message), retry: code.is_server_error() })
+                html(
+                    code,
+                    &Failed {
+                        shell,
+                        message: Line::new(&error.message),
+                        retry: code.is_server_error(),
+                    },
+                )
             }
         }
     }
@@ -84,7 +97,10 @@ struct Failed {
 
 /// The page's part of the HTTP server.
 pub(super) fn routes(state: &Arc<RouterState>) -> Router<Arc<RouterState>> {
-    let pages = Pages { state: state.clone(), highlights: Arc::new(Semaphore::new(highlight::AT_ONCE)) };
+    let pages = Pages {
+        state: state.clone(),
+        highlights: Arc::new(Semaphore::new(highlight::AT_ONCE)),
+    };
     Router::new()
         .route("/", get(overview))
         .route("/repos", get(repositories))
@@ -106,7 +122,10 @@ pub(super) fn routes(state: &Arc<RouterState>) -> Router<Arc<RouterState>> {
 
 /// Whether an address that nothing is at was asked for by a person.
 pub(super) fn is_for_people(uri: &Uri, headers: &HeaderMap) -> bool {
-    let wanted = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+    let wanted = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .unwrap_or_default();
     !uri.path().starts_with("/api/") && wanted.contains("text/html")
 }
 
@@ -114,7 +133,14 @@ pub(super) fn is_for_people(uri: &Uri, headers: &HeaderMap) -> bool {
 pub(super) fn not_found(state: &Arc<RouterState>, uri: &Uri) -> Response {
     let shell = Shell::new(state, "Not found", "");
     let message = Line::new(&format!("There is no page at {}.", uri.path()));
-    html(StatusCode::NOT_FOUND, &Failed { shell, message, retry: false })
+    html(
+        StatusCode::NOT_FOUND,
+        &Failed {
+            shell,
+            message,
+            retry: false,
+        },
+    )
 }
 
 fn html<T: Template>(code: StatusCode, page: &T) -> Response {
@@ -122,16 +148,31 @@ fn html<T: Template>(code: StatusCode, page: &T) -> Response {
         Ok(body) => body,
         Err(error) => {
             tracing::error!(%error, "a page cannot be rendered");
-            return (StatusCode::INTERNAL_SERVER_ERROR, "this page cannot be shown; see the router's log")
+            return (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "this page cannot be shown; see the router's log",
+            )
                 .into_response();
         }
     };
     let about = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/html; charset=utf-8"),
+        ),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
-        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        (header::REFERRER_POLICY, HeaderValue::from_static("same-origin")),
+        (
+            header::CONTENT_SECURITY_POLICY,
+            HeaderValue::from_static(POLICY),
+        ),
+        (
+            header::X_CONTENT_TYPE_OPTIONS,
+            HeaderValue::from_static("nosniff"),
+        ),
+        (
+            header::REFERRER_POLICY,
+            HeaderValue::from_static("same-origin"),
+        ),
     ];
     (code, about, body).into_response()
 }
@@ -147,7 +188,10 @@ async fn repositories(State(pages): Shared, Query(query): Query<repositories::As
 }
 
 async fn repository(State(pages): Shared, uri: Uri) -> Response {
-    pages.show("/repos", repository::page(&pages, &uri.path()["/repos/".len()..]).await)
+    pages.show(
+        "/repos",
+        repository::page(&pages, &uri.path()["/repos/".len()..]).await,
+    )
 }
 
 async fn add(State(pages): Shared) -> Response {
@@ -155,7 +199,10 @@ async fn add(State(pages): Shared) -> Response {
 }
 
 async fn ingest(State(pages): Shared, uri: Uri) -> Response {
-    pages.show("/add", add::progress(&pages, &uri.path()["/add/".len()..]).await)
+    pages.show(
+        "/add",
+        add::progress(&pages, &uri.path()["/add/".len()..]).await,
+    )
 }
 
 async fn browse(State(pages): Shared, uri: Uri, Query(query): Query<browse::Asked>) -> Response {
@@ -166,7 +213,11 @@ async fn nodes(State(pages): Shared) -> Response {
     pages.show("/nodes", Ok(nodes::page(&pages)))
 }
 
-async fn node(State(pages): Shared, Path(id): Path<String>, Query(query): Query<node::Asked>) -> Response {
+async fn node(
+    State(pages): Shared,
+    Path(id): Path<String>,
+    Query(query): Query<node::Asked>,
+) -> Response {
     pages.show("/nodes", node::page(&pages, &id, &query))
 }
 

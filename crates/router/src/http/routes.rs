@@ -28,18 +28,29 @@ impl Routes {
 
     /// Answers POST, behind the guard.
     pub fn post<T: 'static>(self, path: &'static str, handler: impl Handler<T, App>) -> Self {
-        self.add(Method::POST, path, routing::post(handler).route_layer(middleware::from_fn(guard::same_site)))
+        self.add(
+            Method::POST,
+            path,
+            routing::post(handler).route_layer(middleware::from_fn(guard::same_site)),
+        )
     }
 
     /// Answers DELETE, behind the guard.
     pub fn delete<T: 'static>(self, path: &'static str, handler: impl Handler<T, App>) -> Self {
-        self.add(Method::DELETE, path, routing::delete(handler).route_layer(middleware::from_fn(guard::same_site)))
+        self.add(
+            Method::DELETE,
+            path,
+            routing::delete(handler).route_layer(middleware::from_fn(guard::same_site)),
+        )
     }
 
     /// These and those.
     pub fn merge(mut self, other: Self) -> Self {
         self.listed.extend(other.listed);
-        Self { router: self.router.merge(other.router), listed: self.listed }
+        Self {
+            router: self.router.merge(other.router),
+            listed: self.listed,
+        }
     }
 
     /// The router, for serving.
@@ -55,6 +66,9 @@ impl Routes {
 
     fn add(mut self, method: Method, path: &'static str, handler: MethodRouter<App>) -> Self {
         self.listed.push((method, path));
-        Self { router: self.router.route(path, handler), listed: self.listed }
+        Self {
+            router: self.router.route(path, handler),
+            listed: self.listed,
+        }
     }
 }

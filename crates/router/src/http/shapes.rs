@@ -1,6 +1,8 @@
-//! The documents of the HTTP API, in one place: what they are called, and how they follow from what the router knows.
+//! The documents of the HTTP API, in one place: what they are called, and how they follow from what
+//! the router knows.
 //!
-//! Invariants: fields are only ever added; times are seconds since the epoch, sizes are bytes; what is not known is `null`.
+//! Invariants: fields are only ever added; times are seconds since the epoch, sizes are bytes; what
+//! is not known is `null`.
 
 pub(crate) mod browse;
 pub(crate) mod guide;
@@ -45,7 +47,12 @@ impl Page {
     /// Of `shown` items after the first `offset` of `total`.
     pub fn new(offset: usize, limit: usize, shown: usize, total: usize) -> Self {
         let end = offset + shown;
-        Self { total, offset, limit, next_offset: (shown > 0 && end < total).then_some(end) }
+        Self {
+            total,
+            offset,
+            limit,
+            next_offset: (shown > 0 && end < total).then_some(end),
+        }
     }
 }
 
@@ -66,10 +73,15 @@ impl Paging {
 }
 
 /// Offset and limit of a list. Errors: the limit is 0 or too large.
-pub(crate) fn bounds(offset: Option<u32>, limit: Option<u32>) -> monofs_model::Result<(usize, usize)> {
+pub(crate) fn bounds(
+    offset: Option<u32>,
+    limit: Option<u32>,
+) -> monofs_model::Result<(usize, usize)> {
     let limit = limit.map_or(PAGE, |limit| limit as usize);
     if !(1..=PAGE_MAX).contains(&limit) {
-        return Err(monofs_model::Error::invalid(format!("'limit' is 1 to {PAGE_MAX}, not {limit}")));
+        return Err(monofs_model::Error::invalid(format!(
+            "'limit' is 1 to {PAGE_MAX}, not {limit}"
+        )));
     }
     Ok((offset.unwrap_or_default() as usize, limit))
 }

@@ -1,4 +1,5 @@
-//! Server-sent events: a bounded number of listeners, each with a short queue, cut off when it does not take what is sent.
+//! Server-sent events: a bounded number of listeners, each with a short queue, cut off when it does
+//! not take what is sent.
 //!
 //! Source: <https://html.spec.whatwg.org/multipage/server-sent-events.html>.
 
@@ -45,7 +46,8 @@ pub(super) struct Event {
 impl Event {
     /// An event with a document. Errors: it cannot be written as JSON.
     pub fn new(name: &'static str, data: &impl Serialize) -> Result<Self, Error> {
-        let data = serde_json::to_string(data).map_err(|e| Error::internal(format!("event {name}: {e}")))?;
+        let data = serde_json::to_string(data)
+            .map_err(|e| Error::internal(format!("event {name}: {e}")))?;
         Ok(Self::of_text(name, data.into()))
     }
 
@@ -59,15 +61,16 @@ impl Event {
     }
 }
 
-/// Answers with `events` until they end, the listener is gone or too slow, or the router stops. An error is the last event,
-/// called `failed`. Errors: `Full` when there are too many listeners.
+/// Answers with `events` until they end, the listener is gone or too slow, or the router stops. An
+/// error is the last event, called `failed`. Errors: `Full` when there are too many listeners.
 pub(super) fn answer<S>(state: &Arc<RouterState>, events: S) -> Result<Response, HttpError>
 where
     S: Stream<Item = Result<Event, Error>> + Send + 'static,
 {
     let place = state.listeners.0.clone().try_acquire_owned().map_err(|_| {
         Error::full(format!(
-            "{LISTENERS_MAX} listeners are connected to this router; close some, or ask another router"
+            "{LISTENERS_MAX} listeners are connected to this router; close some, or ask another \
+             router"
         ))
     })?;
     let (sink, stream) = mpsc::channel::<Bytes>(QUEUE);
@@ -98,10 +101,12 @@ async fn pump(events: impl Stream<Item = Result<Event, Error>>, sink: &mpsc::Sen
             Err(_) => (Bytes::from_static(b": here\n\n"), false),
             Ok(None) => return,
             Ok(Some(Ok(event))) => (event.bytes(), false),
-            Ok(Some(Err(error))) => match Event::new("failed", &HttpError::from(error).document()) {
-                Ok(event) => (event.bytes(), true),
-                Err(_) => return,
-            },
+            Ok(Some(Err(error))) => {
+                match Event::new("failed", &HttpError::from(error).document()) {
+                    Ok(event) => (event.bytes(), true),
+                    Err(_) => return,
+                }
+            }
         };
         let sent = tokio::time::timeout(SEND_TIMEOUT, sink.send(bytes)).await;
         if last || !matches!(sent, Ok(Ok(()))) {

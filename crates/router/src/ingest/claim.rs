@@ -50,7 +50,8 @@ impl Claim {
     }
 }
 
-/// Claims `path`, or says who has it. Errors: `Unavailable` when the state store is away, `Refused` when it stays unclear.
+/// Claims `path`, or says who has it. Errors: `Unavailable` when the state store is away, `Refused`
+/// when it stays unclear.
 pub(crate) async fn take(
     state: &RouterState,
     path: &DisplayPath,
@@ -73,7 +74,11 @@ pub(crate) async fn take(
     let give_up = Instant::now() + state.config.lease * 2;
     loop {
         let mut changed = state.tables.claims.changed();
-        let taken = state.shared.store().hold(&key, value.clone(), state.config.lease).await;
+        let taken = state
+            .shared
+            .store()
+            .hold(&key, value.clone(), state.config.lease)
+            .await;
         if let Some(hold) = taken.map_err(|error| state.shared.refused(error))? {
             return Ok(Taken::Mine(Claim { hold: Some(hold) }));
         }
@@ -84,7 +89,9 @@ pub(crate) async fn take(
             return Ok(Taken::Theirs(theirs));
         }
         if Instant::now() > give_up {
-            return Err(Error::refused(format!("'{path}' is being worked on; try again in a moment")));
+            return Err(Error::refused(format!(
+                "'{path}' is being worked on; try again in a moment"
+            )));
         }
         // What was in the way is gone in a moment.
         let _ = tokio::time::timeout(LOOK_AGAIN, changed.changed()).await;
@@ -106,8 +113,9 @@ pub(super) fn may_join(spec: &Spec, theirs: &v1::PathClaim) -> Result<()> {
     )))
 }
 
-/// Waits until `theirs` has ended; its progress is what the catalogue shows. `None`: it ended without an outcome (that router
-/// is gone), so somebody else has to go on. `before`: the entry before it was known that somebody works on it.
+/// Waits until `theirs` has ended; its progress is what the catalogue shows. `None`: it ended
+/// without an outcome (that router is gone), so somebody else has to go on. `before`: the entry
+/// before it was known that somebody works on it.
 pub(super) async fn follow(
     state: &RouterState,
     job: &Job,
@@ -121,7 +129,11 @@ pub(super) async fn follow(
     let mut silent_since = None;
     job.phase(Phase::Fetching);
     while state.tables.claims.get(path.as_str()).as_ref() == Some(theirs) {
-        if let Some(entry) = state.catalog.get(path).filter(|entry| entry.generation > generation) {
+        if let Some(entry) = state
+            .catalog
+            .get(path)
+            .filter(|entry| entry.generation > generation)
+        {
             job.update(|progress| {
                 progress.repository = Some(v1::Repository::from(&*entry));
                 progress.set_phase(Phase::Published);
@@ -132,7 +144,8 @@ pub(super) async fn follow(
         } else if silent_since.get_or_insert_with(Instant::now).elapsed() > state.config.lease * 2 {
             let router = &theirs.router_id;
             return Some(Err(Error::unavailable(format!(
-                "the state store cannot be reached; router {router} may go on with '{path}': look again when it is back"
+                "the state store cannot be reached; router {router} may go on with '{path}': look \
+                 again when it is back"
             ))));
         }
         tokio::select! {
@@ -142,11 +155,18 @@ pub(super) async fn follow(
         }
     }
     let after = state.catalog.get(path)?;
-    if after.state == RepositoryState::Ingesting || before.as_ref().is_some_and(|before| same_outcome(before, &after)) {
+    if after.state == RepositoryState::Ingesting
+        || before
+            .as_ref()
+            .is_some_and(|before| same_outcome(before, &after))
+    {
         return None;
     }
     if !after.last_error.is_empty() {
-        return Some(Err(Error::unavailable(format!("router {}: {}", theirs.router_id, after.last_error))));
+        return Some(Err(Error::unavailable(format!(
+            "router {}: {}",
+            theirs.router_id, after.last_error
+        ))));
     }
     job.update(|progress| {
         progress.unchanged = after.generation == generation;
@@ -156,6 +176,15 @@ pub(super) async fn follow(
 }
 
 fn same_outcome(before: &Repository, after: &Repository) -> bool {
-    (before.generation, before.refreshed_at, &before.last_error, before.created_at)
-        == (after.generation, after.refreshed_at, &after.last_error, after.created_at)
+    (
+        before.generation,
+        before.refreshed_at,
+        &before.last_error,
+        before.created_at,
+    ) == (
+        after.generation,
+        after.refreshed_at,
+        &after.last_error,
+        after.created_at,
+    )
 }

@@ -21,7 +21,10 @@ pub(crate) struct Job {
 
 impl Job {
     pub fn new(spec: Spec) -> Self {
-        Self { spec, state: watch::channel(JobState::default()).0 }
+        Self {
+            spec,
+            state: watch::channel(JobState::default()).0,
+        }
     }
 
     /// Wakes at every step.
@@ -39,15 +42,23 @@ impl Job {
 
     pub fn replica(&self, node_id: &str, change: impl FnOnce(&mut v1::ReplicaProgress)) {
         self.update(|progress| {
-            let at = progress.replicas.iter().position(|replica| replica.node_id == node_id).unwrap_or_else(|| {
-                progress.replicas.push(v1::ReplicaProgress { node_id: node_id.to_owned(), ..Default::default() });
-                progress.replicas.len() - 1
-            });
+            let at = progress
+                .replicas
+                .iter()
+                .position(|replica| replica.node_id == node_id)
+                .unwrap_or_else(|| {
+                    progress.replicas.push(v1::ReplicaProgress {
+                        node_id: node_id.to_owned(),
+                        ..Default::default()
+                    });
+                    progress.replicas.len() - 1
+                });
             change(&mut progress.replicas[at]);
         });
     }
 
     pub fn end(&self, outcome: Result<(), Error>) {
-        self.state.send_modify(|state| state.outcome = Some(outcome));
+        self.state
+            .send_modify(|state| state.outcome = Some(outcome));
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use monofs_model::{Consistency, Error, Member, NodeId, Repository, RepositoryState, Result, Snapshot, placement};
+use monofs_model::{
+    Consistency, Error, Member, NodeId, Repository, RepositoryState, Result, Snapshot, placement,
+};
 use monofs_proto::v1;
 use monofs_proto::v1::ingest_progress::Phase;
 
@@ -17,10 +19,19 @@ pub(super) async fn run(state: &Arc<RouterState>, job: &Arc<Job>) -> Result<()> 
     let id = spec.path.storage_id();
     job.phase(Phase::Resolving);
     let replicas = choose_replicas(state, job)?;
-    let commit = state.resolve_upstream(&id, &spec.source, &spec.ref_name).await?;
-    let entry = state.catalog.get(&spec.path).ok_or_else(|| no_repository(spec.path.as_str()))?;
+    let commit = state
+        .resolve_upstream(&id, &spec.source, &spec.ref_name)
+        .await?;
+    let entry = state
+        .catalog
+        .get(&spec.path)
+        .ok_or_else(|| no_repository(spec.path.as_str()))?;
     let entry = spec.applied_to(&entry);
-    if let Some(current) = entry.snapshot.as_ref().filter(|current| current.commit == commit) {
+    if let Some(current) = entry
+        .snapshot
+        .as_ref()
+        .filter(|current| current.commit == commit)
+    {
         let commit = current.commit;
         return unchanged(state, job, commit).await;
     }
@@ -29,13 +40,17 @@ pub(super) async fn run(state: &Arc<RouterState>, job: &Arc<Job>) -> Result<()> 
     let report = |progress: v1::FetchProgress| job.update(|seen| seen.fetch = Some(progress));
     let snapshot = state.fetch(&id, &origin, report).await?;
     if snapshot.commit != commit {
-        return Err(Error::corrupt(format!("the fetcher gave commit {} for {commit}", snapshot.commit)));
+        return Err(Error::corrupt(format!(
+            "the fetcher gave commit {} for {commit}",
+            snapshot.commit
+        )));
     }
     job.phase(Phase::Adopting);
     replicate(state, job, &entry, &snapshot, replicas).await
 }
 
-/// The nodes that should hold the repository and can take it now. Errors: `Unavailable` when there is none.
+/// The nodes that should hold the repository and can take it now. Errors: `Unavailable` when there
+/// is none.
 fn choose_replicas(state: &RouterState, job: &Job) -> Result<Vec<Member>> {
     let view = state.members.view();
     let candidates = membership::placeable(&view);
@@ -43,19 +58,29 @@ fn choose_replicas(state: &RouterState, job: &Job) -> Result<Vec<Member>> {
     let chosen = placement::replicas(&job.spec.path.storage_id(), &candidates, copies);
     if chosen.is_empty() {
         let known = view.nodes().count();
-        return Err(Error::unavailable(format!("no node is active ({known} known); see `monofs-admin nodes`")));
+        return Err(Error::unavailable(format!(
+            "no node is active ({known} known); see `monofs-admin nodes`"
+        )));
     }
     if job.spec.consistency == Consistency::Strong && chosen.len() < copies {
         return Err(Error::unavailable(format!(
-            "strong consistency needs {copies} active nodes, {} are; start more or use --consistency=eventual",
+            "strong consistency needs {copies} active nodes, {} are; start more or use \
+             --consistency=eventual",
             chosen.len()
         )));
     }
-    Ok(chosen.iter().filter_map(|id| view.nodes().find(|member| member.id == *id).cloned()).collect())
+    Ok(chosen
+        .iter()
+        .filter_map(|id| view.nodes().find(|member| member.id == *id).cloned())
+        .collect())
 }
 
 /// The ref has not moved.
-async fn unchanged(state: &Arc<RouterState>, job: &Arc<Job>, commit: monofs_model::Oid) -> Result<()> {
+async fn unchanged(
+    state: &Arc<RouterState>,
+    job: &Arc<Job>,
+    commit: monofs_model::Oid,
+) -> Result<()> {
     let looked = |entry: &Repository| Ok(Some(job.spec.applied_to(entry)));
     let entry = state.catalog.update(&job.spec.path, looked).await?;
     tracing::debug!(path = %job.spec.path, %commit, "unchanged upstream");
@@ -67,7 +92,8 @@ async fn unchanged(state: &Arc<RouterState>, job: &Arc<Job>, commit: monofs_mode
     Ok(())
 }
 
-/// All replicas adopt in parallel; the flip comes with the first acknowledgement, or with `strong` after the last.
+/// All replicas adopt in parallel; the flip comes with the first acknowledgement, or with `strong`
+/// after the last.
 async fn replicate(
     state: &Arc<RouterState>,
     job: &Arc<Job>,
@@ -76,8 +102,10 @@ async fn replicate(
     replicas: Vec<Member>,
 ) -> Result<()> {
     let strong = job.spec.consistency == Consistency::Strong;
-    let mut adoptions: FuturesUnordered<_> =
-        replicas.iter().map(|node| adopt_on(state, job, node, entry, snapshot)).collect();
+    let mut adoptions: FuturesUnordered<_> = replicas
+        .iter()
+        .map(|node| adopt_on(state, job, node, entry, snapshot))
+        .collect();
     let mut held: Vec<NodeId> = Vec::new();
     let mut published: Option<Arc<Repository>> = None;
     let mut failure = None;
@@ -86,13 +114,20 @@ async fn replicate(
             Ok(()) => held.push(node.id.clone()),
             Err(error) => {
                 tracing::warn!(path = %job.spec.path, node = %node.id, %error, "a replica did not adopt");
-                job.replica(node.id.as_str(), |replica| replica.error = error.to_string());
+                job.replica(node.id.as_str(), |replica| {
+                    replica.error = error.to_string()
+                });
                 failure = Some(error.context(format!("node {}", node.id)));
                 continue;
             }
         }
         match &published {
-            Some(entry) => state.catalog.add_holder(&job.spec.path, entry.generation, &node.id).await?,
+            Some(entry) => {
+                state
+                    .catalog
+                    .add_holder(&job.spec.path, entry.generation, &node.id)
+                    .await?
+            }
             None if strong && held.len() < replicas.len() => {}
             None => published = Some(publish(state, job, entry, snapshot, &held).await?),
         }
@@ -120,8 +155,13 @@ async fn adopt_on<'a>(
             replica.durable = progress.durable;
         });
     };
-    job.replica(node.id.as_str(), |replica| replica.trees_total = snapshot.trees);
-    (node, state.adopt_and_wait(node, entry, snapshot, 0, report).await)
+    job.replica(node.id.as_str(), |replica| {
+        replica.trees_total = snapshot.trees
+    });
+    (
+        node,
+        state.adopt_and_wait(node, entry, snapshot, 0, report).await,
+    )
 }
 
 async fn publish(
@@ -131,10 +171,15 @@ async fn publish(
     snapshot: &Snapshot,
     held: &[NodeId],
 ) -> Result<Arc<Repository>> {
-    let (first, more) = held.split_first().ok_or_else(|| Error::internal("publish without a holder"))?;
+    let (first, more) = held
+        .split_first()
+        .ok_or_else(|| Error::internal("publish without a holder"))?;
     let flipped = state.catalog.flip(entry, snapshot, first).await?;
     for node in more {
-        state.catalog.add_holder(&job.spec.path, flipped.generation, node).await?;
+        state
+            .catalog
+            .add_holder(&job.spec.path, flipped.generation, node)
+            .await?;
     }
     tracing::info!(path = %job.spec.path, commit = %snapshot.commit, generation = flipped.generation, "published");
     job.update(|progress| {

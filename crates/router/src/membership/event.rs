@@ -10,7 +10,8 @@ use crate::config::Config;
 /// What became known, or is over.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    /// It announced itself to this router. Ask [`Machine::admit`](super::machine::Machine::admit) first.
+    /// It announced itself to this router. Ask [`Machine::admit`](super::machine::Machine::admit)
+    /// first.
     Announced(Member),
     /// A probe of it was answered.
     Answered(NodeId),
@@ -83,7 +84,11 @@ impl Settings {
     /// The share of reads `elapsed` after a recovery.
     pub fn share(&self, elapsed: Duration) -> u32 {
         let step = self.step_time();
-        let at = if step.is_zero() { usize::MAX } else { (elapsed.as_nanos() / step.as_nanos()) as usize };
+        let at = if step.is_zero() {
+            usize::MAX
+        } else {
+            (elapsed.as_nanos() / step.as_nanos()) as usize
+        };
         self.recovery_shares.get(at).copied().unwrap_or(100)
     }
 

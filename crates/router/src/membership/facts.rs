@@ -1,4 +1,5 @@
-//! What all routers share about members, as events: the difference between the tables as last seen and as they are now.
+//! What all routers share about members, as events: the difference between the tables as last seen
+//! and as they are now.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,16 +28,34 @@ struct Seen<T> {
 
 impl<T: prost::Message + Default + Clone + PartialEq + Send + Sync + 'static> Seen<T> {
     fn new(table: &Arc<Table<T>>) -> Self {
-        Self { table: table.clone(), changed: table.changed(), rows: BTreeMap::new() }
+        Self {
+            table: table.clone(),
+            changed: table.changed(),
+            rows: BTreeMap::new(),
+        }
     }
 
-    /// What differs since the last call, by the name that `name` finds in a row; `None` = it is gone.
+    /// What differs since the last call, by the name that `name` finds in a row; `None` = it is
+    /// gone.
     fn changes(&mut self, name: impl Fn(&T) -> &str) -> Vec<(String, Option<T>)> {
         self.changed.mark_unchanged();
-        let now: BTreeMap<String, T> = self.table.list().into_iter().map(|row| (name(&row).to_owned(), row)).collect();
-        let gone = self.rows.keys().filter(|key| !now.contains_key(*key)).map(|key| (key.clone(), None));
-        let changed = now.iter().filter(|(key, row)| self.rows.get(*key) != Some(row));
-        let changes = gone.chain(changed.map(|(key, row)| (key.clone(), Some(row.clone())))).collect();
+        let now: BTreeMap<String, T> = self
+            .table
+            .list()
+            .into_iter()
+            .map(|row| (name(&row).to_owned(), row))
+            .collect();
+        let gone = self
+            .rows
+            .keys()
+            .filter(|key| !now.contains_key(*key))
+            .map(|key| (key.clone(), None));
+        let changed = now
+            .iter()
+            .filter(|(key, row)| self.rows.get(*key) != Some(row));
+        let changes = gone
+            .chain(changed.map(|(key, row)| (key.clone(), Some(row.clone()))))
+            .collect();
         self.rows = now;
         changes
     }
@@ -72,29 +91,45 @@ impl Shared {
         self.changes().into_iter().map(loaded).collect()
     }
 
-    /// What changed since the last call. What was found comes before what is wanted, so that a node that is held back no
-    /// more is known to be behind, and both before the members, so that none is shown without.
+    /// What changed since the last call. What was found comes before what is wanted, so that a node
+    /// that is held back no more is known to be behind, and both before the members, so that none
+    /// is shown without.
     pub fn changes(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         let maintenance = self.maintenance.changes(|_| "");
-        events.extend(maintenance.into_iter().map(|(_, row)| Event::Maintenance(row.is_some())));
-        each(self.audits.changes(|row| &row.node_id), &mut events, |id, row| {
-            Event::Audited(id, row.as_ref().map(audit))
-        });
-        each(self.intents.changes(|row| &row.node_id), &mut events, |id, row| {
-            Event::Intent(id, row.as_ref().and_then(intent))
-        });
+        events.extend(
+            maintenance
+                .into_iter()
+                .map(|(_, row)| Event::Maintenance(row.is_some())),
+        );
+        each(
+            self.audits.changes(|row| &row.node_id),
+            &mut events,
+            |id, row| Event::Audited(id, row.as_ref().map(audit)),
+        );
+        each(
+            self.intents.changes(|row| &row.node_id),
+            &mut events,
+            |id, row| Event::Intent(id, row.as_ref().and_then(intent)),
+        );
         for (name, row) in self.members.changes(|row| &row.id) {
             match row.map(Member::try_from).transpose() {
                 Ok(member) => each(vec![(name, member)], &mut events, Event::Registered),
-                Err(error) => tracing::error!(name, %error, "the state has a member that cannot be understood"),
+                Err(error) => {
+                    tracing::error!(name, %error, "the state has a member that cannot be \
+                     understood")
+                }
             }
         }
         events
     }
 }
 
-fn each<T>(rows: Vec<(String, Option<T>)>, events: &mut Vec<Event>, event: impl Fn(NodeId, Option<T>) -> Event) {
+fn each<T>(
+    rows: Vec<(String, Option<T>)>,
+    events: &mut Vec<Event>,
+    event: impl Fn(NodeId, Option<T>) -> Event,
+) {
     for (name, row) in rows {
         match NodeId::new(&name) {
             Ok(id) => events.push(event(id, row)),
@@ -105,12 +140,17 @@ fn each<T>(rows: Vec<(String, Option<T>)>, events: &mut Vec<Event>, event: impl 
 
 fn intent(row: &v1::NodeIntent) -> Option<Intent> {
     match row.kind() {
-        v1::node_intent::Kind::Drain => Some(Intent::Drain { emptied: row.emptied }),
+        v1::node_intent::Kind::Drain => Some(Intent::Drain {
+            emptied: row.emptied,
+        }),
         v1::node_intent::Kind::Failover => Some(Intent::Failover),
         v1::node_intent::Kind::Unspecified => None,
     }
 }
 
 fn audit(row: &v1::NodeAudit) -> Audit {
-    Audit { incarnation: (row.at != 0).then_some(row.incarnation), behind: row.behind }
+    Audit {
+        incarnation: (row.at != 0).then_some(row.incarnation),
+        behind: row.behind,
+    }
 }

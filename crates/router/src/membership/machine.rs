@@ -1,8 +1,9 @@
 //! Who is a member and in what state, as one machine: `step(event, now) -> commands`.
 //!
-//! No IO and no clock in here. Invariants: an event costs what it changes, never a look at all members (but for the begin
-//! and the end of a maintenance); the number of the view grows with everything shown and only then; what is shown follows
-//! from facts, see [`Tracked::judge`]. [`super::run`] owns the one instance of a router.
+//! No IO and no clock in here. Invariants: an event costs what it changes, never a look at all
+//! members (but for the begin and the end of a maintenance); the number of the view grows with
+//! everything shown and only then; what is shown follows from facts, see [`Tracked::judge`].
+//! [`super::run`] owns the one instance of a router.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
@@ -34,8 +35,14 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// The members of the command line; the number of the view goes on after `number`. Errors: two have the same id.
-    pub fn new(settings: Settings, fixed: &[StaticMember], number: u64, now: Instant) -> Result<Self> {
+    /// The members of the command line; the number of the view goes on after `number`. Errors: two
+    /// have the same id.
+    pub fn new(
+        settings: Settings,
+        fixed: &[StaticMember],
+        number: u64,
+        now: Instant,
+    ) -> Result<Self> {
         let mut machine = Self {
             settings,
             members: BTreeMap::new(),
@@ -53,11 +60,19 @@ impl Machine {
             tracked.placeholder = !fixed.named;
             tracked.fixed = Some(fixed.clone());
             if !fixed.named {
-                machine.unnamed.insert(fixed.address.clone(), fixed.id.clone());
+                machine
+                    .unnamed
+                    .insert(fixed.address.clone(), fixed.id.clone());
             }
-            machine.addresses.entry(fixed.address.clone()).or_insert_with(|| fixed.id.clone());
+            machine
+                .addresses
+                .entry(fixed.address.clone())
+                .or_insert_with(|| fixed.id.clone());
             if machine.members.insert(fixed.id.clone(), tracked).is_some() {
-                return Err(Error::invalid(format!("two members have the id '{}'", fixed.id)));
+                return Err(Error::invalid(format!(
+                    "two members have the id '{}'",
+                    fixed.id
+                )));
             }
             machine.settle(&fixed.id, now, &mut Vec::new());
         }
@@ -88,21 +103,34 @@ impl Machine {
         self.timers.first().map(|(due, _)| *due)
     }
 
-    /// Whether this member may announce itself. Errors: `Full`; `Refused` while another process has its id.
+    /// Whether this member may announce itself. Errors: `Full`; `Refused` while another process has
+    /// its id.
     pub fn admit(&self, member: &Member, now: Instant) -> Result<()> {
         let Some(known) = self.members.get(&member.id) else {
             if self.members.len() >= MEMBERS_MAX {
-                return Err(Error::full(format!("the cluster has {MEMBERS_MAX} members already")));
+                return Err(Error::full(format!(
+                    "the cluster has {MEMBERS_MAX} members already"
+                )));
             }
             return Ok(());
         };
         if known.member.role != member.role && known.recorded.is_some() {
             let (id, role) = (&member.id, known.member.role.as_str());
-            return Err(Error::refused(format!("'{id}' is the id of a {role}; give every member an id of its own")));
+            return Err(Error::refused(format!(
+                "'{id}' is the id of a {role}; give every member an id of its own"
+            )));
         }
-        let Some(announced) = known.announced.map(|at| now.saturating_duration_since(at)) else { return Ok(()) };
-        let before = known.recorded.as_ref().map_or(known.member.incarnation, |recorded| recorded.incarnation);
-        if member.incarnation != before && known.moved_to(member) && announced < self.settings.threshold / 2 {
+        let Some(announced) = known.announced.map(|at| now.saturating_duration_since(at)) else {
+            return Ok(());
+        };
+        let before = known
+            .recorded
+            .as_ref()
+            .map_or(known.member.incarnation, |recorded| recorded.incarnation);
+        if member.incarnation != before
+            && known.moved_to(member)
+            && announced < self.settings.threshold / 2
+        {
             return Err(Error::refused(format!(
                 "'{}' runs at {} (heard of {} ms ago); give every member an id of its own",
                 member.id,
@@ -119,20 +147,26 @@ impl Machine {
         match event {
             Event::Announced(member) => self.announced(member, now, &mut out),
             Event::Answered(id) => {
-                let counts = self
-                    .members
-                    .get(&id)
-                    .is_some_and(|known| !known.placeholder && self.addresses.get(&known.member.address) == Some(&id));
+                let counts = self.members.get(&id).is_some_and(|known| {
+                    !known.placeholder && self.addresses.get(&known.member.address) == Some(&id)
+                });
                 if counts {
                     self.heard(&id, now, &mut out);
                 }
             }
-            Event::Identified { asked, id, incarnation, version } => {
+            Event::Identified {
+                asked,
+                id,
+                incarnation,
+                version,
+            } => {
                 self.identified(&asked, id, incarnation, version, now, &mut out);
             }
             Event::Failed(id) => {
                 if let Some(known) = self.members.get_mut(&id) {
-                    known.doubted |= known.reported.is_some_and(|at| now < at + self.settings.threshold);
+                    known.doubted |= known
+                        .reported
+                        .is_some_and(|at| now < at + self.settings.threshold);
                     self.settle(&id, now, &mut out);
                 }
             }
@@ -206,8 +240,12 @@ impl Machine {
         now: Instant,
         out: &mut Vec<Command>,
     ) {
-        let Some(thought) = self.members.get(asked) else { return };
-        let Some(fixed) = thought.fixed.clone() else { return };
+        let Some(thought) = self.members.get(asked) else {
+            return;
+        };
+        let Some(fixed) = thought.fixed.clone() else {
+            return;
+        };
         if fixed.named && id != *asked {
             // Said until it is down for want of an answer of its own.
             if thought.member.state != MemberState::Down {
@@ -217,8 +255,18 @@ impl Machine {
         }
         let known = self.members.get(&id);
         let base = known.map_or_else(|| fixed.member(), |known| known.member.clone());
-        let incarnation = if incarnation == 0 { base.incarnation } else { incarnation };
-        let said = Member { id: id.clone(), address: fixed.address.clone(), incarnation, version, ..base };
+        let incarnation = if incarnation == 0 {
+            base.incarnation
+        } else {
+            incarnation
+        };
+        let said = Member {
+            id: id.clone(),
+            address: fixed.address.clone(),
+            incarnation,
+            version,
+            ..base
+        };
         let member = self.adopt(said, false, now, out);
         self.claim_address(&member);
         self.record(&id, &member, out);
@@ -230,8 +278,11 @@ impl Machine {
         let id = member.id.clone();
         let new = !self.members.contains_key(&id);
         let member = self.adopt(member, loaded, now, out);
-        let newer =
-            |other: &NodeId| self.members.get(other).is_none_or(|other| other.member.incarnation < member.incarnation);
+        let newer = |other: &NodeId| {
+            self.members
+                .get(other)
+                .is_none_or(|other| other.member.incarnation < member.incarnation)
+        };
         if self.addresses.get(&member.address).is_none_or(newer) {
             self.claim_address(&member);
         }
@@ -244,8 +295,15 @@ impl Machine {
         }
     }
 
-    /// Takes over what is said of a member (a new one, too), below what the command line says, and returns the sum.
-    fn adopt(&mut self, mut member: Member, loaded: bool, now: Instant, out: &mut Vec<Command>) -> Member {
+    /// Takes over what is said of a member (a new one, too), below what the command line says, and
+    /// returns the sum.
+    fn adopt(
+        &mut self,
+        mut member: Member,
+        loaded: bool,
+        now: Instant,
+        out: &mut Vec<Command>,
+    ) -> Member {
         if !member.weight.is_normal() || member.weight < 0.0 {
             member.weight = 1.0;
         }
@@ -265,13 +323,18 @@ impl Machine {
         if known.moved_to(&member) {
             tracing::warn!(id = %member.id, was = known.member.address, is = member.address, "member moved");
         }
-        if known.member.address != member.address && self.addresses.get(&known.member.address) == Some(&member.id) {
+        if known.member.address != member.address
+            && self.addresses.get(&known.member.address) == Some(&member.id)
+        {
             self.addresses.remove(&known.member.address);
         }
         let shown = &known.member;
         (member.state, member.share_percent, member.failed_over) =
             (shown.state, shown.share_percent, shown.failed_over);
-        let same = Member { used_bytes: member.used_bytes, ..shown.clone() } == member;
+        let same = Member {
+            used_bytes: member.used_bytes,
+            ..shown.clone()
+        } == member;
         known.member = member.clone();
         if !same {
             self.number += 1;
@@ -280,9 +343,13 @@ impl Machine {
         member
     }
 
-    /// What the command line says of the one at this address without naming it; its placeholder goes.
+    /// What the command line says of the one at this address without naming it; its placeholder
+    /// goes.
     fn take_unnamed(&mut self, member: &Member, out: &mut Vec<Command>) -> Option<StaticMember> {
-        let holder = self.unnamed.get_mut(&member.address).filter(|holder| **holder != member.id)?;
+        let holder = self
+            .unnamed
+            .get_mut(&member.address)
+            .filter(|holder| **holder != member.id)?;
         let before = std::mem::replace(holder, member.id.clone());
         let known = self.members.get_mut(&before)?;
         let fixed = known.fixed.take();
@@ -293,8 +360,12 @@ impl Machine {
     }
 
     fn claim_address(&mut self, member: &Member) {
-        let before = self.addresses.insert(member.address.clone(), member.id.clone());
-        if let Some(before) = before.filter(|before| *before != member.id && self.members.contains_key(before)) {
+        let before = self
+            .addresses
+            .insert(member.address.clone(), member.id.clone());
+        if let Some(before) =
+            before.filter(|before| *before != member.id && self.members.contains_key(before))
+        {
             tracing::warn!(address = member.address, was = %before, is = %member.id, "another member is at this address");
         }
     }
@@ -310,7 +381,9 @@ impl Machine {
     }
 
     fn heard(&mut self, id: &NodeId, now: Instant, out: &mut Vec<Command>) {
-        let Some(known) = self.members.get_mut(id) else { return };
+        let Some(known) = self.members.get_mut(id) else {
+            return;
+        };
         let is_new = known.heard.is_none() && !known.known_before && !self.audits.contains_key(id);
         (known.reported, known.doubted, known.heard) = (None, false, Some(now));
         if known.down_since.take().is_some() && known.member.role == Role::Node && !is_new {
@@ -321,7 +394,9 @@ impl Machine {
     }
 
     fn removed(&mut self, id: &NodeId, now: Instant, out: &mut Vec<Command>) {
-        let Some(known) = self.members.get_mut(id) else { return };
+        let Some(known) = self.members.get_mut(id) else {
+            return;
+        };
         known.recorded = None;
         if known.fixed.is_some() {
             self.settle(id, now, out);
@@ -331,7 +406,9 @@ impl Machine {
     }
 
     fn forget(&mut self, id: &NodeId, out: &mut Vec<Command>) {
-        let Some(known) = self.members.remove(id) else { return };
+        let Some(known) = self.members.remove(id) else {
+            return;
+        };
         if let Some(timer) = known.timer {
             self.timers.remove(&(timer, id.clone()));
         }
@@ -350,7 +427,9 @@ impl Machine {
             maintenance: self.maintenance,
             resumed: self.resumed,
         };
-        let Some(known) = self.members.get_mut(id) else { return };
+        let Some(known) = self.members.get_mut(id) else {
+            return;
+        };
         let (before, state) = (known.member.state, known.judge(facts, &self.settings, now));
         match state {
             MemberState::Down => {
@@ -361,7 +440,9 @@ impl Machine {
             MemberState::Active if std::mem::take(&mut known.regains) => known.ramp = Some(now),
             _ => {}
         }
-        let share = known.ramp.map_or(100, |from| self.settings.share(now.saturating_duration_since(from)));
+        let share = known.ramp.map_or(100, |from| {
+            self.settings.share(now.saturating_duration_since(from))
+        });
         if share >= 100 {
             known.ramp = None;
         }
@@ -390,9 +471,16 @@ impl Machine {
     }
 }
 
-/// A member as it is recorded: without what each router judges for itself and what changes all the time.
+/// A member as it is recorded: without what each router judges for itself and what changes all the
+/// time.
 fn plain(member: Member) -> Member {
-    Member { state: MemberState::Joining, used_bytes: 0, share_percent: 100, failed_over: false, ..member }
+    Member {
+        state: MemberState::Joining,
+        used_bytes: 0,
+        share_percent: 100,
+        failed_over: false,
+        ..member
+    }
 }
 
 fn set<T>(map: &mut HashMap<NodeId, T>, id: &NodeId, value: Option<T>) {

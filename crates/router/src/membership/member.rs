@@ -1,7 +1,7 @@
 //! One member as the machine tracks it, and the state that follows from what is known about it.
 //!
-//! Invariant: the state is a function of facts and of time ([`Tracked::judge`]), so none can be left behind by a forgotten
-//! transition.
+//! Invariant: the state is a function of facts and of time ([`Tracked::judge`]), so none can be
+//! left behind by a forgotten transition.
 
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,8 @@ pub(crate) struct Tracked {
     pub member: Member,
     /// It was named on the command line.
     pub fixed: Option<StaticMember>,
-    /// Named by its address only; what it calls itself is not known yet, so it is nobody's holder and not used.
+    /// Named by its address only; what it calls itself is not known yet, so it is nobody's holder
+    /// and not used.
     pub placeholder: bool,
     /// As the shared table has it, with the word of the command line in place of its own.
     pub recorded: Option<Member>,
@@ -97,7 +98,8 @@ impl Tracked {
         }
     }
 
-    /// Whether this member says to be somewhere else. The command line's word on where it is counts more than its own.
+    /// Whether this member says to be somewhere else. The command line's word on where it is counts
+    /// more than its own.
     pub fn moved_to(&self, member: &Member) -> bool {
         self.fixed.is_none() && self.member.address != member.address
     }
@@ -109,7 +111,9 @@ impl Tracked {
 
     /// Since when its silence counts against it.
     fn absent_since(&self, facts: Facts) -> Instant {
-        facts.resumed.map_or(self.quiet_since(), |resumed| resumed.max(self.quiet_since()))
+        facts.resumed.map_or(self.quiet_since(), |resumed| {
+            resumed.max(self.quiet_since())
+        })
     }
 
     /// The state now.
@@ -134,12 +138,17 @@ impl Tracked {
     ///    +-- any                                                             any --+
     /// ```
     ///
-    /// Undrained or cleared nodes are `behind`, so they recover. A member that was known before this router started is
-    /// suspect, not joining, until it is heard. Fetchers hold nothing: they are active when they are heard.
+    /// Undrained or cleared nodes are `behind`, so they recover. A member that was known before
+    /// this router started is suspect, not joining, until it is heard. Fetchers hold nothing: they
+    /// are active when they are heard.
     pub fn judge(&self, facts: Facts, settings: &Settings, now: Instant) -> MemberState {
         let silence = now.saturating_duration_since(self.quiet_since());
         let absence = now.saturating_duration_since(self.absent_since(facts));
-        let unheard = if self.known_before { MemberState::Suspect } else { MemberState::Joining };
+        let unheard = if self.known_before {
+            MemberState::Suspect
+        } else {
+            MemberState::Joining
+        };
         if self.down_since.is_some() || (absence >= settings.threshold && !facts.maintenance) {
             MemberState::Down
         } else if self.heard.is_none() {
@@ -155,7 +164,9 @@ impl Tracked {
         if self.member.role == Role::Fetcher {
             return MemberState::Active;
         }
-        let audited = facts.audit.is_none_or(|audit| audit.incarnation == Some(self.member.incarnation));
+        let audited = facts
+            .audit
+            .is_none_or(|audit| audit.incarnation == Some(self.member.incarnation));
         let known_well = audited && !self.returned;
         match facts.intent {
             Some(Intent::Drain { emptied }) if emptied && known_well => MemberState::Drained,
@@ -181,9 +192,14 @@ impl Tracked {
     }
 }
 
-/// Whether its copies count where they are: placement goes on wanting them there. A member that is down does so for
-/// `delay`, one that nobody ever heard of does not.
-pub(crate) fn keeps_copies(state: MemberState, relied_on: bool, gone: Option<Duration>, delay: Duration) -> bool {
+/// Whether its copies count where they are: placement goes on wanting them there. A member that is
+/// down does so for `delay`, one that nobody ever heard of does not.
+pub(crate) fn keeps_copies(
+    state: MemberState,
+    relied_on: bool,
+    gone: Option<Duration>,
+    delay: Duration,
+) -> bool {
     match state {
         MemberState::Active | MemberState::Recovering | MemberState::Suspect => true,
         MemberState::Down => relied_on && gone.is_some_and(|gone| gone < delay),

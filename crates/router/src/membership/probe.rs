@@ -1,4 +1,5 @@
-//! Probes: every member in parallel, each at its own pace, so that one that hangs delays nobody else's.
+//! Probes: every member in parallel, each at its own pace, so that one that hangs delays nobody
+//! else's.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -35,12 +36,14 @@ impl Prober {
         if !self.busy.insert(member.id.clone()) {
             return;
         }
-        // One that was named on the command line may be another than was thought, or never announce itself.
+        // One that was named on the command line may be another than was thought, or never announce
+        // itself.
         let identify = known.fixed.is_some() && known.announced.is_none();
         let state = state.clone();
         self.running.spawn(async move {
             let limit = PROBE_TIMEOUT.min(state.config.unhealthy_threshold);
-            let event = match within(limit, "probe", probe(&state, &member, identify, limit)).await {
+            let event = match within(limit, "probe", probe(&state, &member, identify, limit)).await
+            {
                 Ok(event) => event,
                 Err(error) => {
                     tracing::debug!(id = %member.id, %error, "probe failed");
@@ -71,14 +74,30 @@ impl Prober {
     }
 }
 
-async fn probe(state: &RouterState, member: &Member, identify: bool, limit: Duration) -> Result<Event> {
+async fn probe(
+    state: &RouterState,
+    member: &Member,
+    identify: bool,
+    limit: Duration,
+) -> Result<Event> {
     let channel = state.channels.get(&member.address)?;
     let context = Context::new(limit);
-    let request = context.request(HealthCheckRequest { service: String::new() });
-    let answer = HealthClient::new(channel.clone()).check(request).await.map_err(from_status)?;
+    let request = context.request(HealthCheckRequest {
+        service: String::new(),
+    });
+    let answer = HealthClient::new(channel.clone())
+        .check(request)
+        .await
+        .map_err(from_status)?;
     match answer.into_inner().status() {
         ServingStatus::Serving => {}
-        other => return Err(Error::unavailable(format!("{} says {}", member.id, other.as_str_name()))),
+        other => {
+            return Err(Error::unavailable(format!(
+                "{} says {}",
+                member.id,
+                other.as_str_name()
+            )));
+        }
     }
     if !identify {
         return Ok(Event::Answered(member.id.clone()));
@@ -86,14 +105,28 @@ async fn probe(state: &RouterState, member: &Member, identify: bool, limit: Dura
     let (id, incarnation, version) = match member.role {
         Role::Node => {
             let request = context.request(v1::StatRequest {});
-            let stat = state.node_client(member)?.stat(request).await.map_err(from_status)?.into_inner();
+            let stat = state
+                .node_client(member)?
+                .stat(request)
+                .await
+                .map_err(from_status)?
+                .into_inner();
             (stat.node_id, stat.incarnation, stat.version)
         }
         Role::Fetcher => {
             let request = context.request(v1::FetcherStatRequest {});
-            let stat = FetcherClient::new(channel).stat(request).await.map_err(from_status)?.into_inner();
+            let stat = FetcherClient::new(channel)
+                .stat(request)
+                .await
+                .map_err(from_status)?
+                .into_inner();
             (stat.fetcher_id, 0, stat.version)
         }
     };
-    Ok(Event::Identified { asked: member.id.clone(), id: NodeId::new(&id)?, incarnation, version })
+    Ok(Event::Identified {
+        asked: member.id.clone(),
+        id: NodeId::new(&id)?,
+        incarnation,
+        version,
+    })
 }

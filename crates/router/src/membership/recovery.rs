@@ -1,8 +1,9 @@
-//! How a node that came back takes part again: the leader asks what it holds and corrects the catalogue by that. What it
-//! lacks then, the reconciler copies to it, and says when nothing is missing any more.
+//! How a node that came back takes part again: the leader asks what it holds and corrects the
+//! catalogue by that. What it lacks then, the reconciler copies to it, and says when nothing is
+//! missing any more.
 //!
-//! Invariant: a holder is removed only because the node itself, asked after the catalogue was looked at, does not have the
-//! commit.
+//! Invariant: a holder is removed only because the node itself, asked after the catalogue was
+//! looked at, does not have the commit.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -54,7 +55,9 @@ impl Audits {
     fn start(&mut self, state: &Arc<RouterState>) {
         for node in state.members.view().nodes().filter(|node| answers(node)) {
             let row = state.tables.audits.get(node.id.as_str());
-            let is_known = row.as_ref().is_some_and(|row| row.at != 0 && row.incarnation == node.incarnation);
+            let is_known = row
+                .as_ref()
+                .is_some_and(|row| row.at != 0 && row.incarnation == node.incarnation);
             if is_known || self.failed.contains(&node.id) || self.busy.len() >= AUDITS_MAX {
                 continue;
             }
@@ -74,7 +77,8 @@ impl Audits {
             Some(Ok((id, outcome))) => {
                 self.busy.remove(&id);
                 if let Err(error) = outcome {
-                    tracing::warn!(node = %id, %error, "cannot ask a node what it holds; trying again");
+                    tracing::warn!(node = %id, %error, "cannot ask a node what it holds; trying \
+                     again");
                     self.failed.insert(id);
                 }
             }
@@ -88,24 +92,39 @@ impl Audits {
 }
 
 fn answers(node: &Member) -> bool {
-    !matches!(node.state, MemberState::Joining | MemberState::Suspect | MemberState::Down)
+    !matches!(
+        node.state,
+        MemberState::Joining | MemberState::Suspect | MemberState::Down
+    )
 }
 
 /// Corrects `holders` by what a node says it holds, and records that for this start of it.
-async fn audit(state: &Arc<RouterState>, node: &Member, before: Option<v1::NodeAudit>) -> Result<()> {
+async fn audit(
+    state: &Arc<RouterState>,
+    node: &Member,
+    before: Option<v1::NodeAudit>,
+) -> Result<()> {
     // Looked at first: what is added while the node is asked need not be in its answer.
     let recorded = state.catalog.held_by(&node.id);
     let answer = state.held_commits(node).await?;
     let commits = |held: &v1::HeldRepository| {
         let id = held.storage_id.clone();
-        held.snapshots.iter().map(|snapshot| (id.clone(), snapshot.commit.clone())).collect::<Vec<_>>()
+        held.snapshots
+            .iter()
+            .map(|snapshot| (id.clone(), snapshot.commit.clone()))
+            .collect::<Vec<_>>()
     };
     let held: HashSet<(String, Bytes)> = answer.iter().flat_map(commits).collect();
     for entry in recorded {
-        let Some(snapshot) = &entry.snapshot else { continue };
+        let Some(snapshot) = &entry.snapshot else {
+            continue;
+        };
         if !held.contains(&(entry.storage_id().to_string(), oid_bytes(&snapshot.commit))) {
             tracing::warn!(path = %entry.path, node = %node.id, "the node lost its copy");
-            state.catalog.remove_holder(&entry.path, entry.generation, &node.id).await?;
+            state
+                .catalog
+                .remove_holder(&entry.path, entry.generation, &node.id)
+                .await?;
         }
     }
     reconcile::settle_leftovers(state, node, &answer).await?;
@@ -113,24 +132,39 @@ async fn audit(state: &Arc<RouterState>, node: &Member, before: Option<v1::NodeA
         node_id: node.id.to_string(),
         incarnation: node.incarnation,
         at: clock::now(),
-        behind: before.as_ref().is_some_and(|row| row.behind || row.incarnation != node.incarnation),
+        behind: before
+            .as_ref()
+            .is_some_and(|row| row.behind || row.incarnation != node.incarnation),
     };
     // It may have been away once more while it was asked: then it is asked again.
     let settle = |row: Option<&v1::NodeAudit>| match row == before.as_ref() {
         true => Ok(Some(found.clone())),
         false => Ok(row.cloned()),
     };
-    state.tables.audits.update(node.id.as_str(), settle).await.map(drop)
+    state
+        .tables
+        .audits
+        .update(node.id.as_str(), settle)
+        .await
+        .map(drop)
 }
 
-/// The nodes that were asked what they hold, take part and may lack something: the reconciler knows when they do not.
+/// The nodes that were asked what they hold, take part and may lack something: the reconciler knows
+/// when they do not.
 pub(crate) fn behind(state: &RouterState) -> Vec<NodeId> {
     let view = state.members.view();
     let nodes: HashMap<&str, &Member> = view.nodes().map(|node| (node.id.as_str(), node)).collect();
     let behind = |row: &v1::NodeAudit| {
         let node = nodes.get(row.node_id.as_str())?;
         let waits = node.state == MemberState::Recovering && !node.failed_over;
-        (row.behind && row.at != 0 && row.incarnation == node.incarnation && waits).then(|| node.id.clone())
+        (row.behind && row.at != 0 && row.incarnation == node.incarnation && waits)
+            .then(|| node.id.clone())
     };
-    state.tables.audits.list().iter().filter_map(behind).collect()
+    state
+        .tables
+        .audits
+        .list()
+        .iter()
+        .filter_map(behind)
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! What this router saw of each member, for operators: the states that it came into, and how probes of it went.
+//! What this router saw of each member, for operators: the states that it came into, and how probes
+//! of it went.
 //!
 //! Invariants: of each member the last [`STATES_MAX`] states, and nothing of one that was removed.
 
@@ -42,10 +43,18 @@ impl Seen {
     pub fn state(&self, member: &Member, why: &str) {
         let mut seen = self.lock();
         let of = seen.entry(member.id.clone()).or_default();
-        if of.states.back().is_some_and(|last| last.state == member.state) {
+        if of
+            .states
+            .back()
+            .is_some_and(|last| last.state == member.state)
+        {
             return;
         }
-        of.states.push_back(StateChange { state: member.state, since: clock::now(), why: why.to_owned() });
+        of.states.push_back(StateChange {
+            state: member.state,
+            since: clock::now(),
+            why: why.to_owned(),
+        });
         if of.states.len() > STATES_MAX {
             of.states.pop_front();
         }
@@ -72,7 +81,10 @@ impl Seen {
 
     /// Its states, the oldest first.
     pub fn states(&self, id: &NodeId) -> Vec<StateChange> {
-        self.lock().get(id).map(|of| of.states.iter().cloned().collect()).unwrap_or_default()
+        self.lock()
+            .get(id)
+            .map(|of| of.states.iter().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// Why the last probe of it failed, if it did.
@@ -132,14 +144,21 @@ mod tests {
         }
         .member();
         for turn in 0..STATES_MAX + 5 {
-            member.state = if turn % 2 == 0 { MemberState::Active } else { MemberState::Suspect };
+            member.state = if turn % 2 == 0 {
+                MemberState::Active
+            } else {
+                MemberState::Suspect
+            };
             seen.state(&member, "first");
             seen.state(&member, "again");
         }
         let states = seen.states(&id);
         assert_eq!(states.len(), STATES_MAX);
         assert!(states.iter().all(|change| change.why == "first"));
-        assert_eq!(states.last().map(|change| change.state), Some(MemberState::Active));
+        assert_eq!(
+            states.last().map(|change| change.state),
+            Some(MemberState::Active)
+        );
         seen.failed(&id, "connection refused");
         assert_eq!(seen.failure(&id).as_deref(), Some("connection refused"));
         seen.answered(&id);

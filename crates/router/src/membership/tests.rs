@@ -33,7 +33,10 @@ fn fixed(name: &str, named: bool, address: &str) -> StaticMember {
 }
 
 fn member(name: &str, address: &str, incarnation: u64) -> Member {
-    Member { incarnation, ..fixed(name, true, address).member() }
+    Member {
+        incarnation,
+        ..fixed(name, true, address).member()
+    }
 }
 
 /// A machine, its clock, and the view that follows from its commands.
@@ -45,15 +48,22 @@ struct Rig {
 
 impl Rig {
     fn new(members: &[StaticMember]) -> Self {
-        let settings =
-            Settings { threshold: THRESHOLD, recovery_time: 4 * SECOND, recovery_shares: vec![10, 25, 50, 75] };
+        let settings = Settings {
+            threshold: THRESHOLD,
+            recovery_time: 4 * SECOND,
+            recovery_shares: vec![10, 25, 50, 75],
+        };
         let now = Instant::now();
         let machine = Machine::new(settings, members, 0, now).unwrap();
-        let view = machine.members().map(|known| (known.member.id.clone(), known.member.clone())).collect();
+        let view = machine
+            .members()
+            .map(|known| (known.member.id.clone(), known.member.clone()))
+            .collect();
         Self { machine, now, view }
     }
 
-    /// One event; what it shows goes into the view, whose number must grow if and only if there is something.
+    /// One event; what it shows goes into the view, whose number must grow if and only if there is
+    /// something.
     fn step(&mut self, event: Event) -> Vec<Command> {
         let before = self.machine.number();
         let commands = self.machine.step(event, self.now);
@@ -67,13 +77,28 @@ impl Rig {
             changes += 1;
         }
         assert_eq!(self.machine.number(), before + changes, "{commands:?}");
-        let tracked: BTreeMap<_, _> =
-            self.machine.members().map(|known| (known.member.id.clone(), known.member.clone())).collect();
+        let tracked: BTreeMap<_, _> = self
+            .machine
+            .members()
+            .map(|known| (known.member.id.clone(), known.member.clone()))
+            .collect();
         let without_use = |view: &BTreeMap<NodeId, Member>| -> Vec<Member> {
-            view.values().map(|member| Member { used_bytes: 0, ..member.clone() }).collect()
+            view.values()
+                .map(|member| Member {
+                    used_bytes: 0,
+                    ..member.clone()
+                })
+                .collect()
         };
-        assert_eq!(without_use(&self.view), without_use(&tracked), "the commands tell everything");
-        assert!(self.machine.due().is_none_or(|due| due > self.now), "what is due has been done");
+        assert_eq!(
+            without_use(&self.view),
+            without_use(&tracked),
+            "the commands tell everything"
+        );
+        assert!(
+            self.machine.due().is_none_or(|due| due > self.now),
+            "what is due has been done"
+        );
         commands
     }
 
@@ -101,13 +126,31 @@ impl Rig {
     }
 
     fn audit(&mut self, incarnation: Option<u64>, behind: bool) {
-        self.step(Event::Audited(id("n"), Some(Audit { incarnation, behind })));
+        self.step(Event::Audited(
+            id("n"),
+            Some(Audit {
+                incarnation,
+                behind,
+            }),
+        ));
     }
 
     fn shown(&self) -> String {
         let member = &self.view[&id("n")];
-        let share = if member.share_percent == 100 { String::new() } else { format!(" {} %", member.share_percent) };
-        format!("{}{share}{}", member.state.as_str(), if member.failed_over { " failed over" } else { "" })
+        let share = if member.share_percent == 100 {
+            String::new()
+        } else {
+            format!(" {} %", member.share_percent)
+        };
+        format!(
+            "{}{share}{}",
+            member.state.as_str(),
+            if member.failed_over {
+                " failed over"
+            } else {
+                ""
+            }
+        )
     }
 }
 
@@ -130,14 +173,18 @@ fn every_transition() {
             ],
         ),
         (
-            "what comes back recovers until it was asked and has caught up; then its reads return in steps",
+            "what comes back recovers until it was asked and has caught up; then its reads return \
+             in steps",
             &[
                 (|rig| drop(rig.announce(1)), "active"),
                 (|rig| rig.audit(Some(1), false), "active"),
                 (|rig| rig.pass(THRESHOLD), "down"),
                 (|rig| drop(rig.step(Event::Answered(id("n")))), "recovering"),
                 (|rig| rig.audit(None, true), "recovering"),
-                (|rig| drop(rig.step(Event::ReturnNoted(id("n")))), "recovering"),
+                (
+                    |rig| drop(rig.step(Event::ReturnNoted(id("n")))),
+                    "recovering",
+                ),
                 (|rig| rig.audit(Some(1), true), "recovering"),
                 (|rig| rig.audit(Some(1), false), "active 10 %"),
                 (|rig| rig.answer_for(SECOND), "active 25 %"),
@@ -159,7 +206,10 @@ fn every_transition() {
         (
             "a member of before is suspect until it is heard of, and goes down when it is not",
             &[
-                (|rig| drop(rig.step(Event::Loaded(member("n", "n:1", 1)))), "suspect"),
+                (
+                    |rig| drop(rig.step(Event::Loaded(member("n", "n:1", 1)))),
+                    "suspect",
+                ),
                 (|rig| rig.audit(Some(1), false), "suspect"),
                 (|rig| drop(rig.step(Event::Answered(id("n")))), "active"),
                 (|rig| rig.pass(THRESHOLD), "down"),
@@ -168,7 +218,10 @@ fn every_transition() {
         (
             "one that another router registered joins, and is down if it is never heard of",
             &[
-                (|rig| drop(rig.step(Event::Registered(id("n"), Some(member("n", "n:1", 1))))), "joining"),
+                (
+                    |rig| drop(rig.step(Event::Registered(id("n"), Some(member("n", "n:1", 1))))),
+                    "joining",
+                ),
                 (|rig| rig.pass(THRESHOLD), "down"),
                 (|rig| drop(rig.step(Event::Answered(id("n")))), "active"),
             ],
@@ -178,7 +231,15 @@ fn every_transition() {
             &[
                 (|rig| drop(rig.announce(1)), "active"),
                 (|rig| drop(rig.step(Event::Failed(id("n")))), "active"),
-                (|rig| assert_eq!(rig.step(Event::Reported(id("n"))), [Command::Probe(id("n"))]), "active"),
+                (
+                    |rig| {
+                        assert_eq!(
+                            rig.step(Event::Reported(id("n"))),
+                            [Command::Probe(id("n"))]
+                        )
+                    },
+                    "active",
+                ),
                 (|rig| drop(rig.step(Event::Failed(id("n")))), "suspect"),
                 (|rig| drop(rig.step(Event::Answered(id("n")))), "active"),
                 (|rig| drop(rig.step(Event::Failed(id("n")))), "active"),
@@ -189,14 +250,33 @@ fn every_transition() {
             &[
                 (|rig| drop(rig.announce(1)), "active"),
                 (|rig| rig.audit(Some(1), false), "active"),
-                (|rig| drop(rig.step(Event::Intent(id("n"), Some(Intent::Drain { emptied: false })))), "draining"),
+                (
+                    |rig| {
+                        drop(rig.step(Event::Intent(
+                            id("n"),
+                            Some(Intent::Drain { emptied: false }),
+                        )))
+                    },
+                    "draining",
+                ),
                 (|rig| drop(rig.announce(2)), "draining"),
-                (|rig| drop(rig.step(Event::Intent(id("n"), Some(Intent::Drain { emptied: true })))), "draining"),
+                (
+                    |rig| {
+                        drop(rig.step(Event::Intent(
+                            id("n"),
+                            Some(Intent::Drain { emptied: true }),
+                        )))
+                    },
+                    "draining",
+                ),
                 (|rig| rig.audit(Some(2), true), "drained"),
                 (|rig| rig.pass(THRESHOLD), "down"),
                 (|rig| drop(rig.step(Event::Answered(id("n")))), "draining"),
                 (|rig| drop(rig.step(Event::ReturnNoted(id("n")))), "drained"),
-                (|rig| drop(rig.step(Event::Intent(id("n"), None))), "recovering"),
+                (
+                    |rig| drop(rig.step(Event::Intent(id("n"), None))),
+                    "recovering",
+                ),
                 (|rig| rig.audit(Some(2), false), "active 10 %"),
             ],
         ),
@@ -205,11 +285,20 @@ fn every_transition() {
             &[
                 (|rig| drop(rig.announce(1)), "active"),
                 (|rig| rig.audit(Some(1), false), "active"),
-                (|rig| drop(rig.step(Event::Intent(id("n"), Some(Intent::Failover)))), "active failed over"),
+                (
+                    |rig| drop(rig.step(Event::Intent(id("n"), Some(Intent::Failover)))),
+                    "active failed over",
+                ),
                 (|rig| rig.pass(THRESHOLD / 2), "suspect failed over"),
-                (|rig| drop(rig.step(Event::Answered(id("n")))), "active failed over"),
+                (
+                    |rig| drop(rig.step(Event::Answered(id("n")))),
+                    "active failed over",
+                ),
                 (|rig| rig.audit(Some(1), true), "active failed over"),
-                (|rig| drop(rig.step(Event::Intent(id("n"), None))), "recovering"),
+                (
+                    |rig| drop(rig.step(Event::Intent(id("n"), None))),
+                    "recovering",
+                ),
                 (|rig| rig.audit(Some(1), false), "active 10 %"),
             ],
         ),
@@ -239,26 +328,49 @@ fn every_transition() {
 #[test]
 fn a_fetcher_holds_nothing_to_recover() {
     let mut rig = Rig::new(&[]);
-    let fetcher = Member { role: Role::Fetcher, ..member("n", "n:1", 1) };
+    let fetcher = Member {
+        role: Role::Fetcher,
+        ..member("n", "n:1", 1)
+    };
     rig.step(Event::Announced(fetcher.clone()));
     rig.pass(THRESHOLD);
     assert_eq!(rig.shown(), "down");
     let back = rig.step(Event::Announced(fetcher));
     assert_eq!(rig.shown(), "active");
-    assert!(!back.iter().any(|command| matches!(command, Command::NoteReturn(_))), "{back:?}");
+    assert!(
+        !back
+            .iter()
+            .any(|command| matches!(command, Command::NoteReturn(_))),
+        "{back:?}"
+    );
 }
 
 #[test]
 fn only_what_matters_changes_the_view_and_is_recorded() {
     let mut rig = Rig::new(&[]);
     let first = rig.announce(1);
-    assert!(first.contains(&Command::Record(member("n", "n:1", 1))), "{first:?}");
+    assert!(
+        first.contains(&Command::Record(member("n", "n:1", 1))),
+        "{first:?}"
+    );
     rig.step(Event::Registered(id("n"), Some(member("n", "n:1", 1))));
     let number = rig.machine.number();
-    let fuller = Member { used_bytes: 7, ..member("n", "n:1", 1) };
+    let fuller = Member {
+        used_bytes: 7,
+        ..member("n", "n:1", 1)
+    };
     assert_eq!(rig.step(Event::Announced(fuller)), []);
-    assert_eq!((rig.machine.number(), rig.machine.get(&id("n")).unwrap().member.used_bytes), (number, 7));
-    let elsewhere = Member { external_address: "out:1".into(), ..member("n", "n:1", 1) };
+    assert_eq!(
+        (
+            rig.machine.number(),
+            rig.machine.get(&id("n")).unwrap().member.used_bytes
+        ),
+        (number, 7)
+    );
+    let elsewhere = Member {
+        external_address: "out:1".into(),
+        ..member("n", "n:1", 1)
+    };
     let moved = rig.step(Event::Announced(elsewhere.clone()));
     assert!(moved.contains(&Command::Record(elsewhere)), "{moved:?}");
 }
@@ -268,23 +380,47 @@ fn a_member_named_by_its_address_is_there_once() {
     for announces_first in [true, false] {
         let mut rig = Rig::new(&[fixed("pod-0.svc", false, "pod-0.svc:9000")]);
         rig.step(Event::Answered(id("pod-0.svc")));
-        assert_eq!(rig.view[&id("pod-0.svc")].state, MemberState::Joining, "nobody knows who that is");
+        assert_eq!(
+            rig.view[&id("pod-0.svc")].state,
+            MemberState::Joining,
+            "nobody knows who that is"
+        );
         // It calls itself pod-0 and announces an address that only its own host knows.
         let announced = Event::Announced(member("pod-0", "pod-0:9000", 5));
-        let identified =
-            Event::Identified { asked: id("pod-0.svc"), id: id("pod-0"), incarnation: 5, version: String::new() };
-        let (first, second) = if announces_first { (announced, identified) } else { (identified, announced) };
+        let identified = Event::Identified {
+            asked: id("pod-0.svc"),
+            id: id("pod-0"),
+            incarnation: 5,
+            version: String::new(),
+        };
+        let (first, second) = if announces_first {
+            (announced, identified)
+        } else {
+            (identified, announced)
+        };
         rig.step(first);
         rig.step(second);
-        let shown: Vec<_> = rig.view.values().map(|m| (m.id.as_str(), m.address.as_str(), m.state)).collect();
+        let shown: Vec<_> = rig
+            .view
+            .values()
+            .map(|m| (m.id.as_str(), m.address.as_str(), m.state))
+            .collect();
         assert_eq!(shown, [("pod-0", "pod-0.svc:9000", MemberState::Active)]);
     }
     let mut rig = Rig::new(&[fixed("a", false, "a:1")]);
     rig.step(Event::Announced(member("node1", "a:1", 1)));
-    assert_eq!(rig.view.keys().collect::<Vec<_>>(), [&id("node1")], "the same address");
+    assert_eq!(
+        rig.view.keys().collect::<Vec<_>>(),
+        [&id("node1")],
+        "the same address"
+    );
     let mut rig = Rig::new(&[fixed("a", false, "a:1")]);
     rig.step(Event::Loaded(member("node1", "a:1", 1)));
-    assert_eq!(rig.view.keys().collect::<Vec<_>>(), [&id("node1")], "known from before");
+    assert_eq!(
+        rig.view.keys().collect::<Vec<_>>(),
+        [&id("node1")],
+        "known from before"
+    );
 }
 
 #[test]
@@ -293,11 +429,24 @@ fn an_id_belongs_to_one_process() {
     rig.announce(1);
     rig.step(Event::Registered(id("n"), Some(member("n", "n:1", 1))));
     let twin = member("n", "other:1", 2);
-    assert!(rig.machine.admit(&twin, rig.now).unwrap_err().message.contains("runs at n:1"));
-    rig.machine.admit(&member("n", "n:1", 2), rig.now).expect("a restart at the same address");
+    assert!(
+        rig.machine
+            .admit(&twin, rig.now)
+            .unwrap_err()
+            .message
+            .contains("runs at n:1")
+    );
+    rig.machine
+        .admit(&member("n", "n:1", 2), rig.now)
+        .expect("a restart at the same address");
     rig.pass(THRESHOLD / 2);
-    rig.machine.admit(&twin, rig.now).expect("the first one is gone");
-    let fetcher = Member { role: Role::Fetcher, ..member("n", "n:1", 3) };
+    rig.machine
+        .admit(&twin, rig.now)
+        .expect("the first one is gone");
+    let fetcher = Member {
+        role: Role::Fetcher,
+        ..member("n", "n:1", 3)
+    };
     assert!(rig.machine.admit(&fetcher, rig.now).is_err());
 }
 
@@ -311,7 +460,10 @@ fn an_answer_counts_for_who_is_at_the_address_now() {
         rig.step(Event::Answered(id("n")));
         rig.step(Event::Answered(id("renamed")));
     }
-    assert_eq!((rig.shown().as_str(), rig.view[&id("renamed")].state), ("down", MemberState::Active));
+    assert_eq!(
+        (rig.shown().as_str(), rig.view[&id("renamed")].state),
+        ("down", MemberState::Active)
+    );
 }
 
 #[test]
@@ -328,11 +480,19 @@ fn removed_members_are_forgotten_but_for_those_of_the_command_line() {
 #[test]
 fn a_node_that_is_down_keeps_its_copies_for_the_delay() {
     let keeps = |state, relied_on, gone: u64| {
-        keeps_copies(state, relied_on, Some(Duration::from_secs(gone)), Duration::from_secs(600))
+        keeps_copies(
+            state,
+            relied_on,
+            Some(Duration::from_secs(gone)),
+            Duration::from_secs(600),
+        )
     };
     assert!(keeps(MemberState::Down, true, 599));
     assert!(!keeps(MemberState::Down, true, 600));
-    assert!(!keeps(MemberState::Down, false, 1), "nobody ever heard of it");
+    assert!(
+        !keeps(MemberState::Down, false, 1),
+        "nobody ever heard of it"
+    );
     for (state, kept) in [
         (MemberState::Active, true),
         (MemberState::Suspect, true),
@@ -341,7 +501,11 @@ fn a_node_that_is_down_keeps_its_copies_for_the_delay() {
         (MemberState::Draining, false),
         (MemberState::Drained, false),
     ] {
-        assert_eq!(keeps_copies(state, true, None, Duration::ZERO), kept, "{state:?}");
+        assert_eq!(
+            keeps_copies(state, true, None, Duration::ZERO),
+            kept,
+            "{state:?}"
+        );
     }
 }
 
@@ -353,9 +517,12 @@ fn any_event() -> impl Strategy<Value = Event> {
         any::<bool>().prop_map(|emptied| Intent::Drain { emptied }),
         Just(Intent::Failover)
     ]);
-    let audit = prop::option::of(
-        (prop::option::of(0u64..3), any::<bool>()).prop_map(|(incarnation, behind)| Audit { incarnation, behind }),
-    );
+    let audit = prop::option::of((prop::option::of(0u64..3), any::<bool>()).prop_map(
+        |(incarnation, behind)| Audit {
+            incarnation,
+            behind,
+        },
+    ));
     prop_oneof![
         3 => member.clone().prop_map(Event::Announced),
         1 => member.clone().prop_map(Event::Loaded),
@@ -381,8 +548,9 @@ fn any_event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Whatever happens: the view's number and the view follow the commands (checked in every step), silence ends in down,
-    /// unless there is maintenance, and whoever is heard of and has nothing recorded against it is active in the end.
+    /// Whatever happens: the view's number and the view follow the commands (checked in every
+    /// step), silence ends in down, unless there is maintenance, and whoever is heard of and has
+    /// nothing recorded against it is active in the end.
     #[test]
     fn no_history_leaves_a_member_stuck(history in prop::collection::vec((any_event(), 0u64..4000), 1..80)) {
         let mut rig = Rig::new(&[fixed("a", true, "h1:1"), fixed("p.svc", false, "h2:1")]);

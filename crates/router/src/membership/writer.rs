@@ -1,6 +1,8 @@
-//! Writes what this router learnt about members into the shared tables, again and again until it is there.
+//! Writes what this router learnt about members into the shared tables, again and again until it is
+//! there.
 //!
-//! What waits is bounded by the number of members: the newest wish about one replaces the one before.
+//! What waits is bounded by the number of members: the newest wish about one replaces the one
+//! before.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -54,19 +56,31 @@ impl Writer {
     }
 
     fn wish(&self, id: NodeId, add: impl FnOnce(&mut Wish)) {
-        add(self.waiting.lock().expect("no holder of this lock panics").entry(id).or_default());
+        add(self
+            .waiting
+            .lock()
+            .expect("no holder of this lock panics")
+            .entry(id)
+            .or_default());
         self.wake.notify_one();
     }
 
     async fn write(&self, id: &NodeId, wish: &Wish) -> Result<()> {
         if let Some(member) = &wish.record {
             let row = v1::Member::from(member);
-            self.members.update(id.as_str(), |_| Ok(Some(row.clone()))).await?;
+            self.members
+                .update(id.as_str(), |_| Ok(Some(row.clone())))
+                .await?;
         }
         if wish.returned {
             let away = |row: Option<&v1::NodeAudit>| {
                 let incarnation = row.map_or(0, |row| row.incarnation);
-                Ok(Some(v1::NodeAudit { node_id: id.to_string(), incarnation, at: 0, behind: true }))
+                Ok(Some(v1::NodeAudit {
+                    node_id: id.to_string(),
+                    incarnation,
+                    at: 0,
+                    behind: true,
+                }))
             };
             self.audits.update(id.as_str(), away).await?;
         }
@@ -80,17 +94,29 @@ pub(super) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
     let work = async {
         loop {
             writer.wake.notified().await;
-            let wishes = std::mem::take(&mut *writer.waiting.lock().expect("no holder of this lock panics"));
+            let wishes = std::mem::take(
+                &mut *writer
+                    .waiting
+                    .lock()
+                    .expect("no holder of this lock panics"),
+            );
             let mut failed = None;
             for (id, wish) in wishes {
                 match writer.write(&id, &wish).await {
                     Ok(()) if wish.returned => {
                         // Fails when the router stops.
-                        let _ = state.members.inputs.send(Input::Event(Event::ReturnNoted(id))).await;
+                        let _ = state
+                            .members
+                            .inputs
+                            .send(Input::Event(Event::ReturnNoted(id)))
+                            .await;
                     }
                     Ok(()) => {}
                     Err(error) => {
-                        let mut waiting = writer.waiting.lock().expect("no holder of this lock panics");
+                        let mut waiting = writer
+                            .waiting
+                            .lock()
+                            .expect("no holder of this lock panics");
                         let newer = waiting.entry(id).or_default();
                         newer.returned |= wish.returned;
                         newer.record = newer.record.take().or(wish.record);

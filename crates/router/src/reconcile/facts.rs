@@ -12,7 +12,12 @@ use crate::{RouterState, membership};
 /// All nodes, and how many copies are wanted.
 pub(super) fn nodes(state: &RouterState) -> (Vec<NodeFacts>, usize) {
     let view = state.members.view();
-    let desired: HashSet<NodeId> = state.members.placement_nodes().into_iter().map(|candidate| candidate.id).collect();
+    let desired: HashSet<NodeId> = state
+        .members
+        .placement_nodes()
+        .into_iter()
+        .map(|candidate| candidate.id)
+        .collect();
     let facts = view.nodes().map(|node| {
         let intent = state.tables.intents.get(node.id.as_str());
         NodeFacts {
@@ -25,7 +30,11 @@ pub(super) fn nodes(state: &RouterState) -> (Vec<NodeFacts>, usize) {
     (facts.collect(), view.replication_factor.max(1) as usize)
 }
 
-pub(super) fn standing(state: MemberState, intent: Option<&v1::NodeIntent>, desired: bool) -> Standing {
+pub(super) fn standing(
+    state: MemberState,
+    intent: Option<&v1::NodeIntent>,
+    desired: bool,
+) -> Standing {
     match intent.map(|intent| (intent.kind(), intent.force)) {
         Some((Kind::Drain, force)) => Standing::Draining { force },
         Some((Kind::Failover, force)) => Standing::FailedOver { force },

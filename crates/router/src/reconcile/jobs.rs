@@ -1,5 +1,5 @@
-//! Jobs as operators see them: one row for each cause, in the state store, so that every router shows the same and a new
-//! leader goes on with them.
+//! Jobs as operators see them: one row for each cause, in the state store, so that every router
+//! shows the same and a new leader goes on with them.
 //!
 //! ```text
 //! running <--> waiting      (the plan says which)
@@ -8,8 +8,8 @@
 //!    +--> cancelled         an operator said so: held back until a rebalance is asked for, or nothing is left of it
 //! ```
 //!
-//! Invariants: a row says what the plan says, it never decides it, but for one that is cancelled; of each cause at most one
-//! has not ended; the last [`ENDED_MAX`] that ended are kept.
+//! Invariants: a row says what the plan says, it never decides it, but for one that is cancelled;
+//! of each cause at most one has not ended; the last [`ENDED_MAX`] that ended are kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -33,11 +33,21 @@ pub(crate) fn has_ended(job: &v1::Job) -> bool {
 
 /// The job of this kind and subject that has not ended.
 pub(crate) fn running(state: &RouterState, kind: Kind, subject: &str) -> Option<v1::Job> {
-    state.tables.jobs.list().into_iter().find(|job| job.kind() == kind && job.subject == subject && !has_ended(job))
+    state
+        .tables
+        .jobs
+        .list()
+        .into_iter()
+        .find(|job| job.kind() == kind && job.subject == subject && !has_ended(job))
 }
 
 /// The job of this kind and subject that runs, or a new one. Errors: the state store's.
-pub(crate) async fn open(state: &RouterState, kind: Kind, subject: &str, reason: &str) -> Result<v1::Job> {
+pub(crate) async fn open(
+    state: &RouterState,
+    kind: Kind,
+    subject: &str,
+    reason: &str,
+) -> Result<v1::Job> {
     let of_cause = |job: &&v1::Job| job.kind() == kind && job.subject == subject;
     if let Some(job) = running(state, kind, subject) {
         return Ok(job);
@@ -45,8 +55,17 @@ pub(crate) async fn open(state: &RouterState, kind: Kind, subject: &str, reason:
     let all = state.tables.jobs.list();
     // The same name for all who open it at the same time: the first one makes it.
     let name = |n: u64| format!("{}-{n}", stem(kind, subject));
-    let number = |job: &v1::Job| job.id.rsplit_once('-').and_then(|(_, n)| n.parse::<u64>().ok());
-    let last = all.iter().filter(of_cause).filter_map(number).max().unwrap_or(0);
+    let number = |job: &v1::Job| {
+        job.id
+            .rsplit_once('-')
+            .and_then(|(_, n)| n.parse::<u64>().ok())
+    };
+    let last = all
+        .iter()
+        .filter(of_cause)
+        .filter_map(number)
+        .max()
+        .unwrap_or(0);
     let mut job = v1::Job {
         id: name(last + 1),
         subject: subject.to_owned(),
@@ -56,7 +75,13 @@ pub(crate) async fn open(state: &RouterState, kind: Kind, subject: &str, reason:
     };
     job.set_kind(kind);
     job.set_state(State::Running);
-    let made = state.tables.jobs.update(&job.id, |row| Ok(Some(row.cloned().unwrap_or_else(|| job.clone())))).await?;
+    let made = state
+        .tables
+        .jobs
+        .update(&job.id, |row| {
+            Ok(Some(row.cloned().unwrap_or_else(|| job.clone())))
+        })
+        .await?;
     made.ok_or_else(|| Error::internal(format!("job {} was made and not found", job.id)))
 }
 
@@ -65,41 +90,64 @@ fn stem(kind: Kind, subject: &str) -> String {
     match subject {
         "" => kind.to_owned(),
         path if path.contains('/') => {
-            let id = DisplayPath::new(path).map(|path| path.storage_id().to_string()).unwrap_or_default();
+            let id = DisplayPath::new(path)
+                .map(|path| path.storage_id().to_string())
+                .unwrap_or_default();
             format!("{kind}-{}", id.get(..8).unwrap_or("path"))
         }
         node => format!("{kind}-{node}"),
     }
 }
 
-/// Ends a job and holds back what is left of it. Errors: `NotFound`; `Refused` when it has ended, or follows from an intent.
+/// Ends a job and holds back what is left of it. Errors: `NotFound`; `Refused` when it has ended,
+/// or follows from an intent.
 pub(crate) async fn cancel(state: &RouterState, id: &str) -> Result<v1::Job> {
-    let unknown = || Error::not_found(format!("no job '{}'; `monofs-admin jobs` lists them", id.escape_debug()));
+    let unknown = || {
+        Error::not_found(format!(
+            "no job '{}'; `monofs-admin jobs` lists them",
+            id.escape_debug()
+        ))
+    };
     let cancelled = |row: Option<&v1::Job>| {
         let row = row.ok_or_else(unknown)?;
         match (row.state(), row.kind()) {
             (State::Cancelled, _) => return Ok(Some(row.clone())),
-            (State::Done | State::Failed, _) => return Err(Error::refused(format!("job {id} has ended already"))),
+            (State::Done | State::Failed, _) => {
+                return Err(Error::refused(format!("job {id} has ended already")));
+            }
             (_, Kind::Drain) => {
                 let node = &row.subject;
                 return Err(Error::refused(format!(
-                    "{node} is still wanted empty; end that with `monofs-admin undrain --node={node}`, and the job ends"
+                    "{node} is still wanted empty; end that with `monofs-admin undrain \
+                     --node={node}`, and the job ends"
                 )));
             }
             (_, Kind::Failover) => {
                 let node = &row.subject;
                 return Err(Error::refused(format!(
-                    "{node} is still failed over; end that with `monofs-admin clear-failover --node-id={node}`, and the job ends"
+                    "{node} is still failed over; end that with `monofs-admin clear-failover \
+                     --node-id={node}`, and the job ends"
                 )));
             }
             _ => {}
         }
-        let message = "cancelled; what is left is not done until `monofs-admin rebalance` is run".to_owned();
-        let mut row = v1::Job { ended_at: clock::now(), held_back: true, message, ..row.clone() };
+        let message =
+            "cancelled; what is left is not done until `monofs-admin rebalance` is run".to_owned();
+        let mut row = v1::Job {
+            ended_at: clock::now(),
+            held_back: true,
+            message,
+            ..row.clone()
+        };
         row.set_state(State::Cancelled);
         Ok(Some(row))
     };
-    state.tables.jobs.update(id, cancelled).await?.ok_or_else(unknown)
+    state
+        .tables
+        .jobs
+        .update(id, cancelled)
+        .await?
+        .ok_or_else(unknown)
 }
 
 /// What was cancelled may be done again. Errors: the state store's.
@@ -112,7 +160,12 @@ pub(crate) async fn release(state: &RouterState) -> Result<()> {
 
 /// What this job was about is held back no more.
 async fn let_go(state: &RouterState, id: &str) -> Result<()> {
-    let free = |row: Option<&v1::Job>| Ok(row.map(|row| v1::Job { held_back: false, ..row.clone() }));
+    let free = |row: Option<&v1::Job>| {
+        Ok(row.map(|row| v1::Job {
+            held_back: false,
+            ..row.clone()
+        }))
+    };
     state.tables.jobs.update(id, free).await.map(drop)
 }
 
@@ -125,7 +178,9 @@ fn cause(planner: &mut Planner, job: &v1::Job) -> Option<Cause> {
         Kind::Failover => node().map(Cause::Failover),
         Kind::Recover => node().map(Cause::Recover),
         Kind::Rebalance if job.subject.is_empty() => Some(Cause::Rebalance),
-        Kind::Rebalance => Some(Cause::Asked(DisplayPath::new(&job.subject).ok()?.storage_id().number())),
+        Kind::Rebalance => Some(Cause::Asked(
+            DisplayPath::new(&job.subject).ok()?.storage_id().number(),
+        )),
         Kind::Unspecified => None,
     }
 }
@@ -134,11 +189,31 @@ fn cause(planner: &mut Planner, job: &v1::Job) -> Option<Cause> {
 fn subject(planner: &Planner, cause: Cause) -> Option<(Kind, String, String)> {
     let name = |node: u32| planner.node_id(node).to_string();
     Some(match cause {
-        Cause::Repair(node) => (Kind::Repair, name(node), format!("copies of {} are missing", name(node))),
-        Cause::Recover(node) => (Kind::Recover, name(node), format!("{} came back and missed something", name(node))),
-        Cause::Failover(node) => (Kind::Failover, name(node), format!("{} is failed over", name(node))),
-        Cause::Drain(node) => (Kind::Drain, name(node), format!("{} is being drained", name(node))),
-        Cause::Rebalance => (Kind::Rebalance, String::new(), "placement wants copies elsewhere".to_owned()),
+        Cause::Repair(node) => (
+            Kind::Repair,
+            name(node),
+            format!("copies of {} are missing", name(node)),
+        ),
+        Cause::Recover(node) => (
+            Kind::Recover,
+            name(node),
+            format!("{} came back and missed something", name(node)),
+        ),
+        Cause::Failover(node) => (
+            Kind::Failover,
+            name(node),
+            format!("{} is failed over", name(node)),
+        ),
+        Cause::Drain(node) => (
+            Kind::Drain,
+            name(node),
+            format!("{} is being drained", name(node)),
+        ),
+        Cause::Rebalance => (
+            Kind::Rebalance,
+            String::new(),
+            "placement wants copies elsewhere".to_owned(),
+        ),
         Cause::Asked(_) => return None,
     })
 }
@@ -179,8 +254,15 @@ impl Book {
     }
 
     /// What is held back, and the repositories that an operator asked for.
-    pub fn asked(planner: &mut Planner, rows: &[v1::Job]) -> (BTreeSet<Cause>, BTreeMap<super::plan::Key, Cause>) {
-        let held_back = rows.iter().filter(|job| job.held_back).filter_map(|job| cause(planner, job)).collect();
+    pub fn asked(
+        planner: &mut Planner,
+        rows: &[v1::Job],
+    ) -> (BTreeSet<Cause>, BTreeMap<super::plan::Key, Cause>) {
+        let held_back = rows
+            .iter()
+            .filter(|job| job.held_back)
+            .filter_map(|job| cause(planner, job))
+            .collect();
         let mut asked = BTreeMap::new();
         for job in rows.iter().filter(|job| !has_ended(job)) {
             if let Some(cause @ Cause::Asked(key)) = cause(planner, job) {
@@ -190,11 +272,14 @@ impl Book {
         (held_back, asked)
     }
 
-    /// Brings the rows up to what the plan says. Errors: the state store's; what could not be written is written next time.
+    /// Brings the rows up to what the plan says. Errors: the state store's; what could not be
+    /// written is written next time.
     pub async fn write(&mut self, state: &RouterState, planner: &mut Planner) -> Result<()> {
         let mut open_causes = BTreeSet::new();
         for job in state.tables.jobs.list() {
-            let Some(cause) = cause(planner, &job) else { continue };
+            let Some(cause) = cause(planner, &job) else {
+                continue;
+            };
             if has_ended(&job) {
                 let over = job.held_back && !planner.pending().contains_key(&cause);
                 if over {
@@ -208,7 +293,12 @@ impl Book {
             open_causes.insert(cause);
             self.write_one(state, planner, cause, &job).await?;
         }
-        let missing: Vec<Cause> = self.begun.iter().copied().filter(|cause| !open_causes.contains(cause)).collect();
+        let missing: Vec<Cause> = self
+            .begun
+            .iter()
+            .copied()
+            .filter(|cause| !open_causes.contains(cause))
+            .collect();
         for cause in missing {
             if let Some((kind, subject, reason)) = subject(planner, cause) {
                 let job = open(state, kind, &subject, &reason).await?;
@@ -219,7 +309,13 @@ impl Book {
         prune(state).await
     }
 
-    async fn write_one(&mut self, state: &RouterState, planner: &Planner, cause: Cause, job: &v1::Job) -> Result<()> {
+    async fn write_one(
+        &mut self,
+        state: &RouterState,
+        planner: &Planner,
+        cause: Cause,
+        job: &v1::Job,
+    ) -> Result<()> {
         let tally = planner.pending().get(&cause);
         let done = self.done.get(&cause).cloned().unwrap_or_default();
         let live = self.live.get(&cause).copied().unwrap_or(0);
@@ -227,7 +323,9 @@ impl Book {
         let (now_state, message) = self.judge(state, planner, cause, tally);
         let change = |row: Option<&v1::Job>| {
             // Cancelled, or ended by another leader, meanwhile.
-            let Some(row) = row.filter(|row| !has_ended(row)) else { return Ok(row.cloned()) };
+            let Some(row) = row.filter(|row| !has_ended(row)) else {
+                return Ok(row.cloned());
+            };
             let mut row = row.clone();
             row.steps_done += done.steps;
             row.steps_total = row.steps_done + tally.map_or(0, Tally::steps);
@@ -256,28 +354,52 @@ impl Book {
         Ok(())
     }
 
-    fn judge(&self, state: &RouterState, planner: &Planner, cause: Cause, tally: Option<&Tally>) -> (State, String) {
-        let Some(tally) = tally else { return self.judge_empty(state, planner, cause) };
+    fn judge(
+        &self,
+        state: &RouterState,
+        planner: &Planner,
+        cause: Cause,
+        tally: Option<&Tally>,
+    ) -> (State, String) {
+        let Some(tally) = tally else {
+            return self.judge_empty(state, planner, cause);
+        };
         if let Some(why) = &self.paused {
             return (State::Waiting, why.clone());
         }
         match tally.blocked() {
             Some(wait) => (State::Waiting, waiting_for(planner, wait)),
-            None => (State::Running, format!("{} copies to make, {} to delete", tally.copies, tally.deletes)),
+            None => (
+                State::Running,
+                format!(
+                    "{} copies to make, {} to delete",
+                    tally.copies, tally.deletes
+                ),
+            ),
         }
     }
 
     /// Nothing can be done: all is done, or a node that is to be emptied does not answer.
     fn judge_empty(&self, state: &RouterState, planner: &Planner, cause: Cause) -> (State, String) {
-        let Cause::Drain(node) = cause else { return (State::Done, "nothing is left to do".to_owned()) };
+        let Cause::Drain(node) = cause else {
+            return (State::Done, "nothing is left to do".to_owned());
+        };
         let id = planner.node_id(node);
         let held = planner.holds(id);
         let wanted = state.tables.intents.get(id.as_str()).is_some();
         if held > 0 && wanted {
-            let message = format!("{held} copies are recorded on {id}, which stay until it answers");
+            let message =
+                format!("{held} copies are recorded on {id}, which stay until it answers");
             return (State::Waiting, message);
         }
-        (State::Done, if wanted { format!("{id} holds nothing any more") } else { "not wanted any more".to_owned() })
+        (
+            State::Done,
+            if wanted {
+                format!("{id} holds nothing any more")
+            } else {
+                "not wanted any more".to_owned()
+            },
+        )
     }
 }
 

@@ -1,9 +1,10 @@
-//! What a node holds and the catalogue does not know of: left by a router or a node that was killed between two steps, or
-//! kept by a node that was given up.
+//! What a node holds and the catalogue does not know of: left by a router or a node that was killed
+//! between two steps, or kept by a node that was given up.
 //!
-//! Invariants: a commit that readers see and that the node holds makes it a holder, so it is not copied again (and deleted
-//! like any other, after verification, if it is one copy too many); data is dropped only if neither the entry nor a
-//! retained snapshot counts on it, and only if it is still what was looked at.
+//! Invariants: a commit that readers see and that the node holds makes it a holder, so it is not
+//! copied again (and deleted like any other, after verification, if it is one copy too many); data
+//! is dropped only if neither the entry nor a retained snapshot counts on it, and only if it is
+//! still what was looked at.
 
 use std::sync::Arc;
 
@@ -15,38 +16,65 @@ use monofs_proto::v1;
 use crate::{RouterState, ingest};
 
 /// Settles what `node` said it holds.
-pub(crate) async fn settle(state: &Arc<RouterState>, node: &Member, held: &[v1::HeldRepository]) -> Result<()> {
+pub(crate) async fn settle(
+    state: &Arc<RouterState>,
+    node: &Member,
+    held: &[v1::HeldRepository],
+) -> Result<()> {
     for held in held {
         let id = StorageId::new(&held.storage_id)?;
-        let commits: Vec<Bytes> = held.snapshots.iter().map(|snapshot| snapshot.commit.clone()).collect();
+        let commits: Vec<Bytes> = held
+            .snapshots
+            .iter()
+            .map(|snapshot| snapshot.commit.clone())
+            .collect();
         let entry = state.catalog.by_storage_id(&id);
         if let Some(entry) = &entry {
-            let Some(snapshot) = &entry.snapshot else { continue };
+            let Some(snapshot) = &entry.snapshot else {
+                continue;
+            };
             if entry.state != RepositoryState::Ready || entry.holders.contains(&node.id) {
                 continue;
             }
             let commit = oid_bytes(&snapshot.commit);
             if commits.contains(&commit) {
-                // Held, so that nobody deletes it meanwhile; and asked again, because somebody may have done so before.
+                // Held, so that nobody deletes it meanwhile; and asked again, because somebody may
+                // have done so before.
                 let Some(away) = ingest::keep_away(state, &entry.path).await? else {
                     return Err(Error::refused(format!("{} is being changed", entry.path)));
                 };
-                if state.held(node, &id).await?.snapshots.iter().any(|snapshot| snapshot.commit == commit) {
-                    tracing::info!(path = %entry.path, node = %node.id, "the node has a copy that was not recorded");
-                    state.catalog.add_holder(&entry.path, entry.generation, &node.id).await?;
+                if state
+                    .held(node, &id)
+                    .await?
+                    .snapshots
+                    .iter()
+                    .any(|snapshot| snapshot.commit == commit)
+                {
+                    tracing::info!(path = %entry.path, node = %node.id, "the node has a copy that \
+                     was not recorded");
+                    state
+                        .catalog
+                        .add_holder(&entry.path, entry.generation, &node.id)
+                        .await?;
                 }
                 away.let_go().await;
                 continue;
             }
             // The records that it has make the next copy cheaper.
-            if state.members.placement_nodes().iter().any(|candidate| candidate.id == node.id) {
+            if state
+                .members
+                .placement_nodes()
+                .iter()
+                .any(|candidate| candidate.id == node.id)
+            {
                 continue;
             }
         }
         if commits.is_empty() || state.catalog.is_retained_on(&id, &node.id).await? {
             continue;
         }
-        tracing::info!(storage_id = %id, path = held.path, node = %node.id, "nobody counts on this copy; dropping it");
+        tracing::info!(storage_id = %id, path = held.path, node = %node.id, "nobody counts on this \
+         copy; dropping it");
         state.drop_copy(node, &id, commits).await?;
     }
     Ok(())

@@ -1,4 +1,5 @@
-//! What is to be done so that copies are where placement wants them: `step(event, now) -> commands`, without IO.
+//! What is to be done so that copies are where placement wants them: `step(event, now) ->
+//! commands`, without IO.
 //!
 //! ```text
 //! a desired node is no holder --Copy--> it is one --(all desired ones are)--> Delete of a holder that is not desired
@@ -6,13 +7,16 @@
 //!
 //! Invariants:
 //! - copies first: nothing is deleted while a desired copy is missing;
-//! - a deletion names the copies that stay: as many as are wanted, unless the operator forced it, and never none;
-//! - a holder that does not answer is never deleted: it is recognised when it comes back, and then one copy is too many;
+//! - a deletion names the copies that stay: as many as are wanted, unless the operator forced it,
+//!   and never none;
+//! - a holder that does not answer is never deleted: it is recognised when it comes back, and then
+//!   one copy is too many;
 //! - one command for one repository at a time;
-//! - an event costs what it changes: a node that comes or goes costs a look at each repository's last rank, and placement
-//!   anew only where that changes it.
+//! - an event costs what it changes: a node that comes or goes costs a look at each repository's
+//!   last rank, and placement anew only where that changes it.
 //!
-//! Callers: the leader's loop (`run`), every router for a plan that is only shown (`Planner::preview`), the simulation.
+//! Callers: the leader's loop (`run`), every router for a plan that is only shown
+//! (`Planner::preview`), the simulation.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -58,7 +62,10 @@ impl Standing {
     }
 
     pub(super) fn is_forced(self) -> bool {
-        matches!(self, Self::Draining { force: true } | Self::FailedOver { force: true })
+        matches!(
+            self,
+            Self::Draining { force: true } | Self::FailedOver { force: true }
+        )
     }
 }
 
@@ -138,7 +145,8 @@ pub enum Action {
         /// Fewer copies than wanted answer: readers need it as soon as it has the records.
         urgent: bool,
     },
-    /// When each of `keep` has confirmed that it holds what `node` holds: take `node` off the holders, then drop its data.
+    /// When each of `keep` has confirmed that it holds what `node` holds: take `node` off the
+    /// holders, then drop its data.
     Delete {
         node: NodeId,
         keep: Vec<NodeId>,
@@ -234,12 +242,16 @@ impl Planner {
 
     /// Number of repositories that `node` should hold and does not.
     pub fn lacks(&self, node: &NodeId) -> usize {
-        self.numbers.get(node).map_or(0, |number| self.nodes[*number as usize].lacks)
+        self.numbers
+            .get(node)
+            .map_or(0, |number| self.nodes[*number as usize].lacks)
     }
 
     /// Number of repositories that `node` is recorded to hold.
     pub fn holds(&self, node: &NodeId) -> usize {
-        self.numbers.get(node).map_or(0, |number| self.nodes[*number as usize].holds)
+        self.numbers
+            .get(node)
+            .map_or(0, |number| self.nodes[*number as usize].holds)
     }
 
     /// The node with this number, as causes and waits name it.
@@ -260,13 +272,22 @@ impl Planner {
         }
         let number = self.nodes.len() as u32;
         self.numbers.insert(id.clone(), number);
-        self.nodes.push(Known { id: id.clone(), facts: None, holds: 0, lacks: 0 });
+        self.nodes.push(Known {
+            id: id.clone(),
+            facts: None,
+            holds: 0,
+            lacks: 0,
+        });
         number
     }
 
     /// Those of `holders` that answer.
     pub fn serving<'a>(&self, holders: &'a [NodeId]) -> impl Iterator<Item = &'a NodeId> {
-        let serving = |id: &&NodeId| self.numbers.get(*id).is_some_and(|number| self.serves(*number));
+        let serving = |id: &&NodeId| {
+            self.numbers
+                .get(*id)
+                .is_some_and(|number| self.serves(*number))
+        };
         holders.iter().filter(serving)
     }
 
@@ -277,20 +298,33 @@ impl Planner {
 
     /// Whether repositories are recorded on nodes that are no members.
     pub fn has_strangers(&self) -> bool {
-        self.nodes.iter().any(|known| known.facts.is_none() && known.holds > 0)
+        self.nodes
+            .iter()
+            .any(|known| known.facts.is_none() && known.holds > 0)
     }
 
     /// The steps of a repository that is not taken in, in the order in which they would be done.
     pub fn preview(&mut self, facts: RepositoryFacts<'_>) -> Vec<Step> {
         let holders = facts.holders.iter().map(|id| self.number(id)).collect();
-        let desired = self.placer.replicas(&PlacementKey::of_number(facts.key), self.copies).into();
-        let repo = Repo { bytes: facts.bytes, holders, desired, ..Repo::default() };
+        let desired = self
+            .placer
+            .replicas(&PlacementKey::of_number(facts.key), self.copies)
+            .into();
+        let repo = Repo {
+            bytes: facts.bytes,
+            holders,
+            desired,
+            ..Repo::default()
+        };
         self.steps(facts.key, &repo)
     }
 
     fn nodes(&mut self, nodes: &[NodeFacts], copies: usize) {
         let places = |facts: &Option<NodeFacts>| {
-            facts.as_ref().filter(|facts| facts.standing.is_desired()).map(|facts| facts.candidate.clone())
+            facts
+                .as_ref()
+                .filter(|facts| facts.standing.is_desired())
+                .map(|facts| facts.candidate.clone())
         };
         let mut before: Vec<Option<Candidate>> = Vec::new();
         for node in nodes {
@@ -304,22 +338,39 @@ impl Planner {
             let number = self.number(&node.candidate.id);
             self.nodes[number as usize].facts = Some(node.clone());
         }
-        let after: Vec<Option<Candidate>> = self.nodes.iter().map(|known| places(&known.facts)).collect();
+        let after: Vec<Option<Candidate>> = self
+            .nodes
+            .iter()
+            .map(|known| places(&known.facts))
+            .collect();
         let changed = |number: &usize| before[*number] != after[*number];
-        let left: Vec<bool> = (0..after.len()).map(|number| changed(&number) && before[number].is_some()).collect();
-        let entered: Vec<usize> = (0..after.len()).filter(changed).filter(|number| after[*number].is_some()).collect();
+        let left: Vec<bool> = (0..after.len())
+            .map(|number| changed(&number) && before[number].is_some())
+            .collect();
+        let entered: Vec<usize> = (0..after.len())
+            .filter(changed)
+            .filter(|number| after[*number].is_some())
+            .collect();
         let all = std::mem::replace(&mut self.copies, copies) != copies;
         if all || !entered.is_empty() || left.contains(&true) {
-            let desired = after.iter().enumerate().filter_map(|(n, facts)| Some((n as u32, facts.as_ref()?)));
+            let desired = after
+                .iter()
+                .enumerate()
+                .filter_map(|(n, facts)| Some((n as u32, facts.as_ref()?)));
             self.placer = Placer::new(desired);
         }
         let placer = std::mem::replace(&mut self.placer, Placer::new([]));
-        let entered: Vec<_> = entered.iter().filter_map(|number| placer.candidate(*number as u32)).collect();
+        let entered: Vec<_> = entered
+            .iter()
+            .filter_map(|number| placer.candidate(*number as u32))
+            .collect();
         self.recount(|key, repo| {
             let key = PlacementKey::of_number(key);
             if all
                 || repo.desired.iter().any(|ranked| left[ranked.tag as usize])
-                || entered.iter().any(|candidate| candidate.may_enter(&key, &repo.desired, copies))
+                || entered
+                    .iter()
+                    .any(|candidate| candidate.may_enter(&key, &repo.desired, copies))
             {
                 repo.desired = placer.replicas(&key, copies).into();
             }
@@ -353,24 +404,37 @@ impl Planner {
             None => (Repo::default(), false),
         };
         if !known {
-            repo.desired = self.placer.replicas(&PlacementKey::of_number(facts.key), self.copies).into();
+            repo.desired = self
+                .placer
+                .replicas(&PlacementKey::of_number(facts.key), self.copies)
+                .into();
         }
         if !known || repo.generation != facts.generation {
             repo.failures = 0;
             // A node that recovers is not copied to by those who publish.
             let theirs = !repo.desired.iter().any(|ranked| {
-                let standing = self.nodes[ranked.tag as usize].facts.as_ref().map(|facts| facts.standing);
+                let standing = self.nodes[ranked.tag as usize]
+                    .facts
+                    .as_ref()
+                    .map(|facts| facts.standing);
                 standing == Some(Standing::Recovering)
             });
-            repo.not_before = if facts.fresh && theirs { now + SETTLE } else { Duration::ZERO };
+            repo.not_before = if facts.fresh && theirs {
+                now + SETTLE
+            } else {
+                Duration::ZERO
+            };
         }
-        (repo.generation, repo.bytes, repo.holders, repo.queued) = (facts.generation, facts.bytes, holders, None);
+        (repo.generation, repo.bytes, repo.holders, repo.queued) =
+            (facts.generation, facts.bytes, holders, None);
         self.count(facts.key, &mut repo);
         self.repos.insert(facts.key, repo);
     }
 
     fn ended(&mut self, key: Key, outcome: Outcome, now: Duration) {
-        let Some(mut repo) = self.repos.remove(&key) else { return };
+        let Some(mut repo) = self.repos.remove(&key) else {
+            return;
+        };
         self.uncount(key, &repo);
         (repo.busy, repo.queued) = (false, None);
         match outcome {
@@ -401,10 +465,16 @@ impl Planner {
         let mut commands = Vec::new();
         while commands.len() < room {
             let first = |(cause, keys): (&Cause, &BTreeSet<(u8, Key)>)| {
-                keys.first().filter(|_| !self.held_back.contains(cause)).map(|(priority, key)| (*priority, *key))
+                keys.first()
+                    .filter(|_| !self.held_back.contains(cause))
+                    .map(|(priority, key)| (*priority, *key))
             };
-            let Some((_, key)) = self.ready.iter().filter_map(first).min() else { break };
-            let Some(mut repo) = self.repos.remove(&key) else { break };
+            let Some((_, key)) = self.ready.iter().filter_map(first).min() else {
+                break;
+            };
+            let Some(mut repo) = self.repos.remove(&key) else {
+                break;
+            };
             self.uncount(key, &repo);
             let step = self.next(key, &repo);
             (repo.busy, repo.queued) = (step.is_some(), None);
@@ -420,10 +490,19 @@ impl Planner {
         let desired = repo.desired.iter().map(|ranked| ranked.tag);
         let action = match step.why {
             Why::Missing => {
-                let mut from: Vec<u32> = repo.holders.iter().copied().filter(|holder| self.serves(*holder)).collect();
+                let mut from: Vec<u32> = repo
+                    .holders
+                    .iter()
+                    .copied()
+                    .filter(|holder| self.serves(*holder))
+                    .collect();
                 from.sort_by_key(|holder| !repo.desired.iter().any(|ranked| ranked.tag == *holder));
                 let urgent = from.len() < self.copies;
-                Action::Copy { node: id(&step.node), from: from.iter().map(id).collect(), urgent }
+                Action::Copy {
+                    node: id(&step.node),
+                    from: from.iter().map(id).collect(),
+                    urgent,
+                }
             }
             Why::TooMany => Action::Delete {
                 node: id(&step.node),
@@ -431,11 +510,19 @@ impl Planner {
                 forgotten: self.nodes[step.node as usize].facts.is_none(),
             },
         };
-        Command { key, generation: repo.generation, cause: step.cause, action }
+        Command {
+            key,
+            generation: repo.generation,
+            cause: step.cause,
+            action,
+        }
     }
 
     pub(super) fn serves(&self, number: u32) -> bool {
-        self.nodes[number as usize].facts.as_ref().is_some_and(|facts| facts.serves)
+        self.nodes[number as usize]
+            .facts
+            .as_ref()
+            .is_some_and(|facts| facts.serves)
     }
 
     /// The first step that can be done now.
@@ -460,15 +547,23 @@ impl Planner {
         if is_settled(repo) {
             return;
         }
-        for ranked in repo.desired.iter().filter(|ranked| !repo.holders.contains(&ranked.tag)) {
+        for ranked in repo
+            .desired
+            .iter()
+            .filter(|ranked| !repo.holders.contains(&ranked.tag))
+        {
             self.nodes[ranked.tag as usize].lacks += 1;
         }
         let steps = self.steps(key, repo);
         for step in &steps {
             self.tallies.entry(step.cause).or_default().add(step);
         }
-        let next = steps.iter().find(|step| step.wait.is_none() && !self.held_back.contains(&step.cause));
-        let Some(step) = next.filter(|_| !repo.busy) else { return };
+        let next = steps
+            .iter()
+            .find(|step| step.wait.is_none() && !self.held_back.contains(&step.cause));
+        let Some(step) = next.filter(|_| !repo.busy) else {
+            return;
+        };
         // Its time has not come; [`Planner::commands`] takes it from there when it has.
         let delayed = repo.not_before > Duration::ZERO;
         repo.queued = Some(Box::new(if delayed {
@@ -476,7 +571,10 @@ impl Planner {
             Queued::Delayed(repo.not_before)
         } else {
             let priority = self.priority(repo, step);
-            self.ready.entry(step.cause).or_default().insert((priority, key));
+            self.ready
+                .entry(step.cause)
+                .or_default()
+                .insert((priority, key));
             Queued::Ready(step.cause, priority)
         }));
     }
@@ -489,7 +587,11 @@ impl Planner {
         if is_settled(repo) {
             return;
         }
-        for ranked in repo.desired.iter().filter(|ranked| !repo.holders.contains(&ranked.tag)) {
+        for ranked in repo
+            .desired
+            .iter()
+            .filter(|ranked| !repo.holders.contains(&ranked.tag))
+        {
             self.nodes[ranked.tag as usize].lacks -= 1;
         }
         for step in self.steps(key, repo) {
@@ -516,7 +618,11 @@ impl Planner {
 
     /// The lowest goes first: few copies that answer, then what ends a move, then what begins one.
     fn priority(&self, repo: &Repo, step: &Step) -> u8 {
-        let serving = repo.holders.iter().filter(|holder| self.serves(**holder)).count();
+        let serving = repo
+            .holders
+            .iter()
+            .filter(|holder| self.serves(**holder))
+            .count();
         match step.why {
             Why::Missing if serving < self.copies => serving.min(100) as u8,
             Why::TooMany => 150,
@@ -526,7 +632,11 @@ impl Planner {
 }
 
 fn is_settled(repo: &Repo) -> bool {
-    repo.holders.len() == repo.desired.len() && repo.desired.iter().all(|ranked| repo.holders.contains(&ranked.tag))
+    repo.holders.len() == repo.desired.len()
+        && repo
+            .desired
+            .iter()
+            .all(|ranked| repo.holders.contains(&ranked.tag))
 }
 
 /// What somebody waits for, in words.
@@ -535,7 +645,10 @@ pub fn waiting_for(planner: &Planner, wait: Wait) -> String {
         Wait::Copies => "copies come first".to_owned(),
         Wait::Node(number) => format!("node {} cannot be used now", planner.node_id(number)),
         Wait::TooFewNodes => {
-            format!("{} copies are wanted, and there are not enough nodes for them", planner.copies)
+            format!(
+                "{} copies are wanted, and there are not enough nodes for them",
+                planner.copies
+            )
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The plan as it would be carried out now, for who only wants to see it: made by any router, from what it knows.
+//! The plan as it would be carried out now, for who only wants to see it: made by any router, from
+//! what it knows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +31,10 @@ impl Scope {
             ("", "") => return Ok(Self::Everything),
             ("", path) => state.catalog.require(path)?,
             (id, path) => {
-                let found = state.catalog.by_storage_id(&StorageId::new(id)?).ok_or_else(|| no_repository(id))?;
+                let found = state
+                    .catalog
+                    .by_storage_id(&StorageId::new(id)?)
+                    .ok_or_else(|| no_repository(id))?;
                 if !path.is_empty() && DisplayPath::new(path)? != found.path {
                     return Err(no_repository(&format!("{path} ({id})")));
                 }
@@ -45,7 +49,13 @@ impl Scope {
 pub(crate) fn moves(state: &RouterState, scope: &Scope) -> v1::RebalanceResponse {
     let (nodes, copies) = facts::nodes(state);
     let mut planner = Planner::default();
-    planner.step(Event::Nodes { nodes: &nodes, copies }, Duration::ZERO);
+    planner.step(
+        Event::Nodes {
+            nodes: &nodes,
+            copies,
+        },
+        Duration::ZERO,
+    );
     let mut told = v1::RebalanceResponse::default();
     if let Scope::One(entry) = scope {
         tell(&mut planner, entry, &mut told);
@@ -56,13 +66,19 @@ pub(crate) fn moves(state: &RouterState, scope: &Scope) -> v1::RebalanceResponse
         let page = state.catalog.page("", &after, PAGE);
         let Some(last) = page.last() else { return told };
         after = last.path.to_string();
-        page.iter().for_each(|entry| tell(&mut planner, entry, &mut told));
+        page.iter()
+            .for_each(|entry| tell(&mut planner, entry, &mut told));
     }
 }
 
 fn tell(planner: &mut Planner, entry: &Repository, told: &mut v1::RebalanceResponse) {
-    let Some(facts) = facts::repository(entry, false) else { return };
-    let serving: Vec<String> = planner.serving(&entry.holders).map(ToString::to_string).collect();
+    let Some(facts) = facts::repository(entry, false) else {
+        return;
+    };
+    let serving: Vec<String> = planner
+        .serving(&entry.holders)
+        .map(ToString::to_string)
+        .collect();
     for step in planner.preview(facts) {
         let kind = match step.why {
             Why::Missing => Kind::Copy,
@@ -76,7 +92,11 @@ fn tell(planner: &mut Planner, entry: &Repository, told: &mut v1::RebalanceRespo
                 kind: kind.into(),
                 path: entry.path.to_string(),
                 node_id: planner.node_id(step.node).to_string(),
-                from: if kind == Kind::Copy { serving.clone() } else { Vec::new() },
+                from: if kind == Kind::Copy {
+                    serving.clone()
+                } else {
+                    Vec::new()
+                },
                 bytes: step.bytes,
                 reason: reason(planner, &step),
             });
@@ -86,7 +106,9 @@ fn tell(planner: &mut Planner, entry: &Repository, told: &mut v1::RebalanceRespo
 
 fn reason(planner: &Planner, step: &Step) -> String {
     let why = match step.cause {
-        Cause::Repair(node) if planner.is_member(node) => format!("copies are missing: {}", planner.node_id(node)),
+        Cause::Repair(node) if planner.is_member(node) => {
+            format!("copies are missing: {}", planner.node_id(node))
+        }
         Cause::Repair(node) => format!("{} is no member any more", planner.node_id(node)),
         Cause::Recover(node) => format!("{} came back and missed it", planner.node_id(node)),
         Cause::Failover(node) => format!("{} is failed over", planner.node_id(node)),

@@ -1,7 +1,9 @@
-//! The leader's loop: tells the plan what changed, carries out what it says, and writes down how far that is.
+//! The leader's loop: tells the plan what changed, carries out what it says, and writes down how
+//! far that is.
 //!
-//! Invariants: only the leader works, and what runs is broken off when it leads no more; nothing is begun in a maintenance,
-//! nor before every member had the time to be heard; all copies that run share the bandwidth given.
+//! Invariants: only the leader works, and what runs is broken off when it leads no more; nothing is
+//! begun in a maintenance, nor before every member had the time to be heard; all copies that run
+//! share the bandwidth given.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -74,9 +76,16 @@ async fn lead(state: &Arc<RouterState>) {
     };
     let mut catalog = state.catalog.changed();
     let mut view = state.members.subscribe();
-    let mut tables: Vec<watch::Receiver<()>> =
-        vec![state.tables.jobs.changed(), state.tables.intents.changed(), state.tables.maintenance.changed()];
-    let tick = state.config.worker_interval.min(TICK_MAX).max(Duration::from_millis(10));
+    let mut tables: Vec<watch::Receiver<()>> = vec![
+        state.tables.jobs.changed(),
+        state.tables.intents.changed(),
+        state.tables.maintenance.changed(),
+    ];
+    let tick = state
+        .config
+        .worker_interval
+        .min(TICK_MAX)
+        .max(Duration::from_millis(10));
     loop {
         // Before the catalogue: what audits changed there is in the plan then.
         let (behind, draining) = (membership::behind(state), leader.draining());
@@ -85,7 +94,9 @@ async fn lead(state: &Arc<RouterState>) {
         leader.tell_members(&behind, &draining).await;
         leader.begin();
         leader.write_rows().await;
-        let [jobs, intents, maintenance] = &mut tables[..] else { return };
+        let [jobs, intents, maintenance] = &mut tables[..] else {
+            return;
+        };
         tokio::select! {
             Some(ended) = leader.work.join_next_with_id() => leader.ended(ended),
             _ = catalog.changed() => {}
@@ -130,7 +141,13 @@ impl Leader {
             self.nodes = nodes.clone();
             let now = self.now();
             self.plan(move |planner| {
-                planner.step(Event::Nodes { nodes: &nodes.0, copies: nodes.1 }, now);
+                planner.step(
+                    Event::Nodes {
+                        nodes: &nodes.0,
+                        copies: nodes.1,
+                    },
+                    now,
+                );
             })
             .await;
         }
@@ -138,7 +155,11 @@ impl Leader {
             self.load().await;
         }
         let (held_back, asked) = Book::asked(&mut self.planner, &self.state.tables.jobs.list());
-        for running in self.running.values().filter(|r| !r.undoes && held_back.contains(&r.command.cause)) {
+        for running in self
+            .running
+            .values()
+            .filter(|r| !r.undoes && held_back.contains(&r.command.cause))
+        {
             running.abort.abort();
         }
         let now = self.now();
@@ -147,7 +168,10 @@ impl Leader {
 
     /// Takes in what changed in the catalogue; false when that is not known.
     fn take_changes(&mut self) -> bool {
-        let changes = self.position.as_ref().and_then(|position| self.state.catalog.changes_since(position));
+        let changes = self
+            .position
+            .as_ref()
+            .and_then(|position| self.state.catalog.changes_since(position));
         let Some(changes) = changes else { return false };
         let now = self.now();
         for entry in &changes.upserts {
@@ -157,7 +181,8 @@ impl Leader {
         }
         for path in &changes.removed {
             if let Ok(path) = DisplayPath::new(path) {
-                self.planner.step(Event::Removed(path.storage_id().number()), now);
+                self.planner
+                    .step(Event::Removed(path.storage_id().number()), now);
             }
         }
         self.position = Some(changes.position);
@@ -167,15 +192,21 @@ impl Leader {
     /// For the metrics of this router.
     fn publish(&self) {
         let lacks = |node: &monofs_model::Member| (node.id.clone(), self.planner.lacks(&node.id));
-        self.state.replication.planned(self.state.members.view().nodes().map(lacks).collect());
+        self.state
+            .replication
+            .planned(self.state.members.view().nodes().map(lacks).collect());
     }
 
     fn draining(&self) -> Vec<NodeId> {
         let view = self.state.members.view();
-        view.nodes().filter(|node| node.state == MemberState::Draining).map(|node| node.id.clone()).collect()
+        view.nodes()
+            .filter(|node| node.state == MemberState::Draining)
+            .map(|node| node.id.clone())
+            .collect()
     }
 
-    /// Says which nodes that came back have all that they should have, and which that are emptied hold nothing any more.
+    /// Says which nodes that came back have all that they should have, and which that are emptied
+    /// hold nothing any more.
     async fn tell_members(&self, behind: &[NodeId], draining: &[NodeId]) {
         if self.position.is_none() {
             return;
@@ -184,13 +215,15 @@ impl Leader {
             match self.state.members.caught_up(id).await {
                 Ok(()) => tracing::info!(node = %id, "the node has caught up"),
                 Err(error) => {
-                    tracing::warn!(node = %id, %error, "cannot record that a node has caught up; trying again")
+                    tracing::warn!(node = %id, %error, "cannot record that a node has caught up; \
+                     trying again")
                 }
             }
         }
         for id in draining.iter().filter(|id| self.planner.holds(id) == 0) {
             if let Err(error) = self.state.members.emptied(id).await {
-                tracing::warn!(node = %id, %error, "cannot record that a node is empty; trying again");
+                tracing::warn!(node = %id, %error, "cannot record that a node is empty; trying \
+                 again");
             }
         }
     }
@@ -203,13 +236,22 @@ impl Leader {
         let (state, now, nodes) = (self.state.clone(), self.now(), self.nodes.clone());
         self.planner = Planner::default();
         self.plan(move |planner| {
-            planner.step(Event::Nodes { nodes: &nodes.0, copies: nodes.1 }, now);
+            planner.step(
+                Event::Nodes {
+                    nodes: &nodes.0,
+                    copies: nodes.1,
+                },
+                now,
+            );
             let mut after = String::new();
             loop {
                 let page = state.catalog.page("", &after, PAGE);
                 let Some(last) = page.last() else { return };
                 after = last.path.to_string();
-                for facts in page.iter().filter_map(|entry| facts::repository(entry, false)) {
+                for facts in page
+                    .iter()
+                    .filter_map(|entry| facts::repository(entry, false))
+                {
                     planner.step(Event::Repository(facts), now);
                 }
             }
@@ -221,10 +263,14 @@ impl Leader {
     fn paused(&self) -> Option<String> {
         if let Some(maintenance) = self.state.tables.maintenance.get("") {
             let reason = maintenance.reason;
-            return Some(format!("the cluster is drained ({reason}); `monofs-admin undrain` ends that"));
+            return Some(format!(
+                "the cluster is drained ({reason}); `monofs-admin undrain` ends that"
+            ));
         }
         let early = self.since.elapsed() < self.state.config.unhealthy_threshold;
-        let unheard = |node: &monofs_model::Member| matches!(node.state, MemberState::Joining | MemberState::Suspect);
+        let unheard = |node: &monofs_model::Member| {
+            matches!(node.state, MemberState::Joining | MemberState::Suspect)
+        };
         (early && (self.planner.has_strangers() || self.state.members.view().nodes().any(unheard)))
             .then(|| "waiting for the members to be heard".to_owned())
     }
@@ -241,30 +287,62 @@ impl Leader {
         let now = self.now();
         while self.running.len() < COMMANDS_MAX {
             let Some(share) = self.share() else { return };
-            let Some(command) = self.planner.step(Event::Room(1), now).pop() else { return };
-            if self.running.values().any(|running| running.command.key == command.key) {
+            let Some(command) = self.planner.step(Event::Room(1), now).pop() else {
+                return;
+            };
+            if self
+                .running
+                .values()
+                .any(|running| running.command.key == command.key)
+            {
                 // Begun before everything was taken in anew.
                 let outcome = Outcome::Later(self.state.config.worker_interval);
-                self.planner.step(Event::Ended { key: command.key, outcome }, now);
+                self.planner.step(
+                    Event::Ended {
+                        key: command.key,
+                        outcome,
+                    },
+                    now,
+                );
                 continue;
             }
             self.book.begun(command.cause);
             self.rows_due = true;
-            let pace = Arc::new(Pace { bytes_per_second_max: share, ..Pace::default() });
+            let pace = Arc::new(Pace {
+                bytes_per_second_max: share,
+                ..Pace::default()
+            });
             let work = {
                 let (state, command, pace) = (self.state.clone(), command.clone(), pace.clone());
                 async move { work::perform(&state, &command, &pace).await }
             };
             let abort = self.work.spawn(context::begin("reconcile", work));
-            self.running.insert(abort.id(), Running { command, pace, abort, undoes: false });
+            self.running.insert(
+                abort.id(),
+                Running {
+                    command,
+                    pace,
+                    abort,
+                    undoes: false,
+                },
+            );
         }
     }
 
     /// The bandwidth of the next command, 0 = no limit; `None` when those that run have all of it.
     fn share(&self) -> Option<u64> {
         let whole = self.state.config.rebalance_bandwidth;
-        let taken: u64 = self.running.values().map(|running| running.pace.bytes_per_second_max).sum();
-        let waiting: u64 = self.planner.pending().values().map(|tally| tally.runnable).sum();
+        let taken: u64 = self
+            .running
+            .values()
+            .map(|running| running.pace.bytes_per_second_max)
+            .sum();
+        let waiting: u64 = self
+            .planner
+            .pending()
+            .values()
+            .map(|tally| tally.runnable)
+            .sum();
         share(whole, taken, waiting)
     }
 
@@ -273,7 +351,15 @@ impl Leader {
             Ok((id, outcome)) => (id, Some(outcome)),
             Err(error) => (error.id(), None),
         };
-        let Some(Running { command, pace, undoes, .. }) = self.running.remove(&id) else { return };
+        let Some(Running {
+            command,
+            pace,
+            undoes,
+            ..
+        }) = self.running.remove(&id)
+        else {
+            return;
+        };
         if outcome.is_none() && !undoes {
             return self.undo(command);
         }
@@ -284,27 +370,40 @@ impl Leader {
         self.rows_due = true;
         let outcome = match outcome {
             Some(Err(error)) if undoes => {
-                tracing::warn!(%error, "a copy that was broken off is left until its node is asked what it holds");
+                tracing::warn!(%error, "a copy that was broken off is left until its node is asked \
+                 what it holds");
                 Outcome::Later(self.state.config.worker_interval)
             }
             None | Some(Ok(())) if undoes => Outcome::Later(self.state.config.worker_interval),
             Some(Ok(())) => {
-                self.book.done(command.cause, pace.bytes.load(Ordering::Relaxed));
+                self.book
+                    .done(command.cause, pace.bytes.load(Ordering::Relaxed));
                 Outcome::Done
             }
             Some(Err(error)) => self.failed(&command, &error),
             None => Outcome::Failed,
         };
         let now = self.now();
-        self.planner.step(Event::Ended { key: command.key, outcome }, now);
+        self.planner.step(
+            Event::Ended {
+                key: command.key,
+                outcome,
+            },
+            now,
+        );
     }
 
     fn failed(&mut self, command: &Command, error: &Error) -> Outcome {
         let action = match &command.action {
-            Action::Copy { node, .. } => format!("copy {} to {node}", path_of(&self.state, command.key)),
-            Action::Delete { node, .. } => format!("delete {} from {node}", path_of(&self.state, command.key)),
+            Action::Copy { node, .. } => {
+                format!("copy {} to {node}", path_of(&self.state, command.key))
+            }
+            Action::Delete { node, .. } => {
+                format!("delete {} from {node}", path_of(&self.state, command.key))
+            }
         };
-        self.book.failed(command.cause, &error.clone().context(action.clone()));
+        self.book
+            .failed(command.cause, &error.clone().context(action.clone()));
         if matches!(error.kind, ErrorKind::Refused) {
             tracing::debug!(%error, "cannot {action} now");
             return Outcome::Later(self.state.config.worker_interval);
@@ -313,12 +412,21 @@ impl Leader {
         Outcome::Failed
     }
 
-    /// A copy that was broken off is not left lying about; nothing else is done with the repository before that.
+    /// A copy that was broken off is not left lying about; nothing else is done with the repository
+    /// before that.
     fn undo(&mut self, command: Command) {
         let (state, undone) = (self.state.clone(), command.clone());
         let undo = async move { work::undo(&state, &undone).await };
         let abort = self.work.spawn(context::begin("undo", undo));
-        self.running.insert(abort.id(), Running { command, pace: Arc::default(), abort, undoes: true });
+        self.running.insert(
+            abort.id(),
+            Running {
+                command,
+                pace: Arc::default(),
+                abort,
+                undoes: true,
+            },
+        );
     }
 
     async fn write_rows(&mut self) {
@@ -326,7 +434,9 @@ impl Leader {
         for Running { command, pace, .. } in self.running.values() {
             *self.book.live.entry(command.cause).or_default() += pace.bytes.load(Ordering::Relaxed);
         }
-        let rested = self.rows_written.is_none_or(|at| at.elapsed() >= ROWS_EVERY);
+        let rested = self
+            .rows_written
+            .is_none_or(|at| at.elapsed() >= ROWS_EVERY);
         if !rested && !self.rows_due {
             return;
         }
@@ -340,10 +450,14 @@ impl Leader {
 
 fn path_of(state: &RouterState, key: Key) -> String {
     let id = monofs_model::StorageId::of_number(key);
-    state.catalog.by_storage_id(&id).map_or_else(|| id.to_string(), |entry| entry.path.to_string())
+    state
+        .catalog
+        .by_storage_id(&id)
+        .map_or_else(|| id.to_string(), |entry| entry.path.to_string())
 }
 
-/// What the next command may take of `whole` bytes a second, of which `taken` are given away, when `waiting` could begin.
+/// What the next command may take of `whole` bytes a second, of which `taken` are given away, when
+/// `waiting` could begin.
 fn share(whole: u64, taken: u64, waiting: u64) -> Option<u64> {
     if whole == 0 {
         return Some(0);

@@ -1,12 +1,15 @@
-//! Membership, placement and plan together, without IO: weeks of joins, losses, drains and outages in minutes, from a seed.
+//! Membership, placement and plan together, without IO: weeks of joins, losses, drains and outages
+//! in minutes, from a seed.
 //!
-//! The machines are the real ones; only the doing is pretended: a copy takes no time but counts against a budget per tick, and
-//! needs a source that really has the data. A tick is ten minutes, and every time of the machines (threshold, delay) is as many
-//! ticks as it takes seconds in a cluster, so what is checked are decisions, not durations.
+//! The machines are the real ones; only the doing is pretended: a copy takes no time but counts
+//! against a budget per tick, and needs a source that really has the data. A tick is ten minutes,
+//! and every time of the machines (threshold, delay) is as many ticks as it takes seconds in a
+//! cluster, so what is checked are decisions, not durations.
 //!
-//! Checked at every step: a deletion leaves as many real, reachable copies as are wanted; a repository that has no copy left
-//! lost all of them within the time that making a new one takes. At the end: everything is where placement wants it, and the
-//! copies made are at most 5 % more than what placement moved.
+//! Checked at every step: a deletion leaves as many real, reachable copies as are wanted; a
+//! repository that has no copy left lost all of them within the time that making a new one takes.
+//! At the end: everything is where placement wants it, and the copies made are at most 5 % more
+//! than what placement moved.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
@@ -91,8 +94,11 @@ struct World {
 impl World {
     fn new(settings: Settings) -> Self {
         let base = Instant::now();
-        let machine_settings =
-            event::Settings { threshold: THRESHOLD, recovery_time: Duration::ZERO, recovery_shares: Vec::new() };
+        let machine_settings = event::Settings {
+            threshold: THRESHOLD,
+            recovery_time: Duration::ZERO,
+            recovery_shares: Vec::new(),
+        };
         let none: [StaticMember; 0] = [];
         let mut world = Self {
             settings,
@@ -117,9 +123,19 @@ impl World {
         world.look_at_nodes();
         for n in 0..settings.repositories {
             let key = world.key(n);
-            let facts = RepositoryFacts { key, generation: 1, bytes: 1, holders: &[], fresh: false };
-            let wanted: Vec<usize> =
-                world.planner.preview(facts).iter().map(|step| world.by_id[world.planner.node_id(step.node)]).collect();
+            let facts = RepositoryFacts {
+                key,
+                generation: 1,
+                bytes: 1,
+                holders: &[],
+                fresh: false,
+            };
+            let wanted: Vec<usize> = world
+                .planner
+                .preview(facts)
+                .iter()
+                .map(|step| world.by_id[world.planner.node_id(step.node)])
+                .collect();
             for node in &wanted {
                 world.real[*node].disk.insert(key);
             }
@@ -164,9 +180,13 @@ impl World {
             if let event::Command::NoteReturn(id) = command {
                 // What the state store does, and tells everybody.
                 self.audited.remove(&self.by_id[&id]);
-                let row = Audit { incarnation: None, behind: true };
+                let row = Audit {
+                    incarnation: None,
+                    behind: true,
+                };
                 let at = self.at();
-                self.machine.step(event::Event::Audited(id.clone(), Some(row)), at);
+                self.machine
+                    .step(event::Event::Audited(id.clone(), Some(row)), at);
                 self.machine.step(event::Event::ReturnNoted(id), at);
             }
         }
@@ -177,11 +197,24 @@ impl World {
         let id = NodeId::new(&format!("node{number}")).expect("valid");
         let weight = [1.0, 1.0, 1.0, 2.0, 4.0][self.rng.below(5) as usize];
         self.by_id.insert(id.clone(), number);
-        self.real.push(Real { id, weight, incarnation: 1, away_until: None, dead: false, disk: HashSet::new() });
+        self.real.push(Real {
+            id,
+            weight,
+            incarnation: 1,
+            away_until: None,
+            dead: false,
+            disk: HashSet::new(),
+        });
         self.machine(event::Event::Announced(self.member(number)));
         self.audited.insert(number, 1);
-        let row = Audit { incarnation: Some(1), behind: false };
-        self.machine(event::Event::Audited(self.real[number].id.clone(), Some(row)));
+        let row = Audit {
+            incarnation: Some(1),
+            behind: false,
+        };
+        self.machine(event::Event::Audited(
+            self.real[number].id.clone(),
+            Some(row),
+        ));
         self.counts.joins += 1;
     }
 
@@ -213,7 +246,11 @@ impl World {
             self.drain();
         }
         for node in 0..self.real.len() {
-            if self.real[node].away_until.is_some_and(|until| until <= self.now) && !self.real[node].dead {
+            if self.real[node]
+                .away_until
+                .is_some_and(|until| until <= self.now)
+                && !self.real[node].dead
+            {
                 self.real[node].away_until = None;
                 self.real[node].incarnation += 1;
                 self.machine(event::Event::Announced(self.member(node)));
@@ -265,11 +302,17 @@ impl World {
         let staying = self.staying();
         let node = staying[self.rng.below(staying.len() as u64) as usize];
         let id = self.real[node].id.clone();
-        let mut intent = v1::NodeIntent { node_id: id.to_string(), ..Default::default() };
+        let mut intent = v1::NodeIntent {
+            node_id: id.to_string(),
+            ..Default::default()
+        };
         intent.set_kind(v1::node_intent::Kind::Drain);
         self.intents.insert(id.clone(), intent);
         self.counts.drains += 1;
-        self.machine(event::Event::Intent(id, Some(Intent::Drain { emptied: false })));
+        self.machine(event::Event::Intent(
+            id,
+            Some(Intent::Drain { emptied: false }),
+        ));
     }
 
     /// What the leader does about nodes that came back, have caught up, or are empty.
@@ -277,20 +320,35 @@ impl World {
         let states: Vec<(NodeId, MemberState, u64)> = self
             .machine
             .members()
-            .map(|known| (known.member.id.clone(), known.member.state, known.member.incarnation))
+            .map(|known| {
+                (
+                    known.member.id.clone(),
+                    known.member.state,
+                    known.member.incarnation,
+                )
+            })
             .collect();
         for (id, state, incarnation) in states {
             let node = self.by_id[&id];
-            let answers = matches!(state, MemberState::Recovering | MemberState::Draining | MemberState::Drained);
+            let answers = matches!(
+                state,
+                MemberState::Recovering | MemberState::Draining | MemberState::Drained
+            );
             if !answers || !self.present(node) {
                 continue;
             }
             if self.audited.insert(node, incarnation) != Some(incarnation) {
                 self.audit(node);
-                let row = Audit { incarnation: Some(incarnation), behind: true };
+                let row = Audit {
+                    incarnation: Some(incarnation),
+                    behind: true,
+                };
                 self.machine(event::Event::Audited(id.clone(), Some(row)));
             } else if state == MemberState::Recovering && self.planner.lacks(&id) == 0 {
-                let row = Audit { incarnation: Some(incarnation), behind: false };
+                let row = Audit {
+                    incarnation: Some(incarnation),
+                    behind: false,
+                };
                 self.machine(event::Event::Audited(id.clone(), Some(row)));
             }
             if state == MemberState::Draining && self.planner.holds(&id) == 0 {
@@ -312,11 +370,16 @@ impl World {
     }
 
     fn short_without(&self, node: usize) -> bool {
-        self.planner.pending().keys().any(|cause| *cause == super::steps::Cause::Repair(self.planner_number(node)))
+        self.planner
+            .pending()
+            .keys()
+            .any(|cause| *cause == super::steps::Cause::Repair(self.planner_number(node)))
     }
 
     fn planner_number(&self, node: usize) -> u32 {
-        self.planner.known_number(&self.real[node].id).unwrap_or(u32::MAX)
+        self.planner
+            .known_number(&self.real[node].id)
+            .unwrap_or(u32::MAX)
     }
 
     /// An operator removes a member.
@@ -337,19 +400,33 @@ impl World {
             .map(|(key, _)| *key)
             .collect();
         // Otherwise it counts as a node that comes.
-        let stayed = |facts: &&NodeFacts| facts.candidate.id == self.real[node].id && facts.standing.is_desired();
+        let stayed = |facts: &&NodeFacts| {
+            facts.candidate.id == self.real[node].id && facts.standing.is_desired()
+        };
         if self.facts.iter().any(|facts| stayed(&facts)) {
             self.counts.optimum += gone.len() as f64;
         }
         for key in gone {
-            self.recorded.get_mut(&key).expect("it is recorded").retain(|holder| *holder != node);
+            self.recorded
+                .get_mut(&key)
+                .expect("it is recorded")
+                .retain(|holder| *holder != node);
             self.tell(key);
         }
     }
 
     fn tell(&mut self, key: Key) {
-        let holders: Vec<NodeId> = self.recorded[&key].iter().map(|node| self.real[*node].id.clone()).collect();
-        let facts = RepositoryFacts { key, generation: 1, bytes: 1, holders: &holders, fresh: false };
+        let holders: Vec<NodeId> = self.recorded[&key]
+            .iter()
+            .map(|node| self.real[*node].id.clone())
+            .collect();
+        let facts = RepositoryFacts {
+            key,
+            generation: 1,
+            bytes: 1,
+            holders: &holders,
+            fresh: false,
+        };
         self.planner.step(Event::Repository(facts), self.now);
     }
 
@@ -357,9 +434,12 @@ impl World {
         let at = self.at();
         let facts = |known: &Tracked| {
             let node = &known.member;
-            let gone = known.down_since.map(|since| at.saturating_duration_since(since));
+            let gone = known
+                .down_since
+                .map(|since| at.saturating_duration_since(since));
             let intent = self.intents.get(&node.id);
-            let desired = intent.is_none() && keeps_copies(node.state, known.heard.is_some(), gone, DELAY);
+            let desired =
+                intent.is_none() && keeps_copies(node.state, known.heard.is_some(), gone, DELAY);
             NodeFacts {
                 candidate: node.into(),
                 standing: standing(node.state, intent, desired),
@@ -372,7 +452,13 @@ impl World {
             return;
         }
         self.count_optimum(&nodes);
-        self.planner.step(Event::Nodes { nodes: &nodes, copies: COPIES }, self.now);
+        self.planner.step(
+            Event::Nodes {
+                nodes: &nodes,
+                copies: COPIES,
+            },
+            self.now,
+        );
         self.facts = nodes;
     }
 
@@ -380,7 +466,9 @@ impl World {
     fn count_optimum(&mut self, nodes: &[NodeFacts]) {
         let desired = |all: &[NodeFacts]| -> BTreeMap<NodeId, f64> {
             let desired = all.iter().filter(|facts| facts.standing.is_desired());
-            desired.map(|facts| (facts.candidate.id.clone(), facts.candidate.weight)).collect()
+            desired
+                .map(|facts| (facts.candidate.id.clone(), facts.candidate.weight))
+                .collect()
         };
         let (before, after) = (desired(&self.facts), desired(nodes));
         let whole: f64 = after.values().sum();
@@ -401,11 +489,19 @@ impl World {
     fn work(&mut self) -> bool {
         let mut worked = false;
         for _ in 0..self.settings.commands_per_tick {
-            let Some(command) = self.planner.step(Event::Room(1), self.now).pop() else { break };
+            let Some(command) = self.planner.step(Event::Room(1), self.now).pop() else {
+                break;
+            };
             worked = true;
             let outcome = self.perform(&command);
             self.counts.failed += u64::from(outcome == Outcome::Failed);
-            self.planner.step(Event::Ended { key: command.key, outcome }, self.now);
+            self.planner.step(
+                Event::Ended {
+                    key: command.key,
+                    outcome,
+                },
+                self.now,
+            );
         }
         worked
     }
@@ -415,29 +511,53 @@ impl World {
         match &command.action {
             Action::Copy { node, from, .. } => {
                 let node = self.by_id[node];
-                let has = |id: &NodeId| self.present(self.by_id[id]) && self.real[self.by_id[id]].disk.contains(&key);
+                let has = |id: &NodeId| {
+                    self.present(self.by_id[id]) && self.real[self.by_id[id]].disk.contains(&key)
+                };
                 // Without a peer a fetcher gives it.
                 if !self.present(node) || (!from.is_empty() && !from.iter().any(has)) {
                     return Outcome::Failed;
                 }
                 self.real[node].disk.insert(key);
-                self.recorded.get_mut(&key).expect("it is recorded").push(node);
+                self.recorded
+                    .get_mut(&key)
+                    .expect("it is recorded")
+                    .push(node);
                 self.counts.copies += 1;
             }
-            Action::Delete { node, keep, forgotten } => {
+            Action::Delete {
+                node,
+                keep,
+                forgotten,
+            } => {
                 let node = self.by_id[node];
-                let has = |id: &NodeId| self.present(self.by_id[id]) && self.real[self.by_id[id]].disk.contains(&key);
+                let has = |id: &NodeId| {
+                    self.present(self.by_id[id]) && self.real[self.by_id[id]].disk.contains(&key)
+                };
                 if !keep.iter().all(has) || !(*forgotten || self.present(node)) {
                     return Outcome::Failed;
                 }
-                assert!(keep.len() >= COPIES, "{key:032x}: {} verified copies for a deletion", keep.len());
+                assert!(
+                    keep.len() >= COPIES,
+                    "{key:032x}: {} verified copies for a deletion",
+                    keep.len()
+                );
                 assert!(!keep.contains(&self.real[node].id));
                 self.real[node].disk.remove(&key);
-                self.recorded.get_mut(&key).expect("it is recorded").retain(|holder| *holder != node);
+                self.recorded
+                    .get_mut(&key)
+                    .expect("it is recorded")
+                    .retain(|holder| *holder != node);
                 self.counts.deletes += u64::from(!forgotten);
             }
         }
-        if self.lost_at.contains_key(&key) && self.real.iter().filter(|real| real.disk.contains(&key)).count() >= COPIES
+        if self.lost_at.contains_key(&key)
+            && self
+                .real
+                .iter()
+                .filter(|real| real.disk.contains(&key))
+                .count()
+                >= COPIES
         {
             self.lost_at.remove(&key);
         }
@@ -468,12 +588,20 @@ impl World {
         let mut quiet = 0;
         for _ in 0..20_000 {
             self.faults_end();
-            quiet = if self.tick() || !self.planner.pending().is_empty() { 0 } else { quiet + 1 };
+            quiet = if self.tick() || !self.planner.pending().is_empty() {
+                0
+            } else {
+                quiet + 1
+            };
             if quiet > 20 {
                 return;
             }
         }
-        panic!("it does not converge: {:?} (seed {})", self.planner.pending(), self.settings.seed);
+        panic!(
+            "it does not converge: {:?} (seed {})",
+            self.planner.pending(),
+            self.settings.seed
+        );
     }
 
     /// Whoever is away and alive comes back.
@@ -496,18 +624,29 @@ impl World {
             .collect();
         let step = (self.recorded.len() / 2000).max(1);
         for (key, holders) in self.recorded.iter().step_by(step) {
-            let mut wanted: Vec<usize> =
-                replicas(&StorageId::of_number(*key), &candidates, COPIES).iter().map(|id| self.by_id[id]).collect();
+            let mut wanted: Vec<usize> = replicas(&StorageId::of_number(*key), &candidates, COPIES)
+                .iter()
+                .map(|id| self.by_id[id])
+                .collect();
             let mut held = holders.clone();
             wanted.sort_unstable();
             held.sort_unstable();
             assert_eq!(held, wanted, "{key:032x} (seed {})", self.settings.seed);
         }
         for (key, holders) in &self.recorded {
-            assert!(holders.len() == COPIES && holders.iter().all(|node| self.real[*node].disk.contains(key)));
+            assert!(
+                holders.len() == COPIES
+                    && holders
+                        .iter()
+                        .all(|node| self.real[*node].disk.contains(key))
+            );
         }
         let disks: usize = self.real.iter().map(|real| real.disk.len()).sum();
-        assert_eq!(disks, COPIES * self.recorded.len(), "nothing is left lying about");
+        assert_eq!(
+            disks,
+            COPIES * self.recorded.len(),
+            "nothing is left lying about"
+        );
     }
 
     /// The largest and smallest number of copies on a node, as parts of its share.
@@ -515,17 +654,33 @@ impl World {
         let whole: f64 = self.facts.iter().map(|facts| facts.candidate.weight).sum();
         let places = (COPIES * self.recorded.len()) as f64;
         let part = |facts: &NodeFacts| {
-            self.real[self.by_id[&facts.candidate.id]].disk.len() as f64 / (places * facts.candidate.weight / whole)
+            self.real[self.by_id[&facts.candidate.id]].disk.len() as f64
+                / (places * facts.candidate.weight / whole)
         };
         let parts: Vec<f64> = self.facts.iter().map(part).collect();
-        (parts.iter().copied().fold(f64::INFINITY, f64::min), parts.iter().copied().fold(0.0, f64::max))
+        (
+            parts.iter().copied().fold(f64::INFINITY, f64::min),
+            parts.iter().copied().fold(0.0, f64::max),
+        )
     }
 
     fn report(&self) -> String {
-        let Counts { joins, outages, disks_lost, drains, dead, copies, deletes, failed, lost, optimum } = self.counts;
+        let Counts {
+            joins,
+            outages,
+            disks_lost,
+            drains,
+            dead,
+            copies,
+            deletes,
+            failed,
+            lost,
+            optimum,
+        } = self.counts;
         let (least, most) = self.balance();
         format!(
-            "{} nodes, {} repositories, {COPIES} copies, {} days, seed {}: {joins} joins, {outages} outages \
+            "{} nodes, {} repositories, {COPIES} copies, {} days, seed {}: {joins} joins, \
+             {outages} outages \
              ({disks_lost} with the disk lost, {dead} for good), {drains} drains; {copies} copies made, {:.0} moved by \
              placement (ratio {:.3}), {deletes} deleted, {failed} tries failed, {lost} lost with all copies together; \
              at the end {} nodes with {least:.2} to {most:.2} of their share",
@@ -546,13 +701,23 @@ fn simulate(settings: Settings) {
     println!("{}", world.report());
     world.check_converged();
     let ratio = world.counts.copies as f64 / world.counts.optimum;
-    assert!(ratio <= 1.05, "copies are {ratio:.3} of what placement moved (seed {})", settings.seed);
+    assert!(
+        ratio <= 1.05,
+        "copies are {ratio:.3} of what placement moved (seed {})",
+        settings.seed
+    );
 }
 
 #[test]
 fn a_cluster_that_loses_gains_and_drains_nodes_for_weeks_keeps_its_copies_and_moves_what_it_must() {
     for seed in 1..=3 {
-        simulate(Settings { nodes: 40, repositories: 4000, days: 21, seed, commands_per_tick: 2000 });
+        simulate(Settings {
+            nodes: 40,
+            repositories: 4000,
+            days: 21,
+            seed,
+            commands_per_tick: 2000,
+        });
     }
 }
 
@@ -561,7 +726,9 @@ fn a_cluster_that_loses_gains_and_drains_nodes_for_weeks_keeps_its_copies_and_mo
 #[ignore = "takes minutes: make simulate"]
 fn full() {
     let given = |name: &str, default: u64| match std::env::var(name) {
-        Ok(value) => value.parse().unwrap_or_else(|_| panic!("{name}={value}: write a number")),
+        Ok(value) => value
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={value}: write a number")),
         Err(_) => default,
     };
     let repositories = given("SIMULATE_REPOSITORIES", 1_000_000) as usize;

@@ -107,14 +107,28 @@ impl Tally {
 /// The copies that are missing, then the ones that are too many.
 pub(super) fn of(planner: &Planner, repo: &Repo) -> Vec<Step> {
     let desired = || repo.desired.iter().map(|ranked| ranked.tag);
-    let extra: Vec<u32> =
-        repo.holders.iter().copied().filter(|holder| !desired().any(|node| node == *holder)).collect();
+    let extra: Vec<u32> = repo
+        .holders
+        .iter()
+        .copied()
+        .filter(|holder| !desired().any(|node| node == *holder))
+        .collect();
     let mut steps = Vec::new();
     for node in desired().filter(|node| !repo.holders.contains(node)) {
         let facts = planner.nodes[node as usize].facts.as_ref();
-        let wait = if facts.is_some_and(|facts| facts.can_take) { None } else { Some(Wait::Node(node)) };
+        let wait = if facts.is_some_and(|facts| facts.can_take) {
+            None
+        } else {
+            Some(Wait::Node(node))
+        };
         let cause = cause_of_copy(planner, repo, node, &extra);
-        steps.push(Step { why: Why::Missing, node, cause, bytes: repo.bytes, wait });
+        steps.push(Step {
+            why: Why::Missing,
+            node,
+            cause,
+            bytes: repo.bytes,
+            wait,
+        });
     }
     let complete = steps.is_empty();
     for node in extra {
@@ -129,17 +143,29 @@ pub(super) fn of(planner: &Planner, repo: &Repo) -> Vec<Step> {
         } else if repo.desired.is_empty() || (repo.desired.len() < planner.copies && !forced) {
             Some(Wait::TooFewNodes)
         } else {
-            desired().find(|node| !planner.serves(*node)).map(Wait::Node)
+            desired()
+                .find(|node| !planner.serves(*node))
+                .map(Wait::Node)
         };
         let cause = leaving(planner, node).unwrap_or(Cause::Rebalance);
-        steps.push(Step { why: Why::TooMany, node, cause, bytes: 0, wait });
+        steps.push(Step {
+            why: Why::TooMany,
+            node,
+            cause,
+            bytes: 0,
+            wait,
+        });
     }
     steps
 }
 
 /// The cause if copies are to leave this node.
 fn leaving(planner: &Planner, node: u32) -> Option<Cause> {
-    match planner.nodes[node as usize].facts.as_ref().map(|facts| facts.standing) {
+    match planner.nodes[node as usize]
+        .facts
+        .as_ref()
+        .map(|facts| facts.standing)
+    {
         Some(Standing::Draining { .. }) => Some(Cause::Drain(node)),
         Some(Standing::FailedOver { .. }) => Some(Cause::Failover(node)),
         Some(Standing::Gone) | None => Some(Cause::Repair(node)),
@@ -151,10 +177,17 @@ fn cause_of_copy(planner: &Planner, repo: &Repo, node: u32, extra: &[u32]) -> Ca
     if let Some(cause) = extra.iter().find_map(|other| leaving(planner, *other)) {
         return cause;
     }
-    let standing = planner.nodes[node as usize].facts.as_ref().map(|facts| facts.standing);
+    let standing = planner.nodes[node as usize]
+        .facts
+        .as_ref()
+        .map(|facts| facts.standing);
     if standing == Some(Standing::Recovering) {
         return Cause::Recover(node);
     }
     let fewer = repo.holders.len() < planner.copies.min(repo.desired.len());
-    if fewer { Cause::Repair(node) } else { Cause::Rebalance }
+    if fewer {
+        Cause::Repair(node)
+    } else {
+        Cause::Rebalance
+    }
 }

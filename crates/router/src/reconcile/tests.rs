@@ -6,7 +6,9 @@ use std::time::Duration;
 use monofs_model::NodeId;
 use monofs_model::placement::Candidate;
 
-use super::plan::{Action, Command, Event, Key, NodeFacts, Outcome, Planner, RepositoryFacts, Standing};
+use super::plan::{
+    Action, Command, Event, Key, NodeFacts, Outcome, Planner, RepositoryFacts, Standing,
+};
 use super::steps::{Cause, Wait};
 
 const KEY: Key = 7;
@@ -19,7 +21,11 @@ fn id(name: &str) -> NodeId {
 fn node(name: &str, standing: Standing) -> NodeFacts {
     let away = matches!(standing, Standing::Away | Standing::Gone);
     NodeFacts {
-        candidate: Candidate { id: id(name), weight: 1.0, zone: String::new() },
+        candidate: Candidate {
+            id: id(name),
+            weight: 1.0,
+            zone: String::new(),
+        },
         standing,
         serves: !away,
         can_take: matches!(standing, Standing::Member | Standing::Recovering),
@@ -30,24 +36,62 @@ fn node(name: &str, standing: Standing) -> NodeFacts {
 fn plan(names: &[&str]) -> (Planner, Vec<String>) {
     let mut planner = Planner::default();
     members(&mut planner, names, &[]);
-    let facts = RepositoryFacts { key: KEY, generation: 1, bytes: 10, holders: &[], fresh: false };
+    let facts = RepositoryFacts {
+        key: KEY,
+        generation: 1,
+        bytes: 10,
+        holders: &[],
+        fresh: false,
+    };
     let mut all = Planner::default();
-    let nodes: Vec<NodeFacts> = names.iter().map(|name| node(name, Standing::Member)).collect();
-    all.step(Event::Nodes { nodes: &nodes, copies: names.len() }, T0);
-    let ranked = all.preview(facts).iter().map(|step| all.node_id(step.node).to_string()).collect();
+    let nodes: Vec<NodeFacts> = names
+        .iter()
+        .map(|name| node(name, Standing::Member))
+        .collect();
+    all.step(
+        Event::Nodes {
+            nodes: &nodes,
+            copies: names.len(),
+        },
+        T0,
+    );
+    let ranked = all
+        .preview(facts)
+        .iter()
+        .map(|step| all.node_id(step.node).to_string())
+        .collect();
     (planner, ranked)
 }
 
 fn members(planner: &mut Planner, names: &[&str], otherwise: &[(&str, Standing)]) {
-    let standing =
-        |name: &str| otherwise.iter().find(|(other, _)| *other == name).map_or(Standing::Member, |(_, s)| *s);
-    let nodes: Vec<NodeFacts> = names.iter().map(|name| node(name, standing(name))).collect();
-    planner.step(Event::Nodes { nodes: &nodes, copies: 2 }, T0);
+    let standing = |name: &str| {
+        otherwise
+            .iter()
+            .find(|(other, _)| *other == name)
+            .map_or(Standing::Member, |(_, s)| *s)
+    };
+    let nodes: Vec<NodeFacts> = names
+        .iter()
+        .map(|name| node(name, standing(name)))
+        .collect();
+    planner.step(
+        Event::Nodes {
+            nodes: &nodes,
+            copies: 2,
+        },
+        T0,
+    );
 }
 
 fn held_by(planner: &mut Planner, holders: &[&str]) {
     let holders: Vec<NodeId> = holders.iter().map(|name| id(name)).collect();
-    let facts = RepositoryFacts { key: KEY, generation: 1, bytes: 10, holders: &holders, fresh: false };
+    let facts = RepositoryFacts {
+        key: KEY,
+        generation: 1,
+        bytes: 10,
+        holders: &holders,
+        fresh: false,
+    };
     planner.step(Event::Repository(facts), T0);
 }
 
@@ -56,7 +100,13 @@ fn next(planner: &mut Planner) -> Option<Command> {
 }
 
 fn done(planner: &mut Planner) {
-    planner.step(Event::Ended { key: KEY, outcome: Outcome::Done }, T0);
+    planner.step(
+        Event::Ended {
+            key: KEY,
+            outcome: Outcome::Done,
+        },
+        T0,
+    );
 }
 
 #[test]
@@ -66,14 +116,33 @@ fn a_move_copies_first_and_deletes_only_what_all_desired_copies_cover() {
     held_by(&mut planner, &[first, third]);
     let command = next(&mut planner).expect("a copy");
     assert_eq!(command.cause, Cause::Rebalance);
-    let Action::Copy { node, from, urgent } = command.action else { panic!("{command:?}") };
-    assert_eq!((node, from, urgent), (id(second), vec![id(first), id(third)], false));
-    assert_eq!(next(&mut planner), None, "one command for one repository at a time");
+    let Action::Copy { node, from, urgent } = command.action else {
+        panic!("{command:?}")
+    };
+    assert_eq!(
+        (node, from, urgent),
+        (id(second), vec![id(first), id(third)], false)
+    );
+    assert_eq!(
+        next(&mut planner),
+        None,
+        "one command for one repository at a time"
+    );
     held_by(&mut planner, &[first, second, third]);
     done(&mut planner);
     let command = next(&mut planner).expect("a deletion");
-    let Action::Delete { node, keep, forgotten } = command.action else { panic!("{command:?}") };
-    assert_eq!((node, keep, forgotten), (id(third), vec![id(first), id(second)], false));
+    let Action::Delete {
+        node,
+        keep,
+        forgotten,
+    } = command.action
+    else {
+        panic!("{command:?}")
+    };
+    assert_eq!(
+        (node, keep, forgotten),
+        (id(third), vec![id(first), id(second)], false)
+    );
     held_by(&mut planner, &[first, second]);
     done(&mut planner);
     assert!(next(&mut planner).is_none() && planner.pending().is_empty());
@@ -91,14 +160,24 @@ fn a_node_that_is_away_is_waited_for_then_replaced_and_recognised_when_it_return
     let command = next(&mut planner).expect("a copy elsewhere");
     let number = planner.known_number(&id(second)).expect("known");
     assert_eq!(command.cause, Cause::Repair(number));
-    assert!(matches!(&command.action, Action::Copy { node, urgent: true, .. } if *node == id(third)), "{command:?}");
+    assert!(
+        matches!(&command.action, Action::Copy { node, urgent: true, .. } if *node == id(third)),
+        "{command:?}"
+    );
     held_by(&mut planner, &[first, second, third]);
     done(&mut planner);
-    assert_eq!(next(&mut planner), None, "what does not answer is not deleted");
+    assert_eq!(
+        next(&mut planner),
+        None,
+        "what does not answer is not deleted"
+    );
     assert!(planner.pending().is_empty());
     members(&mut planner, &names, &[]);
     let command = next(&mut planner).expect("one copy too many");
-    assert!(matches!(&command.action, Action::Delete { node, .. } if *node == id(third)), "{command:?}");
+    assert!(
+        matches!(&command.action, Action::Delete { node, .. } if *node == id(third)),
+        "{command:?}"
+    );
 }
 
 #[test]
@@ -106,20 +185,37 @@ fn a_drain_that_would_leave_too_few_copies_waits_unless_it_is_forced() {
     let names = ["a", "b"];
     let (mut planner, _) = plan(&names);
     held_by(&mut planner, &names);
-    members(&mut planner, &names, &[("b", Standing::Draining { force: false })]);
+    members(
+        &mut planner,
+        &names,
+        &[("b", Standing::Draining { force: false })],
+    );
     assert_eq!(next(&mut planner), None);
     let (cause, tally) = planner.pending().first_key_value().expect("it waits");
     assert_eq!(
         (*cause, tally.blocked()),
-        (Cause::Drain(planner.known_number(&id("b")).expect("known")), Some(Wait::TooFewNodes))
+        (
+            Cause::Drain(planner.known_number(&id("b")).expect("known")),
+            Some(Wait::TooFewNodes)
+        )
     );
-    members(&mut planner, &names, &[("b", Standing::Draining { force: true })]);
-    let command = next(&mut planner).expect("forced");
-    assert!(matches!(&command.action, Action::Delete { keep, .. } if *keep == [id("a")]), "{command:?}");
     members(
         &mut planner,
         &names,
-        &[("a", Standing::Draining { force: true }), ("b", Standing::Draining { force: true })],
+        &[("b", Standing::Draining { force: true })],
+    );
+    let command = next(&mut planner).expect("forced");
+    assert!(
+        matches!(&command.action, Action::Delete { keep, .. } if *keep == [id("a")]),
+        "{command:?}"
+    );
+    members(
+        &mut planner,
+        &names,
+        &[
+            ("a", Standing::Draining { force: true }),
+            ("b", Standing::Draining { force: true }),
+        ],
     );
     done(&mut planner);
     assert_eq!(next(&mut planner), None, "the last copy is never deleted");
@@ -142,19 +238,46 @@ fn what_was_cancelled_is_held_back_and_a_failure_is_tried_again_later() {
     let (mut planner, ranked) = plan(&names);
     held_by(&mut planner, &[&ranked[0], &ranked[2]]);
     let held_back = BTreeSet::from([Cause::Rebalance]);
-    planner.step(Event::Asked { held_back, asked: BTreeMap::new() }, T0);
+    planner.step(
+        Event::Asked {
+            held_back,
+            asked: BTreeMap::new(),
+        },
+        T0,
+    );
     assert_eq!(next(&mut planner), None);
-    assert_eq!(planner.pending()[&Cause::Rebalance].steps(), 2, "it is still to be done");
+    assert_eq!(
+        planner.pending()[&Cause::Rebalance].steps(),
+        2,
+        "it is still to be done"
+    );
     let asked = BTreeMap::from([(KEY, Cause::Asked(KEY))]);
-    planner.step(Event::Asked { held_back: BTreeSet::from([Cause::Rebalance]), asked }, T0);
+    planner.step(
+        Event::Asked {
+            held_back: BTreeSet::from([Cause::Rebalance]),
+            asked,
+        },
+        T0,
+    );
     assert_eq!(
         next(&mut planner).map(|command| command.cause),
         Some(Cause::Asked(KEY)),
         "an operator asked for this one"
     );
-    planner.step(Event::Ended { key: KEY, outcome: Outcome::Failed }, T0);
+    planner.step(
+        Event::Ended {
+            key: KEY,
+            outcome: Outcome::Failed,
+        },
+        T0,
+    );
     assert_eq!(next(&mut planner), None);
-    assert_eq!(planner.step(Event::Room(1), T0 + Duration::from_secs(1)).len(), 1);
+    assert_eq!(
+        planner
+            .step(Event::Room(1), T0 + Duration::from_secs(1))
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -162,12 +285,29 @@ fn what_was_just_published_is_left_to_those_who_publish_it_and_counts_follow_eve
     let names = ["a", "b", "c"];
     let (mut planner, ranked) = plan(&names);
     let first = [id(&ranked[0])];
-    let facts = RepositoryFacts { key: KEY, generation: 2, bytes: 10, holders: &first, fresh: true };
+    let facts = RepositoryFacts {
+        key: KEY,
+        generation: 2,
+        bytes: 10,
+        holders: &first,
+        fresh: true,
+    };
     planner.step(Event::Repository(facts), T0);
     assert_eq!(next(&mut planner), None);
-    assert_eq!((planner.holds(&first[0]), planner.lacks(&id(&ranked[1]))), (1, 1));
-    assert_eq!(planner.step(Event::Room(1), T0 + Duration::from_secs(2)).len(), 1);
+    assert_eq!(
+        (planner.holds(&first[0]), planner.lacks(&id(&ranked[1]))),
+        (1, 1)
+    );
+    assert_eq!(
+        planner
+            .step(Event::Room(1), T0 + Duration::from_secs(2))
+            .len(),
+        1
+    );
     planner.step(Event::Removed(KEY), T0);
-    assert_eq!((planner.holds(&first[0]), planner.lacks(&id(&ranked[1]))), (0, 0));
+    assert_eq!(
+        (planner.holds(&first[0]), planner.lacks(&id(&ranked[1]))),
+        (0, 0)
+    );
     assert!(planner.pending().is_empty() && next(&mut planner).is_none());
 }

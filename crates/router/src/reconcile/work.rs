@@ -25,35 +25,68 @@ pub(super) struct Pace {
 }
 
 /// Carries it out. Errors: `Refused` when it cannot or need not be done now, others when it failed.
-pub(super) async fn perform(state: &Arc<RouterState>, command: &Command, pace: &Pace) -> Result<()> {
+pub(super) async fn perform(
+    state: &Arc<RouterState>,
+    command: &Command,
+    pace: &Pace,
+) -> Result<()> {
     let id = StorageId::of_number(command.key);
-    let current = state.catalog.by_storage_id(&id).filter(|entry| entry.generation == command.generation);
+    let current = state
+        .catalog
+        .by_storage_id(&id)
+        .filter(|entry| entry.generation == command.generation);
     let entry = current.ok_or_else(|| Error::refused("the entry moved on"))?;
-    let snapshot = entry.snapshot.clone().ok_or_else(|| Error::refused("the entry has no commit"))?;
+    let snapshot = entry
+        .snapshot
+        .clone()
+        .ok_or_else(|| Error::refused("the entry has no commit"))?;
     if let Some(router) = ingest::worked_on_by(state, &entry.path) {
-        return Err(Error::refused(format!("{} is being ingested or cleaned up by {router}", entry.path)));
+        return Err(Error::refused(format!(
+            "{} is being ingested or cleaned up by {router}",
+            entry.path
+        )));
     }
-    let moved = Moved { state, entry: &entry, snapshot: &snapshot, pace };
+    let moved = Moved {
+        state,
+        entry: &entry,
+        snapshot: &snapshot,
+        pace,
+    };
     match &command.action {
         Action::Copy { node, from, urgent } => moved.copy(node, from, *urgent).await,
-        Action::Delete { node, keep, forgotten } => moved.delete(node, keep, *forgotten).await,
+        Action::Delete {
+            node,
+            keep,
+            forgotten,
+        } => moved.delete(node, keep, *forgotten).await,
     }
 }
 
 /// Takes back what a copy that was broken off left on its node.
 pub(super) async fn undo(state: &Arc<RouterState>, command: &Command) -> Result<()> {
-    let Action::Copy { node, .. } = &command.action else { return Ok(()) };
+    let Action::Copy { node, .. } = &command.action else {
+        return Ok(());
+    };
     let id = StorageId::of_number(command.key);
     let entry = state.catalog.by_storage_id(&id);
-    if entry
-        .as_ref()
-        .is_some_and(|entry| entry.holders.contains(node) || ingest::worked_on_by(state, &entry.path).is_some())
-        || state.catalog.is_retained_on(&id, node).await?
+    if entry.as_ref().is_some_and(|entry| {
+        entry.holders.contains(node) || ingest::worked_on_by(state, &entry.path).is_some()
+    }) || state.catalog.is_retained_on(&id, node).await?
     {
         return Ok(());
     }
-    let commits = entry.iter().filter_map(|entry| entry.snapshot.as_ref()).map(|s| oid_bytes(&s.commit)).collect();
-    state.drop_copy(membership::node(&state.members.view(), node.as_str())?, &id, commits).await
+    let commits = entry
+        .iter()
+        .filter_map(|entry| entry.snapshot.as_ref())
+        .map(|s| oid_bytes(&s.commit))
+        .collect();
+    state
+        .drop_copy(
+            membership::node(&state.members.view(), node.as_str())?,
+            &id,
+            commits,
+        )
+        .await
 }
 
 struct Moved<'a> {
@@ -65,17 +98,33 @@ struct Moved<'a> {
 
 impl Moved<'_> {
     async fn copy(&self, node: &NodeId, from: &[NodeId], urgent: bool) -> Result<()> {
-        let Self { state, entry, snapshot, pace } = self;
+        let Self {
+            state,
+            entry,
+            snapshot,
+            pace,
+        } = self;
         let view = state.members.view();
         let node = membership::node(&view, node.as_str())?;
         let limit = pace.bytes_per_second_max;
-        state.adopt_and_wait(node, entry, snapshot, limit, |_| {}).await?;
+        state
+            .adopt_and_wait(node, entry, snapshot, limit, |_| {})
+            .await?;
         if urgent {
-            state.catalog.add_holder(&entry.path, entry.generation, &node.id).await?;
+            state
+                .catalog
+                .add_holder(&entry.path, entry.generation, &node.id)
+                .await?;
         }
-        let peers = from.iter().filter_map(|id| view.nodes().find(|peer| peer.id == *id));
-        self.cover(node, peers.collect(), pace.bytes_per_second_max).await?;
-        state.catalog.add_holder(&entry.path, entry.generation, &node.id).await?;
+        let peers = from
+            .iter()
+            .filter_map(|id| view.nodes().find(|peer| peer.id == *id));
+        self.cover(node, peers.collect(), pace.bytes_per_second_max)
+            .await?;
+        state
+            .catalog
+            .add_holder(&entry.path, entry.generation, &node.id)
+            .await?;
         tracing::info!(path = %entry.path, node = %node.id, "copied");
         Ok(())
     }
@@ -85,45 +134,64 @@ impl Moved<'_> {
         let id = entry.storage_id();
         if !forgotten && state.catalog.is_retained_on(&id, node).await? {
             let path = &entry.path;
-            return Err(Error::refused(format!("readers may still use a replaced commit of {path} on {node}")));
+            return Err(Error::refused(format!(
+                "readers may still use a replaced commit of {path} on {node}"
+            )));
         }
         let view = state.members.view();
         let leaving = view.nodes().find(|member| member.id == *node);
-        let keepers: Vec<&Member> =
-            keep.iter().map(|id| membership::node(&view, id.as_str())).collect::<Result<_>>()?;
+        let keepers: Vec<&Member> = keep
+            .iter()
+            .map(|id| membership::node(&view, id.as_str()))
+            .collect::<Result<_>>()?;
         // Those who take something at the same time share what may be taken.
         let limit = match self.pace.bytes_per_second_max {
             0 => 0,
             limit => (limit / keepers.len().max(1) as u64).max(1),
         };
-        let verify =
-            || try_join_all(keepers.iter().map(|keeper| self.cover(keeper, leaving.into_iter().collect(), limit)));
+        let verify = || {
+            try_join_all(
+                keepers
+                    .iter()
+                    .map(|keeper| self.cover(keeper, leaving.into_iter().collect(), limit)),
+            )
+        };
         // What may take long does not keep ingests away; then nothing is left to take.
         verify().await?;
         let Some(away) = ingest::keep_away(state, &entry.path).await? else {
-            return Err(Error::refused(format!("{} is being ingested or cleaned up", entry.path)));
+            return Err(Error::refused(format!(
+                "{} is being ingested or cleaned up",
+                entry.path
+            )));
         };
         verify().await?;
-        // Nobody ingests there now and readers use no replaced commit of it, so nothing that it holds is wanted.
+        // Nobody ingests there now and readers use no replaced commit of it, so nothing that it
+        // holds is wanted.
         let held = match leaving {
             Some(leaving) => self.commits_on(leaving).await?,
             None => Vec::new(),
         };
-        // From here on in one piece: a holder that was taken off and not dropped would be found at its next start only.
+        // From here on in one piece: a holder that was taken off and not dropped would be found at
+        // its next start only.
         let (state, entry, leaving) = (state.clone(), entry.clone(), leaving.cloned());
         let (node, keep) = (node.clone(), keep.to_vec());
         let release = tokio::spawn(context::carry(async move {
             if !*state.leading.borrow() {
                 return Err(Error::refused("another router leads now"));
             }
-            state.catalog.release_holder(&entry.path, entry.generation, &node, &keep).await?;
+            state
+                .catalog
+                .release_holder(&entry.path, entry.generation, &node, &keep)
+                .await?;
             if let Some(leaving) = leaving {
                 state.drop_copy(&leaving, &id, held).await?;
             }
             tracing::info!(path = %entry.path, node = %node, "deleted a copy that was one too many");
             Ok(())
         }));
-        let released = release.await.map_err(|e| Error::internal(format!("a deletion ended early: {e}")));
+        let released = release
+            .await
+            .map_err(|e| Error::internal(format!("a deletion ended early: {e}")));
         away.let_go().await;
         released?
     }
@@ -131,19 +199,37 @@ impl Moved<'_> {
     /// The commits that `node` holds.
     async fn commits_on(&self, node: &Member) -> Result<Vec<Bytes>> {
         match self.state.held(node, &self.entry.storage_id()).await {
-            Ok(held) => Ok(held.snapshots.into_iter().map(|snapshot| snapshot.commit).collect()),
+            Ok(held) => Ok(held
+                .snapshots
+                .into_iter()
+                .map(|snapshot| snapshot.commit)
+                .collect()),
             Err(error) if error.kind == ErrorKind::NotHeld => Ok(Vec::new()),
             Err(error) => Err(error),
         }
     }
 
     /// Returns when `node` holds the commit and all contents that `peers` hold of it.
-    async fn cover(&self, node: &Member, peers: Vec<&Member>, bytes_per_second_max: u64) -> Result<()> {
-        let Self { state, entry, snapshot, pace } = self;
+    async fn cover(
+        &self,
+        node: &Member,
+        peers: Vec<&Member>,
+        bytes_per_second_max: u64,
+    ) -> Result<()> {
+        let Self {
+            state,
+            entry,
+            snapshot,
+            pace,
+        } = self;
         let request = v1::CoverRequest {
             storage_id: entry.storage_id().to_string(),
             commit: oid_bytes(&snapshot.commit),
-            peers: peers.iter().filter(|peer| peer.id != node.id).map(|peer| peer.address.clone()).collect(),
+            peers: peers
+                .iter()
+                .filter(|peer| peer.id != node.id)
+                .map(|peer| peer.address.clone())
+                .collect(),
             bytes_per_second_max,
         };
         let silence = state.config.progress_timeout;
@@ -154,12 +240,18 @@ impl Moved<'_> {
         let mut counted = 0;
         while let Some(message) = messages.next().await {
             let message = message.map_err(|e| e.context(format!("node {}", node.id)))?;
-            pace.bytes.fetch_add(message.bytes_done.saturating_sub(counted), Ordering::Relaxed);
+            pace.bytes.fetch_add(
+                message.bytes_done.saturating_sub(counted),
+                Ordering::Relaxed,
+            );
             counted = counted.max(message.bytes_done);
             if message.covered {
                 return Ok(());
             }
         }
-        Err(Error::unavailable(format!("node {} ended without saying that it holds everything", node.id)))
+        Err(Error::unavailable(format!(
+            "node {} ended without saying that it holds everything",
+            node.id
+        )))
     }
 }

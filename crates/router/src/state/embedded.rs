@@ -1,8 +1,8 @@
 //! The state store of a single router: LMDB in its state directory.
 //!
-//! Watches are fed by the commits of this process, which are the only ones: the directory is locked. The last ones are kept,
-//! so that a watch can begin where a scan ended although commits went on. Held keys of a process
-//! that was killed are removed at the next start.
+//! Watches are fed by the commits of this process, which are the only ones: the directory is
+//! locked. The last ones are kept, so that a watch can begin where a scan ended although commits
+//! went on. Held keys of a process that was killed are removed at the next start.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -51,7 +51,12 @@ struct Commits {
 impl Commits {
     fn new(revision: u64) -> Self {
         let sender = broadcast::channel(WATCH_BATCHES_MAX).0;
-        Self { sender, recent: VecDeque::new(), recent_events: 0, known_after: revision }
+        Self {
+            sender,
+            recent: VecDeque::new(),
+            recent_events: 0,
+            known_after: revision,
+        }
     }
 
     fn announce(&mut self, batch: Batch) {
@@ -78,7 +83,10 @@ impl EmbeddedState {
         };
         let (env, revision) = blocking(open).await?;
         let epoch = env.epoch();
-        let inner = Arc::new(Inner { env, commits: Mutex::new(Commits::new(revision)) });
+        let inner = Arc::new(Inner {
+            env,
+            commits: Mutex::new(Commits::new(revision)),
+        });
         inner.release_all().await?;
         Ok(Self { inner, epoch })
     }
@@ -99,23 +107,51 @@ impl StateStore for EmbeddedState {
         let env = self.inner.env.clone();
         let now = blocking(move || env.revision()).await?;
         if !(commits.known_after..=now).contains(&revision) {
-            return Err(Error::not_held(format!("the history does not reach back to revision {revision}")));
+            return Err(Error::not_held(format!(
+                "the history does not reach back to revision {revision}"
+            )));
         }
         let behind = |_| Error::not_held("the watch fell too far behind");
-        let missed: Vec<_> = commits.recent.iter().filter(|batch| batch.revision > revision).cloned().map(Ok).collect();
-        let next = BroadcastStream::new(commits.sender.subscribe()).map(move |batch| batch.map_err(behind));
+        let missed: Vec<_> = commits
+            .recent
+            .iter()
+            .filter(|batch| batch.revision > revision)
+            .cloned()
+            .map(Ok)
+            .collect();
+        let next = BroadcastStream::new(commits.sender.subscribe())
+            .map(move |batch| batch.map_err(behind));
         Ok(stream::iter(missed).chain(next).boxed())
     }
 
     async fn hold(&self, key: &str, value: Vec<u8>, _ttl: Duration) -> Result<Option<Hold>> {
-        let (key, mark) = (key.as_bytes().to_vec(), format!("{HELD_PREFIX}{key}").into_bytes());
-        let compares = vec![Compare { key: key.clone(), revision: 0 }];
-        let writes = vec![Write::Put { key: key.clone(), value }, Write::Put { key: mark.clone(), value: Vec::new() }];
+        let (key, mark) = (
+            key.as_bytes().to_vec(),
+            format!("{HELD_PREFIX}{key}").into_bytes(),
+        );
+        let compares = vec![Compare {
+            key: key.clone(),
+            revision: 0,
+        }];
+        let writes = vec![
+            Write::Put {
+                key: key.clone(),
+                value,
+            },
+            Write::Put {
+                key: mark.clone(),
+                value: Vec::new(),
+            },
+        ];
         if self.inner.commit(compares, writes).await? == CommitOutcome::Conflict {
             return Ok(None);
         }
         let (released, gone) = (CancellationToken::new(), CancellationToken::new());
-        let (inner, dropped, ended) = (self.inner.clone(), released.clone(), gone.clone().drop_guard());
+        let (inner, dropped, ended) = (
+            self.inner.clone(),
+            released.clone(),
+            gone.clone().drop_guard(),
+        );
         tokio::spawn(async move {
             dropped.cancelled().await;
             let writes = vec![Write::Delete { key }, Write::Delete { key: mark }];
@@ -126,7 +162,11 @@ impl StateStore for EmbeddedState {
             drop(inner);
             drop(ended);
         });
-        Ok(Some(Hold { lost: CancellationToken::new(), release: released.drop_guard(), gone }))
+        Ok(Some(Hold {
+            lost: CancellationToken::new(),
+            release: released.drop_guard(),
+            gone,
+        }))
     }
 
     async fn reach(&self) -> Result<()> {
@@ -156,12 +196,18 @@ impl Inner {
     async fn commit(&self, compares: Vec<Compare>, writes: Vec<Write>) -> Result<CommitOutcome> {
         let mut commits = self.commits.lock().await;
         let env = self.env.clone();
-        let (outcome, writes) = blocking(move || Ok((env.commit(&compares, &writes)?, writes))).await?;
+        let (outcome, writes) =
+            blocking(move || Ok((env.commit(&compares, &writes)?, writes))).await?;
         if let CommitOutcome::Done { revision } = outcome
             && !writes.is_empty()
         {
-            let told = writes.into_iter().filter(|write| !key_of(write).starts_with(ASIDE.as_bytes()));
-            commits.announce(Batch { revision, events: told.map(|write| event(write, revision)).collect() });
+            let told = writes
+                .into_iter()
+                .filter(|write| !key_of(write).starts_with(ASIDE.as_bytes()));
+            commits.announce(Batch {
+                revision,
+                events: told.map(|write| event(write, revision)).collect(),
+            });
         }
         Ok(outcome)
     }
@@ -172,8 +218,12 @@ impl Inner {
         if marks.is_empty() {
             return Ok(());
         }
-        let keys = marks.into_iter().flat_map(|(mark, _)| [mark[HELD_PREFIX.len()..].to_vec(), mark]);
-        self.commit(Vec::new(), keys.map(|key| Write::Delete { key }).collect()).await.map(drop)
+        let keys = marks
+            .into_iter()
+            .flat_map(|(mark, _)| [mark[HELD_PREFIX.len()..].to_vec(), mark]);
+        self.commit(Vec::new(), keys.map(|key| Write::Delete { key }).collect())
+            .await
+            .map(drop)
     }
 }
 
@@ -185,11 +235,18 @@ fn key_of(write: &Write) -> &[u8] {
 
 fn event(write: Write, revision: u64) -> Event {
     match write {
-        Write::Put { key, value } => Event { key, value: Some(Versioned { value, revision }) },
+        Write::Put { key, value } => Event {
+            key,
+            value: Some(Versioned { value, revision }),
+        },
         Write::Delete { key } => Event { key, value: None },
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal(format!("state store: {e}")))?
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::internal(format!("state store: {e}")))?
 }

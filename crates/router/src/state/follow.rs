@@ -1,8 +1,9 @@
-//! How the memory of this router follows the state store: everything is read once, then every commit of every router comes
-//! through one watch, in order.
+//! How the memory of this router follows the state store: everything is read once, then every
+//! commit of every router comes through one watch, in order.
 //!
-//! Invariants: memory changes here only, so what one router commits and what another does look the same; a commit returns
-//! after this router's memory has it (a write is seen by the reads that follow it).
+//! Invariants: memory changes here only, so what one router commits and what another does look the
+//! same; a commit returns after this router's memory has it (a write is seen by the reads that
+//! follow it).
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -31,7 +32,8 @@ const REACH_EVERY: Duration = Duration::from_secs(3);
 pub(crate) trait Follower: Send + Sync {
     /// Replaces everything by what is in the store. Errors: a value cannot be understood.
     fn load(&self, scan: &Scan) -> Result<()>;
-    /// Takes over what one commit changed; keys of others are passed over. Errors: a value cannot be understood.
+    /// Takes over what one commit changed; keys of others are passed over. Errors: a value cannot
+    /// be understood.
     fn apply(&self, batch: &Batch) -> Result<()>;
 }
 
@@ -49,7 +51,12 @@ impl Shared {
     /// Nothing follows yet; see [`Shared::start`].
     pub fn new(store: Arc<dyn StateStore>) -> Arc<Self> {
         let (applied, reachable) = (watch::channel(0).0, watch::channel(true).0);
-        Arc::new(Self { store, applied, reachable, followers: OnceLock::new() })
+        Arc::new(Self {
+            store,
+            applied,
+            reachable,
+            followers: OnceLock::new(),
+        })
     }
 
     /// The store itself, for what memory does not have.
@@ -67,10 +74,14 @@ impl Shared {
         self.reachable.subscribe()
     }
 
-    /// Changes the state by compare-and-set: `attempt` looks at memory and says on what conditions to write what (nothing to
-    /// write: done). It is asked again when somebody else was faster. Returns after memory has the commit.
-    /// Errors: `attempt`'s own; `Refused` after [`ATTEMPTS_MAX`] conflicts; `Unavailable` when the store is away.
-    pub async fn transact(&self, mut attempt: impl FnMut() -> Result<(Vec<Compare>, Vec<Write>)>) -> Result<()> {
+    /// Changes the state by compare-and-set: `attempt` looks at memory and says on what conditions
+    /// to write what (nothing to write: done). It is asked again when somebody else was faster.
+    /// Returns after memory has the commit. Errors: `attempt`'s own; `Refused` after
+    /// [`ATTEMPTS_MAX`] conflicts; `Unavailable` when the store is away.
+    pub async fn transact(
+        &self,
+        mut attempt: impl FnMut() -> Result<(Vec<Compare>, Vec<Write>)>,
+    ) -> Result<()> {
         for _ in 0..ATTEMPTS_MAX {
             let mut applied = self.applied.subscribe();
             let (compares, writes) = attempt()?;
@@ -81,7 +92,8 @@ impl Shared {
                 Ok(CommitOutcome::Done { revision }) => {
                     let written = |_| {
                         Error::unavailable(
-                            "written, but the state store does not tell this router about it; look again",
+                            "written, but the state store does not tell this router about it; look \
+                             again",
                         )
                     };
                     return self.seen(revision).await.map_err(written);
@@ -92,7 +104,9 @@ impl Shared {
             // Memory hears of what was in the way in a moment.
             let _ = tokio::time::timeout(CONFLICT_PAUSE, applied.changed()).await;
         }
-        Err(Error::refused("others keep changing the same part of the cluster's state; try again"))
+        Err(Error::refused(
+            "others keep changing the same part of the cluster's state; try again",
+        ))
     }
 
     /// The error of a change that could not be made, with what to do.
@@ -102,23 +116,31 @@ impl Shared {
         }
         self.away(&error);
         Error::unavailable(format!(
-            "the state store cannot be reached, so nothing can be changed; reads go on. Look at it, then try again ({})",
+            "the state store cannot be reached, so nothing can be changed; reads go on. Look at \
+             it, then try again ({})",
             error.message
         ))
     }
 
-    /// Waits until memory has the commit of `revision`. Errors: `Unavailable` when it takes too long.
+    /// Waits until memory has the commit of `revision`. Errors: `Unavailable` when it takes too
+    /// long.
     pub async fn seen(&self, revision: u64) -> Result<()> {
         let mut applied = self.applied.subscribe();
         let wait = applied.wait_for(|applied| *applied >= revision);
         match tokio::time::timeout(ECHO_TIMEOUT, wait).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(Error::unavailable("the state store does not tell this router what others changed; try again")),
+            _ => Err(Error::unavailable(
+                "the state store does not tell this router what others changed; try again",
+            )),
         }
     }
 
     /// Loads `followers` and lets them follow until `stop`. To be called once.
-    pub async fn start(self: &Arc<Self>, followers: Vec<Arc<dyn Follower>>, stop: CancellationToken) -> Result<()> {
+    pub async fn start(
+        self: &Arc<Self>,
+        followers: Vec<Arc<dyn Follower>>,
+        stop: CancellationToken,
+    ) -> Result<()> {
         let weak = followers.iter().map(Arc::downgrade).collect();
         if self.followers.set(weak).is_err() {
             return Err(Error::internal("the state is followed already"));
@@ -138,7 +160,9 @@ impl Shared {
         tokio::spawn(stop.run_until_cancelled_owned(async move {
             let mut pause = PAUSE_FIRST;
             loop {
-                let Err(error) = shared.follow(&mut revision, &mut pause).await else { continue };
+                let Err(error) = shared.follow(&mut revision, &mut pause).await else {
+                    continue;
+                };
                 if error.kind == ErrorKind::NotHeld {
                     tracing::info!(%error, "reading the whole state again");
                     match shared.load().await {
@@ -176,7 +200,13 @@ impl Shared {
 
     async fn load(&self) -> Result<u64> {
         let scan = self.store.scan("").await?;
-        for follower in self.followers.get().into_iter().flatten().filter_map(Weak::upgrade) {
+        for follower in self
+            .followers
+            .get()
+            .into_iter()
+            .flatten()
+            .filter_map(Weak::upgrade)
+        {
             follower.load(&scan)?;
         }
         self.applied.send_replace(scan.revision);
@@ -185,7 +215,13 @@ impl Shared {
 
     /// A value that cannot be understood stays as it was in memory, and is told.
     fn each(&self, apply: impl Fn(&dyn Follower) -> Result<()>) {
-        for follower in self.followers.get().into_iter().flatten().filter_map(Weak::upgrade) {
+        for follower in self
+            .followers
+            .get()
+            .into_iter()
+            .flatten()
+            .filter_map(Weak::upgrade)
+        {
             if let Err(error) = apply(&*follower) {
                 tracing::error!(%error, "cannot take over a change of the state");
             }
@@ -193,14 +229,21 @@ impl Shared {
     }
 
     fn back(&self) {
-        if self.reachable.send_if_modified(|reachable| !std::mem::replace(reachable, true)) {
+        if self
+            .reachable
+            .send_if_modified(|reachable| !std::mem::replace(reachable, true))
+        {
             tracing::info!("the state store can be reached again");
         }
     }
 
     fn away(&self, error: &Error) {
-        if self.reachable.send_if_modified(|reachable| std::mem::replace(reachable, false)) {
-            tracing::warn!(%error, "the state store cannot be reached; serving what is known, refusing changes");
+        if self
+            .reachable
+            .send_if_modified(|reachable| std::mem::replace(reachable, false))
+        {
+            tracing::warn!(%error, "the state store cannot be reached; serving what is known, \
+             refusing changes");
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Small typed tables of the control state: who is a member, what operators want, which jobs there are.
+//! Small typed tables of the control state: who is a member, what operators want, which jobs there
+//! are.
 //!
-//! A value is a version byte and a message of the wire protocol, which only ever gains fields. Memory is a copy of all rows
-//! that changes after the store did; see [`super::follow`].
+//! A value is a version byte and a message of the wire protocol, which only ever gains fields.
+//! Memory is a copy of all rows that changes after the store did; see [`super::follow`].
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
@@ -77,7 +78,12 @@ pub(crate) struct Table<T> {
 impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> Table<T> {
     fn new(shared: &Arc<Shared>, prefix: &'static str) -> Arc<Self> {
         let (rows, changed) = (RwLock::default(), watch::channel(()).0);
-        Arc::new(Self { shared: shared.clone(), prefix, rows, changed })
+        Arc::new(Self {
+            shared: shared.clone(),
+            prefix,
+            rows,
+            changed,
+        })
     }
 
     /// The row called `name`.
@@ -95,9 +101,10 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> Table<T> 
         self.changed.subscribe()
     }
 
-    /// Changes the row called `name` by compare-and-set: `change` is given what is there and says what should be (`None` =
-    /// nothing); it is asked again when somebody else was faster. What is equal already is not written. Returns the row as it
-    /// is then. Errors: `change`'s own; those of [`Shared::transact`].
+    /// Changes the row called `name` by compare-and-set: `change` is given what is there and says
+    /// what should be (`None` = nothing); it is asked again when somebody else was faster. What is
+    /// equal already is not written. Returns the row as it is then. Errors: `change`'s own; those
+    /// of [`Shared::transact`].
     pub async fn update(
         &self,
         name: &str,
@@ -112,9 +119,15 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> Table<T> 
                 if after.as_ref() == before.as_ref().map(|(row, _)| row) {
                     return Ok((Vec::new(), Vec::new()));
                 }
-                let compare = Compare { key: key.clone(), revision: before.map_or(0, |(_, revision)| revision) };
+                let compare = Compare {
+                    key: key.clone(),
+                    revision: before.map_or(0, |(_, revision)| revision),
+                };
                 let write = match &after {
-                    Some(row) => Write::Put { key: key.clone(), value: encode(row) },
+                    Some(row) => Write::Put {
+                        key: key.clone(),
+                        value: encode(row),
+                    },
                     None => Write::Delete { key: key.clone() },
                 };
                 Ok((vec![compare], vec![write]))
@@ -127,8 +140,14 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> Table<T> 
     /// Errors: those of the store; `Unavailable` when the watch does not bring it.
     pub async fn stored(&self, name: &str) -> Result<Option<T>> {
         let key = format!("{}{name}", self.prefix);
-        let scan = self.shared.store().scan(&key).await.map_err(|error| self.shared.refused(error))?;
-        let Some((_, Versioned { value, revision })) = scan.rows.iter().find(|(found, _)| found == key.as_bytes())
+        let scan = self
+            .shared
+            .store()
+            .scan(&key)
+            .await
+            .map_err(|error| self.shared.refused(error))?;
+        let Some((_, Versioned { value, revision })) =
+            scan.rows.iter().find(|(found, _)| found == key.as_bytes())
         else {
             return Ok(None);
         };
@@ -155,7 +174,10 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> Follower 
         let mut rows = BTreeMap::new();
         for (key, Versioned { value, revision }) in &scan.rows {
             if let Some(name) = self.name_of(key) {
-                rows.insert(name.to_owned(), (decode(self.prefix, name, value)?, *revision));
+                rows.insert(
+                    name.to_owned(),
+                    (decode(self.prefix, name, value)?, *revision),
+                );
             }
         }
         *self.rows.write().expect("no holder of this lock panics") = rows;
@@ -166,9 +188,14 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> Follower 
     fn apply(&self, batch: &Batch) -> Result<()> {
         let mut changed = false;
         for event in &batch.events {
-            let Some(name) = self.name_of(&event.key) else { continue };
+            let Some(name) = self.name_of(&event.key) else {
+                continue;
+            };
             let row = match &event.value {
-                Some(versioned) => Some((decode(self.prefix, name, &versioned.value)?, versioned.revision)),
+                Some(versioned) => Some((
+                    decode(self.prefix, name, &versioned.value)?,
+                    versioned.revision,
+                )),
                 None => None,
             };
             let mut rows = self.rows.write().expect("no holder of this lock panics");
@@ -197,7 +224,8 @@ fn decode<T: Message + Default>(prefix: &str, name: &str, value: &[u8]) -> Resul
             T::decode(message).map_err(|e| Error::corrupt(format!("state {prefix}{name}: {e}")))
         }
         version => Err(Error::refused(format!(
-            "state {prefix}{name} has version {:?}, this router knows {VERSION}; run a newer monofs-router",
+            "state {prefix}{name} has version {:?}, this router knows {VERSION}; run a newer \
+             monofs-router",
             version.map(|(version, _)| version)
         ))),
     }

@@ -1,5 +1,5 @@
-//! What a router tells Prometheus. Sums since the start count what this router did; what all of them share (the catalogue,
-//! members, jobs) each tells as it sees it.
+//! What a router tells Prometheus. Sums since the start count what this router did; what all of
+//! them share (the catalogue, members, jobs) each tells as it sees it.
 
 use std::collections::BTreeMap;
 
@@ -39,8 +39,15 @@ pub(crate) fn metrics(state: &RouterState, out: &mut Samples) {
 
 fn members(state: &RouterState, out: &mut Samples) {
     let view = state.members.view();
-    let count = |role, in_state| view.members.iter().filter(|m| m.role == role && m.state == in_state).count();
-    let all = [Role::Node, Role::Fetcher].into_iter().flat_map(|role| STATES.map(|in_state| (role, in_state)));
+    let count = |role, in_state| {
+        view.members
+            .iter()
+            .filter(|m| m.role == role && m.state == in_state)
+            .count()
+    };
+    let all = [Role::Node, Role::Fetcher]
+        .into_iter()
+        .flat_map(|role| STATES.map(|in_state| (role, in_state)));
     out.gauges_by(
         "monofs_router_members",
         "Nodes and fetchers, by state.",
@@ -53,7 +60,11 @@ fn members(state: &RouterState, out: &mut Samples) {
         view.number,
     );
     let wanted = u64::from(view.replication_factor);
-    out.gauge("monofs_router_replication_factor", "Copies wanted of each repository.", wanted);
+    out.gauge(
+        "monofs_router_replication_factor",
+        "Copies wanted of each repository.",
+        wanted,
+    );
 }
 
 fn catalogue(state: &RouterState, out: &mut Samples) {
@@ -62,19 +73,31 @@ fn catalogue(state: &RouterState, out: &mut Samples) {
         "monofs_router_repositories",
         "Entries of the catalogue, by state.",
         ["state"],
-        [(["ready"], summary.ready), (["ingesting"], summary.ingesting), (["failed"], summary.failed.count)],
+        [
+            (["ready"], summary.ready),
+            (["ingesting"], summary.ingesting),
+            (["failed"], summary.failed.count),
+        ],
     );
     let failing = "Ready repositories whose last refresh failed.";
-    out.gauge("monofs_router_repositories_refresh_failing", failing, summary.stale.count);
+    out.gauge(
+        "monofs_router_repositories_refresh_failing",
+        failing,
+        summary.stale.count,
+    );
     let revision = state.catalog.position().revision;
-    out.gauge("monofs_router_catalog_revision", "Revision of the catalogue.", revision);
+    out.gauge(
+        "monofs_router_catalog_revision",
+        "Revision of the catalogue.",
+        revision,
+    );
     let interval = state.config.refresh_interval.as_secs_f64();
     let help = "How often the source of each repository is to be looked at; 0 = never.";
     out.gauge("monofs_router_refresh_interval_seconds", help, interval);
     if let Some(looked_at) = state.catalog.oldest_look() {
         let age = u64::try_from(clock::now().saturating_sub(looked_at)).unwrap_or(0);
-        let help =
-            "Time since the source was looked at of the repository that waits longest. Absent when all are pinned.";
+        let help = "Time since the source was looked at of the repository that waits longest. \
+         Absent when all are pinned.";
         out.gauge("monofs_router_oldest_refresh_age_seconds", help, age);
     }
 }
@@ -84,33 +107,69 @@ fn jobs(state: &RouterState, out: &mut Samples) {
     let rows = state.tables.jobs.list();
     let mut counts = BTreeMap::new();
     for row in &rows {
-        *counts.entry((row.kind() as i32, row.state() as i32)).or_insert(0_u64) += 1;
+        *counts
+            .entry((row.kind() as i32, row.state() as i32))
+            .or_insert(0_u64) += 1;
     }
-    let all = Kind::ALL.into_iter().flat_map(|kind| State::ALL.map(|in_state| (kind, in_state)));
+    let all = Kind::ALL
+        .into_iter()
+        .flat_map(|kind| State::ALL.map(|in_state| (kind, in_state)));
     out.gauges_by(
         "monofs_router_jobs",
         "Jobs of the reconciler, by state; of those that ended only the last are kept.",
         ["kind", "state"],
         all.map(|(kind, in_state)| {
-            ([kind.word(), in_state.word()], counts.get(&(kind as i32, in_state as i32)).copied().unwrap_or(0))
+            (
+                [kind.word(), in_state.word()],
+                counts
+                    .get(&(kind as i32, in_state as i32))
+                    .copied()
+                    .unwrap_or(0),
+            )
         }),
     );
     for kind in Kind::ALL {
         let name = kind.word();
-        let live = || rows.iter().filter(|row| row.kind() == kind && !has_ended(row));
-        let (steps, steps_all) = live().fold((0, 0), |(d, t), row| (d + row.steps_done, t + row.steps_total));
-        let (bytes, bytes_all) = live().fold((0, 0), |(d, t), row| (d + row.bytes_done, t + row.bytes_total));
-        let progress = |done: u64, total: u64| [([name, "done"], done), ([name, "left"], total.saturating_sub(done))];
+        let live = || {
+            rows.iter()
+                .filter(|row| row.kind() == kind && !has_ended(row))
+        };
+        let (steps, steps_all) = live().fold((0, 0), |(d, t), row| {
+            (d + row.steps_done, t + row.steps_total)
+        });
+        let (bytes, bytes_all) = live().fold((0, 0), |(d, t), row| {
+            (d + row.bytes_done, t + row.bytes_total)
+        });
+        let progress = |done: u64, total: u64| {
+            [
+                ([name, "done"], done),
+                ([name, "left"], total.saturating_sub(done)),
+            ]
+        };
         let help = "Copies and deletions of jobs that have not ended.";
-        out.gauges_by("monofs_router_job_steps", help, ["kind", "state"], progress(steps, steps_all));
+        out.gauges_by(
+            "monofs_router_job_steps",
+            help,
+            ["kind", "state"],
+            progress(steps, steps_all),
+        );
         let help = "Bytes of jobs that have not ended, as far as they are known.";
-        out.gauges_by("monofs_router_job_bytes", help, ["kind", "state"], progress(bytes, bytes_all));
+        out.gauges_by(
+            "monofs_router_job_bytes",
+            help,
+            ["kind", "state"],
+            progress(bytes, bytes_all),
+        );
     }
 }
 
 fn router(state: &RouterState, out: &mut Samples) {
     let reachable = *state.shared.reachable().borrow();
-    out.gauge("monofs_router_leading", "1: this router leads.", *state.leading.borrow());
+    out.gauge(
+        "monofs_router_leading",
+        "1: this router leads.",
+        *state.leading.borrow(),
+    );
     let known = reachable && state.tables.leader.get("").is_some();
     out.gauge("monofs_router_leader_known", "1: some router leads.", known);
     let help = "1: the state store can be reached, so changes can be made.";
@@ -121,14 +180,24 @@ fn router(state: &RouterState, out: &mut Samples) {
         "monofs_router_problems",
         "Lines of what is wrong, as `monofs-admin status` and /health show them.",
         ["severity"],
-        [(["critical"], critical), (["warning"], problems.len() - critical)],
+        [
+            (["critical"], critical),
+            (["warning"], problems.len() - critical),
+        ],
     );
 }
 
 fn clients(state: &RouterState, out: &mut Samples) {
-    out.gauge("monofs_router_clients", "Clients connected to this router.", state.watchers.len());
+    out.gauge(
+        "monofs_router_clients",
+        "Clients connected to this router.",
+        state.watchers.len(),
+    );
     let newest = *state.catalog.changed().borrow();
-    let behind = state.watchers.acknowledged_by_all().map_or(0, |acked| newest.saturating_sub(acked));
+    let behind = state
+        .watchers
+        .acknowledged_by_all()
+        .map_or(0, |acked| newest.saturating_sub(acked));
     let help = "Revisions that the client of this router that is furthest behind has not applied.";
     out.gauge("monofs_router_client_lag_revisions", help, behind);
 }

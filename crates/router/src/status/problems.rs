@@ -24,21 +24,33 @@ pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
     for line in of_routers(state) {
         add(false, line);
     }
-    let serving = view.nodes().filter(|node| node.state.serves() && node.state != MemberState::Suspect).count();
+    let serving = view
+        .nodes()
+        .filter(|node| node.state.serves() && node.state != MemberState::Suspect)
+        .count();
     let taking = view.nodes().filter(|node| node.state.accepts()).count();
     if serving == 0 {
-        add(true, "no node is active: start monofs-node with --router, then look at `monofs-admin nodes`".into());
+        add(
+            true,
+            "no node is active: start monofs-node with --router, then look at `monofs-admin nodes`"
+                .into(),
+        );
     } else if taking < view.replication_factor as usize {
         add(
             false,
             format!(
-                "{taking} of {} nodes needed for every copy are active: start more; `monofs-admin nodes` shows who is there",
+                "{taking} of {} nodes needed for every copy are active: start more; `monofs-admin \
+                 nodes` shows who is there",
                 view.replication_factor
             ),
         );
     }
-    if !view.fetchers().any(|fetcher| fetcher.state == MemberState::Active) {
-        let line = "no fetcher is active: ingest and refresh wait; start one with `monofs-fetcher --router=HOST:9090`";
+    if !view
+        .fetchers()
+        .any(|fetcher| fetcher.state == MemberState::Active)
+    {
+        let line = "no fetcher is active: ingest and refresh wait; start one with `monofs-fetcher \
+         --router=HOST:9090`";
         add(false, line.into());
     }
     if let Some(maintenance) = state.tables.maintenance.get("") {
@@ -46,7 +58,8 @@ pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
         add(
             false,
             format!(
-                "the cluster is drained since {since}{why}: nobody fails over and nothing is copied; `monofs-admin undrain` ends it"
+                "the cluster is drained since {since}{why}: nobody fails over and nothing is \
+                 copied; `monofs-admin undrain` ends it"
             ),
         );
     }
@@ -59,13 +72,20 @@ pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
         add(false, held_back(job));
     }
     let want = view.copies_wanted();
-    let Summary { failed, few, stale, .. } = state.catalog.summary(want);
-    for (trouble, what) in
-        [(failed, "failed to ingest"), (few, "below the wanted number of copies"), (stale, "failed to refresh")]
-    {
+    let Summary {
+        failed, few, stale, ..
+    } = state.catalog.summary(want);
+    for (trouble, what) in [
+        (failed, "failed to ingest"),
+        (few, "below the wanted number of copies"),
+        (stale, "failed to refresh"),
+    ] {
         if let Some(first) = trouble.first {
             let number = count(trouble.count, "repository", "repositories");
-            add(false, format!("{number} {what}, first {first}: `monofs-admin repo {first}`"));
+            add(
+                false,
+                format!("{number} {what}, first {first}: `monofs-admin repo {first}`"),
+            );
         }
     }
     problems.sort_by_key(|problem| !problem.critical);
@@ -75,25 +95,40 @@ pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
 /// What is wrong with the routers and their state store.
 fn of_routers(state: &RouterState) -> Vec<String> {
     if !*state.shared.reachable().borrow() {
-        let line = "the state store cannot be reached: reads go on, changes are refused; look at etcd (`etcdctl endpoint health`) and at the network between";
+        let line = "the state store cannot be reached: reads go on, changes are refused; look at \
+         etcd (`etcdctl endpoint health`) and at the network between";
         return vec![line.to_owned()];
     }
     let mut lines = Vec::new();
     if state.tables.leader.get("").is_none() {
-        lines.push("no router leads: refreshes, copies and collection wait; one should within seconds, else look at the routers' logs and `monofs-admin status`".to_owned());
+        lines.push(
+            "no router leads: refreshes, copies and collection wait; one should within \
+         seconds, else look at the routers' logs and `monofs-admin status`"
+                .to_owned(),
+        );
     }
     let routers = state.tables.routers.list();
     let missing = |peer: &&String| !routers.iter().any(|router| router.address == **peer);
     lines.extend(state.config.peer_routers.iter().filter(missing).map(|peer| {
         format!(
-            "router {peer} of --peer-routers is not there: look at its log, its --state and --advertise, and `monofs-admin status --router={peer}`"
+            "router {peer} of --peer-routers is not there: look at its log, its --state and \
+             --advertise, and `monofs-admin status --router={peer}`"
         )
     }));
-    lines.extend(routers.iter().filter(|router| router.router_id == state.own.router_id).filter_map(|router| {
-        let (id, other) = (&router.router_id, &router.address);
-        let twice = router.address != state.own.address;
-        twice.then(|| format!("{other} is router '{id}' too: give each router a --router-id of its own"))
-    }));
+    lines.extend(
+        routers
+            .iter()
+            .filter(|router| router.router_id == state.own.router_id)
+            .filter_map(|router| {
+                let (id, other) = (&router.router_id, &router.address);
+                let twice = router.address != state.own.address;
+                twice.then(|| {
+                    format!(
+                        "{other} is router '{id}' too: give each router a --router-id of its own"
+                    )
+                })
+            }),
+    );
     lines
 }
 
@@ -103,7 +138,8 @@ fn held_back(job: &v1::Job) -> String {
     let left = job.steps_total.saturating_sub(job.steps_done);
     let steps = if left == 1 { "step" } else { "steps" };
     format!(
-        "job {id} was cancelled and what it left is held back ({left} {steps}): `monofs-admin rebalance` lets it go on"
+        "job {id} was cancelled and what it left is held back ({left} {steps}): `monofs-admin \
+         rebalance` lets it go on"
     )
 }
 
@@ -112,45 +148,58 @@ fn of_member(state: &RouterState, member: &Member) -> Option<String> {
     let (id, address) = (&member.id, &member.address);
     let held_for = ago(state.members.standing_for(id).unwrap_or_default());
     let intent = state.tables.intents.get(id.as_str());
-    let why = intent.as_ref().map_or(String::new(), |intent| because(&intent.reason));
+    let why = intent
+        .as_ref()
+        .map_or(String::new(), |intent| because(&intent.reason));
     let failed_over = || {
         format!(
-            "{id} is failed over{why}: readers ask it last and its copies move off; `monofs-admin clear-failover --node-id={id}` lets it back"
+            "{id} is failed over{why}: readers ask it last and its copies move off; `monofs-admin \
+             clear-failover --node-id={id}` lets it back"
         )
     };
     Some(match member.state {
         MemberState::Suspect => {
             format!(
-                "{id} ({address}) is suspect, nothing was heard of it for a while: look at its log and at `monofs-admin nodes`"
+                "{id} ({address}) is suspect, nothing was heard of it for a while: look at its log \
+                 and at `monofs-admin nodes`"
             )
         }
         MemberState::Down => match state.members.copies_stay_for(id) {
             Some(left) => format!(
-                "{id} ({address}) is down since {held_for}: look at its log and start it; in {} its copies are made elsewhere; `monofs-admin failover` shows who is read instead",
+                "{id} ({address}) is down since {held_for}: look at its log and start it; in {} \
+                 its copies are made elsewhere; `monofs-admin failover` shows who is read instead",
                 ago(left)
             ),
             None => format!(
-                "{id} ({address}) is down since {held_for}: start it, or if it will not come back `monofs-admin remove-member --member={id}`"
+                "{id} ({address}) is down since {held_for}: start it, or if it will not come back \
+                 `monofs-admin remove-member --member={id}`"
             ),
         },
         _ if member.failed_over => failed_over(),
         MemberState::Recovering => {
             format!(
-                "{id} is recovering since {held_for}: it gets what it missed, `monofs-admin jobs` says how far it is"
+                "{id} is recovering since {held_for}: it gets what it missed, `monofs-admin jobs` \
+                 says how far it is"
             )
         }
         MemberState::Draining => format!(
-            "{id} is draining{why}: its copies move off, `monofs-admin jobs` says how far; `monofs-admin undrain --node={id}` keeps it"
+            "{id} is draining{why}: its copies move off, `monofs-admin jobs` says how far; \
+             `monofs-admin undrain --node={id}` keeps it"
         ),
         MemberState::Drained => format!(
-            "{id} is drained{why}: stop it and `monofs-admin remove-member --member={id}`, or `monofs-admin undrain --node={id}`"
+            "{id} is drained{why}: stop it and `monofs-admin remove-member --member={id}`, or \
+             `monofs-admin undrain --node={id}`"
         ),
         MemberState::Joining | MemberState::Active => return None,
     })
 }
 
 fn because(reason: &str) -> String {
-    if reason.is_empty() { String::new() } else { format!(" ({reason})") }
+    if reason.is_empty() {
+        String::new()
+    } else {
+        format!(" ({reason})")
+    }
 }
 
 /// How long ago this was, in seconds since the epoch.

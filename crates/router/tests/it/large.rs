@@ -9,8 +9,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use monofs_model::{
-    Consistency, ContentMode, DisplayPath, NodeId, Oid, RefName, Repository, RepositoryState, Result, Snapshot,
-    SourceUrl,
+    Consistency, ContentMode, DisplayPath, NodeId, Oid, RefName, Repository, RepositoryState,
+    Result, Snapshot, SourceUrl,
 };
 use monofs_proto::v1;
 use monofs_proto::v1::admin_client::AdminClient;
@@ -40,7 +40,11 @@ pub struct Counting {
 impl Counting {
     pub async fn open(dir: &Path) -> Arc<Self> {
         let store = EmbeddedState::open(dir.to_owned()).await.unwrap();
-        Arc::new(Self { store, scans: AtomicUsize::new(0), writes: AtomicUsize::new(0) })
+        Arc::new(Self {
+            store,
+            scans: AtomicUsize::new(0),
+            writes: AtomicUsize::new(0),
+        })
     }
 }
 
@@ -84,14 +88,28 @@ pub struct Router {
 
 impl Router {
     pub async fn start(store: Arc<Counting>) -> Self {
-        let (grpc, http) = (TcpListener::bind("127.0.0.1:0").await, TcpListener::bind("127.0.0.1:0").await);
-        let config = Config { worker_interval: Duration::from_millis(5), ..Config::new("unused".into()) };
-        Self { running: spawn_with(config, store, grpc.unwrap(), http.unwrap()).await.unwrap() }
+        let (grpc, http) = (
+            TcpListener::bind("127.0.0.1:0").await,
+            TcpListener::bind("127.0.0.1:0").await,
+        );
+        let config = Config {
+            worker_interval: Duration::from_millis(5),
+            ..Config::new("unused".into())
+        };
+        Self {
+            running: spawn_with(config, store, grpc.unwrap(), http.unwrap())
+                .await
+                .unwrap(),
+        }
     }
 
     async fn channel(&self) -> Channel {
         let address = format!("http://{}", self.running.address());
-        Channel::from_shared(address).unwrap().connect().await.unwrap()
+        Channel::from_shared(address)
+            .unwrap()
+            .connect()
+            .await
+            .unwrap()
     }
 
     pub async fn admin(&self) -> AdminClient<Channel> {
@@ -100,10 +118,26 @@ impl Router {
 
     async fn watch(&self, resume: Option<v1::Position>, pages: bool) -> Watch {
         let (say, said) = mpsc::channel(4);
-        let hello = v1::WatchHello { client_id: "test".into(), resume, pages, ..Default::default() };
-        say.send(v1::WatchRequest { message: Some(Say::Hello(hello)) }).await.unwrap();
+        let hello = v1::WatchHello {
+            client_id: "test".into(),
+            resume,
+            pages,
+            ..Default::default()
+        };
+        say.send(v1::WatchRequest {
+            message: Some(Say::Hello(hello)),
+        })
+        .await
+        .unwrap();
         let mut client = CatalogClient::new(self.channel().await);
-        Watch { heard: client.watch(ReceiverStream::new(said)).await.unwrap().into_inner(), _say: say }
+        Watch {
+            heard: client
+                .watch(ReceiverStream::new(said))
+                .await
+                .unwrap()
+                .into_inner(),
+            _say: say,
+        }
     }
 }
 
@@ -135,13 +169,23 @@ impl Watch {
 }
 
 fn path(number: usize) -> String {
-    format!("forge.example/org-{:03}/project-{number:05}", number % ORGANISATIONS)
+    format!(
+        "forge.example/org-{:03}/project-{number:05}",
+        number % ORGANISATIONS
+    )
 }
 
 fn entry(path: &str) -> Repository {
     let oid = |byte| Oid::from_bytes(&[byte; 20]).unwrap();
-    let snapshot =
-        Snapshot { commit: oid(1), root: oid(2), commit_time: 5, trees: 1, blobs: 1, bytes: 1, submodules: vec![] };
+    let snapshot = Snapshot {
+        commit: oid(1),
+        root: oid(2),
+        commit_time: 5,
+        trees: 1,
+        blobs: 1,
+        bytes: 1,
+        submodules: vec![],
+    };
     Repository {
         path: DisplayPath::new(path).unwrap(),
         source: SourceUrl::new(&format!("https://{path}.git")).unwrap(),
@@ -162,18 +206,35 @@ async fn seeded(dir: &Path) -> Arc<Counting> {
     let mut paths: Vec<String> = (0..MANY).map(path).collect();
     paths.sort();
     let store = Counting::open(dir).await;
-    assert_eq!(seed_catalogue(store.clone(), paths.iter().map(|path| entry(path))).await.unwrap(), MANY);
+    assert_eq!(
+        seed_catalogue(store.clone(), paths.iter().map(|path| entry(path)))
+            .await
+            .unwrap(),
+        MANY
+    );
     store
 }
 
-pub async fn all_repositories(admin: &mut AdminClient<Channel>, prefix: &str, page_size: u32) -> Vec<String> {
+pub async fn all_repositories(
+    admin: &mut AdminClient<Channel>,
+    prefix: &str,
+    page_size: u32,
+) -> Vec<String> {
     let mut paths = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = v1::ListRepositoriesRequest { prefix: prefix.to_owned(), page_token, page_size };
+        let request = v1::ListRepositoriesRequest {
+            prefix: prefix.to_owned(),
+            page_token,
+            page_size,
+        };
         let page = admin.list_repositories(request).await.unwrap().into_inner();
         assert!(page.repositories.len() <= page_size as usize);
-        paths.extend(page.repositories.into_iter().map(|repository| repository.path));
+        paths.extend(
+            page.repositories
+                .into_iter()
+                .map(|repository| repository.path),
+        );
         if page.next_page_token.is_empty() {
             return paths;
         }
@@ -192,43 +253,80 @@ async fn a_first_load_is_bounded_messages_and_a_resumption_only_what_changed() {
     assert!(sizes.iter().all(|size| *size < 66 << 10), "{sizes:?}");
     let total: usize = sizes.iter().sum();
     assert!(total / MANY < 250, "{total} bytes for {MANY} repositories");
-    assert!(sizes.len() <= total / (64 << 10) + 2, "{} messages for {total} bytes", sizes.len());
-    let paths: BTreeSet<String> = load.iter().flat_map(entries).map(|repository| repository.path).collect();
+    assert!(
+        sizes.len() <= total / (64 << 10) + 2,
+        "{} messages for {total} bytes",
+        sizes.len()
+    );
+    let paths: BTreeSet<String> = load
+        .iter()
+        .flat_map(entries)
+        .map(|repository| repository.path)
+        .collect();
     assert_eq!(paths, (0..MANY).map(path).collect());
 
     // Who is connected hears the change alone, and so does who resumes.
     let position = load.last().unwrap().position.clone();
     let mut admin = router.admin().await;
-    admin.delete(v1::DeleteRequest { path: path(7) }).await.unwrap();
+    admin
+        .delete(v1::DeleteRequest { path: path(7) })
+        .await
+        .unwrap();
     let told = first.run().await;
     let resumed = router.watch(position.clone(), true).await.run().await;
     for deltas in [&told, &resumed] {
         assert_eq!(deltas.len(), 1);
-        assert_eq!((deltas[0].removed_paths.clone(), entries(&deltas[0]).len()), (vec![path(7)], 0));
+        assert_eq!(
+            (deltas[0].removed_paths.clone(), entries(&deltas[0]).len()),
+            (vec![path(7)], 0)
+        );
         let revision = |position: &Option<v1::Position>| position.as_ref().unwrap().revision;
         assert!(!deltas[0].reset && revision(&deltas[0].position) > revision(&position));
     }
-    // A new client is sent the listing that was made before, and then the change: the same bytes, once more.
+    // A new client is sent the listing that was made before, and then the change: the same bytes,
+    // once more.
     let again = router.watch(None, true).await.run().await;
-    assert_eq!(again[..again.len() - 1].iter().map(|delta| &delta.page).collect::<Vec<_>>(), pages(&load));
+    assert_eq!(
+        again[..again.len() - 1]
+            .iter()
+            .map(|delta| &delta.page)
+            .collect::<Vec<_>>(),
+        pages(&load)
+    );
     assert_eq!(again.last().unwrap().removed_paths, [path(7)]);
     assert_eq!(again.last().unwrap().position, resumed[0].position);
     // Who missed nothing is told so.
     let current = resumed[0].position.clone();
     let nothing = router.watch(current.clone(), true).await.run().await;
-    assert_eq!((nothing.len(), &nothing[0].position, entries(&nothing[0]).len()), (1, &current, 0));
+    assert_eq!(
+        (
+            nothing.len(),
+            &nothing[0].position,
+            entries(&nothing[0]).len()
+        ),
+        (1, &current, 0)
+    );
     // From another history everything is sent.
-    let stranger = v1::Position { epoch: "another".into(), revision: 1 };
+    let stranger = v1::Position {
+        epoch: "another".into(),
+        revision: 1,
+    };
     assert!(router.watch(Some(stranger), true).await.delta().await.reset);
 }
 
 fn entries(delta: &v1::CatalogDelta) -> Vec<v1::Repository> {
     let page = v1::CatalogPage::decode(delta.page.clone()).unwrap();
-    page.upserts.into_iter().chain(delta.upserts.clone()).collect()
+    page.upserts
+        .into_iter()
+        .chain(delta.upserts.clone())
+        .collect()
 }
 
 fn pages(load: &[v1::CatalogDelta]) -> Vec<&bytes::Bytes> {
-    load.iter().map(|delta| &delta.page).filter(|page| !page.is_empty()).collect()
+    load.iter()
+        .map(|delta| &delta.page)
+        .filter(|page| !page.is_empty())
+        .collect()
 }
 
 #[tokio::test]
@@ -237,9 +335,20 @@ async fn a_client_that_knows_no_pages_gets_the_same_entries() {
     let router = Router::start(seeded(dir.path()).await).await;
     let mut watch = router.watch(None, false).await;
     let load = watch.run().await;
-    assert!(load.iter().all(|delta| delta.page.is_empty() && delta.removed_paths.is_empty()));
-    assert_eq!(load.iter().map(|delta| delta.upserts.len()).sum::<usize>(), MANY);
-    router.admin().await.delete(v1::DeleteRequest { path: path(0) }).await.unwrap();
+    assert!(
+        load.iter()
+            .all(|delta| delta.page.is_empty() && delta.removed_paths.is_empty())
+    );
+    assert_eq!(
+        load.iter().map(|delta| delta.upserts.len()).sum::<usize>(),
+        MANY
+    );
+    router
+        .admin()
+        .await
+        .delete(v1::DeleteRequest { path: path(0) })
+        .await
+        .unwrap();
     assert_eq!(watch.delta().await.removed_paths, [path(0)]);
 }
 
@@ -253,21 +362,38 @@ async fn listings_are_paged_and_complete() {
     assert_eq!(all_repositories(&mut admin, "", 999).await, expected);
     let inside = all_repositories(&mut admin, "forge.example/org-042", 7).await;
     assert_eq!(inside.len(), MANY / ORGANISATIONS);
-    assert!(inside.iter().all(|path| path.starts_with("forge.example/org-042/")));
+    assert!(
+        inside
+            .iter()
+            .all(|path| path.starts_with("forge.example/org-042/"))
+    );
     assert_eq!(all_repositories(&mut admin, &path(42), 1).await, [path(42)]);
     // Names directly below, with pages smaller than what is below one name.
     let mut catalog = CatalogClient::new(router.channel().await);
     let (mut names, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = v1::ListRequest { prefix: "forge.example".into(), page_token, page_size: 7 };
+        let request = v1::ListRequest {
+            prefix: "forge.example".into(),
+            page_token,
+            page_size: 7,
+        };
         let page = catalog.list(request).await.unwrap().into_inner();
-        names.extend(page.entries.into_iter().map(|entry| (entry.name, entry.repository.is_some())));
+        names.extend(
+            page.entries
+                .into_iter()
+                .map(|entry| (entry.name, entry.repository.is_some())),
+        );
         if page.next_page_token.is_empty() {
             break;
         }
         page_token = page.next_page_token;
     }
-    assert_eq!(names, (0..ORGANISATIONS).map(|n| (format!("org-{n:03}"), false)).collect::<Vec<_>>());
+    assert_eq!(
+        names,
+        (0..ORGANISATIONS)
+            .map(|n| (format!("org-{n:03}"), false))
+            .collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]
@@ -280,15 +406,33 @@ async fn requests_and_idle_workers_leave_the_state_store_alone() {
     let writes = store.writes.load(Ordering::Relaxed);
     for number in 0..100 {
         let request = v1::GetRepositoryRequest { path: path(number) };
-        assert!(admin.get_repository(request).await.unwrap().into_inner().repository.is_some());
+        assert!(
+            admin
+                .get_repository(request)
+                .await
+                .unwrap()
+                .into_inner()
+                .repository
+                .is_some()
+        );
     }
-    let status = admin.status(v1::StatusRequest::default()).await.unwrap().into_inner();
-    assert_eq!((status.repositories_ready, status.repositories_failed), (MANY as u64, 0));
+    let status = admin
+        .status(v1::StatusRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        (status.repositories_ready, status.repositories_failed),
+        (MANY as u64, 0)
+    );
     assert_eq!(store.writes.load(Ordering::Relaxed), writes);
     // One entry, its retained snapshot, the commits that it showed and the names.
-    admin.delete(v1::DeleteRequest { path: path(3) }).await.unwrap();
+    admin
+        .delete(v1::DeleteRequest { path: path(3) })
+        .await
+        .unwrap();
     assert_eq!(store.writes.load(Ordering::Relaxed), writes + 4);
-    // The load reads entries and names, the seeding looked for entries, and the collector looks at what is retained when
-    // the router starts; what was deleted now is not due for the grace.
+    // The load reads entries and names, the seeding looked for entries, and the collector looks at
+    // what is retained when the router starts; what was deleted now is not due for the grace.
     assert!(scans() <= 4, "{} scans", scans());
 }

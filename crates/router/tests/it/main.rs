@@ -1,4 +1,5 @@
-//! The router as its clients see it: real gRPC over loopback, a real state directory, and no cluster.
+//! The router as its clients see it: real gRPC over loopback, a real state directory, and no
+//! cluster.
 #![allow(clippy::unwrap_used)]
 
 mod large;

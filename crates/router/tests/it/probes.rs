@@ -22,12 +22,28 @@ async fn status(at: SocketAddr, path: &str) -> u16 {
 async fn both_ports_answer_a_load_balancer_and_one_of_them_grpc() {
     let dir = tempfile::tempdir().unwrap();
     let listener = || async { TcpListener::bind("127.0.0.1:0").await.unwrap() };
-    let router = spawn(Config::new(dir.path().join("state")), listener().await, listener().await).await.unwrap();
+    let router = spawn(
+        Config::new(dir.path().join("state")),
+        listener().await,
+        listener().await,
+    )
+    .await
+    .unwrap();
     for port in [router.address(), router.http_address()] {
         assert_eq!(status(port, "/ready").await, 200);
         assert_eq!(status(port, "/health").await, 503, "no node is active");
     }
     assert_eq!(status(router.http_address(), "/api/status").await, 200);
-    let mut admin = AdminClient::connect(format!("http://{}", router.address())).await.unwrap();
-    assert!(admin.status(v1::StatusRequest::default()).await.unwrap().into_inner().nodes.is_empty());
+    let mut admin = AdminClient::connect(format!("http://{}", router.address()))
+        .await
+        .unwrap();
+    assert!(
+        admin
+            .status(v1::StatusRequest::default())
+            .await
+            .unwrap()
+            .into_inner()
+            .nodes
+            .is_empty()
+    );
 }

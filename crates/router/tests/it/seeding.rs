@@ -8,8 +8,16 @@ use crate::large::{Counting, Router, all_repositories};
 /// Beside the directory of the test binaries, where cargo puts examples when it builds tests.
 fn example() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
-    let example = tests.ancestors().nth(2).unwrap().join("examples/seed_catalogue");
-    assert!(example.exists(), "{} is missing; build it with cargo build --examples", example.display());
+    let example = tests
+        .ancestors()
+        .nth(2)
+        .unwrap()
+        .join("examples/seed_catalogue");
+    assert!(
+        example.exists(),
+        "{} is missing; build it with cargo build --examples",
+        example.display()
+    );
     example
 }
 
@@ -23,25 +31,53 @@ fn seed(arguments: &[&str]) -> (bool, String) {
 async fn a_seeded_state_is_a_catalogue() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
-    let arguments = ["--state-dir", state.to_str().unwrap(), "--repositories=250", "--hosts", "3"];
+    let arguments = [
+        "--state-dir",
+        state.to_str().unwrap(),
+        "--repositories=250",
+        "--hosts",
+        "3",
+    ];
     let (ok, said) = seed(&arguments);
     assert!(ok && said.contains("250 repositories"), "{said}");
     let (again, said) = seed(&arguments);
-    assert!(!again && said.contains("has repositories already"), "{said}");
+    assert!(
+        !again && said.contains("has repositories already"),
+        "{said}"
+    );
 
     let router = Router::start(Counting::open(&state).await).await;
     let all = all_repositories(&mut router.admin().await, "", 100).await;
     assert_eq!(all.len(), 250);
-    let hosts: std::collections::BTreeSet<_> = all.iter().map(|path| path.split('/').next().unwrap()).collect();
-    assert_eq!(hosts.into_iter().collect::<Vec<_>>(), ["forge.example", "forge1.example", "forge2.example"]);
+    let hosts: std::collections::BTreeSet<_> = all
+        .iter()
+        .map(|path| path.split('/').next().unwrap())
+        .collect();
+    assert_eq!(
+        hosts.into_iter().collect::<Vec<_>>(),
+        ["forge.example", "forge1.example", "forge2.example"]
+    );
 }
 
 #[test]
 fn what_is_wrong_with_the_options_is_said() {
     for (arguments, why) in [
         (&["--repositories", "1"][..], "no --state-dir"),
-        (&["--state-dir", "/nowhere", "--repositories", "x"], "not a number"),
-        (&["--state-dir", "/nowhere", "--repositories", "1", "--other", "2"], "unknown option --other"),
+        (
+            &["--state-dir", "/nowhere", "--repositories", "x"],
+            "not a number",
+        ),
+        (
+            &[
+                "--state-dir",
+                "/nowhere",
+                "--repositories",
+                "1",
+                "--other",
+                "2",
+            ],
+            "unknown option --other",
+        ),
     ] {
         let (ok, said) = seed(arguments);
         assert!(!ok && said.contains(why), "{said}");

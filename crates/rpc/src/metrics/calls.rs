@@ -1,7 +1,8 @@
-//! Rate, errors and durations of requests by method: those that a server was asked, or those that a caller made.
+//! Rate, errors and durations of requests by method: those that a server was asked, or those that a
+//! caller made.
 //!
-//! Invariants: every request that begins ends once, as "cancelled" when nobody waited for its end; methods that are not of
-//! our protocol are one method "other", so that no peer can make up labels.
+//! Invariants: every request that begins ends once, as "cancelled" when nobody waited for its end;
+//! methods that are not of our protocol are one method "other", so that no peer can make up labels.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +19,10 @@ use super::samples::Samples;
 const SHARED: [(&str, &str); 3] = [
     ("grpc.health.v1.Health", "Check"),
     ("grpc.health.v1.Health", "Watch"),
-    ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo"),
+    (
+        "grpc.reflection.v1.ServerReflection",
+        "ServerReflectionInfo",
+    ),
 ];
 const OTHER: (&str, &str) = ("other", "other");
 
@@ -87,7 +91,8 @@ impl Default for Calls {
 pub struct Totals {
     /// As [`Durations::counts`].
     pub durations: Vec<u64>,
-    /// Those that the server failed; not those that were wrong, cancelled, or about what it does not hold.
+    /// Those that the server failed; not those that were wrong, cancelled, or about what it does
+    /// not hold.
     pub failed: u64,
 }
 
@@ -96,17 +101,31 @@ impl Calls {
     pub fn begin(self: &Arc<Self>, path: &str) -> Call {
         let at = PLACES.get(path).copied().unwrap_or(self.0.len() - 1);
         self.0[at].in_flight.fetch_add(1, Ordering::Relaxed);
-        Call { calls: self.clone(), at, begun: Instant::now(), code: None }
+        Call {
+            calls: self.clone(),
+            at,
+            begun: Instant::now(),
+            code: None,
+        }
     }
 
     /// The requests for all methods of `service`.
     pub fn totals(&self, service: &str) -> Totals {
-        let mut totals = Totals { durations: Durations::default().counts(), failed: 0 };
+        let mut totals = Totals {
+            durations: Durations::default().counts(),
+            failed: 0,
+        };
         for method in self.0.iter().filter(|method| method.name[0] == service) {
-            totals.durations.iter_mut().zip(method.took.counts()).for_each(|(sum, count)| *sum += count);
+            totals
+                .durations
+                .iter_mut()
+                .zip(method.took.counts())
+                .for_each(|(sum, count)| *sum += count);
             let ended = method.ended.iter().enumerate();
             let failed = ended.filter(|(code, _)| is_failure(Code::from(*code as i32)));
-            totals.failed += failed.map(|(_, count)| count.load(Ordering::Relaxed)).sum::<u64>();
+            totals.failed += failed
+                .map(|(_, count)| count.load(Ordering::Relaxed))
+                .sum::<u64>();
         }
         totals
     }
@@ -129,7 +148,8 @@ impl Calls {
             "monofs_rpc_requests_in_flight",
             "Requests being answered.",
             ["service", "method"],
-            self.seen().map(|method| (method.name, method.in_flight.load(Ordering::Relaxed))),
+            self.seen()
+                .map(|method| (method.name, method.in_flight.load(Ordering::Relaxed))),
         );
     }
 
@@ -151,15 +171,23 @@ impl Calls {
 
     /// The methods that were asked for.
     fn seen(&self) -> impl Iterator<Item = &Method> {
-        let ended = |method: &Method| method.ended.iter().any(|count| count.load(Ordering::Relaxed) > 0);
-        self.0.iter().filter(move |method| method.in_flight.load(Ordering::Relaxed) > 0 || ended(method))
+        let ended = |method: &Method| {
+            method
+                .ended
+                .iter()
+                .any(|count| count.load(Ordering::Relaxed) > 0)
+        };
+        self.0
+            .iter()
+            .filter(move |method| method.in_flight.load(Ordering::Relaxed) > 0 || ended(method))
     }
 
     fn by_code(&self) -> impl Iterator<Item = ([&'static str; 3], u64)> {
         self.0.iter().flat_map(|method| {
             let [service, name] = method.name;
             let ended = CODES.into_iter().zip(&method.ended);
-            let counts = ended.map(move |(code, count)| ([service, name, code], count.load(Ordering::Relaxed)));
+            let counts = ended
+                .map(move |(code, count)| ([service, name, code], count.load(Ordering::Relaxed)));
             counts.filter(|(_, count)| *count > 0)
         })
     }
@@ -238,7 +266,10 @@ mod tests {
             ]
         );
         let totals = calls.totals("monofs.v1.Content");
-        assert_eq!((totals.durations.iter().sum::<u64>(), totals.failed), (3, 1));
+        assert_eq!(
+            (totals.durations.iter().sum::<u64>(), totals.failed),
+            (3, 1)
+        );
         let waiting = calls.begin("/monofs.v1.Node/Stat");
         assert_eq!(calls.seen().count(), 4);
         drop(waiting);

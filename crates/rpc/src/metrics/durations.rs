@@ -5,9 +5,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds of the buckets, in seconds: from an answer out of memory to a call that ran into its deadline.
-pub const DURATION_BOUNDS: [f64; 16] =
-    [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+/// Upper bounds of the buckets, in seconds: from an answer out of memory to a call that ran into
+/// its deadline.
+pub const DURATION_BOUNDS: [f64; 16] = [
+    1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+];
 
 /// A histogram of durations since the start.
 #[derive(Debug, Default)]
@@ -23,12 +25,19 @@ impl Durations {
         let seconds = took.as_secs_f64();
         let bucket = DURATION_BOUNDS.partition_point(|bound| *bound < seconds);
         self.counts[bucket].fetch_add(1, Ordering::Relaxed);
-        self.nanoseconds.fetch_add(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.nanoseconds.fetch_add(
+            u64::try_from(took.as_nanos()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
     }
 
-    /// How many there were in each bucket, not cumulative: one for each of [`DURATION_BOUNDS`], and those over the last.
+    /// How many there were in each bucket, not cumulative: one for each of [`DURATION_BOUNDS`], and
+    /// those over the last.
     pub fn counts(&self) -> Vec<u64> {
-        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+        self.counts
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .collect()
     }
 
     /// The sum of all of them, in seconds.
@@ -37,8 +46,8 @@ impl Durations {
     }
 }
 
-/// The duration that a `share` (0 to 1) of what `counts` counts did not exceed, in seconds: the upper bound of its bucket, the
-/// last bound for what is over it. `None` when nothing was counted.
+/// The duration that a `share` (0 to 1) of what `counts` counts did not exceed, in seconds: the
+/// upper bound of its bucket, the last bound for what is over it. `None` when nothing was counted.
 pub fn quantile(counts: &[u64], share: f64) -> Option<f64> {
     let total: u64 = counts.iter().sum();
     if total == 0 {
@@ -60,7 +69,12 @@ mod tests {
     #[test]
     fn durations_are_counted_at_their_bounds() {
         let durations = Durations::default();
-        for took in [Duration::ZERO, Duration::from_micros(10), Duration::from_millis(100), Duration::from_secs(99)] {
+        for took in [
+            Duration::ZERO,
+            Duration::from_micros(10),
+            Duration::from_millis(100),
+            Duration::from_secs(99),
+        ] {
             durations.observe(took);
         }
         let counts = durations.counts();

@@ -1,6 +1,7 @@
 //! The samples of one scrape, gathered by family and written in Prometheus's text format.
 //!
-//! Invariant: a family comes out once, with one line of help and type, however often its name was given.
+//! Invariant: a family comes out once, with one line of help and type, however often its name was
+//! given.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -52,7 +53,11 @@ type Labels = Vec<(&'static str, Cow<'static, str>)>;
 #[derive(Debug, Clone)]
 enum Value {
     Number(Number),
-    Histogram { buckets: Vec<(f64, u64)>, count: u64, sum_seconds: f64 },
+    Histogram {
+        buckets: Vec<(f64, u64)>,
+        count: u64,
+        sum_seconds: f64,
+    },
 }
 
 #[derive(Debug)]
@@ -69,12 +74,24 @@ pub struct Samples(BTreeMap<&'static str, Family>);
 impl Samples {
     /// A sum since the start.
     pub fn counter(&mut self, name: &'static str, help: &'static str, value: impl Into<Number>) {
-        self.add(MetricType::Counter, name, help, Vec::new(), Value::Number(value.into()));
+        self.add(
+            MetricType::Counter,
+            name,
+            help,
+            Vec::new(),
+            Value::Number(value.into()),
+        );
     }
 
     /// Something as it is now.
     pub fn gauge(&mut self, name: &'static str, help: &'static str, value: impl Into<Number>) {
-        self.add(MetricType::Gauge, name, help, Vec::new(), Value::Number(value.into()));
+        self.add(
+            MetricType::Gauge,
+            name,
+            help,
+            Vec::new(),
+            Value::Number(value.into()),
+        );
     }
 
     /// Sums since the start, one for each set of label values.
@@ -86,7 +103,13 @@ impl Samples {
         samples: impl IntoIterator<Item = ([L; N], V)>,
     ) {
         for (values, value) in samples {
-            self.add(MetricType::Counter, name, help, named(labels, values), Value::Number(value.into()));
+            self.add(
+                MetricType::Counter,
+                name,
+                help,
+                named(labels, values),
+                Value::Number(value.into()),
+            );
         }
     }
 
@@ -99,7 +122,13 @@ impl Samples {
         samples: impl IntoIterator<Item = ([L; N], V)>,
     ) {
         for (values, value) in samples {
-            self.add(MetricType::Gauge, name, help, named(labels, values), Value::Number(value.into()));
+            self.add(
+                MetricType::Gauge,
+                name,
+                help,
+                named(labels, values),
+                Value::Number(value.into()),
+            );
         }
     }
 
@@ -115,19 +144,43 @@ impl Samples {
             let counts = durations.counts();
             let count = counts.iter().sum();
             let buckets = DURATION_BOUNDS.into_iter().zip(counts).collect();
-            let value = Value::Histogram { buckets, count, sum_seconds: durations.sum_seconds() };
-            self.add(MetricType::Histogram, name, help, named(labels, values), value);
+            let value = Value::Histogram {
+                buckets,
+                count,
+                sum_seconds: durations.sum_seconds(),
+            };
+            self.add(
+                MetricType::Histogram,
+                name,
+                help,
+                named(labels, values),
+                value,
+            );
         }
     }
 
-    fn add(&mut self, kind: MetricType, name: &'static str, help: &'static str, labels: Labels, value: Value) {
-        let family = self.0.entry(name).or_insert_with(|| Family { kind, help, samples: Vec::new() });
+    fn add(
+        &mut self,
+        kind: MetricType,
+        name: &'static str,
+        help: &'static str,
+        labels: Labels,
+        value: Value,
+    ) {
+        let family = self.0.entry(name).or_insert_with(|| Family {
+            kind,
+            help,
+            samples: Vec::new(),
+        });
         debug_assert!(family.kind == kind, "{name} has two types");
         family.samples.push((labels, value));
     }
 }
 
-fn named<const N: usize, L: Into<Cow<'static, str>>>(names: [&'static str; N], values: [L; N]) -> Labels {
+fn named<const N: usize, L: Into<Cow<'static, str>>>(
+    names: [&'static str; N],
+    values: [L; N],
+) -> Labels {
     names.into_iter().zip(values.map(Into::into)).collect()
 }
 
@@ -139,10 +192,15 @@ impl Collector for Samples {
                 MetricType::Counter => name.strip_suffix("_total").unwrap_or(name),
                 _ => name,
             };
-            // The encoder's registry ends a help with a full stop of its own; here it is part of the text.
+            // The encoder's registry ends a help with a full stop of its own; here it is part of
+            // the text.
             let mut metric = encoder.encode_descriptor(name, family.help, None, family.kind)?;
             for (labels, value) in &family.samples {
-                let one = if labels.is_empty() { None } else { Some(metric.encode_family(labels)?) };
+                let one = if labels.is_empty() {
+                    None
+                } else {
+                    Some(metric.encode_family(labels)?)
+                };
                 match one {
                     Some(mut one) => encode_value(&mut one, family.kind, value)?,
                     None => encode_value(&mut metric, family.kind, value)?,
@@ -159,17 +217,27 @@ fn encode_value(
     value: &Value,
 ) -> fmt::Result {
     match (kind, value) {
-        (_, Value::Histogram { buckets, count, sum_seconds }) => {
-            encoder.encode_histogram::<NoLabelSet>(*sum_seconds, *count, buckets, None)
+        (
+            _,
+            Value::Histogram {
+                buckets,
+                count,
+                sum_seconds,
+            },
+        ) => encoder.encode_histogram::<NoLabelSet>(*sum_seconds, *count, buckets, None),
+        (MetricType::Counter, Value::Number(Number::Whole(n))) => {
+            encoder.encode_counter::<NoLabelSet, _, u64>(n, None)
         }
-        (MetricType::Counter, Value::Number(Number::Whole(n))) => encoder.encode_counter::<NoLabelSet, _, u64>(n, None),
-        (MetricType::Counter, Value::Number(Number::Real(n))) => encoder.encode_counter::<NoLabelSet, _, u64>(n, None),
+        (MetricType::Counter, Value::Number(Number::Real(n))) => {
+            encoder.encode_counter::<NoLabelSet, _, u64>(n, None)
+        }
         (_, Value::Number(Number::Whole(n))) => encoder.encode_gauge(n),
         (_, Value::Number(Number::Real(n))) => encoder.encode_gauge(n),
     }
 }
 
-/// The answer of `/metrics` of a `role`: what `fill` adds, and what is true of every process. Reads `/proc`: blocks.
+/// The answer of `/metrics` of a `role`: what `fill` adds, and what is true of every process. Reads
+/// `/proc`: blocks.
 pub fn exposition(role: &'static str, fill: impl FnOnce(&mut Samples)) -> String {
     let mut samples = Samples::default();
     process::samples(role, &mut samples);
@@ -194,18 +262,39 @@ mod tests {
         durations.observe(Duration::from_secs(99));
         let text = exposition("test", |out| {
             out.gauge("a_bytes", "Bytes.", 1_u64);
-            out.counters_by("b_total", "Bs.", ["kind"], [(["x"], 2_u64), (["y \"quoted\"\n"], 3)]);
+            out.counters_by(
+                "b_total",
+                "Bs.",
+                ["kind"],
+                [(["x"], 2_u64), (["y \"quoted\"\n"], 3)],
+            );
             out.histograms_by("took_seconds", "Time.", ["op"], [(["read"], &durations)]);
             out.counters_by("b_total", "Bs.", ["kind"], [(["z"], 4_u64)]);
             out.gauge("age_seconds", "Age.", 1.5);
         });
-        assert!(text.contains("# HELP a_bytes Bytes.\n# TYPE a_bytes gauge\na_bytes 1\n"), "{text}");
-        assert!(text.contains(
-            "# HELP b_total Bs.\n# TYPE b_total counter\nb_total{kind=\"x\"} 2\nb_total{kind=\"y \\\"quoted\\\"\\n\"} 3\nb_total{kind=\"z\"} 4\n"
-        ), "{text}");
-        assert!(text.contains("took_seconds_bucket{op=\"read\",le=\"3e-05\"} 1\n"), "{text}");
-        assert!(text.contains("took_seconds_bucket{op=\"read\",le=\"+Inf\"} 2\n"), "{text}");
-        assert!(text.contains("took_seconds_count{op=\"read\"} 2\n"), "{text}");
+        assert!(
+            text.contains("# HELP a_bytes Bytes.\n# TYPE a_bytes gauge\na_bytes 1\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains(
+                "# HELP b_total Bs.\n# TYPE b_total counter\nb_total{kind=\"x\"} \
+             2\nb_total{kind=\"y \\\"quoted\\\"\\n\"} 3\nb_total{kind=\"z\"} 4\n"
+            ),
+            "{text}"
+        );
+        assert!(
+            text.contains("took_seconds_bucket{op=\"read\",le=\"3e-05\"} 1\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("took_seconds_bucket{op=\"read\",le=\"+Inf\"} 2\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("took_seconds_count{op=\"read\"} 2\n"),
+            "{text}"
+        );
         assert!(text.contains("age_seconds 1.5\n"), "{text}");
         assert_eq!(text.matches("# TYPE b_total").count(), 1);
         assert!(text.contains("process_resident_memory_bytes "), "{text}");

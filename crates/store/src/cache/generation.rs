@@ -1,7 +1,8 @@
-//! One generation of the cache: an environment with directory records and the places of chunks, and a segment with the chunks.
+//! One generation of the cache: an environment with directory records and the places of chunks, and
+//! a segment with the chunks.
 //!
-//! Invariant: an entry of the table of chunks is committed after the segment has the bytes that it tells of, and with it how far
-//! the segment's bytes have places.
+//! Invariant: an entry of the table of chunks is committed after the segment has the bytes that it
+//! tells of, and with it how far the segment's bytes have places.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -19,7 +20,8 @@ use crate::fault::io_error;
 use crate::pool::remove_dir;
 use crate::repo::ChunkKey;
 
-/// Tells generations apart from those of earlier formats, which had the chunks in the environment: those are dropped.
+/// Tells generations apart from those of earlier formats, which had the chunks in the environment:
+/// those are dropped.
 const KIND: &str = "cache-2";
 const PREFIX: &str = "gen-";
 /// In the table of the segment: how far its bytes have places (u64, little-endian).
@@ -47,11 +49,17 @@ pub(super) struct Row {
 
 impl Row {
     pub(super) fn tree(oid: &Oid) -> Self {
-        Self { family: Family::Trees, key: oid.as_bytes().into() }
+        Self {
+            family: Family::Trees,
+            key: oid.as_bytes().into(),
+        }
     }
 
     pub(super) fn chunk(oid: &Oid, chunk: u32) -> Self {
-        Self { family: Family::Chunks, key: ChunkKey::new(oid, chunk).as_bytes().into() }
+        Self {
+            family: Family::Chunks,
+            key: ChunkKey::new(oid, chunk).as_bytes().into(),
+        }
     }
 }
 
@@ -81,20 +89,37 @@ pub(super) struct Generation {
 }
 
 impl Generation {
-    /// Opens generation `number` below `cache`, making it when missing. Its files never exceed `bytes_max`.
+    /// Opens generation `number` below `cache`, making it when missing. Its files never exceed
+    /// `bytes_max`.
     pub(super) fn open(cache: &Path, number: u64, bytes_max: u64) -> Result<Self> {
         let dir = path(cache, number);
         let bytes_max = bytes_max / page_bytes() * page_bytes();
-        let options = EnvOptions { map_bytes_min: bytes_max, map_bytes_max: bytes_max, durability: Durability::System };
+        let options = EnvOptions {
+            map_bytes_min: bytes_max,
+            map_bytes_max: bytes_max,
+            durability: Durability::System,
+        };
         let env = Environment::open(&dir, &options, 4, true)?;
         let [trees, chunks, ends] = env.tables(KIND, ["trees", "chunks", "segment"], true)?;
         let kept = {
             let txn = env.read()?;
-            let end = ends.get(&txn, KEY_END).map_err(|e| env.error("read the end of the segment", e))?;
-            end.and_then(|end| end.try_into().ok()).map_or(0, u64::from_le_bytes)
+            let end = ends
+                .get(&txn, KEY_END)
+                .map_err(|e| env.error("read the end of the segment", e))?;
+            end.and_then(|end| end.try_into().ok())
+                .map_or(0, u64::from_le_bytes)
         };
         let segment = Segment::open(&dir, kept)?;
-        Ok(Self { env, trees, chunks, ends, segment, number, bytes_max, dir })
+        Ok(Self {
+            env,
+            trees,
+            chunks,
+            ends,
+            segment,
+            number,
+            bytes_max,
+            dir,
+        })
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -107,7 +132,8 @@ impl Generation {
 
     fn has_room(&self, rows: &[(Row, &[u8])]) -> bool {
         let bytes: u64 = rows.iter().map(|(row, value)| row_bytes(row, value)).sum();
-        self.env.needed_bytes() + self.segment.bytes() + bytes <= self.bytes_max - self.bytes_max / SPARE
+        self.env.needed_bytes() + self.segment.bytes() + bytes
+            <= self.bytes_max - self.bytes_max / SPARE
     }
 
     pub(super) fn sync(&self) -> Result<()> {
@@ -122,7 +148,10 @@ impl Generation {
 
     /// Begins reading; `None` when that fails, which reads as a miss.
     pub(super) fn begin(&self) -> Option<Txn> {
-        self.env.read_owned().inspect_err(|e| tracing::warn!("the cache cannot be read: {e}")).ok()
+        self.env
+            .read_owned()
+            .inspect_err(|e| tracing::warn!("the cache cannot be read: {e}"))
+            .ok()
     }
 
     /// The record of a directory.
@@ -131,12 +160,14 @@ impl Generation {
     }
 
     pub(super) fn has_chunk(&self, txn: &Txn, oid: &Oid, chunk: u32) -> bool {
-        self.get(self.chunks, txn, ChunkKey::new(oid, chunk).as_bytes()).is_some()
+        self.get(self.chunks, txn, ChunkKey::new(oid, chunk).as_bytes())
+            .is_some()
     }
 
     /// The frame of a chunk.
     pub(super) fn chunk(&self, txn: &Txn, oid: &Oid, chunk: u32) -> Option<Bytes> {
-        self.segment.read(self.get(self.chunks, txn, ChunkKey::new(oid, chunk).as_bytes())?)
+        self.segment
+            .read(self.get(self.chunks, txn, ChunkKey::new(oid, chunk).as_bytes())?)
     }
 
     /// What a row stands for.
@@ -150,46 +181,64 @@ impl Generation {
 
     fn get<'t>(&self, table: Table, txn: &'t Txn, key: &[u8]) -> Option<&'t [u8]> {
         let found = table.get(txn, key);
-        found.inspect_err(|e| tracing::warn!(dir = %self.dir.display(), "the cache cannot be read: {e}")).ok()?
+        found
+            .inspect_err(
+                |e| tracing::warn!(dir = %self.dir.display(), "the cache cannot be read: {e}"),
+            )
+            .ok()?
     }
 
-    /// Puts all rows in one transaction; false when the generation is full, and then nothing was put. Chunks come to stand in the
-    /// order in which they are given; one that is there already stands twice from then on.
+    /// Puts all rows in one transaction; false when the generation is full, and then nothing was
+    /// put. Chunks come to stand in the order in which they are given; one that is there already
+    /// stands twice from then on.
     pub(super) fn put(&self, rows: &[(Row, &[u8])]) -> Result<bool> {
         if !self.has_room(rows) {
             return Ok(false);
         }
-        let frames = rows.iter().filter(|(row, _)| row.family == Family::Chunks).map(|(_, frame)| *frame);
+        let frames = rows
+            .iter()
+            .filter(|(row, _)| row.family == Family::Chunks)
+            .map(|(_, frame)| *frame);
         let (places, end) = self.segment.append(frames)?;
         let mut places = places.iter();
         let mut entries: Vec<(&Row, &[u8])> = Vec::with_capacity(rows.len());
         for (row, value) in rows {
             match row.family {
                 Family::Trees => entries.push((row, value)),
-                Family::Chunks => entries.push((row, places.next().expect("one place for each frame"))),
-            }
-        }
-        // In the order of the tables: neighbours share pages, and each page is found and copied once.
-        entries.sort_unstable_by_key(|(row, _)| *row);
-        let done = self.env.write_fixed("fill the cache", |wtxn| -> TxnResult<()> {
-            for (row, value) in &entries {
-                match row.family {
-                    Family::Trees => drop(put_changed(self.trees, wtxn, &row.key, value)?),
-                    Family::Chunks => self.chunks.put(wtxn, &row.key, value)?,
+                Family::Chunks => {
+                    entries.push((row, places.next().expect("one place for each frame")))
                 }
             }
-            put_changed(self.ends, wtxn, KEY_END, &end.to_le_bytes())?;
-            Ok(())
-        })?;
+        }
+        // In the order of the tables: neighbours share pages, and each page is found and copied
+        // once.
+        entries.sort_unstable_by_key(|(row, _)| *row);
+        let done = self
+            .env
+            .write_fixed("fill the cache", |wtxn| -> TxnResult<()> {
+                for (row, value) in &entries {
+                    match row.family {
+                        Family::Trees => drop(put_changed(self.trees, wtxn, &row.key, value)?),
+                        Family::Chunks => self.chunks.put(wtxn, &row.key, value)?,
+                    }
+                }
+                put_changed(self.ends, wtxn, KEY_END, &end.to_le_bytes())?;
+                Ok(())
+            })?;
         if done.is_some() {
             self.segment.keep(end);
         }
         Ok(done.is_some())
     }
 
-    /// Copies rows that `to` lacks, at most about `bytes_max` of them. Gives how many were copied and which were not reached.
-    /// A full target ends the copy.
-    pub(super) fn copy_to(&self, to: &Generation, rows: HashSet<Row>, bytes_max: usize) -> Result<(u64, Vec<Row>)> {
+    /// Copies rows that `to` lacks, at most about `bytes_max` of them. Gives how many were copied
+    /// and which were not reached. A full target ends the copy.
+    pub(super) fn copy_to(
+        &self,
+        to: &Generation,
+        rows: HashSet<Row>,
+        bytes_max: usize,
+    ) -> Result<(u64, Vec<Row>)> {
         let mut bytes = 0;
         let mut batch = Vec::new();
         let mut left = Vec::new();
@@ -199,7 +248,9 @@ impl Generation {
                 left.push(row);
                 continue;
             }
-            let (Some(from), Some(to_txn)) = (&txn.0, &txn.1) else { break };
+            let (Some(from), Some(to_txn)) = (&txn.0, &txn.1) else {
+                break;
+            };
             if to.get(to.table(row.family), to_txn, &row.key).is_none()
                 && let Some(value) = self.value(from, &row)
             {
@@ -207,7 +258,10 @@ impl Generation {
                 batch.push((row, value));
             }
         }
-        let batch: Vec<(Row, &[u8])> = batch.iter().map(|(row, value)| (row.clone(), &value[..])).collect();
+        let batch: Vec<(Row, &[u8])> = batch
+            .iter()
+            .map(|(row, value)| (row.clone(), &value[..]))
+            .collect();
         let copied = !batch.is_empty() && to.put(&batch)?;
         Ok((if copied { batch.len() as u64 } else { 0 }, left))
     }
@@ -230,7 +284,11 @@ pub(super) fn list(cache: &Path) -> Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(cache).map_err(broken)? {
         let name = entry.map_err(broken)?.file_name();
-        numbers.extend(name.to_str().and_then(|name| name.strip_prefix(PREFIX)).and_then(|n| n.parse::<u64>().ok()));
+        numbers.extend(
+            name.to_str()
+                .and_then(|name| name.strip_prefix(PREFIX))
+                .and_then(|n| n.parse::<u64>().ok()),
+        );
     }
     numbers.sort_unstable();
     Ok(numbers)
@@ -241,5 +299,7 @@ pub(super) fn remove(cache: &Path, number: u64) -> Result<()> {
 }
 
 pub(super) fn remove_all(cache: &Path) -> Result<()> {
-    list(cache)?.into_iter().try_for_each(|number| remove(cache, number))
+    list(cache)?
+        .into_iter()
+        .try_for_each(|number| remove(cache, number))
 }

@@ -1,8 +1,9 @@
-//! Whether the cache on disk can be trusted: it is written without syncs, so a crash of the machine may tear it.
+//! Whether the cache on disk can be trusted: it is written without syncs, so a crash of the machine
+//! may tear it.
 //!
-//! While a cache is open, a file holds the machine's boot id; a clean close syncs and removes it. Found at open with
-//! another boot id, the machine went down in between. With the same one, only the process died (`kill -9`), and what it wrote is in
-//! the page cache, whole.
+//! While a cache is open, a file holds the machine's boot id; a clean close syncs and removes it.
+//! Found at open with another boot id, the machine went down in between. With the same one, only
+//! the process died (`kill -9`), and what it wrote is in the page cache, whole.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -17,7 +18,9 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 fn boot_id() -> Result<String> {
     let path = Path::new(BOOT_ID);
-    fs::read_to_string(path).map(|id| id.trim().to_owned()).map_err(|e| io_error(path, "read", &e))
+    fs::read_to_string(path)
+        .map(|id| id.trim().to_owned())
+        .map_err(|e| io_error(path, "read", &e))
 }
 
 pub(super) fn is_trusted(dir: &Path) -> Result<bool> {

@@ -1,8 +1,10 @@
-//! The client's cache on disk: directory records and contents of all repositories, bounded, shared, surviving restarts.
+//! The client's cache on disk: directory records and contents of all repositories, bounded, shared,
+//! surviving restarts.
 //!
-//! Two generations of at most half the bound, each an LMDB environment and a file of frames. Writes go to the current one;
-//! when it is full, the previous one is unlinked, current becomes previous, and a new one starts. What is read from the
-//! previous generation is noted and copied to the current one by the next writer, so what is used stays.
+//! Two generations of at most half the bound, each an LMDB environment and a file of frames. Writes
+//! go to the current one; when it is full, the previous one is unlinked, current becomes previous,
+//! and a new one starts. What is read from the previous generation is noted and copied to the
+//! current one by the next writer, so what is used stays.
 //!
 //! ```text
 //! <dir>/LOCK      one process per directory
@@ -11,8 +13,9 @@
 //! <dir>/values/   small named values, outside the bound and the generations
 //! ```
 //!
-//! Invariants: generations together never exceed the bound, since nothing is put where there is no room for it; readers
-//! take no lock that a writer holds while it works; a cache that cannot be trusted is emptied, never an error to its user.
+//! Invariants: generations together never exceed the bound, since nothing is put where there is no
+//! room for it; readers take no lock that a writer holds while it works; a cache that cannot be
+//! trusted is emptied, never an error to its user.
 
 mod generation;
 mod marker;
@@ -99,8 +102,8 @@ pub struct CacheStore {
 }
 
 impl CacheStore {
-    /// Opens the cache in `dir`, creating it when missing. Errors: `Refused` while another process uses it, `Invalid` for a
-    /// bound that is too small.
+    /// Opens the cache in `dir`, creating it when missing. Errors: `Refused` while another process
+    /// uses it, `Invalid` for a bound that is too small.
     pub fn open(dir: &Path, options: &CacheOptions) -> Result<Self> {
         let max_bytes = options.max_bytes;
         if max_bytes < CACHE_BYTES_MIN {
@@ -110,14 +113,18 @@ impl CacheStore {
         }
         let lock = lock_directory(dir, "client cache")?;
         if !marker::is_trusted(dir)? {
-            tracing::warn!(dir = %dir.display(), "the machine went down while the cache was open: emptying it");
+            tracing::warn!(dir = %dir.display(), "the machine went down while the cache was open: \
+             emptying it");
             generation::remove_all(dir)?;
         }
         marker::write(dir)?;
         let (current, previous) = open_generations(dir, max_bytes / 2)?;
         let (values, values_table) = open_values(&dir.join("values"))?;
         let next = current.number() + 1;
-        let pair = Pair { current: Some(Arc::new(current)), previous: previous.map(Arc::new) };
+        let pair = Pair {
+            current: Some(Arc::new(current)),
+            previous: previous.map(Arc::new),
+        };
         Ok(Self {
             dir: dir.to_owned(),
             max_bytes,
@@ -141,13 +148,19 @@ impl CacheStore {
 
     /// Stores directory records.
     pub fn put_trees(&self, batch: &[(Oid, Bytes)]) -> Result<()> {
-        let rows = batch.iter().map(|(oid, record)| (Row::tree(oid), &record[..])).collect::<Vec<_>>();
+        let rows = batch
+            .iter()
+            .map(|(oid, record)| (Row::tree(oid), &record[..]))
+            .collect::<Vec<_>>();
         self.put(rows)
     }
 
     /// Stores frames of single chunks.
     pub fn put_chunks(&self, batch: &[(Oid, u32, Bytes)]) -> Result<()> {
-        let rows = batch.iter().map(|(oid, chunk, frame)| (Row::chunk(oid, *chunk), &frame[..])).collect::<Vec<_>>();
+        let rows = batch
+            .iter()
+            .map(|(oid, chunk, frame)| (Row::chunk(oid, *chunk), &frame[..]))
+            .collect::<Vec<_>>();
         self.put(rows)
     }
 
@@ -171,7 +184,8 @@ impl CacheStore {
         Ok(())
     }
 
-    /// Puts rows in one transaction, making room by one rotation. Rows too large for any generation are passed over.
+    /// Puts rows in one transaction, making room by one rotation. Rows too large for any generation
+    /// are passed over.
     fn put_part(&self, next: &mut u64, part: &[(Row, &[u8])]) -> Result<()> {
         if let Some(current) = &self.pair().current {
             match current.put(part) {
@@ -187,7 +201,10 @@ impl CacheStore {
     /// Copies noted hits of the previous generation to the current one; at most [`PROMOTE_BYTES`].
     fn promote_some(&self) -> Result<()> {
         match &*self.pair() {
-            Pair { current: Some(current), previous: Some(previous) } => self.promote_from(previous, current),
+            Pair {
+                current: Some(current),
+                previous: Some(previous),
+            } => self.promote_from(previous, current),
             _ => Ok(()),
         }
     }
@@ -207,12 +224,14 @@ impl CacheStore {
         Ok(())
     }
 
-    /// Drops the previous generation, makes the current one previous and starts a new one, which it gives. What was used of
-    /// the dropped one moves to the new one. On a disk that is full even then, both go.
+    /// Drops the previous generation, makes the current one previous and starts a new one, which it
+    /// gives. What was used of the dropped one moves to the new one. On a disk that is full even
+    /// then, both go.
     fn rotate(&self, next: &mut u64) -> Result<Arc<Generation>> {
         let old = self.pair();
         self.rotations.fetch_add(1, Ordering::Relaxed);
-        // Unlinked first, so that a full disk has room for the new one; readers and the copy below keep it mapped.
+        // Unlinked first, so that a full disk has room for the new one; readers and the copy below
+        // keep it mapped.
         if let Some(gone) = &old.previous {
             self.evict(gone)?;
         }
@@ -225,12 +244,18 @@ impl CacheStore {
                 self.promote.lock().clear();
                 drop(old);
                 let current = self.start(next)?;
-                *self.pair.write() = Arc::new(Pair { current: Some(current.clone()), previous: None });
+                *self.pair.write() = Arc::new(Pair {
+                    current: Some(current.clone()),
+                    previous: None,
+                });
                 return Ok(current);
             }
             started => started?,
         };
-        *self.pair.write() = Arc::new(Pair { current: Some(started.clone()), previous: old.current.clone() });
+        *self.pair.write() = Arc::new(Pair {
+            current: Some(started.clone()),
+            previous: old.current.clone(),
+        });
         if let Some(gone) = &old.previous {
             self.promote_from(gone, &started)?;
             self.promote.lock().clear();
@@ -240,7 +265,8 @@ impl CacheStore {
 
     fn evict(&self, gone: &Generation) -> Result<()> {
         self.evicted.fetch_add(1, Ordering::Relaxed);
-        self.evicted_bytes.fetch_add(gone.disk_bytes(), Ordering::Relaxed);
+        self.evicted_bytes
+            .fetch_add(gone.disk_bytes(), Ordering::Relaxed);
         gone.unlink()
     }
 
@@ -265,16 +291,24 @@ impl CacheStore {
         }
         let txn = self.values.read()?;
         let value = self.values_table.get(&txn, name.as_bytes());
-        Ok(value.map_err(|e| self.values.error("read a value", e))?.map(<[u8]>::to_vec))
+        Ok(value
+            .map_err(|e| self.values.error("read a value", e))?
+            .map(<[u8]>::to_vec))
     }
 
     /// Replaces the named value.
     pub fn kv_put(&self, name: &str, value: &[u8]) -> Result<()> {
         if name.is_empty() || name.len() > NAME_BYTES_MAX {
-            return Err(Error::invalid(format!("a value's name has 1 to {NAME_BYTES_MAX} bytes, not {}", name.len())));
+            return Err(Error::invalid(format!(
+                "a value's name has 1 to {NAME_BYTES_MAX} bytes, not {}",
+                name.len()
+            )));
         }
         if value.len() > VALUE_BYTES_MAX {
-            return Err(Error::full(format!("value '{name}': {} bytes are over {VALUE_BYTES_MAX}", value.len())));
+            return Err(Error::full(format!(
+                "value '{name}': {} bytes are over {VALUE_BYTES_MAX}",
+                value.len()
+            )));
         }
         self.values.write("write a value", |wtxn| -> TxnResult<()> {
             self.values_table.put(wtxn, name.as_bytes(), value)?;
@@ -286,8 +320,14 @@ impl CacheStore {
     pub fn stats(&self) -> CacheStats {
         let pair = self.pair();
         CacheStats {
-            current_bytes: pair.current.as_ref().map_or(0, |current| current.disk_bytes()),
-            previous_bytes: pair.previous.as_ref().map_or(0, |previous| previous.disk_bytes()),
+            current_bytes: pair
+                .current
+                .as_ref()
+                .map_or(0, |current| current.disk_bytes()),
+            previous_bytes: pair
+                .previous
+                .as_ref()
+                .map_or(0, |previous| previous.disk_bytes()),
             max_bytes: self.max_bytes,
             rotations: self.rotations.load(Ordering::Relaxed),
             evicted: self.evicted.load(Ordering::Relaxed),
@@ -300,7 +340,11 @@ impl CacheStore {
 impl Drop for CacheStore {
     fn drop(&mut self) {
         let pair = self.pair();
-        let synced = pair.previous.iter().chain(&pair.current).try_for_each(|generation| generation.sync());
+        let synced = pair
+            .previous
+            .iter()
+            .chain(&pair.current)
+            .try_for_each(|generation| generation.sync());
         match synced.and_then(|()| marker::remove(&self.dir)) {
             Ok(()) => {}
             // The marker stays: harmless unless the machine goes down before the next open.
@@ -360,5 +404,7 @@ pub fn wipe(dir: &Path) -> Result<()> {
     generation::remove_all(dir)?;
     remove_dir(&dir.join("values"))?;
     marker::remove(dir)?;
-    fs::read_dir(dir).map(drop).map_err(|e| crate::fault::io_error(dir, "list", &e))
+    fs::read_dir(dir)
+        .map(drop)
+        .map_err(|e| crate::fault::io_error(dir, "list", &e))
 }

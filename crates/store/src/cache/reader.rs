@@ -1,8 +1,9 @@
 //! Reading the cache: views that cost no lock shared with other readers or writers.
 //!
-//! Beginning an LMDB read transaction takes a mutex of the environment, which readers on several threads would queue at. So
-//! views are kept for the next reader on the same thread while nothing was written. An idle view pins pages, so every put
-//! first ends those that idle, and what is begun before or during a put is not kept after it.
+//! Beginning an LMDB read transaction takes a mutex of the environment, which readers on several
+//! threads would queue at. So views are kept for the next reader on the same thread while nothing
+//! was written. An idle view pins pages, so every put first ends those that idle, and what is begun
+//! before or during a put is not kept after it.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -17,10 +18,12 @@ use super::{CacheStore, Pair};
 
 /// Views that idle at most; threads share them by number.
 const IDLE_MAX: usize = 32;
-/// Most hits in the previous generation that are remembered for promotion; further ones are forgotten.
+/// Most hits in the previous generation that are remembered for promotion; further ones are
+/// forgotten.
 const PROMOTE_ROWS_MAX: usize = 65_536;
 
-/// One consistent view of both generations. Transactions begin on first use; one that could not begin stays `None`.
+/// One consistent view of both generations. Transactions begin on first use; one that could not
+/// begin stays `None`.
 struct View {
     // Order matters: transactions end before their environments are let go.
     current: OnceCell<Option<Txn>>,
@@ -50,7 +53,9 @@ impl Idle {
     /// Ends all idle views before a put; the caller is the only writer.
     pub(super) fn changing(&self) -> Changing<'_> {
         self.epoch.fetch_add(1, Ordering::SeqCst);
-        self.slots.iter().for_each(|slot| drop(slot.0.lock().take()));
+        self.slots
+            .iter()
+            .for_each(|slot| drop(slot.0.lock().take()));
         Changing(self)
     }
 
@@ -86,7 +91,8 @@ impl Drop for Changing<'_> {
 }
 
 impl CacheStore {
-    /// Begins reading: one consistent view. Keep it short. A failure to begin reads as an empty cache.
+    /// Begins reading: one consistent view. Keep it short. A failure to begin reads as an empty
+    /// cache.
     pub fn read(&self) -> CacheReader<'_> {
         let view = self.idle.take().unwrap_or_else(|| View {
             epoch: self.idle.epoch.load(Ordering::SeqCst),
@@ -94,7 +100,10 @@ impl CacheStore {
             current: OnceCell::new(),
             previous: OnceCell::new(),
         });
-        CacheReader { cache: self, view: Some(view) }
+        CacheReader {
+            cache: self,
+            view: Some(view),
+        }
     }
 
     fn note_hit(&self, row: Row) {
@@ -117,18 +126,28 @@ pub struct CacheReader<'c> {
 impl CacheReader<'_> {
     /// The directory record of a tree, in the map.
     pub fn tree(&self, oid: &Oid) -> Option<&[u8]> {
-        self.find(|generation, txn| generation.tree(txn, oid), || Row::tree(oid))
+        self.find(
+            |generation, txn| generation.tree(txn, oid),
+            || Row::tree(oid),
+        )
     }
 
     /// The frame of one chunk.
     pub fn chunk(&self, oid: &Oid, index: u32) -> Option<Bytes> {
-        self.find(|generation, txn| generation.chunk(txn, oid, index), || Row::chunk(oid, index))
+        self.find(
+            |generation, txn| generation.chunk(txn, oid, index),
+            || Row::chunk(oid, index),
+        )
     }
 
     /// Whether the frame of a chunk is here. It does not count as used.
     pub fn has_chunk(&self, oid: &Oid, index: u32) -> bool {
-        let has = |generation: &Generation, txn: &Txn| generation.has_chunk(txn, oid, index).then_some(());
-        self.in_current(has).or_else(|| self.in_previous(has)).is_some()
+        let has = |generation: &Generation, txn: &Txn| {
+            generation.has_chunk(txn, oid, index).then_some(())
+        };
+        self.in_current(has)
+            .or_else(|| self.in_previous(has))
+            .is_some()
     }
 
     fn find<'r, T>(
@@ -143,13 +162,19 @@ impl CacheReader<'_> {
         })
     }
 
-    fn in_current<'r, T>(&'r self, look: impl Fn(&'r Generation, &'r Txn) -> Option<T>) -> Option<T> {
+    fn in_current<'r, T>(
+        &'r self,
+        look: impl Fn(&'r Generation, &'r Txn) -> Option<T>,
+    ) -> Option<T> {
         let view = self.view.as_ref()?;
         let newer = view.pair.current.as_deref()?;
         look(newer, view.current.get_or_init(|| newer.begin()).as_ref()?)
     }
 
-    fn in_previous<'r, T>(&'r self, look: impl Fn(&'r Generation, &'r Txn) -> Option<T>) -> Option<T> {
+    fn in_previous<'r, T>(
+        &'r self,
+        look: impl Fn(&'r Generation, &'r Txn) -> Option<T>,
+    ) -> Option<T> {
         let view = self.view.as_ref()?;
         let older = view.pair.previous.as_deref()?;
         look(older, view.previous.get_or_init(|| older.begin()).as_ref()?)

@@ -1,12 +1,15 @@
-//! The frames of a generation: one file that is only appended to. Where each frame stands in it is told by the generation's table.
+//! The frames of a generation: one file that is only appended to. Where each frame stands in it is
+//! told by the generation's table.
 //!
-//! Frames are written in the order and in the pieces in which they arrive, which costs the kernel a fraction of what LMDB's single
-//! pages do, and lie in the order in which they were read first. They are read with `pread`: a file that was cut off is a
-//! miss, where a memory map would kill the process.
+//! Frames are written in the order and in the pieces in which they arrive, which costs the kernel a
+//! fraction of what LMDB's single pages do, and lie in the order in which they were read first.
+//! They are read with `pread`: a file that was cut off is a miss, where a memory map would kill the
+//! process.
 //!
-//! Invariant: a place is handed out for bytes that were written, and nothing else is ever written there: an append begins after
-//! everything that has a place, even where a file has lost its end. What was appended without its places having been kept is
-//! overwritten by the next append, or, after the death of the process, never referred to.
+//! Invariant: a place is handed out for bytes that were written, and nothing else is ever written
+//! there: an append begins after everything that has a place, even where a file has lost its end.
+//! What was appended without its places having been kept is overwritten by the next append, or,
+//! after the death of the process, never referred to.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -47,10 +50,21 @@ impl Segment {
     /// Opens the file in `dir`, making it when missing. `kept` is the last end that was kept.
     pub(super) fn open(dir: &Path, kept: u64) -> Result<Self> {
         let path = dir.join(FILE);
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let measured = opened.and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path);
+        let measured =
+            opened.and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
         let (file, len) = measured.map_err(|e| io_error(&path, "open", &e))?;
-        Ok(Self { file, path, end: AtomicU64::new(len.max(kept)) })
+        Ok(Self {
+            file,
+            path,
+            end: AtomicU64::new(len.max(kept)),
+        })
     }
 
     /// Bytes that have places.
@@ -58,8 +72,12 @@ impl Segment {
         self.end.load(Ordering::Acquire)
     }
 
-    /// Writes frames after the end. Gives their places and the new end, for [`Segment::keep`]. One caller at a time.
-    pub(super) fn append<'f>(&self, frames: impl Iterator<Item = &'f [u8]>) -> Result<(Vec<Place>, u64)> {
+    /// Writes frames after the end. Gives their places and the new end, for [`Segment::keep`]. One
+    /// caller at a time.
+    pub(super) fn append<'f>(
+        &self,
+        frames: impl Iterator<Item = &'f [u8]>,
+    ) -> Result<(Vec<Place>, u64)> {
         let mut end = self.bytes();
         let mut places = Vec::new();
         let write = || {
@@ -84,7 +102,10 @@ impl Segment {
     /// The frame at a place; `None` when it is not (wholly) there.
     pub(super) fn read(&self, place: &[u8]) -> Option<Bytes> {
         let (offset, len) = place.split_first_chunk::<8>()?;
-        let (offset, len) = (u64::from_le_bytes(*offset), u32::from_le_bytes(len.try_into().ok()?) as usize);
+        let (offset, len) = (
+            u64::from_le_bytes(*offset),
+            u32::from_le_bytes(len.try_into().ok()?) as usize,
+        );
         // A damaged table must not make us allocate what no file holds.
         if len > FRAME_BYTES_MAX {
             return None;
@@ -100,6 +121,8 @@ impl Segment {
     }
 
     pub(super) fn sync(&self) -> Result<()> {
-        self.file.sync_data().map_err(|e| io_error(&self.path, "sync", &e))
+        self.file
+            .sync_data()
+            .map_err(|e| io_error(&self.path, "sync", &e))
     }
 }

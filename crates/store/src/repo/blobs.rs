@@ -1,8 +1,8 @@
 //! Contents of a repository: frames keyed by blob oid and chunk number.
 //!
-//! Short blobs (one chunk) are put in batches. Long ones go through a [`LargeWriter`], which marks the blob `pending` in the
-//! same transaction as its first chunk and unmarks it with its last, so a half-written blob is never served and never outlives a
-//! crash.
+//! Short blobs (one chunk) are put in batches. Long ones go through a [`LargeWriter`], which marks
+//! the blob `pending` in the same transaction as its first chunk and unmarks it with its last, so a
+//! half-written blob is never served and never outlives a crash.
 
 use std::collections::HashSet;
 use std::ops::{Bound, Range};
@@ -35,7 +35,10 @@ impl ChunkKey {
         let mut bytes = [0; CHUNK_KEY_BYTES_MAX];
         bytes[..raw.len()].copy_from_slice(raw);
         bytes[raw.len()..raw.len() + 4].copy_from_slice(&chunk.to_be_bytes());
-        Self { bytes, len: raw.len() + 4 }
+        Self {
+            bytes,
+            len: raw.len() + 4,
+        }
     }
 
     pub(crate) fn as_bytes(&self) -> &[u8] {
@@ -44,14 +47,18 @@ impl ChunkKey {
 
     /// Splits a key read back from disk.
     pub(crate) fn split(key: &[u8]) -> Result<(Oid, u32)> {
-        let (oid, chunk) = key.split_last_chunk::<4>().ok_or_else(|| Error::corrupt("a chunk's key is too short"))?;
-        let oid = Oid::from_bytes(oid).map_err(|e| Error::corrupt(format!("a chunk's key: {e}")))?;
+        let (oid, chunk) = key
+            .split_last_chunk::<4>()
+            .ok_or_else(|| Error::corrupt("a chunk's key is too short"))?;
+        let oid =
+            Oid::from_bytes(oid).map_err(|e| Error::corrupt(format!("a chunk's key: {e}")))?;
         Ok((oid, u32::from_be_bytes(*chunk)))
     }
 }
 
 impl RepoStore {
-    /// Stores blobs of one chunk each. Verifies nothing: callers check the frame against the oid first.
+    /// Stores blobs of one chunk each. Verifies nothing: callers check the frame against the oid
+    /// first.
     pub fn put_blobs(&self, batch: &[(Oid, Bytes)]) -> Result<()> {
         for part in parts(batch, |(_, frame)| frame.len()) {
             let mut held = self.held.lock();
@@ -61,7 +68,8 @@ impl RepoStore {
                     let key = ChunkKey::new(oid, 0);
                     let found = self.tables.blobs.get(wtxn, key.as_bytes())?;
                     added += u64::from(found.is_none());
-                    // Content-addressed rows mostly are the same, and rewriting them would copy pages.
+                    // Content-addressed rows mostly are the same, and rewriting them would copy
+                    // pages.
                     if found != Some(frame) {
                         self.tables.blobs.put(wtxn, key.as_bytes(), frame)?;
                     }
@@ -75,13 +83,19 @@ impl RepoStore {
         Ok(())
     }
 
-    /// Starts a blob of `size` bytes, usually one of several chunks. Errors: `Refused` while another writer writes the
-    /// same blob. If the blob is already held, the writer takes the chunks and changes nothing.
+    /// Starts a blob of `size` bytes, usually one of several chunks. Errors: `Refused` while
+    /// another writer writes the same blob. If the blob is already held, the writer takes the
+    /// chunks and changes nothing.
     pub fn begin_large(&self, oid: &Oid, size: u64) -> Result<LargeWriter<'_>> {
-        let chunks = u32::try_from(frame::chunk_count(size))
-            .map_err(|_| Error::invalid(format!("blob {oid}: {size} bytes are more than the store can number")))?;
+        let chunks = u32::try_from(frame::chunk_count(size)).map_err(|_| {
+            Error::invalid(format!(
+                "blob {oid}: {size} bytes are more than the store can number"
+            ))
+        })?;
         if !self.writing.lock().insert(*oid) {
-            return Err(Error::refused(format!("blob {oid} is already being written")));
+            return Err(Error::refused(format!(
+                "blob {oid} is already being written"
+            )));
         }
         let mut writer = LargeWriter {
             store: self,
@@ -106,7 +120,8 @@ impl RepoStore {
             let broken = |e| self.env.error("list half-written blobs", e);
             let txn = self.env.read()?;
             let rows = self.tables.pending.iter(&txn).map_err(broken)?;
-            rows.map(|row| Oid::from_bytes(row.map_err(broken)?.0)).collect::<Result<Vec<_>>>()?
+            rows.map(|row| Oid::from_bytes(row.map_err(broken)?.0))
+                .collect::<Result<Vec<_>>>()?
         };
         for oid in pending {
             tracing::info!(dir = %self.dir().display(), %oid, "removing a half-written blob");
@@ -118,24 +133,29 @@ impl RepoStore {
     /// Removes all chunks of a blob and its pending mark, the mark last.
     fn remove_chunks(&self, oid: &Oid) -> Result<()> {
         loop {
-            let done = self.env.write("remove a half-written blob", |wtxn| -> TxnResult<bool> {
-                let (from, to) = (ChunkKey::new(oid, 0), ChunkKey::new(oid, u32::MAX));
-                let range = (Bound::Included(from.as_bytes()), Bound::Included(to.as_bytes()));
-                let mut keys = Vec::new();
-                for row in self.tables.blobs.range(wtxn, &range)?.take(REMOVE_ROWS) {
-                    keys.push(row?.0.to_vec());
-                }
-                for key in &keys {
-                    if ChunkKey::split(key)?.0 == *oid {
-                        self.tables.blobs.delete(wtxn, key)?;
+            let done = self
+                .env
+                .write("remove a half-written blob", |wtxn| -> TxnResult<bool> {
+                    let (from, to) = (ChunkKey::new(oid, 0), ChunkKey::new(oid, u32::MAX));
+                    let range = (
+                        Bound::Included(from.as_bytes()),
+                        Bound::Included(to.as_bytes()),
+                    );
+                    let mut keys = Vec::new();
+                    for row in self.tables.blobs.range(wtxn, &range)?.take(REMOVE_ROWS) {
+                        keys.push(row?.0.to_vec());
                     }
-                }
-                let done = keys.len() < REMOVE_ROWS;
-                if done {
-                    self.tables.pending.delete(wtxn, oid.as_bytes())?;
-                }
-                Ok(done)
-            })?;
+                    for key in &keys {
+                        if ChunkKey::split(key)?.0 == *oid {
+                            self.tables.blobs.delete(wtxn, key)?;
+                        }
+                    }
+                    let done = keys.len() < REMOVE_ROWS;
+                    if done {
+                        self.tables.pending.delete(wtxn, oid.as_bytes())?;
+                    }
+                    Ok(done)
+                })?;
             if done {
                 return Ok(());
             }
@@ -147,29 +167,40 @@ impl Reader<'_> {
     /// The frame of one chunk of a blob that is wholly held.
     pub fn chunk(&self, oid: &Oid, index: u32) -> Result<Option<&[u8]>> {
         let broken = |e| self.error("read contents", e);
-        let frame = self.store.tables.blobs.get(&self.txn, ChunkKey::new(oid, index).as_bytes()).map_err(broken)?;
+        let frame = self
+            .store
+            .tables
+            .blobs
+            .get(&self.txn, ChunkKey::new(oid, index).as_bytes())
+            .map_err(broken)?;
         if frame.is_some() && self.is_pending(oid).map_err(broken)? {
             return Ok(None);
         }
         Ok(frame)
     }
 
-    /// Has the kernel read these chunks of a long blob from the disk: faults of the map would bring in little at a time.
+    /// Has the kernel read these chunks of a long blob from the disk: faults of the map would bring
+    /// in little at a time.
     pub fn will_need(&self, oid: &Oid, chunks: Range<u32>) {
         for frame in chunks.map_while(|index| self.chunk(oid, index).ok()?) {
             let page = page_bytes() as usize;
             let start = frame.as_ptr() as usize / page * page;
             let len = frame.as_ptr() as usize + frame.len() - start;
-            // SAFETY: the range is a part of the map that `frame` borrows, rounded down to a page. The advice starts reading
-            // and changes nothing; should it fail, the faults do the same later.
+            // SAFETY: the range is a part of the map that `frame` borrows, rounded down to a page.
+            // The advice starts reading and changes nothing; should it fail, the faults do the same
+            // later.
             let _ = unsafe { libc::madvise(start as *mut libc::c_void, len, libc::MADV_WILLNEED) };
         }
     }
 
-    /// The frame of one chunk, also of a blob that is still being written and was not verified as a whole. Whoever gets it
-    /// verifies what it is put together to.
+    /// The frame of one chunk, also of a blob that is still being written and was not verified as a
+    /// whole. Whoever gets it verifies what it is put together to.
     pub fn arriving_chunk(&self, oid: &Oid, index: u32) -> Result<Option<&[u8]>> {
-        let frame = self.store.tables.blobs.get(&self.txn, ChunkKey::new(oid, index).as_bytes());
+        let frame = self
+            .store
+            .tables
+            .blobs
+            .get(&self.txn, ChunkKey::new(oid, index).as_bytes());
         frame.map_err(|e| self.error("read contents", e))
     }
 
@@ -179,17 +210,30 @@ impl Reader<'_> {
     }
 
     pub(super) fn is_pending(&self, oid: &Oid) -> heed::Result<bool> {
-        Ok(self.store.tables.pending.get(&self.txn, oid.as_bytes())?.is_some())
+        Ok(self
+            .store
+            .tables
+            .pending
+            .get(&self.txn, oid.as_bytes())?
+            .is_some())
     }
 
     pub(super) fn count_trees(&self) -> Result<u64> {
-        self.store.tables.trees.len(&self.txn).map_err(|e| self.error("count objects", e))
+        self.store
+            .tables
+            .trees
+            .len(&self.txn)
+            .map_err(|e| self.error("count objects", e))
     }
 
     pub(super) fn count_blobs(&self) -> Result<u64> {
         let broken = |e| self.error("count objects", e);
         let mut blobs = 0;
-        let keys = self.store.tables.blobs.remap_data_type::<heed::types::DecodeIgnore>();
+        let keys = self
+            .store
+            .tables
+            .blobs
+            .remap_data_type::<heed::types::DecodeIgnore>();
         for row in keys.iter(&self.txn).map_err(broken)? {
             let (key, ()) = row.map_err(broken)?;
             blobs += u64::from(key.ends_with(&[0; 4]));
@@ -210,7 +254,8 @@ enum Mode {
     Finished,
 }
 
-/// Writes one long blob chunk by chunk. Dropped without [`LargeWriter::finish`] it leaves nothing behind.
+/// Writes one long blob chunk by chunk. Dropped without [`LargeWriter::finish`] it leaves nothing
+/// behind.
 pub struct LargeWriter<'s> {
     store: &'s RepoStore,
     oid: Oid,
@@ -228,11 +273,18 @@ impl LargeWriter<'_> {
         let oid = self.oid;
         if index != self.next || index >= self.chunks {
             let (next, chunks) = (self.next, self.chunks);
-            return Err(Error::invalid(format!("blob {oid}: chunk {index} came where {next} of {chunks} was due")));
+            return Err(Error::invalid(format!(
+                "blob {oid}: chunk {index} came where {next} of {chunks} was due"
+            )));
         }
-        let (found, expected) = (frame::raw_len(&frame)?, frame::chunk_len(self.size, u64::from(index)));
+        let (found, expected) = (
+            frame::raw_len(&frame)?,
+            frame::chunk_len(self.size, u64::from(index)),
+        );
         if found != expected {
-            return Err(Error::corrupt(format!("blob {oid}: chunk {index} has {found} bytes instead of {expected}")));
+            return Err(Error::corrupt(format!(
+                "blob {oid}: chunk {index} has {found} bytes instead of {expected}"
+            )));
         }
         self.next += 1;
         if self.mode == Mode::Held {
@@ -242,7 +294,11 @@ impl LargeWriter<'_> {
         self.batch.push((index, frame));
         // The first commits are small, so that whoever waits for the beginning gets it soon.
         let due = (self.next as usize * CHUNK_BYTES / 2).min(LARGE_BATCH_BYTES);
-        if self.bytes >= due { self.commit(false) } else { Ok(()) }
+        if self.bytes >= due {
+            self.commit(false)
+        } else {
+            Ok(())
+        }
     }
 
     /// Chunks that are in the store already, from the first on.
@@ -253,8 +309,12 @@ impl LargeWriter<'_> {
     /// Makes the blob held. Call it only after the whole was verified against its oid.
     pub fn finish(mut self) -> Result<()> {
         if self.next != self.chunks {
-            let Self { oid, next, chunks, .. } = self;
-            return Err(Error::invalid(format!("blob {oid}: only {next} of {chunks} chunks came")));
+            let Self {
+                oid, next, chunks, ..
+            } = self;
+            return Err(Error::invalid(format!(
+                "blob {oid}: only {next} of {chunks} chunks came"
+            )));
         }
         if self.mode != Mode::Held {
             self.commit(true)?;
@@ -271,12 +331,18 @@ impl LargeWriter<'_> {
         let mut held = store.held.lock();
         store.env.write("put contents", |wtxn| -> TxnResult<()> {
             for (index, frame) in &self.batch {
-                store.tables.blobs.put(wtxn, ChunkKey::new(&oid, *index).as_bytes(), frame)?;
+                store
+                    .tables
+                    .blobs
+                    .put(wtxn, ChunkKey::new(&oid, *index).as_bytes(), frame)?;
             }
             if last {
                 store.tables.pending.delete(wtxn, oid.as_bytes())?;
             } else {
-                store.tables.pending.put(wtxn, oid.as_bytes(), &self.size.to_be_bytes())?;
+                store
+                    .tables
+                    .pending
+                    .put(wtxn, oid.as_bytes(), &self.size.to_be_bytes())?;
             }
             Ok(())
         })?;

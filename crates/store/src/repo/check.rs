@@ -1,7 +1,9 @@
-//! Verifies a repository: every directory record and blob against its oid, every snapshot's closure.
+//! Verifies a repository: every directory record and blob against its oid, every snapshot's
+//! closure.
 //!
-//! Works in slices, each in its own short read transaction, so that a check of a large repository neither stops the reuse of
-//! pages nor delays a resize. What is damaged becomes a problem in the report; an `Err` means that the check itself failed.
+//! Works in slices, each in its own short read transaction, so that a check of a large repository
+//! neither stops the reuse of pages nor delays a resize. What is damaged becomes a problem in the
+//! report; an `Err` means that the check itself failed.
 
 use std::collections::HashSet;
 use std::ops::Bound;
@@ -82,7 +84,10 @@ impl RepoStore {
             report.complete = true;
             return Ok(report);
         }
-        let mut state = CheckProgress { rows_total: self.rows().unwrap_or(0), ..CheckProgress::default() };
+        let mut state = CheckProgress {
+            rows_total: self.rows().unwrap_or(0),
+            ..CheckProgress::default()
+        };
         if self.check_trees(&mut report, &mut state, progress)?
             && self.check_blobs(&mut report, &mut state, progress)?
         {
@@ -106,14 +111,21 @@ impl RepoStore {
         state: &mut CheckProgress,
         progress: &mut dyn FnMut(&CheckProgress) -> bool,
     ) -> Result<bool> {
-        self.slices(self.tables.trees, report, state, progress, |report, _, key, value| {
-            report.trees += 1;
-            let record = Oid::from_bytes(key)
-                .and_then(|oid| TreeRecord::parse_verified(Bytes::copy_from_slice(value), &oid).map(drop));
-            if let Err(e) = record {
-                report.problem(Error::corrupt(format!("tree {}: {}", hex(key), e.message)));
-            }
-        })
+        self.slices(
+            self.tables.trees,
+            report,
+            state,
+            progress,
+            |report, _, key, value| {
+                report.trees += 1;
+                let record = Oid::from_bytes(key).and_then(|oid| {
+                    TreeRecord::parse_verified(Bytes::copy_from_slice(value), &oid).map(drop)
+                });
+                if let Err(e) = record {
+                    report.problem(Error::corrupt(format!("tree {}: {}", hex(key), e.message)));
+                }
+            },
+        )
     }
 
     fn check_blobs(
@@ -124,19 +136,25 @@ impl RepoStore {
     ) -> Result<bool> {
         let mut hashing: Option<Hashing> = None;
         let mut raw = Vec::new();
-        let went_on = self.slices(self.tables.blobs, report, state, progress, |report, reader, key, value| {
-            if let Err(e) = check_chunk(report, reader, &mut hashing, &mut raw, key, value) {
-                report.problem(Error::corrupt(format!("blob {}: {}", hex(key), e.message)));
-            }
-        })?;
+        let went_on = self.slices(
+            self.tables.blobs,
+            report,
+            state,
+            progress,
+            |report, reader, key, value| {
+                if let Err(e) = check_chunk(report, reader, &mut hashing, &mut raw, key, value) {
+                    report.problem(Error::corrupt(format!("blob {}: {}", hex(key), e.message)));
+                }
+            },
+        )?;
         if went_on {
             finish_blob(report, hashing);
         }
         Ok(went_on)
     }
 
-    /// Calls `each` for every row of `table`; gives whether `progress` let it come to the end. Damage of LMDB's own structure
-    /// ends the table as a problem.
+    /// Calls `each` for every row of `table`; gives whether `progress` let it come to the end.
+    /// Damage of LMDB's own structure ends the table as a problem.
     fn slices(
         &self,
         table: Table,
@@ -199,17 +217,27 @@ impl RepoStore {
             let root = match decode(row) {
                 Ok(snapshot) => snapshot.root,
                 Err(e) => {
-                    report.problem(Error::corrupt(format!("snapshot {}: {}", hex(commit), e.message)));
+                    report.problem(Error::corrupt(format!(
+                        "snapshot {}: {}",
+                        hex(commit),
+                        e.message
+                    )));
                     continue;
                 }
             };
-            let walked = walk(self.tables, &reader.txn, &root, &mut seen, |step| -> TxnResult<bool> {
-                match step {
-                    Step::Missing(oid) => report.problem(missing_tree(&root, &oid)),
-                    Step::Tree(oid, record) => check_sizes(report, &reader, &oid, record)?,
-                }
-                Ok(true)
-            });
+            let walked = walk(
+                self.tables,
+                &reader.txn,
+                &root,
+                &mut seen,
+                |step| -> TxnResult<bool> {
+                    match step {
+                        Step::Missing(oid) => report.problem(missing_tree(&root, &oid)),
+                        Step::Tree(oid, record) => check_sizes(report, &reader, &oid, record)?,
+                    }
+                    Ok(true)
+                },
+            );
             if let Err(e) = walked {
                 report.problem(self.env.txn_error("check snapshots", e));
             }
@@ -218,11 +246,21 @@ impl RepoStore {
     }
 }
 
-/// The sizes in a directory record are the one thing its oid does not prove; the blobs that are held do.
-fn check_sizes(report: &mut CheckReport, reader: &Reader<'_>, oid: &Oid, record: &TreeRecord) -> Result<()> {
+/// The sizes in a directory record are the one thing its oid does not prove; the blobs that are
+/// held do.
+fn check_sizes(
+    report: &mut CheckReport,
+    reader: &Reader<'_>,
+    oid: &Oid,
+    record: &TreeRecord,
+) -> Result<()> {
     for entry in record.iter().filter(|entry| entry.kind.is_blob()) {
-        let Some(first) = reader.chunk(&entry.oid, 0)? else { continue };
-        let (Ok(found), expected) = (frame::raw_len(first), frame::chunk_len(entry.size, 0)) else { continue };
+        let Some(first) = reader.chunk(&entry.oid, 0)? else {
+            continue;
+        };
+        let (Ok(found), expected) = (frame::raw_len(first), frame::chunk_len(entry.size, 0)) else {
+            continue;
+        };
         if found != expected {
             let name = String::from_utf8_lossy(entry.name);
             report.problem(Error::corrupt(format!(
@@ -245,25 +283,51 @@ fn check_chunk(
     value: &[u8],
 ) -> Result<()> {
     let (oid, chunk) = ChunkKey::split(key)?;
-    let goes_on = hashing.as_ref().is_some_and(|h| h.oid == oid && h.next == chunk);
+    let goes_on = hashing
+        .as_ref()
+        .is_some_and(|h| h.oid == oid && h.next == chunk);
     if !goes_on {
         finish_blob(report, hashing.take());
         if chunk != 0 {
             // The first of a gap says it; the rest of the blob is passed over.
-            *hashing = Some(Hashing { oid, next: chunk.saturating_add(1), size: 0, hasher: None });
-            return Err(Error::corrupt(format!("the chunk before number {chunk} is missing")));
+            *hashing = Some(Hashing {
+                oid,
+                next: chunk.saturating_add(1),
+                size: 0,
+                hasher: None,
+            });
+            return Err(Error::corrupt(format!(
+                "the chunk before number {chunk} is missing"
+            )));
         }
-        if reader.is_pending(&oid).map_err(|e| reader.error("check", e))? {
-            *hashing = Some(Hashing { oid, next: 1, size: 0, hasher: None });
+        if reader
+            .is_pending(&oid)
+            .map_err(|e| reader.error("check", e))?
+        {
+            *hashing = Some(Hashing {
+                oid,
+                next: 1,
+                size: 0,
+                hasher: None,
+            });
             return Ok(());
         }
         let size = size_of(reader, &oid)?;
         let hasher = ObjectHasher::new(oid.format(), ObjectKind::Blob, size);
-        *hashing = Some(Hashing { oid, next: 0, size, hasher: Some(hasher) });
+        *hashing = Some(Hashing {
+            oid,
+            next: 0,
+            size,
+            hasher: Some(hasher),
+        });
     }
-    let Some(current) = hashing.as_mut() else { return Ok(()) };
+    let Some(current) = hashing.as_mut() else {
+        return Ok(());
+    };
     current.next = chunk.saturating_add(1);
-    let Some(hasher) = current.hasher.as_mut() else { return Ok(()) };
+    let Some(hasher) = current.hasher.as_mut() else {
+        return Ok(());
+    };
     raw.clear();
     match frame::decode_into(value, raw) {
         Ok(()) => hasher.update(raw),
@@ -276,24 +340,43 @@ fn check_chunk(
 }
 
 fn finish_blob(report: &mut CheckReport, hashing: Option<Hashing>) {
-    let Some(Hashing { oid, size, hasher: Some(hasher), .. }) = hashing else { return };
+    let Some(Hashing {
+        oid,
+        size,
+        hasher: Some(hasher),
+        ..
+    }) = hashing
+    else {
+        return;
+    };
     report.blobs += 1;
     report.bytes += size;
     if hasher.finish() != oid {
-        report.problem(Error::corrupt(format!("blob {oid}: the bytes do not match the object id")));
+        report.problem(Error::corrupt(format!(
+            "blob {oid}: the bytes do not match the object id"
+        )));
     }
 }
 
 /// Raw bytes of a blob, from the number of its last chunk and that chunk's length.
 fn size_of(reader: &Reader<'_>, oid: &Oid) -> Result<u64> {
     let end = ChunkKey::new(oid, u32::MAX);
-    let last = reader.store.tables.blobs.get_lower_than_or_equal_to(&reader.txn, end.as_bytes());
-    let Some((key, value)) = last.map_err(|e| reader.error("check", e))? else { return Ok(0) };
+    let last = reader
+        .store
+        .tables
+        .blobs
+        .get_lower_than_or_equal_to(&reader.txn, end.as_bytes());
+    let Some((key, value)) = last.map_err(|e| reader.error("check", e))? else {
+        return Ok(0);
+    };
     let (_, chunk) = ChunkKey::split(key)?;
     Ok(u64::from(chunk) * CHUNK_BYTES as u64 + frame::raw_len(value)? as u64)
 }
 
 /// An oid for a message, from a key that may be damaged.
 fn hex(key: &[u8]) -> String {
-    key.iter().take(32).map(|byte| format!("{byte:02x}")).collect()
+    key.iter()
+        .take(32)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }

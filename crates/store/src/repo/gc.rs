@@ -1,8 +1,8 @@
 //! Removes what no kept snapshot reaches.
 //!
-//! Order: rows of snapshots that go, then marking from those that stay, then sweeping in bounded transactions. A crash in
-//! between leaves unreachable objects, which the next run removes; never a snapshot with a hole. If anything reachable is missing or
-//! damaged, nothing is swept.
+//! Order: rows of snapshots that go, then marking from those that stay, then sweeping in bounded
+//! transactions. A crash in between leaves unreachable objects, which the next run removes; never a
+//! snapshot with a hole. If anything reachable is missing or damaged, nothing is swept.
 
 use std::collections::HashSet;
 use std::ops::Bound;
@@ -44,14 +44,18 @@ struct Slice {
 }
 
 impl RepoStore {
-    /// Keeps the snapshots of the commits in `keep` and all that they reach, and removes the rest. Waits for adoptions under
-    /// way and holds off new ones.
+    /// Keeps the snapshots of the commits in `keep` and all that they reach, and removes the rest.
+    /// Waits for adoptions under way and holds off new ones.
     pub fn gc(&self, keep: &[Oid]) -> Result<GcReport> {
         let _sweep = self.sweep.write();
-        let mut report = GcReport { snapshots_removed: self.drop_snapshots(keep)?, ..GcReport::default() };
+        let mut report = GcReport {
+            snapshots_removed: self.drop_snapshots(keep)?,
+            ..GcReport::default()
+        };
         let marked = self.mark()?;
         let trees = |key: &[u8]| Ok(marked.trees.contains(&Oid::from_bytes(key)?));
-        (report.trees_removed, report.bytes_removed) = self.sweep_table(self.tables.trees, trees)?;
+        (report.trees_removed, report.bytes_removed) =
+            self.sweep_table(self.tables.trees, trees)?;
         let blobs = |key: &[u8]| {
             let (oid, _) = ChunkKey::split(key)?;
             Ok(marked.blobs.contains(&oid) || self.writing.lock().contains(&oid))
@@ -80,18 +84,32 @@ impl RepoStore {
     }
 
     fn mark(&self) -> Result<Marked> {
-        let mut marked = Marked { trees: HashSet::new(), blobs: pending_oids(self) };
+        let mut marked = Marked {
+            trees: HashSet::new(),
+            blobs: pending_oids(self),
+        };
         let txn = self.env.read()?;
         let mut marking = || -> TxnResult<()> {
             for row in self.tables.snapshots.iter(&txn)? {
                 let root = decode(row?.1)?.root;
-                walk(self.tables, &txn, &root, &mut marked.trees, |step| match step {
-                    Step::Missing(oid) => Err(missing_tree(&root, &oid).into()),
-                    Step::Tree(_, record) => {
-                        marked.blobs.extend(record.iter().filter(|entry| entry.kind.is_blob()).map(|entry| entry.oid));
-                        Ok(true)
-                    }
-                })?;
+                walk(
+                    self.tables,
+                    &txn,
+                    &root,
+                    &mut marked.trees,
+                    |step| match step {
+                        Step::Missing(oid) => Err(missing_tree(&root, &oid).into()),
+                        Step::Tree(_, record) => {
+                            marked.blobs.extend(
+                                record
+                                    .iter()
+                                    .filter(|entry| entry.kind.is_blob())
+                                    .map(|entry| entry.oid),
+                            );
+                            Ok(true)
+                        }
+                    },
+                )?;
             }
             Ok(())
         };
@@ -100,7 +118,11 @@ impl RepoStore {
     }
 
     /// Removes the rows of `table` whose key is not kept; gives their number and bytes.
-    fn sweep_table(&self, table: Table, kept: impl Fn(&[u8]) -> Result<bool>) -> Result<(u64, u64)> {
+    fn sweep_table(
+        &self,
+        table: Table,
+        kept: impl Fn(&[u8]) -> Result<bool>,
+    ) -> Result<(u64, u64)> {
         let (mut rows, mut bytes) = (0, 0);
         let mut after: Option<Vec<u8>> = None;
         loop {
@@ -131,14 +153,23 @@ impl RepoStore {
     }
 
     /// Looks at the next rows after a key.
-    fn sweep_slice(&self, table: Table, after: Option<&[u8]>, kept: &impl Fn(&[u8]) -> Result<bool>) -> Result<Slice> {
+    fn sweep_slice(
+        &self,
+        table: Table,
+        after: Option<&[u8]>,
+        kept: &impl Fn(&[u8]) -> Result<bool>,
+    ) -> Result<Slice> {
         let broken = |e| self.env.error("look for unreachable objects", e);
         let txn = self.env.read()?;
         let keys = table.remap_data_type::<DecodeIgnore>();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut gone = Vec::new();
         let mut last = None;
-        for (seen, row) in keys.range(&txn, &(from, Bound::Unbounded)).map_err(broken)?.enumerate() {
+        for (seen, row) in keys
+            .range(&txn, &(from, Bound::Unbounded))
+            .map_err(broken)?
+            .enumerate()
+        {
             let (key, ()) = row.map_err(broken)?;
             if !kept(key)? {
                 gone.push(key.to_vec());

@@ -11,10 +11,11 @@
 //! ```
 //!
 //! Invariants:
-//! - a row in `snapshots` is written only when every directory record of its closure is present, and records are removed
-//!   only when no snapshot reaches them, so that row is what "durable" means;
-//! - a blob counts as held when its first chunk is present and it is not `pending`; what was pending at a crash is removed at
-//!   open;
+//! - a row in `snapshots` is written only when every directory record of its closure is present,
+//!   and records are removed only when no snapshot reaches them, so that row is what "durable"
+//!   means;
+//! - a blob counts as held when its first chunk is present and it is not `pending`; what was
+//!   pending at a crash is removed at open;
 //! - nothing here verifies oids on the way in: callers do, before they put.
 //!
 //! Callers: a node's adopt, hydrate and service; the pool opens and closes.
@@ -29,7 +30,9 @@ mod trees;
 use std::collections::HashSet;
 use std::path::Path;
 
-use monofs_model::{ContentMode, DisplayPath, Error, ObjectFormat, Oid, RefName, Result, SourceUrl, StorageId};
+use monofs_model::{
+    ContentMode, DisplayPath, Error, ObjectFormat, Oid, RefName, Result, SourceUrl, StorageId,
+};
 use parking_lot::{Mutex, RwLock};
 
 pub use blob_walk::BlobWalk;
@@ -45,7 +48,8 @@ const KIND: &str = "repository";
 const TABLES: [&str; 5] = ["facts", "trees", "blobs", "pending", "snapshots"];
 const KEY_META: &[u8] = b"meta";
 const META_VERSION: u8 = 1;
-/// A write transaction takes about this many bytes, so that it stays in memory and other writers get their turn.
+/// A write transaction takes about this many bytes, so that it stays in memory and other writers
+/// get their turn.
 pub(crate) const TXN_BYTES: usize = 32 << 20;
 
 /// What a repository is, next to what it holds.
@@ -86,12 +90,20 @@ impl RepoMeta {
             content: match row.u8()? {
                 0 => ContentMode::Eager,
                 1 => ContentMode::Lazy,
-                other => return Err(Error::corrupt(format!("{what}: content mode {other} is unknown"))),
+                other => {
+                    return Err(Error::corrupt(format!(
+                        "{what}: content mode {other} is unknown"
+                    )));
+                }
             },
             format: match row.u8()? {
                 20 => ObjectFormat::Sha1,
                 32 => ObjectFormat::Sha256,
-                other => return Err(Error::corrupt(format!("{what}: object ids of {other} bytes are unknown"))),
+                other => {
+                    return Err(Error::corrupt(format!(
+                        "{what}: object ids of {other} bytes are unknown"
+                    )));
+                }
             },
         };
         row.finish()?;
@@ -121,18 +133,19 @@ struct Tables {
 pub struct RepoStore {
     env: Environment,
     tables: Tables,
-    /// Blobs wholly held, once somebody asked. Whoever adds or removes blobs holds it over the transaction, so that no count
-    /// can miss or repeat a change.
+    /// Blobs wholly held, once somebody asked. Whoever adds or removes blobs holds it over the
+    /// transaction, so that no count can miss or repeat a change.
     held: Mutex<Option<u64>>,
     /// Long blobs that a [`LargeWriter`] of this process is writing.
     writing: Mutex<HashSet<Oid>>,
-    /// Held for reading while a snapshot's closure is being put, for writing by `gc`, which must not sweep what a snapshot
-    /// not yet written needs.
+    /// Held for reading while a snapshot's closure is being put, for writing by `gc`, which must
+    /// not sweep what a snapshot not yet written needs.
     sweep: RwLock<()>,
 }
 
 impl RepoStore {
-    /// Opens the repository in `dir`, creating it with `meta` when missing. An existing one keeps its facts.
+    /// Opens the repository in `dir`, creating it with `meta` when missing. An existing one keeps
+    /// its facts.
     pub fn open(dir: &Path, meta: &RepoMeta, options: &EnvOptions) -> Result<Self> {
         let store = Self::open_env(dir, options, true)?;
         if store.find_meta()?.is_none() {
@@ -141,7 +154,8 @@ impl RepoStore {
         Ok(store)
     }
 
-    /// Opens the repository in `dir`. Errors: `NotFound` when there is none, `Corrupt` when it is damaged.
+    /// Opens the repository in `dir`. Errors: `NotFound` when there is none, `Corrupt` when it is
+    /// damaged.
     pub fn open_existing(dir: &Path) -> Result<Self> {
         Self::open_existing_with(dir, &EnvOptions::default())
     }
@@ -156,21 +170,41 @@ impl RepoStore {
     fn open_env(dir: &Path, options: &EnvOptions, create: bool) -> Result<Self> {
         let env = Environment::open(dir, options, 16, create)?;
         let [facts, trees, blobs, pending, snapshots] = env.tables(KIND, TABLES, create)?;
-        let tables = Tables { facts, trees, blobs, pending, snapshots };
-        let store = Self { env, tables, held: Mutex::default(), writing: Mutex::default(), sweep: RwLock::new(()) };
+        let tables = Tables {
+            facts,
+            trees,
+            blobs,
+            pending,
+            snapshots,
+        };
+        let store = Self {
+            env,
+            tables,
+            held: Mutex::default(),
+            writing: Mutex::default(),
+            sweep: RwLock::new(()),
+        };
         store.remove_pending()?;
         Ok(store)
     }
 
     /// The repository's facts.
     pub fn meta(&self) -> Result<RepoMeta> {
-        self.find_meta()?
-            .ok_or_else(|| Error::corrupt(format!("{}: the repository's facts are missing", self.env.dir().display())))
+        self.find_meta()?.ok_or_else(|| {
+            Error::corrupt(format!(
+                "{}: the repository's facts are missing",
+                self.env.dir().display()
+            ))
+        })
     }
 
     fn find_meta(&self) -> Result<Option<RepoMeta>> {
         let txn = self.env.read()?;
-        let row = self.tables.facts.get(&txn, KEY_META).map_err(|e| self.env.error("read the facts", e))?;
+        let row = self
+            .tables
+            .facts
+            .get(&txn, KEY_META)
+            .map_err(|e| self.env.error("read the facts", e))?;
         row.map(RepoMeta::decode).transpose()
     }
 
@@ -183,9 +217,13 @@ impl RepoStore {
         })
     }
 
-    /// Begins reading: one consistent view. Keep it short and do not write on the same thread meanwhile.
+    /// Begins reading: one consistent view. Keep it short and do not write on the same thread
+    /// meanwhile.
     pub fn read(&self) -> Result<Reader<'_>> {
-        Ok(Reader { txn: self.env.read()?, store: self })
+        Ok(Reader {
+            txn: self.env.read()?,
+            store: self,
+        })
     }
 
     /// Bytes of the data file.
@@ -198,8 +236,8 @@ impl RepoStore {
         self.env.usage()
     }
 
-    /// How many objects are held. The first call since the repository was opened walks the keys of all blobs, and writers
-    /// wait for it; later ones are immediate.
+    /// How many objects are held. The first call since the repository was opened walks the keys of
+    /// all blobs, and writers wait for it; later ones are immediate.
     pub fn counts(&self) -> Result<Counts> {
         let mut held = self.held.lock();
         let reader = self.read()?;
@@ -207,7 +245,10 @@ impl RepoStore {
             Some(blobs) => blobs,
             None => *held.insert(reader.count_blobs()?),
         };
-        Ok(Counts { trees: reader.count_trees()?, blobs })
+        Ok(Counts {
+            trees: reader.count_trees()?,
+            blobs,
+        })
     }
 
     /// Tells an open repository that its directory was renamed.

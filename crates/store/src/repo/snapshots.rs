@@ -15,15 +15,19 @@ use crate::env::{TxnResult, put_changed};
 const SNAPSHOT_VERSION: u8 = 1;
 
 impl RepoStore {
-    /// Writes a snapshot's row. Errors: `NotHeld`, naming the first tree that its closure lacks; nothing is written then.
+    /// Writes a snapshot's row. Errors: `NotHeld`, naming the first tree that its closure lacks;
+    /// nothing is written then.
     pub fn put_snapshot(&self, snapshot: &Snapshot) -> Result<()> {
         let _sweep = self.sweep.read();
-        self.env.write("write the snapshot", |wtxn| self.put_snapshot_row(wtxn, snapshot))
+        self.env.write("write the snapshot", |wtxn| {
+            self.put_snapshot_row(wtxn, snapshot)
+        })
     }
 
-    /// Stores directory records and the snapshot that they complete. The snapshot's row, the facts and the last records
-    /// are one transaction; earlier records go in bounded transactions before it and mean nothing by themselves.
-    /// Errors: `NotHeld` when the closure has a hole; no snapshot is written then, the records stay until `gc`.
+    /// Stores directory records and the snapshot that they complete. The snapshot's row, the facts
+    /// and the last records are one transaction; earlier records go in bounded transactions before
+    /// it and mean nothing by themselves. Errors: `NotHeld` when the closure has a hole; no
+    /// snapshot is written then, the records stay until `gc`.
     pub fn adopt(
         &self,
         trees: &mut dyn Iterator<Item = (Oid, Bytes)>,
@@ -36,7 +40,9 @@ impl RepoStore {
             let mut bytes = 0;
             let mut batch = Vec::new();
             while bytes < TXN_BYTES {
-                let Some((oid, record)) = trees.next() else { break };
+                let Some((oid, record)) = trees.next() else {
+                    break;
+                };
                 bytes += record.len();
                 batch.push((oid, record));
             }
@@ -44,23 +50,33 @@ impl RepoStore {
                 self.put_trees(&batch)?;
                 continue;
             }
-            return self.env.write("adopt the snapshot", |wtxn| -> TxnResult<()> {
-                for (oid, record) in &batch {
-                    put_changed(self.tables.trees, wtxn, oid.as_bytes(), record)?;
-                }
-                self.put_snapshot_row(wtxn, snapshot)?;
-                self.tables.facts.put(wtxn, KEY_META, &facts)?;
-                Ok(())
-            });
+            return self
+                .env
+                .write("adopt the snapshot", |wtxn| -> TxnResult<()> {
+                    for (oid, record) in &batch {
+                        put_changed(self.tables.trees, wtxn, oid.as_bytes(), record)?;
+                    }
+                    self.put_snapshot_row(wtxn, snapshot)?;
+                    self.tables.facts.put(wtxn, KEY_META, &facts)?;
+                    Ok(())
+                });
         }
     }
 
     fn put_snapshot_row(&self, wtxn: &mut RwTxn<'_>, snapshot: &Snapshot) -> TxnResult<()> {
-        walk(self.tables, wtxn, &snapshot.root, &mut HashSet::new(), |step| match step {
-            Step::Missing(oid) => Err(missing_tree(&snapshot.root, &oid).into()),
-            Step::Tree(..) => Ok(true),
-        })?;
-        self.tables.snapshots.put(wtxn, snapshot.commit.as_bytes(), &encode(snapshot)?)?;
+        walk(
+            self.tables,
+            wtxn,
+            &snapshot.root,
+            &mut HashSet::new(),
+            |step| match step {
+                Step::Missing(oid) => Err(missing_tree(&snapshot.root, &oid).into()),
+                Step::Tree(..) => Ok(true),
+            },
+        )?;
+        self.tables
+            .snapshots
+            .put(wtxn, snapshot.commit.as_bytes(), &encode(snapshot)?)?;
         Ok(())
     }
 
@@ -80,25 +96,36 @@ impl RepoStore {
     pub fn snapshot(&self, commit: &Oid) -> Result<Option<Snapshot>> {
         let txn = self.env.read()?;
         let row = self.tables.snapshots.get(&txn, commit.as_bytes());
-        row.map_err(|e| self.env.error("read a snapshot", e))?.map(decode).transpose()
+        row.map_err(|e| self.env.error("read a snapshot", e))?
+            .map(decode)
+            .transpose()
     }
 
     /// Whether the snapshot of a commit is held.
     pub fn has_snapshot(&self, commit: &Oid) -> Result<bool> {
         let txn = self.env.read()?;
         let row = self.tables.snapshots.get(&txn, commit.as_bytes());
-        Ok(row.map_err(|e| self.env.error("look for a snapshot", e))?.is_some())
+        Ok(row
+            .map_err(|e| self.env.error("look for a snapshot", e))?
+            .is_some())
     }
 }
 
 fn encode(snapshot: &Snapshot) -> Result<Vec<u8>> {
     if snapshot.submodules.len() > SUBMODULES_MAX {
         let count = snapshot.submodules.len();
-        return Err(Error::invalid(format!("a snapshot remembers at most {SUBMODULES_MAX} submodules, not {count}")));
+        return Err(Error::invalid(format!(
+            "a snapshot remembers at most {SUBMODULES_MAX} submodules, not {count}"
+        )));
     }
     let mut row = Encoder::new(SNAPSHOT_VERSION);
-    row.bytes(snapshot.commit.as_bytes()).bytes(snapshot.root.as_bytes()).u64(snapshot.commit_time.cast_unsigned());
-    row.u64(snapshot.trees).u64(snapshot.blobs).u64(snapshot.bytes).u64(snapshot.submodules.len() as u64);
+    row.bytes(snapshot.commit.as_bytes())
+        .bytes(snapshot.root.as_bytes())
+        .u64(snapshot.commit_time.cast_unsigned());
+    row.u64(snapshot.trees)
+        .u64(snapshot.blobs)
+        .u64(snapshot.bytes)
+        .u64(snapshot.submodules.len() as u64);
     for submodule in &snapshot.submodules {
         row.bytes(&submodule.path).bytes(submodule.url.as_bytes());
     }
@@ -118,10 +145,15 @@ pub(super) fn decode(row: &[u8]) -> Result<Snapshot> {
     };
     let count = row.u64()?;
     if count > SUBMODULES_MAX as u64 {
-        return Err(Error::corrupt(format!("snapshot: {count} submodules are over the limit of {SUBMODULES_MAX}")));
+        return Err(Error::corrupt(format!(
+            "snapshot: {count} submodules are over the limit of {SUBMODULES_MAX}"
+        )));
     }
     for _ in 0..count {
-        snapshot.submodules.push(Submodule { path: row.bytes()?.to_vec(), url: row.text()?.to_owned() });
+        snapshot.submodules.push(Submodule {
+            path: row.bytes()?.to_vec(),
+            url: row.text()?.to_owned(),
+        });
     }
     row.finish()?;
     Ok(snapshot)
@@ -135,8 +167,11 @@ mod tests {
     use super::*;
 
     fn oids() -> impl Strategy<Value = Oid> {
-        prop_oneof![any::<[u8; 20]>().prop_map(|b| b.to_vec()), any::<[u8; 32]>().prop_map(|b| b.to_vec())]
-            .prop_map(|raw| Oid::from_bytes(&raw).unwrap())
+        prop_oneof![
+            any::<[u8; 20]>().prop_map(|b| b.to_vec()),
+            any::<[u8; 32]>().prop_map(|b| b.to_vec())
+        ]
+        .prop_map(|raw| Oid::from_bytes(&raw).unwrap())
     }
 
     proptest! {

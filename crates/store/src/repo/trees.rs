@@ -1,5 +1,5 @@
-//! Directory records of a repository, and walks over the closure of a root tree; see [`super::blob_walk`] for the one that
-//! pauses.
+//! Directory records of a repository, and walks over the closure of a root tree; see
+//! [`super::blob_walk`] for the one that pauses.
 
 use std::collections::HashSet;
 
@@ -14,12 +14,13 @@ impl RepoStore {
     /// Stores directory records. Verifies nothing: callers parse and verify first.
     pub fn put_trees(&self, batch: &[(Oid, Bytes)]) -> Result<()> {
         for part in parts(batch, |(_, record)| record.len()) {
-            self.env.write("put directory records", |wtxn| -> TxnResult<()> {
-                for (oid, record) in part {
-                    put_changed(self.tables.trees, wtxn, oid.as_bytes(), record)?;
-                }
-                Ok(())
-            })?;
+            self.env
+                .write("put directory records", |wtxn| -> TxnResult<()> {
+                    for (oid, record) in part {
+                        put_changed(self.tables.trees, wtxn, oid.as_bytes(), record)?;
+                    }
+                    Ok(())
+                })?;
         }
         Ok(())
     }
@@ -47,7 +48,11 @@ pub(super) fn parts<T>(batch: &[T], bytes_of: impl Fn(&T) -> usize) -> impl Iter
 impl Reader<'_> {
     /// The directory record of a tree.
     pub fn tree(&self, oid: &Oid) -> Result<Option<&[u8]>> {
-        self.store.tables.trees.get(&self.txn, oid.as_bytes()).map_err(|e| self.error("read a directory record", e))
+        self.store
+            .tables
+            .trees
+            .get(&self.txn, oid.as_bytes())
+            .map_err(|e| self.error("read a directory record", e))
     }
 
     /// Whether a directory record is held. A damaged database holds nothing.
@@ -55,8 +60,8 @@ impl Reader<'_> {
         matches!(self.tree(oid), Ok(Some(_)))
     }
 
-    /// Directory records that the closure of `root` lacks, at most `limit`: what a refresh must send. Below a tree that is
-    /// missing nothing is known, so ask again after putting these.
+    /// Directory records that the closure of `root` lacks, at most `limit`: what a refresh must
+    /// send. Below a tree that is missing nothing is known, so ask again after putting these.
     pub fn missing_trees(&self, root: &Oid, limit: usize) -> Result<Vec<Oid>> {
         let mut missing = Vec::new();
         self.closure(root, |step| {
@@ -68,9 +73,13 @@ impl Reader<'_> {
         Ok(missing)
     }
 
-    /// Walks every distinct tree below `root`, parents first; `visit` says whether to go on. A record that does not parse
-    /// is `Corrupt`, a missing one `NotHeld`.
-    pub fn walk_trees(&self, root: &Oid, mut visit: impl FnMut(&Oid, &TreeRecord) -> Result<bool>) -> Result<()> {
+    /// Walks every distinct tree below `root`, parents first; `visit` says whether to go on. A
+    /// record that does not parse is `Corrupt`, a missing one `NotHeld`.
+    pub fn walk_trees(
+        &self,
+        root: &Oid,
+        mut visit: impl FnMut(&Oid, &TreeRecord) -> Result<bool>,
+    ) -> Result<()> {
         self.closure(root, |step| match step {
             Step::Missing(oid) => Err(missing_tree(root, &oid).into()),
             Step::Tree(oid, record) => Ok(visit(&oid, record)?),
@@ -78,7 +87,13 @@ impl Reader<'_> {
     }
 
     fn closure(&self, root: &Oid, visit: impl FnMut(Step<'_>) -> TxnResult<bool>) -> Result<()> {
-        let walked = walk(self.store.tables, &self.txn, root, &mut HashSet::new(), visit);
+        let walked = walk(
+            self.store.tables,
+            &self.txn,
+            root,
+            &mut HashSet::new(),
+            visit,
+        );
         walked.map_err(|e| self.store.env.txn_error("walk directory records", e))
     }
 }
@@ -93,8 +108,8 @@ pub(super) fn missing_tree(root: &Oid, oid: &Oid) -> Error {
     Error::not_held(format!("tree {oid} below the root tree {root} is missing"))
 }
 
-/// Walks the distinct trees below `root` that are not in `seen` and adds them to it; iterative, so depth costs heap alone.
-/// `visit` says whether to go on.
+/// Walks the distinct trees below `root` that are not in `seen` and adds them to it; iterative, so
+/// depth costs heap alone. `visit` says whether to go on.
 pub(super) fn walk(
     tables: Tables,
     txn: &RoTxn<'_>,
@@ -116,13 +131,20 @@ pub(super) fn walk(
             }
             Some(bytes) => TreeRecord::parse(Bytes::copy_from_slice(bytes)),
         };
-        let record = step.map_err(|e| TxnError::Model(Error::corrupt(format!("tree {oid}: {}", e.message))))?;
+        let record = step
+            .map_err(|e| TxnError::Model(Error::corrupt(format!("tree {oid}: {}", e.message))))?;
         if !visit(Step::Tree(oid, &record))? {
             return Ok(());
         }
-        // Reversed, so that the first directory is popped first and keys come in the order they were put.
+        // Reversed, so that the first directory is popped first and keys come in the order they
+        // were put.
         let first = stack.len();
-        stack.extend(record.iter().filter(|e| e.kind == EntryKind::Directory && seen.insert(e.oid)).map(|e| e.oid));
+        stack.extend(
+            record
+                .iter()
+                .filter(|e| e.kind == EntryKind::Directory && seen.insert(e.oid))
+                .map(|e| e.oid),
+        );
         stack[first..].reverse();
     }
     Ok(())

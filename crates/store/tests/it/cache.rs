@@ -15,7 +15,13 @@ use tempfile::tempdir;
 use crate::sample::noise;
 
 fn open(dir: &Path) -> CacheStore {
-    CacheStore::open(dir, &CacheOptions { max_bytes: CACHE_BYTES_MIN }).unwrap()
+    CacheStore::open(
+        dir,
+        &CacheOptions {
+            max_bytes: CACHE_BYTES_MIN,
+        },
+    )
+    .unwrap()
 }
 
 fn oid(n: u64) -> Oid {
@@ -28,15 +34,26 @@ fn chunk(n: u64) -> (Oid, u32, Bytes) {
 
 /// The generations' directories, ascending.
 fn generations(dir: &Path) -> Vec<PathBuf> {
-    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let mut found: Vec<_> =
-        paths.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("gen-")).collect();
+    let paths = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let mut found: Vec<_> = paths
+        .filter(|path| {
+            path.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with("gen-")
+        })
+        .collect();
     found.sort();
     found
 }
 
 fn disk_bytes(dir: &Path) -> u64 {
-    let files = generations(dir).into_iter().flat_map(|path| [path.join("data.mdb"), path.join("frames")]);
+    let files = generations(dir)
+        .into_iter()
+        .flat_map(|path| [path.join("data.mdb"), path.join("frames")]);
     files.map(|file| file.metadata().unwrap().len()).sum()
 }
 
@@ -51,9 +68,17 @@ fn what_was_put_is_found_after_a_restart() {
     let sha256 = Oid::of(ObjectFormat::Sha256, ObjectKind::Tree, b"x");
     {
         let cache = open(dir.path());
-        cache.put_trees(&[(oid(1), Bytes::from_static(b"record")), (sha256, Bytes::from_static(b"long oid"))]).unwrap();
         cache
-            .put_chunks(&[(oid(1), 0, Bytes::from_static(b"zero")), (oid(1), 7, Bytes::from_static(b"seven"))])
+            .put_trees(&[
+                (oid(1), Bytes::from_static(b"record")),
+                (sha256, Bytes::from_static(b"long oid")),
+            ])
+            .unwrap();
+        cache
+            .put_chunks(&[
+                (oid(1), 0, Bytes::from_static(b"zero")),
+                (oid(1), 7, Bytes::from_static(b"seven")),
+            ])
             .unwrap();
         cache.kv_put("catalogue", b"entries").unwrap();
     }
@@ -81,13 +106,20 @@ fn the_disk_never_holds_more_than_the_bound_and_the_newest_stays() {
     }
     let stats = cache.stats();
     assert!(stats.rotations >= 3, "{stats:?}");
-    assert_eq!(stats.current_bytes + stats.previous_bytes, disk_bytes(dir.path()));
+    assert_eq!(
+        stats.current_bytes + stats.previous_bytes,
+        disk_bytes(dir.path())
+    );
     let reader = cache.read();
     assert_eq!(reader.chunk(&oid(0), 0), None);
     // A generation's worth is always there.
     assert!((340..400).all(|n| reader.chunk(&oid(n), 0).is_some()));
     drop(reader);
-    assert_eq!(cache.kv_get("catalogue").unwrap().unwrap(), b"entries", "values survive generations");
+    assert_eq!(
+        cache.kv_get("catalogue").unwrap().unwrap(),
+        b"entries",
+        "values survive generations"
+    );
 }
 
 #[test]
@@ -95,7 +127,12 @@ fn what_is_used_stays_while_the_rest_goes() {
     let dir = tempdir().unwrap();
     let cache = open(dir.path());
     cache.put_chunks(&[chunk(0), chunk(1)]).unwrap();
-    cache.put_trees(&[(oid(0), Bytes::from_static(b"used")), (oid(1), Bytes::from_static(b"unused"))]).unwrap();
+    cache
+        .put_trees(&[
+            (oid(0), Bytes::from_static(b"used")),
+            (oid(1), Bytes::from_static(b"unused")),
+        ])
+        .unwrap();
     for n in 2..400u64 {
         cache.put_chunks(&[chunk(n)]).unwrap();
         let reader = cache.read();
@@ -179,7 +216,9 @@ fn rows_too_large_for_any_generation_are_passed_over() {
     let dir = tempdir().unwrap();
     let cache = open(dir.path());
     let record = Bytes::from(vec![1; CACHE_BYTES_MIN as usize]);
-    cache.put_trees(&[(oid(1), record), (oid(2), Bytes::from_static(b"small"))]).unwrap();
+    cache
+        .put_trees(&[(oid(1), record), (oid(2), Bytes::from_static(b"small"))])
+        .unwrap();
     assert_eq!(cache.read().tree(&oid(1)), None);
     assert_eq!(cache.read().tree(&oid(2)), Some(&b"small"[..]));
 }
@@ -188,9 +227,16 @@ fn rows_too_large_for_any_generation_are_passed_over() {
 fn damaged_bytes_are_replaced_by_sound_ones() {
     let dir = tempdir().unwrap();
     let cache = open(dir.path());
-    cache.put_chunks(&[(oid(1), 0, Bytes::from_static(b"damaged"))]).unwrap();
-    cache.put_chunks(&[(oid(1), 0, Bytes::from_static(b"sound"))]).unwrap();
-    assert_eq!(cache.read().chunk(&oid(1), 0).as_deref(), Some(&b"sound"[..]));
+    cache
+        .put_chunks(&[(oid(1), 0, Bytes::from_static(b"damaged"))])
+        .unwrap();
+    cache
+        .put_chunks(&[(oid(1), 0, Bytes::from_static(b"sound"))])
+        .unwrap();
+    assert_eq!(
+        cache.read().chunk(&oid(1), 0).as_deref(),
+        Some(&b"sound"[..])
+    );
 }
 
 #[test]
@@ -202,11 +248,18 @@ fn a_cache_that_was_open_when_the_machine_went_down_is_emptied() {
         cache.kv_put("catalogue", b"entries").unwrap();
         assert!(dir.path().join("boot").exists());
     }
-    assert!(!dir.path().join("boot").exists(), "a clean close leaves no marker");
+    assert!(
+        !dir.path().join("boot").exists(),
+        "a clean close leaves no marker"
+    );
     fs::write(dir.path().join("boot"), b"0d9c1e9a-of-another-boot").unwrap();
     let cache = open(dir.path());
     assert_eq!(cache.read().chunk(&oid(1), 0), None);
-    assert_eq!(cache.kv_get("catalogue").unwrap().unwrap(), b"entries", "values are synced, so they can be trusted");
+    assert_eq!(
+        cache.kv_get("catalogue").unwrap().unwrap(),
+        b"entries",
+        "values are synced, so they can be trusted"
+    );
 }
 
 #[test]
@@ -238,7 +291,12 @@ fn frames_that_were_cut_off_are_missed_and_taken_in_again() {
     // What comes next must not be taken for what stood there.
     cache.put_chunks(&[chunk(3)]).unwrap();
     assert_eq!(cache.read().chunk(&oid(3), 0), Some(chunk(3).2));
-    assert!(cache.read().chunk(&oid(2), 0).is_none_or(|found| frame::decode(&found).is_err()));
+    assert!(
+        cache
+            .read()
+            .chunk(&oid(2), 0)
+            .is_none_or(|found| frame::decode(&found).is_err())
+    );
     cache.put_chunks(&[chunk(2)]).unwrap();
     assert_eq!(cache.read().chunk(&oid(2), 0), Some(chunk(2).2));
 }
@@ -247,7 +305,13 @@ fn frames_that_were_cut_off_are_missed_and_taken_in_again() {
 fn a_lowered_bound_holds_after_the_next_open() {
     let dir = tempdir().unwrap();
     {
-        let cache = CacheStore::open(dir.path(), &CacheOptions { max_bytes: 4 * CACHE_BYTES_MIN }).unwrap();
+        let cache = CacheStore::open(
+            dir.path(),
+            &CacheOptions {
+                max_bytes: 4 * CACHE_BYTES_MIN,
+            },
+        )
+        .unwrap();
         let batch: Vec<_> = (0..500).map(chunk).collect();
         cache.put_chunks(&batch).unwrap();
     }
@@ -261,14 +325,26 @@ fn a_lowered_bound_holds_after_the_next_open() {
 #[test]
 fn misuse_is_refused_and_a_wipe_empties() {
     let dir = tempdir().unwrap();
-    let small = CacheOptions { max_bytes: CACHE_BYTES_MIN - 1 };
-    assert_eq!(CacheStore::open(dir.path(), &small).err().unwrap().kind, ErrorKind::Invalid);
+    let small = CacheOptions {
+        max_bytes: CACHE_BYTES_MIN - 1,
+    };
+    assert_eq!(
+        CacheStore::open(dir.path(), &small).err().unwrap().kind,
+        ErrorKind::Invalid
+    );
     let cache = open(dir.path());
-    let again = CacheStore::open(dir.path(), &CacheOptions { max_bytes: CACHE_BYTES_MIN });
+    let again = CacheStore::open(
+        dir.path(),
+        &CacheOptions {
+            max_bytes: CACHE_BYTES_MIN,
+        },
+    );
     assert_eq!(again.err().unwrap().kind, ErrorKind::Refused);
     assert_eq!(wipe(dir.path()).unwrap_err().kind, ErrorKind::Refused);
     assert_eq!(cache.kv_put("", b"").unwrap_err().kind, ErrorKind::Invalid);
-    cache.put_chunks(&[(oid(1), 0, frame::encode(&vec![0; CHUNK_BYTES]))]).unwrap();
+    cache
+        .put_chunks(&[(oid(1), 0, frame::encode(&vec![0; CHUNK_BYTES]))])
+        .unwrap();
     cache.kv_put("catalogue", b"entries").unwrap();
     drop(cache);
     wipe(dir.path()).unwrap();

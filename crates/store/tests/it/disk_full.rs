@@ -19,8 +19,14 @@ impl SmallDisk {
     /// Mounting needs root, as the tests of the real mount do.
     fn new(size: &CStr) -> Self {
         let dir = tempdir().unwrap();
-        mount("tmpfs", dir.path(), "tmpfs", MountFlags::empty(), Some(size))
-            .unwrap_or_else(|e| panic!("this test mounts a tmpfs, so it must run as root: {e}"));
+        mount(
+            "tmpfs",
+            dir.path(),
+            "tmpfs",
+            MountFlags::empty(),
+            Some(size),
+        )
+        .unwrap_or_else(|e| panic!("this test mounts a tmpfs, so it must run as root: {e}"));
         Self { dir }
     }
 
@@ -37,7 +43,10 @@ impl Drop for SmallDisk {
 
 fn blob(n: u64) -> (Oid, bytes::Bytes) {
     let raw = noise(n, 300_000);
-    (Oid::of(ObjectFormat::Sha1, ObjectKind::Blob, &raw), frame::encode(&raw))
+    (
+        Oid::of(ObjectFormat::Sha1, ObjectKind::Blob, &raw),
+        frame::encode(&raw),
+    )
 }
 
 #[test]
@@ -61,7 +70,9 @@ fn a_full_disk_is_an_error_and_the_repository_stays_usable() {
     assert!(held.len() > 10);
     // Reads go on, and so do writes once there is room: gc frees pages inside the file.
     assert!(held.iter().all(|oid| store.read().unwrap().has_blob(oid)));
-    let again = store.put_blobs(&[blob(1000), blob(1001), blob(1002)]).unwrap_err();
+    let again = store
+        .put_blobs(&[blob(1000), blob(1001), blob(1002)])
+        .unwrap_err();
     assert_eq!(again.kind, ErrorKind::Full, "{again}");
     assert_eq!(problems(&store), [""; 0]);
     drop(store);
@@ -72,7 +83,13 @@ fn a_full_disk_is_an_error_and_the_repository_stays_usable() {
 #[test]
 fn a_full_disk_stops_the_cache_from_growing_and_nothing_else() {
     let disk = SmallDisk::new(c"size=24m");
-    let cache = CacheStore::open(disk.path(), &CacheOptions { max_bytes: 2 * CACHE_BYTES_MIN }).unwrap();
+    let cache = CacheStore::open(
+        disk.path(),
+        &CacheOptions {
+            max_bytes: 2 * CACHE_BYTES_MIN,
+        },
+    )
+    .unwrap();
     let mut failed = 0;
     for n in 0..200 {
         match cache.put_chunks(&[(blob(n).0, 0, blob(n).1)]) {

@@ -1,7 +1,9 @@
-//! Databases written by earlier versions open for ever: `tests/fixtures/repo-v<n>` and `tests/fixtures/state-v<n>`.
+//! Databases written by earlier versions open for ever: `tests/fixtures/repo-v<n>` and
+//! `tests/fixtures/state-v<n>`.
 //!
 //! To make those of a new format version, run
-//! `MONOFS_WRITE_FIXTURES=1 cargo nextest run -p monofs-store every_version -j1` and commit the new directories; never replace old ones.
+//! `MONOFS_WRITE_FIXTURES=1 cargo nextest run -p monofs-store every_version -j1` and commit the new
+//! directories; never replace old ones.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,13 +18,19 @@ use crate::sample::{Sample, meta, open, problems, sample};
 const VERSION: u32 = 1;
 
 fn fixture(name: &str, version: u32) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(format!("{name}-v{version}"))
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(format!("{name}-v{version}"))
 }
 
 /// A copy to work on: opening a database writes to its directory.
 fn copy(name: &str, version: u32) -> TempDir {
     let dir = tempdir().unwrap();
-    fs::copy(fixture(name, version).join("data.mdb"), dir.path().join("data.mdb")).unwrap();
+    fs::copy(
+        fixture(name, version).join("data.mdb"),
+        dir.path().join("data.mdb"),
+    )
+    .unwrap();
     dir
 }
 
@@ -46,7 +54,15 @@ fn write_fixtures() {
             store.put_blobs(&contents().blobs).unwrap();
         } else {
             let state = StateEnv::open(dir.path()).unwrap();
-            state.commit(&[], &[Write::Put { key: b"key".to_vec(), value: b"value".to_vec() }]).unwrap();
+            state
+                .commit(
+                    &[],
+                    &[Write::Put {
+                        key: b"key".to_vec(),
+                        value: b"value".to_vec(),
+                    }],
+                )
+                .unwrap();
         }
         fs::create_dir_all(&target).unwrap();
         fs::copy(dir.path().join("data.mdb"), target.join("data.mdb")).unwrap();
@@ -61,7 +77,10 @@ fn repositories_of_every_version_open_and_are_sound() {
         let store = RepoStore::open_existing(dir.path()).unwrap();
         let contents = contents();
         assert_eq!(store.meta().unwrap(), meta("sample"));
-        assert_eq!(store.snapshots().unwrap(), std::slice::from_ref(&contents.snapshot));
+        assert_eq!(
+            store.snapshots().unwrap(),
+            std::slice::from_ref(&contents.snapshot)
+        );
         let reader = store.read().unwrap();
         for (oid, frame) in &contents.blobs {
             assert_eq!(reader.chunk(oid, 0).unwrap(), Some(&frame[..]));
@@ -86,7 +105,14 @@ fn states_of_every_version_open() {
         let row = state.get(b"key").unwrap().unwrap();
         assert_eq!((row.value.as_slice(), row.revision), (&b"value"[..], 1));
         assert_eq!(
-            state.commit(&[], &[Write::Delete { key: b"key".to_vec() }]).unwrap(),
+            state
+                .commit(
+                    &[],
+                    &[Write::Delete {
+                        key: b"key".to_vec()
+                    }]
+                )
+                .unwrap(),
             CommitOutcome::Done { revision: 2 }
         );
     }
@@ -107,5 +133,8 @@ fn a_newer_version_is_refused_in_words() {
     drop(env);
     let error = StateEnv::open(dir.path()).err().unwrap();
     assert_eq!(error.kind, monofs_model::ErrorKind::Refused);
-    assert!(error.message.contains("format version 2 is newer"), "{error}");
+    assert!(
+        error.message.contains("format version 2 is newer"),
+        "{error}"
+    );
 }

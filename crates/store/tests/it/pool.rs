@@ -22,7 +22,9 @@ fn repositories_come_back_after_eviction_and_restart() {
             let facts = meta(&format!("r{n}"));
             let store = pool.get_or_create(&facts).unwrap();
             let sample = sample(ObjectFormat::Sha1, n, 2, 2, 0);
-            store.adopt(&mut sample.trees.iter().cloned(), &sample.snapshot, &facts).unwrap();
+            store
+                .adopt(&mut sample.trees.iter().cloned(), &sample.snapshot, &facts)
+                .unwrap();
             assert!(pool.open_count() <= 3);
         }
         assert!(pool.disk_bytes() > 0);
@@ -33,7 +35,10 @@ fn repositories_come_back_after_eviction_and_restart() {
         let facts = meta(&format!("r{n}"));
         let store = pool.get(&facts.storage_id).unwrap().unwrap();
         assert_eq!(store.meta().unwrap(), facts);
-        assert_eq!(store.snapshots().unwrap()[0].commit_time, 1_700_000_000 + n as i64);
+        assert_eq!(
+            store.snapshots().unwrap()[0].commit_time,
+            1_700_000_000 + n as i64
+        );
     }
     assert!(pool.get(&meta("none").storage_id).unwrap().is_none());
     assert_eq!(pool.list().unwrap().len(), 10, "asking makes nothing");
@@ -49,7 +54,10 @@ fn a_repository_in_use_is_never_closed_and_the_bound_holds() {
     assert_eq!(error.kind, ErrorKind::Unavailable, "{error}");
     drop(b);
     let c = pool.get_or_create(&meta("c")).unwrap();
-    assert!(Arc::ptr_eq(&a, &pool.get(&meta("a").storage_id).unwrap().unwrap()));
+    assert!(Arc::ptr_eq(
+        &a,
+        &pool.get(&meta("a").storage_id).unwrap().unwrap()
+    ));
     drop((a, c));
     // The least recently used goes first: `a` was asked for after `c`.
     pool.get_or_create(&meta("b")).unwrap();
@@ -69,7 +77,10 @@ fn a_dropped_repository_is_gone_and_can_be_made_anew_while_a_reader_still_holds_
     assert!(pool.get(&facts.storage_id).unwrap().is_none());
     let new = pool.get_or_create(&facts).unwrap();
     assert_eq!(new.snapshots().unwrap(), []);
-    assert_eq!(old.snapshots().unwrap(), std::slice::from_ref(&before.snapshot));
+    assert_eq!(
+        old.snapshots().unwrap(),
+        std::slice::from_ref(&before.snapshot)
+    );
     assert_eq!(problems(&old), [""; 0]);
     drop((old, new));
     assert_eq!(fs::read_dir(root.path().join("trash")).unwrap().count(), 0);
@@ -82,7 +93,11 @@ fn what_a_crash_left_half_made_or_half_removed_is_cleaned_at_open() {
     let facts = meta("a");
     drop(pool(root.path(), 8).get_or_create(&facts).unwrap());
     let id = facts.storage_id.as_str();
-    fs::rename(root.path().join("repos").join(id), root.path().join("trash").join(format!("{id}.0"))).unwrap();
+    fs::rename(
+        root.path().join("repos").join(id),
+        root.path().join("trash").join(format!("{id}.0")),
+    )
+    .unwrap();
     fs::create_dir(root.path().join("new/half")).unwrap();
     fs::write(root.path().join("new/half/data.mdb"), b"half").unwrap();
     let pool = pool(root.path(), 8);
@@ -96,14 +111,28 @@ fn a_damaged_repository_is_an_error_until_it_is_set_aside() {
     let root = tempdir().unwrap();
     let facts = meta("a");
     drop(pool(root.path(), 8).get_or_create(&facts).unwrap());
-    let data = root.path().join("repos").join(facts.storage_id.as_str()).join("data.mdb");
+    let data = root
+        .path()
+        .join("repos")
+        .join(facts.storage_id.as_str())
+        .join("data.mdb");
     for n in 1..=2 {
         fs::write(&data, b"this is not a database, whatever its name says").unwrap();
         let pool = pool(root.path(), 8);
-        assert_eq!(pool.get(&facts.storage_id).err().unwrap().kind, ErrorKind::Corrupt);
-        assert_eq!(pool.get_or_create(&facts).err().unwrap().kind, ErrorKind::Corrupt, "not silently replaced");
+        assert_eq!(
+            pool.get(&facts.storage_id).err().unwrap().kind,
+            ErrorKind::Corrupt
+        );
+        assert_eq!(
+            pool.get_or_create(&facts).err().unwrap().kind,
+            ErrorKind::Corrupt,
+            "not silently replaced"
+        );
         let aside = pool.quarantine(&facts.storage_id).unwrap();
-        assert!(aside.ends_with(format!("{}.corrupt-{n}", facts.storage_id)) && aside.join("data.mdb").exists());
+        assert!(
+            aside.ends_with(format!("{}.corrupt-{n}", facts.storage_id))
+                && aside.join("data.mdb").exists()
+        );
         assert_eq!(pool.list().unwrap(), []);
         pool.get_or_create(&facts).unwrap();
     }
@@ -114,9 +143,16 @@ fn a_second_process_is_refused() {
     let root = tempdir().unwrap();
     let first = pool(root.path(), 8);
     // flock knows open files, not processes, so a second open here stands for one elsewhere.
-    let error = RepoPool::open(root.path(), 8, EnvOptions::default()).err().unwrap();
+    let error = RepoPool::open(root.path(), 8, EnvOptions::default())
+        .err()
+        .unwrap();
     assert_eq!(error.kind, ErrorKind::Refused);
-    assert!(error.message.contains(&format!("process {}", std::process::id())), "{error}");
+    assert!(
+        error
+            .message
+            .contains(&format!("process {}", std::process::id())),
+        "{error}"
+    );
     drop(first);
     pool(root.path(), 8);
 }
@@ -152,12 +188,24 @@ fn no_file_descriptor_is_inherited_by_children() {
     let mut seen = 0;
     for fd in fs::read_dir("/proc/self/fd").unwrap() {
         let path = fd.unwrap().path();
-        let Ok(target) = fs::read_link(&path) else { continue };
+        let Ok(target) = fs::read_link(&path) else {
+            continue;
+        };
         if target.starts_with(root.path()) {
-            let info = fs::read_to_string(path.to_str().unwrap().replace("/fd/", "/fdinfo/")).unwrap();
-            let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap().trim();
+            let info =
+                fs::read_to_string(path.to_str().unwrap().replace("/fd/", "/fdinfo/")).unwrap();
+            let flags = info
+                .lines()
+                .find_map(|line| line.strip_prefix("flags:"))
+                .unwrap()
+                .trim();
             let close_on_exec = 0o2_000_000;
-            assert_ne!(u32::from_str_radix(flags, 8).unwrap() & close_on_exec, 0, "{}", target.display());
+            assert_ne!(
+                u32::from_str_radix(flags, 8).unwrap() & close_on_exec,
+                0,
+                "{}",
+                target.display()
+            );
             seen += 1;
         }
     }

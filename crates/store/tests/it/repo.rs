@@ -19,8 +19,14 @@ fn what_was_adopted_is_read_back_byte_for_byte_after_a_restart() {
             store.put_blobs(&sample.blobs).unwrap();
         }
         let store = RepoStore::open_existing(dir.path()).unwrap();
-        assert_eq!(store.snapshots().unwrap(), std::slice::from_ref(&sample.snapshot));
-        assert_eq!(store.snapshot(&sample.snapshot.commit).unwrap().as_ref(), Some(&sample.snapshot));
+        assert_eq!(
+            store.snapshots().unwrap(),
+            std::slice::from_ref(&sample.snapshot)
+        );
+        assert_eq!(
+            store.snapshot(&sample.snapshot.commit).unwrap().as_ref(),
+            Some(&sample.snapshot)
+        );
         assert!(store.has_snapshot(&sample.snapshot.commit).unwrap());
         let reader = store.read().unwrap();
         for (oid, record) in &sample.trees {
@@ -31,13 +37,21 @@ fn what_was_adopted_is_read_back_byte_for_byte_after_a_restart() {
             assert_eq!(&frame::decode(frame).unwrap()[..], &raw[..]);
             assert!(reader.chunk(oid, 1).unwrap().is_none());
         }
-        assert!(BlobWalk::new(sample.snapshot.root).next_missing(&reader, usize::MAX).unwrap().is_empty());
+        assert!(
+            BlobWalk::new(sample.snapshot.root)
+                .next_missing(&reader, usize::MAX)
+                .unwrap()
+                .is_empty()
+        );
         drop(reader);
         let counts = store.counts().unwrap();
         assert_eq!((counts.trees, counts.blobs), (20, 600));
         assert_eq!(problems(&store), [""; 0]);
         let report = store.check(&mut |_| true).unwrap();
-        assert_eq!(report.bytes, sample.raw.iter().map(|raw| raw.len() as u64).sum::<u64>());
+        assert_eq!(
+            report.bytes,
+            sample.raw.iter().map(|raw| raw.len() as u64).sum::<u64>()
+        );
         assert_eq!((report.trees, report.blobs, report.snapshots), (20, 600, 1));
     }
 }
@@ -62,15 +76,27 @@ fn a_snapshot_with_a_hole_is_refused_and_leaves_no_row() {
     let sample = sample(ObjectFormat::Sha1, 1, 5, 3, 0);
     let (hole, _) = sample.trees[2];
     let mut trees = sample.trees.iter().filter(|(oid, _)| *oid != hole).cloned();
-    let error = store.adopt(&mut trees, &sample.snapshot, &meta("sample")).unwrap_err();
+    let error = store
+        .adopt(&mut trees, &sample.snapshot, &meta("sample"))
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotHeld);
     assert!(error.message.contains(&hole.to_string()), "{error}");
     assert_eq!(store.snapshots().unwrap(), []);
     for (oid, record) in sample.trees.iter().filter(|(oid, _)| *oid != hole) {
         store.put_trees(&[(*oid, record.clone())]).unwrap();
     }
-    assert_eq!(store.read().unwrap().missing_trees(&sample.snapshot.root, 10).unwrap(), [hole]);
-    assert_eq!(store.put_snapshot(&sample.snapshot).unwrap_err().kind, ErrorKind::NotHeld);
+    assert_eq!(
+        store
+            .read()
+            .unwrap()
+            .missing_trees(&sample.snapshot.root, 10)
+            .unwrap(),
+        [hole]
+    );
+    assert_eq!(
+        store.put_snapshot(&sample.snapshot).unwrap_err().kind,
+        ErrorKind::NotHeld
+    );
     store.put_trees(&sample.trees[2..3]).unwrap();
     store.put_snapshot(&sample.snapshot).unwrap();
     assert_eq!(store.snapshots().unwrap().len(), 1);
@@ -83,8 +109,13 @@ fn missing_blobs_are_named_once_with_their_sizes_in_one_walk_that_pauses() {
     let sample = sample(ObjectFormat::Sha1, 1, 4, 10, 0);
     sample.adopt(&store);
     store.put_blobs(&sample.blobs[..15]).unwrap();
-    let mut expected: Vec<_> =
-        sample.blobs.iter().zip(&sample.raw).skip(15).map(|((oid, _), raw)| (*oid, raw.len() as u64)).collect();
+    let mut expected: Vec<_> = sample
+        .blobs
+        .iter()
+        .zip(&sample.raw)
+        .skip(15)
+        .map(|((oid, _), raw)| (*oid, raw.len() as u64))
+        .collect();
     expected.sort();
     for limit in [1, 7, usize::MAX] {
         let mut walk = BlobWalk::new(sample.snapshot.root);
@@ -102,10 +133,21 @@ fn missing_blobs_are_named_once_with_their_sizes_in_one_walk_that_pauses() {
     }
     let mut held = std::collections::HashSet::new();
     let mut walk = BlobWalk::new(sample.snapshot.root);
-    while walk.next_held(&store.read().unwrap(), 3, |oid, _| held.extend([*oid])).unwrap() {}
-    assert_eq!(held, sample.blobs[..15].iter().map(|(oid, _)| *oid).collect::<std::collections::HashSet<_>>());
+    while walk
+        .next_held(&store.read().unwrap(), 3, |oid, _| held.extend([*oid]))
+        .unwrap()
+    {}
+    assert_eq!(
+        held,
+        sample.blobs[..15]
+            .iter()
+            .map(|(oid, _)| *oid)
+            .collect::<std::collections::HashSet<_>>()
+    );
     let nowhere = Oid::of(ObjectFormat::Sha1, ObjectKind::Tree, b"nowhere");
-    let error = BlobWalk::new(nowhere).next_missing(&store.read().unwrap(), 7).unwrap_err();
+    let error = BlobWalk::new(nowhere)
+        .next_missing(&store.read().unwrap(), 7)
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::NotHeld);
 }
 
@@ -116,9 +158,16 @@ fn what_is_put_between_two_steps_of_a_walk_is_not_missing_in_the_next() {
     let sample = sample(ObjectFormat::Sha1, 1, 4, 10, 0);
     sample.adopt(&store);
     let mut walk = BlobWalk::new(sample.snapshot.root);
-    assert_eq!(walk.next_missing(&store.read().unwrap(), 5).unwrap().len(), 5);
+    assert_eq!(
+        walk.next_missing(&store.read().unwrap(), 5).unwrap().len(),
+        5
+    );
     store.put_blobs(&sample.blobs).unwrap();
-    assert!(walk.next_missing(&store.read().unwrap(), 5).unwrap().is_empty());
+    assert!(
+        walk.next_missing(&store.read().unwrap(), 5)
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[test]
@@ -135,31 +184,49 @@ fn counts_follow_every_change_without_counting_again() {
     let mut writer = store.begin_large(&long, 3 * CHUNK_BYTES as u64).unwrap();
     for (index, frame) in frames.into_iter().enumerate() {
         writer.put(index as u32, frame).unwrap();
-        assert_eq!(store.counts().unwrap().blobs, 20, "half a blob does not count");
+        assert_eq!(
+            store.counts().unwrap().blobs,
+            20,
+            "half a blob does not count"
+        );
     }
     writer.finish().unwrap();
     assert_eq!(store.counts().unwrap().blobs, 21);
     store.gc(&[sample.snapshot.commit]).unwrap();
     assert_eq!(store.counts().unwrap().blobs, 20);
     drop(store);
-    assert_eq!(RepoStore::open_existing(dir.path()).unwrap().counts().unwrap().blobs, 20);
+    assert_eq!(
+        RepoStore::open_existing(dir.path())
+            .unwrap()
+            .counts()
+            .unwrap()
+            .blobs,
+        20
+    );
 }
 
 #[test]
 fn the_map_grows_as_needed_while_readers_come_and_go() {
     let dir = tempdir().unwrap();
-    let options = EnvOptions { map_bytes_min: 1 << 20, durability: Durability::System, ..EnvOptions::default() };
+    let options = EnvOptions {
+        map_bytes_min: 1 << 20,
+        durability: Durability::System,
+        ..EnvOptions::default()
+    };
     let store = RepoStore::open(dir.path(), &meta("sample"), &options).unwrap();
     let first = noise(0, 5000);
     let first_oid = Oid::of(ObjectFormat::Sha1, ObjectKind::Blob, &first);
-    store.put_blobs(&[(first_oid, frame::encode(&first))]).unwrap();
+    store
+        .put_blobs(&[(first_oid, frame::encode(&first))])
+        .unwrap();
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
                     let outer = store.read().unwrap();
-                    // A second view on the same thread must not wait for a resize that waits for the first.
+                    // A second view on the same thread must not wait for a resize that waits for
+                    // the first.
                     let inner = store.read().unwrap();
                     let frame = inner.chunk(&first_oid, 0).unwrap().unwrap();
                     assert_eq!(&frame::decode(frame).unwrap()[..], &first[..]);
@@ -183,7 +250,11 @@ fn the_map_grows_as_needed_while_readers_come_and_go() {
 #[test]
 fn the_bound_of_the_map_is_an_error_and_the_store_stays_usable() {
     let dir = tempdir().unwrap();
-    let options = EnvOptions { map_bytes_min: 1 << 20, map_bytes_max: 4 << 20, ..EnvOptions::default() };
+    let options = EnvOptions {
+        map_bytes_min: 1 << 20,
+        map_bytes_max: 4 << 20,
+        ..EnvOptions::default()
+    };
     let store = RepoStore::open(dir.path(), &meta("sample"), &options).unwrap();
     let sample = sample(ObjectFormat::Sha1, 1, 3, 3, 0);
     sample.adopt(&store);
@@ -199,7 +270,10 @@ fn the_bound_of_the_map_is_an_error_and_the_store_stays_usable() {
 #[test]
 fn a_thread_that_reads_while_its_write_must_grow_the_map_gets_an_error_instead_of_a_deadlock() {
     let dir = tempdir().unwrap();
-    let options = EnvOptions { map_bytes_min: 1 << 20, ..EnvOptions::default() };
+    let options = EnvOptions {
+        map_bytes_min: 1 << 20,
+        ..EnvOptions::default()
+    };
     let store = RepoStore::open(dir.path(), &meta("sample"), &options).unwrap();
     let (oid, _, frames) = large(1, 3 * CHUNK_BYTES);
     let reader = store.read().unwrap();
@@ -219,7 +293,10 @@ fn a_large_blob_appears_when_finished_and_not_before() {
     let size = 20 * CHUNK_BYTES + 12345;
     let (oid, raw, frames) = large(3, size);
     let mut writer = store.begin_large(&oid, size as u64).unwrap();
-    assert_eq!(store.begin_large(&oid, size as u64).err().unwrap().kind, ErrorKind::Refused);
+    assert_eq!(
+        store.begin_large(&oid, size as u64).err().unwrap().kind,
+        ErrorKind::Refused
+    );
     for (index, frame) in frames.iter().enumerate() {
         writer.put(index as u32, frame.clone()).unwrap();
         assert!(!store.read().unwrap().has_blob(&oid));
@@ -229,7 +306,11 @@ fn a_large_blob_appears_when_finished_and_not_before() {
     let mut found = Vec::new();
     let reader = store.read().unwrap();
     for index in 0..frame::chunk_count(size as u64) {
-        frame::decode_into(reader.chunk(&oid, index as u32).unwrap().unwrap(), &mut found).unwrap();
+        frame::decode_into(
+            reader.chunk(&oid, index as u32).unwrap().unwrap(),
+            &mut found,
+        )
+        .unwrap();
     }
     drop(reader);
     assert_eq!(found, raw);
@@ -252,11 +333,19 @@ fn an_abandoned_large_blob_leaves_nothing() {
     for (index, frame) in frames.iter().take(18).enumerate() {
         writer.put(index as u32, frame.clone()).unwrap();
     }
-    assert_eq!(writer.put(19, frames[19].clone()).unwrap_err().kind, ErrorKind::Invalid);
-    assert_eq!(writer.put(18, frame::encode(b"short")).unwrap_err().kind, ErrorKind::Corrupt);
+    assert_eq!(
+        writer.put(19, frames[19].clone()).unwrap_err().kind,
+        ErrorKind::Invalid
+    );
+    assert_eq!(
+        writer.put(18, frame::encode(b"short")).unwrap_err().kind,
+        ErrorKind::Corrupt
+    );
     assert_eq!(writer.finish().unwrap_err().kind, ErrorKind::Invalid);
     assert!(!store.read().unwrap().has_blob(&oid));
-    let report = store.check(&mut |progress| progress.rows_total == 0).unwrap();
+    let report = store
+        .check(&mut |progress| progress.rows_total == 0)
+        .unwrap();
     assert!(report.is_sound(), "rows were left");
     // The oid is free again, and an empty blob is one empty chunk.
     let empty = Oid::of(ObjectFormat::Sha1, ObjectKind::Blob, b"");
@@ -271,7 +360,9 @@ fn an_abandoned_large_blob_leaves_nothing() {
 fn gc_keeps_what_kept_snapshots_reach_and_removes_the_rest() {
     let dir = tempdir().unwrap();
     let store = open(dir.path());
-    let samples: Vec<_> = (1..=3).map(|seed| sample(ObjectFormat::Sha1, seed, 6, 20, 10)).collect();
+    let samples: Vec<_> = (1..=3)
+        .map(|seed| sample(ObjectFormat::Sha1, seed, 6, 20, 10))
+        .collect();
     for sample in &samples {
         sample.adopt(&store);
         store.put_blobs(&sample.blobs).unwrap();
@@ -282,7 +373,10 @@ fn gc_keeps_what_kept_snapshots_reach_and_removes_the_rest() {
         writer.put(index as u32, frame).unwrap();
     }
     writer.finish().unwrap();
-    let keep = [samples[1].snapshot.commit, Oid::of(ObjectFormat::Sha1, ObjectKind::Commit, b"unknown")];
+    let keep = [
+        samples[1].snapshot.commit,
+        Oid::of(ObjectFormat::Sha1, ObjectKind::Commit, b"unknown"),
+    ];
     let report = store.gc(&keep).unwrap();
     assert_eq!(report.snapshots_removed, 2);
     assert_eq!(report.trees_removed, 12);
@@ -321,18 +415,30 @@ fn gc_leaves_a_large_blob_that_is_being_written() {
 fn gc_sweeps_nothing_when_a_kept_closure_has_a_hole() {
     let dir = tempdir().unwrap();
     let store = open(dir.path());
-    let (kept, gone) = (sample(ObjectFormat::Sha1, 1, 3, 4, 0), sample(ObjectFormat::Sha1, 2, 3, 4, 0));
+    let (kept, gone) = (
+        sample(ObjectFormat::Sha1, 1, 3, 4, 0),
+        sample(ObjectFormat::Sha1, 2, 3, 4, 0),
+    );
     kept.adopt(&store);
     gone.adopt(&store);
-    store.put_trees(&[(kept.trees[0].0, Bytes::from_static(b"not a record"))]).unwrap();
-    assert_eq!(store.gc(&[kept.snapshot.commit]).unwrap_err().kind, ErrorKind::Corrupt);
+    store
+        .put_trees(&[(kept.trees[0].0, Bytes::from_static(b"not a record"))])
+        .unwrap();
+    assert_eq!(
+        store.gc(&[kept.snapshot.commit]).unwrap_err().kind,
+        ErrorKind::Corrupt
+    );
     assert!(store.read().unwrap().has_tree(&gone.trees[0].0));
 }
 
 #[test]
 fn a_snapshot_of_many_directories_is_adopted_in_bounded_transactions() {
     let dir = tempdir().unwrap();
-    let options = EnvOptions { map_bytes_min: 1 << 20, durability: Durability::System, ..EnvOptions::default() };
+    let options = EnvOptions {
+        map_bytes_min: 1 << 20,
+        durability: Durability::System,
+        ..EnvOptions::default()
+    };
     let store = RepoStore::open(dir.path(), &meta("sample"), &options).unwrap();
     let sample = wide(24, 40_000);
     let bytes: usize = sample.trees.iter().map(|(_, record)| record.len()).sum();
@@ -343,7 +449,11 @@ fn a_snapshot_of_many_directories_is_adopted_in_bounded_transactions() {
         walked += 1;
         Ok(true)
     };
-    store.read().unwrap().walk_trees(&sample.snapshot.root, &mut count).unwrap();
+    store
+        .read()
+        .unwrap()
+        .walk_trees(&sample.snapshot.root, &mut count)
+        .unwrap();
     assert_eq!(walked, 25);
 }
 

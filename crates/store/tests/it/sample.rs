@@ -5,8 +5,8 @@ use std::path::Path;
 use bytes::Bytes;
 use monofs_model::limits::CHUNK_BYTES;
 use monofs_model::{
-    ContentMode, DisplayPath, EntryKind, ObjectFormat, ObjectKind, Oid, RefName, Snapshot, SourceUrl, Submodule,
-    TreeRecord,
+    ContentMode, DisplayPath, EntryKind, ObjectFormat, ObjectKind, Oid, RefName, Snapshot,
+    SourceUrl, Submodule, TreeRecord,
 };
 use monofs_store::{EnvOptions, RepoMeta, RepoStore, frame};
 
@@ -50,8 +50,8 @@ pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A directory of `files` files and one of them per directory below, `dirs` directories in a chain. Files of different seeds
-/// differ; `shared` of them are the same for all seeds.
+/// A directory of `files` files and one of them per directory below, `dirs` directories in a chain.
+/// Files of different seeds differ; `shared` of them are the same for all seeds.
 pub fn sample(format: ObjectFormat, seed: u64, dirs: usize, files: usize, shared: usize) -> Sample {
     let mut result = Sample {
         snapshot: Snapshot {
@@ -61,7 +61,10 @@ pub fn sample(format: ObjectFormat, seed: u64, dirs: usize, files: usize, shared
             trees: 0,
             blobs: 0,
             bytes: 0,
-            submodules: vec![Submodule { path: b"third\xffparty".to_vec(), url: "../other.git".into() }],
+            submodules: vec![Submodule {
+                path: b"third\xffparty".to_vec(),
+                url: "../other.git".into(),
+            }],
         },
         trees: Vec::new(),
         blobs: Vec::new(),
@@ -77,7 +80,10 @@ pub fn sample(format: ObjectFormat, seed: u64, dirs: usize, files: usize, shared
         let mut sizes = std::collections::HashMap::new();
         for file in 0..files {
             let origin = if file < shared { 0 } else { seed };
-            let raw = noise(origin << 32 | (dir as u64) << 16 | file as u64, 10 + file * 37 % 5000);
+            let raw = noise(
+                origin << 32 | (dir as u64) << 16 | file as u64,
+                10 + file * 37 % 5000,
+            );
             let oid = Oid::of(format, ObjectKind::Blob, &raw);
             entry("100644", format!("file-{file:05}"), &oid);
             sizes.insert(oid, raw.len() as u64);
@@ -115,14 +121,22 @@ pub fn wide(dirs: u64, files: u64) -> Sample {
         tree.extend_from_slice(result.snapshot.root.as_bytes());
         let record = TreeRecord::encode(&tree, format, |_, _, _| Ok(1)).unwrap();
         result.snapshot.root = Oid::of(format, ObjectKind::Tree, &tree);
-        result.trees.push((result.snapshot.root, record.bytes().clone()));
+        result
+            .trees
+            .push((result.snapshot.root, record.bytes().clone()));
     }
     result
 }
 
 impl Sample {
     pub fn adopt(&self, store: &RepoStore) {
-        store.adopt(&mut self.trees.iter().cloned(), &self.snapshot, &meta("sample")).unwrap();
+        store
+            .adopt(
+                &mut self.trees.iter().cloned(),
+                &self.snapshot,
+                &meta("sample"),
+            )
+            .unwrap();
     }
 }
 
@@ -130,7 +144,11 @@ impl Sample {
 pub fn large(seed: u64, size: usize) -> (Oid, Vec<u8>, Vec<Bytes>) {
     let raw = noise(seed, size);
     let frames = raw.chunks(CHUNK_BYTES).map(frame::encode).collect();
-    (Oid::of(ObjectFormat::Sha1, ObjectKind::Blob, &raw), raw, frames)
+    (
+        Oid::of(ObjectFormat::Sha1, ObjectKind::Blob, &raw),
+        raw,
+        frames,
+    )
 }
 
 /// The problems of a full check.
@@ -138,5 +156,9 @@ pub fn problems(store: &RepoStore) -> Vec<String> {
     let report = store.check(&mut |_| true).unwrap();
     assert!(report.complete);
     assert_eq!(report.problems.len() as u64, report.problems_total);
-    report.problems.into_iter().map(|problem| problem.message).collect()
+    report
+        .problems
+        .into_iter()
+        .map(|problem| problem.message)
+        .collect()
 }

@@ -26,7 +26,10 @@ impl GitDaemon {
                 base.into(),
             ]
         });
-        Self { port, _process: process }
+        Self {
+            port,
+            _process: process,
+        }
     }
 
     /// The port it listens on.

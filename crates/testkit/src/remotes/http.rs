@@ -34,25 +34,45 @@ impl HttpRemote {
     #[track_caller]
     pub fn serve(base: &Path, options: &HttpOptions<'_>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        // nginx starts as root in containers and then reads as somebody else unless told not to: see `user` below.
+        // nginx starts as root in containers and then reads as somebody else unless told not to:
+        // see `user` below.
         let socket = dir.path().join("fcgi.sock");
         let fcgiwrap = Process::spawn_with(
             crate::require("fcgiwrap"),
             ["-s".to_owned(), format!("unix:{}", socket.display())],
             server_env(),
         );
-        wait_until("fcgiwrap listens", Duration::from_secs(20), || socket.exists());
+        wait_until("fcgiwrap listens", Duration::from_secs(20), || {
+            socket.exists()
+        });
         if let Some((user, password)) = options.login {
             let line = format!("{user}:{}\n", hashed(password));
             std::fs::write(dir.path().join("htpasswd"), line).expect("write the passwords");
         }
         let config = dir.path().join("nginx.conf");
         let (nginx, port) = start(&crate::require("nginx"), |port| {
-            std::fs::write(&config, configuration(port, base, dir.path(), &socket, options)).expect("write nginx.conf");
+            std::fs::write(
+                &config,
+                configuration(port, base, dir.path(), &socket, options),
+            )
+            .expect("write nginx.conf");
             let error_log = dir.path().join("error.log");
-            vec!["-c".into(), config.clone().into(), "-p".into(), dir.path().into(), "-e".into(), error_log.into()]
+            vec![
+                "-c".into(),
+                config.clone().into(),
+                "-p".into(),
+                dir.path().into(),
+                "-e".into(),
+                error_log.into(),
+            ]
         });
-        Self { port, tls: options.authority.is_some(), dir, _nginx: nginx, _fcgiwrap: fcgiwrap }
+        Self {
+            port,
+            tls: options.authority.is_some(),
+            dir,
+            _nginx: nginx,
+            _fcgiwrap: fcgiwrap,
+        }
     }
 
     /// The port it listens on.
@@ -77,29 +97,68 @@ impl HttpRemote {
     }
 }
 
-fn configuration(port: u16, base: &Path, dir: &Path, socket: &Path, options: &HttpOptions<'_>) -> String {
+fn configuration(
+    port: u16,
+    base: &Path,
+    dir: &Path,
+    socket: &Path,
+    options: &HttpOptions<'_>,
+) -> String {
     let at = |name: &str| dir.join(name).display().to_string();
     let mut text = String::from("daemon off;\nmaster_process off;\n");
-    let mut line = |words: std::fmt::Arguments<'_>| writeln!(text, "{words}").expect("a String takes everything");
-    line(format_args!("pid {};\nerror_log {};", at("nginx.pid"), at("error.log")));
-    line(format_args!("events {{ worker_connections 64; }}\nhttp {{\naccess_log {};", at("access.log")));
+    let mut line = |words: std::fmt::Arguments<'_>| {
+        writeln!(text, "{words}").expect("a String takes everything")
+    };
+    line(format_args!(
+        "pid {};\nerror_log {};",
+        at("nginx.pid"),
+        at("error.log")
+    ));
+    line(format_args!(
+        "events {{ worker_connections 64; }}\nhttp {{\naccess_log {};",
+        at("access.log")
+    ));
     for kind in ["client_body", "fastcgi", "proxy", "scgi", "uwsgi"] {
         line(format_args!("{kind}_temp_path {};", at(kind)));
     }
-    let ssl = if options.authority.is_some() { " ssl" } else { "" };
-    line(format_args!("server {{\nlisten 127.0.0.1:{port}{ssl};\nclient_max_body_size 0;"));
+    let ssl = if options.authority.is_some() {
+        " ssl"
+    } else {
+        ""
+    };
+    line(format_args!(
+        "server {{\nlisten 127.0.0.1:{port}{ssl};\nclient_max_body_size 0;"
+    ));
     if let Some(authority) = options.authority {
-        line(format_args!("ssl_certificate {};", authority.certificate().display()));
-        line(format_args!("ssl_certificate_key {};", authority.key().display()));
+        line(format_args!(
+            "ssl_certificate {};",
+            authority.certificate().display()
+        ));
+        line(format_args!(
+            "ssl_certificate_key {};",
+            authority.key().display()
+        ));
     }
-    line(format_args!("location /moved/ {{ rewrite ^/moved/(.*)$ /$1 redirect; }}"));
+    line(format_args!(
+        "location /moved/ {{ rewrite ^/moved/(.*)$ /$1 redirect; }}"
+    ));
     line(format_args!("location / {{"));
     if options.login.is_some() {
-        line(format_args!("auth_basic test;\nauth_basic_user_file {};", at("htpasswd")));
+        line(format_args!(
+            "auth_basic test;\nauth_basic_user_file {};",
+            at("htpasswd")
+        ));
     }
     let backend = git_exec("git-http-backend");
-    line(format_args!("fastcgi_pass unix:{};\nfastcgi_buffering off;", socket.display()));
-    let version = if options.old_protocol { "" } else { "$http_git_protocol" };
+    line(format_args!(
+        "fastcgi_pass unix:{};\nfastcgi_buffering off;",
+        socket.display()
+    ));
+    let version = if options.old_protocol {
+        ""
+    } else {
+        "$http_git_protocol"
+    };
     for (name, value) in [
         ("SCRIPT_FILENAME", backend.display().to_string()),
         ("GIT_PROJECT_ROOT", base.display().to_string()),

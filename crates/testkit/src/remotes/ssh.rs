@@ -1,4 +1,5 @@
-//! An sshd of our own: its keys, its settings, and one user key that may log in as the user of the test.
+//! An sshd of our own: its keys, its settings, and one user key that may log in as the user of the
+//! test.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,7 +34,18 @@ impl SshRemote {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let at = |name: &str| dir.path().join(name);
         for key in ["host_key", "user_key", "stranger_key"] {
-            run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &at(key).display().to_string()]);
+            run(
+                "ssh-keygen",
+                &[
+                    "-q",
+                    "-t",
+                    "ed25519",
+                    "-N",
+                    "",
+                    "-f",
+                    &at(key).display().to_string(),
+                ],
+            );
         }
         std::fs::copy(at("user_key.pub"), at("authorized_keys")).expect("authorize the key");
         let user = run("id", &["-un"]);
@@ -45,7 +57,8 @@ impl SshRemote {
         let config = at("sshd_config");
         let (process, port) = start(&crate::require("sshd"), |port| {
             let text = format!(
-                "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\n\
+                "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile \
+                 none\nStrictModes no\n\
                  PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nUsePAM no\n\
                  AcceptEnv {}\nLogLevel VERBOSE\nSetEnv PATH={path} GIT_CONFIG_NOSYSTEM=1\n",
                 at("host_key").display(),
@@ -56,15 +69,29 @@ impl SshRemote {
             vec!["-D".into(), "-e".into(), "-f".into(), config.clone().into()]
         });
         let host_key = std::fs::read_to_string(at("host_key.pub")).expect("the host's public key");
-        let other_key = std::fs::read_to_string(at("stranger_key.pub")).expect("a stranger's public key");
-        std::fs::write(at("known_hosts"), format!("[127.0.0.1]:{port} {host_key}")).expect("write known_hosts");
-        std::fs::write(at("wrong_hosts"), format!("[127.0.0.1]:{port} {other_key}")).expect("write known_hosts");
-        Self { port, user, base: base.to_owned(), dir, process }
+        let other_key =
+            std::fs::read_to_string(at("stranger_key.pub")).expect("a stranger's public key");
+        std::fs::write(at("known_hosts"), format!("[127.0.0.1]:{port} {host_key}"))
+            .expect("write known_hosts");
+        std::fs::write(at("wrong_hosts"), format!("[127.0.0.1]:{port} {other_key}"))
+            .expect("write known_hosts");
+        Self {
+            port,
+            user,
+            base: base.to_owned(),
+            dir,
+            process,
+        }
     }
 
     /// The URL of a repository, named relative to the base.
     pub fn url(&self, name: &str) -> String {
-        format!("ssh://{}@127.0.0.1:{}{}/{name}", self.user, self.port, self.base.display())
+        format!(
+            "ssh://{}@127.0.0.1:{}{}/{name}",
+            self.user,
+            self.port,
+            self.base.display()
+        )
     }
 
     /// A private key that may log in.
@@ -95,7 +122,14 @@ impl SshRemote {
 
 #[track_caller]
 fn run(program: &str, args: &[&str]) -> String {
-    let out = Command::new(crate::require(program)).args(args).output().expect("run a program");
-    assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    let out = Command::new(crate::require(program))
+        .args(args)
+        .output()
+        .expect("run a program");
+    assert!(
+        out.status.success(),
+        "{program} {args:?}: {}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     String::from_utf8_lossy(&out.stdout).trim().to_owned()
 }

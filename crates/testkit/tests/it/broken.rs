@@ -33,7 +33,9 @@ fn say(mut stream: &TcpStream) -> std::io::Result<usize> {
 }
 
 fn is_silent(result: &std::io::Result<usize>) -> bool {
-    result.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+    result
+        .as_ref()
+        .is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
 #[test]
@@ -48,14 +50,22 @@ fn a_proxy_is_switched_under_an_open_connection() {
         // One is held back in each round; they come one by one or together.
         let mut come = say(&stream).unwrap();
         wait_until("what was held back comes", LIMIT, || {
-            come += if come < 2 { (&stream).read(&mut [0; 16]).unwrap_or(0) } else { 0 };
+            come += if come < 2 {
+                (&stream).read(&mut [0; 16]).unwrap_or(0)
+            } else {
+                0
+            };
             come == 2
         });
     }
     proxy.set(Direction::Answers, Fault::Delay(Duration::from_millis(200)));
     let from = Instant::now();
     say(&stream).unwrap();
-    assert!(from.elapsed() >= Duration::from_millis(190), "{:?}", from.elapsed());
+    assert!(
+        from.elapsed() >= Duration::from_millis(190),
+        "{:?}",
+        from.elapsed()
+    );
     proxy.set_both(Fault::Reset);
     wait_until("the connection is reset", LIMIT, || {
         say(&stream).is_err_and(|error| !matches!(error.kind(), std::io::ErrorKind::WouldBlock))
@@ -81,7 +91,10 @@ fn a_throttled_direction_passes_so_many_bytes_a_second() {
     stream.write_all(&[7; 50_000]).unwrap();
     stream.read_exact(&mut [0; 50_000]).unwrap();
     let took = from.elapsed();
-    assert!(took > Duration::from_millis(400) && took < Duration::from_secs(5), "{took:?}");
+    assert!(
+        took > Duration::from_millis(400) && took < Duration::from_secs(5),
+        "{took:?}"
+    );
 }
 
 #[test]
@@ -93,7 +106,9 @@ fn hosts_reach_each_other_until_they_are_parted() {
         let dial = move || {
             enter.enter();
             // Nobody listens: a refusal came from there.
-            let error = TcpStream::connect_timeout(&(address, 9).into(), Duration::from_millis(500)).unwrap_err();
+            let error =
+                TcpStream::connect_timeout(&(address, 9).into(), Duration::from_millis(500))
+                    .unwrap_err();
             error.kind() == std::io::ErrorKind::ConnectionRefused
         };
         std::thread::spawn(dial).join().unwrap()
@@ -114,7 +129,9 @@ fn a_network_leaves_nothing_behind_even_after_a_panic() {
     let names = || {
         std::fs::read_dir("/run/netns").map_or(0, |dir| {
             let own = format!("monofs-{}-", std::process::id());
-            dir.flatten().filter(|name| name.file_name().to_string_lossy().starts_with(&own)).count()
+            dir.flatten()
+                .filter(|name| name.file_name().to_string_lossy().starts_with(&own))
+                .count()
         })
     };
     let panicked = std::thread::spawn(move || {
@@ -139,7 +156,11 @@ fn a_small_disk_is_full_until_it_is_freed() {
     disk.free();
     std::fs::write(at.join("more"), [0; 100_000]).unwrap();
     drop(disk);
-    assert_eq!(std::fs::read_dir(&at).unwrap().count(), 0, "it is unmounted");
+    assert_eq!(
+        std::fs::read_dir(&at).unwrap().count(),
+        0,
+        "it is unmounted"
+    );
 }
 
 #[test]
@@ -148,8 +169,12 @@ fn a_wall_clock_jumps_under_a_running_process() {
     let clock = WallClock::new(dir.path(), "sh");
     let script = "while true; do date +year-%Y; sleep 0.1; done";
     let process = Process::spawn_with(require("sh"), ["-c", script], clock.envs());
-    let year = |process: &Process| -> Option<u64> { process.log().last()?.strip_prefix("year-")?.parse().ok() };
+    let year = |process: &Process| -> Option<u64> {
+        process.log().last()?.strip_prefix("year-")?.parse().ok()
+    };
     let now = wait_for("it tells the year", LIMIT, || year(&process));
     clock.jump(10 * 366 * 86_400);
-    wait_until("it is ten years later", LIMIT, || year(&process).is_some_and(|year| year >= now + 10));
+    wait_until("it is ten years later", LIMIT, || {
+        year(&process).is_some_and(|year| year >= now + 10)
+    });
 }

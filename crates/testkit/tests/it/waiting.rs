@@ -10,7 +10,11 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_process_is_killed_and_started_again() {
-    let mut process = Process::spawn_with(require("sh"), ["-c", "echo started $$; exec sleep 1000"], []);
+    let mut process = Process::spawn_with(
+        require("sh"),
+        ["-c", "echo started $$; exec sleep 1000"],
+        [],
+    );
     let first = process.wait_line("started", LIMIT);
     process.kill();
     assert!(!process.is_running());
@@ -23,7 +27,11 @@ fn a_process_is_killed_and_started_again() {
 #[test]
 #[should_panic(expected = "ended with exit status: 3 before it said 'ready':\nno disk")]
 fn a_process_that_ends_early_is_reported_with_its_log() {
-    let mut process = Process::spawn_with(require("sh"), ["-c", "echo no disk >&2; sleep 0.1; exit 3"], []);
+    let mut process = Process::spawn_with(
+        require("sh"),
+        ["-c", "echo no disk >&2; sleep 0.1; exit 3"],
+        [],
+    );
     process.wait_line("ready", LIMIT);
 }
 
@@ -34,7 +42,10 @@ fn a_condition_that_never_holds_is_named() {
 }
 
 #[test]
-#[should_panic(expected = "this test needs no-such-program: install it with `apt-get install -y no-such-program`")]
+#[should_panic(
+    expected = "this test needs no-such-program: install it with `apt-get install -y \
+     no-such-program`"
+)]
 fn a_missing_program_names_its_package() {
     require("no-such-program");
 }

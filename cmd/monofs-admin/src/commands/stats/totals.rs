@@ -81,11 +81,20 @@ pub struct Reading {
 
 /// Sums everything up.
 pub fn totals(status: &v1::StatusResponse, repositories: &[v1::Repository]) -> Totals {
-    let active =
-        |member: &Option<v1::Member>| member.as_ref().is_some_and(|member| member.state() == v1::MemberState::Active);
-    let snapshots: Vec<&v1::Snapshot> =
-        repositories.iter().filter_map(|repository| repository.snapshot.as_ref()).collect();
-    let stats: Vec<&v1::StatResponse> = status.nodes.iter().filter_map(|node| node.stat.as_ref()).collect();
+    let active = |member: &Option<v1::Member>| {
+        member
+            .as_ref()
+            .is_some_and(|member| member.state() == v1::MemberState::Active)
+    };
+    let snapshots: Vec<&v1::Snapshot> = repositories
+        .iter()
+        .filter_map(|repository| repository.snapshot.as_ref())
+        .collect();
+    let stats: Vec<&v1::StatResponse> = status
+        .nodes
+        .iter()
+        .filter_map(|node| node.stat.as_ref())
+        .collect();
     Totals {
         repositories_ready: status.repositories_ready,
         repositories_ingesting: status.repositories_ingesting,
@@ -94,7 +103,11 @@ pub fn totals(status: &v1::StatusResponse, repositories: &[v1::Repository]) -> T
         files: sum(&snapshots, |snapshot| snapshot.blobs),
         bytes: sum(&snapshots, |snapshot| snapshot.bytes),
         nodes: status.nodes.len(),
-        nodes_active: status.nodes.iter().filter(|node| active(&node.member)).count(),
+        nodes_active: status
+            .nodes
+            .iter()
+            .filter(|node| active(&node.member))
+            .count(),
         nodes_asked: stats.len(),
         disk_used_bytes: sum(&stats, |stat| stat.disk_used_bytes),
         disk_free_bytes: sum(&stats, |stat| stat.disk_free_bytes),
@@ -105,7 +118,11 @@ pub fn totals(status: &v1::StatusResponse, repositories: &[v1::Repository]) -> T
         bytes_served: sum(&stats, |stat| stat.bytes_served),
         requests: requests(&stats),
         fetchers: status.fetchers.len(),
-        fetchers_active: status.fetchers.iter().filter(|fetcher| active(&fetcher.member)).count(),
+        fetchers_active: status
+            .fetchers
+            .iter()
+            .filter(|fetcher| active(&fetcher.member))
+            .count(),
         fetching: fetching(&status.fetchers),
         clients: status.clients.len(),
         reading: reading(&status.clients),
@@ -113,12 +130,16 @@ pub fn totals(status: &v1::StatusResponse, repositories: &[v1::Repository]) -> T
 }
 
 fn sum<T>(of: &[&T], figure: fn(&T) -> u64) -> u64 {
-    of.iter().fold(0, |sum, one| sum.saturating_add(figure(one)))
+    of.iter()
+        .fold(0, |sum, one| sum.saturating_add(figure(one)))
 }
 
 fn requests(stats: &[&v1::StatResponse]) -> Option<Requests> {
-    let telling: Vec<&v1::StatResponse> =
-        stats.iter().copied().filter(|stat| !stat.request_durations.is_empty()).collect();
+    let telling: Vec<&v1::StatResponse> = stats
+        .iter()
+        .copied()
+        .filter(|stat| !stat.request_durations.is_empty())
+        .collect();
     if telling.is_empty() {
         return None;
     }
@@ -134,7 +155,8 @@ fn requests(stats: &[&v1::StatResponse]) -> Option<Requests> {
     })
 }
 
-/// Several histograms as one. Counts beyond the last bucket, which nobody should send, are not looked at.
+/// Several histograms as one. Counts beyond the last bucket, which nobody should send, are not
+/// looked at.
 pub fn durations<'a>(of: impl Iterator<Item = &'a [u64]>) -> Vec<u64> {
     let mut sums = vec![0u64; DURATION_BOUNDS.len() + 1];
     for counts in of {
@@ -146,7 +168,10 @@ pub fn durations<'a>(of: impl Iterator<Item = &'a [u64]>) -> Vec<u64> {
 }
 
 fn fetching(fetchers: &[v1::FetcherStatus]) -> Option<Fetching> {
-    let stats: Vec<&v1::FetcherStatResponse> = fetchers.iter().filter_map(|fetcher| fetcher.stat.as_ref()).collect();
+    let stats: Vec<&v1::FetcherStatResponse> = fetchers
+        .iter()
+        .filter_map(|fetcher| fetcher.stat.as_ref())
+        .collect();
     (!stats.is_empty()).then(|| Fetching {
         cache_bytes: sum(&stats, |stat| stat.cache_bytes),
         cache_bytes_max: sum(&stats, |stat| stat.cache_bytes_max),
@@ -161,7 +186,10 @@ fn fetching(fetchers: &[v1::FetcherStatus]) -> Option<Fetching> {
 }
 
 fn reading(clients: &[v1::ClientStatus]) -> Option<Reading> {
-    let reports: Vec<&v1::ClientReport> = clients.iter().filter_map(|client| client.report.as_ref()).collect();
+    let reports: Vec<&v1::ClientReport> = clients
+        .iter()
+        .filter_map(|client| client.report.as_ref())
+        .collect();
     (!reports.is_empty()).then(|| Reading {
         clients: reports.len(),
         cache_hits: sum(&reports, |report| report.cache_hits),
@@ -175,40 +203,101 @@ fn reading(clients: &[v1::ClientStatus]) -> Option<Reading> {
 
 /// The sums as lines for people.
 pub fn lines(totals: &Totals) -> String {
-    let Totals { repositories_ready: ready, repositories_ingesting: ingesting, repositories_failed: failed, .. } =
-        totals;
+    let Totals {
+        repositories_ready: ready,
+        repositories_ingesting: ingesting,
+        repositories_failed: failed,
+        ..
+    } = totals;
     let dash = || "-".to_owned();
     fields(&[
-        ("repositories", format!("{ready} ready, {ingesting} being ingested, {failed} failed")),
+        (
+            "repositories",
+            format!("{ready} ready, {ingesting} being ingested, {failed} failed"),
+        ),
         ("directories", totals.directories.to_string()),
         ("files", format!("{}, {}", totals.files, size(totals.bytes))),
-        ("nodes", format!("{} active of {}; {} answer", totals.nodes_active, totals.nodes, totals.nodes_asked)),
-        ("disk", format!("{} used, {} free", size(totals.disk_used_bytes), size(totals.disk_free_bytes))),
-        ("hydrations", format!("{} running, {} queued", totals.hydrations_running, totals.hydrations_queued)),
+        (
+            "nodes",
+            format!(
+                "{} active of {}; {} answer",
+                totals.nodes_active, totals.nodes, totals.nodes_asked
+            ),
+        ),
+        (
+            "disk",
+            format!(
+                "{} used, {} free",
+                size(totals.disk_used_bytes),
+                size(totals.disk_free_bytes)
+            ),
+        ),
+        (
+            "hydrations",
+            format!(
+                "{} running, {} queued",
+                totals.hydrations_running, totals.hydrations_queued
+            ),
+        ),
         (
             "served",
-            format!("{} trees, {} chunks, {}", totals.trees_served, totals.chunks_served, size(totals.bytes_served)),
+            format!(
+                "{} trees, {} chunks, {}",
+                totals.trees_served,
+                totals.chunks_served,
+                size(totals.bytes_served)
+            ),
         ),
-        ("requests", totals.requests.as_ref().map_or_else(dash, requests_line)),
-        ("fetchers", format!("{} active of {}", totals.fetchers_active, totals.fetchers)),
-        ("fetches", totals.fetching.as_ref().map_or_else(dash, fetching_line)),
+        (
+            "requests",
+            totals.requests.as_ref().map_or_else(dash, requests_line),
+        ),
+        (
+            "fetchers",
+            format!("{} active of {}", totals.fetchers_active, totals.fetchers),
+        ),
+        (
+            "fetches",
+            totals.fetching.as_ref().map_or_else(dash, fetching_line),
+        ),
         ("mounts", totals.clients.to_string()),
-        ("reads", totals.reading.as_ref().map_or_else(dash, reading_line)),
+        (
+            "reads",
+            totals.reading.as_ref().map_or_else(dash, reading_line),
+        ),
     ])
 }
 
 fn requests_line(requests: &Requests) -> String {
-    let Requests { answered, failed, chunks_held: held, chunks_missed: missed, .. } = requests;
+    let Requests {
+        answered,
+        failed,
+        chunks_held: held,
+        chunks_missed: missed,
+        ..
+    } = requests;
     let (p50, p99) = (latency(requests.p50_seconds), latency(requests.p99_seconds));
     let here = percent(*held, held.saturating_add(*missed));
-    format!("{answered} answered, {failed} failed; half in {p50}, 99 % in {p99}; {here} of chunks were on the node")
+    format!(
+        "{answered} answered, {failed} failed; half in {p50}, 99 % in {p99}; {here} of chunks were \
+         on the node"
+    )
 }
 
 fn fetching_line(fetching: &Fetching) -> String {
-    let Fetching { fetches_running: running, fetches_waiting: waiting, fetches_failed: failed, .. } = fetching;
-    let hits = percent(fetching.cache_hits, fetching.cache_hits.saturating_add(fetching.cache_misses));
+    let Fetching {
+        fetches_running: running,
+        fetches_waiting: waiting,
+        fetches_failed: failed,
+        ..
+    } = fetching;
+    let hits = percent(
+        fetching.cache_hits,
+        fetching.cache_hits.saturating_add(fetching.cache_misses),
+    );
     format!(
-        "{running} running ({waiting} of them wait), {} done, {failed} failed; {} from remotes; cache {} of {}, {hits} hits",
+        "{running} running ({waiting} of them wait), {} done, {failed} failed; {} from remotes; \
+         cache {} of {}, {hits} hits",
         fetching.fetches_done,
         size(fetching.bytes_fetched),
         size(fetching.cache_bytes),
@@ -217,9 +306,13 @@ fn fetching_line(fetching: &Fetching) -> String {
 }
 
 fn reading_line(reading: &Reading) -> String {
-    let hits = percent(reading.cache_hits, reading.cache_hits.saturating_add(reading.cache_misses));
+    let hits = percent(
+        reading.cache_hits,
+        reading.cache_hits.saturating_add(reading.cache_misses),
+    );
     format!(
-        "{} upcalls of {} mounts, {} failed; {hits} from their caches, {} fetched; {} repositories lag",
+        "{} upcalls of {} mounts, {} failed; {hits} from their caches, {} fetched; {} repositories \
+         lag",
         reading.upcalls,
         reading.clients,
         reading.failed,
@@ -234,13 +327,24 @@ mod tests {
 
     #[test]
     fn nobody_who_tells_is_no_zero() {
-        let old = v1::StatResponse { bytes_served: 5, ..Default::default() };
+        let old = v1::StatResponse {
+            bytes_served: 5,
+            ..Default::default()
+        };
         assert!(requests(&[&old]).is_none());
-        let new = v1::StatResponse { request_durations: vec![0, 3, 1], requests_failed: 1, ..Default::default() };
+        let new = v1::StatResponse {
+            request_durations: vec![0, 3, 1],
+            requests_failed: 1,
+            ..Default::default()
+        };
         let told = requests(&[&old, &new, &new]);
         let told = told.map(|told| (told.nodes, told.answered, told.failed, told.p50_seconds));
         assert_eq!(told, Some((2, 8, 2, Some(3e-5))));
         let totals = totals(&v1::StatusResponse::default(), &[]);
-        assert!(lines(&totals).contains("requests:     -\n"), "{}", lines(&totals));
+        assert!(
+            lines(&totals).contains("requests:     -\n"),
+            "{}",
+            lines(&totals)
+        );
     }
 }

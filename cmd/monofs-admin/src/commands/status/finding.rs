@@ -1,7 +1,8 @@
 //! What is wrong, each with the command to type next, and the one word about it all.
 //!
-//! A router says what is wrong in lines that name a command between backquotes. What it does not say, because it is older or
-//! because nothing is wrong with it, follows from the rest of its answer.
+//! A router says what is wrong in lines that name a command between backquotes. What it does not
+//! say, because it is older or because nothing is wrong with it, follows from the rest of its
+//! answer.
 
 use monofs_proto::v1;
 use serde::Serialize;
@@ -39,12 +40,18 @@ pub struct Finding {
 
 impl Finding {
     fn new(problem: impl Into<String>, next: impl Into<String>) -> Self {
-        Self { problem: problem.into(), next: Some(next.into()) }
+        Self {
+            problem: problem.into(),
+            next: Some(next.into()),
+        }
     }
 
     /// What a router says.
     fn said(line: &str) -> Self {
-        Self { problem: line.to_owned(), next: command_in(line).map(str::to_owned) }
+        Self {
+            problem: line.to_owned(),
+            next: command_in(line).map(str::to_owned),
+        }
     }
 
     /// A router of the command line that does not answer.
@@ -59,15 +66,25 @@ impl Finding {
 /// The first command line of ours between backquotes.
 fn command_in(line: &str) -> Option<&str> {
     let quoted = line.split('`').skip(1).step_by(2);
-    let mut commands = quoted.filter(|text| text.starts_with("monofs-") || text.starts_with("etcdctl "));
+    let mut commands =
+        quoted.filter(|text| text.starts_with("monofs-") || text.starts_with("etcdctl "));
     commands.next()
 }
 
 /// What is wrong, the router's lines first.
 pub fn findings(status: &v1::StatusResponse) -> Vec<Finding> {
-    let mut found: Vec<Finding> = status.problems.iter().map(|line| Finding::said(line)).collect();
+    let mut found: Vec<Finding> = status
+        .problems
+        .iter()
+        .map(|line| Finding::said(line))
+        .collect();
     for other in unsaid(status) {
-        let known = |found: &Finding| other.next.as_ref().is_some_and(|next| found.problem.contains(next.as_str()));
+        let known = |found: &Finding| {
+            other
+                .next
+                .as_ref()
+                .is_some_and(|next| found.problem.contains(next.as_str()))
+        };
         if !found.iter().any(known) {
             found.push(other);
         }
@@ -79,12 +96,19 @@ pub fn findings(status: &v1::StatusResponse) -> Vec<Finding> {
 fn unsaid(status: &v1::StatusResponse) -> Vec<Finding> {
     let mut found = Vec::new();
     if let Some(maintenance) = &status.maintenance {
-        let why = format!("the cluster is drained ({}): nobody fails over and nothing moves", maintenance.reason);
+        let why = format!(
+            "the cluster is drained ({}): nobody fails over and nothing moves",
+            maintenance.reason
+        );
         found.push(Finding::new(why, "monofs-admin undrain"));
     }
     for intent in &status.intents {
         let id = shell_word(&intent.node_id);
-        let reason = if intent.reason.is_empty() { String::new() } else { format!(" ({})", intent.reason) };
+        let reason = if intent.reason.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", intent.reason)
+        };
         found.push(match intent.kind() {
             v1::node_intent::Kind::Failover => Finding::new(
                 format!("{} is failed over{reason}", intent.node_id),
@@ -99,28 +123,49 @@ fn unsaid(status: &v1::StatusResponse) -> Vec<Finding> {
     // A router that has anything to say says these, too.
     if status.problems.is_empty() {
         if !status.nodes.iter().any(|node| is_active(&node.member)) {
-            found.push(Finding::new("no node is active", "monofs-node --node-id=ID --router=ROUTER:9090"));
+            found.push(Finding::new(
+                "no node is active",
+                "monofs-node --node-id=ID --router=ROUTER:9090",
+            ));
         }
-        if !status.fetchers.iter().any(|fetcher| is_active(&fetcher.member)) {
+        if !status
+            .fetchers
+            .iter()
+            .any(|fetcher| is_active(&fetcher.member))
+        {
             let problem = "no fetcher is active: ingest and refresh wait";
             found.push(Finding::new(problem, "monofs-fetcher --router=ROUTER:9090"));
         }
         if status.repositories_failed > 0 {
-            found.push(Finding::new("repositories failed to ingest", "monofs-admin repos"));
+            found.push(Finding::new(
+                "repositories failed to ingest",
+                "monofs-admin repos",
+            ));
         }
     }
     found
 }
 
 fn is_active(member: &Option<v1::Member>) -> bool {
-    member.as_ref().is_some_and(|member| member.state() == v1::MemberState::Active)
+    member
+        .as_ref()
+        .is_some_and(|member| member.state() == v1::MemberState::Active)
 }
 
 /// The word for a cluster with these problems.
 pub fn health(status: &v1::StatusResponse, findings: &[Finding]) -> Health {
     use v1::MemberState::{Active, Drained, Draining, Recovering, Suspect};
-    let serves = |member: &v1::Member| matches!(member.state(), Active | Suspect | Recovering | Draining | Drained);
-    let served = status.nodes.iter().filter_map(|node| node.member.as_ref()).any(serves);
+    let serves = |member: &v1::Member| {
+        matches!(
+            member.state(),
+            Active | Suspect | Recovering | Draining | Drained
+        )
+    };
+    let served = status
+        .nodes
+        .iter()
+        .filter_map(|node| node.member.as_ref())
+        .any(serves);
     match (served, findings.is_empty()) {
         (false, _) => Health::Unhealthy,
         (true, false) => Health::Degraded,
@@ -136,7 +181,9 @@ pub fn next(status: &v1::StatusResponse, findings: &[Finding]) -> Vec<String> {
             next.push(command.clone());
         }
     }
-    if status.repositories_ready + status.repositories_ingesting + status.repositories_failed == 0 && next.is_empty() {
+    if status.repositories_ready + status.repositories_ingesting + status.repositories_failed == 0
+        && next.is_empty()
+    {
         next.push("monofs-admin ingest --source=URL".to_owned());
     }
     next
@@ -148,9 +195,13 @@ mod tests {
 
     #[test]
     fn the_command_of_a_line_is_the_first_of_ours_between_backquotes() {
-        let line = "n1 is `x`: stop it and `monofs-admin undrain --node=n1`, or `monofs-admin nodes`";
+        let line =
+            "n1 is `x`: stop it and `monofs-admin undrain --node=n1`, or `monofs-admin nodes`";
         assert_eq!(command_in(line), Some("monofs-admin undrain --node=n1"));
-        assert_eq!(command_in("the state store is away (`etcdctl endpoint health`)"), Some("etcdctl endpoint health"));
+        assert_eq!(
+            command_in("the state store is away (`etcdctl endpoint health`)"),
+            Some("etcdctl endpoint health")
+        );
         assert_eq!(command_in("monofs-admin without quotes"), None);
     }
 
@@ -158,9 +209,15 @@ mod tests {
     fn what_the_router_does_not_say_follows_from_the_rest() {
         let mut status = v1::StatusResponse::default();
         let found = findings(&status);
-        assert_eq!(found[0].next.as_deref(), Some("monofs-node --node-id=ID --router=ROUTER:9090"));
+        assert_eq!(
+            found[0].next.as_deref(),
+            Some("monofs-node --node-id=ID --router=ROUTER:9090")
+        );
         assert_eq!(health(&status, &found), Health::Unhealthy);
-        status.maintenance = Some(v1::Maintenance { reason: "work".into(), since: 1 });
+        status.maintenance = Some(v1::Maintenance {
+            reason: "work".into(),
+            since: 1,
+        });
         status.problems = vec!["drained: `monofs-admin undrain` ends it".into()];
         assert_eq!(findings(&status).len(), 1, "it is said already");
         status.problems = vec!["something else".into()];

@@ -10,8 +10,17 @@ use super::World;
 
 /// What an ingest or refresh that ends well tells.
 pub fn steps(done: v1::Repository, unchanged: bool) -> Vec<Result<v1::IngestProgress, Status>> {
-    let step = |phase: Phase| v1::IngestProgress { phase: phase.into(), ..Default::default() };
-    let fetch = v1::FetchProgress { phase: 2, objects_done: 10, objects_total: 20, bytes_done: 2048, snapshot: None };
+    let step = |phase: Phase| v1::IngestProgress {
+        phase: phase.into(),
+        ..Default::default()
+    };
+    let fetch = v1::FetchProgress {
+        phase: 2,
+        objects_done: 10,
+        objects_total: 20,
+        bytes_done: 2048,
+        snapshot: None,
+    };
     let replica = v1::ReplicaProgress {
         node_id: "node1".into(),
         trees_done: 2,
@@ -19,12 +28,22 @@ pub fn steps(done: v1::Repository, unchanged: bool) -> Vec<Result<v1::IngestProg
         durable: true,
         ..Default::default()
     };
-    let last =
-        v1::IngestProgress { repository: Some(done), unchanged, replicas: vec![replica.clone()], ..step(Phase::Done) };
+    let last = v1::IngestProgress {
+        repository: Some(done),
+        unchanged,
+        replicas: vec![replica.clone()],
+        ..step(Phase::Done)
+    };
     vec![
         Ok(step(Phase::Resolving)),
-        Ok(v1::IngestProgress { fetch: Some(fetch), ..step(Phase::Fetching) }),
-        Ok(v1::IngestProgress { replicas: vec![replica], ..step(Phase::Adopting) }),
+        Ok(v1::IngestProgress {
+            fetch: Some(fetch),
+            ..step(Phase::Fetching)
+        }),
+        Ok(v1::IngestProgress {
+            replicas: vec![replica],
+            ..step(Phase::Adopting)
+        }),
         Ok(last),
     ]
 }
@@ -139,10 +158,17 @@ impl World {
         if self.crowded {
             nodes.extend((0..129).map(|number| {
                 let well = number < 99;
-                let (name, state) =
-                    if well { ("well", v1::MemberState::Active) } else { ("down", v1::MemberState::Down) };
+                let (name, state) = if well {
+                    ("well", v1::MemberState::Active)
+                } else {
+                    ("down", v1::MemberState::Down)
+                };
                 let member = Some(self.member(&format!("{name}{number:03}"), state));
-                v1::NodeStatus { member, stat: well.then(|| stat(asked)), error: String::new() }
+                v1::NodeStatus {
+                    member,
+                    stat: well.then(|| stat(asked)),
+                    error: String::new(),
+                }
             }));
         }
         let fetchers = vec![
@@ -157,21 +183,47 @@ impl World {
                 error: "no answer".into(),
             },
         ];
-        let count = |state| self.repositories.lock().unwrap().iter().filter(|r| r.state() == state).count() as u64;
+        let count = |state| {
+            self.repositories
+                .lock()
+                .unwrap()
+                .iter()
+                .filter(|r| r.state() == state)
+                .count() as u64
+        };
         v1::StatusResponse {
             version: "0.1.0".into(),
             view_number: 12,
-            position: Some(v1::Position { epoch: "e".into(), revision: 40 }),
-            nodes: if self.trees.is_empty() { Vec::new() } else { nodes },
-            fetchers: if self.trees.is_empty() { Vec::new() } else { fetchers },
-            clients: if self.trees.is_empty() { Vec::new() } else { clients(asked) },
+            position: Some(v1::Position {
+                epoch: "e".into(),
+                revision: 40,
+            }),
+            nodes: if self.trees.is_empty() {
+                Vec::new()
+            } else {
+                nodes
+            },
+            fetchers: if self.trees.is_empty() {
+                Vec::new()
+            } else {
+                fetchers
+            },
+            clients: if self.trees.is_empty() {
+                Vec::new()
+            } else {
+                clients(asked)
+            },
             repositories_ready: count(v1::RepositoryState::Ready),
             repositories_ingesting: count(v1::RepositoryState::Ingesting),
             replication_factor: 2,
             problems: self.problems.clone(),
             started_at: 1_700_000_000,
             router_id: "router1".into(),
-            ..if self.unable { v1::StatusResponse::default() } else { self.operations.lock().unwrap().status() }
+            ..if self.unable {
+                v1::StatusResponse::default()
+            } else {
+                self.operations.lock().unwrap().status()
+            }
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What operators want of the cluster, and the jobs that bring it about. `node1` is active, `node2` is down.
+//! What operators want of the cluster, and the jobs that bring it about. `node1` is active, `node2`
+//! is down.
 
 use monofs_model::{Error, Result};
 use monofs_proto::v1;
@@ -34,14 +35,23 @@ fn job(id: &str, kind: Kind, subject: &str) -> v1::Job {
         bytes_total: 4096,
         started_at: SINCE,
         message: format!("copies {REPO} to node1"),
-        last_error: if id.ends_with("bad") { "node1: disk is nearly full".into() } else { String::new() },
+        last_error: if id.ends_with("bad") {
+            "node1: disk is nearly full".into()
+        } else {
+            String::new()
+        },
         router_id: "router1".into(),
         ..Default::default()
     }
 }
 
 fn ended(job: v1::Job, state: State) -> v1::Job {
-    v1::Job { state: state.into(), ended_at: SINCE + 60, message: "nothing is left to do".into(), ..job }
+    v1::Job {
+        state: state.into(),
+        ended_at: SINCE + 60,
+        message: "nothing is left to do".into(),
+        ..job
+    }
 }
 
 impl Operations {
@@ -59,29 +69,53 @@ impl Operations {
             routers: vec![router("router1", false), router("router2", true)],
             maintenance: self.maintenance.clone(),
             intents: self.intents.clone(),
-            jobs: self.jobs.iter().filter(|job| is_open(job)).cloned().collect(),
+            jobs: self
+                .jobs
+                .iter()
+                .filter(|job| is_open(job))
+                .cloned()
+                .collect(),
             ..Default::default()
         }
     }
 
     /// Whether an operator moved reads off the node.
     pub fn failed_over(&self, node_id: &str) -> bool {
-        self.intents.iter().any(|intent| intent.node_id == node_id && intent.kind() == Intent::Failover)
+        self.intents
+            .iter()
+            .any(|intent| intent.node_id == node_id && intent.kind() == Intent::Failover)
     }
 
     fn known(&self, node_id: &str) -> Result<()> {
-        let known = ["node1", "node2"].contains(&node_id) && !self.removed.iter().any(|id| id == node_id);
-        if known { Ok(()) } else { Err(Error::not_found(format!("no node is called {node_id}"))) }
+        let known =
+            ["node1", "node2"].contains(&node_id) && !self.removed.iter().any(|id| id == node_id);
+        if known {
+            Ok(())
+        } else {
+            Err(Error::not_found(format!("no node is called {node_id}")))
+        }
     }
 
     /// Records what is wanted of a node: whether it was wanted already, and the job.
-    fn want(&mut self, node_id: String, kind: Intent, reason: String, force: bool) -> Result<(bool, String)> {
+    fn want(
+        &mut self,
+        node_id: String,
+        kind: Intent,
+        reason: String,
+        force: bool,
+    ) -> Result<(bool, String)> {
         self.known(&node_id)?;
-        if self.intents.iter().any(|intent| intent.node_id == node_id && intent.kind() == kind) {
+        if self
+            .intents
+            .iter()
+            .any(|intent| intent.node_id == node_id && intent.kind() == kind)
+        {
             return Ok((true, String::new()));
         }
         if node_id == "node1" && !force {
-            return Err(Error::refused("without node1, 1 repository would have fewer than 2 copies"));
+            return Err(Error::refused(
+                "without node1, 1 repository would have fewer than 2 copies",
+            ));
         }
         let (id, work) = match kind {
             Intent::Failover => (format!("failover-{node_id}"), Kind::Failover),
@@ -89,7 +123,14 @@ impl Operations {
         };
         self.jobs.push(job(&id, work, &node_id));
         self.intents.retain(|intent| intent.node_id != node_id);
-        self.intents.push(v1::NodeIntent { node_id, kind: kind.into(), reason, since: SINCE, force, emptied: false });
+        self.intents.push(v1::NodeIntent {
+            node_id,
+            kind: kind.into(),
+            reason,
+            since: SINCE,
+            force,
+            emptied: false,
+        });
         Ok((false, id))
     }
 
@@ -97,17 +138,29 @@ impl Operations {
     fn unwant(&mut self, node_id: &str, kind: Intent) -> Result<bool> {
         self.known(node_id)?;
         let before = self.intents.len();
-        self.intents.retain(|intent| intent.node_id != node_id || intent.kind() != kind);
+        self.intents
+            .retain(|intent| intent.node_id != node_id || intent.kind() != kind);
         Ok(self.intents.len() == before)
     }
 
     pub fn drain(&mut self, request: v1::DrainRequest) -> Result<v1::DrainResponse> {
         if request.node_id.is_empty() {
             let unchanged = self.maintenance.is_some();
-            self.maintenance.get_or_insert(v1::Maintenance { reason: request.reason, since: SINCE });
-            return Ok(v1::DrainResponse { unchanged, job_id: String::new() });
+            self.maintenance.get_or_insert(v1::Maintenance {
+                reason: request.reason,
+                since: SINCE,
+            });
+            return Ok(v1::DrainResponse {
+                unchanged,
+                job_id: String::new(),
+            });
         }
-        let (unchanged, job_id) = self.want(request.node_id, Intent::Drain, request.reason, request.force)?;
+        let (unchanged, job_id) = self.want(
+            request.node_id,
+            Intent::Drain,
+            request.reason,
+            request.force,
+        )?;
         Ok(v1::DrainResponse { unchanged, job_id })
     }
 
@@ -119,25 +172,47 @@ impl Operations {
         Ok(v1::UndrainResponse { unchanged })
     }
 
-    pub fn trigger_failover(&mut self, request: v1::TriggerFailoverRequest) -> Result<v1::TriggerFailoverResponse> {
-        let (unchanged, job_id) = self.want(request.node_id, Intent::Failover, request.reason, request.force)?;
+    pub fn trigger_failover(
+        &mut self,
+        request: v1::TriggerFailoverRequest,
+    ) -> Result<v1::TriggerFailoverResponse> {
+        let (unchanged, job_id) = self.want(
+            request.node_id,
+            Intent::Failover,
+            request.reason,
+            request.force,
+        )?;
         Ok(v1::TriggerFailoverResponse { unchanged, job_id })
     }
 
-    pub fn clear_failover(&mut self, request: v1::ClearFailoverRequest) -> Result<v1::ClearFailoverResponse> {
-        Ok(v1::ClearFailoverResponse { unchanged: self.unwant(&request.node_id, Intent::Failover)? })
+    pub fn clear_failover(
+        &mut self,
+        request: v1::ClearFailoverRequest,
+    ) -> Result<v1::ClearFailoverResponse> {
+        Ok(v1::ClearFailoverResponse {
+            unchanged: self.unwant(&request.node_id, Intent::Failover)?,
+        })
     }
 
-    pub fn list_failovers(&mut self, _: v1::ListFailoversRequest) -> Result<v1::ListFailoversResponse> {
+    pub fn list_failovers(
+        &mut self,
+        _: v1::ListFailoversRequest,
+    ) -> Result<v1::ListFailoversResponse> {
         let down = v1::Failover {
             node_id: "node2".into(),
             state: v1::MemberState::Down.into(),
             reason: "it does not answer".into(),
             since: SINCE,
             repositories: 2,
-            targets: vec![v1::FailoverTarget { node_id: "node1".into(), repositories: 2 }],
+            targets: vec![v1::FailoverTarget {
+                node_id: "node1".into(),
+                repositories: 2,
+            }],
         };
-        let moved = self.intents.iter().filter(|intent| intent.kind() == Intent::Failover);
+        let moved = self
+            .intents
+            .iter()
+            .filter(|intent| intent.kind() == Intent::Failover);
         let moved = moved.map(|intent| v1::Failover {
             node_id: intent.node_id.clone(),
             state: v1::MemberState::Active.into(),
@@ -145,14 +220,25 @@ impl Operations {
             since: intent.since,
             ..Default::default()
         });
-        let failovers = self.known("node2").is_ok().then_some(down).into_iter().chain(moved).collect();
+        let failovers = self
+            .known("node2")
+            .is_ok()
+            .then_some(down)
+            .into_iter()
+            .chain(moved)
+            .collect();
         Ok(v1::ListFailoversResponse { failovers })
     }
 
-    pub fn remove_member(&mut self, request: v1::RemoveMemberRequest) -> Result<v1::RemoveMemberResponse> {
+    pub fn remove_member(
+        &mut self,
+        request: v1::RemoveMemberRequest,
+    ) -> Result<v1::RemoveMemberResponse> {
         self.known(&request.member_id)?;
         if request.member_id == "node1" {
-            return Err(Error::refused("node1 is active; only a member that is down or drained can be removed"));
+            return Err(Error::refused(
+                "node1 is active; only a member that is down or drained can be removed",
+            ));
         }
         self.removed.push(request.member_id);
         Ok(v1::RemoveMemberResponse {})
@@ -183,21 +269,46 @@ impl Operations {
             reason: "one copy too many".into(),
             ..copy.clone()
         };
-        let name = request.path.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("all");
-        let job_id = if request.dry_run { String::new() } else { format!("rebalance-{name}") };
+        let name = request
+            .path
+            .rsplit('/')
+            .next()
+            .filter(|name| !name.is_empty())
+            .unwrap_or("all");
+        let job_id = if request.dry_run {
+            String::new()
+        } else {
+            format!("rebalance-{name}")
+        };
         if !request.dry_run {
             self.jobs.push(job(&job_id, Kind::Rebalance, &request.path));
         }
         let (copies_total, deletes_total, bytes_total) = (1, 1, 4096);
-        Ok(v1::RebalanceResponse { moves: vec![copy, delete], copies_total, deletes_total, bytes_total, job_id })
+        Ok(v1::RebalanceResponse {
+            moves: vec![copy, delete],
+            copies_total,
+            deletes_total,
+            bytes_total,
+            job_id,
+        })
     }
 
     pub fn list_jobs(&mut self, request: v1::ListJobsRequest) -> Result<v1::ListJobsResponse> {
         let trouble = "node3: no answer for a while".to_owned();
-        let old = v1::Job { steps_done: 4, last_error: trouble, ..job("repair-0", Kind::Repair, "node3") };
+        let old = v1::Job {
+            steps_done: 4,
+            last_error: trouble,
+            ..job("repair-0", Kind::Repair, "node3")
+        };
         let old = ended(old, State::Done);
-        let open = self.jobs.iter().filter(|job| request.all || is_open(job)).cloned();
-        Ok(v1::ListJobsResponse { jobs: open.chain(request.all.then_some(old)).collect() })
+        let open = self
+            .jobs
+            .iter()
+            .filter(|job| request.all || is_open(job))
+            .cloned();
+        Ok(v1::ListJobsResponse {
+            jobs: open.chain(request.all.then_some(old)).collect(),
+        })
     }
 
     fn job(&mut self, id: &str) -> Result<&mut v1::Job> {
@@ -205,14 +316,26 @@ impl Operations {
         found.ok_or_else(|| Error::not_found(format!("no job is called {id}")))
     }
 
-    /// What a watcher of the job is told, one after the other. A job called `...-bad` fails, one called `...-stopped` is
-    /// cancelled, the first watcher of `...-cut` is told nothing of its end, and `...-mute` has none.
+    /// What a watcher of the job is told, one after the other. A job called `...-bad` fails, one
+    /// called `...-stopped` is cancelled, the first watcher of `...-cut` is told nothing of its
+    /// end, and `...-mute` has none.
     pub fn watch_job(&mut self, request: v1::WatchJobRequest) -> Result<Vec<v1::Job>> {
         let running = self.job(&request.id)?.clone();
         self.watched += 1;
-        let waiting = v1::Job { state: State::Waiting.into(), message: "waits for node2".into(), ..running.clone() };
-        let broken = v1::Job { last_error: "node1: disk full".into(), ..running.clone() };
-        let all = v1::Job { steps_done: 4, bytes_done: 4096, ..running.clone() };
+        let waiting = v1::Job {
+            state: State::Waiting.into(),
+            message: "waits for node2".into(),
+            ..running.clone()
+        };
+        let broken = v1::Job {
+            last_error: "node1: disk full".into(),
+            ..running.clone()
+        };
+        let all = v1::Job {
+            steps_done: 4,
+            bytes_done: 4096,
+            ..running.clone()
+        };
         let last = match request.id.rsplit('-').next() {
             Some("bad") => ended(broken, State::Failed),
             Some("stopped") => ended(running.clone(), State::Cancelled),
@@ -226,11 +349,22 @@ impl Operations {
     pub fn cancel_job(&mut self, request: v1::CancelJobRequest) -> Result<v1::CancelJobResponse> {
         let job = self.job(&request.id)?;
         if !is_open(job) {
-            return Err(Error::refused(format!("job {} has ended already", request.id)));
+            return Err(Error::refused(format!(
+                "job {} has ended already",
+                request.id
+            )));
         }
-        *job =
-            ended(v1::Job { last_error: "node2: no answer".into(), held_back: true, ..job.clone() }, State::Cancelled);
-        Ok(v1::CancelJobResponse { job: Some(job.clone()) })
+        *job = ended(
+            v1::Job {
+                last_error: "node2: no answer".into(),
+                held_back: true,
+                ..job.clone()
+            },
+            State::Cancelled,
+        );
+        Ok(v1::CancelJobResponse {
+            job: Some(job.clone()),
+        })
     }
 }
 

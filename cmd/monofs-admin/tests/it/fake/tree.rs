@@ -1,4 +1,5 @@
-//! The repositories, and the tree of one of them: every kind of entry, and contents that are damaged or lost.
+//! The repositories, and the tree of one of them: every kind of entry, and contents that are
+//! damaged or lost.
 
 use std::sync::Mutex;
 
@@ -13,15 +14,19 @@ use super::{LARGE, REPO, World, ready};
 impl World {
     pub fn filled() -> Self {
         let mut world = Self {
-            problems: vec!["node2 is down: start it, or \u{1b}[31mwait; `monofs-admin failover`".into()],
+            problems: vec![
+                "node2 is down: start it, or \u{1b}[31mwait; `monofs-admin failover`".into(),
+            ],
             ..Self::default()
         };
         let root = world.make_tree();
         let mut with_tree = ready(REPO);
         let snapshot = with_tree.snapshot.as_mut().unwrap();
         snapshot.root = Bytes::copy_from_slice(root.as_bytes());
-        snapshot.submodules =
-            vec![v1::Submodule { path: Bytes::from_static(b"ext"), url: "https://example.com/ext.git".into() }];
+        snapshot.submodules = vec![v1::Submodule {
+            path: Bytes::from_static(b"ext"),
+            url: "https://example.com/ext.git".into(),
+        }];
         let fresh = v1::Repository {
             state: v1::RepositoryState::Ingesting.into(),
             snapshot: None,
@@ -42,7 +47,8 @@ impl World {
     fn tree(&mut self, entries: &[RawEntry<'_>]) -> Oid {
         let raw = tree_bytes(entries);
         let oid = Oid::of(ObjectFormat::Sha1, ObjectKind::Tree, &raw);
-        let sizes = |_: &[u8], _, oid: Oid| Ok(self.blobs.get(&oid).map_or(0, |bytes| bytes.len() as u64));
+        let sizes =
+            |_: &[u8], _, oid: Oid| Ok(self.blobs.get(&oid).map_or(0, |bytes| bytes.len() as u64));
         let record = TreeRecord::encode(&raw, ObjectFormat::Sha1, sizes).unwrap();
         self.trees.insert(oid, record.bytes().clone());
         oid
@@ -54,7 +60,8 @@ impl World {
         let large = self.blob(&monofs_testkit::repo::pattern(LARGE));
         let link = self.blob(b"README.md");
         let damaged = self.blob(b"what it should be");
-        self.blobs.insert(damaged, Bytes::from_static(b"what it shouldnt "));
+        self.blobs
+            .insert(damaged, Bytes::from_static(b"what it shouldnt "));
         let lost = Oid::from_bytes(&[9; 20]).unwrap();
         let inner = self.tree(&[RawEntry::file(b"main.rs", readme)]);
         let entry = |mode, name, oid| RawEntry { mode, name, oid };

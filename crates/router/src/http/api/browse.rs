@@ -27,7 +27,9 @@ const SNIFFED_BYTES: usize = 8 << 10;
 const FILE_POLICY: &str = "sandbox; default-src 'none'; frame-ancestors 'none'";
 
 pub(super) fn routes() -> Routes {
-    Routes::default().get("/api/v1/tree", tree).get("/api/v1/file", file)
+    Routes::default()
+        .get("/api/v1/tree", tree)
+        .get("/api/v1/file", file)
 }
 
 /// What is at a path
@@ -35,14 +37,20 @@ pub(super) fn routes() -> Routes {
 /// A directory with a part of its entries, or a file, a symlink (never followed) or a submodule.
 #[utoipa::path(get, path = "/api/v1/tree", tag = "tree",
     params(
-        ("path" = Option<String>, Query, max_length = 8192, description = "As on a mount; bytes that are no UTF-8 percent-encoded"),
-        ("offset" = Option<u32>, Query, maximum = 10_000_000, description = "Of a directory of a repository: entries passed over"),
-        ("after" = Option<String>, Query, max_length = 1024, description = "Above repositories: only names after this one"),
+        ("path" = Option<String>, Query, max_length = 8192, description = "As on a mount; bytes \
+         that are no UTF-8 percent-encoded"),
+        ("offset" = Option<u32>, Query, maximum = 10_000_000, description = "Of a directory of a \
+         repository: entries passed over"),
+        ("after" = Option<String>, Query, max_length = 1024, description = "Above repositories: \
+         only names after this one"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 5000, description = "Entries in the answer"),
         ("directories_first" = Option<bool>, Query, description = "Directories come before files"),
     ),
     responses((status = 200, body = Tree)))]
-pub(super) async fn tree(State(state): State<Arc<RouterState>>, query: RawQuery) -> Answer<Document<Tree>> {
+pub(super) async fn tree(
+    State(state): State<Arc<RouterState>>,
+    query: RawQuery,
+) -> Answer<Document<Tree>> {
     query.only(&["path", "offset", "after", "limit", "directories_first"])?;
     let path = TreePath::new(query.bytes("path")?.unwrap_or_default())?;
     let limit = query.parsed::<u32>("limit")?.map(|limit| limit as usize);
@@ -70,7 +78,8 @@ pub(super) async fn tree(State(state): State<Arc<RouterState>>, query: RawQuery)
 /// Whole or one range of it. Text is `text/plain`, everything else `application/octet-stream`.
 #[utoipa::path(get, path = "/api/v1/file", tag = "tree",
     params(
-        ("path" = String, Query, max_length = 8192, description = "As on a mount; bytes that are no UTF-8 percent-encoded"),
+        ("path" = String, Query, max_length = 8192, description = "As on a mount; bytes that are \
+         no UTF-8 percent-encoded"),
         ("download" = Option<bool>, Query, description = "For saving instead of showing"),
         ("range" = Option<String>, Header, description = "One range of bytes"),
         ("if-none-match" = Option<String>, Header, description = "The ETag of an earlier answer"),
@@ -88,7 +97,9 @@ pub(super) async fn file(
     headers: HeaderMap,
 ) -> Answer<Response> {
     query.only(&["path", "download"])?;
-    let given = query.bytes("path")?.ok_or_else(|| Error::invalid("'path' is missing: which file?"))?;
+    let given = query
+        .bytes("path")?
+        .ok_or_else(|| Error::invalid("'path' is missing: which file?"))?;
     let path = TreePath::new(given)?;
     let download = query.parsed("download")?.unwrap_or(false);
     let file = find(&state, &path).await?;
@@ -96,38 +107,66 @@ pub(super) async fn file(
     if names(&headers, header::IF_NONE_MATCH, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
-    let conditional = headers.contains_key(header::IF_RANGE) && !names(&headers, header::IF_RANGE, &tag);
-    let asked = headers.get(header::RANGE).filter(|_| !conditional).and_then(|value| value.to_str().ok());
+    let conditional =
+        headers.contains_key(header::IF_RANGE) && !names(&headers, header::IF_RANGE, &tag);
+    let asked = headers
+        .get(header::RANGE)
+        .filter(|_| !conditional)
+        .and_then(|value| value.to_str().ok());
     let (status, range) = match Wanted::of(asked, file.size) {
         Wanted::Whole => (StatusCode::OK, 0..file.size),
         Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
         Wanted::Beyond => return Ok(beyond(file.size)),
     };
-    answer(&state, file, status, range, tag, download.then(|| path.components().last()).flatten()).await
+    answer(
+        &state,
+        file,
+        status,
+        range,
+        tag,
+        download.then(|| path.components().last()).flatten(),
+    )
+    .await
 }
 
 /// The file at `path`. Errors: `NotFound`; `Invalid` when it is something else.
 async fn find(state: &Arc<RouterState>, path: &TreePath) -> Result<Inside> {
-    let one = Paging { limit: 1, ..Paging::default() };
+    let one = Paging {
+        limit: 1,
+        ..Paging::default()
+    };
     let what = match browse::look(state, path, &one).await? {
-        Found::Entry(inside) if matches!(inside.kind, EntryKind::File | EntryKind::Executable) => return Ok(inside),
+        Found::Entry(inside) if matches!(inside.kind, EntryKind::File | EntryKind::Executable) => {
+            return Ok(inside);
+        }
         Found::Entry(inside) => kind_word(inside.kind),
         Found::Directory(_) | Found::Namespace(_) => "directory",
     };
-    Err(Error::invalid(format!("'{}' is a {what}, not a file; /api/v1/tree?path= shows it", path.shown())))
+    Err(Error::invalid(format!(
+        "'{}' is a {what}, not a file; /api/v1/tree?path= shows it",
+        path.shown()
+    )))
 }
 
 /// Whether this header names our tag, or any.
 fn names(headers: &HeaderMap, name: header::HeaderName, tag: &str) -> bool {
-    let values =
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
-    values.map(|value| value.trim().trim_start_matches("W/")).any(|value| value == tag || value == "*")
+    let values = headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    values
+        .map(|value| value.trim().trim_start_matches("W/"))
+        .any(|value| value == tag || value == "*")
 }
 
 fn beyond(size: u64) -> Response {
     let message = format!("the range lies beyond the file, which has {size} bytes");
-    let error =
-        crate::http::error::HttpError::of_http(StatusCode::RANGE_NOT_SATISFIABLE, message, "ask for a range inside");
+    let error = crate::http::error::HttpError::of_http(
+        StatusCode::RANGE_NOT_SATISFIABLE,
+        message,
+        "ask for a range inside",
+    );
     ([(header::CONTENT_RANGE, format!("bytes */{size}"))], error).into_response()
 }
 
@@ -153,12 +192,21 @@ async fn answer(
     set(header::CONTENT_SECURITY_POLICY, FILE_POLICY.to_owned());
     set(header::ACCEPT_RANGES, "bytes".to_owned());
     set(header::ETAG, tag);
-    set(header::CONTENT_LENGTH, (range.end - range.start).to_string());
+    set(
+        header::CONTENT_LENGTH,
+        (range.end - range.start).to_string(),
+    );
     if status == StatusCode::PARTIAL_CONTENT {
-        set(header::CONTENT_RANGE, format!("bytes {}-{}/{size}", range.start, range.end - 1));
+        set(
+            header::CONTENT_RANGE,
+            format!("bytes {}-{}/{size}", range.start, range.end - 1),
+        );
     }
     if let Some(name) = saved_as {
-        set(header::CONTENT_DISPOSITION, format!("attachment; filename*=UTF-8''{}", percent_encoded(name)));
+        set(
+            header::CONTENT_DISPOSITION,
+            format!("attachment; filename*=UTF-8''{}", percent_encoded(name)),
+        );
     }
     *response.body_mut() = Body::from_stream(browse::read(state.clone(), file, range));
     Ok(response)
@@ -172,7 +220,11 @@ fn content_type(start: &[u8], size: u64) -> &'static str {
         // A character that the end of the look cuts off.
         Err(error) => cut && error.error_len().is_none(),
     };
-    if text && !start.contains(&0) { "text/plain; charset=utf-8" } else { "application/octet-stream" }
+    if text && !start.contains(&0) {
+        "text/plain; charset=utf-8"
+    } else {
+        "application/octet-stream"
+    }
 }
 
 #[cfg(test)]
@@ -181,7 +233,10 @@ mod tests {
 
     #[test]
     fn only_text_is_shown_by_a_browser() {
-        assert_eq!(content_type(b"<script>alert(1)</script>", 25), "text/plain; charset=utf-8");
+        assert_eq!(
+            content_type(b"<script>alert(1)</script>", 25),
+            "text/plain; charset=utf-8"
+        );
         assert_eq!(content_type(b"", 0), "text/plain; charset=utf-8");
         assert_eq!(content_type(b"a\0b", 3), "application/octet-stream");
         assert_eq!(content_type(b"caf\xc3", 4), "application/octet-stream");

@@ -20,7 +20,9 @@ use crate::http::sse::{self, Event};
 use crate::{RouterState, admin, ingest};
 
 pub(super) fn routes() -> Routes {
-    Routes::default().post("/api/v1/repos", add).get("/api/v1/repos/{path}/events", events)
+    Routes::default()
+        .post("/api/v1/repos", add)
+        .get("/api/v1/repos/{path}/events", events)
 }
 
 /// Add a repository
@@ -28,7 +30,10 @@ pub(super) fn routes() -> Routes {
 /// Begins its ingest, or joins the one that runs; the answer says where its progress is.
 #[utoipa::path(post, path = "/api/v1/repos", tag = "repositories", request_body = Ingest,
     responses((status = 202, body = Started, headers(("location" = String, description = "Where the repository is")))))]
-pub(super) async fn add(State(state): State<Arc<RouterState>>, Body(asked): Body<Ingest>) -> Answer<Response> {
+pub(super) async fn add(
+    State(state): State<Arc<RouterState>>,
+    Body(asked): Body<Ingest>,
+) -> Answer<Response> {
     let spec = admin::spec(&asked.into())?;
     let started = Started::at(&spec.path);
     ingest::ingest(&state, spec).await?;
@@ -47,8 +52,8 @@ pub(super) struct Until {
 
 /// The progress of an ingest or a refresh
 ///
-/// Events `progress` with an IngestProgress; the last one is `done`, or `failed` with an error. It is told wherever in the
-/// cluster it runs; when nothing runs, the last event comes at once.
+/// Events `progress` with an IngestProgress; the last one is `done`, or `failed` with an error. It
+/// is told wherever in the cluster it runs; when nothing runs, the last event comes at once.
 #[utoipa::path(get, path = "/api/v1/repos/{path}/events", tag = "repositories",
     params(("path" = String, Path, description = "Percent-encoded, slashes too"), Until),
     responses((status = 200, description = "Server-sent events", content_type = "text/event-stream", body = String)))]
@@ -61,7 +66,11 @@ pub(super) async fn events(
     let progress = admin::ingests::watch(&state, path, until.hydrated)?;
     let events = progress.map(|told| -> Result<Event, Error> {
         let progress = told.map_err(from_status)?;
-        let name = if progress.phase() == Phase::Done { "done" } else { "progress" };
+        let name = if progress.phase() == Phase::Done {
+            "done"
+        } else {
+            "progress"
+        };
         Event::new(name, &IngestProgress::from(progress))
     });
     sse::answer(&state, events)

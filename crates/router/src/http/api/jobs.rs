@@ -14,7 +14,8 @@ use crate::http::error::Answer;
 use crate::http::extract::{Body, Document, Name, Query};
 use crate::http::routes::Routes;
 use crate::http::shapes::jobs::{
-    Accepted, Drain, FailOver, Failover, Failovers, Job, Jobs, LetBack, Plan, Rebalance, Undrain, WantedJobs,
+    Accepted, Drain, FailOver, Failover, Failovers, Job, Jobs, LetBack, Plan, Rebalance, Undrain,
+    WantedJobs,
 };
 use crate::http::shapes::{Paging, said};
 use crate::http::sse::{self, Event};
@@ -42,16 +43,29 @@ pub(super) async fn list(
     State(state): State<Arc<RouterState>>,
     Query(wanted): Query<WantedJobs>,
 ) -> Answer<Document<Jobs>> {
-    let paging = Paging { offset: wanted.offset, limit: wanted.limit };
+    let paging = Paging {
+        offset: wanted.offset,
+        limit: wanted.limit,
+    };
     let (jobs, page) = paging.cut(admin::jobs::list(&state, wanted.all))?;
-    Ok(Document(Jobs { jobs: jobs.into_iter().map(Job::from).collect(), page }))
+    Ok(Document(Jobs {
+        jobs: jobs.into_iter().map(Job::from).collect(),
+        page,
+    }))
 }
 
 /// One job
 #[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs",
     params(("id" = String, Path, description = "The id of the job")), responses((status = 200, body = Job)))]
-pub(super) async fn one(State(state): State<Arc<RouterState>>, Name(id): Name) -> Answer<Document<Job>> {
-    let job = state.tables.jobs.get(&id).ok_or_else(|| admin::jobs::unknown(&id))?;
+pub(super) async fn one(
+    State(state): State<Arc<RouterState>>,
+    Name(id): Name,
+) -> Answer<Document<Job>> {
+    let job = state
+        .tables
+        .jobs
+        .get(&id)
+        .ok_or_else(|| admin::jobs::unknown(&id))?;
     Ok(Document(job.into()))
 }
 
@@ -61,11 +75,16 @@ pub(super) async fn one(State(state): State<Arc<RouterState>>, Name(id): Name) -
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/events", tag = "jobs",
     params(("id" = String, Path, description = "The id of the job")),
     responses((status = 200, description = "Server-sent events", content_type = "text/event-stream", body = String)))]
-pub(super) async fn events(State(state): State<Arc<RouterState>>, Name(id): Name) -> Answer<Response> {
+pub(super) async fn events(
+    State(state): State<Arc<RouterState>>,
+    Name(id): Name,
+) -> Answer<Response> {
     let jobs = admin::jobs::watch(&state, id)?;
     sse::answer(
         &state,
-        jobs.map(|told| -> Result<Event, Error> { Event::new("job", &Job::from(told.map_err(from_status)?)) }),
+        jobs.map(|told| -> Result<Event, Error> {
+            Event::new("job", &Job::from(told.map_err(from_status)?))
+        }),
     )
 }
 
@@ -92,9 +111,16 @@ pub(super) async fn drain(
     Body(asked): Body<Drain>,
 ) -> Answer<Document<Accepted>> {
     let node_id = named(asked.node)?;
-    let request = v1::DrainRequest { node_id, reason: asked.reason, force: asked.force };
+    let request = v1::DrainRequest {
+        node_id,
+        reason: asked.reason,
+        force: asked.force,
+    };
     let done = admin::members::drain(&state, request).await?;
-    Ok(Document(Accepted { unchanged: done.unchanged, job: said(&done.job_id) }))
+    Ok(Document(Accepted {
+        unchanged: done.unchanged,
+        job: said(&done.job_id),
+    }))
 }
 
 /// End a drain
@@ -104,23 +130,40 @@ pub(super) async fn undrain(
     State(state): State<Arc<RouterState>>,
     Body(asked): Body<Undrain>,
 ) -> Answer<Document<Accepted>> {
-    let done = admin::members::undrain(&state, v1::UndrainRequest { node_id: named(asked.node)? }).await?;
-    Ok(Document(Accepted { unchanged: done.unchanged, job: None }))
+    let done = admin::members::undrain(
+        &state,
+        v1::UndrainRequest {
+            node_id: named(asked.node)?,
+        },
+    )
+    .await?;
+    Ok(Document(Accepted {
+        unchanged: done.unchanged,
+        job: None,
+    }))
 }
 
-/// A node that is named; an empty name would mean the whole cluster, which is asked for by naming none. Errors: it is empty.
+/// A node that is named; an empty name would mean the whole cluster, which is asked for by naming
+/// none. Errors: it is empty.
 fn named(node: Option<String>) -> Result<String, Error> {
     match node {
-        Some(id) if id.is_empty() => Err(Error::invalid("'node' is empty: leave it out for the whole cluster")),
+        Some(id) if id.is_empty() => Err(Error::invalid(
+            "'node' is empty: leave it out for the whole cluster",
+        )),
         node => Ok(node.unwrap_or_default()),
     }
 }
 
 /// Where reads go instead of where placement wants them
 #[utoipa::path(get, path = "/api/v1/failover", tag = "operations", responses((status = 200, body = Failovers)))]
-pub(super) async fn failovers(State(state): State<Arc<RouterState>>) -> Answer<Document<Failovers>> {
+pub(super) async fn failovers(
+    State(state): State<Arc<RouterState>>,
+) -> Answer<Document<Failovers>> {
     let listed = admin::failovers::list_failovers(&state).await?.failovers;
-    let failovers = listed.into_iter().map(Failover::try_from).collect::<Result<Vec<_>, Error>>()?;
+    let failovers = listed
+        .into_iter()
+        .map(Failover::try_from)
+        .collect::<Result<Vec<_>, Error>>()?;
     Ok(Document(Failovers { failovers }))
 }
 
@@ -131,9 +174,16 @@ pub(super) async fn fail_over(
     State(state): State<Arc<RouterState>>,
     Body(asked): Body<FailOver>,
 ) -> Answer<Document<Accepted>> {
-    let request = v1::TriggerFailoverRequest { node_id: asked.node, reason: asked.reason, force: asked.force };
+    let request = v1::TriggerFailoverRequest {
+        node_id: asked.node,
+        reason: asked.reason,
+        force: asked.force,
+    };
     let done = admin::members::trigger_failover(&state, request).await?;
-    Ok(Document(Accepted { unchanged: done.unchanged, job: said(&done.job_id) }))
+    Ok(Document(Accepted {
+        unchanged: done.unchanged,
+        job: said(&done.job_id),
+    }))
 }
 
 /// Let a node back
@@ -145,8 +195,17 @@ pub(super) async fn clear(
     State(state): State<Arc<RouterState>>,
     Body(asked): Body<LetBack>,
 ) -> Answer<Document<Accepted>> {
-    let done = admin::members::clear_failover(&state, v1::ClearFailoverRequest { node_id: asked.node }).await?;
-    Ok(Document(Accepted { unchanged: done.unchanged, job: None }))
+    let done = admin::members::clear_failover(
+        &state,
+        v1::ClearFailoverRequest {
+            node_id: asked.node,
+        },
+    )
+    .await?;
+    Ok(Document(Accepted {
+        unchanged: done.unchanged,
+        job: None,
+    }))
 }
 
 /// Bring copies to where placement wants them
@@ -163,5 +222,7 @@ pub(super) async fn rebalance(
         path: asked.path.unwrap_or_default(),
         dry_run: asked.dry_run,
     };
-    Ok(Document(admin::jobs::rebalance(&state, request).await?.into()))
+    Ok(Document(
+        admin::jobs::rebalance(&state, request).await?.into(),
+    ))
 }

@@ -13,7 +13,9 @@ use crate::http::error::Answer;
 use crate::http::extract::{Document, Name, Query};
 use crate::http::routes::Routes;
 use crate::http::shapes::Paging;
-use crate::http::shapes::members::{Client, Clients, Fetcher, Fetchers, MissingRouter, WantedClients};
+use crate::http::shapes::members::{
+    Client, Clients, Fetcher, Fetchers, MissingRouter, WantedClients,
+};
 use crate::{RouterState, admin, status};
 
 /// Fetchers asked at the same time.
@@ -39,9 +41,19 @@ pub(super) async fn fetchers(
     let (members, page) = paging.cut(view.fetchers().cloned().collect())?;
     let ask = |member: Member| {
         let state = state.clone();
-        async move { Fetcher::new(&member, since(&state, &member.id), status::fetcher_status(&state, &member).await) }
+        async move {
+            Fetcher::new(
+                &member,
+                since(&state, &member.id),
+                status::fetcher_status(&state, &member).await,
+            )
+        }
     };
-    let fetchers = futures::stream::iter(members).map(ask).buffered(ASKED_MAX).collect().await;
+    let fetchers = futures::stream::iter(members)
+        .map(ask)
+        .buffered(ASKED_MAX)
+        .collect()
+        .await;
     Ok(Document(Fetchers { fetchers, page }))
 }
 
@@ -54,19 +66,33 @@ pub(super) async fn clients(
     State(state): State<Arc<RouterState>>,
     Query(wanted): Query<WantedClients>,
 ) -> Answer<Document<Clients>> {
-    let paging = Paging { offset: wanted.offset, limit: wanted.limit };
+    let paging = Paging {
+        offset: wanted.offset,
+        limit: wanted.limit,
+    };
     paging.checked()?;
-    let status::Clients { mut clients, missing } = status::clients(&state).await;
+    let status::Clients {
+        mut clients,
+        missing,
+    } = status::clients(&state).await;
     let has = |client: &v1::ClientStatus| {
-        [&client.client_id, &client.mount, &client.router_id].iter().any(|text| text.contains(&wanted.q))
+        [&client.client_id, &client.mount, &client.router_id]
+            .iter()
+            .any(|text| text.contains(&wanted.q))
     };
     clients.retain(has);
     clients.sort_by(|a, b| (&a.client_id, a.connected_at).cmp(&(&b.client_id, b.connected_at)));
     let (clients, page) = paging.cut(clients)?;
     let revision = state.catalog.position().revision;
-    let missing = missing.into_iter().map(|(router, error)| MissingRouter { router, error: error.to_string() });
+    let missing = missing.into_iter().map(|(router, error)| MissingRouter {
+        router,
+        error: error.to_string(),
+    });
     Ok(Document(Clients {
-        clients: clients.into_iter().map(|client| Client::new(client, revision)).collect(),
+        clients: clients
+            .into_iter()
+            .map(|client| Client::new(client, revision))
+            .collect(),
         page,
         missing: missing.collect(),
     }))
@@ -78,7 +104,10 @@ pub(super) async fn clients(
 #[utoipa::path(delete, path = "/api/v1/members/{id}", tag = "members",
     params(("id" = String, Path, description = "The id of the node or fetcher")),
     responses((status = 204, description = "It is forgotten")))]
-pub(super) async fn remove(State(state): State<Arc<RouterState>>, Name(id): Name) -> Answer<StatusCode> {
+pub(super) async fn remove(
+    State(state): State<Arc<RouterState>>,
+    Name(id): Name,
+) -> Answer<StatusCode> {
     admin::removal::remove_member(&state, v1::RemoveMemberRequest { member_id: id }).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -18,7 +18,9 @@ use crate::{RouterState, clock, membership, status};
 const ASKED_MAX: usize = 64;
 
 pub(super) fn routes() -> Routes {
-    Routes::default().get("/api/v1/nodes", list).get("/api/v1/nodes/{id}", one)
+    Routes::default()
+        .get("/api/v1/nodes", list)
+        .get("/api/v1/nodes/{id}", one)
 }
 
 /// Nodes
@@ -35,7 +37,11 @@ pub(super) async fn list(
         let state = state.clone();
         async move { node(&state, &member).await }
     };
-    let nodes = futures::stream::iter(members).map(ask).buffered(ASKED_MAX).collect().await;
+    let nodes = futures::stream::iter(members)
+        .map(ask)
+        .buffered(ASKED_MAX)
+        .collect()
+        .await;
     Ok(Document(Nodes { nodes, page }))
 }
 
@@ -57,11 +63,21 @@ pub(super) async fn one(
     let states = state.members.states(&member.id).into_iter().rev();
     Ok(Document(NodeInFull {
         node: node(&state, member).await,
-        probe: Probe { heard_seconds_ago: heard.ago.map(|ago| ago.as_secs_f64()), last_error: heard.failure },
+        probe: Probe {
+            heard_seconds_ago: heard.ago.map(|ago| ago.as_secs_f64()),
+            last_error: heard.failure,
+        },
         states: states
-            .map(|change| StateChange { state: change.state.into(), since: change.since, why: change.why })
+            .map(|change| StateChange {
+                state: change.state.into(),
+                since: change.since,
+                why: change.why,
+            })
             .collect(),
-        repositories: held.iter().map(|entry| Repository::from(&**entry)).collect(),
+        repositories: held
+            .iter()
+            .map(|entry| Repository::from(&**entry))
+            .collect(),
         page,
     }))
 }

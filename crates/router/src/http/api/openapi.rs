@@ -75,7 +75,10 @@ const ALWAYS: [(&str, &str); 6] = [
     ("409", "Something stands against it"),
     ("500", "A defect of the router"),
     ("502", "What nodes gave is damaged"),
-    ("503", "Something that is needed does not answer, or there is no room"),
+    (
+        "503",
+        "Something that is needed does not answer, or there is no room",
+    ),
 ];
 const CHANGES: [(&str, &str); 4] = [
     ("403", "A page of another site asks"),
@@ -85,13 +88,19 @@ const CHANGES: [(&str, &str); 4] = [
 ];
 
 /// What the HTTP server itself answers, without a body, to what it does not read to its end.
-const UNREAD: [(&str, &str); 2] = [("414", "The URL is too long"), ("431", "The headers are too long")];
+const UNREAD: [(&str, &str); 2] = [
+    ("414", "The URL is too long"),
+    ("431", "The headers are too long"),
+];
 
 /// This document
 #[utoipa::path(get, path = "/api/v1/openapi.json", tag = "overview",
     responses((status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json")))]
 pub(super) async fn openapi() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], DOCUMENT.as_str())
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        DOCUMENT.as_str(),
+    )
 }
 
 fn document() -> Value {
@@ -103,7 +112,12 @@ fn document() -> Value {
         for (method, operation) in methods.as_object_mut().into_iter().flatten() {
             operation["operationId"] = json!(operation_id(method, path));
             let summary = operation["summary"].clone();
-            for response in operation["responses"].as_object_mut().into_iter().flatten().map(|(_, response)| response) {
+            for response in operation["responses"]
+                .as_object_mut()
+                .into_iter()
+                .flatten()
+                .map(|(_, response)| response)
+            {
                 // The format demands one.
                 if response["description"].as_str().is_none_or(str::is_empty) {
                     response["description"] = summary.clone();
@@ -135,9 +149,14 @@ fn document() -> Value {
 
 /// Such as `get_repos_path_events`.
 fn operation_id(method: &str, path: &str) -> String {
-    let words = path.trim_start_matches("/api/v1").split(|c: char| !c.is_ascii_alphanumeric());
+    let words = path
+        .trim_start_matches("/api/v1")
+        .split(|c: char| !c.is_ascii_alphanumeric());
     let words = words.filter(|word| !word.is_empty()).map(str::to_owned);
-    std::iter::once(method.to_owned()).chain(words).collect::<Vec<_>>().join("_")
+    std::iter::once(method.to_owned())
+        .chain(words)
+        .collect::<Vec<_>>()
+        .join("_")
 }
 
 #[cfg(test)]
@@ -149,12 +168,19 @@ mod tests {
     #[test]
     fn every_route_is_described_and_every_description_is_a_route() {
         let routes = crate::http::routes();
-        let routed: BTreeSet<String> =
-            routes.listed().iter().map(|(method, path)| format!("{method} {path}")).collect();
+        let routed: BTreeSet<String> = routes
+            .listed()
+            .iter()
+            .map(|(method, path)| format!("{method} {path}"))
+            .collect();
         let document = document();
         let paths = document["paths"].as_object().expect("paths");
         let operations = paths.iter().flat_map(|(path, methods)| {
-            methods.as_object().expect("methods").keys().map(move |method| format!("{} {path}", method.to_uppercase()))
+            methods
+                .as_object()
+                .expect("methods")
+                .keys()
+                .map(move |method| format!("{} {path}", method.to_uppercase()))
         });
         assert_eq!(operations.collect::<BTreeSet<_>>(), routed);
     }
@@ -176,15 +202,35 @@ mod tests {
         references(&document, &mut found);
         assert!(found.len() > 20, "{found:?}");
         for reference in found {
-            let pointer = reference.strip_prefix('#').expect("a reference into the document");
-            assert!(document.pointer(pointer).is_some(), "{reference} leads nowhere");
+            let pointer = reference
+                .strip_prefix('#')
+                .expect("a reference into the document");
+            assert!(
+                document.pointer(pointer).is_some(),
+                "{reference} leads nowhere"
+            );
         }
         let mut names = BTreeSet::new();
-        for response in document["paths"].as_object().expect("paths").values().flat_map(|methods| {
-            let operations = methods.as_object().expect("methods").values();
-            operations.flat_map(|operation| operation["responses"].as_object().expect("responses").values())
-        }) {
-            assert!(response["description"].as_str().is_some_and(|text| !text.is_empty()), "{response}");
+        for response in document["paths"]
+            .as_object()
+            .expect("paths")
+            .values()
+            .flat_map(|methods| {
+                let operations = methods.as_object().expect("methods").values();
+                operations.flat_map(|operation| {
+                    operation["responses"]
+                        .as_object()
+                        .expect("responses")
+                        .values()
+                })
+            })
+        {
+            assert!(
+                response["description"]
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty()),
+                "{response}"
+            );
         }
         for operation in document["paths"]
             .as_object()

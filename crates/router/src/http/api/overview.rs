@@ -15,7 +15,10 @@ use crate::http::shapes::overview::{History, Overview, WantedHistory};
 use crate::http::sse;
 
 pub(super) fn routes() -> Routes {
-    Routes::default().get("/api/v1/overview", overview).get("/api/v1/events", events).get("/api/v1/history", history)
+    Routes::default()
+        .get("/api/v1/overview", overview)
+        .get("/api/v1/events", events)
+        .get("/api/v1/history", history)
 }
 
 /// The state of the cluster on one screen
@@ -26,7 +29,8 @@ pub(super) async fn overview(State(state): State<Arc<RouterState>>) -> Document<
 
 /// The same, live
 ///
-/// Events `overview` with an Overview: now, every two seconds while something changes, and at least every ten.
+/// Events `overview` with an Overview: now, every two seconds while something changes, and at least
+/// every ten.
 #[utoipa::path(get, path = "/api/v1/events", tag = "overview",
     responses((status = 200, description = "Server-sent events", content_type = "text/event-stream", body = String)))]
 pub(super) async fn events(State(state): State<Arc<RouterState>>) -> Answer<Response> {
@@ -41,8 +45,14 @@ pub(super) async fn history(
     Query(wanted): Query<WantedHistory>,
 ) -> Answer<Document<History>> {
     let range = wanted.range.into();
-    let Some(node) = wanted.node else { return Ok(Document(state.history.cluster(range).into())) };
+    let Some(node) = wanted.node else {
+        return Ok(Document(state.history.cluster(range).into()));
+    };
     let table = state.history.node(&NodeId::new(&node)?, range);
-    let none = || Error::not_found(format!("there is no history of a node '{node}'; /api/v1/nodes lists the nodes"));
+    let none = || {
+        Error::not_found(format!(
+            "there is no history of a node '{node}'; /api/v1/nodes lists the nodes"
+        ))
+    };
     Ok(Document(table.ok_or_else(none)?.into()))
 }

@@ -13,8 +13,8 @@ use crate::http::extract::{Body, Document, Name, Query};
 use crate::http::routes::Routes;
 use crate::http::shapes::jobs::{Plan, RebalanceOne};
 use crate::http::shapes::repos::{
-    Order, Publication, Publications, Replica, Repositories, Repository, RepositoryInFull, Sort, Started, Submodule,
-    Wanted,
+    Order, Publication, Publications, Replica, Repositories, Repository, RepositoryInFull, Sort,
+    Started, Submodule, Wanted,
 };
 use crate::http::shapes::{Page, bounds, said};
 use crate::{RouterState, admin, browse, ingest, status};
@@ -43,7 +43,9 @@ pub(super) async fn list(
 ) -> Answer<Document<Repositories>> {
     let (offset, limit) = bounds(wanted.offset, wanted.limit)?;
     if wanted.q.len() > QUERY_MAX {
-        return Err(monofs_model::Error::invalid(format!("'q' is longer than {QUERY_MAX} bytes")).into());
+        return Err(
+            monofs_model::Error::invalid(format!("'q' is longer than {QUERY_MAX} bytes")).into(),
+        );
     }
     let view = state.members.view();
     let copies = view.copies_wanted();
@@ -53,9 +55,13 @@ pub(super) async fn list(
         troubled_below: wanted.troubled.then_some(copies),
     };
     let (sorting, descending) = (wanted.sort.into(), wanted.order == Order::Desc);
-    let (found, total) = Catalog::search(&state.catalog, filter, sorting, descending, offset, limit).await?;
+    let (found, total) =
+        Catalog::search(&state.catalog, filter, sorting, descending, offset, limit).await?;
     let page = Page::new(offset, limit, found.len(), total);
-    let repositories = found.iter().map(|entry| Repository::from(&**entry)).collect();
+    let repositories = found
+        .iter()
+        .map(|entry| Repository::from(&**entry))
+        .collect();
     Ok(Document(Repositories { repositories, page }))
 }
 
@@ -80,26 +86,48 @@ impl From<Sort> for Sorting {
 #[utoipa::path(get, path = "/api/v1/repos/{path}", tag = "repositories",
     params(("path" = String, Path, description = "Percent-encoded, slashes too")),
     responses((status = 200, body = RepositoryInFull)))]
-pub(super) async fn one(State(state): State<Arc<RouterState>>, Name(path): Name) -> Answer<Document<RepositoryInFull>> {
+pub(super) async fn one(
+    State(state): State<Arc<RouterState>>,
+    Name(path): Name,
+) -> Answer<Document<RepositoryInFull>> {
     let entry = state.catalog.require(&path)?;
     Ok(Document(in_full(&state, &entry).await))
 }
 
 /// A repository with its replicas.
-pub(crate) async fn in_full(state: &Arc<RouterState>, entry: &monofs_model::Repository) -> RepositoryInFull {
+pub(crate) async fn in_full(
+    state: &Arc<RouterState>,
+    entry: &monofs_model::Repository,
+) -> RepositoryInFull {
     let copies = state.members.view().replication_factor.max(1) as usize;
     let nodes = state.members.placement_nodes();
-    let wanted: Vec<String> =
-        placement::replicas(&entry.storage_id(), &nodes, copies).iter().map(ToString::to_string).collect();
-    let commit = entry.snapshot.as_ref().map(|snapshot| snapshot.commit.to_string());
+    let wanted: Vec<String> = placement::replicas(&entry.storage_id(), &nodes, copies)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let commit = entry
+        .snapshot
+        .as_ref()
+        .map(|snapshot| snapshot.commit.to_string());
     let asked = status::replicas(state, entry).await;
-    let modules = entry.snapshot.iter().flat_map(|snapshot| &snapshot.submodules);
+    let modules = entry
+        .snapshot
+        .iter()
+        .flat_map(|snapshot| &snapshot.submodules);
     let encoded = |path: &[u8]| browse::TreePath::new(path).map(|path| path.encoded()).ok();
     RepositoryInFull {
-        replicas: asked.into_iter().map(|replica| Replica::new(replica, &wanted, commit.as_deref())).collect(),
+        replicas: asked
+            .into_iter()
+            .map(|replica| Replica::new(replica, &wanted, commit.as_deref()))
+            .collect(),
         worked_on_by: ingest::worked_on_by(state, &entry.path),
         submodules: modules
-            .filter_map(|module| Some(Submodule { path_encoded: encoded(&module.path)?, url: module.url.clone() }))
+            .filter_map(|module| {
+                Some(Submodule {
+                    path_encoded: encoded(&module.path)?,
+                    url: module.url.clone(),
+                })
+            })
             .collect(),
         wanted,
         repository: entry.into(),
@@ -112,7 +140,10 @@ pub(crate) async fn in_full(state: &Arc<RouterState>, entry: &monofs_model::Repo
 #[utoipa::path(delete, path = "/api/v1/repos/{path}", tag = "repositories",
     params(("path" = String, Path, description = "Percent-encoded, slashes too")),
     responses((status = 204, description = "It is gone")))]
-pub(super) async fn delete(State(state): State<Arc<RouterState>>, Name(path): Name) -> Answer<StatusCode> {
+pub(super) async fn delete(
+    State(state): State<Arc<RouterState>>,
+    Name(path): Name,
+) -> Answer<StatusCode> {
     admin::delete(&state, &path).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -148,9 +179,14 @@ pub(super) async fn rebalance(
     Body(asked): Body<RebalanceOne>,
 ) -> Answer<Document<Plan>> {
     let entry = state.catalog.require(&path)?;
-    let request =
-        v1::RebalanceRequest { storage_id: String::new(), path: entry.path.to_string(), dry_run: asked.dry_run };
-    Ok(Document(admin::jobs::rebalance(&state, request).await?.into()))
+    let request = v1::RebalanceRequest {
+        storage_id: String::new(),
+        path: entry.path.to_string(),
+        dry_run: asked.dry_run,
+    };
+    Ok(Document(
+        admin::jobs::rebalance(&state, request).await?.into(),
+    ))
 }
 
 /// The commits that a repository showed
@@ -159,7 +195,10 @@ pub(super) async fn rebalance(
 #[utoipa::path(get, path = "/api/v1/repos/{path}/history", tag = "repositories",
     params(("path" = String, Path, description = "Percent-encoded, slashes too")),
     responses((status = 200, body = Publications)))]
-pub(super) async fn history(State(state): State<Arc<RouterState>>, Name(path): Name) -> Answer<Document<Publications>> {
+pub(super) async fn history(
+    State(state): State<Arc<RouterState>>,
+    Name(path): Name,
+) -> Answer<Document<Publications>> {
     let entry = state.catalog.require(&path)?;
     Ok(Document(publications(&state, &entry.path).await?))
 }
@@ -182,8 +221,15 @@ pub(crate) async fn publications(
             bytes: row.bytes,
         })
     };
-    let publications = kept.into_iter().rev().map(publication).collect::<Result<Vec<_>, monofs_model::Error>>()?;
-    Ok(Publications { path: path.to_string(), publications })
+    let publications = kept
+        .into_iter()
+        .rev()
+        .map(publication)
+        .collect::<Result<Vec<_>, monofs_model::Error>>()?;
+    Ok(Publications {
+        path: path.to_string(),
+        publications,
+    })
 }
 
 /// What can follow the path of a repository in a URL.
@@ -196,10 +242,14 @@ pub(in crate::http) struct Tail {
     pub action: Option<&'static str>,
 }
 
-/// Understands paths whose slashes are not encoded. What is the path of a repository is not taken for an action, so that
-/// `a/refresh` is found, too; two of them cannot be in the way of each other, because no repository lies inside another.
-/// `None`: there is only one component, or it is an action of such a one.
-pub(in crate::http) fn split_tail(tail: &str, is_repository: impl Fn(&str) -> bool) -> Option<Tail> {
+/// Understands paths whose slashes are not encoded. What is the path of a repository is not taken
+/// for an action, so that `a/refresh` is found, too; two of them cannot be in the way of each
+/// other, because no repository lies inside another. `None`: there is only one component, or it is
+/// an action of such a one.
+pub(in crate::http) fn split_tail(
+    tail: &str,
+    is_repository: impl Fn(&str) -> bool,
+) -> Option<Tail> {
     let decoded = |text: &str| String::from_utf8(browse::percent_decoded(text)).ok();
     let (before, last) = tail.rsplit_once('/')?;
     let action = ACTIONS.into_iter().find(|action| *action == last);
@@ -208,7 +258,10 @@ pub(in crate::http) fn split_tail(tail: &str, is_repository: impl Fn(&str) -> bo
         return None;
     }
     let path = decoded(if action.is_some() { before } else { tail })?;
-    Some(Tail { path: browse::percent_encoded(path.as_bytes()), action })
+    Some(Tail {
+        path: browse::percent_encoded(path.as_bytes()),
+        action,
+    })
 }
 
 #[cfg(test)]
@@ -219,12 +272,25 @@ mod tests {
     fn paths_with_slashes_are_told_from_actions() {
         let is_repository = |path: &str| path == "a/refresh" || path == "x/y/history";
         let split = |tail| split_tail(tail, is_repository).map(|tail| (tail.path, tail.action));
-        assert_eq!(split("github.com/org/repo"), Some(("github.com%2Forg%2Frepo".into(), None)));
-        assert_eq!(split("github.com/org/repo/refresh"), Some(("github.com%2Forg%2Frepo".into(), Some("refresh"))));
+        assert_eq!(
+            split("github.com/org/repo"),
+            Some(("github.com%2Forg%2Frepo".into(), None))
+        );
+        assert_eq!(
+            split("github.com/org/repo/refresh"),
+            Some(("github.com%2Forg%2Frepo".into(), Some("refresh")))
+        );
         assert_eq!(split("a/refresh"), Some(("a%2Frefresh".into(), None)));
-        assert_eq!(split("a/refresh/refresh"), Some(("a%2Frefresh".into(), Some("refresh"))));
+        assert_eq!(
+            split("a/refresh/refresh"),
+            Some(("a%2Frefresh".into(), Some("refresh")))
+        );
         assert_eq!(split("x/y/history"), Some(("x%2Fy%2Fhistory".into(), None)));
-        assert_eq!(split("b/refresh"), None, "the action of one component needs no help");
+        assert_eq!(
+            split("b/refresh"),
+            None,
+            "the action of one component needs no help"
+        );
         assert_eq!(split("a%2Frefresh"), None);
     }
 }

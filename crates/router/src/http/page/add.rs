@@ -1,10 +1,12 @@
 //! Adding a repository: the form, and how far an ingest is, phase by phase and copy by copy.
 //!
-//! The URL of an ingest names its path, so a reload, or another router, shows the same. What is shown follows from the job if
-//! it runs or ran here, else from the catalogue and the copies.
+//! The URL of an ingest names its path, so a reload, or another router, shows the same. What is
+//! shown follows from the job if it runs or ran here, else from the catalogue and the copies.
 
 use askama::Template;
-use monofs_model::{ContentMode, DisplayPath, Error, ErrorKind, Repository, RepositoryState, Result};
+use monofs_model::{
+    ContentMode, DisplayPath, Error, ErrorKind, Repository, RepositoryState, Result,
+};
 use monofs_proto::v1;
 use monofs_proto::v1::fetch_progress::Phase as Fetching;
 use monofs_proto::v1::ingest_progress::Phase as Step;
@@ -30,10 +32,16 @@ pub(super) fn form(pages: &Pages) -> Form {
     if crate::membership::placeable(&view).is_empty() {
         lacks.push("no node can take a copy now");
     }
-    if !view.fetchers().any(|fetcher| fetcher.state == monofs_model::MemberState::Active) {
+    if !view
+        .fetchers()
+        .any(|fetcher| fetcher.state == monofs_model::MemberState::Active)
+    {
         lacks.push("no fetcher is active");
     }
-    Form { shell: Shell::new(&pages.state, "Add a repository", "/add"), lacks }
+    Form {
+        shell: Shell::new(&pages.state, "Add a repository", "/add"),
+        lacks,
+    }
 }
 
 /// How one phase stands.
@@ -135,10 +143,14 @@ pub(super) async fn progress(pages: &Pages, encoded: &str) -> Result<Page> {
         (Some(job), _) => clean(job.spec.source.as_str()),
         (None, Some(entry)) => clean(entry.source.as_str()),
         (None, None) => {
-            return Err(Error::not_found(format!("nothing is being ingested at '{path}', and no repository is there")));
+            return Err(Error::not_found(format!(
+                "nothing is being ingested at '{path}', and no repository is there"
+            )));
         }
     };
-    let now = job.map(|job| job.follow().borrow().clone()).unwrap_or_default();
+    let now = job
+        .map(|job| job.follow().borrow().clone())
+        .unwrap_or_default();
     let published = entry.as_ref().filter(|entry| entry.snapshot.is_some());
     let replicas = match published {
         Some(entry) => replicas::of(state, entry).await,
@@ -148,23 +160,33 @@ pub(super) async fn progress(pages: &Pages, encoded: &str) -> Result<Page> {
     let facts = Facts {
         progress: now.progress,
         running: running.is_some() || worked_on.is_some(),
-        failure: now.outcome.and_then(Result::err).or_else(|| recorded_failure(entry.as_deref())),
+        failure: now
+            .outcome
+            .and_then(Result::err)
+            .or_else(|| recorded_failure(entry.as_deref())),
         entry: entry.as_deref(),
         replicas,
     };
     let phases = phases(&facts);
-    let failed = phases.iter().any(|phase| phase.standing == Standing::Failed);
+    let failed = phases
+        .iter()
+        .any(|phase| phase.standing == Standing::Failed);
     let published = facts.entry.is_some_and(|entry| entry.snapshot.is_some());
     Ok(Page {
         shell: Shell::new(state, &format!("Ingest of {path}"), "/add"),
         path: clean(path.as_str()),
         url: encode_path(path.as_str()),
         summary: summary(&phases),
-        running: !failed && phases.iter().any(|phase| matches!(phase.standing, Standing::Runs | Standing::Waits)),
+        running: !failed
+            && phases
+                .iter()
+                .any(|phase| matches!(phase.standing, Standing::Runs | Standing::Waits)),
         published,
         failed,
         source,
-        elsewhere: worked_on.filter(|router| *router != state.own.router_id).map(|router| clean(&router)),
+        elsewhere: worked_on
+            .filter(|router| *router != state.own.router_id)
+            .map(|router| clean(&router)),
         phases,
     })
 }
@@ -172,7 +194,10 @@ pub(super) async fn progress(pages: &Pages, encoded: &str) -> Result<Page> {
 /// The failure that the catalogue remembers.
 fn recorded_failure(entry: Option<&Repository>) -> Option<Error> {
     let entry = entry.filter(|entry| !entry.last_error.is_empty())?;
-    Some(Error { kind: ErrorKind::Unavailable, message: entry.last_error.clone() })
+    Some(Error {
+        kind: ErrorKind::Unavailable,
+        message: entry.last_error.clone(),
+    })
 }
 
 fn summary(phases: &[Phase]) -> String {
@@ -188,7 +213,10 @@ fn phases(facts: &Facts<'_>) -> Vec<Phase> {
     let mut phases = vec![
         named("Look the ref up at its source", resolving(facts)),
         named("Fetch the commit", fetching(facts)),
-        Phase { copies: adopting(facts), ..named("Bring the directories to the nodes", String::new()) },
+        Phase {
+            copies: adopting(facts),
+            ..named("Bring the directories to the nodes", String::new())
+        },
         named("Publish: readers see it", published(facts)),
         hydrating(facts),
     ];
@@ -204,13 +232,25 @@ fn phases(facts: &Facts<'_>) -> Vec<Phase> {
     {
         phase.standing = Standing::Failed;
         phase.problem = Some(Line::new(&failure.message));
-        phases.truncate(if facts.entry.is_some_and(|entry| entry.snapshot.is_some()) { 5 } else { 4 });
+        phases.truncate(
+            if facts.entry.is_some_and(|entry| entry.snapshot.is_some()) {
+                5
+            } else {
+                4
+            },
+        );
     }
     phases
 }
 
 fn named(name: &'static str, about: String) -> Phase {
-    Phase { name, standing: Standing::Waits, about, problem: None, copies: Vec::new() }
+    Phase {
+        name,
+        standing: Standing::Waits,
+        about,
+        problem: None,
+        copies: Vec::new(),
+    }
 }
 
 /// The number of the phase that it is in; 4 = it is published.
@@ -222,8 +262,9 @@ fn reached(facts: &Facts<'_>) -> usize {
         Step::Adopting => Some(2),
         Step::Published | Step::Hydrating | Step::Done => Some(4),
     };
-    let is_published =
-        facts.entry.is_some_and(|entry| entry.snapshot.is_some() && entry.state == RepositoryState::Ready);
+    let is_published = facts
+        .entry
+        .is_some_and(|entry| entry.snapshot.is_some() && entry.state == RepositoryState::Ready);
     match by_job {
         Some(number) => number,
         // Another router runs it, or it ended long ago.
@@ -236,13 +277,21 @@ fn resolving(facts: &Facts<'_>) -> String {
     if facts.progress.unchanged {
         return "it has not moved: what is published is the newest".to_owned();
     }
-    let commit = facts.progress.repository.as_ref().and_then(|repository| repository.snapshot.as_ref());
+    let commit = facts
+        .progress
+        .repository
+        .as_ref()
+        .and_then(|repository| repository.snapshot.as_ref());
     let commit = commit.and_then(|snapshot| monofs_model::Oid::from_bytes(&snapshot.commit).ok());
-    commit.map_or(String::new(), |commit| format!("commit {}", short(&commit.to_string())))
+    commit.map_or(String::new(), |commit| {
+        format!("commit {}", short(&commit.to_string()))
+    })
 }
 
 fn fetching(facts: &Facts<'_>) -> String {
-    let Some(fetch) = &facts.progress.fetch else { return String::new() };
+    let Some(fetch) = &facts.progress.fetch else {
+        return String::new();
+    };
     let doing = match fetch.phase() {
         Fetching::Unspecified | Fetching::Connecting => "connecting",
         Fetching::Receiving => "receiving",
@@ -255,19 +304,31 @@ fn fetching(facts: &Facts<'_>) -> String {
         (done, 0) => format!(", {} objects", number(done)),
         (done, total) => format!(", {} of {} objects", number(done), number(total)),
     };
-    let bytes = if fetch.bytes_done == 0 { String::new() } else { format!(", {}", size(fetch.bytes_done)) };
+    let bytes = if fetch.bytes_done == 0 {
+        String::new()
+    } else {
+        format!(", {}", size(fetch.bytes_done))
+    };
     format!("{doing}{objects}{bytes}")
 }
 
 fn adopting(facts: &Facts<'_>) -> Vec<Copy> {
     let copy = |replica: &v1::ReplicaProgress| Copy {
         node: clean(&replica.node_id),
-        done: if replica.durable { replica.trees_total.max(1) } else { replica.trees_done },
+        done: if replica.durable {
+            replica.trees_total.max(1)
+        } else {
+            replica.trees_done
+        },
         total: replica.trees_total.max(1),
         label: if replica.durable {
             "on its disk".to_owned()
         } else {
-            format!("{} of {} directories", number(replica.trees_done), number(replica.trees_total))
+            format!(
+                "{} of {} directories",
+                number(replica.trees_done),
+                number(replica.trees_total)
+            )
         },
         problem: clean(&replica.error),
     };
@@ -275,8 +336,12 @@ fn adopting(facts: &Facts<'_>) -> Vec<Copy> {
 }
 
 fn published(facts: &Facts<'_>) -> String {
-    let Some(entry) = facts.entry.filter(|entry| entry.snapshot.is_some()) else { return String::new() };
-    let Some(snapshot) = &entry.snapshot else { return String::new() };
+    let Some(entry) = facts.entry.filter(|entry| entry.snapshot.is_some()) else {
+        return String::new();
+    };
+    let Some(snapshot) = &entry.snapshot else {
+        return String::new();
+    };
     format!(
         "commit {}, {} in {} files",
         short(&snapshot.commit.to_string()),
@@ -288,7 +353,9 @@ fn published(facts: &Facts<'_>) -> String {
 /// The contents, which come after the publication.
 fn hydrating(facts: &Facts<'_>) -> Phase {
     let mut phase = named("Copy the contents to the nodes", String::new());
-    let Some(entry) = facts.entry.filter(|entry| entry.snapshot.is_some()) else { return phase };
+    let Some(entry) = facts.entry.filter(|entry| entry.snapshot.is_some()) else {
+        return phase;
+    };
     if entry.content == ContentMode::Lazy {
         phase.about = "on first read, as was asked".to_owned();
         phase.standing = Standing::Done;
@@ -302,7 +369,13 @@ fn hydrating(facts: &Facts<'_>) -> Phase {
                 Some(_) => format!("{} of {} files", number(done), number(total)),
                 None => "not known".to_owned(),
             };
-            Copy { node: replica.id.clone(), done, total: total.max(1), label, problem: replica.problem.clone() }
+            Copy {
+                node: replica.id.clone(),
+                done,
+                total: total.max(1),
+                label,
+                problem: replica.problem.clone(),
+            }
         })
         .collect();
     let complete = |replica: &Replica| replica.contents.is_some_and(|(done, total)| done == total);
@@ -331,7 +404,13 @@ mod tests {
             ..Default::default()
         }];
         let failure = failure.map(Error::unavailable);
-        Facts { progress, running, failure, entry: None, replicas: Vec::new() }
+        Facts {
+            progress,
+            running,
+            failure,
+            entry: None,
+            replicas: Vec::new(),
+        }
     }
 
     fn standings(facts: &Facts<'_>) -> Vec<Standing> {
@@ -341,18 +420,44 @@ mod tests {
     #[test]
     fn the_phase_that_runs_has_those_before_it_done_and_those_behind_it_waiting() {
         use Standing::{Done, Runs, Waits};
-        assert_eq!(standings(&facts(Step::Unspecified, true, None)), [Runs, Waits, Waits, Waits, Waits]);
-        assert_eq!(standings(&facts(Step::Adopting, true, None)), [Done, Done, Runs, Waits, Waits]);
+        assert_eq!(
+            standings(&facts(Step::Unspecified, true, None)),
+            [Runs, Waits, Waits, Waits, Waits]
+        );
+        assert_eq!(
+            standings(&facts(Step::Adopting, true, None)),
+            [Done, Done, Runs, Waits, Waits]
+        );
     }
 
     #[test]
     fn a_failure_is_shown_at_the_phase_where_it_happened() {
         let failed = facts(Step::Adopting, false, Some("no node took it"));
-        assert_eq!(standings(&failed), [Standing::Done, Standing::Done, Standing::Failed, Standing::Waits]);
+        assert_eq!(
+            standings(&failed),
+            [
+                Standing::Done,
+                Standing::Done,
+                Standing::Failed,
+                Standing::Waits
+            ]
+        );
         let phases = phases(&failed);
-        assert_eq!(phases[2].problem.as_ref().map(Line::text).as_deref(), Some("no node took it"));
-        assert_eq!((phases[2].copies[0].done, phases[2].copies[0].problem.as_str()), (3, "no room"));
-        assert_eq!(summary(&phases), "Bring the directories to the nodes: failed");
+        assert_eq!(
+            phases[2].problem.as_ref().map(Line::text).as_deref(),
+            Some("no node took it")
+        );
+        assert_eq!(
+            (
+                phases[2].copies[0].done,
+                phases[2].copies[0].problem.as_str()
+            ),
+            (3, "no room")
+        );
+        assert_eq!(
+            summary(&phases),
+            "Bring the directories to the nodes: failed"
+        );
         // An error of an earlier look does not stand against one that runs.
         let again = facts(Step::Fetching, true, Some("an older one"));
         assert!(phases_have_no_problem(&again));

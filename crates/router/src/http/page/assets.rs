@@ -1,7 +1,9 @@
-//! The files beside the pages: style, scripts and icon, embedded in the binary. No file of this host is ever read.
+//! The files beside the pages: style, scripts and icon, embedded in the binary. No file of this
+//! host is ever read.
 //!
-//! A file's URL names its contents, so browsers keep it for ever. Routers of two versions may stand behind one balancer: one
-//! that is asked for other contents than it has gives its own, not to be kept.
+//! A file's URL names its contents, so browsers keep it for ever. Routers of two versions may stand
+//! behind one balancer: one that is asked for other contents than it has gives its own, not to be
+//! kept.
 
 use std::sync::LazyLock;
 
@@ -30,11 +32,19 @@ pub(super) struct Urls {
 /// The URLs of this binary's files.
 pub(super) static URLS: LazyLock<Urls> = LazyLock::new(|| {
     let url = |name: &str| {
-        let mark = Files::get(name).map(|file| mark(&file.metadata.sha256_hash())).unwrap_or_default();
+        let mark = Files::get(name)
+            .map(|file| mark(&file.metadata.sha256_hash()))
+            .unwrap_or_default();
         format!("/assets/{mark}/{name}")
     };
     let (css, theme, actions) = (url("app.css"), url("theme.js"), url("actions.js"));
-    Urls { css, theme, actions, live: url("live.js"), icon: url("icon.svg") }
+    Urls {
+        css,
+        theme,
+        actions,
+        live: url("live.js"),
+        icon: url("icon.svg"),
+    }
 });
 
 /// What names the contents of a file in its URL.
@@ -52,11 +62,18 @@ fn content_type(name: &str) -> &'static str {
 }
 
 /// `/assets/{mark}/{name}`.
-pub(super) async fn get(Path((asked, name)): Path<(String, String)>, headers: HeaderMap) -> Response {
-    let Some(file) = Files::get(&name) else { return StatusCode::NOT_FOUND.into_response() };
+pub(super) async fn get(
+    Path((asked, name)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let Some(file) = Files::get(&name) else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
     let mark = mark(&file.metadata.sha256_hash());
     let tag = format!("\"{mark}\"");
-    let same = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let same = headers
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|known| known.as_bytes() == tag.as_bytes());
     let keep = if asked == mark { KEEP } else { ASK_AGAIN };
     let about = [
         (header::CACHE_CONTROL, keep.to_owned()),
@@ -91,7 +108,10 @@ mod tests {
         let own = ask(&URLS.css, None).await;
         assert_eq!(own.status(), StatusCode::OK);
         assert_eq!(own.headers()[header::CACHE_CONTROL], KEEP);
-        assert_eq!(own.headers()[header::CONTENT_TYPE], "text/css; charset=utf-8");
+        assert_eq!(
+            own.headers()[header::CONTENT_TYPE],
+            "text/css; charset=utf-8"
+        );
         let tag = own.headers()[header::ETAG].to_str().unwrap().to_owned();
         assert!(!to_bytes(own.into_body(), 1 << 20).await.unwrap().is_empty());
         let again = ask(&URLS.css, Some(&tag)).await;
@@ -101,8 +121,16 @@ mod tests {
             (other.status(), &other.headers()[header::CACHE_CONTROL]),
             (StatusCode::OK, &ASK_AGAIN.parse().unwrap())
         );
-        for outside in ["/assets/x/Cargo.toml", "/assets/x/..%2fCargo.toml", "/assets/x/nothing.css"] {
-            assert_eq!(ask(outside, None).await.status(), StatusCode::NOT_FOUND, "{outside}");
+        for outside in [
+            "/assets/x/Cargo.toml",
+            "/assets/x/..%2fCargo.toml",
+            "/assets/x/nothing.css",
+        ] {
+            assert_eq!(
+                ask(outside, None).await.status(),
+                StatusCode::NOT_FOUND,
+                "{outside}"
+            );
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The tree as readers see it: directories page by page, files with lines to link to, and what is neither.
+//! The tree as readers see it: directories page by page, files with lines to link to, and what is
+//! neither.
 
 use std::sync::Arc;
 
@@ -13,7 +14,9 @@ use super::highlight::{self, Code};
 use super::parts::State;
 use super::shell::Shell;
 use super::text::{When, clean, clean_bytes, encode_path, number, short, size};
-use crate::browse::{self, Child, Directory, Found, Inside, Namespace, Paging, TreePath, percent_encoded};
+use crate::browse::{
+    self, Child, Directory, Found, Inside, Namespace, Paging, TreePath, percent_encoded,
+};
 
 /// Names on one page.
 const PAGE: usize = 500;
@@ -138,13 +141,17 @@ struct FilePage {
 /// `encoded`: the path as in the URL.
 pub(super) async fn answer(pages: &Pages, encoded: &str, asked: &Asked) -> Response {
     match found(pages, encoded, asked).await {
-        Ok((path, Found::Namespace(namespace))) => {
-            pages.show("/browse/", Ok(self::namespace(pages, &path, namespace, asked)))
+        Ok((path, Found::Namespace(namespace))) => pages.show(
+            "/browse/",
+            Ok(self::namespace(pages, &path, namespace, asked)),
+        ),
+        Ok((path, Found::Directory(directory))) => pages.show(
+            "/browse/",
+            Ok(self::directory(pages, &path, directory).await),
+        ),
+        Ok((path, Found::Entry(inside))) => {
+            pages.show("/browse/", file(pages, &path, inside).await)
         }
-        Ok((path, Found::Directory(directory))) => {
-            pages.show("/browse/", Ok(self::directory(pages, &path, directory).await))
-        }
-        Ok((path, Found::Entry(inside))) => pages.show("/browse/", file(pages, &path, inside).await),
         Err(error) => pages.show::<NamespacePage>("/browse/", Err(error)),
     }
 }
@@ -163,10 +170,16 @@ async fn found(pages: &Pages, encoded: &str, asked: &Asked) -> Result<(TreePath,
 
 fn crumbs(path: &TreePath) -> Vec<Crumb> {
     let mut here = TreePath::default();
-    let mut crumbs = vec![Crumb { name: "all".to_owned(), href: "/browse/".to_owned() }];
+    let mut crumbs = vec![Crumb {
+        name: "all".to_owned(),
+        href: "/browse/".to_owned(),
+    }];
     for part in path.components() {
         here = here.join(part);
-        crumbs.push(Crumb { name: clean_bytes(part), href: href(&here) });
+        crumbs.push(Crumb {
+            name: clean_bytes(part),
+            href: href(&here),
+        });
     }
     crumbs
 }
@@ -193,13 +206,19 @@ fn namespace(pages: &Pages, path: &TreePath, namespace: Namespace, asked: &Asked
             let snapshot = entry.snapshot.as_ref();
             NamedRepository {
                 state: State::of_repository(entry, copies),
-                commit: snapshot.map(|snapshot| short(&snapshot.commit.to_string()).to_owned()).unwrap_or_default(),
+                commit: snapshot
+                    .map(|snapshot| short(&snapshot.commit.to_string()).to_owned())
+                    .unwrap_or_default(),
                 committed: When::at(snapshot.map_or(0, |snapshot| snapshot.commit_time)),
-                size: snapshot.map(|snapshot| size(snapshot.bytes)).unwrap_or_default(),
+                size: snapshot
+                    .map(|snapshot| size(snapshot.bytes))
+                    .unwrap_or_default(),
             }
         }),
     };
-    let next = namespace.next.map(|next| format!("{}?after={}", href(path), percent_encoded(next.as_bytes())));
+    let next = namespace
+        .next
+        .map(|next| format!("{}?after={}", href(path), percent_encoded(next.as_bytes())));
     NamespacePage {
         shell: Shell::new(state, &title(path), "/browse/"),
         crumbs: crumbs(path),
@@ -221,13 +240,22 @@ fn within(inside: &Inside) -> Within {
 }
 
 async fn directory(pages: &Pages, path: &TreePath, directory: Directory) -> DirectoryPage {
-    let Directory { inside, entries, offset, total } = directory;
+    let Directory {
+        inside,
+        entries,
+        offset,
+        total,
+    } = directory;
     let shown = entries.len();
     let page = |offset: usize| match offset {
         0 => href(path),
         offset => format!("{}?offset={offset}", href(path)),
     };
-    let parent = crumbs(path).into_iter().rev().nth(1).map(|crumb| crumb.href);
+    let parent = crumbs(path)
+        .into_iter()
+        .rev()
+        .nth(1)
+        .map(|crumb| crumb.href);
     DirectoryPage {
         shell: Shell::new(&pages.state, &title(path), "/browse/"),
         crumbs: crumbs(path),
@@ -237,7 +265,12 @@ async fn directory(pages: &Pages, path: &TreePath, directory: Directory) -> Dire
         total: number(total as u64),
         range: (total > PAGE).then(|| {
             let (from, to) = ((offset + 1).min(total), offset + shown);
-            format!("{} to {} of {}", number(from as u64), number(to as u64), number(total as u64))
+            format!(
+                "{} to {} of {}",
+                number(from as u64),
+                number(to as u64),
+                number(total as u64)
+            )
         }),
         before: (offset > 0).then(|| page(offset.saturating_sub(PAGE))),
         next: (offset + shown < total).then(|| page(offset + shown)),
@@ -258,23 +291,41 @@ fn row(path: &TreePath, child: &Child) -> Row {
         href: href(&path.join(&child.name)),
         icon,
         kind: browse::kind_word(child.kind),
-        size: if child.kind.is_blob() { size(child.size) } else { String::new() },
+        size: if child.kind.is_blob() {
+            size(child.size)
+        } else {
+            String::new()
+        },
     }
 }
 
 /// The text of the README among `entries`, if one is and can be had.
-async fn readme(pages: &Pages, path: &TreePath, inside: &Inside, entries: &[Child]) -> Option<Readme> {
+async fn readme(
+    pages: &Pages,
+    path: &TreePath,
+    inside: &Inside,
+    entries: &[Child],
+) -> Option<Readme> {
     let is_readme = |child: &&Child| {
         let name = child.name.to_ascii_lowercase();
         matches!(child.kind, EntryKind::File | EntryKind::Executable)
-            && [&b"readme"[..], b"readme.md", b"readme.txt", b"readme.rst", b"readme.adoc"].contains(&name.as_slice())
+            && [
+                &b"readme"[..],
+                b"readme.md",
+                b"readme.txt",
+                b"readme.rst",
+                b"readme.adoc",
+            ]
+            .contains(&name.as_slice())
     };
     let child = entries.iter().find(is_readme)?;
     let mut file = inside.clone();
     file.rest.push(child.name.clone());
     (file.kind, file.oid, file.size) = (child.kind, child.oid, child.size);
     // Without it the directory is shown all the same.
-    let bytes = browse::read_small(&pages.state, &file, README_BYTES_MAX).await.ok()?;
+    let bytes = browse::read_small(&pages.state, &file, README_BYTES_MAX)
+        .await
+        .ok()?;
     let text = String::from_utf8_lossy(&bytes);
     (!is_binary(&bytes) && !text.trim().is_empty()).then(|| Readme {
         name: clean_bytes(&child.name),
@@ -313,7 +364,12 @@ async fn file(pages: &Pages, path: &TreePath, inside: Inside) -> Result<FilePage
     Ok(page)
 }
 
-async fn contents(pages: &Pages, path: &TreePath, inside: &Inside, page: &mut FilePage) -> Result<()> {
+async fn contents(
+    pages: &Pages,
+    path: &TreePath,
+    inside: &Inside,
+    page: &mut FilePage,
+) -> Result<()> {
     if inside.size == 0 {
         return Ok(());
     }
@@ -325,7 +381,11 @@ async fn contents(pages: &Pages, path: &TreePath, inside: &Inside, page: &mut Fi
     let (text, cut) = shown(&bytes, inside.size);
     page.lossy = text.contains('\u{fffd}');
     page.cut = cut;
-    let name = path.components().last().map(|name| clean_bytes(name)).unwrap_or_default();
+    let name = path
+        .components()
+        .last()
+        .map(|name| clean_bytes(name))
+        .unwrap_or_default();
     page.body = Body::Code(highlight::show(&pages.highlights, name, text.into()).await);
     Ok(())
 }
@@ -333,23 +393,37 @@ async fn contents(pages: &Pages, path: &TreePath, inside: &Inside, page: &mut Fi
 /// What of a file's first bytes is shown as text, and whether there is more of it.
 fn shown(bytes: &[u8], whole: u64) -> (String, bool) {
     let mut end = bytes.len();
-    if let Some((at, _)) = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').nth(SHOWN_LINES_MAX - 1) {
+    if let Some((at, _)) = bytes
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'\n')
+        .nth(SHOWN_LINES_MAX - 1)
+    {
         end = at + 1;
     }
     if (end as u64) < whole {
         // Not in the middle of a line, or at least not of a character.
-        end = bytes[..end].iter().rposition(|byte| *byte == b'\n').map_or(end, |at| at + 1);
+        end = bytes[..end]
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(end, |at| at + 1);
         while end > 0 && end < bytes.len() && bytes[end] & 0xc0 == 0x80 {
             end -= 1;
         }
     }
-    (String::from_utf8_lossy(&bytes[..end]).into_owned(), (end as u64) < whole)
+    (
+        String::from_utf8_lossy(&bytes[..end]).into_owned(),
+        (end as u64) < whole,
+    )
 }
 
 async fn symlink(pages: &Pages, path: &TreePath, inside: &Inside) -> Result<Body> {
     let limit = monofs_model::limits::SYMLINK_BYTES_MAX as usize;
     let target = browse::read_small(&pages.state, inside, limit).await?;
-    Ok(Body::Symlink { target: clean_bytes(&target), href: pointed_at(path, &target).map(|path| href(&path)) })
+    Ok(Body::Symlink {
+        target: clean_bytes(&target),
+        href: pointed_at(path, &target).map(|path| href(&path)),
+    })
 }
 
 /// Where a relative symlink at `path` points, if that is inside the tree.
@@ -372,8 +446,17 @@ fn pointed_at(path: &TreePath, target: &[u8]) -> Option<TreePath> {
 fn submodule(pages: &Pages, inside: &Inside) -> Body {
     let url = inside.submodule_url();
     let shown_at = url.and_then(|url| SourceUrl::new(url).ok()?.display_path().ok());
-    let known = shown_at.filter(|path| pages.state.catalog.get(path).is_some_and(|entry| entry.snapshot.is_some()));
-    Body::Submodule { url: url.map(clean), href: known.map(|path| format!("/browse/{}", encode_path(path.as_str()))) }
+    let known = shown_at.filter(|path| {
+        pages
+            .state
+            .catalog
+            .get(path)
+            .is_some_and(|entry| entry.snapshot.is_some())
+    });
+    Body::Submodule {
+        url: url.map(clean),
+        href: known.map(|path| format!("/browse/{}", encode_path(path.as_str()))),
+    }
 }
 
 #[cfg(test)]

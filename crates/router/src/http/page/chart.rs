@@ -1,7 +1,7 @@
 //! Charts of the history as SVG, drawn here so that the page needs no script for them. Pure.
 //!
-//! Invariants: a value that is not known is a gap, never a zero; colours and fonts come from the style sheet; every chart says
-//! in words what it shows.
+//! Invariants: a value that is not known is a gap, never a zero; colours and fonts come from the
+//! style sheet; every chart says in words what it shows.
 
 use std::fmt::Write as _;
 
@@ -54,11 +54,17 @@ impl Unit {
     fn axis_end(self, max: f64) -> f64 {
         let base: f64 = match self {
             Self::Ratio => return 1.0,
-            Self::Bytes | Self::BytesPerSecond => 1024.0_f64.powf((max.max(1.0)).log(1024.0).floor()),
+            Self::Bytes | Self::BytesPerSecond => {
+                1024.0_f64.powf((max.max(1.0)).log(1024.0).floor())
+            }
             Self::Count => return nice(max.max(3.0)).ceil(),
             Self::Seconds | Self::PerSecond => 1.0,
         };
-        if max <= 0.0 { base } else { nice(max / base) * base }
+        if max <= 0.0 {
+            base
+        } else {
+            nice(max / base) * base
+        }
     }
 }
 
@@ -105,7 +111,8 @@ pub(super) struct Chart {
 impl HtmlSafe for Chart {}
 
 impl Chart {
-    /// `series`: the names in the table, with what they are called. `now`, `seconds`: the end and length of the time shown.
+    /// `series`: the names in the table, with what they are called. `now`, `seconds`: the end and
+    /// length of the time shown.
     pub fn new(
         title: &'static str,
         unit: Unit,
@@ -114,35 +121,69 @@ impl Chart {
         now: i64,
         seconds: i64,
     ) -> Self {
-        let rows: Vec<(&str, &[Option<f64>])> =
-            series.iter().map(|(name, called)| (*called, values(table, name))).collect();
-        let max = rows.iter().flat_map(|(_, row)| row.iter().flatten()).copied().fold(0.0, f64::max);
+        let rows: Vec<(&str, &[Option<f64>])> = series
+            .iter()
+            .map(|(name, called)| (*called, values(table, name)))
+            .collect();
+        let max = rows
+            .iter()
+            .flat_map(|(_, row)| row.iter().flatten())
+            .copied()
+            .fold(0.0, f64::max);
         let end = unit.axis_end(max);
         let start = now - seconds;
         let place = |at: i64, value: f64| {
             let x = LEFT + (at - start) as f64 / seconds as f64 * (RIGHT - LEFT);
-            (x.clamp(LEFT, RIGHT), BOTTOM - (value / end).clamp(0.0, 1.0) * (BOTTOM - TOP))
+            (
+                x.clamp(LEFT, RIGHT),
+                BOTTOM - (value / end).clamp(0.0, 1.0) * (BOTTOM - TOP),
+            )
         };
         let mut curves = Vec::new();
         for (number, (name, row)) in rows.iter().enumerate() {
             let runs = runs(&table.at, row, table.step_seconds, &place);
-            let class = if number == 0 { "series" } else { "series second" };
-            let area = if number == 0 { runs.iter().map(|run| closed(run, BOTTOM)).collect() } else { String::new() };
-            curves.push(Curve { name, class, path: runs.iter().map(open).collect(), area });
+            let class = if number == 0 {
+                "series"
+            } else {
+                "series second"
+            };
+            let area = if number == 0 {
+                runs.iter().map(|run| closed(run, BOTTOM)).collect()
+            } else {
+                String::new()
+            };
+            curves.push(Curve {
+                name,
+                class,
+                path: runs.iter().map(open).collect(),
+                area,
+            });
         }
         let level = |n: u32| {
             let value = end * f64::from(n) / f64::from(GRID_LINES);
             let y = BOTTOM - f64::from(n) / f64::from(GRID_LINES) * (BOTTOM - TOP);
-            Tick { at: format!("{y:.1}"), text_at: format!("{:.1}", y + 4.0), text: unit.show(value) }
+            Tick {
+                at: format!("{y:.1}"),
+                text_at: format!("{:.1}", y + 4.0),
+                text: unit.show(value),
+            }
         };
         let time = |n: i64| {
             let at = start + seconds * n / TIMES;
             let x = place(at, 0.0).0;
-            Tick { at: format!("{x:.1}"), text_at: format!("{x:.1}"), text: time_of_day(at) }
+            Tick {
+                at: format!("{x:.1}"),
+                text_at: format!("{x:.1}"),
+                text: time_of_day(at),
+            }
         };
         Self {
             title,
-            words: rows.iter().map(|(name, row)| words(name, row, unit)).collect::<Vec<_>>().join("; "),
+            words: rows
+                .iter()
+                .map(|(name, row)| words(name, row, unit))
+                .collect::<Vec<_>>()
+                .join("; "),
             empty: rows.iter().all(|(_, row)| row.iter().all(Option::is_none)),
             curves,
             levels: (0..=GRID_LINES).map(level).collect(),
@@ -173,23 +214,38 @@ impl Spark {
         let place = |at: i64, value: f64| {
             let x = (at - (now - seconds)) as f64 / seconds as f64 * SPARK.0;
             let share = if end > 0.0 { value / end } else { 0.0 };
-            (x.clamp(0.0, SPARK.0), SPARK.1 - 1.0 - share * (SPARK.1 - 2.0))
+            (
+                x.clamp(0.0, SPARK.0),
+                SPARK.1 - 1.0 - share * (SPARK.1 - 2.0),
+            )
         };
         let runs = runs(&table.at, row, table.step_seconds, &place);
         let area = runs.iter().map(|run| closed(run, SPARK.1)).collect();
-        Some(Self { path: runs.iter().map(open).collect(), area })
+        Some(Self {
+            path: runs.iter().map(open).collect(),
+            area,
+        })
     }
 }
 
 /// The values of a series; none when the table does not have it.
 pub(super) fn values<'a>(table: &'a Table, series: &str) -> &'a [Option<f64>] {
-    table.series.iter().find(|(name, _)| *name == series).map_or(&[], |(_, row)| row.as_slice())
+    table
+        .series
+        .iter()
+        .find(|(name, _)| *name == series)
+        .map_or(&[], |(_, row)| row.as_slice())
 }
 
 type Run = Vec<(f64, f64)>;
 
 /// Runs of known values without a gap.
-fn runs(at: &[i64], row: &[Option<f64>], step: i64, place: &impl Fn(i64, f64) -> (f64, f64)) -> Vec<Run> {
+fn runs(
+    at: &[i64],
+    row: &[Option<f64>],
+    step: i64,
+    place: &impl Fn(i64, f64) -> (f64, f64),
+) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let mut before = None;
     for (at, value) in at.iter().zip(row) {
@@ -219,7 +275,12 @@ fn open(run: &Run) -> String {
 fn closed(run: &Run, ground: f64) -> String {
     match (run.first(), run.last()) {
         (Some(first), Some(last)) if run.len() > 1 => {
-            format!("{}L{:.1} {ground}L{:.1} {ground}Z", open(run), last.0, first.0)
+            format!(
+                "{}L{:.1} {ground}L{:.1} {ground}Z",
+                open(run),
+                last.0,
+                first.0
+            )
         }
         _ => String::new(),
     }
@@ -231,7 +292,13 @@ fn words(name: &str, row: &[Option<f64>], unit: Unit) -> String {
     let (Some(low), Some(high)) = (known().reduce(f64::min), known().reduce(f64::max)) else {
         return format!("{name}: not known yet");
     };
-    let now = row.last().copied().flatten().map_or("not known now".to_owned(), |now| format!("{} now", unit.show(now)));
+    let now = row
+        .last()
+        .copied()
+        .flatten()
+        .map_or("not known now".to_owned(), |now| {
+            format!("{} now", unit.show(now))
+        });
     format!("{name}: {now}, {} to {}", unit.show(low), unit.show(high))
 }
 
@@ -241,7 +308,11 @@ mod tests {
 
     fn table(values: &[Option<f64>]) -> Table {
         let at = (0..values.len() as i64).map(|n| 1000 + n * 10).collect();
-        Table { step_seconds: 10, at, series: vec![("s", values.to_vec())] }
+        Table {
+            step_seconds: 10,
+            at,
+            series: vec![("s", values.to_vec())],
+        }
     }
 
     fn draw(unit: Unit, values: &[Option<f64>]) -> String {
@@ -250,24 +321,48 @@ mod tests {
 
     #[test]
     fn a_gap_stays_a_gap() {
-        let shown = draw(Unit::PerSecond, &[Some(1.0), Some(2.0), None, Some(3.0), Some(1.0)]);
-        let path = shown.split("class=\"series\" d=\"").nth(1).and_then(|rest| rest.split('"').next());
-        assert_eq!(path.map(|path| path.matches('M').count()), Some(2), "{shown}");
-        assert!(shown.contains("reads: 1.0/s now, 1.0/s to 3.0/s"), "{shown}");
+        let shown = draw(
+            Unit::PerSecond,
+            &[Some(1.0), Some(2.0), None, Some(3.0), Some(1.0)],
+        );
+        let path = shown
+            .split("class=\"series\" d=\"")
+            .nth(1)
+            .and_then(|rest| rest.split('"').next());
+        assert_eq!(
+            path.map(|path| path.matches('M').count()),
+            Some(2),
+            "{shown}"
+        );
+        assert!(
+            shown.contains("reads: 1.0/s now, 1.0/s to 3.0/s"),
+            "{shown}"
+        );
     }
 
     #[test]
     fn nothing_known_is_said_and_draws_nothing() {
         let shown = draw(Unit::Ratio, &[None, None]);
-        assert!(shown.contains("not known yet") && !shown.contains("NaN"), "{shown}");
+        assert!(
+            shown.contains("not known yet") && !shown.contains("NaN"),
+            "{shown}"
+        );
         assert!(Spark::new(Unit::Ratio, &table(&[None]), "s", 1100, 100).is_none());
         assert!(Spark::new(Unit::Ratio, &table(&[Some(1.0)]), "other", 1100, 100).is_none());
     }
 
     #[test]
     fn axes_end_at_round_figures() {
-        let ends = [(Unit::PerSecond, 41.0), (Unit::PerSecond, 0.0), (Unit::Count, 2.0), (Unit::Ratio, 0.4)];
-        assert_eq!(ends.map(|(unit, max)| unit.axis_end(max)), [60.0, 1.0, 3.0, 1.0]);
+        let ends = [
+            (Unit::PerSecond, 41.0),
+            (Unit::PerSecond, 0.0),
+            (Unit::Count, 2.0),
+            (Unit::Ratio, 0.4),
+        ];
+        assert_eq!(
+            ends.map(|(unit, max)| unit.axis_end(max)),
+            [60.0, 1.0, 3.0, 1.0]
+        );
         assert_eq!(Unit::Bytes.axis_end(700.0 * 1024.0), 1000.0 * 1024.0);
         assert_eq!(Unit::Seconds.axis_end(0.004), 0.006);
     }

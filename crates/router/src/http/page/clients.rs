@@ -1,4 +1,5 @@
-//! Mounts that are connected, to all routers: what they said of themselves, and how far behind they are.
+//! Mounts that are connected, to all routers: what they said of themselves, and how far behind they
+//! are.
 
 use askama::Template;
 use monofs_proto::v1;
@@ -63,19 +64,32 @@ pub(super) async fn page(pages: &Pages, asked: &Asked) -> Page {
     let filter = asked.q.trim().to_lowercase();
     let (mut clients, missing) = connected(pages).await;
     clients.retain(|client| {
-        let text = format!("{} {} {}", client.client_id, client.mount, client.version).to_lowercase();
+        let text =
+            format!("{} {} {}", client.client_id, client.mount, client.version).to_lowercase();
         text.contains(&filter)
     });
     let lag = |client: &v1::ClientStatus| revision.saturating_sub(client.acked_revision);
     // Who is furthest behind comes first.
-    clients.sort_by(|a, b| (lag(b), &a.client_id, a.connected_at).cmp(&(lag(a), &b.client_id, b.connected_at)));
+    clients.sort_by(|a, b| {
+        (lag(b), &a.client_id, a.connected_at).cmp(&(lag(a), &b.client_id, b.connected_at))
+    });
     let page = asked.page.parse::<usize>().unwrap_or(1).max(1);
-    let from = (page.saturating_sub(1)).saturating_mul(PAGE).min(clients.len());
+    let from = (page.saturating_sub(1))
+        .saturating_mul(PAGE)
+        .min(clients.len());
     let to = (from + PAGE).min(clients.len());
-    let url = |page: usize| format!("/clients?q={}&page={page}", crate::browse::percent_encoded(asked.q.as_bytes()));
+    let url = |page: usize| {
+        format!(
+            "/clients?q={}&page={page}",
+            crate::browse::percent_encoded(asked.q.as_bytes())
+        )
+    };
     Page {
         shell: Shell::new(state, "Clients", "/clients"),
-        rows: clients[from..to].iter().map(|client| row(client, revision)).collect(),
+        rows: clients[from..to]
+            .iter()
+            .map(|client| row(client, revision))
+            .collect(),
         q: asked.q.clone(),
         range: format!(
             "{} to {} of {}",
@@ -94,7 +108,10 @@ pub(super) async fn page(pages: &Pages, asked: &Asked) -> Page {
 async fn connected(pages: &Pages) -> (Vec<v1::ClientStatus>, Vec<String>) {
     match tokio::time::timeout(ASK_TIMEOUT, status::clients(&pages.state)).await {
         Ok(told) => {
-            let missing = told.missing.iter().map(|(router, error)| clean(&format!("{router}: {error}")));
+            let missing = told
+                .missing
+                .iter()
+                .map(|(router, error)| clean(&format!("{router}: {error}")));
             (told.clients, missing.collect())
         }
         Err(_) => {
@@ -112,7 +129,10 @@ fn row(client: &v1::ClientStatus, revision: u64) -> Row {
         connected: When::at(client.connected_at),
         through: clean(&client.router_id),
         behind: (client.acked_revision < revision).then_some((client.acked_revision, revision)),
-        report: client.report.as_ref().map(|said| report(said, client.reported_at)),
+        report: client
+            .report
+            .as_ref()
+            .map(|said| report(said, client.reported_at)),
     }
 }
 

@@ -51,11 +51,17 @@ pub(super) fn page(pages: &Pages) -> Page {
 }
 
 fn row(state: &RouterState, fetcher: &Member) -> Row {
-    let stat = state.history.sampled(|sample| sample.fetchers.get(&fetcher.id).cloned().flatten()).flatten();
+    let stat = state
+        .history
+        .sampled(|sample| sample.fetchers.get(&fetcher.id).cloned().flatten())
+        .flatten();
     Row {
         id: clean(fetcher.id.as_str()),
         state: State::of_member(fetcher),
-        standing: state.members.standing_for(&fetcher.id).map_or("–".to_owned(), ago),
+        standing: state
+            .members
+            .standing_for(&fetcher.id)
+            .map_or("–".to_owned(), ago),
         address: clean(&fetcher.address),
         version: clean(&fetcher.version),
         figures: stat.as_ref().map(figures),
@@ -69,7 +75,11 @@ fn figures(stat: &v1::FetcherStatResponse) -> Figures {
         repositories: number(stat.cached_repositories),
         hit_ratio: percent(stat.cache_hits, stat.cache_hits + stat.cache_misses)
             .unwrap_or_else(|| "nothing asked yet".to_owned()),
-        queue: format!("{} run, {} wait", number(stat.fetches_running - waiting), number(waiting)),
+        queue: format!(
+            "{} run, {} wait",
+            number(stat.fetches_running - waiting),
+            number(waiting)
+        ),
         done: number(stat.fetches_done),
         failed: stat.fetches_failed,
         fetched: size(stat.bytes_fetched),

@@ -1,8 +1,9 @@
-//! Source code as HTML, line by line, with a class for each kind of token. CPU-bound and fed by anybody: bounded in every way.
+//! Source code as HTML, line by line, with a class for each kind of token. CPU-bound and fed by
+//! anybody: bounded in every way.
 //!
-//! Invariants: each line is HTML of its own, with every character escaped and every tag closed; a file that is too long, too
-//! slow or too odd is shown without colours, never not at all; at most [`AT_ONCE`] files are worked on, also when those who
-//! asked have left.
+//! Invariants: each line is HTML of its own, with every character escaped and every tag closed; a
+//! file that is too long, too slow or too odd is shown without colours, never not at all; at most
+//! [`AT_ONCE`] files are worked on, also when those who asked have left.
 
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -19,7 +20,8 @@ const TURN_TIMEOUT: Duration = Duration::from_millis(500);
 /// Files up to this many bytes and lines have colours.
 pub(super) const BYTES_MAX: usize = 512 << 10;
 const LINES_MAX: usize = 20_000;
-/// A file with a longer line has no colours from there on: grammars are made for code that people write.
+/// A file with a longer line has no colours from there on: grammars are made for code that people
+/// write.
 const LINE_BYTES_MAX: usize = 2000;
 /// Time for the colours of one file: what is left then has none.
 const TIME_MAX: Duration = Duration::from_millis(1500);
@@ -59,7 +61,10 @@ static CLASSES: LazyLock<Vec<(Scope, &'static str)>> = LazyLock::new(|| {
         ("support.class", "t-t"),
         ("entity.other.inherited-class", "t-t"),
     ];
-    classes.into_iter().filter_map(|(scope, class)| Some((Scope::new(scope).ok()?, class))).collect()
+    classes
+        .into_iter()
+        .filter_map(|(scope, class)| Some((Scope::new(scope).ok()?, class)))
+        .collect()
 });
 
 /// A file as it is shown.
@@ -78,8 +83,12 @@ pub(super) async fn show(turns: &Arc<Semaphore>, name: String, text: Arc<str>) -
     if text.len() > BYTES_MAX || text.bytes().filter(|byte| *byte == b'\n').count() > LINES_MAX {
         return plain(&text, Some("too long for colours"));
     }
-    let Ok(Ok(turn)) = tokio::time::timeout(TURN_TIMEOUT, turns.clone().acquire_owned()).await else {
-        return plain(&text, Some("without colours: the router is busy with others"));
+    let Ok(Ok(turn)) = tokio::time::timeout(TURN_TIMEOUT, turns.clone().acquire_owned()).await
+    else {
+        return plain(
+            &text,
+            Some("without colours: the router is busy with others"),
+        );
     };
     let code = text.clone();
     let work = tokio::task::spawn_blocking(move || {
@@ -101,7 +110,11 @@ pub(super) fn plain(text: &str, note: Option<&'static str>) -> Code {
         escape(&mut html, ending(line));
         html
     };
-    Code { lines: text.split_inclusive('\n').map(line).collect(), language: None, note }
+    Code {
+        lines: text.split_inclusive('\n').map(line).collect(),
+        language: None,
+        note,
+    }
 }
 
 /// A line without its end.
@@ -111,10 +124,16 @@ fn ending(line: &str) -> &str {
 }
 
 fn highlight(name: &str, text: &str, end: Instant) -> Code {
-    let Some(syntax) = syntax_of(name, text) else { return plain(text, None) };
+    let Some(syntax) = syntax_of(name, text) else {
+        return plain(text, None);
+    };
     let mut state = ParseState::new(syntax);
     let mut stack = ScopeStack::new();
-    let mut code = Code { lines: Vec::new(), language: Some(syntax.name.clone()), note: None };
+    let mut code = Code {
+        lines: Vec::new(),
+        language: Some(syntax.name.clone()),
+        note: None,
+    };
     for line in text.split_inclusive('\n') {
         let mut html = String::with_capacity(line.len() * 2);
         if code.note.is_none() {
@@ -140,8 +159,14 @@ fn highlight(name: &str, text: &str, end: Instant) -> Code {
 
 fn syntax_of(name: &str, text: &str) -> Option<&'static SyntaxReference> {
     let syntaxes = &*SYNTAXES;
-    let extension = name.rsplit_once('.').map_or(name, |(_, extension)| extension);
-    let first = text.lines().next().filter(|line| line.len() <= LINE_BYTES_MAX).unwrap_or_default();
+    let extension = name
+        .rsplit_once('.')
+        .map_or(name, |(_, extension)| extension);
+    let first = text
+        .lines()
+        .next()
+        .filter(|line| line.len() <= LINE_BYTES_MAX)
+        .unwrap_or_default();
     let found = syntaxes
         .find_syntax_by_extension(name)
         .or_else(|| syntaxes.find_syntax_by_extension(extension))
@@ -151,7 +176,12 @@ fn syntax_of(name: &str, text: &str) -> Option<&'static SyntaxReference> {
 }
 
 /// One line as HTML. `None`: the grammar failed.
-fn paint(html: &mut String, line: &str, state: &mut ParseState, stack: &mut ScopeStack) -> Option<()> {
+fn paint(
+    html: &mut String,
+    line: &str,
+    state: &mut ParseState,
+    stack: &mut ScopeStack,
+) -> Option<()> {
     let ops = state.parse_line(line, &SYNTAXES).ok()?;
     let shown = ending(line);
     let mut from = 0;
@@ -181,8 +211,19 @@ fn token(html: &mut String, text: &str, stack: &ScopeStack) {
 }
 
 fn class_of(stack: &ScopeStack) -> &'static str {
-    let fits = |scope: &Scope| CLASSES.iter().find(|(class, _)| class.is_prefix_of(*scope)).map(|(_, name)| *name);
-    stack.as_slice().iter().rev().take(SCOPES_MAX).find_map(fits).unwrap_or("")
+    let fits = |scope: &Scope| {
+        CLASSES
+            .iter()
+            .find(|(class, _)| class.is_prefix_of(*scope))
+            .map(|(_, name)| *name)
+    };
+    stack
+        .as_slice()
+        .iter()
+        .rev()
+        .take(SCOPES_MAX)
+        .find_map(fits)
+        .unwrap_or("")
 }
 
 /// Adds `text` as HTML. Characters that hide, or reorder what follows, are shown as escapes.
@@ -222,31 +263,70 @@ mod tests {
         while let Some((before, tag)) = rest.split_once('<') {
             text.push_str(before);
             let (tag, after) = tag.split_once('>').expect("tags are closed");
-            let ours = tag == "/span" || (tag.starts_with("span class=\"t-") && tag.ends_with('"') && tag.len() < 22);
+            let ours = tag == "/span"
+                || (tag.starts_with("span class=\"t-") && tag.ends_with('"') && tag.len() < 22);
             assert!(ours, "<{tag}>");
             rest = after;
         }
         text.push_str(rest);
-        assert_eq!(html.matches("<span").count(), html.matches("</span>").count(), "{html}");
-        let entities = [("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")];
-        entities.iter().fold(text, |text, (entity, c)| text.replace(entity, c))
+        assert_eq!(
+            html.matches("<span").count(),
+            html.matches("</span>").count(),
+            "{html}"
+        );
+        let entities = [
+            ("&lt;", "<"),
+            ("&gt;", ">"),
+            ("&quot;", "\""),
+            ("&#39;", "'"),
+            ("&amp;", "&"),
+        ];
+        entities
+            .iter()
+            .fold(text, |text, (entity, c)| text.replace(entity, c))
     }
 
     #[test]
     fn code_gets_classes_line_by_line() {
-        let code = highlight("main.rs", "/* a\n b */ fn main() { \"<x>\" }\r\n// e\n", later());
+        let code = highlight(
+            "main.rs",
+            "/* a\n b */ fn main() { \"<x>\" }\r\n// e\n",
+            later(),
+        );
         assert_eq!(code.language.as_deref(), Some("Rust"));
         assert_eq!(code.lines.len(), 3);
         assert_eq!(text_of(&code.lines[1]), " b */ fn main() { \"<x>\" }");
-        assert!(code.lines[1].contains("<span class=\"t-f\">main</span>"), "{}", code.lines[1]);
-        assert!(code.lines[1].contains("t-c") && code.lines[1].contains("t-s"), "{}", code.lines[1]);
-        assert!(code.lines[2].starts_with("<span class=\"t-c\">"), "{}", code.lines[2]);
-        for (name, language) in
-            [("Makefile", "Makefile"), ("x.toml", "TOML"), ("x.TS", "TypeScript"), ("Dockerfile", "Dockerfile")]
-        {
-            assert_eq!(syntax_of(name, "").map(|syntax| syntax.name.as_str()), Some(language), "{name}");
+        assert!(
+            code.lines[1].contains("<span class=\"t-f\">main</span>"),
+            "{}",
+            code.lines[1]
+        );
+        assert!(
+            code.lines[1].contains("t-c") && code.lines[1].contains("t-s"),
+            "{}",
+            code.lines[1]
+        );
+        assert!(
+            code.lines[2].starts_with("<span class=\"t-c\">"),
+            "{}",
+            code.lines[2]
+        );
+        for (name, language) in [
+            ("Makefile", "Makefile"),
+            ("x.toml", "TOML"),
+            ("x.TS", "TypeScript"),
+            ("Dockerfile", "Dockerfile"),
+        ] {
+            assert_eq!(
+                syntax_of(name, "").map(|syntax| syntax.name.as_str()),
+                Some(language),
+                "{name}"
+            );
         }
-        assert_eq!(syntax_of("run", "#!/bin/bash\n").map(|syntax| syntax.name.contains("(bash)")), Some(true));
+        assert_eq!(
+            syntax_of("run", "#!/bin/bash\n").map(|syntax| syntax.name.contains("(bash)")),
+            Some(true)
+        );
         assert!(syntax_of("notes.txt", "hello").is_none());
     }
 
@@ -254,10 +334,20 @@ mod tests {
     fn what_takes_too_long_goes_on_without_colours() {
         let text = "let a = 1;\n".repeat(10);
         let code = highlight("a.rs", &text, Instant::now() - Duration::from_secs(1));
-        assert!(code.note.is_some() && code.lines.len() == 10 && !code.lines[9].contains("span"), "{code:?}");
-        let long = format!("let a = 1;\nlet b = \"{}\";\nlet c = 1;\n", "x".repeat(LINE_BYTES_MAX));
+        assert!(
+            code.note.is_some() && code.lines.len() == 10 && !code.lines[9].contains("span"),
+            "{code:?}"
+        );
+        let long = format!(
+            "let a = 1;\nlet b = \"{}\";\nlet c = 1;\n",
+            "x".repeat(LINE_BYTES_MAX)
+        );
         let code = highlight("a.rs", &long, later());
-        assert!(code.lines[0].contains("span") && !code.lines[1].contains("span") && !code.lines[2].contains("span"));
+        assert!(
+            code.lines[0].contains("span")
+                && !code.lines[1].contains("span")
+                && !code.lines[2].contains("span")
+        );
     }
 
     #[test]
@@ -273,11 +363,22 @@ mod tests {
     async fn a_busy_router_shows_text_without_colours() {
         let turns = Arc::new(Semaphore::new(0));
         let code = show(&turns, "a.rs".into(), "fn a() {}\n".into()).await;
-        assert_eq!((code.lines, code.language), (vec!["fn a() {}".to_owned()], None));
+        assert_eq!(
+            (code.lines, code.language),
+            (vec!["fn a() {}".to_owned()], None)
+        );
         let turns = Arc::new(Semaphore::new(1));
-        assert!(show(&turns, "a.rs".into(), "fn a() {}\n".into()).await.language.is_some());
+        assert!(
+            show(&turns, "a.rs".into(), "fn a() {}\n".into())
+                .await
+                .language
+                .is_some()
+        );
         let long: Arc<str> = "\n".repeat(LINES_MAX + 1).into();
-        assert_eq!(show(&turns, "a.rs".into(), long).await.lines.len(), LINES_MAX + 1);
+        assert_eq!(
+            show(&turns, "a.rs".into(), long).await.lines.len(),
+            LINES_MAX + 1
+        );
     }
 
     proptest! {

@@ -56,7 +56,11 @@ impl Row {
             message: Line::new(&job.message),
             url: encode_path(&job.id),
             kind: job.kind().word(),
-            subject: if job.subject.is_empty() { "everything".to_owned() } else { clean(&job.subject) },
+            subject: if job.subject.is_empty() {
+                "everything".to_owned()
+            } else {
+                clean(&job.subject)
+            },
             href,
             reason: clean(&job.reason),
             started: When::at(job.started_at),
@@ -74,7 +78,11 @@ impl Row {
 }
 
 fn progress(job: &v1::Job) -> Bar {
-    let steps = format!("{} of {} steps", number(job.steps_done), number(job.steps_total));
+    let steps = format!(
+        "{} of {} steps",
+        number(job.steps_done),
+        number(job.steps_total)
+    );
     let label = match (job.bytes_done, job.bytes_total) {
         (_, 0) => steps,
         (done, total) => format!("{steps}, {} of {}", size(done), size(total)),
@@ -94,15 +102,24 @@ pub(super) struct Page {
 
 pub(super) fn page(pages: &Pages, asked: &Asked) -> Page {
     let state = &pages.state;
-    let (mut ended, mut open): (Vec<_>, Vec<_>) = state.tables.jobs.list().into_iter().partition(has_ended);
+    let (mut ended, mut open): (Vec<_>, Vec<_>) =
+        state.tables.jobs.list().into_iter().partition(has_ended);
     open.sort_by(|a, b| (b.started_at, &a.id).cmp(&(a.started_at, &b.id)));
     ended.sort_by(|a, b| (b.ended_at, &a.id).cmp(&(a.ended_at, &b.id)));
     let all = !asked.ended.is_empty();
     Page {
         shell: Shell::new(state, "Jobs", "/jobs"),
         open: open.iter().map(Row::new).collect(),
-        ended: ended.iter().take(if all { usize::MAX } else { 10 }).map(Row::new).collect(),
+        ended: ended
+            .iter()
+            .take(if all { usize::MAX } else { 10 })
+            .map(Row::new)
+            .collect(),
         all: all || ended.len() <= 10,
-        maintenance: state.tables.maintenance.get("").map(|maintenance| clean(&maintenance.reason)),
+        maintenance: state
+            .tables
+            .maintenance
+            .get("")
+            .map(|maintenance| clean(&maintenance.reason)),
     }
 }

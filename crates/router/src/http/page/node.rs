@@ -1,4 +1,5 @@
-//! One node: what it holds, how it does, what it went through, and to move reads and copies off it or back.
+//! One node: what it holds, how it does, what it went through, and to move reads and copies off it
+//! or back.
 
 use askama::Template;
 use monofs_model::{Member, Result};
@@ -96,7 +97,10 @@ pub(super) fn page(pages: &Pages, id: &str, asked: &Asked) -> Result<Page> {
     let held = state.catalog.held_by(&node.id);
     let heard = state.members.heard(&node.id);
     let intent = state.tables.intents.get(id);
-    let others = membership::placeable(&view).iter().filter(|other| other.id != node.id).count();
+    let others = membership::placeable(&view)
+        .iter()
+        .filter(|other| other.id != node.id)
+        .count();
     let day = asked.range == "24h";
     let stat = said(state, node);
     let mut jobs: Vec<v1::Job> = state.tables.jobs.list();
@@ -107,8 +111,13 @@ pub(super) fn page(pages: &Pages, id: &str, asked: &Asked) -> Result<Page> {
         exact: id.to_owned(),
         url: encode_path(id),
         state: State::of_member(node),
-        standing: state.members.standing_for(&node.id).map_or("–".to_owned(), ago),
-        heard: heard.ago.map_or("never".to_owned(), |passed| format!("{} ago", ago(passed))),
+        standing: state
+            .members
+            .standing_for(&node.id)
+            .map_or("–".to_owned(), ago),
+        heard: heard
+            .ago
+            .map_or("never".to_owned(), |passed| format!("{} ago", ago(passed))),
         probe: heard.failure.as_deref().map(clean),
         address: clean(&node.address),
         external: clean(&node.external_address),
@@ -118,15 +127,29 @@ pub(super) fn page(pages: &Pages, id: &str, asked: &Asked) -> Result<Page> {
         capacity: (node.capacity_bytes > 0).then(|| size(node.capacity_bytes)),
         share: (node.share_percent < 100).then_some(node.share_percent),
         intent: intent.as_ref().map(wanted),
-        drains: intent.as_ref().is_some_and(|intent| intent.kind() == Kind::Drain),
-        failed_over: intent.as_ref().is_some_and(|intent| intent.kind() == Kind::Failover),
+        drains: intent
+            .as_ref()
+            .is_some_and(|intent| intent.kind() == Kind::Drain),
+        failed_over: intent
+            .as_ref()
+            .is_some_and(|intent| intent.kind() == Kind::Failover),
         needs_force: others < view.replication_factor.max(1) as usize,
         figures: stat.as_ref().map(|stat| figures(node, stat)),
         sampled: state.history.latest().map(|latest| When::at(latest.at)),
         held_total: number(held.len() as u64),
-        held: held.iter().take(REPOSITORIES_MAX).map(|entry| shown(entry)).collect(),
+        held: held
+            .iter()
+            .take(REPOSITORIES_MAX)
+            .map(|entry| shown(entry))
+            .collect(),
         jobs: jobs.iter().map(JobRow::new).collect(),
-        passed: state.members.states(&node.id).into_iter().rev().map(passed).collect(),
+        passed: state
+            .members
+            .states(&node.id)
+            .into_iter()
+            .rev()
+            .map(passed)
+            .collect(),
         charts: charts(state, node, day),
         day,
     })
@@ -139,7 +162,11 @@ fn wanted(intent: &v1::NodeIntent) -> String {
         Kind::Drain => "Its copies move off",
         _ => "Reads left it, and its copies are made elsewhere",
     };
-    let why = if intent.reason.is_empty() { String::new() } else { format!(": {}", clean(&intent.reason)) };
+    let why = if intent.reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", clean(&intent.reason))
+    };
     format!("{what}{why}")
 }
 
@@ -148,10 +175,16 @@ fn figures(node: &Member, stat: &v1::StatResponse) -> Figures {
         disk: disk(node, stat),
         repositories: number(stat.repositories),
         open_stores: number(stat.open_stores),
-        hydrations: format!("{} running, {} waiting", number(stat.hydrations_running), number(stat.hydrations_queued)),
+        hydrations: format!(
+            "{} running, {} waiting",
+            number(stat.hydrations_running),
+            number(stat.hydrations_queued)
+        ),
         served: served(stat),
-        hit_ratio: percent(stat.chunks_held, stat.chunks_held + stat.chunks_missed)
-            .map_or_else(|| "nothing was asked for".to_owned(), |part| format!("{part} of what was asked for")),
+        hit_ratio: percent(stat.chunks_held, stat.chunks_held + stat.chunks_missed).map_or_else(
+            || "nothing was asked for".to_owned(),
+            |part| format!("{part} of what was asked for"),
+        ),
         failed: number(stat.requests_failed),
     }
 }
@@ -160,21 +193,48 @@ fn shown(entry: &monofs_model::Repository) -> Held {
     Held {
         path: clean(entry.path.as_str()),
         href: format!("/repos/{}", encode_path(entry.path.as_str())),
-        size: entry.snapshot.as_ref().map_or("–".to_owned(), |snapshot| size(snapshot.bytes)),
+        size: entry
+            .snapshot
+            .as_ref()
+            .map_or("–".to_owned(), |snapshot| size(snapshot.bytes)),
         copies: entry.holders.len(),
     }
 }
 
 fn passed(change: StateChange) -> Passed {
-    Passed { at: When::at(change.since), state: State::of_member_state(change.state), why: clean(&change.why) }
+    Passed {
+        at: When::at(change.since),
+        state: State::of_member_state(change.state),
+        why: clean(&change.why),
+    }
 }
 
 fn charts(state: &RouterState, node: &Member, day: bool) -> Vec<Chart> {
-    let (range, seconds) = if day { (Range::Day, 86_400) } else { (Range::Hour, 3600) };
-    let Some(table) = state.history.node(&node.id, range) else { return Vec::new() };
+    let (range, seconds) = if day {
+        (Range::Day, 86_400)
+    } else {
+        (Range::Hour, 3600)
+    };
+    let Some(table) = state.history.node(&node.id, range) else {
+        return Vec::new();
+    };
     let now = clock::now();
     vec![
-        Chart::new("Reads", Unit::PerSecond, &table, &[("reads_per_second", "answered")], now, seconds),
-        Chart::new("Disk used", Unit::Bytes, &table, &[("disk_used_bytes", "used")], now, seconds),
+        Chart::new(
+            "Reads",
+            Unit::PerSecond,
+            &table,
+            &[("reads_per_second", "answered")],
+            now,
+            seconds,
+        ),
+        Chart::new(
+            "Disk used",
+            Unit::Bytes,
+            &table,
+            &[("disk_used_bytes", "used")],
+            now,
+            seconds,
+        ),
     ]
 }

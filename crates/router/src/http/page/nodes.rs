@@ -1,4 +1,5 @@
-//! All nodes: state, use, load. Figures are what each node said when it was last sampled; states are those of now.
+//! All nodes: state, use, load. Figures are what each node said when it was last sampled; states
+//! are those of now.
 
 use askama::Template;
 use monofs_model::{Member, MemberState};
@@ -46,7 +47,11 @@ pub(super) fn page(pages: &Pages) -> Page {
     Page {
         shell: Shell::new(state, "Nodes", "/nodes"),
         more: nodes.len().saturating_sub(ROWS_MAX),
-        rows: nodes.iter().take(ROWS_MAX).map(|node| row(state, node)).collect(),
+        rows: nodes
+            .iter()
+            .take(ROWS_MAX)
+            .map(|node| row(state, node))
+            .collect(),
         copies: view.replication_factor,
         sampled: state.history.latest().map(|latest| When::at(latest.at)),
         router: clean(&state.own.address),
@@ -66,7 +71,10 @@ fn urgency(node: &Member) -> u8 {
 
 /// What a node said of itself when it was sampled last.
 pub(super) fn said(state: &RouterState, node: &Member) -> Option<v1::StatResponse> {
-    state.history.sampled(|sample| sample.nodes.get(&node.id).cloned().flatten()).flatten()
+    state
+        .history
+        .sampled(|sample| sample.nodes.get(&node.id).cloned().flatten())
+        .flatten()
 }
 
 /// Of the disk that the repositories lie on.
@@ -89,10 +97,12 @@ fn row(state: &RouterState, node: &Member) -> Row {
         weight: weight(node.weight),
         repositories: told(|stat| number(stat.repositories)),
         disk: stat.as_ref().map(|stat| disk(node, stat)),
-        hydrations: told(|stat| match (stat.hydrations_running, stat.hydrations_queued) {
-            (0, 0) => "none".to_owned(),
-            (running, queued) => format!("{running}, {queued} wait"),
-        }),
+        hydrations: told(
+            |stat| match (stat.hydrations_running, stat.hydrations_queued) {
+                (0, 0) => "none".to_owned(),
+                (running, queued) => format!("{running}, {queued} wait"),
+            },
+        ),
         version: clean(&node.version),
         address: clean(&node.address),
     }

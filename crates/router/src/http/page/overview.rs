@@ -71,7 +71,11 @@ pub(super) fn page(pages: &Pages, asked: &Asked) -> Page {
     let state = &pages.state;
     let day = asked.range == "24h";
     let hour = state.history.cluster(Range::Hour);
-    let shown = if day { state.history.cluster(Range::Day) } else { hour.clone() };
+    let shown = if day {
+        state.history.cluster(Range::Day)
+    } else {
+        hour.clone()
+    };
     let mut open: Vec<v1::Job> = state.tables.jobs.list();
     open.retain(|job| !has_ended(job));
     open.sort_by_key(|job| std::cmp::Reverse(job.started_at));
@@ -83,7 +87,11 @@ pub(super) fn page(pages: &Pages, asked: &Asked) -> Page {
         routers: routers(state),
         more_jobs: open.len().saturating_sub(JOBS_MAX),
         jobs: open.iter().take(JOBS_MAX).map(JobRow::new).collect(),
-        maintenance: state.tables.maintenance.get("").map(|maintenance| clean(&maintenance.reason)),
+        maintenance: state
+            .tables
+            .maintenance
+            .get("")
+            .map(|maintenance| clean(&maintenance.reason)),
         first_run: first_run(state),
     }
 }
@@ -91,7 +99,10 @@ pub(super) fn page(pages: &Pages, asked: &Asked) -> Page {
 /// Commands to type while something is missing that nothing works without.
 fn first_run(state: &RouterState) -> Option<FirstRun> {
     let view = state.members.view();
-    let (has_node, has_fetcher) = (view.nodes().next().is_some(), view.fetchers().next().is_some());
+    let (has_node, has_fetcher) = (
+        view.nodes().next().is_some(),
+        view.fetchers().next().is_some(),
+    );
     let nothing = state.catalog.len() == 0;
     (nothing || !has_node || !has_fetcher).then(|| FirstRun {
         router: clean(&state.own.address),
@@ -104,7 +115,8 @@ fn tiles(state: &RouterState, hour: &Table, jobs: &[v1::Job]) -> Vec<Tile> {
     let now = clock::now();
     let last = |series: &str| values(hour, series).last().copied().flatten();
     let spark = |unit, series| Spark::new(unit, hour, series, now, 3600);
-    let known = |unit: Unit, series: &str| last(series).map_or("–".to_owned(), |value| unit.show(value));
+    let known =
+        |unit: Unit, series: &str| last(series).map_or("–".to_owned(), |value| unit.show(value));
     let mut tiles = standing(state, jobs);
     let errors = last("errors_per_second").filter(|errors| *errors > 0.0);
     tiles.extend([
@@ -125,7 +137,10 @@ fn tiles(state: &RouterState, hour: &Table, jobs: &[v1::Job]) -> Vec<Tile> {
             name: "99 % answered within",
             value: known(Unit::Seconds, "latency_p99_seconds"),
             unit: "",
-            more: format!("half within {}", known(Unit::Seconds, "latency_p50_seconds")),
+            more: format!(
+                "half within {}",
+                known(Unit::Seconds, "latency_p50_seconds")
+            ),
             tone: "",
             spark: spark(Unit::Seconds, "latency_p99_seconds"),
         },
@@ -172,7 +187,10 @@ fn standing(state: &RouterState, jobs: &[v1::Job]) -> Vec<Tile> {
         }
     }
     let bad = summary.failed.count + summary.few.count + summary.stale.count > 0;
-    let waiting = jobs.iter().filter(|job| job.state() == job::State::Waiting).count();
+    let waiting = jobs
+        .iter()
+        .filter(|job| job.state() == job::State::Waiting)
+        .count();
     let ingests = state.ingests.len() as u64;
     let clients = state.watchers.len();
     vec![
@@ -181,7 +199,11 @@ fn standing(state: &RouterState, jobs: &[v1::Job]) -> Vec<Tile> {
             name: "Repositories",
             value: number(summary.ready as u64),
             unit: "ready",
-            more: if troubles.is_empty() { format!("{copies} copies of each") } else { troubles.join(", ") },
+            more: if troubles.is_empty() {
+                format!("{copies} copies of each")
+            } else {
+                troubles.join(", ")
+            },
             tone: if bad { "warn" } else { "" },
             spark: None,
         },
@@ -201,7 +223,11 @@ fn standing(state: &RouterState, jobs: &[v1::Job]) -> Vec<Tile> {
             name: "Jobs",
             value: number((jobs.len() - waiting) as u64),
             unit: "running",
-            more: format!("{} waiting, {}", number(waiting as u64), count(ingests, "ingest")),
+            more: format!(
+                "{} waiting, {}",
+                number(waiting as u64),
+                count(ingests, "ingest")
+            ),
             tone: if waiting > 0 { "warn" } else { "" },
             spark: None,
         },
@@ -209,17 +235,29 @@ fn standing(state: &RouterState, jobs: &[v1::Job]) -> Vec<Tile> {
 }
 
 fn members(href: &'static str, name: &'static str, members: Vec<&Member>) -> Tile {
-    let active = members.iter().filter(|member| member.state == MemberState::Active && !member.failed_over).count();
+    let active = members
+        .iter()
+        .filter(|member| member.state == MemberState::Active && !member.failed_over)
+        .count();
     let mut others: Vec<(&'static str, usize)> = Vec::new();
-    for member in members.iter().filter(|member| member.state != MemberState::Active || member.failed_over) {
+    for member in members
+        .iter()
+        .filter(|member| member.state != MemberState::Active || member.failed_over)
+    {
         let word = State::of_member(member).word;
         match others.iter_mut().find(|(known, _)| *known == word) {
             Some((_, many)) => *many += 1,
             None => others.push((word, 1)),
         }
     }
-    let down = members.iter().any(|member| member.state == MemberState::Down);
-    let more = others.iter().map(|(word, many)| format!("{many} {word}")).collect::<Vec<_>>().join(", ");
+    let down = members
+        .iter()
+        .any(|member| member.state == MemberState::Down);
+    let more = others
+        .iter()
+        .map(|(word, many)| format!("{many} {word}"))
+        .collect::<Vec<_>>()
+        .join(", ");
     Tile {
         href,
         name,
@@ -242,18 +280,44 @@ fn members(href: &'static str, name: &'static str, members: Vec<&Member>) -> Til
 }
 
 fn charts(table: &Table, now: i64, seconds: i64) -> Vec<Chart> {
-    let chart =
-        |title, unit, series: &[(&'static str, &'static str)]| Chart::new(title, unit, table, series, now, seconds);
+    let chart = |title, unit, series: &[(&'static str, &'static str)]| {
+        Chart::new(title, unit, table, series, now, seconds)
+    };
     vec![
-        chart("Reads", Unit::PerSecond, &[("reads_per_second", "answered"), ("errors_per_second", "failed")]),
+        chart(
+            "Reads",
+            Unit::PerSecond,
+            &[
+                ("reads_per_second", "answered"),
+                ("errors_per_second", "failed"),
+            ],
+        ),
         chart(
             "Latency of nodes",
             Unit::Seconds,
-            &[("latency_p99_seconds", "99 % within"), ("latency_p50_seconds", "half within")],
+            &[
+                ("latency_p99_seconds", "99 % within"),
+                ("latency_p50_seconds", "half within"),
+            ],
         ),
-        chart("Answered by caches", Unit::Ratio, &[("client_hit_ratio", "clients"), ("node_hit_ratio", "nodes")]),
-        chart("Served by nodes", Unit::BytesPerSecond, &[("bytes_per_second", "bytes")]),
-        chart("Members", Unit::Count, &[("nodes_serving", "nodes that serve"), ("members_silent", "silent members")]),
+        chart(
+            "Answered by caches",
+            Unit::Ratio,
+            &[("client_hit_ratio", "clients"), ("node_hit_ratio", "nodes")],
+        ),
+        chart(
+            "Served by nodes",
+            Unit::BytesPerSecond,
+            &[("bytes_per_second", "bytes")],
+        ),
+        chart(
+            "Members",
+            Unit::Count,
+            &[
+                ("nodes_serving", "nodes that serve"),
+                ("members_silent", "silent members"),
+            ],
+        ),
         chart("Jobs", Unit::Count, &[("jobs_running", "not ended")]),
     ]
 }

@@ -1,4 +1,5 @@
-//! Small parts of pages: states with their shapes, bars, charts' text. Each one escapes what it is given.
+//! Small parts of pages: states with their shapes, bars, charts' text. Each one escapes what it is
+//! given.
 
 use askama::Template;
 use askama::filters::HtmlSafe;
@@ -52,9 +53,15 @@ impl State {
         match repository.state {
             RepositoryState::Ingesting => state("ingesting", "info", "i-half"),
             RepositoryState::Failed => state("failed", "bad", "i-cross"),
-            RepositoryState::Ready if repository.holders.is_empty() => state("no copy", "bad", "i-cross"),
-            RepositoryState::Ready if !repository.last_error.is_empty() => state("refresh fails", "warn", "i-triangle"),
-            RepositoryState::Ready if repository.holders.len() < copies => state("few copies", "warn", "i-triangle"),
+            RepositoryState::Ready if repository.holders.is_empty() => {
+                state("no copy", "bad", "i-cross")
+            }
+            RepositoryState::Ready if !repository.last_error.is_empty() => {
+                state("refresh fails", "warn", "i-triangle")
+            }
+            RepositoryState::Ready if repository.holders.len() < copies => {
+                state("few copies", "warn", "i-triangle")
+            }
             RepositoryState::Ready => state("ready", "good", "i-dot"),
         }
     }
@@ -88,7 +95,11 @@ impl HtmlSafe for Bar {}
 impl Bar {
     /// Of a disk or cache; warns at 80 %, and more at 95 %.
     pub fn usage(used: u64, whole: u64) -> Self {
-        let share = if whole == 0 { 0.0 } else { (used as f64 / whole as f64).min(1.0) };
+        let share = if whole == 0 {
+            0.0
+        } else {
+            (used as f64 / whole as f64).min(1.0)
+        };
         let tone = match share {
             s if s >= 0.95 => "bad",
             s if s >= 0.8 => "warn",
@@ -98,13 +109,25 @@ impl Bar {
             Some(percent) => format!("{} of {} ({percent})", size(used), size(whole)),
             None => size(used),
         };
-        Self { width: format!("{:.1}", share * 100.0), tone, label }
+        Self {
+            width: format!("{:.1}", share * 100.0),
+            tone,
+            label,
+        }
     }
 
     /// Of work: `done` of `total`.
     pub fn progress(done: u64, total: u64, label: String) -> Self {
-        let share = if total == 0 { 0.0 } else { (done as f64 / total as f64).min(1.0) };
-        Self { width: format!("{:.1}", share * 100.0), tone: if share >= 1.0 { "good" } else { "" }, label }
+        let share = if total == 0 {
+            0.0
+        } else {
+            (done as f64 / total as f64).min(1.0)
+        };
+        Self {
+            width: format!("{:.1}", share * 100.0),
+            tone: if share >= 1.0 { "good" } else { "" },
+            label,
+        }
     }
 }
 
@@ -115,8 +138,14 @@ mod tests {
     #[test]
     fn states_differ_in_word_and_shape_and_not_only_in_colour() {
         use MemberState::{Active, Down, Drained, Draining, Joining, Recovering, Suspect};
-        let states = [Joining, Active, Suspect, Down, Recovering, Draining, Drained].map(State::of_member_state);
-        let mut seen: Vec<_> = states.iter().map(|state| (state.word, state.shape)).collect();
+        let states = [
+            Joining, Active, Suspect, Down, Recovering, Draining, Drained,
+        ]
+        .map(State::of_member_state);
+        let mut seen: Vec<_> = states
+            .iter()
+            .map(|state| (state.word, state.shape))
+            .collect();
         seen.sort_unstable();
         seen.dedup_by(|a, b| a.0 == b.0 || a.1 == b.1);
         assert_eq!(seen.len(), states.len());
@@ -125,7 +154,10 @@ mod tests {
     #[test]
     fn a_bar_says_its_figures_and_stays_within_itself() {
         let shown = Bar::usage(5 << 30, 4 << 30).to_string();
-        assert!(shown.contains(r#"width="100.0""#) && shown.contains("bad"), "{shown}");
+        assert!(
+            shown.contains(r#"width="100.0""#) && shown.contains("bad"),
+            "{shown}"
+        );
         assert!(Bar::usage(1, 0).to_string().contains(r#"width="0.0""#));
     }
 }

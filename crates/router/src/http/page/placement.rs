@@ -101,7 +101,9 @@ pub(super) async fn page(pages: &Pages, asked: &Asked) -> Result<Page> {
     let more = nodes.len().saturating_sub(NODES_MAX);
     nodes.truncate(NODES_MAX);
     let (zones, rows, height) = draw(&nodes, &placement);
-    let words = rows.iter().map(|row| format!("{} holds {}, wanted {}", row.id, row.held, row.wanted));
+    let words = rows
+        .iter()
+        .map(|row| format!("{} holds {}, wanted {}", row.id, row.held, row.wanted));
     Ok(Page {
         shell: Shell::new(state, "Placement", "/placement"),
         words: words.collect::<Vec<_>>().join("; "),
@@ -138,15 +140,30 @@ impl Amounts<'_> {
 }
 
 fn draw(nodes: &[&Member], placement: &Placement) -> (Vec<Zone>, Vec<Row>, f64) {
-    let shares: HashMap<&str, &NodeShare> = placement.nodes.iter().map(|share| (share.node.as_str(), share)).collect();
+    let shares: HashMap<&str, &NodeShare> = placement
+        .nodes
+        .iter()
+        .map(|share| (share.node.as_str(), share))
+        .collect();
     let targets = placement.without.iter().flat_map(|loss| &loss.targets);
-    let gains: HashMap<&str, &LossTarget> = targets.map(|target| (target.node.as_str(), target)).collect();
+    let gains: HashMap<&str, &LossTarget> = targets
+        .map(|target| (target.node.as_str(), target))
+        .collect();
     let of = |node: &Member| {
         let share = shares.get(node.id.as_str()).copied();
         let wanted = share.map_or(0.0, |share| share.share_wanted * placement.bytes as f64);
-        Amounts { share, gains: gains.get(node.id.as_str()).copied(), wanted: wanted.round() as u64 }
+        Amounts {
+            share,
+            gains: gains.get(node.id.as_str()).copied(),
+            wanted: wanted.round() as u64,
+        }
     };
-    let most = nodes.iter().map(|node| of(node).with_gains().max(of(node).wanted)).max().unwrap_or(0).max(1);
+    let most = nodes
+        .iter()
+        .map(|node| of(node).with_gains().max(of(node).wanted))
+        .max()
+        .unwrap_or(0)
+        .max(1);
     let lost = placement.without.as_ref().map(|loss| loss.node.as_str());
     let (mut zones, mut rows, mut y) = (Vec::new(), Vec::new(), 0.0);
     let mut zone: Option<&str> = None;
@@ -156,7 +173,13 @@ fn draw(nodes: &[&Member], placement: &Placement) -> (Vec<Zone>, Vec<Row>, f64) 
             zones.push(heading(node, placement, y));
             y += ZONE_HEIGHT;
         }
-        rows.push(row(node, &of(node), lost == Some(node.id.as_str()), y, most as f64));
+        rows.push(row(
+            node,
+            &of(node),
+            lost == Some(node.id.as_str()),
+            y,
+            most as f64,
+        ));
         y += ROW_HEIGHT;
     }
     (zones, rows, y.max(ROW_HEIGHT) + 6.0)
@@ -164,13 +187,25 @@ fn draw(nodes: &[&Member], placement: &Placement) -> (Vec<Zone>, Vec<Row>, f64) 
 
 /// Of the zone that `node` is the first of.
 fn heading(node: &Member, placement: &Placement, y: f64) -> Zone {
-    let about = placement.zones.iter().find(|zone| zone.zone.as_deref().unwrap_or("") == node.zone);
+    let about = placement
+        .zones
+        .iter()
+        .find(|zone| zone.zone.as_deref().unwrap_or("") == node.zone);
     Zone {
-        name: if node.zone.is_empty() { "no zone".to_owned() } else { format!("zone {}", clean(&node.zone)) },
+        name: if node.zone.is_empty() {
+            "no zone".to_owned()
+        } else {
+            format!("zone {}", clean(&node.zone))
+        },
         y: format!("{:.0}", y + 22.0),
         about: about
             .map(|zone| {
-                format!("{}, {} in {}", count(zone.nodes as u64, "node"), size(zone.bytes), count(zone.copies, "copy"))
+                format!(
+                    "{}, {} in {}",
+                    count(zone.nodes as u64, "node"),
+                    size(zone.bytes),
+                    count(zone.copies, "copy")
+                )
             })
             .unwrap_or_default(),
     }
@@ -183,11 +218,17 @@ fn row(node: &Member, amounts: &Amounts<'_>, lost: bool, y: f64, most: f64) -> R
     Row {
         id: clean(node.id.as_str()),
         href: format!("/nodes/{}", encode_path(node.id.as_str())),
-        loss_href: format!("/placement?without={}", percent_encoded(node.id.as_str().as_bytes())),
+        loss_href: format!(
+            "/placement?without={}",
+            percent_encoded(node.id.as_str().as_bytes())
+        ),
         zone: clean(&node.zone),
         state: State::of_member(node),
         weight: weight(node.weight),
-        held: of(amounts.held(), amounts.share.map_or(0, |share| share.copies)),
+        held: of(
+            amounts.held(),
+            amounts.share.map_or(0, |share| share.copies),
+        ),
         wanted: size(amounts.wanted),
         gains: amounts.gains.map(|gains| of(gains.bytes, gains.copies)),
         lost,
@@ -200,7 +241,10 @@ fn row(node: &Member, amounts: &Amounts<'_>, lost: bool, y: f64, most: f64) -> R
             gains: format!("{:.1}", width(amounts.gains.map_or(0, |gains| gains.bytes))),
             wanted_x: format!("{wanted:.1}"),
             mark_end: format!("{:.0}", y + 25.0),
-            label_x: format!("{:.1}", (BAR_LEFT + width(amounts.with_gains())).max(wanted) + 8.0),
+            label_x: format!(
+                "{:.1}",
+                (BAR_LEFT + width(amounts.with_gains())).max(wanted) + 8.0
+            ),
         },
     }
 }
@@ -218,7 +262,13 @@ fn loss(loss: &Loss) -> LossShown {
         id: clean(&loss.node),
         lines: vec![
             ("It holds", count(loss.copies, "copy")),
-            ("Short of copies", format!("{} would have fewer than are wanted", count(loss.below_copies, "repository"))),
+            (
+                "Short of copies",
+                format!(
+                    "{} would have fewer than are wanted",
+                    count(loss.below_copies, "repository")
+                ),
+            ),
             ("Not readable", unread),
             (
                 "Made again",

@@ -1,4 +1,5 @@
-//! The copies of one repository as its holders tell: who has it, who should, how far its contents are.
+//! The copies of one repository as its holders tell: who has it, who should, how far its contents
+//! are.
 
 use std::sync::Arc;
 
@@ -31,14 +32,24 @@ pub(super) struct Replica {
 pub(super) async fn of(state: &Arc<RouterState>, entry: &Repository) -> Vec<Replica> {
     let view = state.members.view();
     let id = entry.storage_id();
-    let wanted = placement::replicas(&id, &state.members.placement_nodes(), view.replication_factor as usize);
+    let wanted = placement::replicas(
+        &id,
+        &state.members.placement_nodes(),
+        view.replication_factor as usize,
+    );
     let concerned = |node: &&Member| entry.holders.contains(&node.id) || wanted.contains(&node.id);
     let asked = view.nodes().filter(concerned).map(|node| {
         let (id, wanted) = (&id, wanted.contains(&node.id));
         async move {
             let holder = entry.holders.contains(&node.id);
             if node.state == MemberState::Down {
-                return replica(node, holder, wanted, None, "it is down, so it was not asked".to_owned());
+                return replica(
+                    node,
+                    holder,
+                    wanted,
+                    None,
+                    "it is down, so it was not asked".to_owned(),
+                );
             }
             match tokio::time::timeout(ASK_TIMEOUT, state.held(node, id)).await {
                 Ok(Ok(held)) => replica(node, holder, wanted, Some(held), String::new()),
@@ -46,7 +57,13 @@ pub(super) async fn of(state: &Arc<RouterState>, entry: &Repository) -> Vec<Repl
                     replica(node, holder, wanted, None, String::new())
                 }
                 Ok(Err(error)) => replica(node, holder, wanted, None, error.message),
-                Err(_) => replica(node, holder, wanted, None, format!("no answer within {} s", ASK_TIMEOUT.as_secs())),
+                Err(_) => replica(
+                    node,
+                    holder,
+                    wanted,
+                    None,
+                    format!("no answer within {} s", ASK_TIMEOUT.as_secs()),
+                ),
             }
         }
     });
@@ -57,9 +74,20 @@ pub(super) async fn of(state: &Arc<RouterState>, entry: &Repository) -> Vec<Repl
     replicas
 }
 
-fn replica(node: &Member, holder: bool, wanted: bool, held: Option<v1::HeldRepository>, problem: String) -> Replica {
-    let told = held.as_ref().map(|held| held.last_error.clone()).unwrap_or_default();
-    let contents = held.as_ref().map(|held| (held.hydrated_blobs, held.total_blobs));
+fn replica(
+    node: &Member,
+    holder: bool,
+    wanted: bool,
+    held: Option<v1::HeldRepository>,
+    problem: String,
+) -> Replica {
+    let told = held
+        .as_ref()
+        .map(|held| held.last_error.clone())
+        .unwrap_or_default();
+    let contents = held
+        .as_ref()
+        .map(|held| (held.hydrated_blobs, held.total_blobs));
     Replica {
         id: clean(node.id.as_str()),
         href: format!("/nodes/{}", encode_path(node.id.as_str())),
@@ -67,8 +95,13 @@ fn replica(node: &Member, holder: bool, wanted: bool, held: Option<v1::HeldRepos
         holder,
         wanted,
         contents,
-        bar: contents
-            .map(|(done, total)| Bar::progress(done, total, format!("{} of {} files", number(done), number(total)))),
+        bar: contents.map(|(done, total)| {
+            Bar::progress(
+                done,
+                total,
+                format!("{} of {} files", number(done), number(total)),
+            )
+        }),
         disk: held.map(|held| size(held.disk_bytes)),
         problem: clean(if problem.is_empty() { &told } else { &problem }),
     }

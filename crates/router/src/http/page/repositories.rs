@@ -40,7 +40,11 @@ const CHOICES: [(Only, &str, &str); 5] = [
     (Only::All, "", "all"),
     (Only::Troubled, "troubled", "need a look"),
     (Only::In(RepositoryState::Ready), "ready", "ready"),
-    (Only::In(RepositoryState::Ingesting), "ingesting", "ingesting"),
+    (
+        Only::In(RepositoryState::Ingesting),
+        "ingesting",
+        "ingesting",
+    ),
     (Only::In(RepositoryState::Failed), "failed", "failed"),
 ];
 
@@ -73,10 +77,27 @@ impl Wanted {
             Some(name) => (name, true),
             None => (asked.sort.as_str(), false),
         };
-        let sorting = COLUMNS.iter().find(|(_, word)| *word == name).map_or(Sorting::Path, |(sorting, _)| *sorting);
-        let only = CHOICES.iter().find(|(_, word, _)| *word == asked.state).map_or(Only::All, |(only, ..)| *only);
-        let page = asked.page.parse::<usize>().unwrap_or(1).saturating_sub(1).min(usize::MAX / PAGE - 1);
-        Self { words: text.split_whitespace().map(str::to_owned).collect(), only, sorting, descending, page }
+        let sorting = COLUMNS
+            .iter()
+            .find(|(_, word)| *word == name)
+            .map_or(Sorting::Path, |(sorting, _)| *sorting);
+        let only = CHOICES
+            .iter()
+            .find(|(_, word, _)| *word == asked.state)
+            .map_or(Only::All, |(only, ..)| *only);
+        let page = asked
+            .page
+            .parse::<usize>()
+            .unwrap_or(1)
+            .saturating_sub(1)
+            .min(usize::MAX / PAGE - 1);
+        Self {
+            words: text.split_whitespace().map(str::to_owned).collect(),
+            only,
+            sorting,
+            descending,
+            page,
+        }
     }
 
     /// `copies`: wanted of each repository.
@@ -137,17 +158,36 @@ pub(super) async fn page(pages: &Pages, asked: &Asked) -> Result<Page> {
     let copies = view.copies_wanted();
     let wanted = Wanted::new(asked);
     let (from, filter) = (wanted.page * PAGE, wanted.filter(copies));
-    let (found, total) =
-        Catalog::search(&pages.state.catalog, filter, wanted.sorting, wanted.descending, from, PAGE).await?;
-    let (first, last) = (if found.is_empty() { 0 } else { from + 1 }, from.min(total) + found.len());
+    let (found, total) = Catalog::search(
+        &pages.state.catalog,
+        filter,
+        wanted.sorting,
+        wanted.descending,
+        from,
+        PAGE,
+    )
+    .await?;
+    let (first, last) = (
+        if found.is_empty() { 0 } else { from + 1 },
+        from.min(total) + found.len(),
+    );
     let url = |page: usize| url(asked, &asked.sort, page);
-    let choice = |(only, word, name)| Choice { word, name, chosen: only == wanted.only };
+    let choice = |(only, word, name)| Choice {
+        word,
+        name,
+        chosen: only == wanted.only,
+    };
     Ok(Page {
         shell: Shell::new(&pages.state, "Repositories", "/repos"),
         choices: CHOICES.into_iter().map(choice).collect(),
         headings: headings(asked, &wanted),
         rows: found.iter().map(|entry| row(entry, copies)).collect(),
-        range: format!("{} to {} of {}", number(first as u64), number(last as u64), number(total as u64)),
+        range: format!(
+            "{} to {} of {}",
+            number(first as u64),
+            number(last as u64),
+            number(total as u64)
+        ),
         filtered: !wanted.words.is_empty() || wanted.only != Only::All,
         before: (wanted.page > 0).then(|| url(wanted.page)),
         after: (last < total).then(|| url(wanted.page + 2)),
@@ -158,7 +198,12 @@ pub(super) async fn page(pages: &Pages, asked: &Asked) -> Result<Page> {
 /// `page`: from 1.
 fn url(asked: &Asked, sort: &str, page: usize) -> String {
     let text = |value: &str| percent_encoded(value.as_bytes());
-    let mut url = format!("/repos?q={}&state={}&sort={}", text(&asked.q), text(&asked.state), text(sort));
+    let mut url = format!(
+        "/repos?q={}&state={}&sort={}",
+        text(&asked.q),
+        text(&asked.state),
+        text(sort)
+    );
     if page > 1 {
         url.push_str(&format!("&page={page}"));
     }
@@ -167,16 +212,32 @@ fn url(asked: &Asked, sort: &str, page: usize) -> String {
 
 fn headings(asked: &Asked, wanted: &Wanted) -> Vec<Heading> {
     let heading = |name, column: Sorting, number| {
-        let word = COLUMNS.iter().find(|(found, _)| *found == column).map_or("", |(_, word)| word);
+        let word = COLUMNS
+            .iter()
+            .find(|(found, _)| *found == column)
+            .map_or("", |(_, word)| word);
         let here = wanted.sorting == column;
         // Figures are looked at from the top.
-        let descending = if here { !wanted.descending } else { column != Sorting::Path };
+        let descending = if here {
+            !wanted.descending
+        } else {
+            column != Sorting::Path
+        };
         let sort = match (here, wanted.descending) {
             (false, _) => "",
             (true, true) => "descending",
             (true, false) => "ascending",
         };
-        Heading { name, href: url(asked, &format!("{}{word}", if descending { "-" } else { "" }), 1), sort, number }
+        Heading {
+            name,
+            href: url(
+                asked,
+                &format!("{}{word}", if descending { "-" } else { "" }),
+                1,
+            ),
+            sort,
+            number,
+        }
     };
     vec![
         heading("Path", Sorting::Path, false),
@@ -189,7 +250,9 @@ fn headings(asked: &Asked, wanted: &Wanted) -> Vec<Heading> {
 
 fn row(entry: &Repository, copies: usize) -> Row {
     let snapshot = entry.snapshot.as_ref();
-    let commit = snapshot.map(|snapshot| snapshot.commit.to_string()).unwrap_or_default();
+    let commit = snapshot
+        .map(|snapshot| snapshot.commit.to_string())
+        .unwrap_or_default();
     Row {
         href: format!("/repos/{}", encode_path(entry.path.as_str())),
         path: clean(entry.path.as_str()),
@@ -207,16 +270,32 @@ mod tests {
     use super::*;
 
     fn asked(q: &str, state: &str, sort: &str, page: &str) -> Asked {
-        Asked { q: q.into(), state: state.into(), sort: sort.into(), page: page.into() }
+        Asked {
+            q: q.into(),
+            state: state.into(),
+            sort: sort.into(),
+            page: page.into(),
+        }
     }
 
     #[test]
     fn a_query_that_says_nonsense_shows_the_first_page_of_all() {
         let wanted = Wanted::new(&asked("  ", "x", "-nonsense", "x"));
-        assert_eq!((wanted.only, wanted.sorting, wanted.page), (Only::All, Sorting::Path, 0));
-        let far = Wanted::new(&asked(&"ä".repeat(500), "troubled", "-size", "99999999999999999999"));
+        assert_eq!(
+            (wanted.only, wanted.sorting, wanted.page),
+            (Only::All, Sorting::Path, 0)
+        );
+        let far = Wanted::new(&asked(
+            &"ä".repeat(500),
+            "troubled",
+            "-size",
+            "99999999999999999999",
+        ));
         assert!(far.words[0].len() <= FILTER_MAX);
-        assert_eq!((far.filter(2).troubled_below, far.sorting, far.descending), (Some(2), Sorting::Bytes, true));
+        assert_eq!(
+            (far.filter(2).troubled_below, far.sorting, far.descending),
+            (Some(2), Sorting::Bytes, true)
+        );
     }
 
     #[test]
@@ -225,6 +304,9 @@ mod tests {
         let headings = headings(&asked, &Wanted::new(&asked));
         assert_eq!(headings[1].href, "/repos?q=a%26b&state=ready&sort=-size");
         assert_eq!((headings[1].sort, headings[0].sort), ("ascending", ""));
-        assert_eq!(url(&asked, &asked.sort, 4), "/repos?q=a%26b&state=ready&sort=size&page=4");
+        assert_eq!(
+            url(&asked, &asked.sort, 4),
+            "/repos?q=a%26b&state=ready&sort=size&page=4"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! One repository: where it comes from, what is published, its copies, its past, and what can be done with it.
+//! One repository: where it comes from, what is published, its copies, its past, and what can be
+//! done with it.
 
 use std::sync::Arc;
 
@@ -118,10 +119,16 @@ async fn past(pages: &Pages, entry: &Repository) -> Result<Vec<Past>, Line> {
     if !*pages.state.shared.reachable().borrow() {
         return Err(Line::new("the state store cannot be reached"));
     }
-    let kept = pages.state.catalog.publications(&entry.path).await.map_err(|error| Line::new(&error.message))?;
+    let kept = pages
+        .state
+        .catalog
+        .publications(&entry.path)
+        .await
+        .map_err(|error| Line::new(&error.message))?;
     let past = |row: &v1::Publication| Past {
         number: row.generation,
-        commit: Oid::from_bytes(&row.commit).map_or_else(|_| "unknown".to_owned(), |commit| commit.to_string()),
+        commit: Oid::from_bytes(&row.commit)
+            .map_or_else(|_| "unknown".to_owned(), |commit| commit.to_string()),
         ref_name: clean(&row.ref_name),
         committed: When::at(row.commit_time),
         published: When::at(row.published_at),

@@ -61,7 +61,12 @@ impl Shell {
     }
 
     pub fn links(&self) -> Vec<Link> {
-        let link = |(href, name, icon)| Link { href, name, icon, here: href == self.section };
+        let link = |(href, name, icon)| Link {
+            href,
+            name,
+            icon,
+            here: href == self.section,
+        };
         PARTS.into_iter().map(link).collect()
     }
 }
@@ -91,14 +96,23 @@ impl Health {
             (false, false) => ("Degraded", "warn", "i-triangle"),
             (false, true) => ("Healthy", "good", "i-check"),
         };
-        Self { word, tone, shape, problems: problems.iter().map(shown).collect() }
+        Self {
+            word,
+            tone,
+            shape,
+            problems: problems.iter().map(shown).collect(),
+        }
     }
 
     /// All of it in one line; `None` = nothing is wrong.
     pub fn strip(&self) -> Option<String> {
         let more = self.problems.len().checked_sub(1)?;
         let first = &self.problems[0].what;
-        let rest = if more == 0 { String::new() } else { format!(", and {}", count(more as u64, "other problem")) };
+        let rest = if more == 0 {
+            String::new()
+        } else {
+            format!(", and {}", count(more as u64, "other problem"))
+        };
         Some(format!("{}: {}{rest}", self.word, first.text()))
     }
 }
@@ -108,8 +122,17 @@ fn shown(problem: &Reason) -> Shown {
         Some((what, next)) => (what, Some(Line::new(next))),
         None => (problem.message.as_str(), None),
     };
-    let (shape, severity) = if problem.critical { ("i-cross", "critical") } else { ("i-triangle", "warning") };
-    Shown { shape, severity, what: Line::new(what), next }
+    let (shape, severity) = if problem.critical {
+        ("i-cross", "critical")
+    } else {
+        ("i-triangle", "warning")
+    };
+    Shown {
+        shape,
+        severity,
+        what: Line::new(what),
+        next,
+    }
 }
 
 #[cfg(test)]
@@ -118,16 +141,28 @@ mod tests {
 
     #[test]
     fn a_problem_is_what_is_wrong_and_the_next_thing_to_do() {
-        let problem = |line: &str, critical| Reason { message: line.to_owned(), critical };
+        let problem = |line: &str, critical| Reason {
+            message: line.to_owned(),
+            critical,
+        };
         let health = Health::of(&[
             problem("no node is active: start `monofs-node`, then look", true),
             problem("node2 (127.0.0.1:9000) is suspect: look at its log", false),
         ]);
         assert_eq!((health.word, health.tone), ("Unhealthy", "bad"));
-        assert_eq!(health.strip().as_deref(), Some("Unhealthy: no node is active, and 1 other problem"));
+        assert_eq!(
+            health.strip().as_deref(),
+            Some("Unhealthy: no node is active, and 1 other problem")
+        );
         let next = health.problems[0].next.as_ref().map(ToString::to_string);
-        assert_eq!(next.as_deref(), Some("start <code>monofs-node</code>, then look"));
-        assert_eq!(health.problems[1].what.text(), "node2 (127.0.0.1:9000) is suspect");
+        assert_eq!(
+            next.as_deref(),
+            Some("start <code>monofs-node</code>, then look")
+        );
+        assert_eq!(
+            health.problems[1].what.text(),
+            "node2 (127.0.0.1:9000) is suspect"
+        );
         assert!(Health::of(&[]).strip().is_none());
     }
 }

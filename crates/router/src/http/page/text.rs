@@ -15,7 +15,10 @@ const TIME_MAX: i64 = 253_402_300_799;
 
 /// A path for a URL: every component percent-encoded.
 pub(super) fn encode_path(path: &str) -> String {
-    path.split('/').map(|part| percent_encoded(part.as_bytes())).collect::<Vec<_>>().join("/")
+    path.split('/')
+        .map(|part| percent_encoded(part.as_bytes()))
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 /// A number with its thousands set apart: `12,345`.
@@ -44,7 +47,11 @@ pub(super) fn count(many: u64, noun: &str) -> String {
 pub(super) fn percent(part: u64, whole: u64) -> Option<String> {
     (whole > 0).then(|| {
         let value = part as f64 * 100.0 / whole as f64;
-        if value > 99.0 && value < 100.0 { format!("{value:.1} %") } else { format!("{value:.0} %") }
+        if value > 99.0 && value < 100.0 {
+            format!("{value:.1} %")
+        } else {
+            format!("{value:.0} %")
+        }
     })
 }
 
@@ -87,7 +94,11 @@ impl When {
             -1..2 => "just now".to_owned(),
             _ => format!("{} ago", shown(passed)),
         };
-        Self { at, exact: rfc3339(at), ago }
+        Self {
+            at,
+            exact: rfc3339(at),
+            ago,
+        }
     }
 }
 
@@ -116,8 +127,13 @@ impl HtmlSafe for Line {}
 
 impl Line {
     pub fn new(text: &str) -> Self {
-        let parts = text.split('`').enumerate().filter(|(_, part)| !part.is_empty());
-        Self { parts: parts.map(|(at, part)| (at % 2 == 1, clean(part))).collect() }
+        let parts = text
+            .split('`')
+            .enumerate()
+            .filter(|(_, part)| !part.is_empty());
+        Self {
+            parts: parts.map(|(at, part)| (at % 2 == 1, clean(part))).collect(),
+        }
     }
 
     /// The same without marks.
@@ -139,7 +155,11 @@ mod tests {
         assert_eq!(rfc3339(TIME_MAX), "9999-12-31T23:59:59Z");
         assert_eq!(time_of_day(1_795_755_813), "05:03");
         assert_eq!(When::at(0).to_string(), "never");
-        assert!(When::at(clock::now() - 300).to_string().ends_with(">5 m ago</time>"));
+        assert!(
+            When::at(clock::now() - 300)
+                .to_string()
+                .ends_with(">5 m ago</time>")
+        );
     }
 
     #[test]
@@ -153,15 +173,30 @@ mod tests {
     fn figures_are_short() {
         let sizes: Vec<String> = [1023, 1024, 1_048_575, 3 << 30].map(size).into();
         assert_eq!(sizes, ["1023 B", "1.0 KiB", "1.0 MiB", "3.0 GiB"]);
-        assert_eq!([0, 999, 1000, 1_234_567].map(number), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([count(1, "copy"), count(2, "copy"), count(0, "node")], ["1 copy", "2 copies", "0 nodes"]);
-        assert_eq!([percent(1, 0), percent(999, 1000)], [None, Some("99.9 %".to_owned())]);
-        assert_eq!([0.0000123, 0.0032, 0.25, 1.5].map(latency), ["12 µs", "3.2 ms", "250 ms", "1.5 s"]);
+        assert_eq!(
+            [0, 999, 1000, 1_234_567].map(number),
+            ["0", "999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            [count(1, "copy"), count(2, "copy"), count(0, "node")],
+            ["1 copy", "2 copies", "0 nodes"]
+        );
+        assert_eq!(
+            [percent(1, 0), percent(999, 1000)],
+            [None, Some("99.9 %".to_owned())]
+        );
+        assert_eq!(
+            [0.0000123, 0.0032, 0.25, 1.5].map(latency),
+            ["12 µs", "3.2 ms", "250 ms", "1.5 s"]
+        );
     }
 
     #[test]
     fn what_is_to_be_typed_is_set_apart_and_escaped() {
         let line = Line::new("look at `a <b>` & go on");
-        assert_eq!(line.to_string(), "look at <code>a &#60;b&#62;</code> &#38; go on");
+        assert_eq!(
+            line.to_string(),
+            "look at <code>a &#60;b&#62;</code> &#38; go on"
+        );
     }
 }

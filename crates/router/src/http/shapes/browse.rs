@@ -115,7 +115,10 @@ impl Tree {
 
     fn namespace(&mut self, path: &TreePath, Namespace { names, next }: Namespace) {
         self.next_after = next;
-        self.entries = names.into_iter().map(|(name, repository)| named(path, &name, repository.as_deref())).collect();
+        self.entries = names
+            .into_iter()
+            .map(|(name, repository)| named(path, &name, repository.as_deref()))
+            .collect();
     }
 
     fn directory(&mut self, path: &TreePath, directory: Directory) {
@@ -155,7 +158,11 @@ fn named(path: &TreePath, name: &str, repository: Option<&monofs_model::Reposito
     TreeEntry {
         name: name.to_owned(),
         path_encoded: path.join(name.as_bytes()).encoded(),
-        kind: if repository.is_some() { Kind::Repository } else { Kind::Namespace },
+        kind: if repository.is_some() {
+            Kind::Repository
+        } else {
+            Kind::Namespace
+        },
         oid: snapshot.map(|snapshot| snapshot.commit.to_string()),
         size: snapshot.map(|snapshot| snapshot.bytes),
     }

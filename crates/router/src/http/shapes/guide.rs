@@ -1,4 +1,5 @@
-//! The documents of `/health`, `/ready`, `/api/status` and `/api/fetchers`, whose shapes the deployment guide gives.
+//! The documents of `/health`, `/ready`, `/api/status` and `/api/fetchers`, whose shapes the
+//! deployment guide gives.
 
 use monofs_model::MemberState;
 use monofs_proto::v1;

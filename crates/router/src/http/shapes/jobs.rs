@@ -198,8 +198,10 @@ impl TryFrom<v1::Failover> for Failover {
     type Error = monofs_model::Error;
 
     fn try_from(failover: v1::Failover) -> Result<Self, Self::Error> {
-        let target =
-            |target: v1::FailoverTarget| FailoverTarget { node: target.node_id, repositories: target.repositories };
+        let target = |target: v1::FailoverTarget| FailoverTarget {
+            node: target.node_id,
+            repositories: target.repositories,
+        };
         Ok(Self {
             state: monofs_model::MemberState::try_from(failover.state())?.into(),
             since: known(failover.since),
@@ -258,7 +260,11 @@ pub(crate) struct Move {
 impl From<v1::RebalanceResponse> for Plan {
     fn from(plan: v1::RebalanceResponse) -> Self {
         let step = |step: v1::PlannedMove| Move {
-            kind: step.kind().as_str_name().trim_start_matches("KIND_").to_ascii_lowercase(),
+            kind: step
+                .kind()
+                .as_str_name()
+                .trim_start_matches("KIND_")
+                .to_ascii_lowercase(),
             path: step.path,
             node: step.node_id,
             from: step.from,

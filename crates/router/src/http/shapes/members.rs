@@ -48,8 +48,17 @@ pub(crate) struct Intent {
 
 impl From<v1::NodeIntent> for Intent {
     fn from(row: v1::NodeIntent) -> Self {
-        let kind = row.kind().as_str_name().trim_start_matches("KIND_").to_ascii_lowercase();
-        Self { kind, reason: said(&row.reason), since: row.since, force: row.force }
+        let kind = row
+            .kind()
+            .as_str_name()
+            .trim_start_matches("KIND_")
+            .to_ascii_lowercase();
+        Self {
+            kind,
+            reason: said(&row.reason),
+            since: row.since,
+            force: row.force,
+        }
     }
 }
 

@@ -87,7 +87,8 @@ pub(crate) struct RepositoryCounts {
     pub refresh_failing: usize,
 }
 
-/// What the cluster did in the last ten seconds; `null` = not known (yet), or nothing was asked for.
+/// What the cluster did in the last ten seconds; `null` = not known (yet), or nothing was asked
+/// for.
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub(crate) struct Rates {
     /// When those seconds ended.
@@ -147,7 +148,15 @@ pub(crate) struct History {
 
 impl From<history::Table> for History {
     fn from(table: history::Table) -> Self {
-        let series = table.series.into_iter().map(|(name, values)| (name.to_owned(), values)).collect();
-        Self { step_seconds: table.step_seconds, at: table.at, series }
+        let series = table
+            .series
+            .into_iter()
+            .map(|(name, values)| (name.to_owned(), values))
+            .collect();
+        Self {
+            step_seconds: table.step_seconds,
+            at: table.at,
+            series,
+        }
     }
 }

@@ -41,7 +41,8 @@ pub(crate) struct NodeShare {
     pub bytes: u64,
     /// Its part of all copies.
     pub share: f64,
-    /// The part that its weight gives it of the nodes that should hold copies; 0 = it should hold none.
+    /// The part that its weight gives it of the nodes that should hold copies; 0 = it should hold
+    /// none.
     pub share_wanted: f64,
     pub disk_used_bytes: u64,
     /// What it announced; `null` = it did not.
@@ -68,7 +69,8 @@ pub(crate) struct Loss {
     pub below_copies: u64,
     /// Repositories that would have no copy that serves; a fetcher would have to get them again.
     pub without_copy: u64,
-    /// What would have to be copied so that all have as many copies again as the nodes that are left allow.
+    /// What would have to be copied so that all have as many copies again as the nodes that are
+    /// left allow.
     pub bytes_to_copy: u64,
     /// Where to, the most bytes first.
     pub targets: Vec<LossTarget>,

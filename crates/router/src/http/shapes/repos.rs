@@ -230,9 +230,14 @@ impl Replica {
     /// As the node said; `commit` is the one that is published.
     pub fn new(status: v1::ReplicaStatus, wanted: &[String], commit: Option<&str>) -> Self {
         let held = status.held.as_ref();
-        let hex = |snapshot: &v1::Snapshot| monofs_model::Oid::from_bytes(&snapshot.commit).map(|oid| oid.to_string());
-        let commits: Vec<String> =
-            held.iter().flat_map(|held| &held.snapshots).filter_map(|snapshot| hex(snapshot).ok()).collect();
+        let hex = |snapshot: &v1::Snapshot| {
+            monofs_model::Oid::from_bytes(&snapshot.commit).map(|oid| oid.to_string())
+        };
+        let commits: Vec<String> = held
+            .iter()
+            .flat_map(|held| &held.snapshots)
+            .filter_map(|snapshot| hex(snapshot).ok())
+            .collect();
         Self {
             holder: status.holder,
             wanted: wanted.contains(&status.node_id),
@@ -254,7 +259,11 @@ impl Replica {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Ingest {
     /// URL of the repository.
-    #[schema(example = "https://github.com/org/repo", min_length = 1, max_length = 2048)]
+    #[schema(
+        example = "https://github.com/org/repo",
+        min_length = 1,
+        max_length = 2048
+    )]
     pub source: String,
     /// A branch, a tag or a commit; without one, the remote's HEAD.
     #[serde(rename = "ref", default)]
@@ -304,8 +313,15 @@ pub(crate) struct Started {
 impl Started {
     /// Of the repository at this path.
     pub fn at(path: &monofs_model::DisplayPath) -> Self {
-        let repository = format!("/api/v1/repos/{}", percent_encoded(path.as_str().as_bytes()));
-        Self { path: path.to_string(), events: format!("{repository}/events"), repository }
+        let repository = format!(
+            "/api/v1/repos/{}",
+            percent_encoded(path.as_str().as_bytes())
+        );
+        Self {
+            path: path.to_string(),
+            events: format!("{repository}/events"),
+            repository,
+        }
     }
 }
 
@@ -369,7 +385,9 @@ impl From<v1::IngestProgress> for IngestProgress {
             Phase::Hydrating => IngestPhase::Hydrating,
             Phase::Done => IngestPhase::Done,
         };
-        let repository = progress.repository.and_then(|wire| monofs_model::Repository::try_from(wire).ok());
+        let repository = progress
+            .repository
+            .and_then(|wire| monofs_model::Repository::try_from(wire).ok());
         Self {
             phase,
             fetch: progress.fetch.map(Into::into),
@@ -382,10 +400,19 @@ impl From<v1::IngestProgress> for IngestProgress {
 
 impl From<v1::FetchProgress> for Fetch {
     fn from(fetch: v1::FetchProgress) -> Self {
-        let phase = fetch.phase().as_str_name().trim_start_matches("PHASE_").to_ascii_lowercase();
+        let phase = fetch
+            .phase()
+            .as_str_name()
+            .trim_start_matches("PHASE_")
+            .to_ascii_lowercase();
         let total = fetch.objects_total;
         let objects_total = (total != 0).then_some(total);
-        Self { phase, objects_done: fetch.objects_done, objects_total, bytes_done: fetch.bytes_done }
+        Self {
+            phase,
+            objects_done: fetch.objects_done,
+            objects_total,
+            bytes_done: fetch.bytes_done,
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Calls to an etcd cluster: its endpoints are tried in turn, every call has a deadline, and errors say what to do.
+//! Calls to an etcd cluster: its endpoints are tried in turn, every call has a deadline, and errors
+//! say what to do.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -37,14 +38,25 @@ impl Endpoints {
             channels.get(address)?;
         }
         if addresses.is_empty() {
-            return Err(Error::invalid("--state etcd://: no endpoint; write etcd://HOST:PORT,HOST:PORT/PREFIX"));
+            return Err(Error::invalid(
+                "--state etcd://: no endpoint; write etcd://HOST:PORT,HOST:PORT/PREFIX",
+            ));
         }
-        Ok(Self { addresses, channels, current: AtomicUsize::new(0) })
+        Ok(Self {
+            addresses,
+            channels,
+            current: AtomicUsize::new(0),
+        })
     }
 
-    /// The first answer of an endpoint. Errors: `Unavailable` when none answers in time; what etcd says otherwise
-    /// (`NotHeld` = compacted, `Full`, `NotFound`, `Invalid`).
-    pub async fn call<T, F>(&self, doing: &str, repeat: Repeat, call: impl Fn(Channel) -> F) -> Result<T>
+    /// The first answer of an endpoint. Errors: `Unavailable` when none answers in time; what etcd
+    /// says otherwise (`NotHeld` = compacted, `Full`, `NotFound`, `Invalid`).
+    pub async fn call<T, F>(
+        &self,
+        doing: &str,
+        repeat: Repeat,
+        call: impl Fn(Channel) -> F,
+    ) -> Result<T>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
@@ -69,24 +81,40 @@ impl Endpoints {
                 };
                 failures.push(format!("{address}: {why}"));
                 // The next call begins with another one.
-                self.current.store((at + 1) % self.addresses.len(), Ordering::Relaxed);
+                self.current
+                    .store((at + 1) % self.addresses.len(), Ordering::Relaxed);
                 if sent && repeat == Repeat::IfNotSent {
                     let unclear = "whether it was done is not known";
-                    return Err(Error::unavailable(format!("etcd: {doing}: {}; {unclear}", failures.join(", "))));
+                    return Err(Error::unavailable(format!(
+                        "etcd: {doing}: {}; {unclear}",
+                        failures.join(", ")
+                    )));
                 }
             }
-            Err(Error::unavailable(format!("etcd: {doing}: {}", failures.join(", "))))
+            Err(Error::unavailable(format!(
+                "etcd: {doing}: {}",
+                failures.join(", ")
+            )))
         };
-        let late = |_| Error::unavailable(format!("etcd: {doing}: no answer within {TOTAL_TIMEOUT:?}"));
-        tokio::time::timeout(TOTAL_TIMEOUT, tries).await.map_err(late)?
+        let late =
+            |_| Error::unavailable(format!("etcd: {doing}: no answer within {TOTAL_TIMEOUT:?}"));
+        tokio::time::timeout(TOTAL_TIMEOUT, tries)
+            .await
+            .map_err(late)?
     }
 }
 
-/// The endpoint could not be reached or could not answer now, as opposed to what is wrong with the request.
+/// The endpoint could not be reached or could not answer now, as opposed to what is wrong with the
+/// request.
 fn is_away(status: &Status) -> bool {
     matches!(
         status.code(),
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown | Code::Internal | Code::Aborted
+        Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::Cancelled
+            | Code::Unknown
+            | Code::Internal
+            | Code::Aborted
     )
 }
 
@@ -113,9 +141,13 @@ fn told(doing: &str, status: &Status) -> Error {
         _ => ErrorKind::Refused,
     };
     let advice = if kind == ErrorKind::Full && status.message().contains("space exceeded") {
-        "; compact and defragment it (`etcdctl compact`, `defrag`, `alarm disarm`) and start it with --auto-compaction-retention"
+        "; compact and defragment it (`etcdctl compact`, `defrag`, `alarm disarm`) and start it \
+         with --auto-compaction-retention"
     } else {
         ""
     };
-    Error { kind, message: format!("etcd: {doing}: {}{advice}", status.message()) }
+    Error {
+        kind,
+        message: format!("etcd: {doing}: {}{advice}", status.message()),
+    }
 }

@@ -15,7 +15,9 @@ use std::time::Duration;
 
 use monofs_model::{ErrorKind, Result};
 use monofs_proto::etcd::lease_client::LeaseClient;
-use monofs_proto::etcd::{LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest};
+use monofs_proto::etcd::{
+    LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest,
+};
 use monofs_rpc::Channel;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -46,25 +48,49 @@ pub(super) struct Session {
 
 impl Sessions {
     pub fn new(endpoints: Arc<Endpoints>) -> Self {
-        Self { endpoints, by_ttl: Mutex::default() }
+        Self {
+            endpoints,
+            by_ttl: Mutex::default(),
+        }
     }
 
-    /// The lease for `ttl` (whole seconds, one at least), granted if there is none. Errors: those of a call.
+    /// The lease for `ttl` (whole seconds, one at least), granted if there is none. Errors: those
+    /// of a call.
     pub async fn get(&self, ttl: Duration) -> Result<Arc<Session>> {
         let seconds = ttl.as_secs().max(1);
         let mut by_ttl = self.by_ttl.lock().await;
-        if let Some(session) = by_ttl.get(&seconds).filter(|session| !session.lost.is_cancelled()) {
+        if let Some(session) = by_ttl
+            .get(&seconds)
+            .filter(|session| !session.lost.is_cancelled())
+        {
             return Ok(session.clone());
         }
         let asked = Instant::now();
-        let request = LeaseGrantRequest { ttl: seconds as i64, id: 0 };
-        let call = |channel: Channel| async move { LeaseClient::new(channel).lease_grant(request).await };
+        let request = LeaseGrantRequest {
+            ttl: seconds as i64,
+            id: 0,
+        };
+        let call =
+            |channel: Channel| async move { LeaseClient::new(channel).lease_grant(request).await };
         // A lease that nobody knows of ends by itself.
-        let lease = self.endpoints.call("get a lease", Repeat::Always, call).await?.id;
+        let lease = self
+            .endpoints
+            .call("get a lease", Repeat::Always, call)
+            .await?
+            .id;
         let (lost, stop) = (CancellationToken::new(), CancellationToken::new());
-        let kept = Kept { endpoints: self.endpoints.clone(), lease, ttl: Duration::from_secs(seconds), renewed: asked };
+        let kept = Kept {
+            endpoints: self.endpoints.clone(),
+            lease,
+            ttl: Duration::from_secs(seconds),
+            renewed: asked,
+        };
         tokio::spawn(kept.run(lost.clone(), stop.clone()));
-        let session = Arc::new(Session { lease, lost, _stop: stop.drop_guard() });
+        let session = Arc::new(Session {
+            lease,
+            lost,
+            _stop: stop.drop_guard(),
+        });
         by_ttl.insert(seconds, session.clone());
         Ok(session)
     }
@@ -85,7 +111,8 @@ impl Kept {
             tokio::select! {
                 () = stop.cancelled() => {
                     if let Err(error) = self.revoke().await {
-                        tracing::debug!(lease = self.lease, %error, "cannot revoke the lease; it ends by itself");
+                        tracing::debug!(lease = self.lease, %error, "cannot revoke the lease; it \
+                         ends by itself");
                     }
                     return;
                 }
@@ -99,13 +126,15 @@ impl Kept {
                     return self.lose(&lost).await;
                 }
                 Ok(Err(error)) => {
-                    tracing::debug!(lease = self.lease, %error, "cannot keep the lease; trying again");
+                    tracing::debug!(lease = self.lease, %error, "cannot keep the lease; trying \
+                     again");
                     pause = self.ttl / RETRY_PART;
                 }
                 Err(_) => {}
             }
             if Instant::now() >= self.renewed + self.ttl * 4 / 5 {
-                tracing::warn!(lease = self.lease, ttl = ?self.ttl, "cannot keep the lease: what it held is lost");
+                tracing::warn!(lease = self.lease, ttl = ?self.ttl, "cannot keep the lease: what \
+                 it held is lost");
                 return self.lose(&lost).await;
             }
         }
@@ -115,20 +144,29 @@ impl Kept {
         let request = LeaseKeepAliveRequest { id: self.lease };
         let call = |channel: Channel| async move {
             let one = futures::stream::once(async move { request });
-            let mut answers = LeaseClient::new(channel).lease_keep_alive(one).await?.into_inner();
+            let mut answers = LeaseClient::new(channel)
+                .lease_keep_alive(one)
+                .await?
+                .into_inner();
             let answer = answers.message().await?;
-            answer.map(Response::new).ok_or_else(|| Status::unavailable("etcd ended the keep-alive"))
+            answer
+                .map(Response::new)
+                .ok_or_else(|| Status::unavailable("etcd ended the keep-alive"))
         };
-        self.endpoints.call("keep a lease", Repeat::Always, call).await
+        self.endpoints
+            .call("keep a lease", Repeat::Always, call)
+            .await
     }
 
-    /// What it held is lost. An etcd that was away gives leases their whole time again: as soon as it is back it is told
-    /// that this one is over, so that others need not wait.
+    /// What it held is lost. An etcd that was away gives leases their whole time again: as soon as
+    /// it is back it is told that this one is over, so that others need not wait.
     async fn lose(&self, lost: &CancellationToken) {
         lost.cancel();
         for _ in 0..REVOKE_TRIES_MAX {
             match self.revoke().await {
-                Err(error) if error.kind == ErrorKind::Unavailable => tokio::time::sleep(REVOKE_PAUSE).await,
+                Err(error) if error.kind == ErrorKind::Unavailable => {
+                    tokio::time::sleep(REVOKE_PAUSE).await
+                }
                 _ => return,
             }
         }
@@ -136,7 +174,11 @@ impl Kept {
 
     async fn revoke(&self) -> Result<()> {
         let request = LeaseRevokeRequest { id: self.lease };
-        let call = |channel: Channel| async move { LeaseClient::new(channel).lease_revoke(request).await };
-        self.endpoints.call("revoke a lease", Repeat::Always, call).await.map(drop)
+        let call =
+            |channel: Channel| async move { LeaseClient::new(channel).lease_revoke(request).await };
+        self.endpoints
+            .call("revoke a lease", Repeat::Always, call)
+            .await
+            .map(drop)
     }
 }

@@ -36,12 +36,16 @@ pub(super) async fn watch(
         progress_notify: true,
         fragment: true,
     };
-    let create = WatchRequest { request_union: Some(RequestUnion::CreateRequest(create)) };
+    let create = WatchRequest {
+        request_union: Some(RequestUnion::CreateRequest(create)),
+    };
     let call = |channel: Channel| {
         // etcd ends a watch whose requests end.
         let requests = stream::iter([create.clone()]).chain(stream::pending());
         let mut request = Request::new(requests);
-        request.metadata_mut().insert(REQUIRE_LEADER, MetadataValue::from_static("true"));
+        request
+            .metadata_mut()
+            .insert(REQUIRE_LEADER, MetadataValue::from_static("true"));
         let mut client = WatchClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         async move {
             let mut answers = client.watch(request).await?.into_inner();
@@ -52,9 +56,17 @@ pub(super) async fn watch(
     let (created, answers) = endpoints.call("watch", Repeat::Always, call).await?;
     let now = created.header.unwrap_or_default();
     if now.cluster_id != cluster || (now.revision as u64) < revision {
-        return Err(Error::not_held("etcd has another history than before: it was emptied or restored"));
+        return Err(Error::not_held(
+            "etcd has another history than before: it was emptied or restored",
+        ));
     }
-    let watch = Watch { answers, keys: keys.clone(), revision, events: Vec::new(), ready: VecDeque::new() };
+    let watch = Watch {
+        answers,
+        keys: keys.clone(),
+        revision,
+        events: Vec::new(),
+        ready: VecDeque::new(),
+    };
     let started = watch.take(created)?;
     Ok(stream::unfold(Some(started), |watch| async move {
         let mut watch = watch?;
@@ -82,7 +94,8 @@ impl Watch {
             if let Some(batch) = self.ready.pop_front() {
                 return Ok(batch);
             }
-            let broken = |status: Status| Error::unavailable(format!("etcd: watch: {}", status.message()));
+            let broken =
+                |status: Status| Error::unavailable(format!("etcd: watch: {}", status.message()));
             let answer = self.answers.message().await.map_err(broken)?;
             self.hear(answer.ok_or_else(|| Error::unavailable("etcd ended the watch"))?)?;
         }
@@ -95,10 +108,15 @@ impl Watch {
     fn hear(&mut self, answer: WatchResponse) -> Result<()> {
         if answer.compact_revision > 0 {
             let kept = answer.compact_revision;
-            return Err(Error::not_held(format!("etcd was compacted: its history begins at revision {kept}")));
+            return Err(Error::not_held(format!(
+                "etcd was compacted: its history begins at revision {kept}"
+            )));
         }
         if answer.canceled {
-            return Err(Error::unavailable(format!("etcd ended the watch: {}", answer.cancel_reason)));
+            return Err(Error::unavailable(format!(
+                "etcd ended the watch: {}",
+                answer.cancel_reason
+            )));
         }
         self.events.extend(answer.events);
         if answer.fragment {
@@ -116,7 +134,10 @@ impl Watch {
         }
         if let Some(revision) = told.filter(|revision| *revision > self.revision) {
             self.revision = revision;
-            self.ready.push_back(Batch { revision, events: Vec::new() });
+            self.ready.push_back(Batch {
+                revision,
+                events: Vec::new(),
+            });
         }
         Ok(())
     }
@@ -125,16 +146,31 @@ impl Watch {
         let kind = event.r#type();
         let Some(row) = event.kv else { return Ok(()) };
         let revision = row.mod_revision as u64;
-        if self.ready.back().is_none_or(|batch| batch.revision != revision) {
+        if self
+            .ready
+            .back()
+            .is_none_or(|batch| batch.revision != revision)
+        {
             self.revision = revision;
-            self.ready.push_back(Batch { revision, events: Vec::new() });
+            self.ready.push_back(Batch {
+                revision,
+                events: Vec::new(),
+            });
         }
         if self.keys.is_epoch(&row.key) {
             return Err(Error::not_held("the history was declared a new one"));
         }
-        let (Some(key), Some(batch)) = (self.keys.own(&row.key), self.ready.back_mut()) else { return Ok(()) };
-        let value = (kind == EventType::Put).then(|| Versioned { value: row.value.into(), revision });
-        batch.events.push(Event { key: key.to_vec(), value });
+        let (Some(key), Some(batch)) = (self.keys.own(&row.key), self.ready.back_mut()) else {
+            return Ok(());
+        };
+        let value = (kind == EventType::Put).then(|| Versioned {
+            value: row.value.into(),
+            revision,
+        });
+        batch.events.push(Event {
+            key: key.to_vec(),
+            value,
+        });
         Ok(())
     }
 }

@@ -1,4 +1,5 @@
-//! How the state is written in etcd: the names of its keys, the operations of a transaction, and what etcd takes.
+//! How the state is written in etcd: the names of its keys, the operations of a transaction, and
+//! what etcd takes.
 
 use std::borrow::Cow;
 
@@ -13,7 +14,8 @@ use monofs_store::state::{Compare, Write};
 
 use crate::state::ASIDE;
 
-/// What etcd takes in one transaction by default (`--max-txn-ops`), and in one request (`--max-request-bytes`).
+/// What etcd takes in one transaction by default (`--max-txn-ops`), and in one request
+/// (`--max-request-bytes`).
 pub(super) const OPERATIONS_MAX: usize = 128;
 pub(super) const REQUEST_BYTES_MAX: usize = 1_500_000;
 /// Keys of one page of a scan.
@@ -97,18 +99,27 @@ pub(super) fn leased(key: Bytes, lease: i64) -> WireCompare {
 }
 
 pub(super) fn put(key: Bytes, value: Bytes, lease: i64) -> RequestOp {
-    RequestOp { request: Some(Op::RequestPut(PutRequest { key, value, lease })) }
+    RequestOp {
+        request: Some(Op::RequestPut(PutRequest { key, value, lease })),
+    }
 }
 
 pub(super) fn delete(key: Bytes) -> RequestOp {
-    RequestOp { request: Some(Op::RequestDeleteRange(DeleteRangeRequest { key, range_end: Bytes::new() })) }
+    RequestOp {
+        request: Some(Op::RequestDeleteRange(DeleteRangeRequest {
+            key,
+            range_end: Bytes::new(),
+        })),
+    }
 }
 
 /// Errors: `Invalid` for what etcd would not take.
 pub(super) fn check(compares: &[Compare], writes: &[Write], more: usize) -> Result<()> {
     let operations = compares.len().max(writes.len() + more);
     if operations > OPERATIONS_MAX {
-        return Err(Error::invalid(format!("{operations} changes in one commit; etcd takes {OPERATIONS_MAX} at most")));
+        return Err(Error::invalid(format!(
+            "{operations} changes in one commit; etcd takes {OPERATIONS_MAX} at most"
+        )));
     }
     let mut total = 0;
     for write in writes {
@@ -123,7 +134,8 @@ pub(super) fn check(compares: &[Compare], writes: &[Write], more: usize) -> Resu
     }
     if total > REQUEST_BYTES_MAX {
         return Err(Error::invalid(format!(
-            "a change of {total} bytes; etcd takes {REQUEST_BYTES_MAX} at most (a repository with too many submodules?)"
+            "a change of {total} bytes; etcd takes {REQUEST_BYTES_MAX} at most (a repository with \
+             too many submodules?)"
         )));
     }
     Ok(())

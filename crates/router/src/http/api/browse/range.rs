@@ -18,7 +18,9 @@ impl Wanted {
     /// Of a file of `size` bytes.
     pub fn of(header: Option<&str>, size: u64) -> Self {
         let one = header.and_then(|header| header.strip_prefix("bytes="));
-        let Some((first, last)) = one.and_then(|range| range.trim().split_once('-')) else { return Self::Whole };
+        let Some((first, last)) = one.and_then(|range| range.trim().split_once('-')) else {
+            return Self::Whole;
+        };
         let number = |text: &str| -> Option<u64> {
             let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
             digits.then(|| text.parse().unwrap_or(u64::MAX))
@@ -31,7 +33,9 @@ impl Wanted {
             (_, Some(first), "", _) if first < size => Self::Part(first..size),
             (_, Some(_), "", _) => Self::Beyond,
             (_, Some(first), _, Some(last)) if first > last => Self::Whole,
-            (_, Some(first), _, Some(last)) if first < size => Self::Part(first..last.saturating_add(1).min(size)),
+            (_, Some(first), _, Some(last)) if first < size => {
+                Self::Part(first..last.saturating_add(1).min(size))
+            }
             (_, Some(_), _, Some(_)) => Self::Beyond,
             _ => Self::Whole,
         }
@@ -56,7 +60,15 @@ mod tests {
         assert_eq!(of("bytes=0-99999999999999999999999"), Wanted::Part(0..100));
         assert_eq!(of("bytes=-0"), Wanted::Beyond);
         assert_eq!(Wanted::of(Some("bytes=0-"), 0), Wanted::Beyond);
-        for other in ["bytes=5-2", "bytes=0-1,5-6", "lines=1-2", "bytes=", "bytes=-", "bytes=a-b", "bytes=+1-2"] {
+        for other in [
+            "bytes=5-2",
+            "bytes=0-1,5-6",
+            "lines=1-2",
+            "bytes=",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=+1-2",
+        ] {
             assert_eq!(of(other), Wanted::Whole, "{other}");
         }
     }
