@@ -86,7 +86,7 @@ check:
 # Membership, placement and reconciler without IO; SIMULATE_NODES, SIMULATE_REPOSITORIES, SIMULATE_DAYS and SIMULATE_SEED
 # choose another size.
 simulate:
-	$(CARGO) test -p monofs-router --lib reconcile::simulation::full -- --exact --ignored --nocapture
+	$(CARGO) test -p monofs-fleet --lib copies::simulation::full -- --exact --ignored --nocapture
 
 bench:
 	@scripts/require fuse3 git gcc ripgrep bc python3

@@ -13,7 +13,7 @@ until_answered() {
 # Start of the router, mount, `ls` of the host that has nine tenths of them, `stat` of 500 drawn at random, memory of both.
 measure_catalogue() { # PREFIX REPOSITORIES
     local state=$work/state
-    cargo run --quiet --release -p monofs-router --example seed_catalogue -- --state-dir "$state" --repositories "$2" >&2
+    cargo run --quiet --release -p monofs-control --example seed_catalogue -- --state-dir "$state" --repositories "$2" >&2
     sync
     start_router_and_wait() { start_router "$state" && until_answered; }
     timed "$1router_start" start_router_and_wait

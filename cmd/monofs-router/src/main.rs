@@ -6,10 +6,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use monofs_control::StateLocation;
+use monofs_fleet::settings::StaticMember;
 use monofs_launch::args::{self, Keyed, Listen, Peers};
 use monofs_model::view::Role;
 use monofs_model::{NodeId, Result};
-use monofs_router::{Config, StateLocation, StaticMember};
+use monofs_router::Config;
 use tokio::net::TcpListener;
 
 /// The catalogue, placement, health and admin API of a MonoFS cluster.
@@ -149,7 +151,7 @@ fn main() -> ExitCode {
         };
         let grpc = TcpListener::from_std(bind(args.port)?)?;
         let http = TcpListener::from_std(bind(args.http_port)?)?;
-        let router = monofs_router::spawn(args.config()?, grpc, http).await?;
+        let router = monofs_web::spawn(args.config()?, grpc, http).await?;
         context.shutdown.cancelled().await;
         router.shutdown(context.shutdown_timeout).await;
         Ok(())

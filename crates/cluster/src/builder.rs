@@ -148,7 +148,7 @@ impl Builder {
         config.router_id = format!("router{number}");
         if !self.etcd.is_empty() {
             let (endpoints, prefix) = (self.etcd.clone(), "monofs".to_owned());
-            config.state = monofs_router::StateLocation::Etcd { endpoints, prefix };
+            config.state = monofs_control::StateLocation::Etcd { endpoints, prefix };
         }
         (self.router)(&mut config);
         (self.router_again)(&mut config);

@@ -8,8 +8,8 @@ use monofs_model::{Error, MemberState, Result};
 use monofs_node::RunningNode;
 use monofs_proto::v1;
 use monofs_proto::v1::admin_client::AdminClient;
-use monofs_router::RunningRouter;
 use monofs_rpc::{Channel, ChannelPool, Context, from_status, within};
+use monofs_web::RunningRouter;
 use tokio::net::TcpListener;
 
 use crate::builder::{Builder, Ports};
@@ -321,7 +321,7 @@ impl Cluster {
             monofs_rpc::server::bind(grpc).await?,
             monofs_rpc::server::bind(http).await?,
         );
-        monofs_router::spawn(self.builder.router_config(number + 1), grpc, http).await
+        monofs_web::spawn(self.builder.router_config(number + 1), grpc, http).await
     }
 
     async fn spawn_node(&self, number: usize, port: u16) -> Result<Started<RunningNode>> {

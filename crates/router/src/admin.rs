@@ -3,21 +3,13 @@
 //!
 //! The HTTP API calls the same functions.
 
-pub(crate) mod failovers;
-pub(crate) mod ingests;
-pub(crate) mod jobs;
-pub(crate) mod members;
-mod progress;
-pub(crate) mod removal;
-
 use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::BoxStream;
 use monofs_model::{
-    Consistency, ContentMode, DisplayPath, Error, ErrorKind, Member, RefName, Repository, Result,
-    SourceUrl,
+    ContentMode, DisplayPath, ErrorKind, Member, Repository, Result,
 };
 use monofs_proto::v1;
 use monofs_rpc::content::guarded;
@@ -26,19 +18,18 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::ingest::{self, Spec};
-use crate::{RouterState, membership, reconcile, status, watch};
-use progress::{Progress, follow};
-
-/// Messages waiting for a slow caller.
-const QUEUE: usize = 16;
+use crate::ingest;
+use crate::parts::Parts;
+use crate::verbs::progress::{Progress, QUEUE, follow};
+use crate::verbs::{delete, failovers, ingests, jobs, members, removal, spec};
+use crate::{membership, reconcile, status, watch};
 
 pub(crate) struct AdminService {
-    state: Arc<RouterState>,
+    state: Arc<Parts>,
 }
 
 impl AdminService {
-    pub fn new(state: Arc<RouterState>) -> Self {
+    pub fn new(state: Arc<Parts>) -> Self {
         Self { state }
     }
 }
@@ -73,6 +64,7 @@ impl v1::admin_server::Admin for AdminService {
         let limit = watch::page_size(request.page_size);
         let page = self
             .state
+            .control
             .catalog
             .page(&request.prefix, &request.page_token, limit);
         let next_page_token = if page.len() == limit {
@@ -96,6 +88,7 @@ impl v1::admin_server::Admin for AdminService {
     ) -> Result<Response<v1::GetRepositoryResponse>, Status> {
         let entry = self
             .state
+            .control
             .catalog
             .require(&request.into_inner().path)
             .map_err(to_status)?;
@@ -113,11 +106,13 @@ impl v1::admin_server::Admin for AdminService {
         let request = request.into_inner();
         let entry = self
             .state
+            .control
             .catalog
             .require(&request.path)
             .map_err(to_status)?;
         let job = if request.follow {
             self.state
+                .work
                 .ingests
                 .running(&entry.path)
                 .ok_or_else(|| to_status(ingests::nothing_runs(&entry.path)))?
@@ -179,14 +174,21 @@ impl v1::admin_server::Admin for AdminService {
     ) -> Result<Response<Self::VerifyStream>, Status> {
         let path = request.into_inner().path;
         let repositories: Vec<Arc<Repository>> = match path.as_str() {
-            "" => self.state.catalog.page("", "", usize::MAX),
-            path => vec![self.state.catalog.require(path).map_err(to_status)?],
+            "" => self.state.control.catalog.page("", "", usize::MAX),
+            path => vec![
+                self.state
+                    .control
+                    .catalog
+                    .require(path)
+                    .map_err(to_status)?,
+            ],
         };
         let (sink, stream) = mpsc::channel(QUEUE);
         let state = self.state.clone();
         tokio::spawn(context::carry(async move {
             for entry in repositories.iter().filter(|entry| entry.snapshot.is_some()) {
                 for node in state
+                    .fleet
                     .members
                     .view()
                     .nodes()
@@ -297,47 +299,8 @@ impl v1::admin_server::Admin for AdminService {
     }
 }
 
-/// Removes a repository. Errors: `NotFound`; `Refused` while it is being ingested.
-pub(crate) async fn delete(state: &RouterState, path: &str) -> Result<()> {
-    let entry = state.catalog.require(path)?;
-    if let Some(router) = ingest::worked_on_by(state, &entry.path) {
-        return Err(Error::refused(format!(
-            "'{}' is being ingested right now (router {router}); delete it when that has ended",
-            entry.path
-        )));
-    }
-    state.catalog.remove(&entry.path).await?;
-    tracing::info!(path = %entry.path, "deleted");
-    Ok(())
-}
-
-/// Checks everything that an ingest request says.
-pub(crate) fn spec(request: &v1::IngestRequest) -> Result<Spec> {
-    let source = SourceUrl::new(&request.source)?;
-    let path = if request.path.is_empty() {
-        source.display_path()?
-    } else {
-        DisplayPath::new(&request.path)?
-    };
-    let content = match request.content() {
-        v1::ContentMode::Unspecified => ContentMode::default(),
-        given => given.try_into()?,
-    };
-    let consistency = match request.consistency() {
-        v1::Consistency::Unspecified => Consistency::default(),
-        given => given.try_into()?,
-    };
-    Ok(Spec {
-        path,
-        source,
-        ref_name: RefName::new(&request.ref_name)?,
-        content,
-        consistency,
-    })
-}
-
-fn nodes_named(state: &RouterState, id: &str) -> Result<Vec<Member>> {
-    let view = state.members.view();
+fn nodes_named(state: &Parts, id: &str) -> Result<Vec<Member>> {
+    let view = state.fleet.members.view();
     if id.is_empty() || id == "all" {
         return Ok(view.nodes().cloned().collect());
     }
@@ -345,12 +308,12 @@ fn nodes_named(state: &RouterState, id: &str) -> Result<Vec<Member>> {
 }
 
 async fn files_on(
-    state: &RouterState,
+    state: &Parts,
     node: &Member,
     storage_id: &str,
 ) -> v1::node_files_response::Entry {
     let ask = async {
-        let mut client = state.node_client(node)?;
+        let mut client = state.fleet.node_client(node)?;
         let request = v1::ListHeldRequest {
             storage_id: storage_id.to_owned(),
         };
@@ -372,7 +335,7 @@ async fn files_on(
 }
 
 async fn verify_on(
-    state: &RouterState,
+    state: &Parts,
     node: &Member,
     entry: &Repository,
     sink: &mpsc::Sender<Result<v1::AdminVerifyProgress, Status>>,
@@ -385,7 +348,7 @@ async fn verify_on(
     };
     let silence = state.config.progress_timeout;
     let started = async {
-        let mut client = state.node_client(node)?;
+        let mut client = state.fleet.node_client(node)?;
         let request = v1::VerifyRequest {
             storage_id: entry.storage_id().to_string(),
         };

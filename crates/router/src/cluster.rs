@@ -7,14 +7,14 @@ use monofs_proto::v1;
 use monofs_rpc::to_status;
 use tonic::{Request, Response, Status};
 
-use crate::RouterState;
+use crate::parts::Parts;
 
 pub(crate) struct ClusterService {
-    state: Arc<RouterState>,
+    state: Arc<Parts>,
 }
 
 impl ClusterService {
-    pub fn new(state: Arc<RouterState>) -> Self {
+    pub fn new(state: Arc<Parts>) -> Self {
         Self { state }
     }
 }
@@ -31,11 +31,12 @@ impl v1::cluster_server::Cluster for ClusterService {
             .ok_or_else(|| to_status(Error::invalid("heartbeat: no member")))?;
         let member = Member::try_from(wire).map_err(to_status)?;
         self.state
+            .fleet
             .members
             .announced(member)
             .await
             .map_err(to_status)?;
-        let view = v1::ClusterView::from(&self.state.members.view());
+        let view = v1::ClusterView::from(&self.state.fleet.members.view());
         let interval_ms = self.state.config.health_interval.as_millis() as u64;
         Ok(Response::new(v1::HeartbeatResponse {
             view: Some(view),
@@ -55,6 +56,7 @@ impl v1::cluster_server::Cluster for ClusterService {
             "failure reported"
         );
         self.state
+            .fleet
             .members
             .reported(&NodeId::new(&report.member_id).map_err(to_status)?);
         Ok(Response::new(v1::ReportFailureResponse {}))
@@ -65,7 +67,7 @@ impl v1::cluster_server::Cluster for ClusterService {
         _: Request<v1::AcknowledgedRequest>,
     ) -> Result<Response<v1::AcknowledgedResponse>, Status> {
         Ok(Response::new(v1::AcknowledgedResponse {
-            revision: self.state.watchers.acknowledged_by_all(),
+            revision: self.state.work.watchers.acknowledged_by_all(),
         }))
     }
 }

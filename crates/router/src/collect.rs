@@ -16,11 +16,12 @@ use monofs_proto::{convert, v1};
 use monofs_rpc::{Context, from_status, within};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::Retained;
-use crate::{RouterState, clock, ingest};
+use crate::parts::Parts;
+use monofs_control::catalog::Retained;
+use monofs_control::clock;
 
 /// Collects again and again until `stop`.
-pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
+pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
@@ -32,10 +33,10 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
     }
 }
 
-async fn round(state: &Arc<RouterState>) -> Result<()> {
+async fn round(state: &Arc<Parts>) -> Result<()> {
     let mut by_path: BTreeMap<DisplayPath, Vec<(Retained, u64)>> = BTreeMap::new();
     let expired_before = clock::now() - state.config.snapshot_grace.as_secs() as i64;
-    for (retained, revision) in state.catalog.retained(expired_before).await? {
+    for (retained, revision) in state.control.catalog.retained(expired_before).await? {
         by_path
             .entry(retained.path.clone())
             .or_default()
@@ -46,7 +47,7 @@ async fn round(state: &Arc<RouterState>) -> Result<()> {
     }
     let acknowledged = acknowledged(state).await?;
     for (path, all) in by_path {
-        let Some(away) = ingest::keep_away(state, &path).await? else {
+        let Some(away) = state.work.ingests.keep_away(&state.control, &path).await? else {
             continue;
         };
         let (gone, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|(retained, revision)| {
@@ -60,29 +61,29 @@ async fn round(state: &Arc<RouterState>) -> Result<()> {
                 () = away.lost() => {}
             }
         }
-        away.let_go().await;
+        away.release().await;
     }
     Ok(())
 }
 
 /// What every connected client of every router has applied; `None` without clients. Errors: a
 /// router does not say.
-async fn acknowledged(state: &RouterState) -> Result<Option<u64>> {
-    let others = state.tables.routers.list();
+async fn acknowledged(state: &Parts) -> Result<Option<u64>> {
+    let others = state.control.tables.routers.list();
     let others = others
         .iter()
-        .filter(|router| router.router_id != state.own.router_id);
+        .filter(|router| router.router_id != state.control.own.router_id);
     let asked = try_join_all(others.map(|router| acknowledged_at(state, router))).await?;
     Ok(asked
         .into_iter()
-        .chain([state.watchers.acknowledged_by_all()])
+        .chain([state.work.watchers.acknowledged_by_all()])
         .flatten()
         .min())
 }
 
-async fn acknowledged_at(state: &RouterState, router: &v1::RouterStatus) -> Result<Option<u64>> {
+async fn acknowledged_at(state: &Parts, router: &v1::RouterStatus) -> Result<Option<u64>> {
     let limit = state.config.call_timeout;
-    let mut client = ClusterClient::new(state.channels.get(&router.address)?);
+    let mut client = ClusterClient::new(state.fleet.channels.get(&router.address)?);
     let request = Context::new(limit).request(v1::AcknowledgedRequest {});
     let answer = within(limit, "acknowledged", async {
         client.acknowledged(request).await.map_err(from_status)
@@ -95,12 +96,12 @@ async fn acknowledged_at(state: &RouterState, router: &v1::RouterStatus) -> Resu
 
 /// Lets the nodes drop `gone` of one repository, and forgets those that every holder dropped.
 async fn collect(
-    state: &Arc<RouterState>,
+    state: &Arc<Parts>,
     path: &DisplayPath,
     gone: &[(Retained, u64)],
     kept: &[(Retained, u64)],
 ) {
-    let entry = state.catalog.get(path);
+    let entry = state.control.catalog.get(path);
     let current = entry
         .as_ref()
         .and_then(|entry| entry.snapshot.as_ref())
@@ -114,7 +115,7 @@ async fn collect(
         .iter()
         .map(|(retained, _)| convert::oid_bytes(&retained.snapshot.commit))
         .collect();
-    let view = state.members.view();
+    let view = state.fleet.members.view();
     for (retained, revision) in gone {
         let mut all = true;
         for id in &retained.holders {
@@ -133,6 +134,7 @@ async fn collect(
                 // The repository moved off this node: with the last snapshot that readers might use
                 // goes all of it, unless it is being copied there again.
                 false => match state
+                    .fleet
                     .drop_copy(node, &path.storage_id(), gone_commits.clone())
                     .await
                 {
@@ -149,20 +151,26 @@ async fn collect(
         }
         // Published again after it was replaced: the entry is in use, only the note of its
         // replacement goes.
-        if all && let Err(error) = state.catalog.forget_retained(retained, *revision).await {
+        if all
+            && let Err(error) = state
+                .control
+                .catalog
+                .forget_retained(retained, *revision)
+                .await
+        {
             tracing::warn!(%path, %error, "cannot forget a collected snapshot; trying again");
         }
     }
 }
 
 async fn drop_on(
-    state: &Arc<RouterState>,
+    state: &Arc<Parts>,
     node: &Member,
     path: &DisplayPath,
     keep: &[monofs_model::Oid],
 ) -> Result<()> {
     let storage_id = path.storage_id().to_string();
-    let mut client = state.node_client(node)?;
+    let mut client = state.fleet.node_client(node)?;
     let context = Context::new(state.config.progress_timeout);
     let outcome = within(context.deadline, "collect", async {
         if keep.is_empty() {

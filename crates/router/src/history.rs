@@ -14,18 +14,18 @@ mod meter;
 mod ring;
 mod sampler;
 
+use parking_lot::RwLock;
 use std::collections::BTreeMap;
-use std::sync::RwLock;
 
 use monofs_model::NodeId;
 
 use meter::{Meter, Step};
-pub(crate) use meter::{NodeStep, SERIES, Sample, Series};
+pub use meter::{NodeStep, SERIES, Sample, Series};
 use ring::{Accumulate, Ring};
-pub(crate) use sampler::run;
+pub use sampler::run;
 
 /// Seconds between two samples, and how many are kept: one hour.
-pub(crate) const STEP_SECONDS: i64 = 10;
+pub const STEP_SECONDS: i64 = 10;
 const STEPS_KEPT: usize = 360;
 /// Seconds that the steps of the long history stand for, and how many are kept: one day.
 const LONG_STEP_SECONDS: i64 = 300;
@@ -35,14 +35,14 @@ const NODES_MAX: usize = 1000;
 
 /// How far back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Range {
+pub enum Range {
     Hour,
     Day,
 }
 
 /// A history as it is shown: one row of values for each series, one value for each time.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Table {
+pub struct Table {
     pub step_seconds: i64,
     /// When each step ended, seconds since the epoch, ascending; a step in which nothing was
     /// sampled is missing.
@@ -52,7 +52,7 @@ pub(crate) struct Table {
 }
 
 /// The last step of the cluster.
-pub(crate) struct Latest {
+pub struct Latest {
     /// When it ended, seconds since the epoch.
     pub at: i64,
     values: Vec<(Series, Option<f64>)>,
@@ -70,7 +70,7 @@ impl Latest {
 
 /// The rings of the cluster and of each node.
 #[derive(Default)]
-pub(crate) struct History {
+pub struct History {
     inner: RwLock<Inner>,
 }
 
@@ -116,7 +116,7 @@ impl History {
     /// Takes in what was sampled at `at`, seconds since the epoch. Time does not go back: an
     /// earlier sample is passed over.
     pub fn add(&self, at: i64, sample: Sample) {
-        let mut inner = self.inner.write().expect("no holder of this lock panics");
+        let mut inner = self.inner.write();
         let Inner {
             meter,
             cluster,
@@ -184,7 +184,7 @@ impl History {
     }
 
     fn read<T>(&self, look: impl FnOnce(&Inner) -> T) -> T {
-        look(&self.inner.read().expect("no holder of this lock panics"))
+        look(&self.inner.read())
     }
 }
 

@@ -14,115 +14,68 @@
 //! clients.
 
 mod admin;
-mod browse;
-mod catalog;
-mod clock;
+pub mod browse;
 mod cluster;
 mod collect;
 mod config;
-mod history;
-mod holdings;
-mod http;
-mod ingest;
-mod leader;
-mod membership;
-mod nodes;
+pub mod fleet;
+pub mod history;
+pub mod ingest;
+pub mod membership;
+pub mod parts;
 mod proxy;
-mod reconcile;
+pub mod reconcile;
 mod refresh;
-mod replication;
-pub mod state;
-mod status;
-mod watch;
+pub mod replication;
+pub mod status;
+pub mod verbs;
+pub mod watch;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
+use monofs_control::lead::while_leading;
+use monofs_control::state::{self, StateStore};
+use monofs_control::{Control, StateLocation, clock};
 use monofs_model::limits::MESSAGE_BYTES_MAX;
 use monofs_model::{Error, Result};
 use monofs_proto::v1;
-use monofs_rpc::metrics::Calls;
-use monofs_rpc::{ChannelPool, Running};
-use tokio::net::TcpListener;
+use monofs_rpc::server::announced;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use catalog::Catalog;
-pub use catalog::seed_catalogue;
-pub use config::{Config, StateLocation, StaticMember};
-use ingest::Ingests;
-use membership::Members;
-use state::{MeasuredState, Shared, StateDurations, StateStore, Tables};
-use watch::Watchers;
+pub use config::Config;
+use fleet::Fleet;
+use membership::ProbePace;
+use membership::members::Members;
+use parts::{Parts, Work};
 
-/// What the router's services and workers share.
-pub(crate) struct RouterState {
-    pub config: Config,
-    pub shared: Arc<Shared>,
-    pub tables: Tables,
-    pub catalog: Arc<Catalog>,
-    /// Whether this router is the one that runs the workers of which there must be one.
-    pub leading: tokio::sync::watch::Receiver<bool>,
-    pub members: Members,
-    pub channels: ChannelPool,
-    /// Over which members are asked whether they are there, while they are silent.
-    pub probes: ChannelPool,
-    pub ingests: Ingests,
-    pub watchers: Watchers,
-    /// Directory records that were looked at.
-    pub records: browse::Records,
-    pub history: history::History,
-    /// The overview as it was made last for those who listen.
-    pub announced: http::overview::Announced,
-    pub listeners: http::sse::Listeners,
-    pub surveys: holdings::Surveys,
-    pub replication: replication::Replication,
-    /// What this router was asked, and how long its state store took.
-    pub requests: Arc<Calls>,
-    pub http_requests: http::HttpRequests,
-    pub state_durations: Arc<StateDurations>,
-    /// This router, as the others see it.
-    pub own: v1::RouterStatus,
-    pub started_at: i64,
+/// A router whose loops run, and whose gRPC services wait to be served.
+pub struct RouterHandle {
+    pub parts: Arc<Parts>,
+    /// The gRPC services, without probes.
+    pub routes: Routes,
     /// Cancelled when the router stops.
     pub stop: CancellationToken,
+    /// Tasks that release this router's leases in the state store when it stops.
+    releases: Vec<JoinHandle<()>>,
 }
 
-/// A router that runs.
-pub struct RunningRouter {
-    grpc: Running,
-    http: http::RunningHttp,
-    stop: CancellationToken,
-    /// They let go of what this router holds in the state store.
-    holders: Vec<JoinHandle<()>>,
-}
-
-impl RunningRouter {
-    /// Where it serves gRPC.
-    pub fn address(&self) -> std::net::SocketAddr {
-        self.grpc.address()
-    }
-
-    /// Where it serves HTTP.
-    pub fn http_address(&self) -> std::net::SocketAddr {
-        self.http.address()
-    }
-
-    /// Ends workers and streams, for `limit` at most.
-    pub async fn shutdown(self, limit: Duration) {
+impl RouterHandle {
+    /// Stops the loops and releases this router's leases; returns when that is done, or its deadline
+    /// is over. The listeners are to be closed before.
+    pub async fn stopped(self) {
         self.stop.cancel();
-        self.grpc.shutdown(limit).await;
-        self.http.shutdown(limit).await;
-        // Bounded by the deadline of letting go.
-        futures::future::join_all(self.holders).await;
+        futures::future::join_all(self.releases).await;
     }
 }
 
-/// Starts a router on these listeners with the state that `config.state` names.
+/// Starts a router with the state that `config.state` names; `grpc` and `http`: where its services
+/// will be reached.
 /// Errors: the state cannot be opened, or is locked by another router; several routers without a
 /// state that they share.
-pub async fn spawn(config: Config, grpc: TcpListener, http: TcpListener) -> Result<RunningRouter> {
+pub async fn start(config: Config, grpc: SocketAddr, http: SocketAddr) -> Result<RouterHandle> {
     if !config.peer_routers.is_empty() && matches!(config.state, StateLocation::Embedded(_)) {
         return Err(Error::invalid(
             "--peer-routers: several routers need a state that they share; start all of them with \
@@ -130,152 +83,112 @@ pub async fn spawn(config: Config, grpc: TcpListener, http: TcpListener) -> Resu
         ));
     }
     let store = state::open(&config.state).await?;
-    spawn_with(config, store, grpc, http).await
+    start_with(config, store, grpc, http).await
 }
 
-/// [`spawn`] with a state store made by the caller.
-pub async fn spawn_with(
+/// [`start`] with a state store made by the caller.
+pub async fn start_with(
     config: Config,
     store: Arc<dyn StateStore>,
-    grpc: TcpListener,
-    http: TcpListener,
-) -> Result<RunningRouter> {
+    grpc: SocketAddr,
+    http: SocketAddr,
+) -> Result<RouterHandle> {
     let stop = CancellationToken::new();
-    let state_durations = Arc::<StateDurations>::default();
-    let shared = Shared::new(MeasuredState::new(store, state_durations.clone()));
-    let tables = Tables::new(&shared);
-    let own = own_status(&config, &grpc, &http)?;
-    let catalog = Arc::new(Catalog::new(&shared, &own.router_id));
-    let mut followers = tables.followers();
-    followers.push(catalog.clone());
-    shared.start(followers, stop.clone()).await?;
-    let (leads, leading) = tokio::sync::watch::channel(false);
-    let (members, membership) = Members::new(&config, &tables)?;
-    let channels = ChannelPool::default();
-    let state = Arc::new(RouterState {
-        shared,
-        tables,
-        catalog,
-        leading,
+    let own = own_status(&config, grpc, http);
+    let control = Control::start(store, own, config.lease, &stop).await?;
+    let (members, membership) = Members::new(&config, &control.tables)?;
+    let fleet = Arc::new(Fleet::new(
         members,
-        probes: channels.apart(),
-        channels,
-        ingests: Ingests::default(),
-        watchers: Watchers::default(),
-        records: browse::Records::default(),
-        history: history::History::default(),
-        announced: http::overview::Announced::default(),
-        listeners: http::sse::Listeners::default(),
-        surveys: holdings::Surveys::default(),
-        replication: Default::default(),
-        requests: Arc::default(),
-        http_requests: Default::default(),
-        state_durations,
-        own,
-        started_at: clock::now(),
-        stop: stop.clone(),
+        config.call_timeout,
+        config.progress_timeout,
+    ));
+    let pace = ProbePace {
+        interval: config.health_interval,
+        threshold: config.unhealthy_threshold,
+    };
+    tokio::spawn(membership::run(
+        membership,
+        fleet.clone(),
+        pace,
+        stop.clone(),
+    ));
+    let parts = Arc::new(Parts {
         config,
+        control,
+        fleet,
+        work: Work::new(stop.clone()),
     });
-    let holders = vec![
-        tokio::spawn(leader::lead(state.clone(), leads, stop.clone())),
-        tokio::spawn(leader::present(state.clone(), stop.clone())),
-    ];
-    tokio::spawn(membership::run(membership, state.clone(), stop.clone()));
-    tokio::spawn(leader::while_leading(
-        state.clone(),
-        stop.clone(),
-        membership::recover,
-    ));
-    tokio::spawn(leader::while_leading(
-        state.clone(),
-        stop.clone(),
-        refresh::run,
-    ));
-    tokio::spawn(leader::while_leading(
-        state.clone(),
-        stop.clone(),
-        reconcile::run,
-    ));
-    tokio::spawn(leader::while_leading(
-        state.clone(),
-        stop.clone(),
-        collect::run,
-    ));
-    tokio::spawn(leader::while_leading(
-        state.clone(),
-        stop.clone(),
-        ingest::resume,
-    ));
-    tokio::spawn(watch::prepare(state.clone()));
-    tokio::spawn(history::run(state.clone(), stop.clone()));
-    tokio::spawn(replication::run(state.clone(), stop.clone()));
-    let http = http::serve(state.clone(), http, stop.child_token()).await?;
-    let services = http::with_probes(routes(&state, &stop), &state);
-    let grpc = monofs_rpc::server::serve_counted(
-        grpc,
-        services,
-        state.requests.clone(),
-        stop.child_token(),
-    )?;
-    grpc.set_serving(true).await;
-    let (repositories, router) = (state.catalog.len(), &state.own.router_id);
-    tracing::info!(router, grpc = %grpc.address(), http = %http.address(), repositories, "router serves");
-    Ok(RunningRouter {
-        grpc,
-        http,
+    let releases = parts.control.take_part(&stop);
+    start_leaders_work(&parts);
+    tokio::spawn(watch::prepare(parts.clone()));
+    tokio::spawn(history::run(parts.clone(), stop.clone()));
+    tokio::spawn(replication::run(parts.clone(), stop.clone()));
+    let routes = routes(&parts);
+    Ok(RouterHandle {
+        parts,
+        routes,
         stop,
-        holders,
+        releases,
     })
+}
+
+/// Spawns the loops of which there must be one in a cluster: each runs while this router leads.
+fn start_leaders_work(parts: &Arc<Parts>) {
+    spawn_leading(parts, membership::recover);
+    spawn_leading(parts, refresh::run);
+    spawn_leading(parts, reconcile::run);
+    spawn_leading(parts, collect::run);
+    spawn_leading(parts, ingest::resume);
+}
+
+/// Spawns `work`, which runs while this router leads.
+fn spawn_leading<W: Future<Output = ()> + Send + 'static>(
+    parts: &Arc<Parts>,
+    work: impl Fn(Arc<Parts>, CancellationToken) -> W + Send + Sync + 'static,
+) {
+    let leading = parts.control.leading.clone();
+    let stop = parts.work.stop.clone();
+    let parts = parts.clone();
+    tokio::spawn(async move {
+        while_leading(leading, stop, |term| work(parts.clone(), term)).await;
+    });
 }
 
 /// How the other routers and operators see this one.
-fn own_status(config: &Config, grpc: &TcpListener, http: &TcpListener) -> Result<v1::RouterStatus> {
-    let listening = |listener: &TcpListener| {
-        let address = listener.local_addr();
-        address
-            .map(monofs_rpc::server::announced)
-            .map_err(|e| Error::internal(format!("address of a listener: {e}")))
-    };
+fn own_status(config: &Config, grpc: SocketAddr, http: SocketAddr) -> v1::RouterStatus {
     let address = if config.advertise.is_empty() {
-        listening(grpc)?
+        announced(grpc)
     } else {
         config.advertise.clone()
     };
-    Ok(v1::RouterStatus {
-        router_id: if config.router_id.is_empty() {
-            address.clone()
-        } else {
-            config.router_id.clone()
-        },
+    let router_id = if config.router_id.is_empty() {
+        address.clone()
+    } else {
+        config.router_id.clone()
+    };
+    v1::RouterStatus {
+        router_id,
         address,
-        http_address: listening(http)?,
+        http_address: announced(http),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: clock::now(),
         leader: false,
-    })
+    }
 }
 
-fn routes(state: &Arc<RouterState>, stop: &CancellationToken) -> Routes {
-    let content = v1::content_server::ContentServer::new(proxy::ContentProxy::new(state.clone()))
+fn routes(parts: &Arc<Parts>) -> Routes {
+    let content = v1::content_server::ContentServer::new(proxy::ContentProxy::new(parts.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let admin = v1::admin_server::AdminServer::new(admin::AdminService::new(parts.clone()))
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let stop = parts.work.stop.clone();
     Routes::new(content)
         .add_service(v1::catalog_server::CatalogServer::new(
-            watch::CatalogService::new(state.clone(), stop.clone()),
+            watch::CatalogService::new(parts.clone(), stop),
         ))
         .add_service(v1::cluster_server::ClusterServer::new(
-            cluster::ClusterService::new(state.clone()),
+            cluster::ClusterService::new(parts.clone()),
         ))
-        .add_service(
-            v1::admin_server::AdminServer::new(admin::AdminService::new(state.clone()))
-                .max_encoding_message_size(MESSAGE_BYTES_MAX),
-        )
-}
-
-/// The error for a request that names a path where no repository is.
-pub(crate) fn no_repository(path: &str) -> Error {
-    Error::not_found(format!(
-        "no repository at '{}'; `monofs-admin repos` lists them",
-        path.escape_debug()
-    ))
+        .add_service(admin)
 }

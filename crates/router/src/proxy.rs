@@ -12,17 +12,17 @@ use monofs_rpc::content::{get_blobs, get_trees};
 use monofs_rpc::{Channel, Context, to_status};
 use tonic::{Request, Response, Status};
 
-use crate::RouterState;
+use crate::parts::Parts;
 
 /// Longest silence of a node before the next holder is asked.
 const SILENCE: Duration = Duration::from_secs(8);
 
 pub(crate) struct ContentProxy {
-    state: Arc<RouterState>,
+    state: Arc<Parts>,
 }
 
 impl ContentProxy {
-    pub fn new(state: Arc<RouterState>) -> Self {
+    pub fn new(state: Arc<Parts>) -> Self {
         Self { state }
     }
 
@@ -38,14 +38,14 @@ impl ContentProxy {
         F: Future<Output = Result<S>>,
     {
         let id = StorageId::new(storage_id)?;
-        let entry = self.state.catalog.by_storage_id(&id);
+        let entry = self.state.control.catalog.by_storage_id(&id);
         let entry = entry
             .ok_or_else(|| Error::not_found(format!("no repository has the storage id {id}")))?;
-        let view = self.state.members.view();
+        let view = self.state.fleet.members.view();
         let mut failure =
             Error::unavailable(format!("no node that holds {} can be reached", entry.path));
         for node in view.readers(&id, &entry.holders) {
-            let answer = match call(self.state.channels.get(&node.address)?).await {
+            let answer = match call(self.state.fleet.channels.get(&node.address)?).await {
                 // A node that is gone or does not hold it says so with the first message.
                 Ok(mut stream) => match stream.next().await {
                     Some(Ok(first)) => Ok(futures::stream::once(async { Ok(first) }).chain(stream)),
@@ -58,7 +58,7 @@ impl ContentProxy {
                 Ok(stream) => return Ok(stream.map(|message| message.map_err(to_status)).boxed()),
                 Err(error) => {
                     if error.kind == ErrorKind::Unavailable {
-                        self.state.members.reported(&node.id);
+                        self.state.fleet.members.reported(&node.id);
                     }
                     failure = error.context(format!("node {}", node.id));
                 }

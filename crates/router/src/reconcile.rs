@@ -20,17 +20,10 @@
 //!   killed costs nothing.
 
 mod facts;
-pub(crate) mod jobs;
-mod leftovers;
-mod plan;
-pub(crate) mod preview;
+pub mod jobs;
+pub(crate) mod leftovers;
+pub mod preview;
 mod run;
-#[cfg(test)]
-mod simulation;
-mod steps;
-#[cfg(test)]
-mod tests;
 mod work;
 
-pub(crate) use leftovers::settle as settle_leftovers;
 pub(crate) use run::run;

@@ -8,11 +8,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use monofs_model::view::Role;
-use monofs_model::{ClusterView, MemberState};
 use tokio_util::sync::CancellationToken;
 
-use crate::{RouterState, clock, ingest};
+use crate::{ingest, membership};
+use crate::parts::Parts;
+use monofs_control::clock;
 
 /// How often the worker looks who is due.
 const TICK_MAX: Duration = Duration::from_secs(5);
@@ -22,7 +22,7 @@ const TICK_BEHIND: Duration = Duration::from_millis(100);
 const RUNNING_MAX: usize = 16;
 
 /// Starts refreshes that are due, until `stop`.
-pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
+pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {
     let interval = state.config.refresh_interval;
     if interval.is_zero() {
         return;
@@ -34,30 +34,20 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause.min(interval)) => {}
         }
-        behind = can_refresh(&state.members.view()) && start_due(&state, interval).await;
+        behind = membership::can_refresh(&state.fleet.members.view()) && start_due(&state, interval).await;
     }
 }
 
 /// Starts what is due and may run. True: more is due.
-async fn start_due(state: &Arc<RouterState>, interval: Duration) -> bool {
+async fn start_due(state: &Arc<Parts>, interval: Duration) -> bool {
     let before = clock::now() - interval.as_secs() as i64;
-    let room = RUNNING_MAX.saturating_sub(state.ingests.len());
-    let due = state.catalog.due(before, room + 1);
+    let room = RUNNING_MAX.saturating_sub(state.work.ingests.len());
+    let due = state.control.catalog.due(before, room + 1);
     for entry in due.iter().take(room) {
-        state.catalog.looked(&entry.path);
+        state.control.catalog.looked(&entry.path);
         if let Err(error) = ingest::refresh(state, entry).await {
             tracing::warn!(path = %entry.path, %error, "cannot refresh");
         }
     }
     due.len() > room
-}
-
-/// Whether there is somebody to ask, and somebody to take what is new.
-pub(crate) fn can_refresh(view: &ClusterView) -> bool {
-    let active = |role| {
-        view.members
-            .iter()
-            .any(|member| member.role == role && member.state == MemberState::Active)
-    };
-    active(Role::Fetcher) && active(Role::Node)
 }

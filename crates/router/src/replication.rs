@@ -6,54 +6,25 @@
 //! know less. What placement wants on a node and the node lacks only the plan knows, which the
 //! leader has. Invariant: at most one moment is remembered for each entry.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+pub mod figures;
+
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use monofs_model::NodeId;
 use monofs_rpc::metrics::Samples;
 use tokio_util::sync::CancellationToken;
 
-use crate::RouterState;
-use crate::catalog::{Copies, Key};
+
+use crate::parts::Parts;
+use monofs_control::catalog::Copies;
 
 /// How often a router looks, besides when it is asked.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// See the module.
-#[derive(Default)]
-pub(crate) struct Replication(Mutex<Seen>);
-
-#[derive(Default)]
-struct Seen {
-    /// Since when each entry has been below its copies.
-    below: HashMap<Key, Instant>,
-    /// Copies that placement wants on each node and that it lacks, as the plan of this router says.
-    behind: Vec<(NodeId, usize)>,
-}
-
-impl Replication {
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The plan says so.
-    pub fn planned(&self, behind: Vec<(NodeId, usize)>) {
-        self.lock().behind = behind;
-    }
-
-    /// Takes in who is below now; gives since when the oldest of them is.
-    fn look(&self, below: &[Key], now: Instant) -> Option<Instant> {
-        let mut seen = self.lock();
-        let before = std::mem::take(&mut seen.below);
-        let since = |key: &Key| (key.clone(), before.get(key).copied().unwrap_or(now));
-        seen.below = below.iter().map(since).collect();
-        seen.below.values().min().copied()
-    }
-}
-
 /// Looks until `stop`.
-pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
+pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {
     while stop
         .run_until_cancelled(tokio::time::sleep(LOOK_EVERY))
         .await
@@ -62,7 +33,7 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
         let looked = state.clone();
         let look = move || {
             let copies = copies(&looked);
-            looked.replication.look(&copies.below, Instant::now());
+            looked.work.replication.look(&copies.below, Instant::now());
         };
         if let Err(error) = tokio::task::spawn_blocking(look).await {
             tracing::error!(%error, "counting copies broke off");
@@ -70,22 +41,23 @@ pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
     }
 }
 
-fn copies(state: &RouterState) -> Copies {
-    let view = state.members.view();
+fn copies(state: &Parts) -> Copies {
+    let view = state.fleet.members.view();
     let wanted = view.copies_wanted();
     let serving: HashSet<NodeId> = view
         .nodes()
         .filter(|node| node.state.serves())
         .map(|node| node.id.clone())
         .collect();
-    state.catalog.copies(wanted, &serving)
+    state.control.catalog.copies(wanted, &serving)
 }
 
 /// Adds what is known now. Blocks for as long as it takes to look at what nodes that are away hold.
-pub(crate) fn samples(state: &RouterState, out: &mut Samples) {
+pub(crate) fn samples(state: &Parts, out: &mut Samples) {
     let copies = copies(state);
     let now = Instant::now();
     let lag = state
+        .work
         .replication
         .look(&copies.below, now)
         .map_or(0.0, |since| (now - since).as_secs_f64());
@@ -112,8 +84,8 @@ pub(crate) fn samples(state: &RouterState, out: &mut Samples) {
          it; 0 = none is.",
         lag,
     );
-    if *state.leading.borrow() {
-        let behind = state.replication.lock().behind.clone();
+    if *state.control.leading.borrow() {
+        let behind = state.work.replication.lock().behind.clone();
         out.gauges_by(
             "monofs_router_node_behind_repositories",
             "Copies that placement wants on a node and that it lacks; told by the router that \
@@ -122,31 +94,6 @@ pub(crate) fn samples(state: &RouterState, out: &mut Samples) {
             behind
                 .into_iter()
                 .map(|(node, lacks)| ([node.to_string()], lacks)),
-        );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_lag_is_that_of_the_entry_that_waits_longest() {
-        let (replication, start) = (Replication::default(), Instant::now());
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let keys: Vec<Key> = ["a", "b"].map(Key::from).to_vec();
-        assert_eq!(replication.look(&keys[..1], at(0)), Some(at(0)));
-        assert_eq!(replication.look(&keys, at(5)), Some(at(0)));
-        assert_eq!(
-            replication.look(&keys[1..], at(9)),
-            Some(at(5)),
-            "the older one has its copies again"
-        );
-        assert_eq!(replication.look(&[], at(10)), None);
-        assert_eq!(
-            replication.look(&keys, at(20)),
-            Some(at(20)),
-            "and later it is below anew"
         );
     }
 }

@@ -17,17 +17,17 @@ use monofs_proto::v1::admin_client::AdminClient;
 use monofs_proto::v1::fetcher_client::FetcherClient;
 use monofs_rpc::{Context, from_status, within};
 
+use crate::parts::Parts;
 use crate::reconcile::jobs::has_ended;
-use crate::{RouterState, leader};
-pub(crate) use metrics::metrics;
-pub(crate) use problems::{ago, problems};
+pub use metrics::metrics;
+pub use problems::{ago, problems};
 
 /// Free space of a node below which operators are told.
 const DISK_FREE_MIN: u64 = 64 << 20;
 
 /// Everything about the cluster, with every member and every other router asked in parallel.
-pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
-    let view = state.members.view();
+pub async fn status(state: &Arc<Parts>) -> v1::StatusResponse {
+    let view = state.fleet.members.view();
     let members = |role| {
         view.members
             .iter()
@@ -59,10 +59,10 @@ pub(crate) async fn status(state: &Arc<RouterState>) -> v1::StatusResponse {
 
 /// What this router knows by itself: members without what they say of themselves, and its own
 /// clients.
-pub(crate) fn own(state: &RouterState) -> v1::StatusResponse {
-    let view = state.members.view();
-    let repositories = state.catalog.summary(0);
-    let position = state.catalog.position();
+pub fn own(state: &Parts) -> v1::StatusResponse {
+    let view = state.fleet.members.view();
+    let repositories = state.control.catalog.summary(0);
+    let position = state.control.catalog.position();
     let of = |role| {
         view.members
             .iter()
@@ -97,38 +97,39 @@ pub(crate) fn own(state: &RouterState) -> v1::StatusResponse {
             .into_iter()
             .map(|problem| problem.line)
             .collect(),
-        started_at: state.started_at,
-        maintenance: state.tables.maintenance.get(""),
-        intents: state.tables.intents.list(),
+        started_at: state.work.started_at,
+        maintenance: state.control.tables.maintenance.get(""),
+        intents: state.control.tables.intents.list(),
         jobs: state
+            .control
             .tables
             .jobs
             .list()
             .into_iter()
             .filter(|job| !has_ended(job))
             .collect(),
-        router_id: state.own.router_id.clone(),
-        routers: leader::routers(state),
+        router_id: state.control.own.router_id.clone(),
+        routers: state.control.routers(),
     }
 }
 
 /// The clients of all routers.
-pub(crate) struct Clients {
+pub struct Clients {
     pub clients: Vec<v1::ClientStatus>,
     /// Routers that could not be asked, with why.
     pub missing: Vec<(String, monofs_model::Error)>,
 }
 
 /// The clients of all routers, which are asked in parallel.
-pub(crate) async fn clients(state: &RouterState) -> Clients {
-    let others = leader::routers(state)
+pub async fn clients(state: &Parts) -> Clients {
+    let others = state.control.routers()
         .into_iter()
-        .filter(|router| router.router_id != state.own.router_id);
+        .filter(|router| router.router_id != state.control.own.router_id);
     let asked = others.map(|router| async move {
         let limit = state.config.call_timeout;
         let ask = async {
             // An answer is as large as its router has clients.
-            let mut admin = AdminClient::new(state.channels.get(&router.address)?)
+            let mut admin = AdminClient::new(state.fleet.channels.get(&router.address)?)
                 .max_decoding_message_size(MESSAGE_BYTES_MAX);
             let request = Context::new(limit).request(v1::StatusRequest { own: true });
             admin.status(request).await.map_err(from_status)
@@ -150,16 +151,16 @@ pub(crate) async fn clients(state: &RouterState) -> Clients {
     all
 }
 
-fn own_clients(state: &RouterState) -> Vec<v1::ClientStatus> {
-    let mut clients = state.watchers.list();
+fn own_clients(state: &Parts) -> Vec<v1::ClientStatus> {
+    let mut clients = state.work.watchers.list();
     for client in &mut clients {
-        client.router_id.clone_from(&state.own.router_id);
+        client.router_id.clone_from(&state.control.own.router_id);
     }
     clients
 }
 
 /// The line about a node that has (nearly) no disk left.
-pub(crate) fn full_disk(stat: &v1::StatResponse) -> Option<String> {
+pub fn full_disk(stat: &v1::StatResponse) -> Option<String> {
     let full = stat.disk_free_bytes < DISK_FREE_MIN;
     full.then(|| {
         let (id, left) = (&stat.node_id, stat.disk_free_bytes);
@@ -170,45 +171,47 @@ pub(crate) fn full_disk(stat: &v1::StatResponse) -> Option<String> {
 }
 
 /// What a node says of itself, within `limit`.
-pub(crate) async fn node_stat(
-    state: &RouterState,
+pub async fn node_stat(
+    state: &Parts,
     member: &Member,
     limit: Duration,
 ) -> Result<v1::StatResponse> {
     let ask = async {
-        let mut client = state.node_client(member)?;
+        let mut client = state.fleet.node_client(member)?;
         client
             .stat(Context::new(limit).request(v1::StatRequest {}))
             .await
             .map_err(from_status)
     };
     state
+        .fleet
         .while_there(member, within(limit, "stat", ask))
         .await
         .map(tonic::Response::into_inner)
 }
 
 /// What a fetcher says of itself, within `limit`.
-pub(crate) async fn fetcher_stat(
-    state: &RouterState,
+pub async fn fetcher_stat(
+    state: &Parts,
     member: &Member,
     limit: Duration,
 ) -> Result<v1::FetcherStatResponse> {
     let ask = async {
-        let mut client = FetcherClient::new(state.channels.get(&member.address)?);
+        let mut client = FetcherClient::new(state.fleet.channels.get(&member.address)?);
         client
             .stat(Context::new(limit).request(v1::FetcherStatRequest {}))
             .await
             .map_err(from_status)
     };
     state
+        .fleet
         .while_there(member, within(limit, "stat", ask))
         .await
         .map(tonic::Response::into_inner)
 }
 
 /// A node and what it says of itself.
-pub(crate) async fn node_status(state: &RouterState, member: &Member) -> v1::NodeStatus {
+pub async fn node_status(state: &Parts, member: &Member) -> v1::NodeStatus {
     let (stat, error) = split(node_stat(state, member, state.config.call_timeout).await);
     v1::NodeStatus {
         member: Some(v1::Member::from(member)),
@@ -218,7 +221,7 @@ pub(crate) async fn node_status(state: &RouterState, member: &Member) -> v1::Nod
 }
 
 /// A fetcher and what it says of itself.
-pub(crate) async fn fetcher_status(state: &RouterState, member: &Member) -> v1::FetcherStatus {
+pub async fn fetcher_status(state: &Parts, member: &Member) -> v1::FetcherStatus {
     let (stat, error) = split(fetcher_stat(state, member, state.config.call_timeout).await);
     v1::FetcherStatus {
         member: Some(v1::Member::from(member)),
@@ -235,15 +238,15 @@ fn split<T>(answer: Result<T>) -> (Option<T>, String) {
 }
 
 /// One repository and what each node that holds, or should hold, has of it.
-pub(crate) async fn replicas(
-    state: &Arc<RouterState>,
+pub async fn replicas(
+    state: &Arc<Parts>,
     entry: &monofs_model::Repository,
 ) -> Vec<v1::ReplicaStatus> {
-    let view = state.members.view();
+    let view = state.fleet.members.view();
     let id = entry.storage_id();
     let asked = view.nodes().map(|node| async {
         let holder = entry.holders.contains(&node.id);
-        match state.held(node, &id).await {
+        match state.fleet.held(node, &id).await {
             Ok(held) => Some(v1::ReplicaStatus {
                 node_id: node.id.to_string(),
                 holder,

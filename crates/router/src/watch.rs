@@ -6,8 +6,9 @@
 //! made. A client that knows more than this router (it comes from another one) waits a moment until
 //! the router has caught up, and is never shown anything older than it has seen.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+pub mod watchers;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -22,8 +23,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::catalog::{Changes, Listing, Position};
-use crate::{RouterState, clock, no_repository};
+use crate::parts::Parts;
+use monofs_control::catalog::no_repository;
+use monofs_control::catalog::{Changes, Listing, Position};
 
 /// Something is sent at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -35,88 +37,17 @@ const CATCH_UP: Duration = Duration::from_secs(3);
 const CHANGES_MAX: usize = 500;
 /// Messages waiting for a slow client.
 const QUEUE: usize = 4;
-/// Most connected clients.
-const CLIENTS_MAX: usize = 100_000;
 /// Default and largest page of a listing.
 const LIST_PAGE: usize = 1000;
 const LIST_PAGE_MAX: usize = 10_000;
 
-/// The clients that are connected, and how far each of them is.
-#[derive(Default)]
-pub(crate) struct Watchers {
-    clients: Mutex<HashMap<u64, v1::ClientStatus>>,
-    next: std::sync::atomic::AtomicU64,
-}
-
-impl Watchers {
-    /// Every connected client.
-    pub fn list(&self) -> Vec<v1::ClientStatus> {
-        self.lock().values().cloned().collect()
-    }
-
-    /// Number of connected clients.
-    pub fn len(&self) -> usize {
-        self.lock().len()
-    }
-
-    /// The revision that every connected client acknowledged; `None` without clients.
-    pub fn acknowledged_by_all(&self) -> Option<u64> {
-        self.lock()
-            .values()
-            .map(|client| client.acked_revision)
-            .min()
-    }
-
-    /// A client joins that has applied everything up to `acked_revision`.
-    fn join(&self, hello: &v1::WatchHello, acked_revision: u64) -> Result<u64, Error> {
-        let mut clients = self.lock();
-        if clients.len() >= CLIENTS_MAX {
-            return Err(Error::full(format!(
-                "{CLIENTS_MAX} clients are connected already"
-            )));
-        }
-        let key = self.next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let status = v1::ClientStatus {
-            client_id: hello.client_id.clone(),
-            version: hello.version.clone(),
-            mount: hello.mount.clone(),
-            acked_revision,
-            connected_at: clock::now(),
-            ..Default::default()
-        };
-        clients.insert(key, status);
-        Ok(key)
-    }
-
-    fn acknowledge(&self, key: u64, revision: u64) {
-        if let Some(client) = self.lock().get_mut(&key) {
-            client.acked_revision = client.acked_revision.max(revision);
-        }
-    }
-
-    /// A client says how it is.
-    fn reported(&self, key: u64, report: v1::ClientReport) {
-        if let Some(client) = self.lock().get_mut(&key) {
-            (client.report, client.reported_at) = (Some(report), clock::now());
-        }
-    }
-
-    fn leave(&self, key: u64) {
-        self.lock().remove(&key);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<u64, v1::ClientStatus>> {
-        self.clients.lock().expect("no holder of this lock panics")
-    }
-}
-
 pub(crate) struct CatalogService {
-    state: Arc<RouterState>,
+    state: Arc<Parts>,
     stop: CancellationToken,
 }
 
 impl CatalogService {
-    pub fn new(state: Arc<RouterState>, stop: CancellationToken) -> Self {
+    pub fn new(state: Arc<Parts>, stop: CancellationToken) -> Self {
         Self { state, stop }
     }
 }
@@ -143,12 +74,17 @@ impl v1::catalog_server::Catalog for CatalogService {
             epoch: p.epoch,
             revision: p.revision,
         });
-        let epoch = self.state.catalog.position().epoch;
+        let epoch = self.state.control.catalog.position().epoch;
         let acked = position
             .as_ref()
             .filter(|position| position.epoch == epoch)
             .map_or(0, |position| position.revision);
-        let key = self.state.watchers.join(&hello, acked).map_err(to_status)?;
+        let key = self
+            .state
+            .work
+            .watchers
+            .join(&hello, acked)
+            .map_err(to_status)?;
         let (sink, stream) = mpsc::channel(QUEUE);
         let (state, stop) = (self.state.clone(), self.stop.clone());
         tokio::spawn(async move {
@@ -164,7 +100,7 @@ impl v1::catalog_server::Catalog for CatalogService {
                 () = stop.cancelled() => {}
                 () = watch.run(said) => {}
             }
-            state.watchers.leave(key);
+            state.work.watchers.leave(key);
         });
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -176,6 +112,7 @@ impl v1::catalog_server::Catalog for CatalogService {
         let path = request.into_inner().path;
         let (repository, rest) = self
             .state
+            .control
             .catalog
             .resolve(&path)
             .ok_or_else(|| to_status(no_repository(&path)))?;
@@ -193,6 +130,7 @@ impl v1::catalog_server::Catalog for CatalogService {
         let limit = page_size(request.page_size);
         let names = self
             .state
+            .control
             .catalog
             .names(&request.prefix, &request.page_token, limit);
         let next_page_token = if names.len() == limit {
@@ -222,14 +160,14 @@ pub(crate) fn page_size(asked: u32) -> usize {
 }
 
 /// Makes the listing that the first clients will ask for.
-pub(crate) async fn prepare(state: Arc<RouterState>) {
-    if let Err(error) = state.catalog.listing().await {
+pub(crate) async fn prepare(state: Arc<Parts>) {
+    if let Err(error) = state.control.catalog.listing().await {
         tracing::warn!(%error, "cannot encode the catalogue ahead");
     }
 }
 
 struct Watch<'a> {
-    state: &'a RouterState,
+    state: &'a Parts,
     key: u64,
     sink: mpsc::Sender<Result<v1::WatchResponse, Status>>,
     position: Option<Position>,
@@ -242,8 +180,8 @@ struct Watch<'a> {
 impl Watch<'_> {
     /// Until the client is gone.
     async fn run(mut self, mut said: Streaming<v1::WatchRequest>) {
-        let mut view = self.state.members.subscribe();
-        let mut changed = self.state.catalog.changed();
+        let mut view = self.state.fleet.members.subscribe();
+        let mut changed = self.state.control.catalog.changed();
         view.mark_changed();
         changed.mark_changed();
         loop {
@@ -271,10 +209,12 @@ impl Watch<'_> {
 
     fn hear(&self, message: v1::WatchRequest) {
         match message.message {
-            Some(Said::Ack(position)) => {
-                self.state.watchers.acknowledge(self.key, position.revision)
-            }
-            Some(Said::Report(report)) => self.state.watchers.reported(self.key, report),
+            Some(Said::Ack(position)) => self
+                .state
+                .work
+                .watchers
+                .acknowledge(self.key, position.revision),
+            Some(Said::Report(report)) => self.state.work.watchers.reported(self.key, report),
             // Something from a newer client.
             Some(Said::Hello(_)) | None => {}
         }
@@ -282,7 +222,7 @@ impl Watch<'_> {
 
     /// Waits until this router is where the client is. Err: it cannot get there.
     async fn catch_up(&self) -> Result<(), ()> {
-        let ours = self.state.catalog.position();
+        let ours = self.state.control.catalog.position();
         let ahead = self
             .position
             .as_ref()
@@ -290,12 +230,12 @@ impl Watch<'_> {
         let Some(Position { revision, .. }) = ahead else {
             return Ok(());
         };
-        let mut applied = self.state.shared.applied();
+        let mut applied = self.state.control.shared.applied();
         let wait = applied.wait_for(|applied| applied >= revision);
         // After that it has another past than the client, which its state store gave it: a backup
         // was restored.
         if matches!(tokio::time::timeout(CATCH_UP, wait).await, Ok(Ok(_)))
-            || *self.state.shared.reachable().borrow()
+            || *self.state.control.shared.reachable().borrow()
         {
             return Ok(());
         }
@@ -310,7 +250,7 @@ impl Watch<'_> {
 
     async fn send_changes(&mut self) -> Result<(), ()> {
         self.catch_up().await?;
-        let catalog = &self.state.catalog;
+        let catalog = &self.state.control.catalog;
         let mut tell = !self.greeted;
         let changes = loop {
             if let Some(changes) = self

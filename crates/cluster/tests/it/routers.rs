@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use monofs_cluster::router::state::{EtcdState, Hold, StateStore};
 use monofs_cluster::{Builder, Cluster, Ingest};
+use monofs_control::state::{EtcdState, Hold, StateStore};
 use monofs_model::{Error, ErrorKind, Repository, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::path_claim::Purpose;

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use fantoccini::key::Key;
+use monofs_control::state::EmbeddedState;
 use monofs_model::{Consistency, ContentMode, DisplayPath, NodeId, ObjectFormat, ObjectKind, Oid};
 use monofs_model::{RefName, Repository, RepositoryState, Snapshot, SourceUrl};
-use monofs_router::state::EmbeddedState;
 
 use crate::browser::Browser;
 use crate::site::builder;
@@ -45,7 +45,7 @@ async fn many_repositories_are_filtered_sorted_and_paged() {
     let store = EmbeddedState::open(dir.path().join("router"))
         .await
         .unwrap();
-    monofs_router::seed_catalogue(Arc::new(store), (0..MANY).map(entry))
+    monofs_control::seed_catalogue(Arc::new(store), (0..MANY).map(entry))
         .await
         .unwrap();
     let cluster = builder(dir.path())

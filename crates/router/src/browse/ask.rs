@@ -1,7 +1,6 @@
 //! One question to the holders of a repository: the first good answer counts.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -9,7 +8,7 @@ use futures::stream::FuturesUnordered;
 use monofs_model::{Error, ErrorKind, Member, Repository, Result};
 use monofs_rpc::{Channel, within};
 
-use crate::RouterState;
+use crate::fleet::Fleet;
 
 /// A holder that has not answered by then is not waited for alone: the next one is asked, too.
 const HEDGE_AFTER: Duration = Duration::from_millis(400);
@@ -22,16 +21,16 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// the next one when one fails, or takes longer than [`HEDGE_AFTER`]. Calls that are not needed any
 /// more are dropped. Errors: the last holder's; `Unavailable` when there is none.
 pub(super) async fn holders<T, F: Future<Output = Result<T>>>(
-    state: &Arc<RouterState>,
+    fleet: &Fleet,
     entry: &Repository,
     ask: impl Fn(Channel) -> F,
 ) -> Result<T> {
-    let view = state.members.view();
+    let view = fleet.members.view();
     let readers = view.readers(&entry.storage_id(), &entry.holders);
     let mut waiting = readers.into_iter().cloned();
     let mut asked = FuturesUnordered::new();
     let begin = |node: Member| {
-        let channel = state.channels.get(&node.address);
+        let channel = fleet.channels.get(&node.address);
         let call = channel.map(&ask);
         async move {
             match call {
@@ -63,7 +62,7 @@ pub(super) async fn holders<T, F: Future<Output = Result<T>>>(
                 Some((_, Ok(answer))) => return Ok(answer),
                 Some((node, Err(error))) => {
                     if error.kind == ErrorKind::Unavailable {
-                        state.members.reported(&node.id);
+                        fleet.members.reported(&node.id);
                     }
                     failure = error.context(format!("node {}", node.id));
                 }

@@ -19,17 +19,17 @@ use monofs_rpc::content::get_blobs;
 use monofs_rpc::{Channel, Context};
 use monofs_store::frame;
 
-use super::Inside;
 use super::ask::{self, SILENCE};
-use crate::{RouterState, nodes};
+use super::found::Inside;
+use crate::fleet::{self, Fleet};
 
 /// Chunks of one request that are fetched or wait to be sent.
 pub(super) const READ_AHEAD: usize = 2;
 
 /// The bytes of `file` in `range`, which is cut to its size, in pieces of at most [`CHUNK_BYTES`].
 /// An error ends the stream: no holder gives a chunk, or the whole is not what its object id says.
-pub(crate) fn read(
-    state: Arc<RouterState>,
+pub fn read(
+    fleet: Arc<Fleet>,
     file: Inside,
     range: Range<u64>,
 ) -> BoxStream<'static, Result<Bytes>> {
@@ -46,8 +46,9 @@ pub(crate) fn read(
     let (file, mut whole) = (Arc::new(file), whole);
     let (last, oid) = (chunks.end, file.oid);
     let pieces = stream::iter(chunks).map(move |index| {
-        let (state, file) = (state.clone(), file.clone());
-        async move { get(&state, &file, index).await.map(|raw| (index, raw)) }
+        let fleet = fleet.clone();
+        let file = file.clone();
+        async move { get(&fleet, &file, index).await.map(|raw| (index, raw)) }
     });
     let checked = pieces.buffered(READ_AHEAD).map(move |piece| {
         let (index, raw) = piece?;
@@ -78,12 +79,8 @@ pub(crate) fn read(
 }
 
 /// The first `limit` bytes of `file`, all at once. Errors: as for [`read`].
-pub(crate) async fn read_small(
-    state: &Arc<RouterState>,
-    file: &Inside,
-    limit: usize,
-) -> Result<Bytes> {
-    let mut pieces = read(state.clone(), file.clone(), 0..limit as u64);
+pub async fn read_small(fleet: &Arc<Fleet>, file: &Inside, limit: usize) -> Result<Bytes> {
+    let mut pieces = read(fleet.clone(), file.clone(), 0..limit as u64);
     let mut bytes = Vec::new();
     while let Some(piece) = pieces.next().await {
         bytes.extend_from_slice(&piece?);
@@ -91,7 +88,7 @@ pub(crate) async fn read_small(
     Ok(bytes.into())
 }
 
-async fn get(state: &Arc<RouterState>, file: &Inside, index: u64) -> Result<Bytes> {
+async fn get(fleet: &Arc<Fleet>, file: &Inside, index: u64) -> Result<Bytes> {
     let first_chunk = u32::try_from(index)
         .map_err(|_| Error::invalid("this file is too long to be read here"))?;
     let repository = &file.repository;
@@ -104,14 +101,14 @@ async fn get(state: &Arc<RouterState>, file: &Inside, index: u64) -> Result<Byte
     let request = v1::GetBlobsRequest {
         storage_id: repository.storage_id().to_string(),
         spans: vec![span],
-        origin: Some(nodes::origin(
+        origin: Some(fleet::origin(
             &repository.source,
             &repository.ref_name,
             &file.snapshot.commit,
         )),
         ..Default::default()
     };
-    ask::holders(state, repository, |channel| {
+    ask::holders(fleet, repository, |channel| {
         fetch(channel, request.clone(), file, index)
     })
     .await

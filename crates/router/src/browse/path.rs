@@ -10,7 +10,7 @@ const COMPONENTS_MAX: usize = 256;
 
 /// A path below the root of the tree, split at slashes. It never leads up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct TreePath(Vec<Vec<u8>>);
+pub struct TreePath(Vec<Vec<u8>>);
 
 impl TreePath {
     /// Takes `/`, `a//b/` and `./a` as a shell user would. Errors: `Invalid` for `..`, NUL, and
@@ -103,12 +103,12 @@ impl TreePath {
 }
 
 /// Bytes as text for people: what is no UTF-8, and control characters, as escapes.
-pub(crate) fn shown(bytes: &[u8]) -> String {
+pub fn shown(bytes: &[u8]) -> String {
     monofs_model::text::escaped(bytes, char::is_control)
 }
 
 /// The bytes that a percent-encoded text stands for; a `%` without two digits stands for itself.
-pub(crate) fn percent_decoded(text: &str) -> Vec<u8> {
+pub fn percent_decoded(text: &str) -> Vec<u8> {
     let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
     let bytes = text.as_bytes();
     let mut decoded = Vec::with_capacity(bytes.len());
@@ -130,7 +130,7 @@ pub(crate) fn percent_decoded(text: &str) -> Vec<u8> {
 
 /// `bytes` for one component of a URL's path or one value of its query: everything but letters,
 /// digits and `-._~` is encoded.
-pub(crate) fn percent_encoded(bytes: &[u8]) -> String {
+pub fn percent_encoded(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for &byte in bytes {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {

@@ -1,79 +1,40 @@
 //! Directory records: fetched from holders, verified, and the last ones kept, since one is looked
 //! at page by page.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use futures::StreamExt;
 use monofs_model::tree::{EntryKind, TreeRecord};
-use monofs_model::{Error, Oid, Result, StorageId};
+use monofs_model::{Error, Oid, Result};
 use monofs_proto::{convert, v1};
 use monofs_rpc::content::get_trees;
 use monofs_rpc::{Channel, Context};
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
-use tokio::sync::Semaphore;
 
 use super::ask::{self, SILENCE};
-use super::{Child, Inside};
-use crate::{RouterState, nodes};
+use super::cache::RecordCache;
+use super::found::{Child, Inside};
+use crate::fleet::{self, Fleet};
 
-/// Bytes of records that are kept.
-pub(super) const BYTES_MAX: usize = 64 << 20;
-/// How many of them are expected.
-const RECORDS_EXPECTED: usize = 512;
-/// What a record takes besides its own bytes.
-const ENTRY_BYTES: usize = 128;
-/// Records that are fetched at the same time; more wait.
-const FETCHES_MAX: usize = 8;
 /// A record over this is checked on a thread that may block.
 const BLOCKING_BYTES: usize = 256 << 10;
 
-/// The records looked at last. The repository is part of the key, so that rights can be checked
-/// later.
-pub(crate) struct Records {
-    kept: Cache<(StorageId, Oid), TreeRecord, ByBytes>,
-    fetches: Semaphore,
-}
-
-#[derive(Clone)]
-struct ByBytes;
-
-impl Weighter<(StorageId, Oid), TreeRecord> for ByBytes {
-    fn weight(&self, _: &(StorageId, Oid), record: &TreeRecord) -> u64 {
-        (record.bytes().len() + ENTRY_BYTES) as u64
-    }
-}
-
-impl Default for Records {
-    fn default() -> Self {
-        let kept = Cache::with_weighter(RECORDS_EXPECTED, BYTES_MAX as u64, ByBytes);
-        Self {
-            kept,
-            fetches: Semaphore::new(FETCHES_MAX),
-        }
-    }
-}
-
 /// The record of this directory. Errors: no holder gives a good one.
-pub(super) async fn get(state: &Arc<RouterState>, directory: &Inside) -> Result<TreeRecord> {
+pub(super) async fn get(fleet: &Fleet, cache: &RecordCache, directory: &Inside) -> Result<TreeRecord> {
     let id = directory.repository.storage_id();
     let key = (id.clone(), directory.oid);
-    if let Some(record) = state.records.kept.get(&key) {
+    if let Some(record) = cache.kept.get(&key) {
         return Ok(record);
     }
-    let _permit = state
-        .records
+    let _permit = cache
         .fetches
         .acquire()
         .await
         .map_err(|_| Error::unavailable("this router stops"))?;
     // Somebody else may have fetched it while this one waited.
-    if let Some(record) = state.records.kept.get(&key) {
+    if let Some(record) = cache.kept.get(&key) {
         return Ok(record);
     }
     let repository = &directory.repository;
-    let origin = nodes::origin(
+    let origin = fleet::origin(
         &repository.source,
         &repository.ref_name,
         &directory.snapshot.commit,
@@ -85,11 +46,11 @@ pub(super) async fn get(state: &Arc<RouterState>, directory: &Inside) -> Result<
         origin: Some(origin),
         ..Default::default()
     };
-    let record = ask::holders(state, repository, |channel| {
+    let record = ask::holders(fleet, repository, |channel| {
         fetch(channel, request.clone(), directory.oid)
     })
     .await?;
-    state.records.kept.insert(key, record.clone());
+    cache.kept.insert(key, record.clone());
     Ok(record)
 }
 
@@ -204,7 +165,7 @@ mod tests {
 
     #[test]
     fn records_are_kept_within_their_bound() {
-        let records = Records::default();
+        let records = RecordCache::default();
         let id = DisplayPath::new("a/b").expect("a path").storage_id();
         let long = "x".repeat(200);
         for number in 0..300 {
@@ -218,7 +179,7 @@ mod tests {
             records.kept.insert((id.clone(), oid), record);
         }
         assert!(
-            records.kept.weight() <= BYTES_MAX as u64,
+            records.kept.weight() <= crate::browse::cache::BYTES_MAX as u64,
             "{} bytes",
             records.kept.weight()
         );

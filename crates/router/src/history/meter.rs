@@ -11,7 +11,7 @@ use super::ring::Accumulate;
 
 /// What all members said at one time; `None` = it could not be asked.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Sample {
+pub struct Sample {
     pub nodes: BTreeMap<NodeId, Option<v1::StatResponse>>,
     pub fetchers: BTreeMap<NodeId, Option<v1::FetcherStatResponse>>,
     /// Of the clients of this router, by when they connected and their name: hits and misses of
@@ -24,7 +24,7 @@ pub(crate) struct Sample {
 
 /// What there is a history of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Series {
+pub enum Series {
     /// Requests for content that nodes answered.
     Reads,
     Bytes,
@@ -42,7 +42,7 @@ pub(crate) enum Series {
 }
 
 /// All of them.
-pub(crate) const SERIES: [Series; 13] = [
+pub const SERIES: [Series; 13] = [
     Series::Reads,
     Series::Bytes,
     Series::Errors,
@@ -123,7 +123,7 @@ impl Hits {
 
 /// What the cluster did in one step.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Step {
+pub struct Step {
     reads: Mean,
     bytes: Mean,
     errors: Mean,
@@ -180,7 +180,7 @@ impl Accumulate for Step {
 
 /// What one node did in one step.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct NodeStep {
+pub struct NodeStep {
     reads: Mean,
     disk_used: Option<u64>,
 }

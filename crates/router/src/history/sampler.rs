@@ -10,8 +10,10 @@ use monofs_model::{Member, MemberState, NodeId};
 use tokio_util::sync::CancellationToken;
 
 use super::{STEP_SECONDS, Sample};
+use crate::parts::Parts;
 use crate::reconcile::jobs::has_ended;
-use crate::{RouterState, clock, status};
+use crate::status;
+use monofs_control::clock;
 
 /// How long a member may take to answer: less than a step.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -19,22 +21,22 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 const ASKED_MAX: usize = 64;
 
 /// Samples every step until `stop`.
-pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
+pub async fn run(state: Arc<Parts>, stop: CancellationToken) {
     let work = async {
         let mut ticker = tokio::time::interval(Duration::from_secs(STEP_SECONDS as u64));
         ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticker.tick().await;
             let sample = take(&state).await;
-            state.history.add(clock::now(), sample);
+            state.work.history.add(clock::now(), sample);
         }
     };
     stop.run_until_cancelled(work).await;
 }
 
 /// Asks every member, a bounded number of them at a time.
-async fn take(state: &Arc<RouterState>) -> Sample {
-    let view = state.members.view();
+async fn take(state: &Arc<Parts>) -> Sample {
+    let view = state.fleet.members.view();
     let limit = ASK_TIMEOUT.min(state.config.call_timeout);
     // One that is down is not asked: that it is silent is known.
     let asks = |member: &Member| member.state != MemberState::Down;
@@ -73,7 +75,7 @@ async fn take(state: &Arc<RouterState>) -> Sample {
         .buffer_unordered(ASKED_MAX)
         .collect::<BTreeMap<NodeId, _>>();
     let (nodes, fetchers) = futures::join!(nodes, fetchers);
-    let reports = state.watchers.list().into_iter().filter_map(|client| {
+    let reports = state.work.watchers.list().into_iter().filter_map(|client| {
         let report = client.report?;
         Some((
             (client.connected_at, client.client_id),
@@ -84,9 +86,10 @@ async fn take(state: &Arc<RouterState>) -> Sample {
         nodes,
         fetchers,
         clients: reports.collect(),
-        repositories: state.catalog.len() as u64,
+        repositories: state.control.catalog.len() as u64,
         nodes_serving: view.nodes().filter(|node| node.state.serves()).count() as u64,
         jobs_running: state
+            .control
             .tables
             .jobs
             .list()

@@ -5,22 +5,22 @@ use monofs_proto::v1;
 use monofs_proto::v1::ingest_progress::Phase;
 use tokio::sync::watch;
 
-use super::Spec;
+use super::spec::IngestSpec;
 
 /// Progress so far, and the outcome once there is one.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct JobState {
+pub struct JobState {
     pub progress: v1::IngestProgress,
     pub outcome: Option<Result<()>>,
 }
 
-pub(crate) struct Job {
-    pub spec: Spec,
+pub struct Job {
+    pub spec: IngestSpec,
     state: watch::Sender<JobState>,
 }
 
 impl Job {
-    pub fn new(spec: Spec) -> Self {
+    pub fn new(spec: IngestSpec) -> Self {
         Self {
             spec,
             state: watch::channel(JobState::default()).0,

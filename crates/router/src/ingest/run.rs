@@ -10,19 +10,23 @@ use monofs_model::{
 use monofs_proto::v1;
 use monofs_proto::v1::ingest_progress::Phase;
 
-use super::Job;
-use crate::{RouterState, membership, no_repository, nodes};
+use super::job::Job;
+use crate::parts::Parts;
+use crate::{fleet, membership};
+use monofs_control::catalog::no_repository;
 
 /// Runs a job to its end.
-pub(super) async fn run(state: &Arc<RouterState>, job: &Arc<Job>) -> Result<()> {
+pub(super) async fn run(state: &Arc<Parts>, job: &Arc<Job>) -> Result<()> {
     let spec = &job.spec;
     let id = spec.path.storage_id();
     job.phase(Phase::Resolving);
     let replicas = choose_replicas(state, job)?;
     let commit = state
+        .fleet
         .resolve_upstream(&id, &spec.source, &spec.ref_name)
         .await?;
     let entry = state
+        .control
         .catalog
         .get(&spec.path)
         .ok_or_else(|| no_repository(spec.path.as_str()))?;
@@ -36,9 +40,9 @@ pub(super) async fn run(state: &Arc<RouterState>, job: &Arc<Job>) -> Result<()> 
         return unchanged(state, job, commit).await;
     }
     job.phase(Phase::Fetching);
-    let origin = nodes::origin(&spec.source, &spec.ref_name, &commit);
+    let origin = fleet::origin(&spec.source, &spec.ref_name, &commit);
     let report = |progress: v1::FetchProgress| job.update(|seen| seen.fetch = Some(progress));
-    let snapshot = state.fetch(&id, &origin, report).await?;
+    let snapshot = state.fleet.fetch(&id, &origin, report).await?;
     if snapshot.commit != commit {
         return Err(Error::corrupt(format!(
             "the fetcher gave commit {} for {commit}",
@@ -51,8 +55,8 @@ pub(super) async fn run(state: &Arc<RouterState>, job: &Arc<Job>) -> Result<()> 
 
 /// The nodes that should hold the repository and can take it now. Errors: `Unavailable` when there
 /// is none.
-fn choose_replicas(state: &RouterState, job: &Job) -> Result<Vec<Member>> {
-    let view = state.members.view();
+fn choose_replicas(state: &Parts, job: &Job) -> Result<Vec<Member>> {
+    let view = state.fleet.members.view();
     let candidates = membership::placeable(&view);
     let copies = view.replication_factor.max(1) as usize;
     let chosen = placement::replicas(&job.spec.path.storage_id(), &candidates, copies);
@@ -76,13 +80,9 @@ fn choose_replicas(state: &RouterState, job: &Job) -> Result<Vec<Member>> {
 }
 
 /// The ref has not moved.
-async fn unchanged(
-    state: &Arc<RouterState>,
-    job: &Arc<Job>,
-    commit: monofs_model::Oid,
-) -> Result<()> {
+async fn unchanged(state: &Arc<Parts>, job: &Arc<Job>, commit: monofs_model::Oid) -> Result<()> {
     let looked = |entry: &Repository| Ok(Some(job.spec.applied_to(entry)));
-    let entry = state.catalog.update(&job.spec.path, looked).await?;
+    let entry = state.control.catalog.update(&job.spec.path, looked).await?;
     tracing::debug!(path = %job.spec.path, %commit, "unchanged upstream");
     job.update(|progress| {
         progress.unchanged = true;
@@ -95,7 +95,7 @@ async fn unchanged(
 /// All replicas adopt in parallel; the flip comes with the first acknowledgement, or with `strong`
 /// after the last.
 async fn replicate(
-    state: &Arc<RouterState>,
+    state: &Arc<Parts>,
     job: &Arc<Job>,
     entry: &Repository,
     snapshot: &Snapshot,
@@ -124,6 +124,7 @@ async fn replicate(
         match &published {
             Some(entry) => {
                 state
+                    .control
                     .catalog
                     .add_holder(&job.spec.path, entry.generation, &node.id)
                     .await?
@@ -135,14 +136,14 @@ async fn replicate(
     if published.is_none() {
         return Err(failure.unwrap_or_else(|| Error::internal("no replica answered")));
     }
-    if let Some(current) = state.catalog.get(&job.spec.path) {
+    if let Some(current) = state.control.catalog.get(&job.spec.path) {
         job.update(|progress| progress.repository = Some(v1::Repository::from(&*current)));
     }
     Ok(())
 }
 
 async fn adopt_on<'a>(
-    state: &Arc<RouterState>,
+    state: &Arc<Parts>,
     job: &Arc<Job>,
     node: &'a Member,
     entry: &Repository,
@@ -160,12 +161,15 @@ async fn adopt_on<'a>(
     });
     (
         node,
-        state.adopt_and_wait(node, entry, snapshot, 0, report).await,
+        state
+            .fleet
+            .adopt_and_wait(node, entry, snapshot, 0, report)
+            .await,
     )
 }
 
 async fn publish(
-    state: &Arc<RouterState>,
+    state: &Arc<Parts>,
     job: &Arc<Job>,
     entry: &Repository,
     snapshot: &Snapshot,
@@ -174,9 +178,10 @@ async fn publish(
     let (first, more) = held
         .split_first()
         .ok_or_else(|| Error::internal("publish without a holder"))?;
-    let flipped = state.catalog.flip(entry, snapshot, first).await?;
+    let flipped = state.control.catalog.flip(entry, snapshot, first).await?;
     for node in more {
         state
+            .control
             .catalog
             .add_holder(&job.spec.path, flipped.generation, node)
             .await?;
@@ -190,7 +195,7 @@ async fn publish(
 }
 
 /// Remembers why a job failed; an entry that never had readers becomes `failed`.
-pub(super) async fn note_failure(state: &Arc<RouterState>, job: &Job, error: &Error) {
+pub(super) async fn note_failure(state: &Arc<Parts>, job: &Job, error: &Error) {
     let note = |entry: &Repository| {
         let mut noted = entry.clone();
         noted.last_error = error.to_string();
@@ -199,7 +204,7 @@ pub(super) async fn note_failure(state: &Arc<RouterState>, job: &Job, error: &Er
         }
         Ok(Some(noted))
     };
-    if let Err(error) = state.catalog.update(&job.spec.path, note).await {
+    if let Err(error) = state.control.catalog.update(&job.spec.path, note).await {
         tracing::warn!(path = %job.spec.path, %error, "cannot record why an ingest failed");
     }
 }

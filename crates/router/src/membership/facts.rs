@@ -8,25 +8,25 @@ use monofs_model::{Member, NodeId};
 use monofs_proto::v1;
 use tokio::sync::watch;
 
-use super::event::Event;
-use super::member::{Audit, Intent};
-use crate::state::{Table, Tables};
+use monofs_control::state::{Table, Tables};
+use monofs_fleet::members::event::MemberEvent;
+use monofs_fleet::members::member::{AuditFinding, DepartureIntent};
 
 /// The tables, and what the machine knows of them.
-pub(crate) struct Shared {
-    members: Seen<v1::Member>,
-    intents: Seen<v1::NodeIntent>,
-    audits: Seen<v1::NodeAudit>,
-    maintenance: Seen<v1::Maintenance>,
+pub(crate) struct TableChanges {
+    members: TableView<v1::Member>,
+    intents: TableView<v1::NodeIntent>,
+    audits: TableView<v1::NodeAudit>,
+    maintenance: TableView<v1::Maintenance>,
 }
 
-struct Seen<T> {
+struct TableView<T> {
     table: Arc<Table<T>>,
     changed: watch::Receiver<()>,
     rows: BTreeMap<String, T>,
 }
 
-impl<T: prost::Message + Default + Clone + PartialEq + Send + Sync + 'static> Seen<T> {
+impl<T: prost::Message + Default + Clone + PartialEq + Send + Sync + 'static> TableView<T> {
     fn new(table: &Arc<Table<T>>) -> Self {
         Self {
             table: table.clone(),
@@ -61,13 +61,13 @@ impl<T: prost::Message + Default + Clone + PartialEq + Send + Sync + 'static> Se
     }
 }
 
-impl Shared {
+impl TableChanges {
     pub fn new(tables: &Tables) -> Self {
         Self {
-            members: Seen::new(&tables.members),
-            intents: Seen::new(&tables.intents),
-            audits: Seen::new(&tables.audits),
-            maintenance: Seen::new(&tables.maintenance),
+            members: TableView::new(&tables.members),
+            intents: TableView::new(&tables.intents),
+            audits: TableView::new(&tables.audits),
+            maintenance: TableView::new(&tables.maintenance),
         }
     }
 
@@ -83,9 +83,9 @@ impl Shared {
     }
 
     /// Everything, at the start of a router.
-    pub fn loaded(&mut self) -> Vec<Event> {
+    pub fn loaded(&mut self) -> Vec<MemberEvent> {
         let loaded = |event| match event {
-            Event::Registered(_, Some(member)) => Event::Loaded(member),
+            MemberEvent::Registered(_, Some(member)) => MemberEvent::Loaded(member),
             other => other,
         };
         self.changes().into_iter().map(loaded).collect()
@@ -94,27 +94,27 @@ impl Shared {
     /// What changed since the last call. What was found comes before what is wanted, so that a node
     /// that is held back no more is known to be behind, and both before the members, so that none
     /// is shown without.
-    pub fn changes(&mut self) -> Vec<Event> {
+    pub fn changes(&mut self) -> Vec<MemberEvent> {
         let mut events = Vec::new();
         let maintenance = self.maintenance.changes(|_| "");
         events.extend(
             maintenance
                 .into_iter()
-                .map(|(_, row)| Event::Maintenance(row.is_some())),
+                .map(|(_, row)| MemberEvent::Maintenance(row.is_some())),
         );
         each(
             self.audits.changes(|row| &row.node_id),
             &mut events,
-            |id, row| Event::Audited(id, row.as_ref().map(audit)),
+            |id, row| MemberEvent::Audited(id, row.as_ref().map(audit)),
         );
         each(
             self.intents.changes(|row| &row.node_id),
             &mut events,
-            |id, row| Event::Intent(id, row.as_ref().and_then(intent)),
+            |id, row| MemberEvent::Intent(id, row.as_ref().and_then(intent)),
         );
         for (name, row) in self.members.changes(|row| &row.id) {
             match row.map(Member::try_from).transpose() {
-                Ok(member) => each(vec![(name, member)], &mut events, Event::Registered),
+                Ok(member) => each(vec![(name, member)], &mut events, MemberEvent::Registered),
                 Err(error) => {
                     tracing::error!(name, %error, "the state has a member that cannot be \
                      understood")
@@ -127,8 +127,8 @@ impl Shared {
 
 fn each<T>(
     rows: Vec<(String, Option<T>)>,
-    events: &mut Vec<Event>,
-    event: impl Fn(NodeId, Option<T>) -> Event,
+    events: &mut Vec<MemberEvent>,
+    event: impl Fn(NodeId, Option<T>) -> MemberEvent,
 ) {
     for (name, row) in rows {
         match NodeId::new(&name) {
@@ -138,18 +138,18 @@ fn each<T>(
     }
 }
 
-fn intent(row: &v1::NodeIntent) -> Option<Intent> {
+fn intent(row: &v1::NodeIntent) -> Option<DepartureIntent> {
     match row.kind() {
-        v1::node_intent::Kind::Drain => Some(Intent::Drain {
+        v1::node_intent::Kind::Drain => Some(DepartureIntent::Drain {
             emptied: row.emptied,
         }),
-        v1::node_intent::Kind::Failover => Some(Intent::Failover),
+        v1::node_intent::Kind::Failover => Some(DepartureIntent::Failover),
         v1::node_intent::Kind::Unspecified => None,
     }
 }
 
-fn audit(row: &v1::NodeAudit) -> Audit {
-    Audit {
+fn audit(row: &v1::NodeAudit) -> AuditFinding {
+    AuditFinding {
         incarnation: (row.at != 0).then_some(row.incarnation),
         behind: row.behind,
     }

@@ -15,23 +15,30 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::event::Event;
-use super::member::Tracked;
-use crate::RouterState;
+use crate::fleet::Fleet;
+use monofs_fleet::members::event::MemberEvent;
+use monofs_fleet::members::member::TrackedMember;
 
 /// Deadline of one probe; less if members are down sooner.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How often members are probed, and the silence after which one is down.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProbePace {
+    pub interval: Duration,
+    pub threshold: Duration,
+}
+
 /// The probes under way: one of a member at most.
 #[derive(Default)]
 pub(super) struct Prober {
-    running: JoinSet<(NodeId, Event)>,
+    running: JoinSet<(NodeId, MemberEvent)>,
     busy: HashSet<NodeId>,
 }
 
 impl Prober {
     /// Begins a probe, unless one of this member is under way.
-    pub fn start(&mut self, state: &Arc<RouterState>, known: &Tracked) {
+    pub fn start(&mut self, fleet: &Arc<Fleet>, pace: ProbePace, known: &TrackedMember) {
         let member = known.member.clone();
         if !self.busy.insert(member.id.clone()) {
             return;
@@ -39,16 +46,16 @@ impl Prober {
         // One that was named on the command line may be another than was thought, or never announce
         // itself.
         let identify = known.fixed.is_some() && known.announced.is_none();
-        let state = state.clone();
+        let fleet = fleet.clone();
         self.running.spawn(async move {
-            let limit = PROBE_TIMEOUT.min(state.config.unhealthy_threshold);
-            let event = match within(limit, "probe", probe(&state, &member, identify, limit)).await
+            let limit = PROBE_TIMEOUT.min(pace.threshold);
+            let event = match within(limit, "probe", probe(&fleet, &member, identify, limit)).await
             {
                 Ok(event) => event,
                 Err(error) => {
                     tracing::debug!(id = %member.id, %error, "probe failed");
-                    state.members.seen.failed(&member.id, &error.message);
-                    Event::Failed(member.id.clone())
+                    fleet.members.seen.failed(&member.id, &error.message);
+                    MemberEvent::Failed(member.id.clone())
                 }
             };
             (member.id, event)
@@ -56,7 +63,7 @@ impl Prober {
     }
 
     /// What the next probe that ends has found; waits for ever when none is under way.
-    pub async fn next(&mut self) -> Event {
+    pub async fn next(&mut self) -> MemberEvent {
         loop {
             match self.running.join_next().await {
                 Some(Ok((id, event))) => {
@@ -75,12 +82,12 @@ impl Prober {
 }
 
 async fn probe(
-    state: &RouterState,
+    fleet: &Fleet,
     member: &Member,
     identify: bool,
     limit: Duration,
-) -> Result<Event> {
-    let channel = state.channels.get(&member.address)?;
+) -> Result<MemberEvent> {
+    let channel = fleet.channels.get(&member.address)?;
     let context = Context::new(limit);
     let request = context.request(HealthCheckRequest {
         service: String::new(),
@@ -100,12 +107,12 @@ async fn probe(
         }
     }
     if !identify {
-        return Ok(Event::Answered(member.id.clone()));
+        return Ok(MemberEvent::Answered(member.id.clone()));
     }
     let (id, incarnation, version) = match member.role {
         Role::Node => {
             let request = context.request(v1::StatRequest {});
-            let stat = state
+            let stat = fleet
                 .node_client(member)?
                 .stat(request)
                 .await
@@ -123,7 +130,7 @@ async fn probe(
             (stat.fetcher_id, 0, stat.version)
         }
     };
-    Ok(Event::Identified {
+    Ok(MemberEvent::Identified {
         asked: member.id.clone(),
         id: NodeId::new(&id)?,
         incarnation,

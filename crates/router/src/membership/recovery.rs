@@ -16,7 +16,9 @@ use monofs_proto::v1;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::{RouterState, clock, reconcile};
+use crate::parts::Parts;
+use crate::reconcile::leftovers;
+use monofs_control::clock;
 
 /// Nodes that are asked at the same time.
 const AUDITS_MAX: usize = 16;
@@ -24,9 +26,9 @@ const AUDITS_MAX: usize = 16;
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 
 /// Works until `stop`; to be run by the leader.
-pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
+pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {
     let work = async {
-        let mut view = state.members.subscribe();
+        let mut view = state.fleet.members.subscribe();
         let mut audits = Audits::default();
         loop {
             tokio::select! {
@@ -52,9 +54,15 @@ struct Audits {
 
 impl Audits {
     /// Asks the nodes that answer and were not asked since they started, or were away.
-    fn start(&mut self, state: &Arc<RouterState>) {
-        for node in state.members.view().nodes().filter(|node| answers(node)) {
-            let row = state.tables.audits.get(node.id.as_str());
+    fn start(&mut self, state: &Arc<Parts>) {
+        for node in state
+            .fleet
+            .members
+            .view()
+            .nodes()
+            .filter(|node| answers(node))
+        {
+            let row = state.control.tables.audits.get(node.id.as_str());
             let is_known = row
                 .as_ref()
                 .is_some_and(|row| row.at != 0 && row.incarnation == node.incarnation);
@@ -99,14 +107,10 @@ fn answers(node: &Member) -> bool {
 }
 
 /// Corrects `holders` by what a node says it holds, and records that for this start of it.
-async fn audit(
-    state: &Arc<RouterState>,
-    node: &Member,
-    before: Option<v1::NodeAudit>,
-) -> Result<()> {
+async fn audit(state: &Arc<Parts>, node: &Member, before: Option<v1::NodeAudit>) -> Result<()> {
     // Looked at first: what is added while the node is asked need not be in its answer.
-    let recorded = state.catalog.held_by(&node.id);
-    let answer = state.held_commits(node).await?;
+    let recorded = state.control.catalog.held_by(&node.id);
+    let answer = state.fleet.held_commits(node).await?;
     let commits = |held: &v1::HeldRepository| {
         let id = held.storage_id.clone();
         held.snapshots
@@ -122,12 +126,13 @@ async fn audit(
         if !held.contains(&(entry.storage_id().to_string(), oid_bytes(&snapshot.commit))) {
             tracing::warn!(path = %entry.path, node = %node.id, "the node lost its copy");
             state
+                .control
                 .catalog
                 .remove_holder(&entry.path, entry.generation, &node.id)
                 .await?;
         }
     }
-    reconcile::settle_leftovers(state, node, &answer).await?;
+    leftovers::settle(state, node, &answer).await?;
     let found = v1::NodeAudit {
         node_id: node.id.to_string(),
         incarnation: node.incarnation,
@@ -142,6 +147,7 @@ async fn audit(
         false => Ok(row.cloned()),
     };
     state
+        .control
         .tables
         .audits
         .update(node.id.as_str(), settle)
@@ -151,8 +157,8 @@ async fn audit(
 
 /// The nodes that were asked what they hold, take part and may lack something: the reconciler knows
 /// when they do not.
-pub(crate) fn behind(state: &RouterState) -> Vec<NodeId> {
-    let view = state.members.view();
+pub(crate) fn behind(state: &Parts) -> Vec<NodeId> {
+    let view = state.fleet.members.view();
     let nodes: HashMap<&str, &Member> = view.nodes().map(|node| (node.id.as_str(), node)).collect();
     let behind = |row: &v1::NodeAudit| {
         let node = nodes.get(row.node_id.as_str())?;
@@ -161,6 +167,7 @@ pub(crate) fn behind(state: &RouterState) -> Vec<NodeId> {
             .then(|| node.id.clone())
     };
     state
+        .control
         .tables
         .audits
         .list()

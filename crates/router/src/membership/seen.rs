@@ -3,13 +3,13 @@
 //!
 //! Invariants: of each member the last [`STATES_MAX`] states, and nothing of one that was removed.
 
+use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Mutex;
 
 use monofs_model::{Member, MemberState, NodeId};
 
-use super::event::Event;
-use crate::clock;
+use monofs_control::clock;
+use monofs_fleet::members::event::MemberEvent;
 
 /// States that are kept of each member.
 const STATES_MAX: usize = 50;
@@ -18,7 +18,7 @@ const FAILURE_MAX: usize = 300;
 
 /// A state that a member came into.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct StateChange {
+pub struct StateChange {
     pub state: MemberState,
     /// Seconds since the epoch.
     pub since: i64,
@@ -36,9 +36,9 @@ struct Of {
 
 /// By member.
 #[derive(Default)]
-pub(super) struct Seen(Mutex<BTreeMap<NodeId, Of>>);
+pub(super) struct MemberObservations(Mutex<BTreeMap<NodeId, Of>>);
 
-impl Seen {
+impl MemberObservations {
     /// It is in this state now because of `why`; nothing when it was before.
     pub fn state(&self, member: &Member, why: &str) {
         let mut seen = self.lock();
@@ -92,35 +92,35 @@ impl Seen {
         self.lock().get(id)?.failure.clone()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Of>> {
-        self.0.lock().expect("no holder of this lock panics")
+    fn lock(&self) -> parking_lot::MutexGuard<'_, BTreeMap<NodeId, Of>> {
+        self.0.lock()
     }
 }
 
 /// What an event says about why a state changed.
-pub(super) fn why(event: &Event) -> &'static str {
+pub(super) fn why(event: &MemberEvent) -> &'static str {
     match event {
-        Event::Announced(_) => "it announced itself",
-        Event::Answered(_) | Event::Identified { .. } => "it answered a probe",
-        Event::Failed(_) => "a probe of it failed",
-        Event::Reported(_) => "a client or another member saw it fail",
-        Event::Loaded(_) => "it was a member before this router started",
-        Event::Registered(..) => "another router knows it",
-        Event::Intent(_, Some(_)) => "an operator wants copies off it",
-        Event::Intent(_, None) => "no operator wants copies off it any more",
-        Event::Audited(..) => "what it holds was looked at",
-        Event::ReturnNoted(_) => "it came back",
-        Event::Maintenance(true) => "the cluster is drained",
-        Event::Maintenance(false) => "the cluster is drained no more",
-        Event::Tick => "time passed: nothing was heard of it, or its recovery ended",
+        MemberEvent::Announced(_) => "it announced itself",
+        MemberEvent::Answered(_) | MemberEvent::Identified { .. } => "it answered a probe",
+        MemberEvent::Failed(_) => "a probe of it failed",
+        MemberEvent::Reported(_) => "a client or another member saw it fail",
+        MemberEvent::Loaded(_) => "it was a member before this router started",
+        MemberEvent::Registered(..) => "another router knows it",
+        MemberEvent::Intent(_, Some(_)) => "an operator wants copies off it",
+        MemberEvent::Intent(_, None) => "no operator wants copies off it any more",
+        MemberEvent::Audited(..) => "what it holds was looked at",
+        MemberEvent::ReturnNoted(_) => "it came back",
+        MemberEvent::Maintenance(true) => "the cluster is drained",
+        MemberEvent::Maintenance(false) => "the cluster is drained no more",
+        MemberEvent::Tick => "time passed: nothing was heard of it, or its recovery ended",
     }
 }
 
 /// Whom an event says to be there.
-pub(super) fn heard(event: &Event) -> Option<&NodeId> {
+pub(super) fn heard(event: &MemberEvent) -> Option<&NodeId> {
     match event {
-        Event::Announced(member) => Some(&member.id),
-        Event::Answered(id) | Event::Identified { id, .. } => Some(id),
+        MemberEvent::Announced(member) => Some(&member.id),
+        MemberEvent::Answered(id) | MemberEvent::Identified { id, .. } => Some(id),
         _ => None,
     }
 }
@@ -131,9 +131,9 @@ mod tests {
 
     #[test]
     fn the_last_states_are_kept_and_the_same_one_is_no_change() {
-        let seen = Seen::default();
+        let seen = MemberObservations::default();
         let id = NodeId::new("n1").expect("an id");
-        let mut member = crate::config::StaticMember {
+        let mut member = monofs_fleet::settings::StaticMember {
             id: id.clone(),
             named: true,
             role: monofs_model::view::Role::Node,

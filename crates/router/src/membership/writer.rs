@@ -4,8 +4,9 @@
 //! What waits is bounded by the number of members: the newest wish about one replaces the one
 //! before.
 
+use parking_lot::Mutex;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use monofs_model::{Member, NodeId, Result};
@@ -13,10 +14,10 @@ use monofs_proto::v1;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::Input;
-use super::event::Event;
-use crate::RouterState;
-use crate::state::{Table, Tables};
+use super::members::MembershipInput;
+use crate::fleet::Fleet;
+use monofs_control::state::{Table, Tables};
+use monofs_fleet::members::event::MemberEvent;
 
 /// Pause after a write failed.
 const RETRY: Duration = Duration::from_secs(2);
@@ -56,12 +57,7 @@ impl Writer {
     }
 
     fn wish(&self, id: NodeId, add: impl FnOnce(&mut Wish)) {
-        add(self
-            .waiting
-            .lock()
-            .expect("no holder of this lock panics")
-            .entry(id)
-            .or_default());
+        add(self.waiting.lock().entry(id).or_default());
         self.wake.notify_one();
     }
 
@@ -89,34 +85,26 @@ impl Writer {
 }
 
 /// Writes until `stop`.
-pub(super) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
-    let writer = &state.members.writer;
+pub(super) async fn run(fleet: Arc<Fleet>, stop: CancellationToken) {
+    let writer = &fleet.members.writer;
     let work = async {
         loop {
             writer.wake.notified().await;
-            let wishes = std::mem::take(
-                &mut *writer
-                    .waiting
-                    .lock()
-                    .expect("no holder of this lock panics"),
-            );
+            let wishes = std::mem::take(&mut *writer.waiting.lock());
             let mut failed = None;
             for (id, wish) in wishes {
                 match writer.write(&id, &wish).await {
                     Ok(()) if wish.returned => {
                         // Fails when the router stops.
-                        let _ = state
+                        let _ = fleet
                             .members
                             .inputs
-                            .send(Input::Event(Event::ReturnNoted(id)))
+                            .send(MembershipInput::Machine(MemberEvent::ReturnNoted(id)))
                             .await;
                     }
                     Ok(()) => {}
                     Err(error) => {
-                        let mut waiting = writer
-                            .waiting
-                            .lock()
-                            .expect("no holder of this lock panics");
+                        let mut waiting = writer.waiting.lock();
                         let newer = waiting.entry(id).or_default();
                         newer.returned |= wish.returned;
                         newer.record = newer.record.take().or(wish.record);

@@ -1,28 +1,32 @@
-//! What the plan is made of: members, intents and entries as [`super::plan`] sees them.
+//! What the plan is made of: members, intents and entries as [`monofs_fleet::copies::plan`] sees them.
 
 use std::collections::HashSet;
 
-use monofs_model::{MemberState, NodeId, Repository};
+use monofs_fleet::copies::steps::Departure;
+use monofs_fleet::copies::{NodeFacts, NodeStanding, RepositoryFacts};
+use monofs_model::{NodeId, Repository};
 use monofs_proto::v1;
 use monofs_proto::v1::node_intent::Kind;
 
-use super::plan::{NodeFacts, RepositoryFacts, Standing};
-use crate::{RouterState, membership};
+use crate::membership;
+use crate::parts::Parts;
 
 /// All nodes, and how many copies are wanted.
-pub(super) fn nodes(state: &RouterState) -> (Vec<NodeFacts>, usize) {
-    let view = state.members.view();
+pub(super) fn nodes(state: &Parts) -> (Vec<NodeFacts>, usize) {
+    let view = state.fleet.members.view();
     let desired: HashSet<NodeId> = state
+        .fleet
         .members
         .placement_nodes()
         .into_iter()
         .map(|candidate| candidate.id)
         .collect();
     let facts = view.nodes().map(|node| {
-        let intent = state.tables.intents.get(node.id.as_str());
+        let intent = state.control.tables.intents.get(node.id.as_str());
+        let departure = intent.as_ref().and_then(departure);
         NodeFacts {
             candidate: node.into(),
-            standing: standing(node.state, intent.as_ref(), desired.contains(&node.id)),
+            standing: NodeStanding::of(node.state, departure, desired.contains(&node.id)),
             serves: node.state.serves(),
             can_take: membership::can_take(node),
         }
@@ -30,20 +34,13 @@ pub(super) fn nodes(state: &RouterState) -> (Vec<NodeFacts>, usize) {
     (facts.collect(), view.replication_factor.max(1) as usize)
 }
 
-pub(super) fn standing(
-    state: MemberState,
-    intent: Option<&v1::NodeIntent>,
-    desired: bool,
-) -> Standing {
-    match intent.map(|intent| (intent.kind(), intent.force)) {
-        Some((Kind::Drain, force)) => Standing::Draining { force },
-        Some((Kind::Failover, force)) => Standing::FailedOver { force },
-        _ => match state {
-            MemberState::Recovering => Standing::Recovering,
-            MemberState::Down if desired => Standing::Away,
-            _ if desired => Standing::Member,
-            _ => Standing::Gone,
-        },
+/// What an operator asked for that takes copies off a node, as the plan sees it.
+fn departure(intent: &v1::NodeIntent) -> Option<Departure> {
+    let force = intent.force;
+    match intent.kind() {
+        Kind::Drain => Some(Departure::Drain { force }),
+        Kind::Failover => Some(Departure::Failover { force }),
+        Kind::Unspecified => None,
     }
 }
 

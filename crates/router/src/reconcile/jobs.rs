@@ -17,9 +17,11 @@ use monofs_model::{DisplayPath, Error, NodeId, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::job::{Kind, State};
 
-use super::plan::{Planner, waiting_for};
-use super::steps::{Cause, Tally};
-use crate::{RouterState, clock};
+use monofs_control::clock;
+
+use crate::parts::Parts;
+use monofs_fleet::copies::plan::{Planner, waiting_for};
+use monofs_fleet::copies::steps::{PlanCause, StepTally};
 
 /// Jobs that have ended and are still shown.
 const ENDED_MAX: usize = 100;
@@ -27,13 +29,14 @@ const ENDED_MAX: usize = 100;
 const TEXT_MAX: usize = 300;
 
 /// Whether it will not change any more.
-pub(crate) fn has_ended(job: &v1::Job) -> bool {
+pub fn has_ended(job: &v1::Job) -> bool {
     matches!(job.state(), State::Done | State::Failed | State::Cancelled)
 }
 
 /// The job of this kind and subject that has not ended.
-pub(crate) fn running(state: &RouterState, kind: Kind, subject: &str) -> Option<v1::Job> {
+pub fn running(state: &Parts, kind: Kind, subject: &str) -> Option<v1::Job> {
     state
+        .control
         .tables
         .jobs
         .list()
@@ -42,8 +45,8 @@ pub(crate) fn running(state: &RouterState, kind: Kind, subject: &str) -> Option<
 }
 
 /// The job of this kind and subject that runs, or a new one. Errors: the state store's.
-pub(crate) async fn open(
-    state: &RouterState,
+pub async fn open(
+    state: &Parts,
     kind: Kind,
     subject: &str,
     reason: &str,
@@ -52,7 +55,7 @@ pub(crate) async fn open(
     if let Some(job) = running(state, kind, subject) {
         return Ok(job);
     }
-    let all = state.tables.jobs.list();
+    let all = state.control.tables.jobs.list();
     // The same name for all who open it at the same time: the first one makes it.
     let name = |n: u64| format!("{}-{n}", stem(kind, subject));
     let number = |job: &v1::Job| {
@@ -76,6 +79,7 @@ pub(crate) async fn open(
     job.set_kind(kind);
     job.set_state(State::Running);
     let made = state
+        .control
         .tables
         .jobs
         .update(&job.id, |row| {
@@ -101,7 +105,7 @@ fn stem(kind: Kind, subject: &str) -> String {
 
 /// Ends a job and holds back what is left of it. Errors: `NotFound`; `Refused` when it has ended,
 /// or follows from an intent.
-pub(crate) async fn cancel(state: &RouterState, id: &str) -> Result<v1::Job> {
+pub async fn cancel(state: &Parts, id: &str) -> Result<v1::Job> {
     let unknown = || {
         Error::not_found(format!(
             "no job '{}'; `monofs-admin jobs` lists them",
@@ -143,6 +147,7 @@ pub(crate) async fn cancel(state: &RouterState, id: &str) -> Result<v1::Job> {
         Ok(Some(row))
     };
     state
+        .control
         .tables
         .jobs
         .update(id, cancelled)
@@ -151,34 +156,41 @@ pub(crate) async fn cancel(state: &RouterState, id: &str) -> Result<v1::Job> {
 }
 
 /// What was cancelled may be done again. Errors: the state store's.
-pub(crate) async fn release(state: &RouterState) -> Result<()> {
-    for job in state.tables.jobs.list().iter().filter(|job| job.held_back) {
+pub async fn release(state: &Parts) -> Result<()> {
+    for job in state
+        .control
+        .tables
+        .jobs
+        .list()
+        .iter()
+        .filter(|job| job.held_back)
+    {
         let_go(state, &job.id).await?;
     }
     Ok(())
 }
 
 /// What this job was about is held back no more.
-async fn let_go(state: &RouterState, id: &str) -> Result<()> {
+async fn let_go(state: &Parts, id: &str) -> Result<()> {
     let free = |row: Option<&v1::Job>| {
         Ok(row.map(|row| v1::Job {
             held_back: false,
             ..row.clone()
         }))
     };
-    state.tables.jobs.update(id, free).await.map(drop)
+    state.control.tables.jobs.update(id, free).await.map(drop)
 }
 
 /// The cause that a row is about; `None` when its subject is nothing that the plan can know.
-fn cause(planner: &mut Planner, job: &v1::Job) -> Option<Cause> {
+fn cause(planner: &mut Planner, job: &v1::Job) -> Option<PlanCause> {
     let mut node = || NodeId::new(&job.subject).ok().map(|id| planner.number(&id));
     match job.kind() {
-        Kind::Repair => node().map(Cause::Repair),
-        Kind::Drain => node().map(Cause::Drain),
-        Kind::Failover => node().map(Cause::Failover),
-        Kind::Recover => node().map(Cause::Recover),
-        Kind::Rebalance if job.subject.is_empty() => Some(Cause::Rebalance),
-        Kind::Rebalance => Some(Cause::Asked(
+        Kind::Repair => node().map(PlanCause::Repair),
+        Kind::Drain => node().map(PlanCause::Drain),
+        Kind::Failover => node().map(PlanCause::Failover),
+        Kind::Recover => node().map(PlanCause::Recover),
+        Kind::Rebalance if job.subject.is_empty() => Some(PlanCause::Rebalance),
+        Kind::Rebalance => Some(PlanCause::Asked(
             DisplayPath::new(&job.subject).ok()?.storage_id().number(),
         )),
         Kind::Unspecified => None,
@@ -186,35 +198,35 @@ fn cause(planner: &mut Planner, job: &v1::Job) -> Option<Cause> {
 }
 
 /// Kind, subject and reason of the job for a cause; `None` for one that only an operator opens.
-fn subject(planner: &Planner, cause: Cause) -> Option<(Kind, String, String)> {
+fn subject(planner: &Planner, cause: PlanCause) -> Option<(Kind, String, String)> {
     let name = |node: u32| planner.node_id(node).to_string();
     Some(match cause {
-        Cause::Repair(node) => (
+        PlanCause::Repair(node) => (
             Kind::Repair,
             name(node),
             format!("copies of {} are missing", name(node)),
         ),
-        Cause::Recover(node) => (
+        PlanCause::Recover(node) => (
             Kind::Recover,
             name(node),
             format!("{} came back and missed something", name(node)),
         ),
-        Cause::Failover(node) => (
+        PlanCause::Failover(node) => (
             Kind::Failover,
             name(node),
             format!("{} is failed over", name(node)),
         ),
-        Cause::Drain(node) => (
+        PlanCause::Drain(node) => (
             Kind::Drain,
             name(node),
             format!("{} is being drained", name(node)),
         ),
-        Cause::Rebalance => (
+        PlanCause::Rebalance => (
             Kind::Rebalance,
             String::new(),
             "placement wants copies elsewhere".to_owned(),
         ),
-        Cause::Asked(_) => return None,
+        PlanCause::Asked(_) => return None,
     })
 }
 
@@ -229,27 +241,27 @@ struct Done {
 /// The leader's book of what was done, from which it writes the rows.
 #[derive(Default)]
 pub(super) struct Book {
-    done: BTreeMap<Cause, Done>,
+    done: BTreeMap<PlanCause, Done>,
     /// Commands of these were begun.
-    begun: BTreeSet<Cause>,
+    begun: BTreeSet<PlanCause>,
     /// Contents taken by commands that run.
-    pub live: BTreeMap<Cause, u64>,
+    pub live: BTreeMap<PlanCause, u64>,
     /// Nothing may be done now, and why.
     pub paused: Option<String>,
 }
 
 impl Book {
-    pub fn begun(&mut self, cause: Cause) {
+    pub fn begun(&mut self, cause: PlanCause) {
         self.begun.insert(cause);
     }
 
-    pub fn done(&mut self, cause: Cause, bytes: u64) {
+    pub fn done(&mut self, cause: PlanCause, bytes: u64) {
         let done = self.done.entry(cause).or_default();
         done.steps += 1;
         done.bytes += bytes;
     }
 
-    pub fn failed(&mut self, cause: Cause, error: &Error) {
+    pub fn failed(&mut self, cause: PlanCause, error: &Error) {
         self.done.entry(cause).or_default().last_error = Some(shortened(&error.to_string()));
     }
 
@@ -257,7 +269,10 @@ impl Book {
     pub fn asked(
         planner: &mut Planner,
         rows: &[v1::Job],
-    ) -> (BTreeSet<Cause>, BTreeMap<super::plan::Key, Cause>) {
+    ) -> (
+        BTreeSet<PlanCause>,
+        BTreeMap<monofs_fleet::copies::StorageKey, PlanCause>,
+    ) {
         let held_back = rows
             .iter()
             .filter(|job| job.held_back)
@@ -265,7 +280,7 @@ impl Book {
             .collect();
         let mut asked = BTreeMap::new();
         for job in rows.iter().filter(|job| !has_ended(job)) {
-            if let Some(cause @ Cause::Asked(key)) = cause(planner, job) {
+            if let Some(cause @ PlanCause::Asked(key)) = cause(planner, job) {
                 asked.insert(key, cause);
             }
         }
@@ -274,9 +289,9 @@ impl Book {
 
     /// Brings the rows up to what the plan says. Errors: the state store's; what could not be
     /// written is written next time.
-    pub async fn write(&mut self, state: &RouterState, planner: &mut Planner) -> Result<()> {
+    pub async fn write(&mut self, state: &Parts, planner: &mut Planner) -> Result<()> {
         let mut open_causes = BTreeSet::new();
-        for job in state.tables.jobs.list() {
+        for job in state.control.tables.jobs.list() {
             let Some(cause) = cause(planner, &job) else {
                 continue;
             };
@@ -293,7 +308,7 @@ impl Book {
             open_causes.insert(cause);
             self.write_one(state, planner, cause, &job).await?;
         }
-        let missing: Vec<Cause> = self
+        let missing: Vec<PlanCause> = self
             .begun
             .iter()
             .copied()
@@ -311,9 +326,9 @@ impl Book {
 
     async fn write_one(
         &mut self,
-        state: &RouterState,
+        state: &Parts,
         planner: &Planner,
-        cause: Cause,
+        cause: PlanCause,
         job: &v1::Job,
     ) -> Result<()> {
         let tally = planner.pending().get(&cause);
@@ -328,10 +343,10 @@ impl Book {
             };
             let mut row = row.clone();
             row.steps_done += done.steps;
-            row.steps_total = row.steps_done + tally.map_or(0, Tally::steps);
+            row.steps_total = row.steps_done + tally.map_or(0, StepTally::steps);
             row.bytes_done += done.bytes;
             row.bytes_total = row.bytes_done + left.max(live);
-            row.router_id.clone_from(&state.own.router_id);
+            row.router_id.clone_from(&state.control.own.router_id);
             row.message = if live > 0 {
                 format!("{message}, {live} bytes of the copies that run are taken")
             } else {
@@ -346,7 +361,7 @@ impl Book {
             row.set_state(now_state);
             Ok(Some(row))
         };
-        state.tables.jobs.update(&job.id, change).await?;
+        state.control.tables.jobs.update(&job.id, change).await?;
         self.done.remove(&cause);
         if now_state == State::Done {
             self.begun.remove(&cause);
@@ -356,10 +371,10 @@ impl Book {
 
     fn judge(
         &self,
-        state: &RouterState,
+        state: &Parts,
         planner: &Planner,
-        cause: Cause,
-        tally: Option<&Tally>,
+        cause: PlanCause,
+        tally: Option<&StepTally>,
     ) -> (State, String) {
         let Some(tally) = tally else {
             return self.judge_empty(state, planner, cause);
@@ -380,13 +395,13 @@ impl Book {
     }
 
     /// Nothing can be done: all is done, or a node that is to be emptied does not answer.
-    fn judge_empty(&self, state: &RouterState, planner: &Planner, cause: Cause) -> (State, String) {
-        let Cause::Drain(node) = cause else {
+    fn judge_empty(&self, state: &Parts, planner: &Planner, cause: PlanCause) -> (State, String) {
+        let PlanCause::Drain(node) = cause else {
             return (State::Done, "nothing is left to do".to_owned());
         };
         let id = planner.node_id(node);
         let held = planner.holds(id);
-        let wanted = state.tables.intents.get(id.as_str()).is_some();
+        let wanted = state.control.tables.intents.get(id.as_str()).is_some();
         if held > 0 && wanted {
             let message =
                 format!("{held} copies are recorded on {id}, which stay until it answers");
@@ -403,14 +418,14 @@ impl Book {
     }
 }
 
-async fn prune(state: &RouterState) -> Result<()> {
-    let mut ended: Vec<v1::Job> = state.tables.jobs.list();
+async fn prune(state: &Parts) -> Result<()> {
+    let mut ended: Vec<v1::Job> = state.control.tables.jobs.list();
     ended.retain(|job| has_ended(job) && !job.held_back);
     ended.sort_by(|a, b| (a.ended_at, &a.id).cmp(&(b.ended_at, &b.id)));
     let surplus = ended.len().saturating_sub(ENDED_MAX);
     for job in &ended[..surplus] {
         let gone = |row: Option<&v1::Job>| Ok(row.filter(|row| row.held_back).cloned());
-        state.tables.jobs.update(&job.id, gone).await?;
+        state.control.tables.jobs.update(&job.id, gone).await?;
     }
     Ok(())
 }

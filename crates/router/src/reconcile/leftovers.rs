@@ -13,11 +13,11 @@ use monofs_model::{Error, Member, RepositoryState, Result, StorageId};
 use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
 
-use crate::{RouterState, ingest};
+use crate::parts::Parts;
 
 /// Settles what `node` said it holds.
 pub(crate) async fn settle(
-    state: &Arc<RouterState>,
+    state: &Arc<Parts>,
     node: &Member,
     held: &[v1::HeldRepository],
 ) -> Result<()> {
@@ -28,7 +28,7 @@ pub(crate) async fn settle(
             .iter()
             .map(|snapshot| snapshot.commit.clone())
             .collect();
-        let entry = state.catalog.by_storage_id(&id);
+        let entry = state.control.catalog.by_storage_id(&id);
         if let Some(entry) = &entry {
             let Some(snapshot) = &entry.snapshot else {
                 continue;
@@ -40,10 +40,11 @@ pub(crate) async fn settle(
             if commits.contains(&commit) {
                 // Held, so that nobody deletes it meanwhile; and asked again, because somebody may
                 // have done so before.
-                let Some(away) = ingest::keep_away(state, &entry.path).await? else {
+                let Some(away) = state.work.ingests.keep_away(&state.control, &entry.path).await? else {
                     return Err(Error::refused(format!("{} is being changed", entry.path)));
                 };
                 if state
+                    .fleet
                     .held(node, &id)
                     .await?
                     .snapshots
@@ -53,15 +54,17 @@ pub(crate) async fn settle(
                     tracing::info!(path = %entry.path, node = %node.id, "the node has a copy that \
                      was not recorded");
                     state
+                        .control
                         .catalog
                         .add_holder(&entry.path, entry.generation, &node.id)
                         .await?;
                 }
-                away.let_go().await;
+                away.release().await;
                 continue;
             }
             // The records that it has make the next copy cheaper.
             if state
+                .fleet
                 .members
                 .placement_nodes()
                 .iter()
@@ -70,12 +73,12 @@ pub(crate) async fn settle(
                 continue;
             }
         }
-        if commits.is_empty() || state.catalog.is_retained_on(&id, &node.id).await? {
+        if commits.is_empty() || state.control.catalog.is_retained_on(&id, &node.id).await? {
             continue;
         }
         tracing::info!(storage_id = %id, path = held.path, node = %node.id, "nobody counts on this \
          copy; dropping it");
-        state.drop_copy(node, &id, commits).await?;
+        state.fleet.drop_copy(node, &id, commits).await?;
     }
     Ok(())
 }

@@ -9,9 +9,10 @@ use monofs_proto::v1;
 use monofs_proto::v1::planned_move::Kind;
 
 use super::facts;
-use super::plan::{Event, Planner, waiting_for};
-use super::steps::{Cause, Step, Why};
-use crate::{RouterState, no_repository};
+use crate::parts::Parts;
+use monofs_control::catalog::no_repository;
+use monofs_fleet::copies::plan::{PlanEvent, Planner, waiting_for};
+use monofs_fleet::copies::steps::{CopyFault, CopyStep, PlanCause};
 
 /// Moves that are told one by one; the others are counted.
 const MOVES_MAX: usize = 10_000;
@@ -26,12 +27,13 @@ pub(crate) enum Scope {
 
 impl Scope {
     /// Errors: `Invalid`, `NotFound`.
-    pub fn of(state: &RouterState, request: &v1::RebalanceRequest) -> Result<Self> {
+    pub fn of(state: &Parts, request: &v1::RebalanceRequest) -> Result<Self> {
         let entry = match (request.storage_id.as_str(), request.path.as_str()) {
             ("", "") => return Ok(Self::Everything),
-            ("", path) => state.catalog.require(path)?,
+            ("", path) => state.control.catalog.require(path)?,
             (id, path) => {
                 let found = state
+                    .control
                     .catalog
                     .by_storage_id(&StorageId::new(id)?)
                     .ok_or_else(|| no_repository(id))?;
@@ -46,11 +48,11 @@ impl Scope {
 }
 
 /// All moves of `scope`. Looks at every entry: for a thread that may block.
-pub(crate) fn moves(state: &RouterState, scope: &Scope) -> v1::RebalanceResponse {
+pub(crate) fn moves(state: &Parts, scope: &Scope) -> v1::RebalanceResponse {
     let (nodes, copies) = facts::nodes(state);
     let mut planner = Planner::default();
     planner.step(
-        Event::Nodes {
+        PlanEvent::Nodes {
             nodes: &nodes,
             copies,
         },
@@ -63,7 +65,7 @@ pub(crate) fn moves(state: &RouterState, scope: &Scope) -> v1::RebalanceResponse
     }
     let mut after = String::new();
     loop {
-        let page = state.catalog.page("", &after, PAGE);
+        let page = state.control.catalog.page("", &after, PAGE);
         let Some(last) = page.last() else { return told };
         after = last.path.to_string();
         page.iter()
@@ -81,8 +83,8 @@ fn tell(planner: &mut Planner, entry: &Repository, told: &mut v1::RebalanceRespo
         .collect();
     for step in planner.preview(facts) {
         let kind = match step.why {
-            Why::Missing => Kind::Copy,
-            Why::TooMany => Kind::Delete,
+            CopyFault::Missing => Kind::Copy,
+            CopyFault::TooMany => Kind::Delete,
         };
         told.copies_total += u64::from(kind == Kind::Copy);
         told.deletes_total += u64::from(kind == Kind::Delete);
@@ -104,18 +106,18 @@ fn tell(planner: &mut Planner, entry: &Repository, told: &mut v1::RebalanceRespo
     }
 }
 
-fn reason(planner: &Planner, step: &Step) -> String {
+fn reason(planner: &Planner, step: &CopyStep) -> String {
     let why = match step.cause {
-        Cause::Repair(node) if planner.is_member(node) => {
+        PlanCause::Repair(node) if planner.is_member(node) => {
             format!("copies are missing: {}", planner.node_id(node))
         }
-        Cause::Repair(node) => format!("{} is no member any more", planner.node_id(node)),
-        Cause::Recover(node) => format!("{} came back and missed it", planner.node_id(node)),
-        Cause::Failover(node) => format!("{} is failed over", planner.node_id(node)),
-        Cause::Drain(node) => format!("{} is being drained", planner.node_id(node)),
-        Cause::Rebalance | Cause::Asked(_) => match step.why {
-            Why::Missing => "placement wants it there".to_owned(),
-            Why::TooMany => "one copy too many".to_owned(),
+        PlanCause::Repair(node) => format!("{} is no member any more", planner.node_id(node)),
+        PlanCause::Recover(node) => format!("{} came back and missed it", planner.node_id(node)),
+        PlanCause::Failover(node) => format!("{} is failed over", planner.node_id(node)),
+        PlanCause::Drain(node) => format!("{} is being drained", planner.node_id(node)),
+        PlanCause::Rebalance | PlanCause::Asked(_) => match step.why {
+            CopyFault::Missing => "placement wants it there".to_owned(),
+            CopyFault::TooMany => "one copy too many".to_owned(),
         },
     };
     match step.wait {

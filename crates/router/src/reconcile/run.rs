@@ -18,10 +18,13 @@ use tokio_util::sync::CancellationToken;
 
 use super::facts;
 use super::jobs::Book;
-use super::plan::{Action, Command, Event, Key, NodeFacts, Outcome, Planner};
 use super::work::{self, Pace};
-use crate::catalog::Position;
-use crate::{RouterState, membership};
+use crate::membership;
+use crate::parts::Parts;
+use monofs_control::catalog::Position;
+use monofs_fleet::copies::plan::{
+    CommandOutcome, NodeFacts, PlanAction, PlanCommand, PlanEvent, Planner, StorageKey,
+};
 
 /// Commands carried out at a time.
 const COMMANDS_MAX: usize = 4;
@@ -33,13 +36,13 @@ const ROWS_EVERY: Duration = Duration::from_millis(500);
 const TICK_MAX: Duration = Duration::from_secs(1);
 
 /// Works until `stop`; to be run by the leader.
-pub(crate) async fn run(state: Arc<RouterState>, stop: CancellationToken) {
+pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {
     stop.run_until_cancelled(lead(&state)).await;
 }
 
 /// A command that runs.
 struct Running {
-    command: Command,
+    command: PlanCommand,
     pace: Arc<Pace>,
     abort: AbortHandle,
     /// It was broken off, and what it left is being taken back.
@@ -47,7 +50,7 @@ struct Running {
 }
 
 struct Leader {
-    state: Arc<RouterState>,
+    state: Arc<Parts>,
     planner: Planner,
     nodes: (Vec<NodeFacts>, usize),
     /// Up to where the catalogue is in the plan; `None` = not at all.
@@ -61,7 +64,7 @@ struct Leader {
     rows_due: bool,
 }
 
-async fn lead(state: &Arc<RouterState>) {
+async fn lead(state: &Arc<Parts>) {
     let mut leader = Leader {
         state: state.clone(),
         planner: Planner::default(),
@@ -74,12 +77,12 @@ async fn lead(state: &Arc<RouterState>) {
         rows_written: None,
         rows_due: true,
     };
-    let mut catalog = state.catalog.changed();
-    let mut view = state.members.subscribe();
+    let mut catalog = state.control.catalog.changed();
+    let mut view = state.fleet.members.subscribe();
     let mut tables: Vec<watch::Receiver<()>> = vec![
-        state.tables.jobs.changed(),
-        state.tables.intents.changed(),
-        state.tables.maintenance.changed(),
+        state.control.tables.jobs.changed(),
+        state.control.tables.intents.changed(),
+        state.control.tables.maintenance.changed(),
     ];
     let tick = state
         .config
@@ -142,7 +145,7 @@ impl Leader {
             let now = self.now();
             self.plan(move |planner| {
                 planner.step(
-                    Event::Nodes {
+                    PlanEvent::Nodes {
                         nodes: &nodes.0,
                         copies: nodes.1,
                     },
@@ -154,7 +157,8 @@ impl Leader {
         if !self.take_changes() {
             self.load().await;
         }
-        let (held_back, asked) = Book::asked(&mut self.planner, &self.state.tables.jobs.list());
+        let (held_back, asked) =
+            Book::asked(&mut self.planner, &self.state.control.tables.jobs.list());
         for running in self
             .running
             .values()
@@ -163,7 +167,8 @@ impl Leader {
             running.abort.abort();
         }
         let now = self.now();
-        self.planner.step(Event::Asked { held_back, asked }, now);
+        self.planner
+            .step(PlanEvent::Asked { held_back, asked }, now);
     }
 
     /// Takes in what changed in the catalogue; false when that is not known.
@@ -171,18 +176,18 @@ impl Leader {
         let changes = self
             .position
             .as_ref()
-            .and_then(|position| self.state.catalog.changes_since(position));
+            .and_then(|position| self.state.control.catalog.changes_since(position));
         let Some(changes) = changes else { return false };
         let now = self.now();
         for entry in &changes.upserts {
             if let Some(facts) = facts::repository(entry, true) {
-                self.planner.step(Event::Repository(facts), now);
+                self.planner.step(PlanEvent::Repository(facts), now);
             }
         }
         for path in &changes.removed {
             if let Ok(path) = DisplayPath::new(path) {
                 self.planner
-                    .step(Event::Removed(path.storage_id().number()), now);
+                    .step(PlanEvent::Removed(path.storage_id().number()), now);
             }
         }
         self.position = Some(changes.position);
@@ -193,12 +198,13 @@ impl Leader {
     fn publish(&self) {
         let lacks = |node: &monofs_model::Member| (node.id.clone(), self.planner.lacks(&node.id));
         self.state
+            .work
             .replication
-            .planned(self.state.members.view().nodes().map(lacks).collect());
+            .planned(self.state.fleet.members.view().nodes().map(lacks).collect());
     }
 
     fn draining(&self) -> Vec<NodeId> {
-        let view = self.state.members.view();
+        let view = self.state.fleet.members.view();
         view.nodes()
             .filter(|node| node.state == MemberState::Draining)
             .map(|node| node.id.clone())
@@ -212,7 +218,7 @@ impl Leader {
             return;
         }
         for id in behind.iter().filter(|id| self.planner.lacks(id) == 0) {
-            match self.state.members.caught_up(id).await {
+            match self.state.fleet.members.caught_up(id).await {
                 Ok(()) => tracing::info!(node = %id, "the node has caught up"),
                 Err(error) => {
                     tracing::warn!(node = %id, %error, "cannot record that a node has caught up; \
@@ -221,7 +227,7 @@ impl Leader {
             }
         }
         for id in draining.iter().filter(|id| self.planner.holds(id) == 0) {
-            if let Err(error) = self.state.members.emptied(id).await {
+            if let Err(error) = self.state.fleet.members.emptied(id).await {
                 tracing::warn!(node = %id, %error, "cannot record that a node is empty; trying \
                  again");
             }
@@ -232,12 +238,12 @@ impl Leader {
     async fn load(&mut self) {
         self.work.abort_all();
         // A plan that is lost takes it back.
-        self.position = Some(self.state.catalog.position());
+        self.position = Some(self.state.control.catalog.position());
         let (state, now, nodes) = (self.state.clone(), self.now(), self.nodes.clone());
         self.planner = Planner::default();
         self.plan(move |planner| {
             planner.step(
-                Event::Nodes {
+                PlanEvent::Nodes {
                     nodes: &nodes.0,
                     copies: nodes.1,
                 },
@@ -245,23 +251,23 @@ impl Leader {
             );
             let mut after = String::new();
             loop {
-                let page = state.catalog.page("", &after, PAGE);
+                let page = state.control.catalog.page("", &after, PAGE);
                 let Some(last) = page.last() else { return };
                 after = last.path.to_string();
                 for facts in page
                     .iter()
                     .filter_map(|entry| facts::repository(entry, false))
                 {
-                    planner.step(Event::Repository(facts), now);
+                    planner.step(PlanEvent::Repository(facts), now);
                 }
             }
         })
         .await;
     }
 
-    /// Why nothing may be begun; `None` = it may.
+    /// CopyFault nothing may be begun; `None` = it may.
     fn paused(&self) -> Option<String> {
-        if let Some(maintenance) = self.state.tables.maintenance.get("") {
+        if let Some(maintenance) = self.state.control.tables.maintenance.get("") {
             let reason = maintenance.reason;
             return Some(format!(
                 "the cluster is drained ({reason}); `monofs-admin undrain` ends that"
@@ -271,15 +277,17 @@ impl Leader {
         let unheard = |node: &monofs_model::Member| {
             matches!(node.state, MemberState::Joining | MemberState::Suspect)
         };
-        (early && (self.planner.has_strangers() || self.state.members.view().nodes().any(unheard)))
-            .then(|| "waiting for the members to be heard".to_owned())
+        (early
+            && (self.planner.has_strangers()
+                || self.state.fleet.members.view().nodes().any(unheard)))
+        .then(|| "waiting for the members to be heard".to_owned())
     }
 
     /// Carries out what the plan says, as much as there is room for.
     fn begin(&mut self) {
         self.book.paused = self.paused();
         if self.book.paused.is_some() {
-            if self.state.tables.maintenance.get("").is_some() {
+            if self.state.control.tables.maintenance.get("").is_some() {
                 self.work.abort_all();
             }
             return;
@@ -287,7 +295,7 @@ impl Leader {
         let now = self.now();
         while self.running.len() < COMMANDS_MAX {
             let Some(share) = self.share() else { return };
-            let Some(command) = self.planner.step(Event::Room(1), now).pop() else {
+            let Some(command) = self.planner.step(PlanEvent::Room(1), now).pop() else {
                 return;
             };
             if self
@@ -296,9 +304,9 @@ impl Leader {
                 .any(|running| running.command.key == command.key)
             {
                 // Begun before everything was taken in anew.
-                let outcome = Outcome::Later(self.state.config.worker_interval);
+                let outcome = CommandOutcome::Later(self.state.config.worker_interval);
                 self.planner.step(
-                    Event::Ended {
+                    PlanEvent::Ended {
                         key: command.key,
                         outcome,
                     },
@@ -372,20 +380,22 @@ impl Leader {
             Some(Err(error)) if undoes => {
                 tracing::warn!(%error, "a copy that was broken off is left until its node is asked \
                  what it holds");
-                Outcome::Later(self.state.config.worker_interval)
+                CommandOutcome::Later(self.state.config.worker_interval)
             }
-            None | Some(Ok(())) if undoes => Outcome::Later(self.state.config.worker_interval),
+            None | Some(Ok(())) if undoes => {
+                CommandOutcome::Later(self.state.config.worker_interval)
+            }
             Some(Ok(())) => {
                 self.book
                     .done(command.cause, pace.bytes.load(Ordering::Relaxed));
-                Outcome::Done
+                CommandOutcome::Done
             }
             Some(Err(error)) => self.failed(&command, &error),
-            None => Outcome::Failed,
+            None => CommandOutcome::Failed,
         };
         let now = self.now();
         self.planner.step(
-            Event::Ended {
+            PlanEvent::Ended {
                 key: command.key,
                 outcome,
             },
@@ -393,12 +403,12 @@ impl Leader {
         );
     }
 
-    fn failed(&mut self, command: &Command, error: &Error) -> Outcome {
+    fn failed(&mut self, command: &PlanCommand, error: &Error) -> CommandOutcome {
         let action = match &command.action {
-            Action::Copy { node, .. } => {
+            PlanAction::Copy { node, .. } => {
                 format!("copy {} to {node}", path_of(&self.state, command.key))
             }
-            Action::Delete { node, .. } => {
+            PlanAction::Delete { node, .. } => {
                 format!("delete {} from {node}", path_of(&self.state, command.key))
             }
         };
@@ -406,15 +416,15 @@ impl Leader {
             .failed(command.cause, &error.clone().context(action.clone()));
         if matches!(error.kind, ErrorKind::Refused) {
             tracing::debug!(%error, "cannot {action} now");
-            return Outcome::Later(self.state.config.worker_interval);
+            return CommandOutcome::Later(self.state.config.worker_interval);
         }
         tracing::warn!(%error, "cannot {action}; trying again");
-        Outcome::Failed
+        CommandOutcome::Failed
     }
 
     /// A copy that was broken off is not left lying about; nothing else is done with the repository
     /// before that.
-    fn undo(&mut self, command: Command) {
+    fn undo(&mut self, command: PlanCommand) {
         let (state, undone) = (self.state.clone(), command.clone());
         let undo = async move { work::undo(&state, &undone).await };
         let abort = self.work.spawn(context::begin("undo", undo));
@@ -448,9 +458,10 @@ impl Leader {
     }
 }
 
-fn path_of(state: &RouterState, key: Key) -> String {
+fn path_of(state: &Parts, key: StorageKey) -> String {
     let id = monofs_model::StorageId::of_number(key);
     state
+        .control
         .catalog
         .by_storage_id(&id)
         .map_or_else(|| id.to_string(), |entry| entry.path.to_string())

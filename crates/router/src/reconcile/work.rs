@@ -12,8 +12,9 @@ use monofs_proto::v1;
 use monofs_rpc::content::guarded;
 use monofs_rpc::{Context, context, from_status, within};
 
-use super::plan::{Action, Command};
-use crate::{RouterState, ingest, membership};
+use crate::parts::Parts;
+use crate::{ingest, membership};
+use monofs_fleet::copies::plan::{PlanAction, PlanCommand};
 
 /// How far a command is, and how fast it may be.
 #[derive(Default)]
@@ -25,13 +26,10 @@ pub(super) struct Pace {
 }
 
 /// Carries it out. Errors: `Refused` when it cannot or need not be done now, others when it failed.
-pub(super) async fn perform(
-    state: &Arc<RouterState>,
-    command: &Command,
-    pace: &Pace,
-) -> Result<()> {
+pub(super) async fn perform(state: &Arc<Parts>, command: &PlanCommand, pace: &Pace) -> Result<()> {
     let id = StorageId::of_number(command.key);
     let current = state
+        .control
         .catalog
         .by_storage_id(&id)
         .filter(|entry| entry.generation == command.generation);
@@ -53,8 +51,8 @@ pub(super) async fn perform(
         pace,
     };
     match &command.action {
-        Action::Copy { node, from, urgent } => moved.copy(node, from, *urgent).await,
-        Action::Delete {
+        PlanAction::Copy { node, from, urgent } => moved.copy(node, from, *urgent).await,
+        PlanAction::Delete {
             node,
             keep,
             forgotten,
@@ -63,15 +61,15 @@ pub(super) async fn perform(
 }
 
 /// Takes back what a copy that was broken off left on its node.
-pub(super) async fn undo(state: &Arc<RouterState>, command: &Command) -> Result<()> {
-    let Action::Copy { node, .. } = &command.action else {
+pub(super) async fn undo(state: &Arc<Parts>, command: &PlanCommand) -> Result<()> {
+    let PlanAction::Copy { node, .. } = &command.action else {
         return Ok(());
     };
     let id = StorageId::of_number(command.key);
-    let entry = state.catalog.by_storage_id(&id);
+    let entry = state.control.catalog.by_storage_id(&id);
     if entry.as_ref().is_some_and(|entry| {
         entry.holders.contains(node) || ingest::worked_on_by(state, &entry.path).is_some()
-    }) || state.catalog.is_retained_on(&id, node).await?
+    }) || state.control.catalog.is_retained_on(&id, node).await?
     {
         return Ok(());
     }
@@ -81,8 +79,9 @@ pub(super) async fn undo(state: &Arc<RouterState>, command: &Command) -> Result<
         .map(|s| oid_bytes(&s.commit))
         .collect();
     state
+        .fleet
         .drop_copy(
-            membership::node(&state.members.view(), node.as_str())?,
+            membership::node(&state.fleet.members.view(), node.as_str())?,
             &id,
             commits,
         )
@@ -90,7 +89,7 @@ pub(super) async fn undo(state: &Arc<RouterState>, command: &Command) -> Result<
 }
 
 struct Moved<'a> {
-    state: &'a Arc<RouterState>,
+    state: &'a Arc<Parts>,
     entry: &'a Arc<Repository>,
     snapshot: &'a Snapshot,
     pace: &'a Pace,
@@ -104,14 +103,16 @@ impl Moved<'_> {
             snapshot,
             pace,
         } = self;
-        let view = state.members.view();
+        let view = state.fleet.members.view();
         let node = membership::node(&view, node.as_str())?;
         let limit = pace.bytes_per_second_max;
         state
+            .fleet
             .adopt_and_wait(node, entry, snapshot, limit, |_| {})
             .await?;
         if urgent {
             state
+                .control
                 .catalog
                 .add_holder(&entry.path, entry.generation, &node.id)
                 .await?;
@@ -122,6 +123,7 @@ impl Moved<'_> {
         self.cover(node, peers.collect(), pace.bytes_per_second_max)
             .await?;
         state
+            .control
             .catalog
             .add_holder(&entry.path, entry.generation, &node.id)
             .await?;
@@ -132,13 +134,13 @@ impl Moved<'_> {
     async fn delete(&self, node: &NodeId, keep: &[NodeId], forgotten: bool) -> Result<()> {
         let Self { state, entry, .. } = *self;
         let id = entry.storage_id();
-        if !forgotten && state.catalog.is_retained_on(&id, node).await? {
+        if !forgotten && state.control.catalog.is_retained_on(&id, node).await? {
             let path = &entry.path;
             return Err(Error::refused(format!(
                 "readers may still use a replaced commit of {path} on {node}"
             )));
         }
-        let view = state.members.view();
+        let view = state.fleet.members.view();
         let leaving = view.nodes().find(|member| member.id == *node);
         let keepers: Vec<&Member> = keep
             .iter()
@@ -158,7 +160,7 @@ impl Moved<'_> {
         };
         // What may take long does not keep ingests away; then nothing is left to take.
         verify().await?;
-        let Some(away) = ingest::keep_away(state, &entry.path).await? else {
+        let Some(away) = state.work.ingests.keep_away(&state.control, &entry.path).await? else {
             return Err(Error::refused(format!(
                 "{} is being ingested or cleaned up",
                 entry.path
@@ -176,15 +178,16 @@ impl Moved<'_> {
         let (state, entry, leaving) = (state.clone(), entry.clone(), leaving.cloned());
         let (node, keep) = (node.clone(), keep.to_vec());
         let release = tokio::spawn(context::carry(async move {
-            if !*state.leading.borrow() {
+            if !*state.control.leading.borrow() {
                 return Err(Error::refused("another router leads now"));
             }
             state
+                .control
                 .catalog
                 .release_holder(&entry.path, entry.generation, &node, &keep)
                 .await?;
             if let Some(leaving) = leaving {
-                state.drop_copy(&leaving, &id, held).await?;
+                state.fleet.drop_copy(&leaving, &id, held).await?;
             }
             tracing::info!(path = %entry.path, node = %node, "deleted a copy that was one too many");
             Ok(())
@@ -192,13 +195,13 @@ impl Moved<'_> {
         let released = release
             .await
             .map_err(|e| Error::internal(format!("a deletion ended early: {e}")));
-        away.let_go().await;
+        away.release().await;
         released?
     }
 
     /// The commits that `node` holds.
     async fn commits_on(&self, node: &Member) -> Result<Vec<Bytes>> {
-        match self.state.held(node, &self.entry.storage_id()).await {
+        match self.state.fleet.held(node, &self.entry.storage_id()).await {
             Ok(held) => Ok(held
                 .snapshots
                 .into_iter()
@@ -233,7 +236,7 @@ impl Moved<'_> {
             bytes_per_second_max,
         };
         let silence = state.config.progress_timeout;
-        let mut client = state.node_client(node)?;
+        let mut client = state.fleet.node_client(node)?;
         let call = client.cover(Context::new(silence).stream(request));
         let answer = within(silence, "cover", async { call.await.map_err(from_status) }).await?;
         let mut messages = guarded(answer.into_inner(), silence, "cover");

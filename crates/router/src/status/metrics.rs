@@ -9,8 +9,10 @@ use monofs_proto::v1::job::{Kind, State};
 use monofs_rpc::metrics::Samples;
 
 use super::problems;
+use crate::parts::Parts;
 use crate::reconcile::jobs::has_ended;
-use crate::{RouterState, clock, replication};
+use crate::replication;
+use monofs_control::clock;
 
 const STATES: [MemberState; 7] = [
     MemberState::Joining,
@@ -23,22 +25,21 @@ const STATES: [MemberState; 7] = [
 ];
 
 /// Adds everything. Blocks.
-pub(crate) fn metrics(state: &RouterState, out: &mut Samples) {
-    state.requests.served(out);
-    state.channels.calls().made(out);
-    state.http_requests.samples(out);
-    state.state_durations.samples(out);
+pub fn metrics(state: &Parts, out: &mut Samples) {
+    state.work.requests.served(out);
+    state.fleet.channels.calls().made(out);
+    state.control.durations.samples(out);
     members(state, out);
     catalogue(state, out);
     replication::samples(state, out);
     jobs(state, out);
-    state.ingests.samples(out);
+    state.work.ingests.samples(out);
     router(state, out);
     clients(state, out);
 }
 
-fn members(state: &RouterState, out: &mut Samples) {
-    let view = state.members.view();
+fn members(state: &Parts, out: &mut Samples) {
+    let view = state.fleet.members.view();
     let count = |role, in_state| {
         view.members
             .iter()
@@ -67,8 +68,8 @@ fn members(state: &RouterState, out: &mut Samples) {
     );
 }
 
-fn catalogue(state: &RouterState, out: &mut Samples) {
-    let summary = state.catalog.summary(0);
+fn catalogue(state: &Parts, out: &mut Samples) {
+    let summary = state.control.catalog.summary(0);
     out.gauges_by(
         "monofs_router_repositories",
         "Entries of the catalogue, by state.",
@@ -85,7 +86,7 @@ fn catalogue(state: &RouterState, out: &mut Samples) {
         failing,
         summary.stale.count,
     );
-    let revision = state.catalog.position().revision;
+    let revision = state.control.catalog.position().revision;
     out.gauge(
         "monofs_router_catalog_revision",
         "Revision of the catalogue.",
@@ -94,7 +95,7 @@ fn catalogue(state: &RouterState, out: &mut Samples) {
     let interval = state.config.refresh_interval.as_secs_f64();
     let help = "How often the source of each repository is to be looked at; 0 = never.";
     out.gauge("monofs_router_refresh_interval_seconds", help, interval);
-    if let Some(looked_at) = state.catalog.oldest_look() {
+    if let Some(looked_at) = state.control.catalog.oldest_look() {
         let age = u64::try_from(clock::now().saturating_sub(looked_at)).unwrap_or(0);
         let help = "Time since the source was looked at of the repository that waits longest. \
          Absent when all are pinned.";
@@ -103,8 +104,8 @@ fn catalogue(state: &RouterState, out: &mut Samples) {
 }
 
 /// Jobs of the reconciler: the rows that all routers share.
-fn jobs(state: &RouterState, out: &mut Samples) {
-    let rows = state.tables.jobs.list();
+fn jobs(state: &Parts, out: &mut Samples) {
+    let rows = state.control.tables.jobs.list();
     let mut counts = BTreeMap::new();
     for row in &rows {
         *counts
@@ -163,14 +164,14 @@ fn jobs(state: &RouterState, out: &mut Samples) {
     }
 }
 
-fn router(state: &RouterState, out: &mut Samples) {
-    let reachable = *state.shared.reachable().borrow();
+fn router(state: &Parts, out: &mut Samples) {
+    let reachable = *state.control.shared.reachable().borrow();
     out.gauge(
         "monofs_router_leading",
         "1: this router leads.",
-        *state.leading.borrow(),
+        *state.control.leading.borrow(),
     );
-    let known = reachable && state.tables.leader.get("").is_some();
+    let known = reachable && state.control.tables.leader.get("").is_some();
     out.gauge("monofs_router_leader_known", "1: some router leads.", known);
     let help = "1: the state store can be reached, so changes can be made.";
     out.gauge("monofs_router_state_reachable", help, reachable);
@@ -187,14 +188,15 @@ fn router(state: &RouterState, out: &mut Samples) {
     );
 }
 
-fn clients(state: &RouterState, out: &mut Samples) {
+fn clients(state: &Parts, out: &mut Samples) {
     out.gauge(
         "monofs_router_clients",
         "Clients connected to this router.",
-        state.watchers.len(),
+        state.work.watchers.len(),
     );
-    let newest = *state.catalog.changed().borrow();
+    let newest = *state.control.catalog.changed().borrow();
     let behind = state
+        .work
         .watchers
         .acknowledged_by_all()
         .map_or(0, |acked| newest.saturating_sub(acked));

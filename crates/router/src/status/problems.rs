@@ -5,20 +5,20 @@ use std::time::Duration;
 use monofs_model::{Member, MemberState};
 use monofs_proto::v1;
 
-use crate::RouterState;
-use crate::catalog::Summary;
+use crate::parts::Parts;
+use monofs_control::catalog::Summary;
 
 /// Something wrong, with what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Problem {
+pub struct Problem {
     pub line: String,
     /// The router cannot do its work.
     pub critical: bool,
 }
 
 /// What is wrong now, most important first.
-pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
-    let view = state.members.view();
+pub fn problems(state: &Parts) -> Vec<Problem> {
+    let view = state.fleet.members.view();
     let mut problems = Vec::new();
     let mut add = |critical, line: String| problems.push(Problem { line, critical });
     for line in of_routers(state) {
@@ -53,7 +53,7 @@ pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
          --router=HOST:9090`";
         add(false, line.into());
     }
-    if let Some(maintenance) = state.tables.maintenance.get("") {
+    if let Some(maintenance) = state.control.tables.maintenance.get("") {
         let (since, why) = (ago(since(maintenance.since)), because(&maintenance.reason));
         add(
             false,
@@ -68,13 +68,20 @@ pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
             add(false, line);
         }
     }
-    for job in state.tables.jobs.list().iter().filter(|job| job.held_back) {
+    for job in state
+        .control
+        .tables
+        .jobs
+        .list()
+        .iter()
+        .filter(|job| job.held_back)
+    {
         add(false, held_back(job));
     }
     let want = view.copies_wanted();
     let Summary {
         failed, few, stale, ..
-    } = state.catalog.summary(want);
+    } = state.control.catalog.summary(want);
     for (trouble, what) in [
         (failed, "failed to ingest"),
         (few, "below the wanted number of copies"),
@@ -93,21 +100,21 @@ pub(crate) fn problems(state: &RouterState) -> Vec<Problem> {
 }
 
 /// What is wrong with the routers and their state store.
-fn of_routers(state: &RouterState) -> Vec<String> {
-    if !*state.shared.reachable().borrow() {
+fn of_routers(state: &Parts) -> Vec<String> {
+    if !*state.control.shared.reachable().borrow() {
         let line = "the state store cannot be reached: reads go on, changes are refused; look at \
          etcd (`etcdctl endpoint health`) and at the network between";
         return vec![line.to_owned()];
     }
     let mut lines = Vec::new();
-    if state.tables.leader.get("").is_none() {
+    if state.control.tables.leader.get("").is_none() {
         lines.push(
             "no router leads: refreshes, copies and collection wait; one should within \
          seconds, else look at the routers' logs and `monofs-admin status`"
                 .to_owned(),
         );
     }
-    let routers = state.tables.routers.list();
+    let routers = state.control.tables.routers.list();
     let missing = |peer: &&String| !routers.iter().any(|router| router.address == **peer);
     lines.extend(state.config.peer_routers.iter().filter(missing).map(|peer| {
         format!(
@@ -118,10 +125,10 @@ fn of_routers(state: &RouterState) -> Vec<String> {
     lines.extend(
         routers
             .iter()
-            .filter(|router| router.router_id == state.own.router_id)
+            .filter(|router| router.router_id == state.control.own.router_id)
             .filter_map(|router| {
                 let (id, other) = (&router.router_id, &router.address);
-                let twice = router.address != state.own.address;
+                let twice = router.address != state.control.own.address;
                 twice.then(|| {
                     format!(
                         "{other} is router '{id}' too: give each router a --router-id of its own"
@@ -144,10 +151,10 @@ fn held_back(job: &v1::Job) -> String {
 }
 
 /// What is to be said about one member, if anything.
-fn of_member(state: &RouterState, member: &Member) -> Option<String> {
+fn of_member(state: &Parts, member: &Member) -> Option<String> {
     let (id, address) = (&member.id, &member.address);
-    let held_for = ago(state.members.standing_for(id).unwrap_or_default());
-    let intent = state.tables.intents.get(id.as_str());
+    let held_for = ago(state.fleet.members.standing_for(id).unwrap_or_default());
+    let intent = state.control.tables.intents.get(id.as_str());
     let why = intent
         .as_ref()
         .map_or(String::new(), |intent| because(&intent.reason));
@@ -164,7 +171,7 @@ fn of_member(state: &RouterState, member: &Member) -> Option<String> {
                  and at `monofs-admin nodes`"
             )
         }
-        MemberState::Down => match state.members.copies_stay_for(id) {
+        MemberState::Down => match state.fleet.members.copies_stay_for(id) {
             Some(left) => format!(
                 "{id} ({address}) is down since {held_for}: look at its log and start it; in {} \
                  its copies are made elsewhere; `monofs-admin failover` shows who is read instead",
@@ -204,11 +211,11 @@ fn because(reason: &str) -> String {
 
 /// How long ago this was, in seconds since the epoch.
 fn since(at: i64) -> Duration {
-    Duration::from_secs(u64::try_from(crate::clock::now() - at).unwrap_or(0))
+    Duration::from_secs(u64::try_from(monofs_control::clock::now() - at).unwrap_or(0))
 }
 
 /// A time for people: `9 s`, `9 m`, `9 h`, `9 d`.
-pub(crate) fn ago(time: Duration) -> String {
+pub fn ago(time: Duration) -> String {
     match time.as_secs() {
         seconds @ 0..120 => format!("{seconds} s"),
         seconds @ 120..7200 => format!("{} m", seconds / 60),

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use monofs_control::seed_catalogue;
+use monofs_control::state::{Batch, EmbeddedState, Hold, StateStore};
 use monofs_model::{
     Consistency, ContentMode, DisplayPath, NodeId, Oid, RefName, Repository, RepositoryState,
     Result, Snapshot, SourceUrl,
@@ -17,9 +19,9 @@ use monofs_proto::v1::admin_client::AdminClient;
 use monofs_proto::v1::catalog_client::CatalogClient;
 use monofs_proto::v1::watch_request::Message as Say;
 use monofs_proto::v1::watch_response::Message as Hear;
-use monofs_router::state::{Batch, EmbeddedState, Hold, StateStore};
-use monofs_router::{Config, RunningRouter, seed_catalogue, spawn_with};
+use monofs_router::Config;
 use monofs_store::state::{CommitOutcome, Compare, Scan, Write};
+use monofs_web::{RunningRouter, spawn_with};
 use prost::Message;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;

@@ -4,6 +4,4 @@
 
 mod large;
 mod members;
-mod probes;
 mod seeding;
-mod state;

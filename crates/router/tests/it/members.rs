@@ -5,6 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use monofs_control::seed_catalogue;
+use monofs_control::state::{EmbeddedState, StateStore};
+use monofs_fleet::settings::StaticMember;
 use monofs_model::view::Role;
 use monofs_model::{
     Consistency, ContentMode, DisplayPath, NodeId, Oid, RefName, Repository, RepositoryState,
@@ -13,9 +16,9 @@ use monofs_model::{
 use monofs_proto::v1;
 use monofs_proto::v1::admin_client::AdminClient;
 use monofs_proto::v1::cluster_client::ClusterClient;
-use monofs_router::state::{EmbeddedState, StateStore};
-use monofs_router::{Config, RunningRouter, StaticMember, seed_catalogue, spawn_with};
+use monofs_router::Config;
 use monofs_testkit::wait::wait_for_async;
+use monofs_web::{RunningRouter, spawn_with};
 use tokio::net::TcpListener;
 use tonic::transport::Channel;
 use tonic::{Code, Status};

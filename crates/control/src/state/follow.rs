@@ -1,0 +1,249 @@
+//! How the memory of this router follows the state store: everything is read once, then every
+//! commit of every router comes through one watch, in order.
+//!
+//! Invariants: memory changes here only, so what one router commits and what another does look the
+//! same; a commit returns after this router's memory has it (a write is seen by the reads that
+//! follow it).
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use futures::StreamExt;
+use monofs_model::{Error, ErrorKind, Result};
+use monofs_store::state::{CommitOutcome, Compare, Scan, Write};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{Batch, StateStore};
+
+/// How long a commit may take to come back through the watch.
+const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
+/// Most tries of one change while others change the same keys.
+const ATTEMPTS_MAX: usize = 16;
+/// How long memory is given to hear of a change that was in the way.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
+/// Pauses between tries to watch again: doubled from the first to the last.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_LAST: Duration = Duration::from_secs(2);
+/// How often it is asked whether changes can be made.
+const REACH_EVERY: Duration = Duration::from_secs(3);
+
+/// A part of the router's memory that is a copy of some keys.
+pub trait Follower: Send + Sync {
+    /// Replaces everything by what is in the store. Errors: a value cannot be understood.
+    fn load(&self, scan: &Scan) -> Result<()>;
+    /// Takes over what one commit changed; keys of others are passed over. Errors: a value cannot
+    /// be understood.
+    fn apply(&self, batch: &Batch) -> Result<()>;
+}
+
+/// The state store, and what follows it.
+pub struct SharedState {
+    store: Arc<dyn StateStore>,
+    /// All commits up to here are in memory.
+    applied: watch::Sender<u64>,
+    /// Whether the store could be reached when it was last tried.
+    reachable: watch::Sender<bool>,
+    followers: OnceLock<Vec<Weak<dyn Follower>>>,
+}
+
+impl SharedState {
+    /// Nothing follows yet; see [`SharedState::start`].
+    pub fn new(store: Arc<dyn StateStore>) -> Arc<Self> {
+        let (applied, reachable) = (watch::channel(0).0, watch::channel(true).0);
+        Arc::new(Self {
+            store,
+            applied,
+            reachable,
+            followers: OnceLock::new(),
+        })
+    }
+
+    /// The store itself, for what memory does not have.
+    pub fn store(&self) -> &dyn StateStore {
+        &*self.store
+    }
+
+    /// Up to where memory is.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// Whether the store could be reached when it was last tried, and when that changes.
+    pub fn reachable(&self) -> watch::Receiver<bool> {
+        self.reachable.subscribe()
+    }
+
+    /// Changes the state by compare-and-set: `attempt` looks at memory and says on what conditions
+    /// to write what (nothing to write: done). It is asked again when somebody else was faster.
+    /// Returns after memory has the commit. Errors: `attempt`'s own; `Refused` after
+    /// [`ATTEMPTS_MAX`] conflicts; `Unavailable` when the store is away.
+    pub async fn transact(
+        &self,
+        mut attempt: impl FnMut() -> Result<(Vec<Compare>, Vec<Write>)>,
+    ) -> Result<()> {
+        for _ in 0..ATTEMPTS_MAX {
+            let mut applied = self.applied.subscribe();
+            let (compares, writes) = attempt()?;
+            if writes.is_empty() {
+                return Ok(());
+            }
+            match self.store.commit(compares, writes).await {
+                Ok(CommitOutcome::Done { revision }) => {
+                    let written = |_| {
+                        Error::unavailable(
+                            "written, but the state store does not tell this router about it; look \
+                             again",
+                        )
+                    };
+                    return self.seen(revision).await.map_err(written);
+                }
+                Ok(CommitOutcome::Conflict) => {}
+                Err(error) => return Err(self.refused(error)),
+            }
+            // Memory hears of what was in the way in a moment.
+            let _ = tokio::time::timeout(CONFLICT_PAUSE, applied.changed()).await;
+        }
+        Err(Error::refused(
+            "others keep changing the same part of the cluster's state; try again",
+        ))
+    }
+
+    /// The error of a change that could not be made, with what to do.
+    pub fn refused(&self, error: Error) -> Error {
+        if error.kind != ErrorKind::Unavailable {
+            return error;
+        }
+        self.away(&error);
+        Error::unavailable(format!(
+            "the state store cannot be reached, so nothing can be changed; reads go on. Look at \
+             it, then try again ({})",
+            error.message
+        ))
+    }
+
+    /// Waits until memory has the commit of `revision`. Errors: `Unavailable` when it takes too
+    /// long.
+    pub async fn seen(&self, revision: u64) -> Result<()> {
+        let mut applied = self.applied.subscribe();
+        let wait = applied.wait_for(|applied| *applied >= revision);
+        match tokio::time::timeout(ECHO_TIMEOUT, wait).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Error::unavailable(
+                "the state store does not tell this router what others changed; try again",
+            )),
+        }
+    }
+
+    /// Loads `followers` and lets them follow until `stop`. To be called once.
+    pub async fn start(
+        self: &Arc<Self>,
+        followers: Vec<Arc<dyn Follower>>,
+        stop: CancellationToken,
+    ) -> Result<()> {
+        let weak = followers.iter().map(Arc::downgrade).collect();
+        if self.followers.set(weak).is_err() {
+            return Err(Error::internal("the state is followed already"));
+        }
+        let mut revision = self.load().await?;
+        let shared = self.clone();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+            loop {
+                tokio::time::sleep(REACH_EVERY).await;
+                match shared.store.reach().await {
+                    Ok(()) => shared.back(),
+                    Err(error) => shared.away(&error),
+                }
+            }
+        }));
+        let shared = self.clone();
+        tokio::spawn(stop.run_until_cancelled_owned(async move {
+            let mut pause = PAUSE_FIRST;
+            loop {
+                let Err(error) = shared.follow(&mut revision, &mut pause).await else {
+                    continue;
+                };
+                if error.kind == ErrorKind::NotHeld {
+                    tracing::info!(%error, "reading the whole state again");
+                    match shared.load().await {
+                        Ok(loaded) => {
+                            // At once, before that is the past, too.
+                            revision = loaded;
+                            tokio::task::yield_now().await;
+                            continue;
+                        }
+                        Err(error) => shared.away(&error),
+                    }
+                } else {
+                    shared.away(&error);
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE_LAST);
+            }
+        }));
+        Ok(())
+    }
+
+    /// One watch, until it ends. `revision`: up to where memory is.
+    async fn follow(&self, revision: &mut u64, pause: &mut Duration) -> Result<()> {
+        let mut batches = self.store.watch(*revision).await?;
+        self.back();
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            self.each(|follower| follower.apply(&batch));
+            *revision = batch.revision;
+            *pause = PAUSE_FIRST;
+            self.applied.send_replace(batch.revision);
+        }
+        Err(Error::unavailable("the state store ended the watch"))
+    }
+
+    async fn load(&self) -> Result<u64> {
+        let scan = self.store.scan("").await?;
+        for follower in self
+            .followers
+            .get()
+            .into_iter()
+            .flatten()
+            .filter_map(Weak::upgrade)
+        {
+            follower.load(&scan)?;
+        }
+        self.applied.send_replace(scan.revision);
+        Ok(scan.revision)
+    }
+
+    /// A value that cannot be understood stays as it was in memory, and is told.
+    fn each(&self, apply: impl Fn(&dyn Follower) -> Result<()>) {
+        for follower in self
+            .followers
+            .get()
+            .into_iter()
+            .flatten()
+            .filter_map(Weak::upgrade)
+        {
+            if let Err(error) = apply(&*follower) {
+                tracing::error!(%error, "cannot take over a change of the state");
+            }
+        }
+    }
+
+    fn back(&self) {
+        if self
+            .reachable
+            .send_if_modified(|reachable| !std::mem::replace(reachable, true))
+        {
+            tracing::info!("the state store can be reached again");
+        }
+    }
+
+    fn away(&self, error: &Error) {
+        if self
+            .reachable
+            .send_if_modified(|reachable| std::mem::replace(reachable, false))
+        {
+            tracing::warn!(%error, "the state store cannot be reached; serving what is known, \
+             refusing changes");
+        }
+    }
+}

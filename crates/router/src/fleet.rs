@@ -1,0 +1,286 @@
+//! The members of the cluster, and the ways to call them: with deadlines and translated errors. No
+//! decisions here.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
+use monofs_model::Error;
+use monofs_model::{
+    ClusterView, ErrorKind, Member, Oid, RefName, Repository, Result, Snapshot, SourceUrl,
+    StorageId,
+};
+use monofs_proto::v1::fetcher_client::FetcherClient;
+use monofs_proto::v1::node_client::NodeClient;
+use monofs_proto::{convert, v1};
+use monofs_rpc::content::guarded;
+use monofs_rpc::{Channel, ChannelPool, Context, from_status, while_heard, within};
+
+use crate::membership::members::Members;
+
+/// Questions of a second each that a silent member may leave unanswered: an ingest has no other
+/// node to turn to, so a machine that is busy must not be taken for one that is gone.
+const UNHEARD_MAX: u32 = 3;
+
+/// Where a commit of a repository comes from.
+pub fn origin(source: &SourceUrl, ref_name: &RefName, commit: &Oid) -> v1::Origin {
+    v1::Origin {
+        source: source.to_string(),
+        ref_name: ref_name.as_str().to_owned(),
+        commit: convert::oid_bytes(commit),
+    }
+}
+
+/// The members, and the ways to call them.
+pub struct Fleet {
+    pub members: Members,
+    pub channels: ChannelPool,
+    /// Over which members are asked whether they are there, while they are silent.
+    pub probes: ChannelPool,
+    /// Deadline of one unary call to a member.
+    pub call_timeout: Duration,
+    /// Longest silence of a member that streams progress.
+    pub progress_timeout: Duration,
+}
+
+impl Fleet {
+    /// The members that are known, and no connection yet.
+    pub fn new(members: Members, call_timeout: Duration, progress_timeout: Duration) -> Self {
+        let channels = ChannelPool::default();
+        Self {
+            members,
+            probes: channels.apart(),
+            channels,
+            call_timeout,
+            progress_timeout,
+        }
+    }
+
+    /// A client of this node.
+    pub fn node_client(&self, member: &Member) -> Result<NodeClient<Channel>> {
+        Ok(NodeClient::new(self.channels.get(&member.address)?))
+    }
+
+    /// Waits for an answer of a member for as long as the member is there: one that is stopped or
+    /// cut off is given up in three seconds, where its connection would need ten to notice. Errors:
+    /// those of `answer`; `Unavailable` when the member is gone.
+    pub async fn while_there<T>(
+        &self,
+        member: &Member,
+        answer: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        while_heard(&self.probes, &member.address, UNHEARD_MAX, answer).await
+    }
+
+    /// Which commit a ref is at upstream, asking fetchers in order of preference.
+    pub async fn resolve_upstream(
+        &self,
+        id: &StorageId,
+        source: &SourceUrl,
+        ref_name: &RefName,
+    ) -> Result<Oid> {
+        let request = v1::ResolveRefRequest {
+            storage_id: id.to_string(),
+            source: source.to_string(),
+            ref_name: ref_name.as_str().to_owned(),
+        };
+        let view = self.members.view();
+        let context = Context::new(self.progress_timeout);
+        let mut failure = no_fetcher(&view);
+        for fetcher in view.fetchers_for(id) {
+            let mut client = FetcherClient::new(self.channels.get(&fetcher.address)?);
+            let call = client.resolve(context.request(request.clone()));
+            let answer = within(context.deadline, "resolve", async {
+                call.await.map_err(from_status)
+            });
+            match self.while_there(fetcher, answer).await {
+                Ok(answer) => return Oid::from_bytes(&answer.into_inner().commit),
+                // What the remote said is the same for every fetcher.
+                Err(error) if error.kind != ErrorKind::Unavailable => return Err(error),
+                Err(error) => failure = error,
+            }
+        }
+        Err(failure)
+    }
+
+    /// Brings a commit into a fetcher's cache, reporting on the way.
+    pub async fn fetch(
+        &self,
+        id: &StorageId,
+        origin: &v1::Origin,
+        mut progress: impl FnMut(v1::FetchProgress),
+    ) -> Result<Snapshot> {
+        let view = self.members.view();
+        let mut failure = no_fetcher(&view);
+        for fetcher in view.fetchers_for(id) {
+            match self.fetch_from(fetcher, id, origin, &mut progress).await {
+                Ok(snapshot) => return Ok(snapshot),
+                // Another one may be reached, or have room; what the remote said is the same for
+                // all.
+                Err(error) if matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Full) => {
+                    tracing::warn!(fetcher = %fetcher.id, %error, "a fetcher cannot fetch; trying \
+                     the next one");
+                    failure = error;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(failure)
+    }
+
+    async fn fetch_from(
+        &self,
+        fetcher: &Member,
+        id: &StorageId,
+        origin: &v1::Origin,
+        progress: &mut impl FnMut(v1::FetchProgress),
+    ) -> Result<Snapshot> {
+        let silence = self.progress_timeout;
+        let request = v1::FetchRequest {
+            storage_id: id.to_string(),
+            origin: Some(origin.clone()),
+        };
+        let mut client = FetcherClient::new(self.channels.get(&fetcher.address)?);
+        let call = client.fetch(Context::new(silence).stream(request));
+        let answer = within(silence, "fetch", async { call.await.map_err(from_status) });
+        let answer = self.while_there(fetcher, answer).await?;
+        let mut messages = guarded(answer.into_inner(), silence, "fetch");
+        while let Some(message) = self.while_there(fetcher, messages.try_next()).await? {
+            if let Some(snapshot) = message.snapshot.clone() {
+                return snapshot.try_into();
+            }
+            progress(message);
+        }
+        Err(Error::unavailable(format!(
+            "fetcher {} ended without a snapshot",
+            fetcher.id
+        )))
+    }
+
+    /// Lets a node adopt a commit; the messages of the stream are its progress, the last one says
+    /// `durable`.
+    pub async fn adopt(
+        &self,
+        view: &ClusterView,
+        node: &Member,
+        entry: &Repository,
+        snapshot: &Snapshot,
+        bytes_per_second_max: u64,
+    ) -> Result<impl Stream<Item = Result<v1::AdoptProgress>> + use<>> {
+        let id = entry.storage_id();
+        let held = entry.snapshot.as_ref() == Some(snapshot);
+        let peers = view.readers(&id, if held { &entry.holders } else { &[] });
+        let request = v1::AdoptRequest {
+            storage_id: id.to_string(),
+            path: entry.path.to_string(),
+            origin: Some(origin(&entry.source, &entry.ref_name, &snapshot.commit)),
+            snapshot: Some(v1::Snapshot::from(snapshot)),
+            content: v1::ContentMode::from(entry.content).into(),
+            peers: peers
+                .iter()
+                .filter(|peer| peer.id != node.id)
+                .map(|peer| peer.address.clone())
+                .collect(),
+            fetchers: view
+                .fetchers_for(&id)
+                .iter()
+                .map(|fetcher| fetcher.address.clone())
+                .collect(),
+            bytes_per_second_max,
+        };
+        let silence = self.progress_timeout;
+        let mut client = self.node_client(node)?;
+        let context = Context::new(silence);
+        let call = client.adopt(context.stream(request));
+        let answer = within(silence, "adopt", async { call.await.map_err(from_status) });
+        let answer = self.while_there(node, answer).await?;
+        Ok(guarded(answer.into_inner(), silence, "adopt"))
+    }
+
+    /// Lets a node adopt a commit and waits until it is durable. Contents that it takes are limited
+    /// to `bytes_per_second_max` (0 = no limit).
+    pub async fn adopt_and_wait(
+        &self,
+        node: &Member,
+        entry: &Repository,
+        snapshot: &Snapshot,
+        bytes_per_second_max: u64,
+        mut progress: impl FnMut(&v1::AdoptProgress),
+    ) -> Result<()> {
+        let view = self.members.view();
+        let mut messages = self
+            .adopt(&view, node, entry, snapshot, bytes_per_second_max)
+            .await?;
+        while let Some(message) = self.while_there(node, messages.try_next()).await? {
+            progress(&message);
+            if message.durable {
+                return Ok(());
+            }
+        }
+        Err(Error::unavailable(format!(
+            "node {} ended without a durable copy",
+            node.id
+        )))
+    }
+
+    /// Lets a node forget a repository, if it holds no other commits than these. Errors: `Refused`
+    /// when it does.
+    pub async fn drop_copy(
+        &self,
+        node: &Member,
+        id: &StorageId,
+        only_commits: Vec<Bytes>,
+    ) -> Result<()> {
+        let context = Context::new(self.progress_timeout);
+        let mut client = self.node_client(node)?;
+        let request = context.request(v1::DropRequest {
+            storage_id: id.to_string(),
+            only_commits,
+        });
+        let answer = within(context.deadline, "drop", async {
+            client.drop(request).await.map_err(from_status)
+        });
+        self.while_there(node, answer).await.map(drop)
+    }
+
+    /// What a node holds, in short.
+    pub async fn held_commits(&self, node: &Member) -> Result<Vec<v1::HeldRepository>> {
+        let limit = self.progress_timeout;
+        let request = Context::new(limit).request(v1::ListHeldRequest::default());
+        let mut client = self.node_client(node)?;
+        let answer = within(limit, "list held", async {
+            client.list_held(request).await.map_err(from_status)
+        });
+        Ok(self
+            .while_there(node, answer)
+            .await?
+            .into_inner()
+            .repositories)
+    }
+
+    /// What a node holds of one repository.
+    pub async fn held(&self, node: &Member, id: &StorageId) -> Result<v1::HeldRepository> {
+        let request = Context::new(self.call_timeout).request(v1::ListHeldRequest {
+            storage_id: id.to_string(),
+        });
+        let mut client = self.node_client(node)?;
+        let answer = within(self.call_timeout, "list held", async {
+            client.list_held(request).await.map_err(from_status)
+        });
+        let held = self
+            .while_there(node, answer)
+            .await?
+            .into_inner()
+            .repositories
+            .pop();
+        held.ok_or_else(|| Error::not_held(format!("node {} does not hold {id}", node.id)))
+    }
+}
+
+fn no_fetcher(view: &ClusterView) -> Error {
+    let known = view.fetchers().count();
+    Error::unavailable(format!(
+        "no fetcher answers ({known} known); start one with `monofs-fetcher --router=...`"
+    ))
+}

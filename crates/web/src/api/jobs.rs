@@ -1,0 +1,224 @@
+//! Jobs, and what operators want of nodes: drain, failover, rebalance.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use futures::StreamExt;
+use monofs_model::Error;
+use monofs_proto::v1;
+use monofs_rpc::from_status;
+
+use super::repos::Nothing;
+use crate::error::Answer;
+use crate::extract::{Body, Document, Name, Query};
+use crate::routes::Routes;
+use crate::shapes::jobs::{
+    Accepted, Drain, FailOver, Failover, Failovers, Job, Jobs, LetBack, Plan, Rebalance, Undrain,
+    WantedJobs,
+};
+use crate::shapes::{Paging, said};
+use crate::site::Site;
+use crate::sse::{self, Event};
+use monofs_router::parts::Parts;
+use monofs_router::reconcile;
+use monofs_router::verbs;
+
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .get("/api/v1/jobs", list)
+        .get("/api/v1/jobs/{id}", one)
+        .get("/api/v1/jobs/{id}/events", events)
+        .post("/api/v1/jobs/{id}/cancel", cancel)
+        .post("/api/v1/drain", drain)
+        .post("/api/v1/undrain", undrain)
+        .get("/api/v1/failover", failovers)
+        .post("/api/v1/failover", fail_over)
+        .post("/api/v1/failover/clear", clear)
+        .post("/api/v1/rebalance", rebalance)
+}
+
+/// Jobs
+///
+/// Those that run, the newest first, and with `all` those that ended last.
+#[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", params(WantedJobs), responses((status = 200, body = Jobs)))]
+pub(super) async fn list(
+    State(state): State<Arc<Parts>>,
+    Query(wanted): Query<WantedJobs>,
+) -> Answer<Document<Jobs>> {
+    let paging = Paging {
+        offset: wanted.offset,
+        limit: wanted.limit,
+    };
+    let (jobs, page) = paging.cut(verbs::jobs::list(&state, wanted.all))?;
+    Ok(Document(Jobs {
+        jobs: jobs.into_iter().map(Job::from).collect(),
+        page,
+    }))
+}
+
+/// One job
+#[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs",
+    params(("id" = String, Path, description = "The id of the job")), responses((status = 200, body = Job)))]
+pub(super) async fn one(State(state): State<Arc<Parts>>, Name(id): Name) -> Answer<Document<Job>> {
+    let job = state
+        .control
+        .tables
+        .jobs
+        .get(&id)
+        .ok_or_else(|| verbs::jobs::unknown(&id))?;
+    Ok(Document(job.into()))
+}
+
+/// A job while it runs
+///
+/// Events `job` with a Job: now and after every change; the stream ends when the job has ended.
+#[utoipa::path(get, path = "/api/v1/jobs/{id}/events", tag = "jobs",
+    params(("id" = String, Path, description = "The id of the job")),
+    responses((status = 200, description = "Server-sent events", content_type = "text/event-stream", body = String)))]
+pub(super) async fn events(State(site): State<Site>, Name(id): Name) -> Answer<Response> {
+    let jobs = verbs::jobs::watch(&site.router, id)?;
+    sse::answer(
+        &site,
+        jobs.map(|told| -> Result<Event, Error> {
+            Event::new("job", &Job::from(told.map_err(from_status)?))
+        }),
+    )
+}
+
+/// Cancel a job
+///
+/// What it left undone is held back until a rebalance is asked for.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs",
+    params(("id" = String, Path, description = "The id of the job")), responses((status = 200, body = Job)))]
+pub(super) async fn cancel(
+    State(state): State<Arc<Parts>>,
+    Name(id): Name,
+    Body(_): Body<Nothing>,
+) -> Answer<Document<Job>> {
+    Ok(Document(reconcile::jobs::cancel(&state, &id).await?.into()))
+}
+
+/// Drain a node or the cluster
+///
+/// A node: its copies move off. Without one, maintenance: nobody fails over and nothing moves.
+#[utoipa::path(post, path = "/api/v1/drain", tag = "operations", request_body = Drain,
+    responses((status = 200, body = Accepted)))]
+pub(super) async fn drain(
+    State(state): State<Arc<Parts>>,
+    Body(asked): Body<Drain>,
+) -> Answer<Document<Accepted>> {
+    let node_id = named(asked.node)?;
+    let request = v1::DrainRequest {
+        node_id,
+        reason: asked.reason,
+        force: asked.force,
+    };
+    let done = verbs::members::drain(&state, request).await?;
+    Ok(Document(Accepted {
+        unchanged: done.unchanged,
+        job: said(&done.job_id),
+    }))
+}
+
+/// End a drain
+#[utoipa::path(post, path = "/api/v1/undrain", tag = "operations", request_body = Undrain,
+    responses((status = 200, body = Accepted)))]
+pub(super) async fn undrain(
+    State(state): State<Arc<Parts>>,
+    Body(asked): Body<Undrain>,
+) -> Answer<Document<Accepted>> {
+    let done = verbs::members::undrain(
+        &state,
+        v1::UndrainRequest {
+            node_id: named(asked.node)?,
+        },
+    )
+    .await?;
+    Ok(Document(Accepted {
+        unchanged: done.unchanged,
+        job: None,
+    }))
+}
+
+/// A node that is named; an empty name would mean the whole cluster, which is asked for by naming
+/// none. Errors: it is empty.
+fn named(node: Option<String>) -> Result<String, Error> {
+    match node {
+        Some(id) if id.is_empty() => Err(Error::invalid(
+            "'node' is empty: leave it out for the whole cluster",
+        )),
+        node => Ok(node.unwrap_or_default()),
+    }
+}
+
+/// Where reads go instead of where placement wants them
+#[utoipa::path(get, path = "/api/v1/failover", tag = "operations", responses((status = 200, body = Failovers)))]
+pub(super) async fn failovers(State(state): State<Arc<Parts>>) -> Answer<Document<Failovers>> {
+    let listed = verbs::failovers::list_failovers(&state).await?.failovers;
+    let failovers = listed
+        .into_iter()
+        .map(Failover::try_from)
+        .collect::<Result<Vec<_>, Error>>()?;
+    Ok(Document(Failovers { failovers }))
+}
+
+/// Move reads and copies off a node
+#[utoipa::path(post, path = "/api/v1/failover", tag = "operations", request_body = FailOver,
+    responses((status = 200, body = Accepted)))]
+pub(super) async fn fail_over(
+    State(state): State<Arc<Parts>>,
+    Body(asked): Body<FailOver>,
+) -> Answer<Document<Accepted>> {
+    let request = v1::TriggerFailoverRequest {
+        node_id: asked.node,
+        reason: asked.reason,
+        force: asked.force,
+    };
+    let done = verbs::members::trigger_failover(&state, request).await?;
+    Ok(Document(Accepted {
+        unchanged: done.unchanged,
+        job: said(&done.job_id),
+    }))
+}
+
+/// Let a node back
+///
+/// What it lacks is copied to it, then reads return to it.
+#[utoipa::path(post, path = "/api/v1/failover/clear", tag = "operations", request_body = LetBack,
+    responses((status = 200, body = Accepted)))]
+pub(super) async fn clear(
+    State(state): State<Arc<Parts>>,
+    Body(asked): Body<LetBack>,
+) -> Answer<Document<Accepted>> {
+    let done = verbs::members::clear_failover(
+        &state,
+        v1::ClearFailoverRequest {
+            node_id: asked.node,
+        },
+    )
+    .await?;
+    Ok(Document(Accepted {
+        unchanged: done.unchanged,
+        job: None,
+    }))
+}
+
+/// Bring copies to where placement wants them
+///
+/// With `dry_run` it only says what it would do.
+#[utoipa::path(post, path = "/api/v1/rebalance", tag = "operations", request_body = Rebalance,
+    responses((status = 200, body = Plan)))]
+pub(super) async fn rebalance(
+    State(state): State<Arc<Parts>>,
+    Body(asked): Body<Rebalance>,
+) -> Answer<Document<Plan>> {
+    let request = v1::RebalanceRequest {
+        storage_id: asked.storage_id.unwrap_or_default(),
+        path: asked.path.unwrap_or_default(),
+        dry_run: asked.dry_run,
+    };
+    Ok(Document(
+        verbs::jobs::rebalance(&state, request).await?.into(),
+    ))
+}

@@ -1,0 +1,36 @@
+//! Which node holds how much, and what the loss of one would do.
+
+
+use axum::extract::State;
+
+use crate::error::Answer;
+use crate::extract::{Document, Query};
+use crate::holdings;
+use crate::routes::Routes;
+use crate::shapes::placement::{Placement, WantedPlacement};
+use crate::site::Site;
+use monofs_router::membership;
+
+pub(super) fn routes() -> Routes {
+    Routes::default().get("/api/v1/placement", placement)
+}
+
+/// Which node holds how much
+///
+/// With `without`, also what the loss of that node would do.
+#[utoipa::path(get, path = "/api/v1/placement", tag = "operations", params(WantedPlacement),
+    responses((status = 200, body = Placement)))]
+pub(super) async fn placement(
+    State(site): State<Site>,
+    Query(wanted): Query<WantedPlacement>,
+) -> Answer<Document<Placement>> {
+    let without = match &wanted.without {
+        Some(id) => Some(
+            membership::node(&site.router.fleet.members.view(), id)?
+                .id
+                .clone(),
+        ),
+        None => None,
+    };
+    Ok(Document(holdings::survey(&site, without).await?))
+}

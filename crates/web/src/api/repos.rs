@@ -1,0 +1,304 @@
+//! Repositories: the list, one in full, and what can be done with one.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use monofs_model::{DisplayPath, placement};
+use monofs_proto::v1;
+
+use crate::error::Answer;
+use crate::extract::{Body, Document, Name, Query};
+use crate::routes::Routes;
+use crate::shapes::jobs::{Plan, RebalanceOne};
+use crate::shapes::repos::{
+    Order, Publication, Publications, Replica, Repositories, Repository, RepositoryInFull, Sort,
+    Started, Submodule, Wanted,
+};
+use crate::shapes::{Page, bounds, said};
+use monofs_control::catalog::{Catalog, Filter, Sorting};
+use monofs_router::browse;
+use monofs_router::ingest;
+use monofs_router::parts::Parts;
+use monofs_router::status;
+use monofs_router::verbs;
+
+/// Longest text to filter by, in bytes.
+const QUERY_MAX: usize = 200;
+
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .get("/api/v1/repos", list)
+        .get("/api/v1/repos/{path}", one)
+        .delete("/api/v1/repos/{path}", delete)
+        .post("/api/v1/repos/{path}/refresh", refresh)
+        .post("/api/v1/repos/{path}/rebalance", rebalance)
+        .get("/api/v1/repos/{path}/history", history)
+}
+
+/// Repositories
+///
+/// Filtered, sorted and paged.
+#[utoipa::path(get, path = "/api/v1/repos", tag = "repositories", params(Wanted),
+    responses((status = 200, body = Repositories)))]
+pub(super) async fn list(
+    State(state): State<Arc<Parts>>,
+    Query(wanted): Query<Wanted>,
+) -> Answer<Document<Repositories>> {
+    let (offset, limit) = bounds(wanted.offset, wanted.limit)?;
+    if wanted.q.len() > QUERY_MAX {
+        return Err(
+            monofs_model::Error::invalid(format!("'q' is longer than {QUERY_MAX} bytes")).into(),
+        );
+    }
+    let view = state.fleet.members.view();
+    let copies = view.copies_wanted();
+    let filter = Filter {
+        words: wanted.q.split_whitespace().map(str::to_lowercase).collect(),
+        state: wanted.state.map(Into::into),
+        troubled_below: wanted.troubled.then_some(copies),
+    };
+    let (sorting, descending) = (wanted.sort.into(), wanted.order == Order::Desc);
+    let (found, total) = Catalog::search(
+        &state.control.catalog,
+        filter,
+        sorting,
+        descending,
+        offset,
+        limit,
+    )
+    .await?;
+    let page = Page::new(offset, limit, found.len(), total);
+    let repositories = found
+        .iter()
+        .map(|entry| Repository::from(&**entry))
+        .collect();
+    Ok(Document(Repositories { repositories, page }))
+}
+
+impl From<Sort> for Sorting {
+    fn from(sort: Sort) -> Self {
+        match sort {
+            Sort::Path => Self::Path,
+            Sort::State => Self::State,
+            Sort::Bytes => Self::Bytes,
+            Sort::Files => Self::Files,
+            Sort::Copies => Self::Copies,
+            Sort::Created => Self::Created,
+            Sort::Refreshed => Self::Refreshed,
+            Sort::Committed => Self::Committed,
+        }
+    }
+}
+
+/// One repository in full
+///
+/// Every node is asked what it holds of it.
+#[utoipa::path(get, path = "/api/v1/repos/{path}", tag = "repositories",
+    params(("path" = String, Path, description = "Percent-encoded, slashes too")),
+    responses((status = 200, body = RepositoryInFull)))]
+pub(super) async fn one(
+    State(state): State<Arc<Parts>>,
+    Name(path): Name,
+) -> Answer<Document<RepositoryInFull>> {
+    let entry = state.control.catalog.require(&path)?;
+    Ok(Document(in_full(&state, &entry).await))
+}
+
+/// A repository with its replicas.
+pub(crate) async fn in_full(
+    state: &Arc<Parts>,
+    entry: &monofs_model::Repository,
+) -> RepositoryInFull {
+    let copies = state.fleet.members.view().replication_factor.max(1) as usize;
+    let nodes = state.fleet.members.placement_nodes();
+    let wanted: Vec<String> = placement::replicas(&entry.storage_id(), &nodes, copies)
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let commit = entry
+        .snapshot
+        .as_ref()
+        .map(|snapshot| snapshot.commit.to_string());
+    let asked = status::replicas(state, entry).await;
+    let modules = entry
+        .snapshot
+        .iter()
+        .flat_map(|snapshot| &snapshot.submodules);
+    let encoded = |path: &[u8]| browse::TreePath::new(path).map(|path| path.encoded()).ok();
+    RepositoryInFull {
+        replicas: asked
+            .into_iter()
+            .map(|replica| Replica::new(replica, &wanted, commit.as_deref()))
+            .collect(),
+        worked_on_by: ingest::worked_on_by(state, &entry.path),
+        submodules: modules
+            .filter_map(|module| {
+                Some(Submodule {
+                    path_encoded: encoded(&module.path)?,
+                    url: module.url.clone(),
+                })
+            })
+            .collect(),
+        wanted,
+        repository: entry.into(),
+    }
+}
+
+/// Delete a repository
+///
+/// Readers see it no more; what it took on disk goes after the grace of its last commit.
+#[utoipa::path(delete, path = "/api/v1/repos/{path}", tag = "repositories",
+    params(("path" = String, Path, description = "Percent-encoded, slashes too")),
+    responses((status = 204, description = "It is gone")))]
+pub(super) async fn delete(
+    State(state): State<Arc<Parts>>,
+    Name(path): Name,
+) -> Answer<StatusCode> {
+    verbs::delete(&state, &path).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Look upstream for a new commit
+///
+/// Begins it, or joins one that runs.
+#[utoipa::path(post, path = "/api/v1/repos/{path}/refresh", tag = "repositories",
+    params(("path" = String, Path, description = "Percent-encoded, slashes too")),
+    responses((status = 202, body = Started)))]
+pub(super) async fn refresh(
+    State(state): State<Arc<Parts>>,
+    Name(path): Name,
+    Body(_): Body<Nothing>,
+) -> Answer<(StatusCode, Document<Started>)> {
+    let entry = state.control.catalog.require(&path)?;
+    ingest::refresh(&state, &entry).await?;
+    Ok((StatusCode::ACCEPTED, Document(Started::at(&entry.path))))
+}
+
+/// A body without anything in it.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Nothing {}
+
+/// Bring the copies of one repository to where placement wants them
+#[utoipa::path(post, path = "/api/v1/repos/{path}/rebalance", tag = "repositories",
+    params(("path" = String, Path, description = "Percent-encoded, slashes too")),
+    request_body = RebalanceOne, responses((status = 200, body = Plan)))]
+pub(super) async fn rebalance(
+    State(state): State<Arc<Parts>>,
+    Name(path): Name,
+    Body(asked): Body<RebalanceOne>,
+) -> Answer<Document<Plan>> {
+    let entry = state.control.catalog.require(&path)?;
+    let request = v1::RebalanceRequest {
+        storage_id: String::new(),
+        path: entry.path.to_string(),
+        dry_run: asked.dry_run,
+    };
+    Ok(Document(
+        verbs::jobs::rebalance(&state, request).await?.into(),
+    ))
+}
+
+/// The commits that a repository showed
+///
+/// The newest first; the last twenty are kept.
+#[utoipa::path(get, path = "/api/v1/repos/{path}/history", tag = "repositories",
+    params(("path" = String, Path, description = "Percent-encoded, slashes too")),
+    responses((status = 200, body = Publications)))]
+pub(super) async fn history(
+    State(state): State<Arc<Parts>>,
+    Name(path): Name,
+) -> Answer<Document<Publications>> {
+    let entry = state.control.catalog.require(&path)?;
+    Ok(Document(publications(&state, &entry.path).await?))
+}
+
+/// The commits that a repository showed, the newest first. Errors: the state store's.
+pub(crate) async fn publications(
+    state: &Arc<Parts>,
+    path: &DisplayPath,
+) -> Result<Publications, monofs_model::Error> {
+    let kept = state.control.catalog.publications(path).await?;
+    let publication = |row: v1::Publication| {
+        Ok(Publication {
+            generation: row.generation,
+            commit: monofs_model::Oid::from_bytes(&row.commit)?.to_string(),
+            ref_name: said(&row.ref_name),
+            commit_time: row.commit_time,
+            published_at: row.published_at,
+            router: row.router_id,
+            files: row.blobs,
+            bytes: row.bytes,
+        })
+    };
+    let publications = kept
+        .into_iter()
+        .rev()
+        .map(publication)
+        .collect::<Result<Vec<_>, monofs_model::Error>>()?;
+    Ok(Publications {
+        path: path.to_string(),
+        publications,
+    })
+}
+
+/// What can follow the path of a repository in a URL.
+const ACTIONS: [&str; 4] = ["refresh", "rebalance", "history", "events"];
+
+/// The rest of a URL behind `/api/v1/repos/`, taken apart.
+pub(crate) struct Tail {
+    /// Of the repository, percent-encoded as one component.
+    pub path: String,
+    pub action: Option<&'static str>,
+}
+
+/// Understands paths whose slashes are not encoded. What is the path of a repository is not taken
+/// for an action, so that `a/refresh` is found, too; two of them cannot be in the way of each
+/// other, because no repository lies inside another. `None`: there is only one component, or it is
+/// an action of such a one.
+pub(crate) fn split_tail(tail: &str, is_repository: impl Fn(&str) -> bool) -> Option<Tail> {
+    let decoded = |text: &str| String::from_utf8(browse::percent_decoded(text)).ok();
+    let (before, last) = tail.rsplit_once('/')?;
+    let action = ACTIONS.into_iter().find(|action| *action == last);
+    let action = action.filter(|_| !decoded(tail).is_some_and(|path| is_repository(&path)));
+    if action.is_some() && !before.contains('/') {
+        return None;
+    }
+    let path = decoded(if action.is_some() { before } else { tail })?;
+    Some(Tail {
+        path: browse::percent_encoded(path.as_bytes()),
+        action,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_with_slashes_are_told_from_actions() {
+        let is_repository = |path: &str| path == "a/refresh" || path == "x/y/history";
+        let split = |tail| split_tail(tail, is_repository).map(|tail| (tail.path, tail.action));
+        assert_eq!(
+            split("github.com/org/repo"),
+            Some(("github.com%2Forg%2Frepo".into(), None))
+        );
+        assert_eq!(
+            split("github.com/org/repo/refresh"),
+            Some(("github.com%2Forg%2Frepo".into(), Some("refresh")))
+        );
+        assert_eq!(split("a/refresh"), Some(("a%2Frefresh".into(), None)));
+        assert_eq!(
+            split("a/refresh/refresh"),
+            Some(("a%2Frefresh".into(), Some("refresh")))
+        );
+        assert_eq!(split("x/y/history"), Some(("x%2Fy%2Fhistory".into(), None)));
+        assert_eq!(
+            split("b/refresh"),
+            None,
+            "the action of one component needs no help"
+        );
+        assert_eq!(split("a%2Frefresh"), None);
+    }
+}

@@ -1,0 +1,93 @@
+//! The paths that the deployment guide gives: `/health`, `/ready`, `/metrics`, `/api/status`,
+//! `/api/fetchers`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use futures::future::join_all;
+use monofs_rpc::operations::exposition;
+
+use super::extract::Document;
+use super::overview as one_screen;
+use super::routes::Routes;
+use super::shapes::guide::{FetchersDocument, HealthDocument, Ready, StatusDocument};
+use super::shapes::overview::Health;
+use crate::site::Site;
+use monofs_router::parts::Parts;
+use monofs_router::status;
+
+pub(super) fn routes() -> Routes {
+    Routes::default()
+        .get("/health", health)
+        .get("/ready", ready)
+        .get("/metrics", metrics)
+        .get("/api/status", status)
+        .get("/api/fetchers", fetchers)
+}
+
+/// Whether the router can do its work
+///
+/// Without its state store it answers reads, so it is degraded.
+#[utoipa::path(get, path = "/health", tag = "overview", responses(
+    (status = 200, description = "It can", body = HealthDocument),
+    (status = 503, description = "It cannot", body = HealthDocument)))]
+pub(super) async fn health(State(state): State<Arc<Parts>>) -> impl IntoResponse {
+    let (status, reasons) = one_screen::health(&state);
+    let code = if status == Health::Unhealthy {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    };
+    (
+        code,
+        Json(HealthDocument {
+            status,
+            reasons: reasons.into_iter().map(|reason| reason.message).collect(),
+        }),
+    )
+}
+
+/// Whether requests are answered
+///
+/// The catalogue is loaded before the listener is served.
+#[utoipa::path(get, path = "/ready", tag = "overview", responses((status = 200, body = Ready)))]
+pub(super) async fn ready(State(state): State<Arc<Parts>>) -> impl IntoResponse {
+    Json(Ready {
+        status: "ready".into(),
+        repositories: state.control.catalog.len(),
+    })
+}
+
+/// Metrics for Prometheus
+#[utoipa::path(get, path = "/metrics", tag = "overview",
+    responses((status = 200, description = "Prometheus' text format", body = String, content_type = "text/plain")))]
+pub(super) async fn metrics(State(site): State<Site>) -> impl IntoResponse {
+    exposition("router", move |out| {
+        status::metrics(&site.router, out);
+        site.requests.samples(out);
+    })
+    .await
+}
+
+/// Everything about the cluster, with every member asked
+#[utoipa::path(get, path = "/api/status", tag = "overview", responses((status = 200, body = StatusDocument)))]
+pub(super) async fn status(State(state): State<Arc<Parts>>) -> Document<StatusDocument> {
+    Document(status::status(&state).await.into())
+}
+
+/// The fetchers alone
+#[utoipa::path(get, path = "/api/fetchers", tag = "overview", responses((status = 200, body = FetchersDocument)))]
+pub(super) async fn fetchers(State(state): State<Arc<Parts>>) -> Document<FetchersDocument> {
+    let view = state.fleet.members.view();
+    let asked = join_all(
+        view.fetchers()
+            .map(|member| status::fetcher_status(&state, member)),
+    )
+    .await;
+    Document(FetchersDocument {
+        fetchers: asked.into_iter().map(Into::into).collect(),
+    })
+}

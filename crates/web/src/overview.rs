@@ -1,0 +1,193 @@
+//! The overview, made once for everybody who listens: from memory alone, so that it costs little
+//! and is never late.
+
+use std::time::Duration;
+
+use futures::{Stream, stream};
+use monofs_model::view::Role;
+use monofs_model::{ClusterView, Error};
+
+use super::shapes::jobs::Job;
+use super::shapes::members::Router;
+use super::shapes::overview::{
+    Health, Maintenance, MemberCounts, Overview, Rates, Reason, RepositoryCounts,
+};
+use super::shapes::said;
+use super::sse::Event;
+use crate::site::Site;
+use monofs_router::history::Series;
+use monofs_router::parts::Parts;
+use monofs_router::reconcile::jobs::has_ended;
+use monofs_router::status;
+
+/// How often it is made anew while somebody listens.
+const EVERY: Duration = Duration::from_secs(2);
+/// Listeners hear of it at least this often, in turns of [`EVERY`].
+const TURNS_SILENT_MAX: u32 = 5;
+/// Jobs that are shown.
+const JOBS_MAX: usize = 100;
+
+/// The state of the cluster now. Looks at memory alone.
+pub(crate) fn overview(state: &Parts) -> Overview {
+    let view = state.fleet.members.view();
+    let want = view.copies_wanted();
+    let summary = state.control.catalog.summary(want);
+    let mut jobs = state.control.tables.jobs.list();
+    jobs.retain(|job| !has_ended(job));
+    let jobs_running = jobs.len();
+    jobs.truncate(JOBS_MAX);
+    let (health, reasons) = health(state);
+    let position = state.control.catalog.position();
+    let maintenance = state.control.tables.maintenance.get("");
+    Overview {
+        health,
+        reasons,
+        router: state.control.own.router_id.clone(),
+        version: state.control.own.version.clone(),
+        started_at: state.work.started_at,
+        routers: state
+            .control
+            .routers()
+            .iter()
+            .map(|router| Router::new(router, &state.control.own.router_id))
+            .collect(),
+        maintenance: maintenance.map(|row| Maintenance {
+            reason: said(&row.reason),
+            since: row.since,
+        }),
+        nodes: counts(&view, Role::Node),
+        fetchers: counts(&view, Role::Fetcher),
+        repositories: RepositoryCounts {
+            total: state.control.catalog.len(),
+            ready: summary.ready,
+            ingesting: summary.ingesting,
+            failed: summary.failed.count,
+            below_copies: summary.few.count,
+            refresh_failing: summary.stale.count,
+        },
+        replication_factor: view.replication_factor,
+        clients: state.work.watchers.len(),
+        rates: rates(state),
+        jobs: jobs.into_iter().map(Job::from).collect(),
+        jobs_running,
+        ingests_running: state.work.ingests.len(),
+        view: view.number,
+        revision: position.revision,
+    }
+}
+
+/// What is wrong, with the full disks that the last sample showed.
+pub(crate) fn health(state: &Parts) -> (Health, Vec<Reason>) {
+    let problems = status::problems(state);
+    let full = state.work.history.sampled(|sample| {
+        let stats = sample.nodes.values().flatten();
+        stats
+            .filter_map(status::full_disk)
+            .map(|message| Reason {
+                critical: false,
+                message,
+            })
+            .collect::<Vec<_>>()
+    });
+    let told = problems.into_iter().map(|problem| Reason {
+        critical: problem.critical,
+        message: problem.line,
+    });
+    let reasons: Vec<Reason> = told.chain(full.into_iter().flatten()).collect();
+    let health = match (
+        reasons.iter().any(|reason| reason.critical),
+        reasons.is_empty(),
+    ) {
+        (true, _) => Health::Unhealthy,
+        (false, true) => Health::Healthy,
+        (false, false) => Health::Degraded,
+    };
+    (health, reasons)
+}
+
+fn counts(view: &ClusterView, role: Role) -> MemberCounts {
+    let mut counts = MemberCounts {
+        total: 0,
+        by_state: Default::default(),
+    };
+    for member in view.members.iter().filter(|member| member.role == role) {
+        counts.total += 1;
+        *counts.by_state.entry(member.state.into()).or_insert(0) += 1;
+    }
+    counts
+}
+
+fn rates(state: &Parts) -> Rates {
+    let Some(latest) = state.work.history.latest() else {
+        return Rates::default();
+    };
+    let value = |series| latest.value(series);
+    Rates {
+        at: Some(latest.at),
+        reads_per_second: value(Series::Reads),
+        bytes_per_second: value(Series::Bytes),
+        errors_per_second: value(Series::Errors),
+        latency_p50_seconds: value(Series::LatencyP50),
+        latency_p99_seconds: value(Series::LatencyP99),
+        node_hit_ratio: value(Series::NodeHitRatio),
+        fetcher_hit_ratio: value(Series::FetcherHitRatio),
+        client_hit_ratio: value(Series::ClientHitRatio),
+        disk_used_bytes: value(Series::DiskUsed),
+    }
+}
+
+/// Makes the overview for all listeners while there are any, until the router stops.
+pub(crate) async fn announce(site: Site) {
+    let sender = &site.announced;
+    let work = async {
+        let mut ticker = tokio::time::interval(EVERY);
+        ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut silent = 0;
+        loop {
+            ticker.tick().await;
+            if sender.receiver_count() == 0 {
+                // Whoever comes next gets a new one at once.
+                sender.send_replace(None);
+                continue;
+            }
+            let Ok(text) = serde_json::to_string(&overview(&site.router)) else {
+                continue;
+            };
+            silent += 1;
+            let always = silent >= TURNS_SILENT_MAX;
+            let told = sender.send_if_modified(|last| {
+                let tell = always || last.as_deref() != Some(text.as_str());
+                if tell {
+                    *last = Some(text.as_str().into());
+                }
+                tell
+            });
+            if told {
+                silent = 0;
+            }
+        }
+    };
+    site.router.work.stop.run_until_cancelled(work).await;
+}
+
+/// An overview now, and whenever one was made for all listeners. Who is slow gets the newest one.
+pub(super) fn events(
+    site: &Site,
+) -> impl Stream<Item = Result<Event, Error>> + Send + 'static + use<> {
+    let mut receiver = site.announced.subscribe();
+    let first = receiver.borrow_and_update().clone();
+    let first = match first {
+        Some(text) => Ok(Event::of_text("overview", text)),
+        None => Event::new("overview", &overview(&site.router)),
+    };
+    let later = stream::unfold(receiver, |mut receiver| async move {
+        loop {
+            receiver.changed().await.ok()?;
+            let text = receiver.borrow_and_update().clone();
+            if let Some(text) = text {
+                return Some((Ok(Event::of_text("overview", text)), receiver));
+            }
+        }
+    });
+    futures::StreamExt::chain(stream::once(async { first }), later)
+}

@@ -1,0 +1,312 @@
+//! The list of repositories: filtered, sorted, one page of it, whatever the size of the catalogue.
+
+use askama::Template;
+use monofs_model::{Repository, RepositoryState, Result};
+use serde::Deserialize;
+
+use super::Pages;
+use super::parts::State;
+use super::shell::Shell;
+use super::text::{When, clean, encode_path, number, short, size};
+use monofs_control::catalog::{Catalog, Filter, Sorting};
+use monofs_router::browse::percent_encoded;
+
+/// Entries on one page.
+const PAGE: usize = 50;
+/// Longest filter, in bytes.
+const FILTER_MAX: usize = 200;
+
+/// The query of the page.
+#[derive(Debug, Default, Clone, Deserialize)]
+#[serde(default)]
+pub(super) struct Asked {
+    q: String,
+    state: String,
+    sort: String,
+    page: String,
+}
+
+/// Which entries are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Only {
+    All,
+    In(RepositoryState),
+    /// Those that somebody should look at.
+    Troubled,
+}
+
+/// With the word in the URL and the one on the page.
+const CHOICES: [(Only, &str, &str); 5] = [
+    (Only::All, "", "all"),
+    (Only::Troubled, "troubled", "need a look"),
+    (Only::In(RepositoryState::Ready), "ready", "ready"),
+    (
+        Only::In(RepositoryState::Ingesting),
+        "ingesting",
+        "ingesting",
+    ),
+    (Only::In(RepositoryState::Failed), "failed", "failed"),
+];
+
+/// With the word in the URL.
+const COLUMNS: [(Sorting, &str); 5] = [
+    (Sorting::Path, "path"),
+    (Sorting::Bytes, "size"),
+    (Sorting::Copies, "copies"),
+    (Sorting::Committed, "committed"),
+    (Sorting::Refreshed, "refreshed"),
+];
+
+/// The query, understood; what it does not say, or says wrongly, is as it is without it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Wanted {
+    /// In lower case.
+    words: Vec<String>,
+    only: Only,
+    sorting: Sorting,
+    descending: bool,
+    /// From 0.
+    page: usize,
+}
+
+impl Wanted {
+    fn new(asked: &Asked) -> Self {
+        let mut text = asked.q.to_lowercase();
+        text.truncate(text.floor_char_boundary(FILTER_MAX));
+        let (name, descending) = match asked.sort.strip_prefix('-') {
+            Some(name) => (name, true),
+            None => (asked.sort.as_str(), false),
+        };
+        let sorting = COLUMNS
+            .iter()
+            .find(|(_, word)| *word == name)
+            .map_or(Sorting::Path, |(sorting, _)| *sorting);
+        let only = CHOICES
+            .iter()
+            .find(|(_, word, _)| *word == asked.state)
+            .map_or(Only::All, |(only, ..)| *only);
+        let page = asked
+            .page
+            .parse::<usize>()
+            .unwrap_or(1)
+            .saturating_sub(1)
+            .min(usize::MAX / PAGE - 1);
+        Self {
+            words: text.split_whitespace().map(str::to_owned).collect(),
+            only,
+            sorting,
+            descending,
+            page,
+        }
+    }
+
+    /// `copies`: wanted of each repository.
+    fn filter(&self, copies: usize) -> Filter {
+        Filter {
+            words: self.words.clone(),
+            state: match self.only {
+                Only::In(state) => Some(state),
+                _ => None,
+            },
+            troubled_below: (self.only == Only::Troubled).then_some(copies),
+        }
+    }
+}
+
+struct Row {
+    href: String,
+    path: String,
+    state: State,
+    commit: String,
+    committed: When,
+    size: String,
+    copies: String,
+    refreshed: When,
+}
+
+struct Heading {
+    name: &'static str,
+    href: String,
+    /// `aria-sort`; empty = it is not the order.
+    sort: &'static str,
+    number: bool,
+}
+
+struct Choice {
+    word: &'static str,
+    name: &'static str,
+    chosen: bool,
+}
+
+#[derive(Template)]
+#[template(path = "repositories.html")]
+pub(super) struct Page {
+    shell: Shell,
+    asked: Asked,
+    choices: Vec<Choice>,
+    headings: Vec<Heading>,
+    rows: Vec<Row>,
+    /// Such as `51 to 100 of 100,000`.
+    range: String,
+    filtered: bool,
+    before: Option<String>,
+    after: Option<String>,
+}
+
+pub(super) async fn page(pages: &Pages, asked: &Asked) -> Result<Page> {
+    let view = pages.state.fleet.members.view();
+    let copies = view.copies_wanted();
+    let wanted = Wanted::new(asked);
+    let (from, filter) = (wanted.page * PAGE, wanted.filter(copies));
+    let (found, total) = Catalog::search(
+        &pages.state.control.catalog,
+        filter,
+        wanted.sorting,
+        wanted.descending,
+        from,
+        PAGE,
+    )
+    .await?;
+    let (first, last) = (
+        if found.is_empty() { 0 } else { from + 1 },
+        from.min(total) + found.len(),
+    );
+    let url = |page: usize| url(asked, &asked.sort, page);
+    let choice = |(only, word, name)| Choice {
+        word,
+        name,
+        chosen: only == wanted.only,
+    };
+    Ok(Page {
+        shell: Shell::new(&pages.state, "Repositories", "/repos"),
+        choices: CHOICES.into_iter().map(choice).collect(),
+        headings: headings(asked, &wanted),
+        rows: found.iter().map(|entry| row(entry, copies)).collect(),
+        range: format!(
+            "{} to {} of {}",
+            number(first as u64),
+            number(last as u64),
+            number(total as u64)
+        ),
+        filtered: !wanted.words.is_empty() || wanted.only != Only::All,
+        before: (wanted.page > 0).then(|| url(wanted.page)),
+        after: (last < total).then(|| url(wanted.page + 2)),
+        asked: asked.clone(),
+    })
+}
+
+/// `page`: from 1.
+fn url(asked: &Asked, sort: &str, page: usize) -> String {
+    let text = |value: &str| percent_encoded(value.as_bytes());
+    let mut url = format!(
+        "/repos?q={}&state={}&sort={}",
+        text(&asked.q),
+        text(&asked.state),
+        text(sort)
+    );
+    if page > 1 {
+        url.push_str(&format!("&page={page}"));
+    }
+    url
+}
+
+fn headings(asked: &Asked, wanted: &Wanted) -> Vec<Heading> {
+    let heading = |name, column: Sorting, number| {
+        let word = COLUMNS
+            .iter()
+            .find(|(found, _)| *found == column)
+            .map_or("", |(_, word)| word);
+        let here = wanted.sorting == column;
+        // Figures are looked at from the top.
+        let descending = if here {
+            !wanted.descending
+        } else {
+            column != Sorting::Path
+        };
+        let sort = match (here, wanted.descending) {
+            (false, _) => "",
+            (true, true) => "descending",
+            (true, false) => "ascending",
+        };
+        Heading {
+            name,
+            href: url(
+                asked,
+                &format!("{}{word}", if descending { "-" } else { "" }),
+                1,
+            ),
+            sort,
+            number,
+        }
+    };
+    vec![
+        heading("Path", Sorting::Path, false),
+        heading("Size", Sorting::Bytes, true),
+        heading("Copies", Sorting::Copies, true),
+        heading("Commit", Sorting::Committed, false),
+        heading("Looked upstream", Sorting::Refreshed, false),
+    ]
+}
+
+fn row(entry: &Repository, copies: usize) -> Row {
+    let snapshot = entry.snapshot.as_ref();
+    let commit = snapshot
+        .map(|snapshot| snapshot.commit.to_string())
+        .unwrap_or_default();
+    Row {
+        href: format!("/repos/{}", encode_path(entry.path.as_str())),
+        path: clean(entry.path.as_str()),
+        state: State::of_repository(entry, copies),
+        commit: short(&commit).to_owned(),
+        committed: When::at(snapshot.map_or(0, |snapshot| snapshot.commit_time)),
+        size: snapshot.map_or("–".to_owned(), |snapshot| size(snapshot.bytes)),
+        copies: format!("{} of {copies}", entry.holders.len()),
+        refreshed: When::at(entry.refreshed_at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(q: &str, state: &str, sort: &str, page: &str) -> Asked {
+        Asked {
+            q: q.into(),
+            state: state.into(),
+            sort: sort.into(),
+            page: page.into(),
+        }
+    }
+
+    #[test]
+    fn a_query_that_says_nonsense_shows_the_first_page_of_all() {
+        let wanted = Wanted::new(&asked("  ", "x", "-nonsense", "x"));
+        assert_eq!(
+            (wanted.only, wanted.sorting, wanted.page),
+            (Only::All, Sorting::Path, 0)
+        );
+        let far = Wanted::new(&asked(
+            &"ä".repeat(500),
+            "troubled",
+            "-size",
+            "99999999999999999999",
+        ));
+        assert!(far.words[0].len() <= FILTER_MAX);
+        assert_eq!(
+            (far.filter(2).troubled_below, far.sorting, far.descending),
+            (Some(2), Sorting::Bytes, true)
+        );
+    }
+
+    #[test]
+    fn links_keep_the_filter_and_turn_the_order() {
+        let asked = asked("a&b", "ready", "size", "3");
+        let headings = headings(&asked, &Wanted::new(&asked));
+        assert_eq!(headings[1].href, "/repos?q=a%26b&state=ready&sort=-size");
+        assert_eq!((headings[1].sort, headings[0].sort), ("ascending", ""));
+        assert_eq!(
+            url(&asked, &asked.sort, 4),
+            "/repos?q=a%26b&state=ready&sort=size&page=4"
+        );
+    }
+}

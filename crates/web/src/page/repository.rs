@@ -1,0 +1,140 @@
+//! One repository: where it comes from, what is published, its copies, its past, and what can be
+//! done with it.
+
+use std::sync::Arc;
+
+use askama::Template;
+use monofs_model::{Consistency, ContentMode, Error, Oid, Repository, Result};
+use monofs_proto::v1;
+
+use super::Pages;
+use super::parts::State;
+use super::replicas::{self, Replica};
+use super::shell::Shell;
+use super::text::{Line, When, clean, encode_path, number, size};
+use monofs_router::browse::{percent_decoded, percent_encoded};
+use monofs_router::ingest;
+
+/// The published commit.
+struct Published {
+    commit: String,
+    committed: When,
+    size: String,
+    files: String,
+    directories: String,
+    submodules: usize,
+}
+
+/// A commit that was published, now or before.
+struct Past {
+    number: u64,
+    commit: String,
+    ref_name: String,
+    committed: When,
+    published: When,
+    size: String,
+    router: String,
+}
+
+#[derive(Template)]
+#[template(path = "repository.html")]
+pub(super) struct Page {
+    shell: Shell,
+    path: String,
+    url: String,
+    /// As the API names it.
+    api: String,
+    state: State,
+    source: String,
+    ref_name: String,
+    published: Option<Published>,
+    generation: u64,
+    content: &'static str,
+    consistency: &'static str,
+    created: When,
+    refreshed: When,
+    storage_id: String,
+    last_error: Option<Line>,
+    replicas: Vec<Replica>,
+    copies: usize,
+    /// Somebody ingests it now; the router that does.
+    worked_on: Option<String>,
+    past: Result<Vec<Past>, Line>,
+    grace: String,
+}
+
+/// `encoded`: the path as in the URL. Errors: `NotFound`, `Invalid`.
+pub(super) async fn page(pages: &Pages, encoded: &str) -> Result<Page> {
+    let state = &pages.state;
+    let entry = require(pages, encoded)?;
+    let (replicas, past) = futures::join!(replicas::of(state, &entry), past(pages, &entry));
+    let view = state.fleet.members.view();
+    let copies = view.copies_wanted();
+    Ok(Page {
+        shell: Shell::new(state, entry.path.as_str(), "/repos"),
+        path: clean(entry.path.as_str()),
+        url: encode_path(entry.path.as_str()),
+        api: percent_encoded(entry.path.as_str().as_bytes()),
+        state: State::of_repository(&entry, copies),
+        source: clean(entry.source.as_str()),
+        ref_name: clean(entry.ref_name.as_str()),
+        published: entry.snapshot.as_ref().map(|snapshot| Published {
+            commit: snapshot.commit.to_string(),
+            committed: When::at(snapshot.commit_time),
+            size: size(snapshot.bytes),
+            files: number(snapshot.blobs),
+            directories: number(snapshot.trees),
+            submodules: snapshot.submodules.len(),
+        }),
+        generation: entry.generation,
+        content: match entry.content {
+            ContentMode::Eager => "copied to the nodes at once",
+            ContentMode::Lazy => "copied to the nodes on first read",
+        },
+        consistency: match entry.consistency {
+            Consistency::Eventual => "a commit is published with its first copy",
+            Consistency::Strong => "a commit is published with its last copy",
+        },
+        created: When::at(entry.created_at),
+        refreshed: When::at(entry.refreshed_at),
+        storage_id: entry.storage_id().to_string(),
+        last_error: (!entry.last_error.is_empty()).then(|| Line::new(&entry.last_error)),
+        replicas,
+        copies,
+        worked_on: ingest::worked_on_by(state, &entry.path).map(|router| clean(&router)),
+        past,
+        grace: monofs_router::status::ago(state.config.snapshot_grace),
+    })
+}
+
+/// The entry that a URL names. Errors: `NotFound`, `Invalid`.
+pub(super) fn require(pages: &Pages, encoded: &str) -> Result<Arc<Repository>> {
+    let path = String::from_utf8(percent_decoded(encoded))
+        .map_err(|_| Error::invalid("the path of a repository is UTF-8; this is not"))?;
+    pages.state.control.catalog.require(&path)
+}
+
+/// What was published, the last one first.
+async fn past(pages: &Pages, entry: &Repository) -> Result<Vec<Past>, Line> {
+    if !*pages.state.control.shared.reachable().borrow() {
+        return Err(Line::new("the state store cannot be reached"));
+    }
+    let kept = pages
+        .state
+        .control
+        .catalog
+        .publications(&entry.path)
+        .await
+        .map_err(|error| Line::new(&error.message))?;
+    let past = |row: &v1::Publication| Past {
+        number: row.generation,
+        commit: Oid::from_bytes(&row.commit)
+            .map_or_else(|_| "unknown".to_owned(), |commit| commit.to_string()),
+        ref_name: clean(&row.ref_name),
+        committed: When::at(row.commit_time),
+        published: When::at(row.published_at),
+        size: size(row.bytes),
+        router: clean(&row.router_id),
+    };
+    Ok(kept.iter().rev().map(past).collect())
+}

@@ -1,0 +1,4 @@
+//! The listeners of a router, as a load balancer sees them.
+#![allow(clippy::unwrap_used)]
+
+mod probes;
