@@ -26,11 +26,7 @@ fn name(method: &Method) -> &'static str {
 }
 
 /// Answers a request, as a request with an id of its own.
-pub(crate) async fn measure(
-    State(site): State<Site>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn measure(State(site): State<Site>, request: Request, next: Next) -> Response {
     let route = request
         .extensions()
         .get::<MatchedPath>()

@@ -1,6 +1,5 @@
 //! Routes with a list of what they are, so that a test can hold the OpenAPI document against it.
 
-
 use axum::Router;
 use axum::handler::Handler;
 use axum::http::Method;

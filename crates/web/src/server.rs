@@ -107,11 +107,7 @@ impl RunningHttp {
 }
 
 /// Serves HTTP on `listener` until `stop`.
-fn serve_http(
-    site: Site,
-    listener: TcpListener,
-    stop: CancellationToken,
-) -> Result<RunningHttp> {
+fn serve_http(site: Site, listener: TcpListener, stop: CancellationToken) -> Result<RunningHttp> {
     let address = address(&listener)?;
     tokio::spawn(overview::announce(site.clone()));
     let app = app(site);

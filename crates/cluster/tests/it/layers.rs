@@ -56,6 +56,21 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
         .collect()
 }
 
+/// The packages of this workspace that `start` depends on, directly or through others.
+fn reached(start: &str, all: &BTreeMap<String, BTreeSet<String>>) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut waiting = vec![start.to_owned()];
+    while let Some(package) = waiting.pop() {
+        let below = all[&package].iter().filter(|name| all.contains_key(*name));
+        for name in below {
+            if found.insert(name.clone()) {
+                waiting.push(name.clone());
+            }
+        }
+    }
+    found
+}
+
 #[test]
 fn every_arrow_points_down() {
     let all = dependencies();
@@ -75,6 +90,12 @@ fn every_arrow_points_down() {
         assert!(
             others.is_empty(),
             "{role} depends on {others:?}; roles never depend on each other"
+        );
+    }
+    for package in reached("monofs-admin", &all) {
+        assert!(
+            !ROLES.contains(&package.as_str()),
+            "monofs-admin reaches {package}; what an operator's command knows, a router told it"
         );
     }
     let ours = |package: &str| {

@@ -1,6 +1,5 @@
 //! Which node holds how much, and what the loss of one would do.
 
-
 use axum::extract::State;
 
 use crate::error::Answer;
