@@ -1,9 +1,12 @@
 //! Takes all directory records of a commit, verified, and makes the snapshot durable.
 //!
 //! A first adoption asks for the whole closure in one stream; a refresh goes level by level and
-//! asks only for the trees that the store lacks, so it costs what changed. The snapshot row is
-//! written last: a crash before it leaves records that no snapshot reaches (collected later), never
-//! a snapshot with holes.
+//! asks only for the trees that the store lacks, so it costs what changed.
+//!
+//! Invariant: the snapshot row is written last: a crash before it leaves records that no snapshot
+//! reaches (collected later), never a snapshot with holes.
+//!
+//! Callers: `service::node`.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,164 +16,193 @@ use futures::StreamExt;
 use monofs_model::limits::{CONTENT_REQUEST_ITEMS_MAX, TREE_DEPTH_MAX};
 use monofs_model::{EntryKind, Error, ErrorKind, Oid, Result, Snapshot, TreeRecord};
 use monofs_proto::{convert, v1};
-use monofs_rpc::Context;
 use monofs_store::repo::{RepoMeta, RepoStore};
-use tokio::sync::mpsc;
 
-use crate::state::{NodeState, blocking};
-use crate::upstream::{Asked, Server, origin};
+use crate::answer::AnswerSink;
+use crate::blocking::blocking;
+use crate::served::ServedCounters;
+use crate::stores::NodeStores;
+use crate::upstream::servers::{ServerAttempt, UpstreamServer, Upstreams};
 
 /// Records are written in batches of about this many bytes.
 const WRITE_BATCH_BYTES: usize = 8 << 20;
 
-/// Sends progress; a caller that went away does not stop the work.
-pub(crate) type Progress = mpsc::Sender<Result<v1::AdoptProgress, tonic::Status>>;
+/// Gets progress; a caller that went away does not stop the work.
+pub(crate) type AdoptReports = AnswerSink<v1::AdoptProgress>;
 
-/// Adopts `snapshot` of the repository `meta` from the first of `servers` that can give it.
-pub(crate) async fn adopt(
-    state: &Arc<NodeState>,
-    meta: RepoMeta,
-    snapshot: Snapshot,
-    servers: Vec<Server>,
-    progress: &Progress,
-) -> Result<()> {
-    let lock = state.writer(&meta.storage_id);
-    let _writer = lock.lock().await;
-    let store = open(state, &meta).await?;
-    let held = store.clone();
-    let commit = snapshot.commit;
-    if !blocking(move || held.has_snapshot(&commit)).await? {
-        gather_from_any(state, &store, &meta, &snapshot, &servers, progress).await?;
-        let (held, row) = (store.clone(), snapshot.clone());
-        blocking(move || held.put_snapshot(&row)).await?;
-        tracing::info!(repository = %meta.path, commit = %snapshot.commit, trees = snapshot.trees, "adopted");
-    }
-    let done = v1::AdoptProgress {
-        trees_done: snapshot.trees,
-        trees_total: snapshot.trees,
-        bytes_done: 0,
-        durable: true,
-    };
-    let _ = progress.send(Ok(done)).await;
-    Ok(())
+/// What an adoption needs of the node.
+pub(crate) struct Adopter {
+    stores: Arc<NodeStores>,
+    upstreams: Arc<Upstreams>,
+    served: Arc<ServedCounters>,
 }
 
-async fn open(state: &Arc<NodeState>, meta: &RepoMeta) -> Result<Arc<RepoStore>> {
-    match state.store(&meta.storage_id).await {
-        Err(error) if error.kind == ErrorKind::NotHeld => {}
-        other => {
-            let (store, meta) = (other?, meta.clone());
-            return blocking(move || {
-                if store.meta()? != meta {
-                    store.set_meta(&meta)?;
-                }
-                Ok(store)
-            })
-            .await;
+impl Adopter {
+    /// Adopts into `stores` from servers that are asked through `upstreams`.
+    pub fn new(
+        stores: Arc<NodeStores>,
+        upstreams: Arc<Upstreams>,
+        served: Arc<ServedCounters>,
+    ) -> Self {
+        Self {
+            stores,
+            upstreams,
+            served,
         }
     }
-    let (stores, meta) = (state.stores.clone(), meta.clone());
-    blocking(move || stores.get_or_create(&meta)).await
-}
 
-async fn gather_from_any(
-    state: &Arc<NodeState>,
-    store: &Arc<RepoStore>,
-    meta: &RepoMeta,
-    snapshot: &Snapshot,
-    servers: &[Server],
-    progress: &Progress,
-) -> Result<()> {
-    let mut failure = Error::unavailable(format!("no fetcher or peer to take {} from", meta.path));
-    for asked in Asked::each(servers) {
-        let server = asked.server;
-        let mut gather = Gather {
-            state,
-            store,
-            meta,
-            snapshot,
-            progress,
-            done: 0,
-            bytes: 0,
+    /// Adopts `snapshot` of the repository `meta` from the first of `servers` that can give it.
+    pub async fn adopt(
+        &self,
+        meta: &RepoMeta,
+        snapshot: &Snapshot,
+        servers: &[UpstreamServer],
+        reports: &AdoptReports,
+    ) -> Result<()> {
+        let _writer = self.stores.lock_writer(&meta.storage_id).await;
+        let store = self.stores.get_or_create(meta).await?;
+
+        // A commit that is held already costs nothing.
+        let looked = store.clone();
+        let commit = snapshot.commit;
+        if !blocking(move || looked.has_snapshot(&commit)).await? {
+            let gathering = RecordGathering {
+                upstreams: &self.upstreams,
+                store: &store,
+                meta,
+                snapshot,
+                reports,
+                trees_done: 0,
+                bytes_done: 0,
+            };
+            self.gather_from_any(gathering, servers).await?;
+            let row = snapshot.clone();
+            blocking(move || store.put_snapshot(&row)).await?;
+            tracing::info!(repository = %meta.path, commit = %snapshot.commit, trees = snapshot.trees, "adopted");
+        }
+
+        let durable = v1::AdoptProgress {
+            trees_done: snapshot.trees,
+            trees_total: snapshot.trees,
+            bytes_done: 0,
+            durable: true,
         };
-        match gather.run(asked).await {
-            Ok(()) => return Ok(()),
-            Err(error) => {
-                if error.kind == ErrorKind::Corrupt {
-                    state.served.corrupt.one();
-                }
-                if error.kind != ErrorKind::NotHeld {
-                    tracing::warn!(server = %server.address, repository = %meta.path, %error, "cannot adopt from this server");
-                }
-                // Another server may have room where this one had none; if the full disk is ours,
-                // that is what to tell.
-                if failure.kind != ErrorKind::Full {
-                    failure = error.context(format!("adopt from {}", server.address));
-                }
-            }
-        }
-    }
-    Err(failure)
-}
-
-struct Gather<'a> {
-    state: &'a Arc<NodeState>,
-    store: &'a Arc<RepoStore>,
-    meta: &'a RepoMeta,
-    snapshot: &'a Snapshot,
-    progress: &'a Progress,
-    done: u64,
-    bytes: u64,
-}
-
-impl Gather<'_> {
-    /// Takes trees until none is missing below the root.
-    async fn run(&mut self, asked: Asked<'_>) -> Result<()> {
-        let store = self.store.clone();
-        let fresh = blocking(move || Ok(store.counts()?.trees == 0)).await?;
-        let mut seen = HashSet::from([self.snapshot.root]);
-        let mut level = vec![self.snapshot.root];
-        let mut depth = 0;
-        while !level.is_empty() {
-            depth += 1;
-            if depth > TREE_DEPTH_MAX {
-                return Err(Error::invalid(format!(
-                    "{}: directories nest deeper than {TREE_DEPTH_MAX}",
-                    self.meta.path
-                )));
-            }
-            let (missing, held) = self.split(level).await?;
-            for part in missing.chunks(CONTENT_REQUEST_ITEMS_MAX) {
-                self.take(asked, part, fresh).await?;
-            }
-            // What arrived beyond the asked level is in the store now: going down finds it there
-            // and asks no more.
-            level = self
-                .children(missing.into_iter().chain(held).collect(), &mut seen)
-                .await?;
-        }
+        let _ = reports.send(Ok(durable)).await;
         Ok(())
     }
 
-    async fn split(&self, oids: Vec<Oid>) -> Result<(Vec<Oid>, Vec<Oid>)> {
+    async fn gather_from_any(
+        &self,
+        mut gathering: RecordGathering<'_>,
+        servers: &[UpstreamServer],
+    ) -> Result<()> {
+        let path = &gathering.meta.path;
+        let mut failure = Error::unavailable(format!("no fetcher or peer to take {path} from"));
+        for attempt in ServerAttempt::each(servers) {
+            let Err(error) = gathering.run(attempt).await else {
+                return Ok(());
+            };
+            let server = &attempt.server.address;
+            if error.kind == ErrorKind::Corrupt {
+                self.served.corrupt.one();
+            }
+            if error.kind != ErrorKind::NotHeld {
+                tracing::warn!(%server, repository = %path, %error, "cannot adopt from this server");
+            }
+            // Another server may have room where this one had none; if the full disk is this
+            // node's, that is what to tell.
+            if failure.kind != ErrorKind::Full {
+                failure = error.context(format!("adopt from {server}"));
+            }
+        }
+        Err(failure)
+    }
+}
+
+/// Taking the records of one snapshot.
+struct RecordGathering<'a> {
+    upstreams: &'a Upstreams,
+    store: &'a Arc<RepoStore>,
+    meta: &'a RepoMeta,
+    snapshot: &'a Snapshot,
+    reports: &'a AdoptReports,
+    /// From the server that is being asked.
+    trees_done: u64,
+    bytes_done: u64,
+}
+
+/// How much one request takes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TakeDepth {
+    /// The requested records and as much below them as the server gives.
+    Closure,
+    /// The requested records alone.
+    Level,
+}
+
+/// The trees of one level.
+#[derive(Default)]
+struct TreeLevel {
+    missing: Vec<Oid>,
+    held: Vec<Oid>,
+}
+
+impl RecordGathering<'_> {
+    /// Takes trees until none is missing below the root.
+    async fn run(&mut self, attempt: ServerAttempt<'_>) -> Result<()> {
+        self.trees_done = 0;
+        self.bytes_done = 0;
+        let store = self.store.clone();
+        let depth = match blocking(move || Ok(store.counts()?.trees)).await? {
+            0 => TakeDepth::Closure,
+            _ => TakeDepth::Level,
+        };
+
+        let mut seen = HashSet::from([self.snapshot.root]);
+        let mut oids = vec![self.snapshot.root];
+        for _ in 0..TREE_DEPTH_MAX {
+            if oids.is_empty() {
+                return Ok(());
+            }
+            let level = self.split(oids).await?;
+            for part in level.missing.chunks(CONTENT_REQUEST_ITEMS_MAX) {
+                self.take(attempt, part, depth).await?;
+            }
+            // What arrived beyond the requested level is in the store now: going down finds it
+            // there and asks no more.
+            let taken = level.missing.into_iter().chain(level.held).collect();
+            oids = self.children(taken, &mut seen).await?;
+        }
+        if oids.is_empty() {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "{}: directories nest deeper than {TREE_DEPTH_MAX}",
+            self.meta.path
+        )))
+    }
+
+    async fn split(&self, oids: Vec<Oid>) -> Result<TreeLevel> {
         let store = self.store.clone();
         blocking(move || {
             let reader = store.read()?;
-            let (mut missing, mut held) = (Vec::new(), Vec::new());
+            let mut level = TreeLevel::default();
             for oid in oids {
                 if reader.has_tree(&oid) {
-                    held.push(oid)
+                    level.held.push(oid)
                 } else {
-                    missing.push(oid)
+                    level.missing.push(oid)
                 }
             }
-            Ok((missing, held))
+            Ok(level)
         })
         .await
     }
 
+    /// The directories that these trees name and that are not in `seen`, which gets them.
     async fn children(&self, oids: Vec<Oid>, seen: &mut HashSet<Oid>) -> Result<Vec<Oid>> {
-        let (store, mut known) = (self.store.clone(), std::mem::take(seen));
+        let store = self.store.clone();
+        let mut known = std::mem::take(seen);
         let (known, below) = blocking(move || {
             let reader = store.read()?;
             let mut below = Vec::new();
@@ -193,27 +225,40 @@ impl Gather<'_> {
         Ok(below)
     }
 
-    /// Takes the records of `oids`, and with `closure` as much below them as the server gives.
-    async fn take(&mut self, asked: Asked<'_>, oids: &[Oid], closure: bool) -> Result<()> {
-        let (state, server) = (self.state, asked.server);
-        let context = Context::new(state.config.upstream_timeout);
+    /// Takes the records of `oids` from one server.
+    async fn take(
+        &mut self,
+        attempt: ServerAttempt<'_>,
+        oids: &[Oid],
+        depth: TakeDepth,
+    ) -> Result<()> {
+        let server = attempt.server;
+        let upstreams = self.upstreams;
         let request = v1::GetTreesRequest {
             storage_id: self.meta.storage_id.to_string(),
             oids: oids.iter().map(convert::oid_bytes).collect(),
-            byte_budget: if closure { u64::MAX } else { 0 },
-            depth: if closure { 0 } else { 1 },
-            origin: (!server.peer).then(|| origin(self.meta, Some(self.snapshot.commit))),
-            held_only: server.peer,
+            byte_budget: match depth {
+                TakeDepth::Closure => u64::MAX,
+                TakeDepth::Level => 0,
+            },
+            depth: match depth {
+                TakeDepth::Closure => 0,
+                TakeDepth::Level => 1,
+            },
+            origin: server.origin(self.meta, Some(self.snapshot.commit)),
+            held_only: server.held_only(),
         };
-        let call =
-            monofs_rpc::content::get_trees(state.channels.get(&server.address)?, &context, request);
-        let mut answers = asked.wait(state, call).await?;
+        let context = upstreams.context();
+        let call = monofs_rpc::content::get_trees(upstreams.channel(server)?, &context, request);
+        let mut answers = upstreams.wait(attempt, call).await?;
+
         let mut batch = Vec::new();
         let mut batch_bytes = 0;
-        while let Some(answer) = asked
-            .wait(state, async { answers.next().await.transpose() })
+        while let Some(answer) = upstreams
+            .wait(attempt, async { answers.next().await.transpose() })
             .await?
         {
+            // One that is missing makes the rest useless.
             if let Some(oid) = answer.missing.first() {
                 let oid = Oid::from_bytes(oid)?;
                 return Err(Error::not_held(format!(
@@ -236,8 +281,8 @@ impl Gather<'_> {
 
     /// Verifies and stores records.
     async fn write(&mut self, batch: Vec<(Oid, Bytes)>) -> Result<()> {
-        self.done += batch.len() as u64;
-        self.bytes += batch
+        self.trees_done += batch.len() as u64;
+        self.bytes_done += batch
             .iter()
             .map(|(_, record)| record.len() as u64)
             .sum::<u64>();
@@ -250,12 +295,12 @@ impl Gather<'_> {
         })
         .await?;
         let progress = v1::AdoptProgress {
-            trees_done: self.done,
+            trees_done: self.trees_done,
             trees_total: self.snapshot.trees,
-            bytes_done: self.bytes,
+            bytes_done: self.bytes_done,
             durable: false,
         };
-        let _ = self.progress.try_send(Ok(progress));
+        let _ = self.reports.try_send(Ok(progress));
         Ok(())
     }
 }

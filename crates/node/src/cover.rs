@@ -4,147 +4,157 @@
 //! Invariant: a cover that succeeds means that whatever the peers listed is in this store,
 //! verified; what they took in after they were asked is not part of it. Nothing but the peers is
 //! asked, so it does not depend on upstream.
+//!
+//! Callers: `service::node`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use monofs_model::limits::MESSAGE_BYTES_MAX;
 use monofs_model::{ContentMode, Error, ErrorKind, Oid, Result, StorageId};
 use monofs_proto::v1::node_client::NodeClient;
 use monofs_proto::{convert, v1};
 use monofs_rpc::content::guarded;
-use monofs_rpc::{Context, from_status, within};
+use monofs_rpc::{from_status, within};
 use monofs_store::repo::{BlobWalk, RepoMeta, RepoStore};
-use tokio::sync::mpsc;
 
-use crate::blobs::Span;
-use crate::hydrate::batches;
-use crate::state::{NodeState, blocking};
-use crate::upstream::{self, Server, Target};
+use crate::answer::AnswerSink;
+use crate::blocking::blocking;
+use crate::chunk_span::{ChunkSpan, split_batch, still_missing};
+use crate::rate_limit::{RateLimits, request_bytes};
+use crate::stores::NodeStores;
+use crate::upstream::pull::{PullTarget, Puller};
+use crate::upstream::servers::UpstreamServer;
 
 /// Contents listed in one message.
 const LIST_BLOBS: usize = 8192;
 
 /// What to cover, and how far it is.
-pub(crate) struct Cover {
+pub(crate) struct ContentCover {
     id: StorageId,
     commit: Oid,
-    peers: Vec<Server>,
-    blobs: AtomicU64,
-    bytes: AtomicU64,
+    peers: Vec<UpstreamServer>,
+    blobs_done: AtomicU64,
+    bytes_done: AtomicU64,
 }
 
-impl Cover {
+impl ContentCover {
     /// Checks a request. Errors: `Invalid`.
     pub fn parse(request: v1::CoverRequest) -> Result<Self> {
-        let peers = request
-            .peers
-            .into_iter()
-            .map(|address| Server {
-                address,
-                peer: true,
-            })
-            .collect();
-        let (id, commit) = (
-            StorageId::new(&request.storage_id)?,
-            Oid::from_bytes(&request.commit)?,
-        );
         Ok(Self {
-            id,
-            commit,
-            peers,
-            blobs: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
+            id: StorageId::new(&request.storage_id)?,
+            commit: Oid::from_bytes(&request.commit)?,
+            peers: request
+                .peers
+                .into_iter()
+                .map(UpstreamServer::peer)
+                .collect(),
+            blobs_done: AtomicU64::new(0),
+            bytes_done: AtomicU64::new(0),
         })
     }
 
+    /// The repository.
     pub fn id(&self) -> &StorageId {
         &self.id
     }
 
-    pub fn progress(&self, covered: bool) -> v1::CoverProgress {
-        let (blobs, bytes) = (
-            self.blobs.load(Ordering::Relaxed),
-            self.bytes.load(Ordering::Relaxed),
-        );
+    /// How far it is, before the end.
+    pub fn progress(&self) -> v1::CoverProgress {
         v1::CoverProgress {
-            blobs_done: blobs,
-            bytes_done: bytes,
-            covered,
+            blobs_done: self.blobs_done.load(Ordering::Relaxed),
+            bytes_done: self.bytes_done.load(Ordering::Relaxed),
+            covered: false,
+        }
+    }
+
+    /// The last message of a cover that succeeded.
+    pub fn success(&self) -> v1::CoverProgress {
+        v1::CoverProgress {
+            covered: true,
+            ..self.progress()
+        }
+    }
+
+    fn note_taken(&self, spans: &[ChunkSpan]) {
+        let bytes = spans.iter().map(|span| span.size).sum();
+        self.blobs_done
+            .fetch_add(spans.len() as u64, Ordering::Relaxed);
+        self.bytes_done.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a cover needs of the node.
+pub(crate) struct Coverer {
+    stores: Arc<NodeStores>,
+    puller: Arc<Puller>,
+    limits: Arc<RateLimits>,
+}
+
+impl Coverer {
+    /// Covers what is in `stores`.
+    pub fn new(stores: Arc<NodeStores>, puller: Arc<Puller>, limits: Arc<RateLimits>) -> Self {
+        Self {
+            stores,
+            puller,
+            limits,
         }
     }
 
     /// Takes what is missing. Errors: `NotHeld` (this node does not hold the commit), `Unavailable`
     /// (a peer), `Full`.
-    pub async fn run(&self, state: &Arc<NodeState>) -> Result<()> {
-        let store = state.store(&self.id).await?;
-        let (meta, root) = self.held(&store).await?;
-        if self.peers.is_empty() {
+    pub async fn run(&self, cover: &ContentCover) -> Result<()> {
+        let ContentCover { id, commit, .. } = cover;
+        let store = self.stores.get(id).await?;
+        let held = HeldCommit::find(&store, id, commit).await?;
+        if cover.peers.is_empty() {
             return Ok(());
         }
-        let mut whole = is_whole(&store, root).await?;
+
+        // A copy that has everything need not ask.
+        let mut whole = is_whole(&store, held.root).await?;
         if !whole {
-            for peer in &self.peers {
-                let taken = self.take(state, &store, &meta, peer).await;
+            for peer in &cover.peers {
+                let taken = self.take(cover, &store, &held.meta, peer).await;
                 taken.map_err(|e| {
-                    e.context(format!("contents of {} from {}", meta.path, peer.address))
+                    let path = &held.meta.path;
+                    e.context(format!("contents of {path} from {}", peer.address))
                 })?;
             }
-            whole = is_whole(&store, root).await?;
+            whole = is_whole(&store, held.root).await?;
         }
+
         if whole {
             // The hydrator counts what it took itself.
-            state.progress.of(&self.id, &self.commit).complete();
+            self.stores.hydrated.of(id, commit).complete();
         }
-        if whole || meta.content == ContentMode::Lazy {
+        if whole || held.meta.content == ContentMode::Lazy {
             // Of another one the hydrator still has something to do.
-            state.paces.set(&self.id, 0);
+            self.limits.set(id, 0);
         }
         Ok(())
-    }
-
-    async fn held(&self, store: &Arc<RepoStore>) -> Result<(RepoMeta, Oid)> {
-        let (looked, commit) = (store.clone(), self.commit);
-        let (meta, snapshots) = blocking(move || Ok((looked.meta()?, looked.snapshots()?))).await?;
-        match snapshots.iter().find(|snapshot| snapshot.commit == commit) {
-            Some(snapshot) => Ok((meta, snapshot.root)),
-            None => Err(not_held(&self.id, &commit)),
-        }
     }
 
     /// Takes what one peer lists and this store lacks.
     async fn take(
         &self,
-        state: &Arc<NodeState>,
+        cover: &ContentCover,
         store: &Arc<RepoStore>,
         meta: &RepoMeta,
-        peer: &Server,
+        peer: &UpstreamServer,
     ) -> Result<()> {
-        let silence = state.config.upstream_timeout;
-        let mut client = NodeClient::new(state.channels.get(&peer.address)?)
-            .max_decoding_message_size(MESSAGE_BYTES_MAX);
-        let request = v1::ListBlobsRequest {
-            storage_id: self.id.to_string(),
-            commit: convert::oid_bytes(&self.commit),
-        };
-        let call = client.list_blobs(Context::new(silence).stream(request));
-        let answer = within(silence, "list contents", async {
-            call.await.map_err(from_status)
-        })
-        .await;
-        let mut lists = match answer {
-            Ok(answer) => guarded(answer.into_inner(), silence, "list contents"),
-            Err(error) if error.kind == ErrorKind::NotHeld => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let pace = state.paces.of(&self.id);
-        let target = Target {
-            state,
+        let limit = self.limits.of(&cover.id);
+        let target = PullTarget {
             store,
             meta,
-            commit: Some(self.commit),
-            pace: pace.as_deref(),
+            commit: Some(cover.commit),
+            limit: limit.as_deref(),
+        };
+        let mut lists = match self.lists(cover, peer).await {
+            Ok(lists) => lists,
+            Err(error) if error.kind == ErrorKind::NotHeld => return Ok(()),
+            Err(error) => return Err(error),
         };
         while let Some(list) = lists.next().await {
             let list = match list {
@@ -152,20 +162,77 @@ impl Cover {
                 Err(error) if error.kind == ErrorKind::NotHeld => return Ok(()),
                 list => list?,
             };
-            let span =
-                |blob: &v1::HeldBlob| Ok(Span::whole(Oid::from_bytes(&blob.oid)?, blob.size));
-            let listed: Vec<Span> = list.blobs.iter().map(span).collect::<Result<_>>()?;
+            let listed = listed_spans(&list)?;
             let looked = store.clone();
-            let missing = blocking(move || upstream::still_missing(&looked, listed)).await?;
-            for batch in batches(&missing, pace.as_deref()) {
-                let bytes = batch.iter().map(|span| span.size).sum();
-                upstream::fill(target, std::slice::from_ref(peer), batch.to_vec(), |_| {}).await?;
-                self.blobs.fetch_add(batch.len() as u64, Ordering::Relaxed);
-                self.bytes.fetch_add(bytes, Ordering::Relaxed);
+            let missing = blocking(move || still_missing(&looked, listed)).await?;
+            let mut rest = missing.as_slice();
+            while !rest.is_empty() {
+                let (batch, after) = split_batch(rest, request_bytes(target.limit));
+                let peers = std::slice::from_ref(peer);
+                self.puller
+                    .fill(target, peers, batch.to_vec(), |_| {})
+                    .await?;
+                cover.note_taken(batch);
+                rest = after;
             }
         }
         Ok(())
     }
+
+    /// The contents that a peer holds of the commit.
+    async fn lists(
+        &self,
+        cover: &ContentCover,
+        peer: &UpstreamServer,
+    ) -> Result<impl Stream<Item = Result<v1::ListBlobsResponse>> + Unpin + use<>> {
+        let upstreams = &self.puller.upstreams;
+        let silence = upstreams.timeout();
+        let mut client =
+            NodeClient::new(upstreams.channel(peer)?).max_decoding_message_size(MESSAGE_BYTES_MAX);
+        let request = v1::ListBlobsRequest {
+            storage_id: cover.id.to_string(),
+            commit: convert::oid_bytes(&cover.commit),
+        };
+        let call = client.list_blobs(upstreams.context().stream(request));
+        let answer = within(silence, "list contents", async {
+            call.await.map_err(from_status)
+        })
+        .await?;
+        Ok(guarded(answer.into_inner(), silence, "list contents"))
+    }
+}
+
+/// What this node knows of a commit that it holds.
+struct HeldCommit {
+    meta: RepoMeta,
+    root: Oid,
+}
+
+impl HeldCommit {
+    /// Errors: `NotHeld`.
+    async fn find(store: &Arc<RepoStore>, id: &StorageId, commit: &Oid) -> Result<Self> {
+        let store = store.clone();
+        let id = id.clone();
+        let commit = *commit;
+        blocking(move || {
+            let meta = store.meta()?;
+            match store.snapshot(&commit)? {
+                Some(snapshot) => Ok(Self {
+                    meta,
+                    root: snapshot.root,
+                }),
+                None => Err(not_held(&id, &commit)),
+            }
+        })
+        .await
+    }
+}
+
+fn listed_spans(list: &v1::ListBlobsResponse) -> Result<Vec<ChunkSpan>> {
+    list.blobs
+        .iter()
+        .map(|blob| Ok(ChunkSpan::whole(Oid::from_bytes(&blob.oid)?, blob.size)))
+        .collect()
 }
 
 /// Whether no content below `root` is missing.
@@ -186,35 +253,30 @@ fn not_held(id: &StorageId, commit: &Oid) -> Error {
 }
 
 /// Sends the contents of a held commit that are here. Errors: `NotHeld`.
-pub(crate) async fn list(
-    state: &Arc<NodeState>,
+pub(crate) async fn list_blobs(
+    stores: &Arc<NodeStores>,
     request: v1::ListBlobsRequest,
-    sink: mpsc::Sender<Result<v1::ListBlobsResponse, tonic::Status>>,
+    sink: AnswerSink<v1::ListBlobsResponse>,
 ) -> Result<()> {
-    let (id, commit) = (
-        StorageId::new(&request.storage_id)?,
-        Oid::from_bytes(&request.commit)?,
-    );
-    let store = state.store(&id).await?;
+    let id = StorageId::new(&request.storage_id)?;
+    let commit = Oid::from_bytes(&request.commit)?;
+    let store = stores.get(&id).await?;
     blocking(move || {
-        let snapshots = store.snapshots()?;
-        let snapshot = snapshots.iter().find(|snapshot| snapshot.commit == commit);
-        let mut walk = BlobWalk::new(snapshot.ok_or_else(|| not_held(&id, &commit))?.root);
+        let snapshot = store
+            .snapshot(&commit)?
+            .ok_or_else(|| not_held(&id, &commit))?;
+        let mut walk = BlobWalk::new(snapshot.root);
         let mut more = true;
         while more {
             let mut blobs = Vec::new();
-            let held = |oid: &Oid, size| {
+            more = walk.next_held(&store.read()?, LIST_BLOBS, |oid, size| {
                 blobs.push(v1::HeldBlob {
                     oid: convert::oid_bytes(oid),
                     size,
-                })
-            };
-            more = walk.next_held(&store.read()?, LIST_BLOBS, held)?;
-            if !blobs.is_empty()
-                && sink
-                    .blocking_send(Ok(v1::ListBlobsResponse { blobs }))
-                    .is_err()
-            {
+                });
+            })?;
+            let message = v1::ListBlobsResponse { blobs };
+            if !message.blobs.is_empty() && sink.blocking_send(Ok(message)).is_err() {
                 break;
             }
         }

@@ -1,28 +1,30 @@
 //! Copies the contents of adopted snapshots to this node in the background.
 //!
-//! A named worker per repository, a bounded number at a time, walks each snapshot once and pulls on
-//! the way; what fails is tried again with growing pauses, and the last error is shown by
+//! One task per repository, a bounded number at work at a time, walks each snapshot once and pulls
+//! on the way; what fails is tried again with growing pauses, and the last error is shown by
 //! `ListHeld`. Lazy repositories are never queued: their contents come on first read.
+//!
+//! Callers: `spawn` resumes what a stop left unfinished, `service::node` starts.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use monofs_model::{ContentMode, Error, ErrorKind, Result, Snapshot, StorageId};
 use monofs_rpc::{context, metrics};
 use monofs_store::repo::{BlobWalk, RepoMeta, RepoStore};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::blobs::Span;
-use crate::pace::Pace;
-use crate::progress::Counter;
-use crate::state::{NodeState, blocking};
-use crate::upstream::{self, Target};
+use crate::blocking::blocking;
+use crate::chunk_span::{ChunkSpan, split_batch};
+use crate::hydrated::HydratedCount;
+use crate::rate_limit::{RateLimits, request_bytes};
+use crate::stores::NodeStores;
+use crate::upstream::pull::{PullTarget, Puller};
 
-/// Contents asked for in one request.
-const BATCH_SPANS: usize = 4096;
-/// Raw bytes asked for in one request (a larger blob goes alone).
-const BATCH_BYTES: u64 = 64 << 20;
 /// Missing contents looked up at a time.
 const LOOKUP_MAX: usize = 65_536;
 /// Pauses between tries: doubled from the first to the last.
@@ -31,28 +33,47 @@ const PAUSE_LAST: Duration = Duration::from_secs(60);
 
 /// Which repositories are being hydrated.
 pub(crate) struct Hydrator {
+    stores: Arc<NodeStores>,
+    puller: Arc<Puller>,
+    limits: Arc<RateLimits>,
     at_a_time: usize,
     slots: Arc<Semaphore>,
-    tasks: Mutex<HashMap<StorageId, Task>>,
+    queue: Mutex<HashMap<StorageId, HydrationTask>>,
     /// Tries that failed, since the start.
     pub errors: metrics::Counter,
+    /// Tasks that a shutdown waits for; they end soon after `stop`.
+    tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
 #[derive(Default)]
-struct Task {
+struct HydrationTask {
     /// Asked for again while running: look once more before ending.
     again: bool,
     last_error: String,
 }
 
 impl Hydrator {
-    pub fn new(at_a_time: usize) -> Self {
+    /// Hydrates `at_a_time` repositories at a time, in tasks of `tasks` that end after `stop`.
+    pub fn new(
+        stores: Arc<NodeStores>,
+        puller: Arc<Puller>,
+        limits: Arc<RateLimits>,
+        at_a_time: usize,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
         let at_a_time = at_a_time.max(1);
         Self {
+            stores,
+            puller,
+            limits,
             at_a_time,
             slots: Arc::new(Semaphore::new(at_a_time)),
-            tasks: Mutex::default(),
+            queue: Mutex::default(),
             errors: metrics::Counter::default(),
+            tasks,
+            stop,
         }
     }
 
@@ -63,167 +84,182 @@ impl Hydrator {
 
     /// Repositories being hydrated or waiting for a slot.
     pub fn queued(&self) -> usize {
-        self.tasks
-            .lock()
-            .expect("no holder of this lock panics")
-            .len()
+        self.queue.lock().len()
     }
 
     /// What went wrong last for a repository that is not done; empty = nothing.
     pub fn last_error(&self, id: &StorageId) -> String {
-        self.tasks
+        self.queue
             .lock()
-            .expect("no holder of this lock panics")
             .get(id)
             .map(|task| task.last_error.clone())
             .unwrap_or_default()
     }
 
+    /// Queues what was left unfinished when the node stopped.
+    pub async fn resume(self: &Arc<Self>) -> Result<()> {
+        for id in self.stores.list().await? {
+            let store = match self.stores.get(&id).await {
+                Ok(store) => store,
+                Err(error) => {
+                    tracing::warn!(storage_id = %id, %error, "a store cannot be opened");
+                    continue;
+                }
+            };
+            if blocking(move || Ok(store.meta()?.content)).await? == ContentMode::Eager {
+                self.start(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts hydrating a repository, or makes the running task look once more.
+    pub fn start(self: &Arc<Self>, id: StorageId) {
+        if !self.begin(&id) {
+            return;
+        }
+        // The task holds the hydrator weakly, so that a node that was dropped is not kept alive by
+        // its background work.
+        let weak = Arc::downgrade(self);
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            stop.run_until_cancelled(async {
+                let mut pause = PAUSE_FIRST;
+                while let Some(hydrator) = weak.upgrade() {
+                    match hydrator.run_once(&id).await {
+                        TryOutcome::Ended => return,
+                        TryOutcome::AskedAgain => pause = PAUSE_FIRST,
+                        TryOutcome::Failed(error) => {
+                            tracing::warn!(storage_id = %id, %error, ?pause, "hydration failed; \
+                             trying again");
+                            drop(hydrator);
+                            tokio::time::sleep(pause).await;
+                            pause = (pause * 2).min(PAUSE_LAST);
+                        }
+                    }
+                }
+            })
+            .await
+        });
+    }
+
     /// Whether the caller became the one to run this repository's task.
     fn begin(&self, id: &StorageId) -> bool {
-        let mut tasks = self.tasks.lock().expect("no holder of this lock panics");
-        match tasks.get_mut(id) {
+        let mut queue = self.queue.lock();
+        match queue.get_mut(id) {
             Some(task) => {
                 task.again = true;
                 false
             }
             None => {
-                tasks.insert(id.clone(), Task::default());
+                queue.insert(id.clone(), HydrationTask::default());
                 true
             }
         }
     }
 
-    /// Whether the task may end (nobody asked again meanwhile).
+    /// Whether the task may end: it was not asked for again meanwhile.
     fn end(&self, id: &StorageId) -> bool {
-        let mut tasks = self.tasks.lock().expect("no holder of this lock panics");
-        match tasks.get_mut(id) {
+        let mut queue = self.queue.lock();
+        match queue.get_mut(id) {
             Some(task) if task.again => {
                 task.again = false;
                 false
             }
             _ => {
-                tasks.remove(id);
+                queue.remove(id);
                 true
             }
         }
     }
 
-    fn failed(&self, id: &StorageId, error: &Error) {
+    fn note_failure(&self, id: &StorageId, error: &Error) {
         self.errors.one();
-        if let Some(task) = self
-            .tasks
-            .lock()
-            .expect("no holder of this lock panics")
-            .get_mut(id)
-        {
+        if let Some(task) = self.queue.lock().get_mut(id) {
             task.last_error = error.to_string();
         }
     }
-}
 
-/// Queues what was left unfinished when the node stopped.
-pub(crate) async fn resume(state: &Arc<NodeState>) -> Result<()> {
-    let stores = state.stores.clone();
-    for id in blocking(move || stores.list()).await? {
-        let store = match state.store(&id).await {
-            Ok(store) => store,
+    /// Tries once, when a slot is free.
+    async fn run_once(&self, id: &StorageId) -> TryOutcome {
+        let slot = self.slots.clone().acquire_owned().await;
+        let outcome = context::begin("hydrate", self.hydrate(id)).await;
+        drop(slot);
+        match outcome {
+            Ok(()) if self.end(id) => TryOutcome::Ended,
+            Ok(()) => TryOutcome::AskedAgain,
+            // The repository was dropped meanwhile.
+            Err(error) if error.kind == ErrorKind::NotHeld && self.end(id) => TryOutcome::Ended,
             Err(error) => {
-                tracing::warn!(storage_id = %id, %error, "a store cannot be opened");
+                self.note_failure(id, &error);
+                TryOutcome::Failed(error)
+            }
+        }
+    }
+
+    /// Pulls until nothing is missing from any snapshot held, the newest first.
+    async fn hydrate(&self, id: &StorageId) -> Result<()> {
+        let store = self.stores.get(id).await?;
+        let looked = store.clone();
+        let (meta, mut snapshots) =
+            blocking(move || Ok((looked.meta()?, looked.snapshots()?))).await?;
+        snapshots.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.commit_time));
+        for snapshot in snapshots {
+            let count = self.stores.hydrated.of(id, &snapshot.commit);
+            if count.is_complete() {
                 continue;
             }
-        };
-        if blocking(move || Ok(store.meta()?.content)).await? == ContentMode::Eager {
-            start(state, id);
-        }
-    }
-    Ok(())
-}
-
-/// Starts hydrating a repository, or makes the running task look once more.
-pub(crate) fn start(state: &Arc<NodeState>, id: StorageId) {
-    if !state.hydrator.begin(&id) {
-        return;
-    }
-    // The task holds the node weakly, so that a node that was dropped is not kept alive by its
-    // background work.
-    let (weak, stop) = (Arc::downgrade(state), state.stop.clone());
-    let work = async move {
-        let mut pause = PAUSE_FIRST;
-        loop {
-            let Some(state) = weak.upgrade() else { return };
-            let slots = state.hydrator.slots.clone();
-            let Ok(slot) = slots.acquire_owned().await else {
-                return;
-            };
-            let outcome = context::begin("hydrate", hydrate(&state, &id)).await;
-            drop(slot);
-            match outcome {
-                Ok(()) if state.hydrator.end(&id) => return,
-                Ok(()) => pause = PAUSE_FIRST,
-                // The repository was dropped meanwhile.
-                Err(error) if error.kind == ErrorKind::NotHeld && state.hydrator.end(&id) => return,
-                Err(error) => {
-                    tracing::warn!(storage_id = %id, %error, ?pause, "hydration failed; trying \
-                     again");
-                    state.hydrator.failed(&id, &error);
-                    drop(state);
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(PAUSE_LAST);
-                }
+            let pulled = SnapshotHydration {
+                puller: &self.puller,
+                limits: &self.limits,
+                store: &store,
+                meta: &meta,
+                snapshot: &snapshot,
+                count: &count,
             }
+            .run()
+            .await;
+            if pulled.is_err() {
+                // Part of a batch may have been stored.
+                self.stores.hydrated.forget(id, &snapshot.commit);
+            }
+            pulled?;
         }
-    };
-    state
-        .tasks
-        .spawn(async move { stop.run_until_cancelled(work).await });
+        self.limits.set(id, 0);
+        Ok(())
+    }
 }
 
-/// Pulls until nothing is missing from any snapshot held, the newest first.
-async fn hydrate(state: &Arc<NodeState>, id: &StorageId) -> Result<()> {
-    let store = state.store(id).await?;
-    let looked = store.clone();
-    let (meta, mut snapshots) = blocking(move || Ok((looked.meta()?, looked.snapshots()?))).await?;
-    snapshots.sort_by_key(|snapshot| std::cmp::Reverse(snapshot.commit_time));
-    for snapshot in snapshots {
-        let counter = state.progress.of(id, &snapshot.commit);
-        if counter.is_complete() {
-            continue;
-        }
-        let pulled = Hydration {
-            state,
-            store: &store,
-            meta: &meta,
-            snapshot: &snapshot,
-            counter: &counter,
-        }
-        .run()
-        .await;
-        if pulled.is_err() {
-            // Part of a batch may have been stored.
-            state.progress.forget(id, &snapshot.commit);
-        }
-        pulled?;
-    }
-    state.paces.set(id, 0);
-    Ok(())
+/// How one try ended.
+enum TryOutcome {
+    /// Nothing is left to do.
+    Ended,
+    /// Done, but started again meanwhile.
+    AskedAgain,
+    Failed(Error),
 }
 
 /// The hydration of one snapshot.
-struct Hydration<'a> {
-    state: &'a Arc<NodeState>,
+struct SnapshotHydration<'a> {
+    puller: &'a Puller,
+    limits: &'a RateLimits,
     store: &'a Arc<RepoStore>,
     meta: &'a RepoMeta,
     snapshot: &'a Snapshot,
-    counter: &'a Counter,
+    count: &'a HydratedCount,
 }
 
-impl Hydration<'_> {
+impl SnapshotHydration<'_> {
     /// Pulls what is missing while it walks the snapshot once.
     async fn run(&self) -> Result<()> {
-        let held = self.counter.held(self.store, self.snapshot).await?;
-        let (path, commit, blobs) = (&self.meta.path, &self.snapshot.commit, self.snapshot.blobs);
-        tracing::info!(repository = %path, %commit, held, blobs, "hydrating");
+        let held = self.count.held(self.store, self.snapshot).await?;
+        tracing::info!(
+            repository = %self.meta.path,
+            commit = %self.snapshot.commit,
+            held,
+            blobs = self.snapshot.blobs,
+            "hydrating"
+        );
         let mut walk = BlobWalk::new(self.snapshot.root);
         loop {
             let looked = self.store.clone();
@@ -236,51 +272,42 @@ impl Hydration<'_> {
             if missing.is_empty() {
                 break;
             }
-            let spans: Vec<Span> = missing
+            let spans: Vec<ChunkSpan> = missing
                 .into_iter()
-                .map(|(oid, size)| Span::whole(oid, size))
+                .map(|(oid, size)| ChunkSpan::whole(oid, size))
                 .collect();
-            let pace = self.state.paces.of(&self.meta.storage_id);
-            let target = Target {
-                state: self.state,
-                store: self.store,
-                meta: self.meta,
-                commit: Some(self.snapshot.commit),
-                pace: pace.as_deref(),
-            };
-            for batch in batches(&spans, pace.as_deref()) {
-                let servers = upstream::servers(self.state, &self.meta.storage_id);
-                upstream::fill(target, &servers, batch.to_vec(), |blobs| {
-                    self.counter.add(blobs)
-                })
-                .await?;
-            }
+            self.pull(&spans).await?;
         }
-        let (store, commit) = (self.store.clone(), self.snapshot.commit);
+
         // Of a snapshot that was dropped meanwhile the contents may be, too.
+        let store = self.store.clone();
+        let commit = self.snapshot.commit;
         if blocking(move || store.has_snapshot(&commit)).await? {
-            self.counter.complete();
+            self.count.complete();
         }
         Ok(())
     }
-}
 
-/// Cuts spans into requests bounded in number and bytes.
-pub(crate) fn batches<'a>(
-    spans: &'a [Span],
-    pace: Option<&Pace>,
-) -> impl Iterator<Item = &'a [Span]> + use<'a> {
-    let bytes_max = pace.map_or(BATCH_BYTES, |pace| pace.bytes_at_a_time().min(BATCH_BYTES));
-    let mut rest = spans;
-    std::iter::from_fn(move || {
-        let mut bytes = 0;
-        let fits = rest.iter().take(BATCH_SPANS).take_while(|span| {
-            let first = bytes == 0;
-            bytes += span.size.max(1);
-            first || bytes <= bytes_max
-        });
-        let (batch, after) = rest.split_at(fits.count());
-        rest = after;
-        (!batch.is_empty()).then_some(batch)
-    })
+    async fn pull(&self, spans: &[ChunkSpan]) -> Result<()> {
+        let id = &self.meta.storage_id;
+        let limit = self.limits.of(id);
+        let target = PullTarget {
+            store: self.store,
+            meta: self.meta,
+            commit: Some(self.snapshot.commit),
+            limit: limit.as_deref(),
+        };
+        let mut rest = spans;
+        while !rest.is_empty() {
+            let (batch, after) = split_batch(rest, request_bytes(target.limit));
+            let servers = self.puller.upstreams.servers(id);
+            self.puller
+                .fill(target, &servers, batch.to_vec(), |blobs| {
+                    self.count.add(blobs)
+                })
+                .await?;
+            rest = after;
+        }
+        Ok(())
+    }
 }

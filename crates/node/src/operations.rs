@@ -1,26 +1,42 @@
 //! What a node says about itself to probes and Prometheus.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use monofs_rpc::metrics::Samples;
+use monofs_rpc::ChannelPool;
+use monofs_rpc::metrics::{Calls, Samples};
 use monofs_rpc::operations::Operations;
 
-use crate::state::NodeState;
+use crate::hydrate::Hydrator;
+use crate::served::ServedCounters;
+use crate::stores::NodeStores;
 
 /// Free space below which a node cannot take what it is asked to.
 const DISK_FREE_MIN: u64 = 64 << 20;
 
-impl Operations for NodeState {
+/// What the node's figures are read from.
+pub(crate) struct NodeOperations {
+    pub db_path: PathBuf,
+    pub stores: Arc<NodeStores>,
+    pub served: Arc<ServedCounters>,
+    pub hydrator: Arc<Hydrator>,
+    /// Requests that the server got.
+    pub requests: Arc<Calls>,
+    /// Connections that this node makes.
+    pub channels: ChannelPool,
+}
+
+impl Operations for NodeOperations {
     fn role(&self) -> &'static str {
         "node"
     }
 
     fn problems(&self) -> Vec<String> {
-        match disk_free(&self.config.db_path) {
+        match disk_free(&self.db_path) {
             free if free < DISK_FREE_MIN => {
                 vec![format!(
                     "{} has {free} bytes left: make room",
-                    self.config.db_path.display()
+                    self.db_path.display()
                 )]
             }
             _ => Vec::new(),
@@ -35,11 +51,11 @@ impl Operations for NodeState {
     }
 }
 
-impl NodeState {
+impl NodeOperations {
     /// What is on the disk.
     fn stored(&self, out: &mut Samples) {
         // What cannot be read is left out.
-        if let Ok(ids) = self.stores.list() {
+        if let Ok(ids) = self.stores.pool().list() {
             out.gauge(
                 "monofs_node_repositories",
                 "Repositories that are on this node.",
@@ -49,9 +65,9 @@ impl NodeState {
         out.gauge(
             "monofs_node_disk_used_bytes",
             "Bytes of disk that the stores use.",
-            self.disk_used(),
+            self.stores.disk_used(),
         );
-        if let Ok(disk) = rustix::fs::statvfs(&self.config.db_path) {
+        if let Ok(disk) = rustix::fs::statvfs(&self.db_path) {
             // As df computes what is in use: what only root may take counts as neither.
             let free = disk.f_bavail * disk.f_frsize;
             let size = disk.f_blocks.saturating_sub(disk.f_bfree) * disk.f_frsize + free;
@@ -66,11 +82,11 @@ impl NodeState {
                 size,
             );
         }
-        let usage = self.stores.usage();
+        let usage = self.stores.pool().usage();
         out.gauge(
             "monofs_node_open_stores",
             "LMDB environments that are open.",
-            self.stores.open_count(),
+            self.stores.pool().open_count(),
         );
         out.gauge(
             "monofs_node_lmdb_map_bytes",
@@ -85,7 +101,8 @@ impl NodeState {
 
     /// What was done for others, and what is being done.
     fn worked(&self, out: &mut Samples) {
-        let (served, running) = (&self.served, self.hydrator.running());
+        let served = &self.served;
+        let running = self.hydrator.running();
         let waiting = self.hydrator.queued().saturating_sub(running);
         out.gauges_by(
             "monofs_node_hydrations",

@@ -1,5 +1,7 @@
 //! Answers `GetTrees`: the requested records, then their closure breadth first while the budget
 //! lasts.
+//!
+//! Callers: `service::content`.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -7,61 +9,94 @@ use std::sync::Arc;
 use bytes::Bytes;
 use monofs_model::limits::CONTENT_REQUEST_ITEMS_MAX;
 use monofs_model::{EntryKind, Error, Oid, Result, TreeRecord};
-use monofs_proto::v1;
+use monofs_proto::{convert, v1};
 use monofs_store::repo::RepoStore;
 
-use crate::service::{MessageBytes, Pieces};
-use crate::state::Served;
+use crate::answer::{AnswerPieces, MessageBytes};
+use crate::served::ServedCounters;
+use crate::turns::RequestSize;
 
 /// Most records of a small request.
 const SMALL_TREES: usize = 4;
 
-/// What to walk: requested oids at level 1, then downwards.
-pub(crate) struct Walk {
-    queue: VecDeque<(Oid, u32)>,
+/// What to walk: requested trees at level 1, then downwards.
+pub(crate) struct TreeWalk {
+    queue: VecDeque<WalkedTree>,
     seen: HashSet<Oid>,
+    /// Bytes of records below level 1 that may still be added.
     budget: u64,
     depth: u32,
 }
 
-impl Walk {
+/// A tree of a walk.
+struct WalkedTree {
+    oid: Oid,
+    level: u32,
+}
+
+impl TreeWalk {
+    /// Checks a request. Errors: `Invalid`.
     pub fn new(request: &v1::GetTreesRequest) -> Result<Self> {
         if request.oids.len() > CONTENT_REQUEST_ITEMS_MAX {
             return Err(Error::invalid(format!(
-                "more than {CONTENT_REQUEST_ITEMS_MAX} trees in one request"
+                "more than {CONTENT_REQUEST_ITEMS_MAX} trees in one request; ask for fewer at a \
+                 time"
             )));
         }
-        let oids = monofs_proto::convert::oids(&request.oids)?;
-        let seen = oids.iter().copied().collect();
-        let queue = oids.into_iter().map(|oid| (oid, 1)).collect();
-        let depth = if request.depth == 0 {
-            u32::MAX
-        } else {
-            request.depth
-        };
+        let oids = convert::oids(&request.oids)?;
         Ok(Self {
-            queue,
-            seen,
+            seen: oids.iter().copied().collect(),
+            queue: oids
+                .into_iter()
+                .map(|oid| WalkedTree { oid, level: 1 })
+                .collect(),
             budget: request.byte_budget,
-            depth,
+            depth: match request.depth {
+                0 => u32::MAX,
+                depth => depth,
+            },
         })
     }
 
-    /// Whether its answer is little work.
-    pub fn is_small(&self) -> bool {
-        self.queue.len() <= SMALL_TREES && (self.budget == 0 || self.depth == 1)
+    /// How much work its answer is.
+    pub fn size(&self) -> RequestSize {
+        let is_level = self.budget == 0 || self.depth == 1;
+        match self.queue.len() <= SMALL_TREES && is_level {
+            true => RequestSize::Small,
+            false => RequestSize::Large,
+        }
     }
 
-    fn descend(&mut self, record: &TreeRecord, level: u32) {
-        if level >= self.depth || self.budget == 0 {
-            return;
+    /// Whether the budget lasts for a record; one that it lasts for is taken from it.
+    fn admits(&mut self, level: u32, bytes: usize) -> bool {
+        if level == 1 {
+            return true;
         }
+        match self.budget.checked_sub(bytes as u64) {
+            Some(left) => {
+                self.budget = left;
+                true
+            }
+            None => {
+                // Breadth first: what is next would be deeper still.
+                self.queue.retain(|tree| tree.level == 1);
+                self.budget = 0;
+                false
+            }
+        }
+    }
+
+    /// Queues the directories that a record names.
+    fn descend(&mut self, record: &TreeRecord, level: u32) {
         for entry in record
             .iter()
             .filter(|entry| entry.kind == EntryKind::Directory)
         {
             if self.seen.insert(entry.oid) {
-                self.queue.push_back((entry.oid, level + 1));
+                self.queue.push_back(WalkedTree {
+                    oid: entry.oid,
+                    level: level + 1,
+                });
             }
         }
     }
@@ -69,14 +104,15 @@ impl Walk {
 
 /// A walk over a store, message by message. Blocking; holds an LMDB snapshot only while it fills
 /// one.
-pub(crate) struct Trees {
+pub(crate) struct TreePieces {
     store: Arc<RepoStore>,
-    walk: Walk,
+    walk: TreeWalk,
     message_bytes: MessageBytes,
 }
 
-impl Trees {
-    pub fn new(store: Arc<RepoStore>, walk: Walk) -> Self {
+impl TreePieces {
+    /// Walks `store`.
+    pub fn new(store: Arc<RepoStore>, walk: TreeWalk) -> Self {
         Self {
             store,
             walk,
@@ -85,49 +121,45 @@ impl Trees {
     }
 }
 
-impl Pieces for Trees {
+impl AnswerPieces for TreePieces {
     type Message = v1::GetTreesResponse;
 
     fn is_done(&self) -> bool {
         self.walk.queue.is_empty()
     }
 
-    fn next(&mut self, served: &Served) -> Result<Option<v1::GetTreesResponse>> {
+    fn next(&mut self, served: &ServedCounters) -> Result<Option<v1::GetTreesResponse>> {
         let walk = &mut self.walk;
         let mut message = v1::GetTreesResponse::default();
-        let (mut bytes, bytes_max) = (0, self.message_bytes.next());
+        let mut bytes = 0;
+        let bytes_max = self.message_bytes.next();
         let reader = self.store.read()?;
         while bytes < bytes_max {
-            let Some((oid, level)) = walk.queue.pop_front() else {
+            let Some(WalkedTree { oid, level }) = walk.queue.pop_front() else {
                 break;
             };
+            // Of what is missing only requested trees are named.
             let Some(found) = reader.tree(&oid)? else {
                 if level == 1 {
-                    message.missing.push(monofs_proto::convert::oid_bytes(&oid));
+                    message.missing.push(convert::oid_bytes(&oid));
                 }
                 continue;
             };
-            if level > 1 && found.len() as u64 > walk.budget {
-                // Breadth first: what is next would be deeper still.
-                walk.queue.retain(|(_, level)| *level == 1);
-                walk.budget = 0;
+            if !walk.admits(level, found.len()) {
                 continue;
             }
-            walk.budget -= if level > 1 { found.len() as u64 } else { 0 };
             let record = Bytes::copy_from_slice(found);
             bytes += record.len();
             if level < walk.depth && walk.budget > 0 {
                 walk.descend(&TreeRecord::parse(record.clone())?, level);
             }
             message.trees.push(v1::TreeRecord {
-                oid: monofs_proto::convert::oid_bytes(&oid),
+                oid: convert::oid_bytes(&oid),
                 record,
             });
         }
-        served.trees(message.trees.len(), bytes);
-        Ok(
-            Some(message)
-                .filter(|message| !message.trees.is_empty() || !message.missing.is_empty()),
-        )
+        served.add_trees(message.trees.len(), bytes);
+        let is_empty = message.trees.is_empty() && message.missing.is_empty();
+        Ok((!is_empty).then_some(message))
     }
 }

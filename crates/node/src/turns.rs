@@ -1,5 +1,5 @@
-//! Where the work of a small request runs: on the thread that received it while what is asked for
-//! is in memory, else on one that may block. Handing over to such a thread and back costs half of a
+//! Where the work of a small request runs: on the thread that received it while what it needs is in
+//! memory, else on a thread that may block. Handing over to such a thread and back costs half of a
 //! small answer.
 //!
 //! Invariants: of the runtime's threads one is always left, whatever the disk does; once a turn had
@@ -9,10 +9,19 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+/// How much work the answer to a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RequestSize {
+    /// So little that handing it over would cost as much.
+    Small,
+    Large,
+}
+
 /// How long turns are handed over after one that waited for the disk.
 const COLD_FOR: Duration = Duration::from_millis(100);
 
-pub(crate) struct Turns {
+/// Counts the requests that are worked on by the threads that received them.
+pub(crate) struct InlineTurns {
     running: AtomicUsize,
     running_max: usize,
     start: Instant,
@@ -20,7 +29,7 @@ pub(crate) struct Turns {
     cold_until: AtomicU64,
 }
 
-impl Turns {
+impl InlineTurns {
     /// For the current runtime, at most one less than its threads at a time.
     pub fn new() -> Self {
         let threads = tokio::runtime::Handle::current().metrics().num_workers();
@@ -37,15 +46,16 @@ impl Turns {
     }
 
     /// The permission to work on this thread until it is dropped.
-    pub fn begin(&self) -> Option<Turn<'_>> {
+    pub fn begin(&self) -> Option<InlineTurn<'_>> {
         if self.millis() < self.cold_until.load(Ordering::Relaxed) {
             return None;
         }
-        let one_more = |running| (running < self.running_max).then_some(running + 1);
         self.running
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |running| {
+                (running < self.running_max).then_some(running + 1)
+            })
             .ok()?;
-        Some(Turn {
+        Some(InlineTurn {
             turns: self,
             faults: major_faults(),
         })
@@ -66,13 +76,13 @@ impl Turns {
     }
 }
 
-/// See [`Turns::begin`].
-pub(crate) struct Turn<'t> {
-    turns: &'t Turns,
+/// See [`InlineTurns::begin`].
+pub(crate) struct InlineTurn<'t> {
+    turns: &'t InlineTurns,
     faults: i64,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for InlineTurn<'_> {
     fn drop(&mut self) {
         self.turns.ended(major_faults() - self.faults);
     }
@@ -95,20 +105,23 @@ mod tests {
 
     #[test]
     fn one_thread_is_left() {
-        let turns = Turns::with_max(2);
-        let (first, second) = (turns.begin(), turns.begin());
-        assert!(first.is_some() && second.is_some() && turns.begin().is_none());
+        let turns = InlineTurns::with_max(2);
+        let first = turns.begin();
+        let second = turns.begin();
+        assert!(first.is_some());
+        assert!(second.is_some());
+        assert!(turns.begin().is_none());
         drop(first);
         assert!(turns.begin().is_some());
         assert!(
-            Turns::with_max(0).begin().is_none(),
-            "the only thread works for nobody"
+            InlineTurns::with_max(0).begin().is_none(),
+            "the only thread takes no turn"
         );
     }
 
     #[test]
     fn after_one_that_waited_for_the_disk_turns_are_handed_over_for_a_while() {
-        let turns = Turns::with_max(8);
+        let turns = InlineTurns::with_max(8);
         drop(turns.begin());
         assert!(turns.begin().is_some(), "it waited for nothing");
         turns.running.fetch_add(1, Ordering::Relaxed);

@@ -1,68 +1,116 @@
 //! `Node`: what the router asks of a node.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use monofs_model::{
-    ContentMode, DisplayPath, Error, ErrorKind, Oid, RefName, Result, Snapshot, SourceUrl,
+    ContentMode, DisplayPath, Error, ErrorKind, NodeId, Oid, RefName, Result, Snapshot, SourceUrl,
     StorageId,
 };
 use monofs_proto::{convert, v1};
+use monofs_rpc::metrics::Calls;
 use monofs_rpc::{context, to_status};
 use monofs_store::repo::{RepoMeta, RepoStore};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{Answer, Sink, answer};
-use crate::cover::Cover;
+use super::verify::verify;
+use crate::adopt::{AdoptReports, Adopter};
+use crate::answer::{StreamedAnswer, answer};
+use crate::blocking::blocking;
+use crate::cover::{self, ContentCover, Coverer};
+use crate::hydrate::Hydrator;
+use crate::hydrated::count_held;
 use crate::operations::disk_free;
-use crate::state::{NodeState, blocking};
-use crate::upstream::Server;
-use crate::{adopt, cover, hydrate, progress};
+use crate::rate_limit::RateLimits;
+use crate::served::ServedCounters;
+use crate::stores::NodeStores;
+use crate::upstream::servers::{UpstreamKind, UpstreamServer, Upstreams};
 
-/// Objects between two progress messages of a verification.
-const VERIFY_REPORT_EVERY: u64 = 1000;
 /// Between two progress messages of a cover: the silence of a slow one must not look like death.
 const COVER_REPORT_EVERY: Duration = Duration::from_secs(1);
 /// The service whose requests `Stat` tells about.
 const CONTENT: &str = v1::content_server::SERVICE_NAME;
-/// Wrong objects named in one answer; the rest are counted.
-const VERIFY_ERRORS_MAX: usize = 100;
 
+/// What `Stat` says of this process.
+pub(crate) struct NodeIdentity {
+    pub node_id: NodeId,
+    pub db_path: PathBuf,
+    /// The time of this start, so that a router notices a restart that was too quick to be seen as
+    /// an absence.
+    pub incarnation: u64,
+}
+
+/// The service and what it hands requests to.
 pub(crate) struct NodeService {
-    state: Arc<NodeState>,
+    pub identity: NodeIdentity,
+    pub stores: Arc<NodeStores>,
+    pub upstreams: Arc<Upstreams>,
+    pub limits: Arc<RateLimits>,
+    pub hydrator: Arc<Hydrator>,
+    pub adopter: Adopter,
+    pub coverer: Coverer,
+    pub served: Arc<ServedCounters>,
+    /// Requests that the server got.
+    pub requests: Arc<Calls>,
+}
+
+/// What a listing says of each repository.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum HeldDetail {
+    /// What costs no walk.
+    Summary,
+    /// How much of the contents is here, too.
+    Contents,
 }
 
 impl NodeService {
-    pub fn new(state: Arc<NodeState>) -> Self {
-        Self { state }
+    /// The named repository, or all of them for an empty name.
+    async fn ids(&self, storage_id: &str) -> Result<Vec<StorageId>> {
+        match storage_id {
+            "" => self.stores.list().await,
+            one => Ok(vec![StorageId::new(one)?]),
+        }
     }
 
-    async fn ids(&self, storage_id: &str) -> Result<Vec<StorageId>> {
-        if storage_id.is_empty() {
-            let stores = self.state.stores.clone();
-            return blocking(move || stores.list()).await;
+    async fn run_adopt(&self, adoption: AdoptionRequest, reports: AdoptReports) -> Result<()> {
+        let AdoptionRequest {
+            meta,
+            snapshot,
+            servers,
+            bytes_per_second_max,
+        } = adoption;
+        self.limits.set(&meta.storage_id, bytes_per_second_max);
+        self.upstreams.name_fetchers(
+            servers
+                .iter()
+                .filter(|server| server.kind == UpstreamKind::Fetcher)
+                .map(|server| server.address.clone())
+                .collect(),
+        );
+        self.adopter
+            .adopt(&meta, &snapshot, &servers, &reports)
+            .await?;
+        if meta.content == ContentMode::Eager {
+            self.hydrator.start(meta.storage_id);
         }
-        Ok(vec![StorageId::new(storage_id)?])
+        Ok(())
     }
 
     async fn drop_repository(&self, request: v1::DropRequest) -> Result<bool> {
         let id = StorageId::new(&request.storage_id)?;
         let only = convert::oids(&request.only_commits)?;
-        let lock = self.state.writer(&id);
-        let _writer = lock.lock().await;
+        let _writer = self.stores.lock_writer(&id).await;
         if !only.is_empty() {
             self.refuse_others(&id, &only).await?;
         }
-        let (stores, dropped) = (self.state.stores.clone(), id.clone());
-        let existed = blocking(move || stores.drop_repo(&dropped)).await;
-        self.state.progress.retain(&id, &[]);
-        existed
+        self.stores.drop_repository(&id).await
     }
 
     /// Errors: `Refused` when another commit than `only` is held.
     async fn refuse_others(&self, id: &StorageId, only: &[Oid]) -> Result<()> {
-        let store = match self.state.store(id).await {
+        let store = match self.stores.get(id).await {
             Err(error) if error.kind == ErrorKind::NotHeld => return Ok(()),
             store => store?,
         };
@@ -79,7 +127,7 @@ impl NodeService {
         }
     }
 
-    async fn retain(&self, request: v1::RetainRequest) -> Result<v1::RetainResponse> {
+    async fn retain_commits(&self, request: v1::RetainRequest) -> Result<v1::RetainResponse> {
         let id = StorageId::new(&request.storage_id)?;
         let keep = convert::oids(&request.commits)?;
         if keep.is_empty() {
@@ -87,116 +135,131 @@ impl NodeService {
                 "nothing to retain; use Drop to forget a repository",
             ));
         }
-        let lock = self.state.writer(&id);
-        let _writer = lock.lock().await;
-        let store = self.state.store(&id).await?;
-        let kept = keep.clone();
-        let report = blocking(move || store.gc(&kept)).await;
-        self.state.progress.retain(&id, &keep);
-        let report = report?;
+        let _writer = self.stores.lock_writer(&id).await;
+        let report = self.stores.retain(&id, &keep).await?;
         Ok(v1::RetainResponse {
             trees_dropped: report.trees_removed,
             chunks_dropped: report.chunks_removed,
         })
     }
 
-    async fn held(&self, id: StorageId, detailed: bool) -> Result<v1::HeldRepository> {
-        let store = self.state.store(&id).await?;
+    async fn held(&self, id: StorageId, detail: HeldDetail) -> Result<v1::HeldRepository> {
+        let store = self.stores.get(&id).await?;
         let looked = store.clone();
         let (meta, snapshots, counts) =
             blocking(move || Ok((looked.meta()?, looked.snapshots()?, looked.counts()?))).await?;
-        let (mut hydrated, mut total) = (0, 0);
-        for snapshot in snapshots.iter().filter(|_| detailed) {
-            total += snapshot.blobs;
-            hydrated += self.hydrated(&meta, &store, snapshot).await?;
-        }
-        Ok(v1::HeldRepository {
+        let mut held = v1::HeldRepository {
             storage_id: meta.storage_id.to_string(),
             path: meta.path.to_string(),
             snapshots: snapshots.iter().map(v1::Snapshot::from).collect(),
             trees: counts.trees,
             blobs: counts.blobs,
             disk_bytes: store.disk_bytes(),
-            hydrated_blobs: hydrated,
-            total_blobs: total,
-            last_error: self.state.hydrator.last_error(&id),
-        })
+            hydrated_blobs: 0,
+            total_blobs: 0,
+            last_error: self.hydrator.last_error(&id),
+        };
+        if detail == HeldDetail::Contents {
+            for snapshot in &snapshots {
+                held.total_blobs += snapshot.blobs;
+                held.hydrated_blobs += self.hydrated(&meta, &store, snapshot).await?;
+            }
+        }
+        Ok(held)
     }
 
     /// Distinct blobs of a snapshot that are here. Of an eager repository the hydrator keeps count;
-    /// of a lazy one nobody does, so its files are walked each time.
+    /// the files of a lazy one are walked each time.
     async fn hydrated(
         &self,
         meta: &RepoMeta,
         store: &Arc<RepoStore>,
         snapshot: &Snapshot,
     ) -> Result<u64> {
-        let (store, snapshot) = (store.clone(), snapshot.clone());
+        let store = store.clone();
         if meta.content == ContentMode::Lazy {
-            return blocking(move || progress::count(&store, snapshot.root)).await;
+            let root = snapshot.root;
+            return blocking(move || count_held(&store, root)).await;
         }
-        let counter = self.state.progress.of(&meta.storage_id, &snapshot.commit);
-        // A task of its own, so that a caller who gives up does not make the next one begin anew.
+        let count = self.stores.hydrated.of(&meta.storage_id, &snapshot.commit);
+        let snapshot = snapshot.clone();
+        // A task of its own, so that a caller that gives up does not make the next one begin anew.
         let counted = tokio::spawn(context::carry(async move {
-            counter.held(&store, &snapshot).await
+            count.held(&store, &snapshot).await
         }));
         counted
             .await
             .map_err(|e| Error::internal(format!("counting contents broke off: {e}")))?
     }
+
+    /// Blocking.
+    fn stat_blocking(&self) -> Result<v1::StatResponse> {
+        let pool = self.stores.pool();
+        let requests = self.requests.totals(CONTENT);
+        Ok(v1::StatResponse {
+            node_id: self.identity.node_id.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            repositories: pool.list()?.len() as u64,
+            disk_used_bytes: pool.disk_bytes(),
+            disk_free_bytes: disk_free(&self.identity.db_path),
+            open_stores: pool.open_count() as u64,
+            hydrations_running: self.hydrator.running() as u64,
+            hydrations_queued: self.hydrator.queued() as u64,
+            trees_served: self.served.trees.get(),
+            chunks_served: self.served.chunks.get(),
+            bytes_served: self.served.bytes.get(),
+            incarnation: self.identity.incarnation,
+            request_durations: requests.durations,
+            requests_failed: requests.failed,
+            chunks_held: self.served.chunks_held.get(),
+            chunks_missed: self.served.chunks_missed.get(),
+        })
+    }
+}
+
+/// The calls of the service `Node`. A handle, since answers outlive the call that began them.
+#[derive(Clone)]
+pub(crate) struct NodeCalls(Arc<NodeService>);
+
+impl NodeCalls {
+    /// Serves `service`.
+    pub fn new(service: NodeService) -> Self {
+        Self(Arc::new(service))
+    }
 }
 
 #[tonic::async_trait]
-impl v1::node_server::Node for NodeService {
+impl v1::node_server::Node for NodeCalls {
     type AdoptStream = ReceiverStream<Result<v1::AdoptProgress, Status>>;
     type CoverStream = ReceiverStream<Result<v1::CoverProgress, Status>>;
     type ListBlobsStream = ReceiverStream<Result<v1::ListBlobsResponse, Status>>;
     type VerifyStream = ReceiverStream<Result<v1::VerifyProgress, Status>>;
 
-    async fn adopt(&self, request: Request<v1::AdoptRequest>) -> Answer<v1::AdoptProgress> {
-        let adoption = Adoption::parse(request.into_inner()).map_err(to_status)?;
-        let state = self.state.clone();
-        answer(|sink| async move {
-            let Adoption {
-                meta,
-                snapshot,
-                servers,
-                bytes_per_second_max,
-            } = adoption;
-            state.paces.set(&meta.storage_id, bytes_per_second_max);
-            let fetchers = servers
-                .iter()
-                .filter(|server| !server.peer)
-                .map(|server| server.address.clone());
-            state.name_fetchers(fetchers.collect());
-            let (id, content) = (meta.storage_id.clone(), meta.content);
-            adopt::adopt(&state, meta, snapshot, servers, &sink).await?;
-            if content == ContentMode::Eager {
-                hydrate::start(&state, id);
-            }
-            Ok(())
-        })
+    async fn adopt(&self, request: Request<v1::AdoptRequest>) -> StreamedAnswer<v1::AdoptProgress> {
+        let adoption = AdoptionRequest::parse(request.into_inner()).map_err(to_status)?;
+        let node = self.0.clone();
+        answer(|reports| async move { node.run_adopt(adoption, reports).await })
     }
 
-    async fn cover(&self, request: Request<v1::CoverRequest>) -> Answer<v1::CoverProgress> {
+    async fn cover(&self, request: Request<v1::CoverRequest>) -> StreamedAnswer<v1::CoverProgress> {
         let request = request.into_inner();
         let limit = request.bytes_per_second_max;
-        let cover = Cover::parse(request).map_err(to_status)?;
-        self.state.paces.set(cover.id(), limit);
-        let state = self.state.clone();
+        let cover = ContentCover::parse(request).map_err(to_status)?;
+        self.0.limits.set(cover.id(), limit);
+        let node = self.0.clone();
         answer(|sink| async move {
-            let mut work = std::pin::pin!(cover.run(&state));
+            let mut work = std::pin::pin!(node.coverer.run(&cover));
             let mut report = tokio::time::interval(COVER_REPORT_EVERY);
             loop {
                 tokio::select! {
                     outcome = &mut work => {
                         outcome?;
-                        let _ = sink.send(Ok(cover.progress(true))).await;
+                        let _ = sink.send(Ok(cover.success())).await;
                         return Ok(());
                     }
-                    // Nobody waits for it any more.
+                    // The caller has gone, and with it the reason to cover.
                     () = sink.closed() => return Ok(()),
-                    _ = report.tick() => drop(sink.try_send(Ok(cover.progress(false)))),
+                    _ = report.tick() => drop(sink.try_send(Ok(cover.progress()))),
                 }
             }
         })
@@ -205,27 +268,28 @@ impl v1::node_server::Node for NodeService {
     async fn list_blobs(
         &self,
         request: Request<v1::ListBlobsRequest>,
-    ) -> Answer<v1::ListBlobsResponse> {
-        let (state, request) = (self.state.clone(), request.into_inner());
-        answer(|sink| async move { cover::list(&state, request, sink).await })
+    ) -> StreamedAnswer<v1::ListBlobsResponse> {
+        let stores = self.0.stores.clone();
+        let request = request.into_inner();
+        answer(|sink| async move { cover::list_blobs(&stores, request, sink).await })
     }
 
     async fn drop(
         &self,
         request: Request<v1::DropRequest>,
     ) -> Result<Response<v1::DropResponse>, Status> {
-        let existed = self
-            .drop_repository(request.into_inner())
-            .await
-            .map_err(to_status)?;
-        Ok(Response::new(v1::DropResponse { existed }))
+        match self.0.drop_repository(request.into_inner()).await {
+            Ok(existed) => Ok(Response::new(v1::DropResponse { existed })),
+            Err(error) => Err(to_status(error)),
+        }
     }
 
     async fn retain(
         &self,
         request: Request<v1::RetainRequest>,
     ) -> Result<Response<v1::RetainResponse>, Status> {
-        self.retain(request.into_inner())
+        self.0
+            .retain_commits(request.into_inner())
             .await
             .map(Response::new)
             .map_err(to_status)
@@ -235,30 +299,11 @@ impl v1::node_server::Node for NodeService {
         &self,
         _: Request<v1::StatRequest>,
     ) -> Result<Response<v1::StatResponse>, Status> {
-        let state = self.state.clone();
-        let stat = blocking(move || {
-            let served = &state.served;
-            let requests = state.requests.totals(CONTENT);
-            Ok(v1::StatResponse {
-                node_id: state.config.node_id.to_string(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                repositories: state.stores.list()?.len() as u64,
-                disk_used_bytes: state.stores.disk_bytes(),
-                disk_free_bytes: disk_free(&state.config.db_path),
-                open_stores: state.stores.open_count() as u64,
-                hydrations_running: state.hydrator.running() as u64,
-                hydrations_queued: state.hydrator.queued() as u64,
-                trees_served: served.trees.get(),
-                chunks_served: served.chunks.get(),
-                bytes_served: served.bytes.get(),
-                incarnation: state.incarnation,
-                request_durations: requests.durations,
-                requests_failed: requests.failed,
-                chunks_held: served.chunks_held.get(),
-                chunks_missed: served.chunks_missed.get(),
-            })
-        });
-        stat.await.map(Response::new).map_err(to_status)
+        let node = self.0.clone();
+        blocking(move || node.stat_blocking())
+            .await
+            .map(Response::new)
+            .map_err(to_status)
     }
 
     async fn list_held(
@@ -266,28 +311,32 @@ impl v1::node_server::Node for NodeService {
         request: Request<v1::ListHeldRequest>,
     ) -> Result<Response<v1::ListHeldResponse>, Status> {
         let wanted = request.into_inner().storage_id;
+        if !wanted.is_empty() {
+            let id = StorageId::new(&wanted).map_err(to_status)?;
+            let held = self.0.held(id, HeldDetail::Contents).await;
+            let repositories = vec![held.map_err(to_status)?];
+            return Ok(Response::new(v1::ListHeldResponse { repositories }));
+        }
         let mut repositories = Vec::new();
-        for id in self.ids(&wanted).await.map_err(to_status)? {
-            match self.held(id, !wanted.is_empty()).await {
+        for id in self.0.stores.list().await.map_err(to_status)? {
+            match self.0.held(id, HeldDetail::Summary).await {
                 Ok(held) => repositories.push(held),
-                Err(error) if wanted.is_empty() => {
-                    tracing::warn!(%error, "a store is left out of a listing")
-                }
-                Err(error) => return Err(to_status(error)),
+                Err(error) => tracing::warn!(%error, "a store is left out of a listing"),
             }
         }
         Ok(Response::new(v1::ListHeldResponse { repositories }))
     }
 
-    async fn verify(&self, request: Request<v1::VerifyRequest>) -> Answer<v1::VerifyProgress> {
-        let ids = self
-            .ids(&request.into_inner().storage_id)
-            .await
-            .map_err(to_status)?;
-        let state = self.state.clone();
+    async fn verify(
+        &self,
+        request: Request<v1::VerifyRequest>,
+    ) -> StreamedAnswer<v1::VerifyProgress> {
+        let wanted = request.into_inner().storage_id;
+        let ids = self.0.ids(&wanted).await.map_err(to_status)?;
+        let stores = self.0.stores.clone();
         answer(|sink| async move {
             for id in ids {
-                let store = state.store(&id).await?;
+                let store = stores.get(&id).await?;
                 let sink = sink.clone();
                 blocking(move || verify(&store, &id, &sink)).await?;
             }
@@ -296,60 +345,17 @@ impl v1::node_server::Node for NodeService {
     }
 }
 
-fn verify(store: &RepoStore, id: &StorageId, sink: &Sink<v1::VerifyProgress>) -> Result<()> {
-    let message = |objects, bytes, errors, finished| v1::VerifyProgress {
-        storage_id: id.to_string(),
-        objects_checked: objects,
-        bytes_checked: bytes,
-        errors,
-        finished,
-    };
-    let mut reported = 0;
-    let report = store.check(&mut |progress| {
-        if progress.rows_done < reported + VERIFY_REPORT_EVERY {
-            return true;
-        }
-        reported = progress.rows_done;
-        sink.blocking_send(Ok(message(
-            progress.rows_done,
-            progress.bytes_done,
-            Vec::new(),
-            false,
-        )))
-        .is_ok()
-    })?;
-    let mut errors: Vec<String> = report
-        .problems
-        .iter()
-        .take(VERIFY_ERRORS_MAX)
-        .map(ToString::to_string)
-        .collect();
-    if report.problems_total > errors.len() as u64 {
-        errors.push(format!(
-            "and {} more",
-            report.problems_total - errors.len() as u64
-        ));
-    }
-    // The receiver may be gone: then nobody wants to know.
-    let _ = sink.blocking_send(Ok(message(
-        report.trees + report.blobs,
-        report.bytes,
-        errors,
-        true,
-    )));
-    Ok(())
-}
-
 /// A checked `AdoptRequest`.
-struct Adoption {
+struct AdoptionRequest {
     meta: RepoMeta,
     snapshot: Snapshot,
-    servers: Vec<Server>,
+    /// Peers, then fetchers.
+    servers: Vec<UpstreamServer>,
     /// Of contents; 0 = no limit.
     bytes_per_second_max: u64,
 }
 
-impl Adoption {
+impl AdoptionRequest {
     fn parse(request: v1::AdoptRequest) -> Result<Self> {
         let content: ContentMode = request.content().try_into()?;
         let origin = request
@@ -367,20 +373,13 @@ impl Adoption {
             content,
             format: Oid::format(&snapshot.commit),
         };
-        let peers = request.peers.into_iter().map(|address| Server {
-            address,
-            peer: true,
-        });
-        let fetchers = request.fetchers.into_iter().map(|address| Server {
-            address,
-            peer: false,
-        });
-        let bytes_per_second_max = request.bytes_per_second_max;
+        let peers = request.peers.into_iter().map(UpstreamServer::peer);
+        let fetchers = request.fetchers.into_iter().map(UpstreamServer::fetcher);
         Ok(Self {
             meta,
             snapshot,
             servers: peers.chain(fetchers).collect(),
-            bytes_per_second_max,
+            bytes_per_second_max: request.bytes_per_second_max,
         })
     }
 }

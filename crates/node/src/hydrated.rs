@@ -1,5 +1,5 @@
-//! How much of each snapshot's contents this node holds, without looking at every file whenever
-//! somebody asks.
+//! How much of each snapshot's contents this node holds, without looking at every file at each
+//! question.
 //!
 //! ```text
 //! unknown --count (one walk)--> counted --add (per batch pulled)--> counted --complete--> all
@@ -8,32 +8,33 @@
 //!
 //! Invariants: only a walk says that all is held, `count` or the hydrator's that found nothing
 //! missing; what was added since the count never sums up to all, whatever readers pull beside the
-//! hydrator; a counter that was dropped from the table (its snapshot is gone) tells nobody.
+//! hydrator; a count that was dropped from the table (its snapshot is gone) is never asked again.
 //!
 //! Callers: `hydrate` counts and adds, `service::node` asks.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 
 use monofs_model::{Oid, Result, Snapshot, StorageId};
 use monofs_store::repo::{BlobWalk, RepoStore};
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-use crate::state::blocking;
+use crate::blocking::blocking;
 
 /// Files looked at per view of the database while counting.
 const COUNT_STEP: usize = 65_536;
 
-/// The counters of all snapshots that were asked for or hydrated since the start.
+/// The counts of all snapshots that were asked for or hydrated since the start.
 #[derive(Default)]
-pub(crate) struct Progress {
-    counters: Mutex<HashMap<StorageId, HashMap<Oid, Arc<Counter>>>>,
+pub(crate) struct HydratedCounts {
+    by_repository: Mutex<HashMap<StorageId, HashMap<Oid, Arc<HydratedCount>>>>,
 }
 
 /// One snapshot's contents.
 #[derive(Default)]
-pub(crate) struct Counter {
+pub(crate) struct HydratedCount {
     /// Held when they were counted.
     counted: OnceCell<u64>,
     /// Pulled since then.
@@ -41,10 +42,11 @@ pub(crate) struct Counter {
     complete: AtomicBool,
 }
 
-impl Progress {
-    /// The counter of a snapshot.
-    pub fn of(&self, id: &StorageId, commit: &Oid) -> Arc<Counter> {
-        self.lock()
+impl HydratedCounts {
+    /// The count of a snapshot.
+    pub fn of(&self, id: &StorageId, commit: &Oid) -> Arc<HydratedCount> {
+        self.by_repository
+            .lock()
             .entry(id.clone())
             .or_default()
             .entry(*commit)
@@ -52,40 +54,39 @@ impl Progress {
             .clone()
     }
 
-    /// The next who asks for this snapshot counts anew.
+    /// The next question about this snapshot counts anew.
     pub fn forget(&self, id: &StorageId, commit: &Oid) {
-        if let Some(counters) = self.lock().get_mut(id) {
-            counters.remove(commit);
+        if let Some(counts) = self.by_repository.lock().get_mut(id) {
+            counts.remove(commit);
         }
     }
 
     /// Only these snapshots of a repository are left.
     pub fn retain(&self, id: &StorageId, commits: &[Oid]) {
-        let mut all = self.lock();
+        let mut all = self.by_repository.lock();
         match all.get_mut(id) {
             Some(_) if commits.is_empty() => drop(all.remove(id)),
-            Some(counters) => counters.retain(|commit, _| commits.contains(commit)),
+            Some(counts) => counts.retain(|commit, _| commits.contains(commit)),
             None => {}
         }
     }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<StorageId, HashMap<Oid, Arc<Counter>>>> {
-        self.counters.lock().expect("no holder of this lock panics")
-    }
 }
 
-impl Counter {
+impl HydratedCount {
     /// Distinct blobs of `snapshot` that are held. The first call walks the snapshot; others wait
     /// for it.
     pub async fn held(&self, store: &Arc<RepoStore>, snapshot: &Snapshot) -> Result<u64> {
         if self.is_complete() {
             return Ok(snapshot.blobs);
         }
-        let count = || {
-            let (store, root) = (store.clone(), snapshot.root);
-            blocking(move || count(&store, root))
-        };
-        let counted = *self.counted.get_or_try_init(count).await?;
+        let counted = *self
+            .counted
+            .get_or_try_init(|| {
+                let store = store.clone();
+                let root = snapshot.root;
+                blocking(move || count_held(&store, root))
+            })
+            .await?;
         Ok(match self.added.load(Ordering::Relaxed) {
             _ if self.is_complete() => snapshot.blobs,
             0 => counted.min(snapshot.blobs),
@@ -111,19 +112,21 @@ impl Counter {
 /// Distinct blobs below `root` that are held, by one walk. Blocking. Ids are told apart by their
 /// first 64 bits, which keeps a million of them at 20 MB; a figure for people, which decides
 /// nothing.
-pub(crate) fn count(store: &RepoStore, root: Oid) -> Result<u64> {
+pub(crate) fn count_held(store: &RepoStore, root: Oid) -> Result<u64> {
     if store.counts()?.blobs == 0 {
         return Ok(0);
     }
     let mut seen: HashSet<u64> = HashSet::new();
     let mut walk = BlobWalk::new(root);
-    let prefix = |oid: &Oid| {
-        oid.as_bytes()
-            .first_chunk()
-            .map_or(0, |bytes| u64::from_be_bytes(*bytes))
-    };
     while walk.next_held(&store.read()?, COUNT_STEP, |oid, _| {
-        seen.extend([prefix(oid)])
+        seen.insert(id_prefix(oid));
     })? {}
     Ok(seen.len() as u64)
+}
+
+/// The first 64 bits of an id.
+fn id_prefix(oid: &Oid) -> u64 {
+    oid.as_bytes()
+        .first_chunk()
+        .map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
