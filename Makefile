@@ -6,7 +6,7 @@ REPO ?= .
 CARGO ?= cargo
 TARGET = $(or $(CARGO_TARGET_DIR),target)
 
-.PHONY: demo screenshots test test-deployments test-long test-faults test-api test-compose test-systemd test-monitoring test-otlp check simulate bench bench-growth build fmt fuzz
+.PHONY: demo figures screenshots test test-deployments test-long test-faults test-api test-compose test-systemd test-monitoring test-otlp check simulate bench bench-growth build fmt fuzz
 
 # The binaries for a deployment, in bin/, with monofs-server as another name of monofs-node; manual pages and completions in
 # bin/share/. FEATURES=otlp: with what `--otlp-endpoint` needs.
@@ -78,10 +78,19 @@ test-otlp:
 	$(CARGO) nextest run -p monofs-launch --features otlp -E 'test(otlp)'
 	$(CARGO) clippy -p monofs-launch --features otlp --all-targets -- --deny warnings
 
+# Seconds first: format, walls and import circles, then licences, bans and sources of dependencies.
 check:
 	$(CARGO) fmt --all --check
+	$(CARGO) run --quiet --locked --package monofs-house -- check
+	@CARGO_TARGET_DIR=$(TARGET) scripts/require-deny
+	$(TARGET)/deny/cargo-deny --all-features --locked check --hide-inclusion-graph bans licenses sources
 	$(CARGO) clippy --workspace --all-targets -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --lib --no-deps --document-private-items --quiet
+
+# What the code looks like in numbers; CHECKOUT=directory: of another commit, WHERE=--where: with the places.
+CHECKOUT ?= .
+figures:
+	@$(CARGO) run --quiet --package monofs-house -- figures $(WHERE) "$(CHECKOUT)"
 
 # Membership, placement and reconciler without IO; SIMULATE_NODES, SIMULATE_REPOSITORIES, SIMULATE_DAYS and SIMULATE_SEED
 # choose another size.

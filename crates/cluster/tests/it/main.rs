@@ -6,7 +6,6 @@ mod conformance;
 mod failure;
 mod http_api;
 mod hydration;
-mod layers;
 mod leader;
 mod members;
 mod metrics;
