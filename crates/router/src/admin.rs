@@ -8,9 +8,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::BoxStream;
-use monofs_model::{
-    ContentMode, DisplayPath, ErrorKind, Member, Repository, Result,
-};
+use monofs_model::{ContentMode, DisplayPath, ErrorKind, Member, Repository, Result};
 use monofs_proto::v1;
 use monofs_rpc::content::guarded;
 use monofs_rpc::{Context, context, from_status, to_status, within};

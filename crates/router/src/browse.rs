@@ -21,10 +21,8 @@ use monofs_model::{Error, Repository, Result};
 
 use crate::parts::Parts;
 pub use contents::{read, read_small};
+pub use found::{Child, Directory, Found, Inside, Namespace, PAGE, PAGE_MAX, Paging, kind_word};
 pub use path::{TreePath, percent_decoded, percent_encoded, shown};
-pub use found::{
-    Child, Directory, Found, Inside, Namespace, PAGE, PAGE_MAX, Paging, kind_word,
-};
 
 /// What is at `path`. Errors: `NotFound`; `Refused` while the repository has no commit;
 /// `Unavailable` when no holder answers.

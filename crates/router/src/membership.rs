@@ -10,6 +10,7 @@
 //! that registered is known to every router, and to this one after a restart, until it is removed.
 
 mod facts;
+mod input;
 pub mod members;
 mod probe;
 mod recovery;
@@ -24,7 +25,8 @@ use monofs_model::NodeId;
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::Fleet;
-use members::{Membership, MembershipInput};
+use input::MembershipInput;
+use members::Membership;
 pub use members::{can_refresh, can_take, node, placeable};
 pub(crate) use probe::ProbePace;
 use probe::Prober;
@@ -37,7 +39,11 @@ pub(crate) async fn run(
     pace: ProbePace,
     stop: CancellationToken,
 ) {
-    tokio::spawn(writer::run(fleet.clone(), stop.clone()));
+    tokio::spawn(writer::run(
+        fleet.members.writer.clone(),
+        fleet.members.inputs.clone(),
+        stop.clone(),
+    ));
     let mut task = MembershipTask {
         membership,
         prober: Prober::default(),

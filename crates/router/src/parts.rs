@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::browse::cache::RecordCache;
 use crate::config::Config;
 use crate::fleet::Fleet;
-use crate::history::History;
+use crate::history::rings::History;
 use crate::ingest::table::Ingests;
 use crate::replication::figures::Replication;
 use crate::watch::watchers::Watchers;

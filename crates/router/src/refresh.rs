@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{ingest, membership};
 use crate::parts::Parts;
+use crate::{ingest, membership};
 use monofs_control::clock;
 
 /// How often the worker looks who is due.
@@ -34,7 +34,8 @@ pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(pause.min(interval)) => {}
         }
-        behind = membership::can_refresh(&state.fleet.members.view()) && start_due(&state, interval).await;
+        behind = membership::can_refresh(&state.fleet.members.view())
+            && start_due(&state, interval).await;
     }
 }
 

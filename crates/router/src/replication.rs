@@ -16,7 +16,6 @@ use monofs_model::NodeId;
 use monofs_rpc::metrics::Samples;
 use tokio_util::sync::CancellationToken;
 
-
 use crate::parts::Parts;
 use monofs_control::catalog::Copies;
 

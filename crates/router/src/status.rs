@@ -122,7 +122,9 @@ pub struct Clients {
 
 /// The clients of all routers, which are asked in parallel.
 pub async fn clients(state: &Parts) -> Clients {
-    let others = state.control.routers()
+    let others = state
+        .control
+        .routers()
         .into_iter()
         .filter(|router| router.router_id != state.control.own.router_id);
     let asked = others.map(|router| async move {

@@ -18,7 +18,11 @@ use crate::fleet::{self, Fleet};
 const BLOCKING_BYTES: usize = 256 << 10;
 
 /// The record of this directory. Errors: no holder gives a good one.
-pub(super) async fn get(fleet: &Fleet, cache: &RecordCache, directory: &Inside) -> Result<TreeRecord> {
+pub(super) async fn get(
+    fleet: &Fleet,
+    cache: &RecordCache,
+    directory: &Inside,
+) -> Result<TreeRecord> {
     let id = directory.repository.storage_id();
     let key = (id.clone(), directory.oid);
     if let Some(record) = cache.kept.get(&key) {

@@ -9,7 +9,8 @@ use monofs_model::view::Role;
 use monofs_model::{Member, MemberState, NodeId};
 use tokio_util::sync::CancellationToken;
 
-use super::{STEP_SECONDS, Sample};
+use super::meter::Sample;
+use super::rings::STEP_SECONDS;
 use crate::parts::Parts;
 use crate::reconcile::jobs::has_ended;
 use crate::status;

@@ -19,6 +19,7 @@ use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::facts::TableChanges;
+use super::input::MembershipInput;
 use super::seen::{MemberObservations, StateChange};
 use super::writer::Writer;
 use crate::config::Config;
@@ -50,7 +51,7 @@ pub struct Members {
     rebalance_delay: Duration,
     intents: Arc<Table<v1::NodeIntent>>,
     audits: Arc<Table<v1::NodeAudit>>,
-    pub(super) writer: Writer,
+    pub(super) writer: Arc<Writer>,
     pub(super) seen: MemberObservations,
 }
 
@@ -60,11 +61,6 @@ pub struct LastHeard {
     pub ago: Option<Duration>,
     /// Why the last probe failed, if it did.
     pub failure: Option<String>,
-}
-
-pub(super) enum MembershipInput {
-    Announce(Box<Member>, oneshot::Sender<Result<()>>),
-    Machine(MemberEvent),
 }
 
 /// The machine and what feeds it, for [`super::run`].
@@ -106,7 +102,7 @@ impl Members {
             rebalance_delay: config.rebalance_delay,
             intents: tables.intents.clone(),
             audits: tables.audits.clone(),
-            writer: Writer::new(tables),
+            writer: Arc::new(Writer::new(tables)),
             seen: MemberObservations::default(),
         };
         for known in machine.members() {

@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use monofs_model::{Member, NodeId, Result};
 use monofs_proto::v1;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use super::members::MembershipInput;
-use crate::fleet::Fleet;
+use super::input::MembershipInput;
 use monofs_control::state::{Table, Tables};
 use monofs_fleet::members::event::MemberEvent;
 
@@ -85,8 +84,11 @@ impl Writer {
 }
 
 /// Writes until `stop`.
-pub(super) async fn run(fleet: Arc<Fleet>, stop: CancellationToken) {
-    let writer = &fleet.members.writer;
+pub(super) async fn run(
+    writer: Arc<Writer>,
+    returns: mpsc::Sender<MembershipInput>,
+    stop: CancellationToken,
+) {
     let work = async {
         loop {
             writer.wake.notified().await;
@@ -96,10 +98,7 @@ pub(super) async fn run(fleet: Arc<Fleet>, stop: CancellationToken) {
                 match writer.write(&id, &wish).await {
                     Ok(()) if wish.returned => {
                         // Fails when the router stops.
-                        let _ = fleet
-                            .members
-                            .inputs
-                            .send(MembershipInput::Machine(MemberEvent::ReturnNoted(id)))
+                        let _ = returns.send(MembershipInput::Machine(MemberEvent::ReturnNoted(id)))
                             .await;
                     }
                     Ok(()) => {}

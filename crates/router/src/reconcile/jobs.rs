@@ -45,12 +45,7 @@ pub fn running(state: &Parts, kind: Kind, subject: &str) -> Option<v1::Job> {
 }
 
 /// The job of this kind and subject that runs, or a new one. Errors: the state store's.
-pub async fn open(
-    state: &Parts,
-    kind: Kind,
-    subject: &str,
-    reason: &str,
-) -> Result<v1::Job> {
+pub async fn open(state: &Parts, kind: Kind, subject: &str, reason: &str) -> Result<v1::Job> {
     let of_cause = |job: &&v1::Job| job.kind() == kind && job.subject == subject;
     if let Some(job) = running(state, kind, subject) {
         return Ok(job);

@@ -40,7 +40,12 @@ pub(crate) async fn settle(
             if commits.contains(&commit) {
                 // Held, so that nobody deletes it meanwhile; and asked again, because somebody may
                 // have done so before.
-                let Some(away) = state.work.ingests.keep_away(&state.control, &entry.path).await? else {
+                let Some(away) = state
+                    .work
+                    .ingests
+                    .keep_away(&state.control, &entry.path)
+                    .await?
+                else {
                     return Err(Error::refused(format!("{} is being changed", entry.path)));
                 };
                 if state

@@ -160,7 +160,12 @@ impl Moved<'_> {
         };
         // What may take long does not keep ingests away; then nothing is left to take.
         verify().await?;
-        let Some(away) = state.work.ingests.keep_away(&state.control, &entry.path).await? else {
+        let Some(away) = state
+            .work
+            .ingests
+            .keep_away(&state.control, &entry.path)
+            .await?
+        else {
             return Err(Error::refused(format!(
                 "{} is being ingested or cleaned up",
                 entry.path

@@ -30,11 +30,7 @@ type Sink = mpsc::Sender<Result<v1::IngestProgress, Status>>;
 /// The progress of the ingest or refresh of `path` until it ends, here or on another router, then
 /// with `wait_hydrated` that of its contents. The last message says `done`; when nothing runs, it
 /// comes at once. An error is why it failed, or failed last. Errors: `NotFound`.
-pub fn watch(
-    state: &Arc<Parts>,
-    path: DisplayPath,
-    wait_hydrated: bool,
-) -> Result<Progress> {
+pub fn watch(state: &Arc<Parts>, path: DisplayPath, wait_hydrated: bool) -> Result<Progress> {
     if state.work.ingests.running(&path).is_none() {
         state.control.catalog.require(path.as_str())?;
     }

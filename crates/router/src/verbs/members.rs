@@ -20,10 +20,7 @@ use monofs_control::clock;
 const REASON_BYTES_MAX: usize = 1000;
 
 /// A node, or without one the whole cluster.
-pub async fn drain(
-    state: &Arc<Parts>,
-    request: v1::DrainRequest,
-) -> Result<v1::DrainResponse> {
+pub async fn drain(state: &Arc<Parts>, request: v1::DrainRequest) -> Result<v1::DrainResponse> {
     check_reason(&request.reason)?;
     if !request.node_id.is_empty() {
         let unchanged = want(

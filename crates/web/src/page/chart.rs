@@ -9,7 +9,7 @@ use askama::Template;
 use askama::filters::HtmlSafe;
 
 use super::text::{latency, number, percent, size, time_of_day};
-use monofs_router::history::Table;
+use monofs_router::history::HistoryTable;
 
 /// Of the area that curves are drawn in; the whole is 640 by 170.
 const LEFT: f64 = 62.0;
@@ -116,7 +116,7 @@ impl Chart {
     pub fn new(
         title: &'static str,
         unit: Unit,
-        table: &Table,
+        table: &HistoryTable,
         series: &[(&'static str, &'static str)],
         now: i64,
         seconds: i64,
@@ -207,7 +207,7 @@ impl HtmlSafe for Spark {}
 
 impl Spark {
     /// `None`: nothing is known.
-    pub fn new(unit: Unit, table: &Table, series: &str, now: i64, seconds: i64) -> Option<Self> {
+    pub fn new(unit: Unit, table: &HistoryTable, series: &str, now: i64, seconds: i64) -> Option<Self> {
         let row = values(table, series);
         let max = row.iter().flatten().copied().reduce(f64::max)?;
         let end = if unit == Unit::Ratio { 1.0 } else { max * 1.05 };
@@ -229,7 +229,7 @@ impl Spark {
 }
 
 /// The values of a series; none when the table does not have it.
-pub(super) fn values<'a>(table: &'a Table, series: &str) -> &'a [Option<f64>] {
+pub(super) fn values<'a>(table: &'a HistoryTable, series: &str) -> &'a [Option<f64>] {
     table
         .series
         .iter()
@@ -306,9 +306,9 @@ fn words(name: &str, row: &[Option<f64>], unit: Unit) -> String {
 mod tests {
     use super::*;
 
-    fn table(values: &[Option<f64>]) -> Table {
+    fn table(values: &[Option<f64>]) -> HistoryTable {
         let at = (0..values.len() as i64).map(|n| 1000 + n * 10).collect();
-        Table {
+        HistoryTable {
             step_seconds: 10,
             at,
             series: vec![("s", values.to_vec())],

@@ -15,7 +15,7 @@ use super::parts::{Bar, State};
 use super::shell::Shell;
 use super::text::{When, clean, encode_path, number, percent, size};
 use monofs_control::clock;
-use monofs_router::history::Range;
+use monofs_router::history::HistoryRange;
 use monofs_router::membership;
 use monofs_router::membership::seen::StateChange;
 use monofs_router::parts::Parts;
@@ -219,9 +219,9 @@ fn passed(change: StateChange) -> Passed {
 
 fn charts(state: &Parts, node: &Member, day: bool) -> Vec<Chart> {
     let (range, seconds) = if day {
-        (Range::Day, 86_400)
+        (HistoryRange::Day, 86_400)
     } else {
-        (Range::Hour, 3600)
+        (HistoryRange::Hour, 3600)
     };
     let Some(table) = state.work.history.node(&node.id, range) else {
         return Vec::new();

@@ -13,7 +13,7 @@ use super::parts::State;
 use super::shell::Shell;
 use super::text::{When, clean, count, number};
 use monofs_control::clock;
-use monofs_router::history::{Range, Table};
+use monofs_router::history::{HistoryRange, HistoryTable};
 use monofs_router::parts::Parts;
 use monofs_router::reconcile::jobs::has_ended;
 
@@ -71,9 +71,9 @@ struct FirstRun {
 pub(super) fn page(pages: &Pages, asked: &Asked) -> Page {
     let state = &pages.state;
     let day = asked.range == "24h";
-    let hour = state.work.history.cluster(Range::Hour);
+    let hour = state.work.history.cluster(HistoryRange::Hour);
     let shown = if day {
-        state.work.history.cluster(Range::Day)
+        state.work.history.cluster(HistoryRange::Day)
     } else {
         hour.clone()
     };
@@ -113,7 +113,7 @@ fn first_run(state: &Parts) -> Option<FirstRun> {
     })
 }
 
-fn tiles(state: &Parts, hour: &Table, jobs: &[v1::Job]) -> Vec<Tile> {
+fn tiles(state: &Parts, hour: &HistoryTable, jobs: &[v1::Job]) -> Vec<Tile> {
     let now = clock::now();
     let last = |series: &str| values(hour, series).last().copied().flatten();
     let spark = |unit, series| Spark::new(unit, hour, series, now, 3600);
@@ -281,7 +281,7 @@ fn members(href: &'static str, name: &'static str, members: Vec<&Member>) -> Til
     }
 }
 
-fn charts(table: &Table, now: i64, seconds: i64) -> Vec<Chart> {
+fn charts(table: &HistoryTable, now: i64, seconds: i64) -> Vec<Chart> {
     let chart = |title, unit, series: &[(&'static str, &'static str)]| {
         Chart::new(title, unit, table, series, now, seconds)
     };

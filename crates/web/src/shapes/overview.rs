@@ -114,7 +114,7 @@ pub(crate) enum Range {
     Day,
 }
 
-impl From<Range> for history::Range {
+impl From<Range> for history::HistoryRange {
     fn from(range: Range) -> Self {
         match range {
             Range::Hour => Self::Hour,
@@ -146,8 +146,8 @@ pub(crate) struct History {
     pub series: BTreeMap<String, Vec<Option<f64>>>,
 }
 
-impl From<history::Table> for History {
-    fn from(table: history::Table) -> Self {
+impl From<history::HistoryTable> for History {
+    fn from(table: history::HistoryTable) -> Self {
         let series = table
             .series
             .into_iter()
