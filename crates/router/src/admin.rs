@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::fleet::Fleet;
 use crate::ingest;
 use crate::parts::Parts;
 use crate::verbs::progress::{Progress, QUEUE, follow};
@@ -90,7 +91,7 @@ impl v1::admin_server::Admin for AdminService {
             .catalog
             .require(&request.into_inner().path)
             .map_err(to_status)?;
-        let replicas = status::replicas(&self.state, &entry).await;
+        let replicas = status::replicas(&self.state.fleet, &entry).await;
         Ok(Response::new(v1::GetRepositoryResponse {
             repository: Some(v1::Repository::from(&*entry)),
             replicas,
@@ -126,9 +127,13 @@ impl v1::admin_server::Admin for AdminService {
         &self,
         request: Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
-        delete(&self.state, &request.into_inner().path)
-            .await
-            .map_err(to_status)?;
+        delete(
+            &self.state.control,
+            &self.state.work,
+            &request.into_inner().path,
+        )
+        .await
+        .map_err(to_status)?;
         Ok(Response::new(v1::DeleteResponse {}))
     }
 
@@ -156,11 +161,11 @@ impl v1::admin_server::Admin for AdminService {
                 .storage_id()
                 .to_string(),
         };
-        let asked = nodes_named(&self.state, &request.node_id).map_err(to_status)?;
+        let asked = nodes_named(&self.state.fleet, &request.node_id).map_err(to_status)?;
         let nodes = join_all(
             asked
                 .iter()
-                .map(|node| files_on(&self.state, node, &storage_id)),
+                .map(|node| files_on(&self.state.fleet, node, &storage_id)),
         )
         .await;
         Ok(Response::new(v1::NodeFilesResponse { nodes }))
@@ -192,7 +197,7 @@ impl v1::admin_server::Admin for AdminService {
                     .nodes()
                     .filter(|node| entry.holders.contains(&node.id))
                 {
-                    verify_on(&state, node, entry, &sink).await;
+                    verify_on(&state.fleet, node, entry, &sink).await;
                 }
             }
         }));
@@ -203,7 +208,7 @@ impl v1::admin_server::Admin for AdminService {
         &self,
         request: Request<v1::DrainRequest>,
     ) -> Result<Response<v1::DrainResponse>, Status> {
-        members::drain(&self.state, request.into_inner())
+        members::drain(&self.state.control, &self.state.fleet, request.into_inner())
             .await
             .map(Response::new)
             .map_err(to_status)
@@ -213,7 +218,7 @@ impl v1::admin_server::Admin for AdminService {
         &self,
         request: Request<v1::UndrainRequest>,
     ) -> Result<Response<v1::UndrainResponse>, Status> {
-        members::undrain(&self.state, request.into_inner())
+        members::undrain(&self.state.control, &self.state.fleet, request.into_inner())
             .await
             .map(Response::new)
             .map_err(to_status)
@@ -223,7 +228,7 @@ impl v1::admin_server::Admin for AdminService {
         &self,
         request: Request<v1::TriggerFailoverRequest>,
     ) -> Result<Response<v1::TriggerFailoverResponse>, Status> {
-        members::trigger_failover(&self.state, request.into_inner())
+        members::trigger_failover(&self.state.control, &self.state.fleet, request.into_inner())
             .await
             .map(Response::new)
             .map_err(to_status)
@@ -233,7 +238,7 @@ impl v1::admin_server::Admin for AdminService {
         &self,
         request: Request<v1::ClearFailoverRequest>,
     ) -> Result<Response<v1::ClearFailoverResponse>, Status> {
-        members::clear_failover(&self.state, request.into_inner())
+        members::clear_failover(&self.state.control, &self.state.fleet, request.into_inner())
             .await
             .map(Response::new)
             .map_err(to_status)
@@ -273,7 +278,7 @@ impl v1::admin_server::Admin for AdminService {
         &self,
         request: Request<v1::ListJobsRequest>,
     ) -> Result<Response<v1::ListJobsResponse>, Status> {
-        let jobs = jobs::list(&self.state, request.into_inner().all);
+        let jobs = jobs::list(&self.state.control, request.into_inner().all);
         Ok(Response::new(v1::ListJobsResponse { jobs }))
     }
 
@@ -281,7 +286,7 @@ impl v1::admin_server::Admin for AdminService {
         &self,
         request: Request<v1::CancelJobRequest>,
     ) -> Result<Response<v1::CancelJobResponse>, Status> {
-        let job = reconcile::jobs::cancel(&self.state, &request.into_inner().id)
+        let job = reconcile::jobs::cancel(&self.state.control, &request.into_inner().id)
             .await
             .map_err(to_status)?;
         Ok(Response::new(v1::CancelJobResponse { job: Some(job) }))
@@ -297,8 +302,8 @@ impl v1::admin_server::Admin for AdminService {
     }
 }
 
-fn nodes_named(state: &Parts, id: &str) -> Result<Vec<Member>> {
-    let view = state.fleet.members.view();
+fn nodes_named(fleet: &Fleet, id: &str) -> Result<Vec<Member>> {
+    let view = fleet.members.view();
     if id.is_empty() || id == "all" {
         return Ok(view.nodes().cloned().collect());
     }
@@ -306,21 +311,21 @@ fn nodes_named(state: &Parts, id: &str) -> Result<Vec<Member>> {
 }
 
 async fn files_on(
-    state: &Parts,
+    fleet: &Fleet,
     node: &Member,
     storage_id: &str,
 ) -> v1::node_files_response::Entry {
     let ask = async {
-        let mut client = state.fleet.node_client(node)?;
+        let mut client = fleet.node_client(node)?;
         let request = v1::ListHeldRequest {
             storage_id: storage_id.to_owned(),
         };
         client
-            .list_held(Context::new(state.config.call_timeout).request(request))
+            .list_held(Context::new(fleet.call_timeout).request(request))
             .await
             .map_err(from_status)
     };
-    let (repositories, error) = match within(state.config.call_timeout, "list held", ask).await {
+    let (repositories, error) = match within(fleet.call_timeout, "list held", ask).await {
         Ok(answer) => (answer.into_inner().repositories, String::new()),
         Err(error) if error.kind == ErrorKind::NotHeld => (Vec::new(), String::new()),
         Err(error) => (Vec::new(), error.to_string()),
@@ -333,7 +338,7 @@ async fn files_on(
 }
 
 async fn verify_on(
-    state: &Parts,
+    fleet: &Fleet,
     node: &Member,
     entry: &Repository,
     sink: &mpsc::Sender<Result<v1::AdminVerifyProgress, Status>>,
@@ -344,9 +349,9 @@ async fn verify_on(
         progress,
         error,
     };
-    let silence = state.config.progress_timeout;
+    let silence = fleet.progress_timeout;
     let started = async {
-        let mut client = state.fleet.node_client(node)?;
+        let mut client = fleet.node_client(node)?;
         let request = v1::VerifyRequest {
             storage_id: entry.storage_id().to_string(),
         };

@@ -19,9 +19,12 @@ use std::sync::Arc;
 use monofs_model::tree::EntryKind;
 use monofs_model::{Error, Repository, Result};
 
+use crate::fleet::Fleet;
 use crate::parts::Parts;
+use crate::parts::Work;
 pub use contents::{read, read_small};
 pub use found::{Child, Directory, Found, Inside, Namespace, PAGE, PAGE_MAX, Paging, kind_word};
+use monofs_control::Control;
 pub use path::{TreePath, percent_decoded, percent_encoded, shown};
 
 /// What is at `path`. Errors: `NotFound`; `Refused` while the repository has no commit;
@@ -29,9 +32,9 @@ pub use path::{TreePath, percent_decoded, percent_encoded, shown};
 pub async fn look(state: &Arc<Parts>, path: &TreePath, paging: &Paging) -> Result<Found> {
     let text = path.text();
     let Some((repository, _)) = state.control.catalog.resolve(&text) else {
-        return namespace(state, path, &text, paging);
+        return namespace(&state.control, path, &text, paging);
     };
-    let inside = descend(state, path, repository).await?;
+    let inside = descend(&state.fleet, &state.work, path, repository).await?;
     if inside.kind != EntryKind::Directory {
         return Ok(Found::Entry(inside));
     }
@@ -53,17 +56,17 @@ pub async fn look(state: &Arc<Parts>, path: &TreePath, paging: &Paging) -> Resul
 }
 
 /// The directory above repositories that `path` names.
-fn namespace(state: &Parts, path: &TreePath, text: &str, paging: &Paging) -> Result<Found> {
+fn namespace(control: &Control, path: &TreePath, text: &str, paging: &Paging) -> Result<Found> {
     if !path.is_text() {
         return Err(not_found(path));
     }
     let limit = paging.limit();
-    let names = state.control.catalog.names(text, &paging.after, limit);
+    let names = control.catalog.names(text, &paging.after, limit);
     if names.is_empty()
         && !path.is_root()
-        && (paging.after.is_empty() || state.control.catalog.names(text, "", 1).is_empty())
+        && (paging.after.is_empty() || control.catalog.names(text, "", 1).is_empty())
     {
-        return Err(match state.control.catalog.page(text, "", 1).first() {
+        return Err(match control.catalog.page(text, "", 1).first() {
             Some(entry) => no_commit(entry),
             None => not_found(path),
         });
@@ -78,7 +81,8 @@ fn namespace(state: &Parts, path: &TreePath, text: &str, paging: &Paging) -> Res
 
 /// From the root of a repository down to the entry.
 async fn descend(
-    state: &Arc<Parts>,
+    fleet: &Fleet,
+    work: &Work,
     path: &TreePath,
     repository: Arc<Repository>,
 ) -> Result<Inside> {
@@ -99,7 +103,7 @@ async fn descend(
         if here.kind != EntryKind::Directory {
             return Err(not_found(path));
         }
-        let record = records::get(&state.fleet, &state.work.records, &here).await?;
+        let record = records::get(fleet, &work.records, &here).await?;
         let entry = record.find(name).ok_or_else(|| not_found(path))?;
         (here.kind, here.oid, here.size) = (entry.kind, entry.oid, entry.size);
         here.rest.push(name.clone());

@@ -16,7 +16,9 @@ use monofs_proto::{convert, v1};
 use monofs_rpc::{Context, from_status, within};
 use tokio_util::sync::CancellationToken;
 
+use crate::fleet::Fleet;
 use crate::parts::Parts;
+use monofs_control::Control;
 use monofs_control::catalog::Retained;
 use monofs_control::clock;
 
@@ -56,7 +58,7 @@ async fn round(state: &Arc<Parts>) -> Result<()> {
         });
         if !gone.is_empty() {
             tokio::select! {
-                () = collect(state, &path, &gone, &kept) => {}
+                () = collect(&state.control, &state.fleet, &path, &gone, &kept) => {}
                 // Another router may ingest there now.
                 () = away.lost() => {}
             }
@@ -73,7 +75,7 @@ async fn acknowledged(state: &Parts) -> Result<Option<u64>> {
     let others = others
         .iter()
         .filter(|router| router.router_id != state.control.own.router_id);
-    let asked = try_join_all(others.map(|router| acknowledged_at(state, router))).await?;
+    let asked = try_join_all(others.map(|router| acknowledged_at(&state.fleet, router))).await?;
     Ok(asked
         .into_iter()
         .chain([state.work.watchers.acknowledged_by_all()])
@@ -81,9 +83,9 @@ async fn acknowledged(state: &Parts) -> Result<Option<u64>> {
         .min())
 }
 
-async fn acknowledged_at(state: &Parts, router: &v1::RouterStatus) -> Result<Option<u64>> {
-    let limit = state.config.call_timeout;
-    let mut client = ClusterClient::new(state.fleet.channels.get(&router.address)?);
+async fn acknowledged_at(fleet: &Fleet, router: &v1::RouterStatus) -> Result<Option<u64>> {
+    let limit = fleet.call_timeout;
+    let mut client = ClusterClient::new(fleet.channels.get(&router.address)?);
     let request = Context::new(limit).request(v1::AcknowledgedRequest {});
     let answer = within(limit, "acknowledged", async {
         client.acknowledged(request).await.map_err(from_status)
@@ -96,12 +98,13 @@ async fn acknowledged_at(state: &Parts, router: &v1::RouterStatus) -> Result<Opt
 
 /// Lets the nodes drop `gone` of one repository, and forgets those that every holder dropped.
 async fn collect(
-    state: &Arc<Parts>,
+    control: &Control,
+    fleet: &Fleet,
     path: &DisplayPath,
     gone: &[(Retained, u64)],
     kept: &[(Retained, u64)],
 ) {
-    let entry = state.control.catalog.get(path);
+    let entry = control.catalog.get(path);
     let current = entry
         .as_ref()
         .and_then(|entry| entry.snapshot.as_ref())
@@ -115,7 +118,7 @@ async fn collect(
         .iter()
         .map(|(retained, _)| convert::oid_bytes(&retained.snapshot.commit))
         .collect();
-    let view = state.fleet.members.view();
+    let view = fleet.members.view();
     for (retained, revision) in gone {
         let mut all = true;
         for id in &retained.holders {
@@ -130,16 +133,15 @@ async fn collect(
                     .iter()
                     .any(|(retained, _)| retained.holders.contains(id));
             let dropped = match counts {
-                true => drop_on(state, node, path, &keep).await,
+                true => drop_on(fleet, node, path, &keep).await,
                 // The repository moved off this node: with the last snapshot that readers might use
                 // goes all of it, unless it is being copied there again.
-                false => match state
-                    .fleet
+                false => match fleet
                     .drop_copy(node, &path.storage_id(), gone_commits.clone())
                     .await
                 {
                     Err(error) if error.kind == ErrorKind::Refused => {
-                        drop_on(state, node, path, &keep).await
+                        drop_on(fleet, node, path, &keep).await
                     }
                     other => other,
                 },
@@ -151,27 +153,21 @@ async fn collect(
         }
         // Published again after it was replaced: the entry is in use, only the note of its
         // replacement goes.
-        if all
-            && let Err(error) = state
-                .control
-                .catalog
-                .forget_retained(retained, *revision)
-                .await
-        {
+        if all && let Err(error) = control.catalog.forget_retained(retained, *revision).await {
             tracing::warn!(%path, %error, "cannot forget a collected snapshot; trying again");
         }
     }
 }
 
 async fn drop_on(
-    state: &Arc<Parts>,
+    fleet: &Fleet,
     node: &Member,
     path: &DisplayPath,
     keep: &[monofs_model::Oid],
 ) -> Result<()> {
     let storage_id = path.storage_id().to_string();
-    let mut client = state.fleet.node_client(node)?;
-    let context = Context::new(state.config.progress_timeout);
+    let mut client = fleet.node_client(node)?;
+    let context = Context::new(fleet.progress_timeout);
     let outcome = within(context.deadline, "collect", async {
         if keep.is_empty() {
             let request = context.request(v1::DropRequest {

@@ -27,7 +27,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::membership;
 use crate::parts::Parts;
+use crate::parts::Work;
 pub use job::Job;
+use monofs_control::Control;
 pub use spec::IngestSpec;
 pub use table::{Ingests, PathGuard};
 
@@ -45,15 +47,13 @@ pub async fn refresh(state: &Arc<Parts>, entry: &Repository) -> Result<Arc<Job>>
 }
 
 /// Who works on `path` among the routers, this one included; `None`: nobody.
-pub fn worked_on_by(state: &Parts, path: &DisplayPath) -> Option<String> {
-    let here = state
-        .work
+pub fn worked_on_by(control: &Control, work: &Work, path: &DisplayPath) -> Option<String> {
+    let here = work
         .ingests
         .running(path)
-        .map(|_| state.control.own.router_id.clone());
+        .map(|_| control.own.router_id.clone());
     here.or_else(|| {
-        state
-            .control
+        control
             .tables
             .claims
             .get(path.as_str())
@@ -68,7 +68,7 @@ pub async fn resume(state: Arc<Parts>, stop: CancellationToken) {
     loop {
         let can_run = membership::can_refresh(&state.fleet.members.view());
         for entry in state.control.catalog.ingesting().iter().filter(|_| can_run) {
-            if worked_on_by(&state, &entry.path).is_some() {
+            if worked_on_by(&state.control, &state.work, &entry.path).is_some() {
                 continue;
             }
             tracing::info!(path = %entry.path, "going on with an interrupted ingest");
@@ -87,14 +87,13 @@ pub async fn resume(state: Arc<Parts>, stop: CancellationToken) {
 /// Writes a new entry as `ingesting`, or checks that the existing one may go on. What the spec says
 /// otherwise than that one (ref, content, consistency) comes with the flip, so that a failed ingest
 /// leaves it as it was.
-async fn record(state: &Arc<Parts>, spec: &IngestSpec) -> Result<()> {
-    let Some(existing) = state
-        .control
+async fn record(control: &Control, spec: &IngestSpec) -> Result<()> {
+    let Some(existing) = control
         .catalog
         .get(&spec.path)
         .filter(|entry| entry.state != RepositoryState::Failed)
     else {
-        return state.control.catalog.create(spec.new_entry()).await;
+        return control.catalog.create(spec.new_entry()).await;
     };
     if existing.source == spec.source {
         return Ok(());
@@ -153,7 +152,7 @@ async fn work(
         let admitted = match &taken {
             Err(error) => Err(error.clone()),
             Ok(LeaseOutcome::Theirs(theirs)) => join::may_join(spec, theirs),
-            Ok(LeaseOutcome::Mine(_)) if create => record(state, spec).await,
+            Ok(LeaseOutcome::Mine(_)) if create => record(&state.control, spec).await,
             Ok(LeaseOutcome::Mine(_)) => Ok(()),
         };
         if admitted.is_err()
@@ -193,7 +192,7 @@ fn tell(admit: &mut Option<oneshot::Sender<Result<()>>>, admitted: &Result<()>) 
 
 async fn run_with_lease(state: &Arc<Parts>, job: &Arc<Job>, lease: PathLease) -> Result<()> {
     let outcome = tokio::select! {
-        outcome = run::run(state, job) => outcome,
+        outcome = run::run(&state.control, &state.fleet, job) => outcome,
         () = lease.lost() => {
             let path = &job.spec.path;
             tracing::warn!(%path, "cut off from the state store during an ingest; the leader goes \
@@ -206,7 +205,7 @@ async fn run_with_lease(state: &Arc<Parts>, job: &Arc<Job>, lease: PathLease) ->
     };
     if let Err(error) = &outcome {
         tracing::warn!(path = %job.spec.path, source = %job.spec.source, %error, "ingest failed");
-        run::note_failure(state, job, error).await;
+        run::note_failure(&state.control, job, error).await;
     }
     lease.let_go().await;
     outcome

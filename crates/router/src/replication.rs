@@ -16,7 +16,9 @@ use monofs_model::NodeId;
 use monofs_rpc::metrics::Samples;
 use tokio_util::sync::CancellationToken;
 
+use crate::fleet::Fleet;
 use crate::parts::Parts;
+use monofs_control::Control;
 use monofs_control::catalog::Copies;
 
 /// How often a router looks, besides when it is asked.
@@ -31,7 +33,7 @@ pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {
     {
         let looked = state.clone();
         let look = move || {
-            let copies = copies(&looked);
+            let copies = copies(&looked.control, &looked.fleet);
             looked.work.replication.look(&copies.below, Instant::now());
         };
         if let Err(error) = tokio::task::spawn_blocking(look).await {
@@ -40,20 +42,20 @@ pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {
     }
 }
 
-fn copies(state: &Parts) -> Copies {
-    let view = state.fleet.members.view();
+fn copies(control: &Control, fleet: &Fleet) -> Copies {
+    let view = fleet.members.view();
     let wanted = view.copies_wanted();
     let serving: HashSet<NodeId> = view
         .nodes()
         .filter(|node| node.state.serves())
         .map(|node| node.id.clone())
         .collect();
-    state.control.catalog.copies(wanted, &serving)
+    control.catalog.copies(wanted, &serving)
 }
 
 /// Adds what is known now. Blocks for as long as it takes to look at what nodes that are away hold.
 pub(crate) fn samples(state: &Parts, out: &mut Samples) {
-    let copies = copies(state);
+    let copies = copies(&state.control, &state.fleet);
     let now = Instant::now();
     let lag = state
         .work

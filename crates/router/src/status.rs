@@ -17,9 +17,12 @@ use monofs_proto::v1::admin_client::AdminClient;
 use monofs_proto::v1::fetcher_client::FetcherClient;
 use monofs_rpc::{Context, from_status, within};
 
+use crate::fleet::Fleet;
 use crate::parts::Parts;
+use crate::parts::Work;
 use crate::reconcile::jobs::has_ended;
 pub use metrics::metrics;
+use monofs_control::Control;
 pub use problems::{ago, problems};
 
 /// Free space of a node below which operators are told.
@@ -34,8 +37,8 @@ pub async fn status(state: &Arc<Parts>) -> v1::StatusResponse {
             .filter(move |member| member.role == role)
     };
     let (nodes, fetchers, clients) = futures::join!(
-        join_all(members(Role::Node).map(|member| node_status(state, member))),
-        join_all(members(Role::Fetcher).map(|member| fetcher_status(state, member))),
+        join_all(members(Role::Node).map(|member| node_status(&state.fleet, member))),
+        join_all(members(Role::Fetcher).map(|member| fetcher_status(&state.fleet, member))),
         clients(state),
     );
     let full_disks: Vec<String> = nodes
@@ -88,7 +91,7 @@ pub fn own(state: &Parts) -> v1::StatusResponse {
                 ..Default::default()
             })
             .collect(),
-        clients: own_clients(state),
+        clients: own_clients(&state.control, &state.work),
         repositories_ingesting: repositories.ingesting as u64,
         repositories_ready: repositories.ready as u64,
         repositories_failed: repositories.failed.count as u64,
@@ -128,7 +131,7 @@ pub async fn clients(state: &Parts) -> Clients {
         .into_iter()
         .filter(|router| router.router_id != state.control.own.router_id);
     let asked = others.map(|router| async move {
-        let limit = state.config.call_timeout;
+        let limit = state.fleet.call_timeout;
         let ask = async {
             // An answer is as large as its router has clients.
             let mut admin = AdminClient::new(state.fleet.channels.get(&router.address)?)
@@ -141,7 +144,7 @@ pub async fn clients(state: &Parts) -> Clients {
             .map_err(|error| (router.router_id, error))
     });
     let mut all = Clients {
-        clients: own_clients(state),
+        clients: own_clients(&state.control, &state.work),
         missing: Vec::new(),
     };
     for answer in join_all(asked).await {
@@ -153,10 +156,10 @@ pub async fn clients(state: &Parts) -> Clients {
     all
 }
 
-fn own_clients(state: &Parts) -> Vec<v1::ClientStatus> {
-    let mut clients = state.work.watchers.list();
+fn own_clients(control: &Control, work: &Work) -> Vec<v1::ClientStatus> {
+    let mut clients = work.watchers.list();
     for client in &mut clients {
-        client.router_id.clone_from(&state.control.own.router_id);
+        client.router_id.clone_from(&control.own.router_id);
     }
     clients
 }
@@ -174,19 +177,18 @@ pub fn full_disk(stat: &v1::StatResponse) -> Option<String> {
 
 /// What a node says of itself, within `limit`.
 pub async fn node_stat(
-    state: &Parts,
+    fleet: &Fleet,
     member: &Member,
     limit: Duration,
 ) -> Result<v1::StatResponse> {
     let ask = async {
-        let mut client = state.fleet.node_client(member)?;
+        let mut client = fleet.node_client(member)?;
         client
             .stat(Context::new(limit).request(v1::StatRequest {}))
             .await
             .map_err(from_status)
     };
-    state
-        .fleet
+    fleet
         .while_there(member, within(limit, "stat", ask))
         .await
         .map(tonic::Response::into_inner)
@@ -194,27 +196,26 @@ pub async fn node_stat(
 
 /// What a fetcher says of itself, within `limit`.
 pub async fn fetcher_stat(
-    state: &Parts,
+    fleet: &Fleet,
     member: &Member,
     limit: Duration,
 ) -> Result<v1::FetcherStatResponse> {
     let ask = async {
-        let mut client = FetcherClient::new(state.fleet.channels.get(&member.address)?);
+        let mut client = FetcherClient::new(fleet.channels.get(&member.address)?);
         client
             .stat(Context::new(limit).request(v1::FetcherStatRequest {}))
             .await
             .map_err(from_status)
     };
-    state
-        .fleet
+    fleet
         .while_there(member, within(limit, "stat", ask))
         .await
         .map(tonic::Response::into_inner)
 }
 
 /// A node and what it says of itself.
-pub async fn node_status(state: &Parts, member: &Member) -> v1::NodeStatus {
-    let (stat, error) = split(node_stat(state, member, state.config.call_timeout).await);
+pub async fn node_status(fleet: &Fleet, member: &Member) -> v1::NodeStatus {
+    let (stat, error) = split(node_stat(fleet, member, fleet.call_timeout).await);
     v1::NodeStatus {
         member: Some(v1::Member::from(member)),
         stat,
@@ -223,8 +224,8 @@ pub async fn node_status(state: &Parts, member: &Member) -> v1::NodeStatus {
 }
 
 /// A fetcher and what it says of itself.
-pub async fn fetcher_status(state: &Parts, member: &Member) -> v1::FetcherStatus {
-    let (stat, error) = split(fetcher_stat(state, member, state.config.call_timeout).await);
+pub async fn fetcher_status(fleet: &Fleet, member: &Member) -> v1::FetcherStatus {
+    let (stat, error) = split(fetcher_stat(fleet, member, fleet.call_timeout).await);
     v1::FetcherStatus {
         member: Some(v1::Member::from(member)),
         stat,
@@ -240,15 +241,12 @@ fn split<T>(answer: Result<T>) -> (Option<T>, String) {
 }
 
 /// One repository and what each node that holds, or should hold, has of it.
-pub async fn replicas(
-    state: &Arc<Parts>,
-    entry: &monofs_model::Repository,
-) -> Vec<v1::ReplicaStatus> {
-    let view = state.fleet.members.view();
+pub async fn replicas(fleet: &Fleet, entry: &monofs_model::Repository) -> Vec<v1::ReplicaStatus> {
+    let view = fleet.members.view();
     let id = entry.storage_id();
     let asked = view.nodes().map(|node| async {
         let holder = entry.holders.contains(&node.id);
-        match state.fleet.held(node, &id).await {
+        match fleet.held(node, &id).await {
             Ok(held) => Some(v1::ReplicaStatus {
                 node_id: node.id.to_string(),
                 holder,

@@ -12,18 +12,19 @@ use monofs_model::{Consistency, ContentMode, DisplayPath, Error, RefName, Result
 use monofs_proto::v1;
 
 use crate::ingest::{self, IngestSpec};
-use crate::parts::Parts;
+use crate::parts::Work;
+use monofs_control::Control;
 
 /// Removes a repository. Errors: `NotFound`; `Refused` while it is being ingested.
-pub async fn delete(state: &Parts, path: &str) -> Result<()> {
-    let entry = state.control.catalog.require(path)?;
-    if let Some(router) = ingest::worked_on_by(state, &entry.path) {
+pub async fn delete(control: &Control, work: &Work, path: &str) -> Result<()> {
+    let entry = control.catalog.require(path)?;
+    if let Some(router) = ingest::worked_on_by(control, work, &entry.path) {
         return Err(Error::refused(format!(
             "'{}' is being ingested right now (router {router}); delete it when that has ended",
             entry.path
         )));
     }
-    state.control.catalog.remove(&entry.path).await?;
+    control.catalog.remove(&entry.path).await?;
     tracing::info!(path = %entry.path, "deleted");
     Ok(())
 }

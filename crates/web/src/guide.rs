@@ -84,7 +84,7 @@ pub(super) async fn fetchers(State(state): State<Arc<Parts>>) -> Document<Fetche
     let view = state.fleet.members.view();
     let asked = join_all(
         view.fetchers()
-            .map(|member| status::fetcher_status(&state, member)),
+            .map(|member| status::fetcher_status(&state.fleet, member)),
     )
     .await;
     Document(FetchersDocument {

@@ -186,8 +186,8 @@ fn table<T: Accumulate>(ring: &Ring<T>) -> HistoryTable {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use super::super::meter::tests::{node, sample};
+    use super::*;
 
     fn values(table: &HistoryTable, name: &str) -> Vec<Option<f64>> {
         table

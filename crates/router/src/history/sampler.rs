@@ -38,14 +38,14 @@ pub async fn run(state: Arc<Parts>, stop: CancellationToken) {
 /// Asks every member, a bounded number of them at a time.
 async fn take(state: &Arc<Parts>) -> Sample {
     let view = state.fleet.members.view();
-    let limit = ASK_TIMEOUT.min(state.config.call_timeout);
+    let limit = ASK_TIMEOUT.min(state.fleet.call_timeout);
     // One that is down is not asked: that it is silent is known.
     let asks = |member: &Member| member.state != MemberState::Down;
     let ask_node = |member: Member| {
         let state = state.clone();
         async move {
             let stat = if asks(&member) {
-                status::node_stat(&state, &member, limit).await.ok()
+                status::node_stat(&state.fleet, &member, limit).await.ok()
             } else {
                 None
             };
@@ -56,7 +56,9 @@ async fn take(state: &Arc<Parts>) -> Sample {
         let state = state.clone();
         async move {
             let stat = if asks(&member) {
-                status::fetcher_stat(&state, &member, limit).await.ok()
+                status::fetcher_stat(&state.fleet, &member, limit)
+                    .await
+                    .ok()
             } else {
                 None
             };

@@ -11,22 +11,21 @@ use monofs_proto::v1;
 use monofs_proto::v1::ingest_progress::Phase;
 
 use super::job::Job;
-use crate::parts::Parts;
+use crate::fleet::Fleet;
 use crate::{fleet, membership};
+use monofs_control::Control;
 use monofs_control::catalog::no_repository;
 
 /// Runs a job to its end.
-pub(super) async fn run(state: &Arc<Parts>, job: &Arc<Job>) -> Result<()> {
+pub(super) async fn run(control: &Control, fleet: &Fleet, job: &Arc<Job>) -> Result<()> {
     let spec = &job.spec;
     let id = spec.path.storage_id();
     job.phase(Phase::Resolving);
-    let replicas = choose_replicas(state, job)?;
-    let commit = state
-        .fleet
+    let replicas = choose_replicas(fleet, job)?;
+    let commit = fleet
         .resolve_upstream(&id, &spec.source, &spec.ref_name)
         .await?;
-    let entry = state
-        .control
+    let entry = control
         .catalog
         .get(&spec.path)
         .ok_or_else(|| no_repository(spec.path.as_str()))?;
@@ -37,12 +36,12 @@ pub(super) async fn run(state: &Arc<Parts>, job: &Arc<Job>) -> Result<()> {
         .filter(|current| current.commit == commit)
     {
         let commit = current.commit;
-        return unchanged(state, job, commit).await;
+        return unchanged(control, job, commit).await;
     }
     job.phase(Phase::Fetching);
     let origin = fleet::origin(&spec.source, &spec.ref_name, &commit);
     let report = |progress: v1::FetchProgress| job.update(|seen| seen.fetch = Some(progress));
-    let snapshot = state.fleet.fetch(&id, &origin, report).await?;
+    let snapshot = fleet.fetch(&id, &origin, report).await?;
     if snapshot.commit != commit {
         return Err(Error::corrupt(format!(
             "the fetcher gave commit {} for {commit}",
@@ -50,13 +49,13 @@ pub(super) async fn run(state: &Arc<Parts>, job: &Arc<Job>) -> Result<()> {
         )));
     }
     job.phase(Phase::Adopting);
-    replicate(state, job, &entry, &snapshot, replicas).await
+    replicate(control, fleet, job, &entry, &snapshot, replicas).await
 }
 
 /// The nodes that should hold the repository and can take it now. Errors: `Unavailable` when there
 /// is none.
-fn choose_replicas(state: &Parts, job: &Job) -> Result<Vec<Member>> {
-    let view = state.fleet.members.view();
+fn choose_replicas(fleet: &Fleet, job: &Job) -> Result<Vec<Member>> {
+    let view = fleet.members.view();
     let candidates = membership::placeable(&view);
     let copies = view.replication_factor.max(1) as usize;
     let chosen = placement::replicas(&job.spec.path.storage_id(), &candidates, copies);
@@ -80,9 +79,9 @@ fn choose_replicas(state: &Parts, job: &Job) -> Result<Vec<Member>> {
 }
 
 /// The ref has not moved.
-async fn unchanged(state: &Arc<Parts>, job: &Arc<Job>, commit: monofs_model::Oid) -> Result<()> {
+async fn unchanged(control: &Control, job: &Arc<Job>, commit: monofs_model::Oid) -> Result<()> {
     let looked = |entry: &Repository| Ok(Some(job.spec.applied_to(entry)));
-    let entry = state.control.catalog.update(&job.spec.path, looked).await?;
+    let entry = control.catalog.update(&job.spec.path, looked).await?;
     tracing::debug!(path = %job.spec.path, %commit, "unchanged upstream");
     job.update(|progress| {
         progress.unchanged = true;
@@ -95,7 +94,8 @@ async fn unchanged(state: &Arc<Parts>, job: &Arc<Job>, commit: monofs_model::Oid
 /// All replicas adopt in parallel; the flip comes with the first acknowledgement, or with `strong`
 /// after the last.
 async fn replicate(
-    state: &Arc<Parts>,
+    control: &Control,
+    fleet: &Fleet,
     job: &Arc<Job>,
     entry: &Repository,
     snapshot: &Snapshot,
@@ -104,7 +104,7 @@ async fn replicate(
     let strong = job.spec.consistency == Consistency::Strong;
     let mut adoptions: FuturesUnordered<_> = replicas
         .iter()
-        .map(|node| adopt_on(state, job, node, entry, snapshot))
+        .map(|node| adopt_on(fleet, job, node, entry, snapshot))
         .collect();
     let mut held: Vec<NodeId> = Vec::new();
     let mut published: Option<Arc<Repository>> = None;
@@ -123,27 +123,26 @@ async fn replicate(
         }
         match &published {
             Some(entry) => {
-                state
-                    .control
+                control
                     .catalog
                     .add_holder(&job.spec.path, entry.generation, &node.id)
                     .await?
             }
             None if strong && held.len() < replicas.len() => {}
-            None => published = Some(publish(state, job, entry, snapshot, &held).await?),
+            None => published = Some(publish(control, job, entry, snapshot, &held).await?),
         }
     }
     if published.is_none() {
         return Err(failure.unwrap_or_else(|| Error::internal("no replica answered")));
     }
-    if let Some(current) = state.control.catalog.get(&job.spec.path) {
+    if let Some(current) = control.catalog.get(&job.spec.path) {
         job.update(|progress| progress.repository = Some(v1::Repository::from(&*current)));
     }
     Ok(())
 }
 
 async fn adopt_on<'a>(
-    state: &Arc<Parts>,
+    fleet: &Fleet,
     job: &Arc<Job>,
     node: &'a Member,
     entry: &Repository,
@@ -161,15 +160,12 @@ async fn adopt_on<'a>(
     });
     (
         node,
-        state
-            .fleet
-            .adopt_and_wait(node, entry, snapshot, 0, report)
-            .await,
+        fleet.adopt_and_wait(node, entry, snapshot, 0, report).await,
     )
 }
 
 async fn publish(
-    state: &Arc<Parts>,
+    control: &Control,
     job: &Arc<Job>,
     entry: &Repository,
     snapshot: &Snapshot,
@@ -178,10 +174,9 @@ async fn publish(
     let (first, more) = held
         .split_first()
         .ok_or_else(|| Error::internal("publish without a holder"))?;
-    let flipped = state.control.catalog.flip(entry, snapshot, first).await?;
+    let flipped = control.catalog.flip(entry, snapshot, first).await?;
     for node in more {
-        state
-            .control
+        control
             .catalog
             .add_holder(&job.spec.path, flipped.generation, node)
             .await?;
@@ -195,7 +190,7 @@ async fn publish(
 }
 
 /// Remembers why a job failed; an entry that never had readers becomes `failed`.
-pub(super) async fn note_failure(state: &Arc<Parts>, job: &Job, error: &Error) {
+pub(super) async fn note_failure(control: &Control, job: &Job, error: &Error) {
     let note = |entry: &Repository| {
         let mut noted = entry.clone();
         noted.last_error = error.to_string();
@@ -204,7 +199,7 @@ pub(super) async fn note_failure(state: &Arc<Parts>, job: &Job, error: &Error) {
         }
         Ok(Some(noted))
     };
-    if let Err(error) = state.control.catalog.update(&job.spec.path, note).await {
+    if let Err(error) = control.catalog.update(&job.spec.path, note).await {
         tracing::warn!(path = %job.spec.path, %error, "cannot record why an ingest failed");
     }
 }

@@ -16,8 +16,10 @@ use monofs_proto::v1;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::fleet::Fleet;
 use crate::parts::Parts;
 use crate::reconcile::leftovers;
+use monofs_control::Control;
 use monofs_control::clock;
 
 /// Nodes that are asked at the same time.
@@ -157,8 +159,8 @@ async fn audit(state: &Arc<Parts>, node: &Member, before: Option<v1::NodeAudit>)
 
 /// The nodes that were asked what they hold, take part and may lack something: the reconciler knows
 /// when they do not.
-pub(crate) fn behind(state: &Parts) -> Vec<NodeId> {
-    let view = state.fleet.members.view();
+pub(crate) fn behind(control: &Control, fleet: &Fleet) -> Vec<NodeId> {
+    let view = fleet.members.view();
     let nodes: HashMap<&str, &Member> = view.nodes().map(|node| (node.id.as_str(), node)).collect();
     let behind = |row: &v1::NodeAudit| {
         let node = nodes.get(row.node_id.as_str())?;
@@ -166,8 +168,7 @@ pub(crate) fn behind(state: &Parts) -> Vec<NodeId> {
         (row.behind && row.at != 0 && row.incarnation == node.incarnation && waits)
             .then(|| node.id.clone())
     };
-    state
-        .control
+    control
         .tables
         .audits
         .list()

@@ -98,7 +98,8 @@ pub(super) async fn run(
                 match writer.write(&id, &wish).await {
                     Ok(()) if wish.returned => {
                         // Fails when the router stops.
-                        let _ = returns.send(MembershipInput::Machine(MemberEvent::ReturnNoted(id)))
+                        let _ = returns
+                            .send(MembershipInput::Machine(MemberEvent::ReturnNoted(id)))
                             .await;
                     }
                     Ok(()) => {}

@@ -8,21 +8,21 @@ use monofs_model::{NodeId, Repository};
 use monofs_proto::v1;
 use monofs_proto::v1::node_intent::Kind;
 
+use crate::fleet::Fleet;
 use crate::membership;
-use crate::parts::Parts;
+use monofs_control::Control;
 
 /// All nodes, and how many copies are wanted.
-pub(super) fn nodes(state: &Parts) -> (Vec<NodeFacts>, usize) {
-    let view = state.fleet.members.view();
-    let desired: HashSet<NodeId> = state
-        .fleet
+pub(super) fn nodes(control: &Control, fleet: &Fleet) -> (Vec<NodeFacts>, usize) {
+    let view = fleet.members.view();
+    let desired: HashSet<NodeId> = fleet
         .members
         .placement_nodes()
         .into_iter()
         .map(|candidate| candidate.id)
         .collect();
     let facts = view.nodes().map(|node| {
-        let intent = state.control.tables.intents.get(node.id.as_str());
+        let intent = control.tables.intents.get(node.id.as_str());
         let departure = intent.as_ref().and_then(departure);
         NodeFacts {
             candidate: node.into(),

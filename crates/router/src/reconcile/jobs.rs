@@ -19,7 +19,7 @@ use monofs_proto::v1::job::{Kind, State};
 
 use monofs_control::clock;
 
-use crate::parts::Parts;
+use monofs_control::Control;
 use monofs_fleet::copies::plan::{Planner, waiting_for};
 use monofs_fleet::copies::steps::{PlanCause, StepTally};
 
@@ -34,9 +34,8 @@ pub fn has_ended(job: &v1::Job) -> bool {
 }
 
 /// The job of this kind and subject that has not ended.
-pub fn running(state: &Parts, kind: Kind, subject: &str) -> Option<v1::Job> {
-    state
-        .control
+pub fn running(control: &Control, kind: Kind, subject: &str) -> Option<v1::Job> {
+    control
         .tables
         .jobs
         .list()
@@ -45,12 +44,12 @@ pub fn running(state: &Parts, kind: Kind, subject: &str) -> Option<v1::Job> {
 }
 
 /// The job of this kind and subject that runs, or a new one. Errors: the state store's.
-pub async fn open(state: &Parts, kind: Kind, subject: &str, reason: &str) -> Result<v1::Job> {
+pub async fn open(control: &Control, kind: Kind, subject: &str, reason: &str) -> Result<v1::Job> {
     let of_cause = |job: &&v1::Job| job.kind() == kind && job.subject == subject;
-    if let Some(job) = running(state, kind, subject) {
+    if let Some(job) = running(control, kind, subject) {
         return Ok(job);
     }
-    let all = state.control.tables.jobs.list();
+    let all = control.tables.jobs.list();
     // The same name for all who open it at the same time: the first one makes it.
     let name = |n: u64| format!("{}-{n}", stem(kind, subject));
     let number = |job: &v1::Job| {
@@ -73,8 +72,7 @@ pub async fn open(state: &Parts, kind: Kind, subject: &str, reason: &str) -> Res
     };
     job.set_kind(kind);
     job.set_state(State::Running);
-    let made = state
-        .control
+    let made = control
         .tables
         .jobs
         .update(&job.id, |row| {
@@ -100,7 +98,7 @@ fn stem(kind: Kind, subject: &str) -> String {
 
 /// Ends a job and holds back what is left of it. Errors: `NotFound`; `Refused` when it has ended,
 /// or follows from an intent.
-pub async fn cancel(state: &Parts, id: &str) -> Result<v1::Job> {
+pub async fn cancel(control: &Control, id: &str) -> Result<v1::Job> {
     let unknown = || {
         Error::not_found(format!(
             "no job '{}'; `monofs-admin jobs` lists them",
@@ -141,8 +139,7 @@ pub async fn cancel(state: &Parts, id: &str) -> Result<v1::Job> {
         row.set_state(State::Cancelled);
         Ok(Some(row))
     };
-    state
-        .control
+    control
         .tables
         .jobs
         .update(id, cancelled)
@@ -151,29 +148,28 @@ pub async fn cancel(state: &Parts, id: &str) -> Result<v1::Job> {
 }
 
 /// What was cancelled may be done again. Errors: the state store's.
-pub async fn release(state: &Parts) -> Result<()> {
-    for job in state
-        .control
+pub async fn release(control: &Control) -> Result<()> {
+    for job in control
         .tables
         .jobs
         .list()
         .iter()
         .filter(|job| job.held_back)
     {
-        let_go(state, &job.id).await?;
+        let_go(control, &job.id).await?;
     }
     Ok(())
 }
 
 /// What this job was about is held back no more.
-async fn let_go(state: &Parts, id: &str) -> Result<()> {
+async fn let_go(control: &Control, id: &str) -> Result<()> {
     let free = |row: Option<&v1::Job>| {
         Ok(row.map(|row| v1::Job {
             held_back: false,
             ..row.clone()
         }))
     };
-    state.control.tables.jobs.update(id, free).await.map(drop)
+    control.tables.jobs.update(id, free).await.map(drop)
 }
 
 /// The cause that a row is about; `None` when its subject is nothing that the plan can know.
@@ -284,16 +280,16 @@ impl Book {
 
     /// Brings the rows up to what the plan says. Errors: the state store's; what could not be
     /// written is written next time.
-    pub async fn write(&mut self, state: &Parts, planner: &mut Planner) -> Result<()> {
+    pub async fn write(&mut self, control: &Control, planner: &mut Planner) -> Result<()> {
         let mut open_causes = BTreeSet::new();
-        for job in state.control.tables.jobs.list() {
+        for job in control.tables.jobs.list() {
             let Some(cause) = cause(planner, &job) else {
                 continue;
             };
             if has_ended(&job) {
                 let over = job.held_back && !planner.pending().contains_key(&cause);
                 if over {
-                    let_go(state, &job.id).await?;
+                    let_go(control, &job.id).await?;
                 }
                 if job.held_back && !over {
                     open_causes.insert(cause);
@@ -301,7 +297,7 @@ impl Book {
                 continue;
             }
             open_causes.insert(cause);
-            self.write_one(state, planner, cause, &job).await?;
+            self.write_one(control, planner, cause, &job).await?;
         }
         let missing: Vec<PlanCause> = self
             .begun
@@ -311,17 +307,17 @@ impl Book {
             .collect();
         for cause in missing {
             if let Some((kind, subject, reason)) = subject(planner, cause) {
-                let job = open(state, kind, &subject, &reason).await?;
-                self.write_one(state, planner, cause, &job).await?;
+                let job = open(control, kind, &subject, &reason).await?;
+                self.write_one(control, planner, cause, &job).await?;
             }
             self.begun.remove(&cause);
         }
-        prune(state).await
+        prune(control).await
     }
 
     async fn write_one(
         &mut self,
-        state: &Parts,
+        control: &Control,
         planner: &Planner,
         cause: PlanCause,
         job: &v1::Job,
@@ -330,7 +326,7 @@ impl Book {
         let done = self.done.get(&cause).cloned().unwrap_or_default();
         let live = self.live.get(&cause).copied().unwrap_or(0);
         let left = tally.map_or(0, |tally| tally.bytes);
-        let (now_state, message) = self.judge(state, planner, cause, tally);
+        let (now_state, message) = self.judge(control, planner, cause, tally);
         let change = |row: Option<&v1::Job>| {
             // Cancelled, or ended by another leader, meanwhile.
             let Some(row) = row.filter(|row| !has_ended(row)) else {
@@ -341,7 +337,7 @@ impl Book {
             row.steps_total = row.steps_done + tally.map_or(0, StepTally::steps);
             row.bytes_done += done.bytes;
             row.bytes_total = row.bytes_done + left.max(live);
-            row.router_id.clone_from(&state.control.own.router_id);
+            row.router_id.clone_from(&control.own.router_id);
             row.message = if live > 0 {
                 format!("{message}, {live} bytes of the copies that run are taken")
             } else {
@@ -356,7 +352,7 @@ impl Book {
             row.set_state(now_state);
             Ok(Some(row))
         };
-        state.control.tables.jobs.update(&job.id, change).await?;
+        control.tables.jobs.update(&job.id, change).await?;
         self.done.remove(&cause);
         if now_state == State::Done {
             self.begun.remove(&cause);
@@ -366,13 +362,13 @@ impl Book {
 
     fn judge(
         &self,
-        state: &Parts,
+        control: &Control,
         planner: &Planner,
         cause: PlanCause,
         tally: Option<&StepTally>,
     ) -> (State, String) {
         let Some(tally) = tally else {
-            return self.judge_empty(state, planner, cause);
+            return self.judge_empty(control, planner, cause);
         };
         if let Some(why) = &self.paused {
             return (State::Waiting, why.clone());
@@ -390,13 +386,18 @@ impl Book {
     }
 
     /// Nothing can be done: all is done, or a node that is to be emptied does not answer.
-    fn judge_empty(&self, state: &Parts, planner: &Planner, cause: PlanCause) -> (State, String) {
+    fn judge_empty(
+        &self,
+        control: &Control,
+        planner: &Planner,
+        cause: PlanCause,
+    ) -> (State, String) {
         let PlanCause::Drain(node) = cause else {
             return (State::Done, "nothing is left to do".to_owned());
         };
         let id = planner.node_id(node);
         let held = planner.holds(id);
-        let wanted = state.control.tables.intents.get(id.as_str()).is_some();
+        let wanted = control.tables.intents.get(id.as_str()).is_some();
         if held > 0 && wanted {
             let message =
                 format!("{held} copies are recorded on {id}, which stay until it answers");
@@ -413,14 +414,14 @@ impl Book {
     }
 }
 
-async fn prune(state: &Parts) -> Result<()> {
-    let mut ended: Vec<v1::Job> = state.control.tables.jobs.list();
+async fn prune(control: &Control) -> Result<()> {
+    let mut ended: Vec<v1::Job> = control.tables.jobs.list();
     ended.retain(|job| has_ended(job) && !job.held_back);
     ended.sort_by(|a, b| (a.ended_at, &a.id).cmp(&(b.ended_at, &b.id)));
     let surplus = ended.len().saturating_sub(ENDED_MAX);
     for job in &ended[..surplus] {
         let gone = |row: Option<&v1::Job>| Ok(row.filter(|row| row.held_back).cloned());
-        state.control.tables.jobs.update(&job.id, gone).await?;
+        control.tables.jobs.update(&job.id, gone).await?;
     }
     Ok(())
 }

@@ -9,7 +9,8 @@ use monofs_proto::v1;
 use monofs_proto::v1::planned_move::Kind;
 
 use super::facts;
-use crate::parts::Parts;
+use crate::fleet::Fleet;
+use monofs_control::Control;
 use monofs_control::catalog::no_repository;
 use monofs_fleet::copies::plan::{PlanEvent, Planner, waiting_for};
 use monofs_fleet::copies::steps::{CopyFault, CopyStep, PlanCause};
@@ -27,13 +28,12 @@ pub(crate) enum Scope {
 
 impl Scope {
     /// Errors: `Invalid`, `NotFound`.
-    pub fn of(state: &Parts, request: &v1::RebalanceRequest) -> Result<Self> {
+    pub fn of(control: &Control, request: &v1::RebalanceRequest) -> Result<Self> {
         let entry = match (request.storage_id.as_str(), request.path.as_str()) {
             ("", "") => return Ok(Self::Everything),
-            ("", path) => state.control.catalog.require(path)?,
+            ("", path) => control.catalog.require(path)?,
             (id, path) => {
-                let found = state
-                    .control
+                let found = control
                     .catalog
                     .by_storage_id(&StorageId::new(id)?)
                     .ok_or_else(|| no_repository(id))?;
@@ -48,8 +48,8 @@ impl Scope {
 }
 
 /// All moves of `scope`. Looks at every entry: for a thread that may block.
-pub(crate) fn moves(state: &Parts, scope: &Scope) -> v1::RebalanceResponse {
-    let (nodes, copies) = facts::nodes(state);
+pub(crate) fn moves(control: &Control, fleet: &Fleet, scope: &Scope) -> v1::RebalanceResponse {
+    let (nodes, copies) = facts::nodes(control, fleet);
     let mut planner = Planner::default();
     planner.step(
         PlanEvent::Nodes {
@@ -65,7 +65,7 @@ pub(crate) fn moves(state: &Parts, scope: &Scope) -> v1::RebalanceResponse {
     }
     let mut after = String::new();
     loop {
-        let page = state.control.catalog.page("", &after, PAGE);
+        let page = control.catalog.page("", &after, PAGE);
         let Some(last) = page.last() else { return told };
         after = last.path.to_string();
         page.iter()

@@ -21,6 +21,7 @@ use super::jobs::Book;
 use super::work::{self, Pace};
 use crate::membership;
 use crate::parts::Parts;
+use monofs_control::Control;
 use monofs_control::catalog::Position;
 use monofs_fleet::copies::plan::{
     CommandOutcome, NodeFacts, PlanAction, PlanCommand, PlanEvent, Planner, StorageKey,
@@ -91,7 +92,10 @@ async fn lead(state: &Arc<Parts>) {
         .max(Duration::from_millis(10));
     loop {
         // Before the catalogue: what audits changed there is in the plan then.
-        let (behind, draining) = (membership::behind(state), leader.draining());
+        let (behind, draining) = (
+            membership::behind(&state.control, &state.fleet),
+            leader.draining(),
+        );
         leader.look().await;
         leader.publish();
         leader.tell_members(&behind, &draining).await;
@@ -139,7 +143,7 @@ impl Leader {
 
     /// Takes in what changed.
     async fn look(&mut self) {
-        let nodes = facts::nodes(&self.state);
+        let nodes = facts::nodes(&self.state.control, &self.state.fleet);
         if nodes != self.nodes {
             self.nodes = nodes.clone();
             let now = self.now();
@@ -406,10 +410,16 @@ impl Leader {
     fn failed(&mut self, command: &PlanCommand, error: &Error) -> CommandOutcome {
         let action = match &command.action {
             PlanAction::Copy { node, .. } => {
-                format!("copy {} to {node}", path_of(&self.state, command.key))
+                format!(
+                    "copy {} to {node}",
+                    path_of(&self.state.control, command.key)
+                )
             }
             PlanAction::Delete { node, .. } => {
-                format!("delete {} from {node}", path_of(&self.state, command.key))
+                format!(
+                    "delete {} from {node}",
+                    path_of(&self.state.control, command.key)
+                )
             }
         };
         self.book
@@ -450,7 +460,11 @@ impl Leader {
         if !rested && !self.rows_due {
             return;
         }
-        match self.book.write(&self.state, &mut self.planner).await {
+        match self
+            .book
+            .write(&self.state.control, &mut self.planner)
+            .await
+        {
             Ok(()) => self.rows_due = false,
             Err(error) => tracing::warn!(%error, "cannot record how far jobs are; trying again"),
         }
@@ -458,10 +472,9 @@ impl Leader {
     }
 }
 
-fn path_of(state: &Parts, key: StorageKey) -> String {
+fn path_of(control: &Control, key: StorageKey) -> String {
     let id = monofs_model::StorageId::of_number(key);
-    state
-        .control
+    control
         .catalog
         .by_storage_id(&id)
         .map_or_else(|| id.to_string(), |entry| entry.path.to_string())

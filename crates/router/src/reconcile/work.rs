@@ -38,7 +38,7 @@ pub(super) async fn perform(state: &Arc<Parts>, command: &PlanCommand, pace: &Pa
         .snapshot
         .clone()
         .ok_or_else(|| Error::refused("the entry has no commit"))?;
-    if let Some(router) = ingest::worked_on_by(state, &entry.path) {
+    if let Some(router) = ingest::worked_on_by(&state.control, &state.work, &entry.path) {
         return Err(Error::refused(format!(
             "{} is being ingested or cleaned up by {router}",
             entry.path
@@ -68,7 +68,8 @@ pub(super) async fn undo(state: &Arc<Parts>, command: &PlanCommand) -> Result<()
     let id = StorageId::of_number(command.key);
     let entry = state.control.catalog.by_storage_id(&id);
     if entry.as_ref().is_some_and(|entry| {
-        entry.holders.contains(node) || ingest::worked_on_by(state, &entry.path).is_some()
+        entry.holders.contains(node)
+            || ingest::worked_on_by(&state.control, &state.work, &entry.path).is_some()
     }) || state.control.catalog.is_retained_on(&id, node).await?
     {
         return Ok(());
@@ -240,7 +241,7 @@ impl Moved<'_> {
                 .collect(),
             bytes_per_second_max,
         };
-        let silence = state.config.progress_timeout;
+        let silence = state.fleet.progress_timeout;
         let mut client = state.fleet.node_client(node)?;
         let call = client.cover(Context::new(silence).stream(request));
         let answer = within(silence, "cover", async { call.await.map_err(from_status) }).await?;

@@ -10,8 +10,10 @@ use monofs_rpc::metrics::Samples;
 
 use super::problems;
 use crate::parts::Parts;
+use crate::parts::Work;
 use crate::reconcile::jobs::has_ended;
 use crate::replication;
+use monofs_control::Control;
 use monofs_control::clock;
 
 const STATES: [MemberState; 7] = [
@@ -35,7 +37,7 @@ pub fn metrics(state: &Parts, out: &mut Samples) {
     jobs(state, out);
     state.work.ingests.samples(out);
     router(state, out);
-    clients(state, out);
+    clients(&state.control, &state.work, out);
 }
 
 fn members(state: &Parts, out: &mut Samples) {
@@ -188,15 +190,14 @@ fn router(state: &Parts, out: &mut Samples) {
     );
 }
 
-fn clients(state: &Parts, out: &mut Samples) {
+fn clients(control: &Control, work: &Work, out: &mut Samples) {
     out.gauge(
         "monofs_router_clients",
         "Clients connected to this router.",
-        state.work.watchers.len(),
+        work.watchers.len(),
     );
-    let newest = *state.control.catalog.changed().borrow();
-    let behind = state
-        .work
+    let newest = *control.catalog.changed().borrow();
+    let behind = work
         .watchers
         .acknowledged_by_all()
         .map_or(0, |acked| newest.saturating_sub(acked));

@@ -5,7 +5,9 @@ use std::time::Duration;
 use monofs_model::{Member, MemberState};
 use monofs_proto::v1;
 
+use crate::fleet::Fleet;
 use crate::parts::Parts;
+use monofs_control::Control;
 use monofs_control::catalog::Summary;
 
 /// Something wrong, with what to do about it.
@@ -64,7 +66,7 @@ pub fn problems(state: &Parts) -> Vec<Problem> {
         );
     }
     for member in &view.members {
-        if let Some(line) = of_member(state, member) {
+        if let Some(line) = of_member(&state.control, &state.fleet, member) {
             add(false, line);
         }
     }
@@ -151,10 +153,10 @@ fn held_back(job: &v1::Job) -> String {
 }
 
 /// What is to be said about one member, if anything.
-fn of_member(state: &Parts, member: &Member) -> Option<String> {
+fn of_member(control: &Control, fleet: &Fleet, member: &Member) -> Option<String> {
     let (id, address) = (&member.id, &member.address);
-    let held_for = ago(state.fleet.members.standing_for(id).unwrap_or_default());
-    let intent = state.control.tables.intents.get(id.as_str());
+    let held_for = ago(fleet.members.standing_for(id).unwrap_or_default());
+    let intent = control.tables.intents.get(id.as_str());
     let why = intent
         .as_ref()
         .map_or(String::new(), |intent| because(&intent.reason));
@@ -171,7 +173,7 @@ fn of_member(state: &Parts, member: &Member) -> Option<String> {
                  and at `monofs-admin nodes`"
             )
         }
-        MemberState::Down => match state.fleet.members.copies_stay_for(id) {
+        MemberState::Down => match fleet.members.copies_stay_for(id) {
             Some(left) => format!(
                 "{id} ({address}) is down since {held_for}: look at its log and start it; in {} \
                  its copies are made elsewhere; `monofs-admin failover` shows who is read instead",

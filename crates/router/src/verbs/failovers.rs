@@ -8,7 +8,9 @@ use monofs_proto::v1;
 
 use monofs_control::clock;
 
+use crate::fleet::Fleet;
 use crate::parts::Parts;
+use monofs_control::Control;
 
 /// Whose reads go elsewhere, how many of what it holds, and where to.
 pub async fn list_failovers(state: &Arc<Parts>) -> Result<v1::ListFailoversResponse> {
@@ -20,7 +22,7 @@ pub async fn list_failovers(state: &Arc<Parts>) -> Result<v1::ListFailoversRespo
             (member.state, member.share_percent, member.failed_over) =
                 (MemberState::Active, 100, false);
         }
-        let cause = |node| Some((node, cause(&state, node)?));
+        let cause = |node| Some((node, cause(&state.control, &state.fleet, node)?));
         let failovers = view
             .nodes()
             .filter_map(cause)
@@ -52,20 +54,15 @@ pub async fn list_failovers(state: &Arc<Parts>) -> Result<v1::ListFailoversRespo
 }
 
 /// Why readers do not ask this node first about all that it is first for, and since when.
-fn cause(state: &Parts, node: &Member) -> Option<(String, i64)> {
-    let held_for = state
-        .fleet
-        .members
-        .standing_for(&node.id)
-        .unwrap_or_default();
+fn cause(control: &Control, fleet: &Fleet, node: &Member) -> Option<(String, i64)> {
+    let held_for = fleet.members.standing_for(&node.id).unwrap_or_default();
     let since = clock::now() - held_for.as_secs() as i64;
     let judged = |reason: &str| Some((reason.to_owned(), since));
     match node.state {
         MemberState::Down => judged("it is down"),
         MemberState::Suspect => judged("nothing was heard of it for a while"),
         _ if node.failed_over => {
-            let intent = state
-                .control
+            let intent = control
                 .tables
                 .intents
                 .get(node.id.as_str())

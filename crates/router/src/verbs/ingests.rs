@@ -17,8 +17,10 @@ use tonic::Status;
 
 use super::progress::QUEUE;
 use super::progress::{Progress, hydrated};
+use crate::fleet::Fleet;
 use crate::ingest::Job;
 use crate::parts::Parts;
+use monofs_control::Control;
 
 /// How often it is looked again who works on the path.
 const TURNS_MAX: usize = 8;
@@ -45,7 +47,7 @@ pub fn watch(state: &Arc<Parts>, path: DisplayPath, wait_hydrated: bool) -> Resu
                 .get(&path)
                 .is_some_and(|entry| entry.content == ContentMode::Eager);
             if wait_hydrated && eager {
-                hydrated(&state, &path, &mut last, &sink).await?;
+                hydrated(&state.control, &state.fleet, &path, &mut last, &sink).await?;
             }
             last.set_phase(Phase::Done);
             Ok(last)
@@ -69,13 +71,13 @@ pub(crate) fn nothing_runs(path: &DisplayPath) -> Error {
 
 async fn follow(state: &Arc<Parts>, path: &DisplayPath, sink: &Sink) -> Result<v1::IngestProgress> {
     for _ in 0..TURNS_MAX {
-        let Some(router) = elsewhere(state, path) else {
+        let Some(router) = elsewhere(&state.control, path) else {
             return match state.work.ingests.running(path) {
                 Some(job) => here(&job, sink).await,
-                None => ended(state, path),
+                None => ended(&state.control, path),
             };
         };
-        match there(state, path, &router, sink).await {
+        match there(&state.control, &state.fleet, path, &router, sink).await {
             // That router has just ended it, or is gone.
             Err(error) if matches!(error.kind, ErrorKind::NotFound | ErrorKind::Unavailable) => {
                 tracing::debug!(%path, router, %error, "cannot follow an ingest there; looking \
@@ -85,13 +87,13 @@ async fn follow(state: &Arc<Parts>, path: &DisplayPath, sink: &Sink) -> Result<v
             outcome => return outcome,
         }
     }
-    ended(state, path)
+    ended(&state.control, path)
 }
 
 /// The other router that ingests at this path.
-fn elsewhere(state: &Parts, path: &DisplayPath) -> Option<String> {
-    let claim = state.control.tables.claims.get(path.as_str())?;
-    (claim.purpose() == Purpose::Ingest && claim.router_id != state.control.own.router_id)
+fn elsewhere(control: &Control, path: &DisplayPath) -> Option<String> {
+    let claim = control.tables.claims.get(path.as_str())?;
+    (claim.purpose() == Purpose::Ingest && claim.router_id != control.own.router_id)
         .then_some(claim.router_id)
 }
 
@@ -113,21 +115,22 @@ async fn here(job: &Job, sink: &Sink) -> Result<v1::IngestProgress> {
 
 /// The last progress of a job of another router.
 async fn there(
-    state: &Parts,
+    control: &Control,
+    fleet: &Fleet,
     path: &DisplayPath,
     router: &str,
     sink: &Sink,
 ) -> Result<v1::IngestProgress> {
-    let known = state.control.tables.routers.get(router);
+    let known = control.tables.routers.get(router);
     let address = known
         .ok_or_else(|| Error::unavailable(format!("router {router} is not there any more")))?
         .address;
-    let mut client = AdminClient::new(state.fleet.channels.get(&address)?);
+    let mut client = AdminClient::new(fleet.channels.get(&address)?);
     let request = v1::RefreshRequest {
         path: path.to_string(),
         follow: true,
     };
-    let limit = state.config.call_timeout;
+    let limit = fleet.call_timeout;
     let call = client.refresh(Context::new(limit).stream(request));
     let answer = within(limit, "follow an ingest", async {
         call.await.map_err(from_status)
@@ -135,7 +138,7 @@ async fn there(
     .await?;
     let mut messages = guarded(
         answer.into_inner(),
-        state.config.progress_timeout,
+        fleet.progress_timeout,
         "the progress of an ingest",
     );
     while let Some(message) = messages.next().await {
@@ -153,8 +156,8 @@ async fn there(
 }
 
 /// What the catalogue says about the last time. Errors: `NotFound`; `Refused` with why it failed.
-fn ended(state: &Parts, path: &DisplayPath) -> Result<v1::IngestProgress> {
-    let entry = state.control.catalog.require(path.as_str())?;
+fn ended(control: &Control, path: &DisplayPath) -> Result<v1::IngestProgress> {
+    let entry = control.catalog.require(path.as_str())?;
     if !entry.last_error.is_empty() {
         return Err(Error::refused(format!(
             "the last ingest or refresh of '{path}' failed: {}",

@@ -14,19 +14,23 @@ use tonic::Status;
 use crate::parts::Parts;
 use crate::reconcile::jobs::{self, has_ended};
 use crate::reconcile::preview::{self, Scope};
+use monofs_control::Control;
 
 /// Says what there is to move, and starts a job for it unless only the plan is asked for.
 pub async fn rebalance(
     state: &Arc<Parts>,
     request: v1::RebalanceRequest,
 ) -> Result<v1::RebalanceResponse> {
-    let scope = Scope::of(state, &request)?;
+    let scope = Scope::of(&state.control, &request)?;
     let subject = match &scope {
         Scope::Everything => String::new(),
         Scope::One(entry) => entry.path.to_string(),
     };
     let planned = state.clone();
-    let plan = tokio::task::spawn_blocking(move || preview::moves(&planned, &scope)).await;
+    let plan = tokio::task::spawn_blocking(move || {
+        preview::moves(&planned.control, &planned.fleet, &scope)
+    })
+    .await;
     let mut plan = plan.map_err(|e| Error::internal(format!("the plan ended early: {e}")))?;
     if request.dry_run {
         return Ok(plan);
@@ -38,19 +42,24 @@ pub async fn rebalance(
         )));
     }
     if subject.is_empty() {
-        jobs::release(state).await?;
+        jobs::release(&state.control).await?;
     }
     if plan.copies_total + plan.deletes_total > 0 {
-        plan.job_id = jobs::open(state, Kind::Rebalance, &subject, "an operator asked for it")
-            .await?
-            .id;
+        plan.job_id = jobs::open(
+            &state.control,
+            Kind::Rebalance,
+            &subject,
+            "an operator asked for it",
+        )
+        .await?
+        .id;
     }
     Ok(plan)
 }
 
 /// The jobs that have not ended, or all; the newest first.
-pub fn list(state: &Parts, all: bool) -> Vec<v1::Job> {
-    let mut jobs = state.control.tables.jobs.list();
+pub fn list(control: &Control, all: bool) -> Vec<v1::Job> {
+    let mut jobs = control.tables.jobs.list();
     jobs.retain(|job| all || !has_ended(job));
     jobs.sort_by(|a, b| {
         (has_ended(a), b.started_at, &a.id).cmp(&(has_ended(b), a.started_at, &b.id))

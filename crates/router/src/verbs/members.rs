@@ -4,27 +4,31 @@
 //!
 //! Every verb is idempotent: what is so already is answered with `unchanged`.
 
-use std::sync::Arc;
-
 use monofs_model::{Error, MemberState, NodeId, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::job;
 use monofs_proto::v1::node_intent::Kind;
 
+use crate::fleet::Fleet;
 use crate::membership;
-use crate::parts::Parts;
 use crate::reconcile::jobs;
+use monofs_control::Control;
 use monofs_control::clock;
 
 /// Longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1000;
 
 /// A node, or without one the whole cluster.
-pub async fn drain(state: &Arc<Parts>, request: v1::DrainRequest) -> Result<v1::DrainResponse> {
+pub async fn drain(
+    control: &Control,
+    fleet: &Fleet,
+    request: v1::DrainRequest,
+) -> Result<v1::DrainResponse> {
     check_reason(&request.reason)?;
     if !request.node_id.is_empty() {
         let unchanged = want(
-            state,
+            control,
+            fleet,
             &request.node_id,
             Kind::Drain,
             &request.reason,
@@ -32,7 +36,7 @@ pub async fn drain(state: &Arc<Parts>, request: v1::DrainRequest) -> Result<v1::
         )
         .await?;
         let job_id = job(
-            state,
+            control,
             unchanged,
             job::Kind::Drain,
             &request.node_id,
@@ -50,7 +54,7 @@ pub async fn drain(state: &Arc<Parts>, request: v1::DrainRequest) -> Result<v1::
         };
         Ok(Some(row.cloned().unwrap_or_else(new)))
     };
-    state.control.tables.maintenance.update("", drained).await?;
+    control.tables.maintenance.update("", drained).await?;
     tracing::info!(reason = request.reason, unchanged, "the cluster is drained");
     Ok(v1::DrainResponse {
         unchanged,
@@ -59,11 +63,12 @@ pub async fn drain(state: &Arc<Parts>, request: v1::DrainRequest) -> Result<v1::
 }
 
 pub async fn undrain(
-    state: &Arc<Parts>,
+    control: &Control,
+    fleet: &Fleet,
     request: v1::UndrainRequest,
 ) -> Result<v1::UndrainResponse> {
     if !request.node_id.is_empty() {
-        let unchanged = let_back(state, &request.node_id, Kind::Drain).await?;
+        let unchanged = let_back(control, fleet, &request.node_id, Kind::Drain).await?;
         return Ok(v1::UndrainResponse { unchanged });
     }
     let mut unchanged = false;
@@ -71,23 +76,20 @@ pub async fn undrain(
         unchanged = row.is_none();
         Ok(None)
     };
-    state
-        .control
-        .tables
-        .maintenance
-        .update("", undrained)
-        .await?;
+    control.tables.maintenance.update("", undrained).await?;
     tracing::info!(unchanged, "the cluster is undrained");
     Ok(v1::UndrainResponse { unchanged })
 }
 
 pub async fn trigger_failover(
-    state: &Arc<Parts>,
+    control: &Control,
+    fleet: &Fleet,
     request: v1::TriggerFailoverRequest,
 ) -> Result<v1::TriggerFailoverResponse> {
     check_reason(&request.reason)?;
     let unchanged = want(
-        state,
+        control,
+        fleet,
         &request.node_id,
         Kind::Failover,
         &request.reason,
@@ -95,7 +97,7 @@ pub async fn trigger_failover(
     )
     .await?;
     let job_id = job(
-        state,
+        control,
         unchanged,
         job::Kind::Failover,
         &request.node_id,
@@ -108,25 +110,26 @@ pub async fn trigger_failover(
 /// The id of the job that moves the copies off: a new one, or if nothing new is wanted the one that
 /// runs, if any.
 async fn job(
-    state: &Arc<Parts>,
+    control: &Control,
     unchanged: bool,
     kind: job::Kind,
     node_id: &str,
     reason: &str,
 ) -> Result<String> {
-    let job = match jobs::running(state, kind, node_id) {
+    let job = match jobs::running(control, kind, node_id) {
         None if unchanged => None,
-        None => Some(jobs::open(state, kind, node_id, reason).await?),
+        None => Some(jobs::open(control, kind, node_id, reason).await?),
         running => running,
     };
     Ok(job.map_or(String::new(), |job| job.id))
 }
 
 pub async fn clear_failover(
-    state: &Arc<Parts>,
+    control: &Control,
+    fleet: &Fleet,
     request: v1::ClearFailoverRequest,
 ) -> Result<v1::ClearFailoverResponse> {
-    let unchanged = let_back(state, &request.node_id, Kind::Failover).await?;
+    let unchanged = let_back(control, fleet, &request.node_id, Kind::Failover).await?;
     Ok(v1::ClearFailoverResponse { unchanged })
 }
 
@@ -143,13 +146,14 @@ fn check_reason(reason: &str) -> Result<()> {
 /// `Refused` when something else is wanted of it, it cannot be known yet what it holds, or too few
 /// nodes would be left.
 async fn want(
-    state: &Arc<Parts>,
+    control: &Control,
+    fleet: &Fleet,
     node_id: &str,
     kind: Kind,
     reason: &str,
     force: bool,
 ) -> Result<bool> {
-    let view = state.fleet.members.view();
+    let view = fleet.members.view();
     let node = membership::node(&view, node_id)?;
     if node.state == MemberState::Joining {
         return Err(Error::refused(format!(
@@ -187,7 +191,7 @@ async fn want(
             })),
         }
     };
-    state.control.tables.intents.update(node_id, wanted).await?;
+    control.tables.intents.update(node_id, wanted).await?;
     tracing::info!(
         node = node_id,
         kind = kind.as_str_name(),
@@ -200,25 +204,21 @@ async fn want(
 
 /// Takes back what was wanted of a node; returns whether nothing was. Errors: `NotFound`; `Refused`
 /// when something else is.
-async fn let_back(state: &Arc<Parts>, node_id: &str, kind: Kind) -> Result<bool> {
-    let Some(row) = state.control.tables.intents.get(node_id) else {
-        membership::node(&state.fleet.members.view(), node_id)?;
+async fn let_back(control: &Control, fleet: &Fleet, node_id: &str, kind: Kind) -> Result<bool> {
+    let Some(row) = control.tables.intents.get(node_id) else {
+        membership::node(&fleet.members.view(), node_id)?;
         return Ok(true);
     };
     if row.kind() != kind {
         return Err(Error::refused(other_intent(&row)));
     }
     // First: nobody may take it for complete in between.
-    state
-        .fleet
-        .members
-        .fell_behind(&NodeId::new(node_id)?)
-        .await?;
+    fleet.members.fell_behind(&NodeId::new(node_id)?).await?;
     let back = |row: Option<&v1::NodeIntent>| match row {
         Some(row) if row.kind() != kind => Err(Error::refused(other_intent(row))),
         _ => Ok(None),
     };
-    state.control.tables.intents.update(node_id, back).await?;
+    control.tables.intents.update(node_id, back).await?;
     tracing::info!(node = node_id, "a node is let back");
     Ok(false)
 }

@@ -13,9 +13,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use crate::fleet::Fleet;
 use crate::ingest::Job;
 use crate::parts::Parts;
 use crate::status;
+use monofs_control::Control;
 
 /// Messages waiting for a slow caller.
 pub(crate) const QUEUE: usize = 16;
@@ -47,7 +49,14 @@ pub(crate) fn follow(state: Arc<Parts>, job: Arc<Job>, wait_hydrated: bool) -> P
             }
         };
         if wait_hydrated
-            && let Err(error) = hydrated(&state, &job.spec.path, &mut last, &sink).await
+            && let Err(error) = hydrated(
+                &state.control,
+                &state.fleet,
+                &job.spec.path,
+                &mut last,
+                &sink,
+            )
+            .await
         {
             let _ = sink.send(Err(to_status(error))).await;
             return;
@@ -60,7 +69,8 @@ pub(crate) fn follow(state: Arc<Parts>, job: Arc<Job>, wait_hydrated: bool) -> P
 
 /// Waits until every holder has all contents. Errors: `Unavailable` when nothing moves any more.
 pub(super) async fn hydrated(
-    state: &Arc<Parts>,
+    control: &Control,
+    fleet: &Fleet,
     path: &DisplayPath,
     progress: &mut v1::IngestProgress,
     sink: &mpsc::Sender<Result<v1::IngestProgress, Status>>,
@@ -68,8 +78,8 @@ pub(super) async fn hydrated(
     progress.set_phase(Phase::Hydrating);
     let mut patience = Patience::new(tokio::time::Instant::now());
     loop {
-        let entry = state.control.catalog.require(path.as_str())?;
-        let replicas = status::replicas(state, &entry)
+        let entry = control.catalog.require(path.as_str())?;
+        let replicas = status::replicas(fleet, &entry)
             .await
             .into_iter()
             .filter(|replica| replica.holder);

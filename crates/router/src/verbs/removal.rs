@@ -8,8 +8,10 @@ use monofs_model::view::Role;
 use monofs_model::{Error, ErrorKind, Member, MemberState, NodeId, Repository, Result};
 use monofs_proto::v1;
 
+use crate::config::Config;
 use crate::parts::Parts;
 use crate::status::ago;
+use monofs_control::Control;
 
 /// Entries that are changed at the same time.
 const CHANGES_MAX: usize = 16;
@@ -43,7 +45,7 @@ pub async fn remove_member(
              start the router again first"
         )));
     }
-    removable(state, member)?;
+    removable(&state.config, &state.control, member)?;
     let held = state.control.catalog.held_by(&id);
     let only: Vec<_> = held
         .iter()
@@ -59,7 +61,7 @@ pub async fn remove_member(
     }
     let without = |entry: Arc<Repository>| {
         let id = &id;
-        async move { no_holder(state, &entry, id).await }
+        async move { no_holder(&state.control, &entry, id).await }
     };
     futures::stream::iter(held)
         .map(without)
@@ -90,7 +92,7 @@ pub async fn remove_member(
 }
 
 /// Errors: `Refused` while the member is there, or maintenance keeps it from being judged.
-fn removable(state: &Parts, member: &Member) -> Result<()> {
+fn removable(config: &Config, control: &Control, member: &Member) -> Result<()> {
     let id = &member.id;
     let refused = |why: String| Err(Error::refused(why));
     match member.state {
@@ -98,7 +100,7 @@ fn removable(state: &Parts, member: &Member) -> Result<()> {
         MemberState::Drained => refused(format!(
             "{id} is drained but runs, so it would register again: stop it first"
         )),
-        _ if state.control.tables.maintenance.get("").is_some() => refused(format!(
+        _ if control.tables.maintenance.get("").is_some() => refused(format!(
             "{id} is {}, and while the cluster is drained nobody is declared down: `monofs-admin \
              undrain` first",
             member.state.as_str()
@@ -106,7 +108,7 @@ fn removable(state: &Parts, member: &Member) -> Result<()> {
         MemberState::Suspect | MemberState::Joining => refused(format!(
             "{id} is {}: when it is stopped it will be down in {}, then remove it",
             member.state.as_str(),
-            ago(state.config.unhealthy_threshold.max(Duration::from_secs(1)))
+            ago(config.unhealthy_threshold.max(Duration::from_secs(1)))
         )),
         _ if member.role == Role::Fetcher => {
             refused(format!("{id} is {}: stop it first", member.state.as_str()))
@@ -120,7 +122,7 @@ fn removable(state: &Parts, member: &Member) -> Result<()> {
 }
 
 /// Takes a node off the holders of an entry. Errors: `Refused` when nobody else is one.
-async fn no_holder(state: &Parts, entry: &Repository, id: &NodeId) -> Result<()> {
+async fn no_holder(control: &Control, entry: &Repository, id: &NodeId) -> Result<()> {
     let without = |entry: &Repository| {
         if !entry.holders.contains(id) {
             return Ok(None);
@@ -135,7 +137,7 @@ async fn no_holder(state: &Parts, entry: &Repository, id: &NodeId) -> Result<()>
         }
         Ok(Some(shrunk))
     };
-    match state.control.catalog.update(&entry.path, without).await {
+    match control.catalog.update(&entry.path, without).await {
         Ok(_) => Ok(()),
         // Deleted meanwhile.
         Err(error) if error.kind == ErrorKind::NotFound => Ok(()),

@@ -50,7 +50,7 @@ pub(super) async fn list(
         offset: wanted.offset,
         limit: wanted.limit,
     };
-    let (jobs, page) = paging.cut(verbs::jobs::list(&state, wanted.all))?;
+    let (jobs, page) = paging.cut(verbs::jobs::list(&state.control, wanted.all))?;
     Ok(Document(Jobs {
         jobs: jobs.into_iter().map(Job::from).collect(),
         page,
@@ -96,7 +96,9 @@ pub(super) async fn cancel(
     Name(id): Name,
     Body(_): Body<Nothing>,
 ) -> Answer<Document<Job>> {
-    Ok(Document(reconcile::jobs::cancel(&state, &id).await?.into()))
+    Ok(Document(
+        reconcile::jobs::cancel(&state.control, &id).await?.into(),
+    ))
 }
 
 /// Drain a node or the cluster
@@ -114,7 +116,7 @@ pub(super) async fn drain(
         reason: asked.reason,
         force: asked.force,
     };
-    let done = verbs::members::drain(&state, request).await?;
+    let done = verbs::members::drain(&state.control, &state.fleet, request).await?;
     Ok(Document(Accepted {
         unchanged: done.unchanged,
         job: said(&done.job_id),
@@ -129,7 +131,8 @@ pub(super) async fn undrain(
     Body(asked): Body<Undrain>,
 ) -> Answer<Document<Accepted>> {
     let done = verbs::members::undrain(
-        &state,
+        &state.control,
+        &state.fleet,
         v1::UndrainRequest {
             node_id: named(asked.node)?,
         },
@@ -175,7 +178,7 @@ pub(super) async fn fail_over(
         reason: asked.reason,
         force: asked.force,
     };
-    let done = verbs::members::trigger_failover(&state, request).await?;
+    let done = verbs::members::trigger_failover(&state.control, &state.fleet, request).await?;
     Ok(Document(Accepted {
         unchanged: done.unchanged,
         job: said(&done.job_id),
@@ -192,7 +195,8 @@ pub(super) async fn clear(
     Body(asked): Body<LetBack>,
 ) -> Answer<Document<Accepted>> {
     let done = verbs::members::clear_failover(
-        &state,
+        &state.control,
+        &state.fleet,
         v1::ClearFailoverRequest {
             node_id: asked.node,
         },

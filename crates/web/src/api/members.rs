@@ -45,7 +45,7 @@ pub(super) async fn fetchers(
             Fetcher::new(
                 &member,
                 since(&state, &member.id),
-                status::fetcher_status(&state, &member).await,
+                status::fetcher_status(&state.fleet, &member).await,
             )
         }
     };

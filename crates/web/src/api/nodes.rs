@@ -92,7 +92,11 @@ pub(crate) async fn node(state: &Parts, member: &Member) -> Node {
         intent: state.control.tables.intents.get(member.id.as_str()),
         repositories_recorded: state.control.catalog.count_held_by(&member.id),
     };
-    Node::new(member, known, status::node_status(state, member).await)
+    Node::new(
+        member,
+        known,
+        status::node_status(&state.fleet, member).await,
+    )
 }
 
 /// Since when a member is in its state, in seconds since the epoch.

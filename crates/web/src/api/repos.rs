@@ -120,7 +120,7 @@ pub(crate) async fn in_full(
         .snapshot
         .as_ref()
         .map(|snapshot| snapshot.commit.to_string());
-    let asked = status::replicas(state, entry).await;
+    let asked = status::replicas(&state.fleet, entry).await;
     let modules = entry
         .snapshot
         .iter()
@@ -131,7 +131,7 @@ pub(crate) async fn in_full(
             .into_iter()
             .map(|replica| Replica::new(replica, &wanted, commit.as_deref()))
             .collect(),
-        worked_on_by: ingest::worked_on_by(state, &entry.path),
+        worked_on_by: ingest::worked_on_by(&state.control, &state.work, &entry.path),
         submodules: modules
             .filter_map(|module| {
                 Some(Submodule {
@@ -155,7 +155,7 @@ pub(super) async fn delete(
     State(state): State<Arc<Parts>>,
     Name(path): Name,
 ) -> Answer<StatusCode> {
-    verbs::delete(&state, &path).await?;
+    verbs::delete(&state.control, &state.work, &path).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -156,7 +156,7 @@ pub(super) async fn progress(pages: &Pages, encoded: &str) -> Result<Page> {
         Some(entry) => replicas::of(state, entry).await,
         None => Vec::new(),
     };
-    let worked_on = ingest::worked_on_by(state, &path);
+    let worked_on = ingest::worked_on_by(&state.control, &state.work, &path);
     let facts = Facts {
         progress: now.progress,
         running: running.is_some() || worked_on.is_some(),

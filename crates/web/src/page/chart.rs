@@ -207,7 +207,13 @@ impl HtmlSafe for Spark {}
 
 impl Spark {
     /// `None`: nothing is known.
-    pub fn new(unit: Unit, table: &HistoryTable, series: &str, now: i64, seconds: i64) -> Option<Self> {
+    pub fn new(
+        unit: Unit,
+        table: &HistoryTable,
+        series: &str,
+        now: i64,
+        seconds: i64,
+    ) -> Option<Self> {
         let row = values(table, series);
         let max = row.iter().flatten().copied().reduce(f64::max)?;
         let end = if unit == Unit::Ratio { 1.0 } else { max * 1.05 };

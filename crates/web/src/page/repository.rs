@@ -101,7 +101,8 @@ pub(super) async fn page(pages: &Pages, encoded: &str) -> Result<Page> {
         last_error: (!entry.last_error.is_empty()).then(|| Line::new(&entry.last_error)),
         replicas,
         copies,
-        worked_on: ingest::worked_on_by(state, &entry.path).map(|router| clean(&router)),
+        worked_on: ingest::worked_on_by(&state.control, &state.work, &entry.path)
+            .map(|router| clean(&router)),
         past,
         grace: monofs_router::status::ago(state.config.snapshot_grace),
     })
