@@ -109,7 +109,8 @@ async fn start_or_join(state: &Arc<Parts>, spec: IngestSpec, create: bool) -> Re
     let (job, mine) = state.work.ingests.start_or_join(&spec)?;
     if mine {
         let (admit, admitted) = oneshot::channel();
-        let (state, running) = (state.clone(), job.clone());
+        let state = state.clone();
+        let running = job.clone();
         // On its own: the job goes on, or its claim is let go, also if the caller is gone.
         let run = async move {
             let work = work(&state, &running, create, admit);

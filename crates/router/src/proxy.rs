@@ -79,7 +79,8 @@ impl v1::content_server::Content for ContentProxy {
     ) -> Result<Response<Self::GetTreesStream>, Status> {
         let context = Context::new(SILENCE);
         let request = request.into_inner();
-        let (context, sent) = (&context, &request);
+        let context = &context;
+        let sent = &request;
         let call = |channel| async move { get_trees(channel, context, sent.clone()).await };
         self.forward(&request.storage_id, call)
             .await
@@ -93,7 +94,8 @@ impl v1::content_server::Content for ContentProxy {
     ) -> Result<Response<Self::GetBlobsStream>, Status> {
         let context = Context::new(SILENCE);
         let request = request.into_inner();
-        let (context, sent) = (&context, &request);
+        let context = &context;
+        let sent = &request;
         let call = |channel| async move { get_blobs(channel, context, sent.clone()).await };
         self.forward(&request.storage_id, call)
             .await

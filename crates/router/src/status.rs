@@ -168,7 +168,8 @@ fn own_clients(control: &Control, work: &Work) -> Vec<v1::ClientStatus> {
 pub fn full_disk(stat: &v1::StatResponse) -> Option<String> {
     let full = stat.disk_free_bytes < DISK_FREE_MIN;
     full.then(|| {
-        let (id, left) = (&stat.node_id, stat.disk_free_bytes);
+        let id = &stat.node_id;
+        let left = stat.disk_free_bytes;
         format!(
             "{id} has {left} bytes of disk left: make room or add nodes, see `monofs-admin nodes`"
         )

@@ -86,7 +86,8 @@ impl v1::catalog_server::Catalog for CatalogService {
             .join(&hello, acked)
             .map_err(to_status)?;
         let (sink, stream) = mpsc::channel(QUEUE);
-        let (state, stop) = (self.state.clone(), self.stop.clone());
+        let state = self.state.clone();
+        let stop = self.stop.clone();
         tokio::spawn(async move {
             let watch = Watch {
                 state: &state,

@@ -84,7 +84,8 @@ impl HttpError {
 
     /// The document that is sent.
     pub fn document(&self) -> ErrorDocument {
-        let (message, hint) = (self.message.clone(), self.hint.to_owned());
+        let message = self.message.clone();
+        let hint = self.hint.to_owned();
         ErrorDocument {
             error: ErrorBody {
                 kind: self.kind.into(),

@@ -32,7 +32,8 @@ pub(crate) async fn measure(State(site): State<Site>, request: Request, next: Ne
         .get::<MatchedPath>()
         .map_or(OTHER, MatchedPath::as_str)
         .to_owned();
-    let (method, begun) = (name(request.method()), Instant::now());
+    let method = name(request.method());
+    let begun = Instant::now();
     let response = context::begin("http", next.run(request)).await;
     site.requests
         .answered(route, method, response.status().as_u16(), begun.elapsed());

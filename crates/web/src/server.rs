@@ -60,7 +60,8 @@ pub async fn spawn_with(
     grpc: TcpListener,
     http: TcpListener,
 ) -> Result<RunningRouter> {
-    let (grpc_address, http_address) = (address(&grpc)?, address(&http)?);
+    let grpc_address = address(&grpc)?;
+    let http_address = address(&http)?;
     let router = monofs_router::start_with(config, store, grpc_address, http_address).await?;
     serve(router, grpc, http).await
 }

@@ -43,8 +43,10 @@ pub fn read(
     };
     let whole = (start == 0 && end == file.size && file.size > chunk)
         .then(|| ObjectHasher::new(file.oid.format(), ObjectKind::Blob, file.size));
-    let (file, mut whole) = (Arc::new(file), whole);
-    let (last, oid) = (chunks.end, file.oid);
+    let file = Arc::new(file);
+    let mut whole = whole;
+    let last = chunks.end;
+    let oid = file.oid;
     let pieces = stream::iter(chunks).map(move |index| {
         let fleet = fleet.clone();
         let file = file.clone();
@@ -64,7 +66,8 @@ pub fn read(
             )));
         }
         let at = index * chunk;
-        let (from, to) = (start.saturating_sub(at), (end - at).min(raw.len() as u64));
+        let from = start.saturating_sub(at);
+        let to = (end - at).min(raw.len() as u64);
         Ok(raw.slice(from.min(to) as usize..to as usize))
     });
     let until_failed = checked.scan(false, |failed, piece| {

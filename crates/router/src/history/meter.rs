@@ -241,7 +241,9 @@ impl Meter {
 
     fn nodes(&mut self, at: i64, sample: &Sample, step: &mut Step) -> Vec<(NodeId, NodeStep)> {
         self.nodes.retain(|id, _| sample.nodes.contains_key(id));
-        let (mut reads, mut bytes, mut errors) = (None, None, None);
+        let mut reads = None;
+        let mut bytes = None;
+        let mut errors = None;
         let mut of_nodes = Vec::new();
         for (id, stat) in &sample.nodes {
             let Some(stat) = stat else {

@@ -77,10 +77,8 @@ struct Rings<T> {
 
 impl<T> Default for Rings<T> {
     fn default() -> Self {
-        let (hour, day) = (
-            Ring::new(STEP_SECONDS, STEPS_KEPT),
-            Ring::new(LONG_STEP_SECONDS, LONG_STEPS_KEPT),
-        );
+        let hour = Ring::new(STEP_SECONDS, STEPS_KEPT);
+        let day = Ring::new(LONG_STEP_SECONDS, LONG_STEPS_KEPT);
         Self { hour, day }
     }
 }

@@ -130,7 +130,8 @@ impl Ingests {
         let mut jobs = self.lock();
         if let Some(job) = jobs.get(&spec.path) {
             if job.spec.source != spec.source || job.spec.ref_name != spec.ref_name {
-                let (source, ref_name) = (&job.spec.source, &job.spec.ref_name);
+                let source = &job.spec.source;
+                let ref_name = &job.spec.ref_name;
                 return Err(Error::refused(format!(
                     "'{}' is being ingested from {source} ({ref_name}) right now; wait for that to \
                      end",

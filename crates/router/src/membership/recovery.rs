@@ -72,7 +72,8 @@ impl Audits {
                 continue;
             }
             if self.busy.insert(node.id.clone()) {
-                let (state, node) = (state.clone(), node.clone());
+                let state = state.clone();
+                let node = node.clone();
                 self.running.spawn(async move {
                     let outcome = audit(&state, &node, row).await;
                     (node.id, outcome)

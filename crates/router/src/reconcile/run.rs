@@ -92,10 +92,8 @@ async fn lead(state: &Arc<Parts>) {
         .max(Duration::from_millis(10));
     loop {
         // Before the catalogue: what audits changed there is in the plan then.
-        let (behind, draining) = (
-            membership::behind(&state.control, &state.fleet),
-            leader.draining(),
-        );
+        let behind = membership::behind(&state.control, &state.fleet);
+        let draining = leader.draining();
         leader.look().await;
         leader.publish();
         leader.tell_members(&behind, &draining).await;
@@ -243,7 +241,9 @@ impl Leader {
         self.work.abort_all();
         // A plan that is lost takes it back.
         self.position = Some(self.state.control.catalog.position());
-        let (state, now, nodes) = (self.state.clone(), self.now(), self.nodes.clone());
+        let state = self.state.clone();
+        let now = self.now();
+        let nodes = self.nodes.clone();
         self.planner = Planner::default();
         self.plan(move |planner| {
             planner.step(
@@ -325,7 +325,9 @@ impl Leader {
                 ..Pace::default()
             });
             let work = {
-                let (state, command, pace) = (self.state.clone(), command.clone(), pace.clone());
+                let state = self.state.clone();
+                let command = command.clone();
+                let pace = pace.clone();
                 async move { work::perform(&state, &command, &pace).await }
             };
             let abort = self.work.spawn(context::begin("reconcile", work));
@@ -435,7 +437,8 @@ impl Leader {
     /// A copy that was broken off is not left lying about; nothing else is done with the repository
     /// before that.
     fn undo(&mut self, command: PlanCommand) {
-        let (state, undone) = (self.state.clone(), command.clone());
+        let state = self.state.clone();
+        let undone = command.clone();
         let undo = async move { work::undo(&state, &undone).await };
         let abort = self.work.spawn(context::begin("undo", undo));
         self.running.insert(

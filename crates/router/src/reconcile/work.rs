@@ -181,8 +181,11 @@ impl Moved<'_> {
         };
         // From here on in one piece: a holder that was taken off and not dropped would be found at
         // its next start only.
-        let (state, entry, leaving) = (state.clone(), entry.clone(), leaving.cloned());
-        let (node, keep) = (node.clone(), keep.to_vec());
+        let state = state.clone();
+        let entry = entry.clone();
+        let leaving = leaving.cloned();
+        let node = node.clone();
+        let keep = keep.to_vec();
         let release = tokio::spawn(context::carry(async move {
             if !*state.control.leading.borrow() {
                 return Err(Error::refused("another router leads now"));

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use monofs_model::{Member, MemberState};
+use monofs_model::{ClusterView, Member, MemberState};
 use monofs_proto::v1;
 
+use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::parts::Parts;
 use monofs_control::Control;
@@ -21,104 +22,105 @@ pub struct Problem {
 /// What is wrong now, most important first.
 pub fn problems(state: &Parts) -> Vec<Problem> {
     let view = state.fleet.members.view();
-    let mut problems = Vec::new();
-    let mut add = |critical, line: String| problems.push(Problem { line, critical });
-    for line in of_routers(state) {
-        add(false, line);
-    }
-    let serving = view
+    let critical = no_node(&view).map(|line| Problem {
+        line,
+        critical: true,
+    });
+    // What the router can work in spite of, from the control plane down to single repositories.
+    let mut lines = of_routers(&state.config, &state.control);
+    lines.extend(too_few_nodes(&view));
+    lines.extend(no_fetcher(&view));
+    lines.extend(state.control.tables.maintenance.get("").map(maintenance));
+    let members = view.members.iter();
+    lines.extend(members.filter_map(|member| of_member(&state.control, &state.fleet, member)));
+    let jobs = state.control.tables.jobs.list();
+    lines.extend(jobs.iter().filter(|job| job.held_back).map(held_back));
+    lines.extend(of_repositories(
+        state.control.catalog.summary(view.copies_wanted()),
+    ));
+    let degraded = lines.into_iter().map(|line| Problem {
+        line,
+        critical: false,
+    });
+    critical.into_iter().chain(degraded).collect()
+}
+
+fn no_node(view: &ClusterView) -> Option<String> {
+    let serves = view
         .nodes()
-        .filter(|node| node.state.serves() && node.state != MemberState::Suspect)
-        .count();
+        .any(|node| node.state.serves() && node.state != MemberState::Suspect);
+    (!serves).then(|| {
+        "no node is active: start monofs-node with --router, then look at `monofs-admin nodes`"
+            .to_owned()
+    })
+}
+
+/// Too few nodes for every copy; not said where there is none at all.
+fn too_few_nodes(view: &ClusterView) -> Option<String> {
     let taking = view.nodes().filter(|node| node.state.accepts()).count();
-    if serving == 0 {
-        add(
-            true,
-            "no node is active: start monofs-node with --router, then look at `monofs-admin nodes`"
-                .into(),
-        );
-    } else if taking < view.replication_factor as usize {
-        add(
-            false,
-            format!(
-                "{taking} of {} nodes needed for every copy are active: start more; `monofs-admin \
-                 nodes` shows who is there",
-                view.replication_factor
-            ),
-        );
-    }
-    if !view
+    let wanted = view.replication_factor;
+    (no_node(view).is_none() && taking < wanted as usize).then(|| {
+        format!(
+            "{taking} of {wanted} nodes needed for every copy are active: start more; \
+             `monofs-admin nodes` shows who is there"
+        )
+    })
+}
+
+fn no_fetcher(view: &ClusterView) -> Option<String> {
+    let is_there = view
         .fetchers()
-        .any(|fetcher| fetcher.state == MemberState::Active)
-    {
-        let line = "no fetcher is active: ingest and refresh wait; start one with `monofs-fetcher \
-         --router=HOST:9090`";
-        add(false, line.into());
-    }
-    if let Some(maintenance) = state.control.tables.maintenance.get("") {
-        let (since, why) = (ago(since(maintenance.since)), because(&maintenance.reason));
-        add(
-            false,
-            format!(
-                "the cluster is drained since {since}{why}: nobody fails over and nothing is \
-                 copied; `monofs-admin undrain` ends it"
-            ),
-        );
-    }
-    for member in &view.members {
-        if let Some(line) = of_member(&state.control, &state.fleet, member) {
-            add(false, line);
-        }
-    }
-    for job in state
-        .control
-        .tables
-        .jobs
-        .list()
-        .iter()
-        .filter(|job| job.held_back)
-    {
-        add(false, held_back(job));
-    }
-    let want = view.copies_wanted();
-    let Summary {
-        failed, few, stale, ..
-    } = state.control.catalog.summary(want);
-    for (trouble, what) in [
-        (failed, "failed to ingest"),
-        (few, "below the wanted number of copies"),
-        (stale, "failed to refresh"),
-    ] {
-        if let Some(first) = trouble.first {
-            let number = count(trouble.count, "repository", "repositories");
-            add(
-                false,
-                format!("{number} {what}, first {first}: `monofs-admin repo {first}`"),
-            );
-        }
-    }
-    problems.sort_by_key(|problem| !problem.critical);
-    problems
+        .any(|fetcher| fetcher.state == MemberState::Active);
+    (!is_there).then(|| {
+        "no fetcher is active: ingest and refresh wait; start one with `monofs-fetcher \
+         --router=HOST:9090`"
+            .to_owned()
+    })
+}
+
+fn maintenance(row: v1::Maintenance) -> String {
+    format!(
+        "the cluster is drained since {}{}: nobody fails over and nothing is copied; \
+         `monofs-admin undrain` ends it",
+        ago(since(row.since)),
+        because(&row.reason)
+    )
+}
+
+/// One line for each kind of trouble that repositories are in, with the first of them.
+fn of_repositories(summary: Summary) -> impl Iterator<Item = String> {
+    let troubles = [
+        (summary.failed, "failed to ingest"),
+        (summary.few, "below the wanted number of copies"),
+        (summary.stale, "failed to refresh"),
+    ];
+    troubles.into_iter().filter_map(|(trouble, what)| {
+        let first = trouble.first?;
+        let number = count(trouble.count, "repository", "repositories");
+        Some(format!(
+            "{number} {what}, first {first}: `monofs-admin repo {first}`"
+        ))
+    })
 }
 
 /// What is wrong with the routers and their state store.
-fn of_routers(state: &Parts) -> Vec<String> {
-    if !*state.control.shared.reachable().borrow() {
+fn of_routers(config: &Config, control: &Control) -> Vec<String> {
+    if !*control.shared.reachable().borrow() {
         let line = "the state store cannot be reached: reads go on, changes are refused; look at \
          etcd (`etcdctl endpoint health`) and at the network between";
         return vec![line.to_owned()];
     }
     let mut lines = Vec::new();
-    if state.control.tables.leader.get("").is_none() {
+    if control.tables.leader.get("").is_none() {
         lines.push(
             "no router leads: refreshes, copies and collection wait; one should within \
          seconds, else look at the routers' logs and `monofs-admin status`"
                 .to_owned(),
         );
     }
-    let routers = state.control.tables.routers.list();
+    let routers = control.tables.routers.list();
     let missing = |peer: &&String| !routers.iter().any(|router| router.address == **peer);
-    lines.extend(state.config.peer_routers.iter().filter(missing).map(|peer| {
+    lines.extend(config.peer_routers.iter().filter(missing).map(|peer| {
         format!(
             "router {peer} of --peer-routers is not there: look at its log, its --state and \
              --advertise, and `monofs-admin status --router={peer}`"
@@ -127,10 +129,11 @@ fn of_routers(state: &Parts) -> Vec<String> {
     lines.extend(
         routers
             .iter()
-            .filter(|router| router.router_id == state.control.own.router_id)
+            .filter(|router| router.router_id == control.own.router_id)
             .filter_map(|router| {
-                let (id, other) = (&router.router_id, &router.address);
-                let twice = router.address != state.control.own.address;
+                let id = &router.router_id;
+                let other = &router.address;
+                let twice = router.address != control.own.address;
                 twice.then(|| {
                     format!(
                         "{other} is router '{id}' too: give each router a --router-id of its own"
@@ -154,7 +157,8 @@ fn held_back(job: &v1::Job) -> String {
 
 /// What is to be said about one member, if anything.
 fn of_member(control: &Control, fleet: &Fleet, member: &Member) -> Option<String> {
-    let (id, address) = (&member.id, &member.address);
+    let id = &member.id;
+    let address = &member.address;
     let held_for = ago(fleet.members.standing_for(id).unwrap_or_default());
     let intent = control.tables.intents.get(id.as_str());
     let why = intent

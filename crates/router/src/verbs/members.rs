@@ -224,7 +224,8 @@ async fn let_back(control: &Control, fleet: &Fleet, node_id: &str, kind: Kind) -
 }
 
 fn other_intent(row: &v1::NodeIntent) -> String {
-    let (id, reason) = (&row.node_id, &row.reason);
+    let id = &row.node_id;
+    let reason = &row.reason;
     let why = if reason.is_empty() {
         String::new()
     } else {

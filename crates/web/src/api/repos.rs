@@ -58,7 +58,8 @@ pub(super) async fn list(
         state: wanted.state.map(Into::into),
         troubled_below: wanted.troubled.then_some(copies),
     };
-    let (sorting, descending) = (wanted.sort.into(), wanted.order == Order::Desc);
+    let sorting = wanted.sort.into();
+    let descending = wanted.order == Order::Desc;
     let (found, total) = Catalog::search(
         &state.control.catalog,
         filter,

@@ -8,8 +8,8 @@ use monofs_model::{
     ContentMode, DisplayPath, Error, ErrorKind, Repository, RepositoryState, Result,
 };
 use monofs_proto::v1;
-use monofs_proto::v1::fetch_progress::Phase as Fetching;
-use monofs_proto::v1::ingest_progress::Phase as Step;
+use monofs_proto::v1::fetch_progress::Phase as FetchPhase;
+use monofs_proto::v1::ingest_progress::Phase as JobPhase;
 
 use super::Pages;
 use super::replicas::{self, Replica};
@@ -46,7 +46,7 @@ pub(super) fn form(pages: &Pages) -> Form {
 
 /// How one phase stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
+enum PhaseStanding {
     Waits,
     Runs,
     Done,
@@ -54,40 +54,40 @@ enum Standing {
 }
 
 /// One phase.
-struct Phase {
+struct ShownPhase {
     name: &'static str,
-    standing: Standing,
+    standing: PhaseStanding,
     /// What it does, or did.
     about: String,
     problem: Option<Line>,
     copies: Vec<Copy>,
 }
 
-impl Phase {
+impl ShownPhase {
     const fn tone(&self) -> &'static str {
         match self.standing {
-            Standing::Waits => "idle",
-            Standing::Runs => "info",
-            Standing::Done => "good",
-            Standing::Failed => "bad",
+            PhaseStanding::Waits => "idle",
+            PhaseStanding::Runs => "info",
+            PhaseStanding::Done => "good",
+            PhaseStanding::Failed => "bad",
         }
     }
 
     const fn shape(&self) -> &'static str {
         match self.standing {
-            Standing::Waits => "i-ring",
-            Standing::Runs => "i-half",
-            Standing::Done => "i-check",
-            Standing::Failed => "i-cross",
+            PhaseStanding::Waits => "i-ring",
+            PhaseStanding::Runs => "i-half",
+            PhaseStanding::Done => "i-check",
+            PhaseStanding::Failed => "i-cross",
         }
     }
 
     const fn word(&self) -> &'static str {
         match self.standing {
-            Standing::Waits => "waits",
-            Standing::Runs => "runs",
-            Standing::Done => "done",
-            Standing::Failed => "failed",
+            PhaseStanding::Waits => "waits",
+            PhaseStanding::Runs => "runs",
+            PhaseStanding::Done => "done",
+            PhaseStanding::Failed => "failed",
         }
     }
 }
@@ -109,7 +109,7 @@ pub(super) struct Page {
     url: String,
     /// In one line, for who only listens.
     summary: String,
-    phases: Vec<Phase>,
+    phases: Vec<ShownPhase>,
     running: bool,
     published: bool,
     failed: bool,
@@ -119,7 +119,7 @@ pub(super) struct Page {
 }
 
 /// What is known of an ingest.
-struct Facts<'a> {
+struct IngestFacts<'a> {
     progress: v1::IngestProgress,
     /// It runs.
     running: bool,
@@ -128,6 +128,13 @@ struct Facts<'a> {
     entry: Option<&'a Repository>,
     /// The copies, of an entry that is published.
     replicas: Vec<Replica>,
+}
+
+impl IngestFacts<'_> {
+    /// Readers see some commit of it.
+    fn is_published(&self) -> bool {
+        self.entry.is_some_and(|entry| entry.snapshot.is_some())
+    }
 }
 
 /// `encoded`: the path as in the URL. Errors: `NotFound` when nothing is, or was, ingested there.
@@ -157,7 +164,7 @@ pub(super) async fn progress(pages: &Pages, encoded: &str) -> Result<Page> {
         None => Vec::new(),
     };
     let worked_on = ingest::worked_on_by(&state.control, &state.work, &path);
-    let facts = Facts {
+    let facts = IngestFacts {
         progress: now.progress,
         running: running.is_some() || worked_on.is_some(),
         failure: now
@@ -170,8 +177,8 @@ pub(super) async fn progress(pages: &Pages, encoded: &str) -> Result<Page> {
     let phases = phases(&facts);
     let failed = phases
         .iter()
-        .any(|phase| phase.standing == Standing::Failed);
-    let published = facts.entry.is_some_and(|entry| entry.snapshot.is_some());
+        .any(|phase| phase.standing == PhaseStanding::Failed);
+    let published = facts.is_published();
     Ok(Page {
         shell: Shell::new(state, &format!("Ingest of {path}"), "/add"),
         path: clean(path.as_str()),
@@ -180,7 +187,7 @@ pub(super) async fn progress(pages: &Pages, encoded: &str) -> Result<Page> {
         running: !failed
             && phases
                 .iter()
-                .any(|phase| matches!(phase.standing, Standing::Runs | Standing::Waits)),
+                .any(|phase| matches!(phase.standing, PhaseStanding::Runs | PhaseStanding::Waits)),
         published,
         failed,
         source,
@@ -200,80 +207,117 @@ fn recorded_failure(entry: Option<&Repository>) -> Option<Error> {
     })
 }
 
-fn summary(phases: &[Phase]) -> String {
-    match phases.iter().find(|phase| phase.standing != Standing::Done) {
+fn summary(phases: &[ShownPhase]) -> String {
+    match phases
+        .iter()
+        .find(|phase| phase.standing != PhaseStanding::Done)
+    {
         Some(phase) => format!("{}: {}", phase.name, phase.word()),
         None => "All done".to_owned(),
     }
 }
 
-/// All phases, with the failure at the one where it happened.
-fn phases(facts: &Facts<'_>) -> Vec<Phase> {
-    let reached = reached(facts);
-    let mut phases = vec![
-        named("Look the ref up at its source", resolving(facts)),
-        named("Fetch the commit", fetching(facts)),
-        Phase {
-            copies: adopting(facts),
-            ..named("Bring the directories to the nodes", String::new())
-        },
-        named("Publish: readers see it", published(facts)),
-        hydrating(facts),
+/// The phases of an ingest, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum IngestPhase {
+    Resolve,
+    Fetch,
+    Adopt,
+    Publish,
+    /// Contents are copied; readers see the repository already.
+    Hydrate,
+}
+
+impl IngestPhase {
+    const ALL: [Self; 5] = [
+        Self::Resolve,
+        Self::Fetch,
+        Self::Adopt,
+        Self::Publish,
+        Self::Hydrate,
     ];
-    for (number, phase) in phases.iter_mut().enumerate().take(4) {
-        phase.standing = match number.cmp(&reached) {
-            std::cmp::Ordering::Less => Standing::Done,
-            std::cmp::Ordering::Equal if facts.running => Standing::Runs,
-            _ => Standing::Waits,
-        };
-    }
-    if let Some(failure) = facts.failure.as_ref().filter(|_| !facts.running)
-        && let Some(phase) = phases.get_mut(reached.min(3))
-    {
-        phase.standing = Standing::Failed;
-        phase.problem = Some(Line::new(&failure.message));
-        phases.truncate(
-            if facts.entry.is_some_and(|entry| entry.snapshot.is_some()) {
-                5
-            } else {
-                4
+
+    /// As the page shows it, not begun.
+    fn shown(self, facts: &IngestFacts<'_>) -> ShownPhase {
+        match self {
+            Self::Resolve => named("Look the ref up at its source", resolving(facts)),
+            Self::Fetch => named("Fetch the commit", fetching(facts)),
+            Self::Adopt => ShownPhase {
+                copies: adopting(facts),
+                ..named("Bring the directories to the nodes", String::new())
             },
-        );
+            Self::Publish => named("Publish: readers see it", published(facts)),
+            Self::Hydrate => hydrating(facts),
+        }
+    }
+
+    /// How it stands when the ingest has reached `reached`. Hydration knows by itself.
+    fn standing(self, reached: Self, facts: &IngestFacts<'_>) -> Option<PhaseStanding> {
+        if self == Self::Hydrate {
+            return None;
+        }
+        Some(match self.cmp(&reached) {
+            std::cmp::Ordering::Less => PhaseStanding::Done,
+            std::cmp::Ordering::Equal if facts.running => PhaseStanding::Runs,
+            _ => PhaseStanding::Waits,
+        })
+    }
+}
+
+/// All phases, with the failure at the one where it happened.
+fn phases(facts: &IngestFacts<'_>) -> Vec<ShownPhase> {
+    let reached = reached(facts);
+    // What failed after it was published failed while it was being published anew.
+    let failed_at = reached.min(IngestPhase::Publish);
+    let failure = facts.failure.as_ref().filter(|_| !facts.running);
+    let mut phases = Vec::new();
+    for phase in IngestPhase::ALL {
+        // There is nothing to hydrate of an ingest that failed before it was published.
+        if phase == IngestPhase::Hydrate && failure.is_some() && !facts.is_published() {
+            continue;
+        }
+        let mut shown = phase.shown(facts);
+        if let Some(standing) = phase.standing(reached, facts) {
+            shown.standing = standing;
+        }
+        if let Some(failure) = failure.filter(|_| phase == failed_at) {
+            shown.standing = PhaseStanding::Failed;
+            shown.problem = Some(Line::new(&failure.message));
+        }
+        phases.push(shown);
     }
     phases
 }
 
-fn named(name: &'static str, about: String) -> Phase {
-    Phase {
+fn named(name: &'static str, about: String) -> ShownPhase {
+    ShownPhase {
         name,
-        standing: Standing::Waits,
+        standing: PhaseStanding::Waits,
         about,
         problem: None,
         copies: Vec::new(),
     }
 }
 
-/// The number of the phase that it is in; 4 = it is published.
-fn reached(facts: &Facts<'_>) -> usize {
-    let by_job = match facts.progress.phase() {
-        Step::Unspecified => None,
-        Step::Resolving => Some(0),
-        Step::Fetching => Some(1),
-        Step::Adopting => Some(2),
-        Step::Published | Step::Hydrating | Step::Done => Some(4),
-    };
-    let is_published = facts
+/// The phase that it is in; [`IngestPhase::Hydrate`] = it is published.
+fn reached(facts: &IngestFacts<'_>) -> IngestPhase {
+    let is_ready = facts
         .entry
         .is_some_and(|entry| entry.snapshot.is_some() && entry.state == RepositoryState::Ready);
-    match by_job {
-        Some(number) => number,
+    match facts.progress.phase() {
+        JobPhase::Resolving => IngestPhase::Resolve,
+        JobPhase::Fetching => IngestPhase::Fetch,
+        JobPhase::Adopting => IngestPhase::Adopt,
+        JobPhase::Published | JobPhase::Hydrating | JobPhase::Done => IngestPhase::Hydrate,
         // Another router runs it, or it ended long ago.
-        None if is_published && facts.failure.is_none() && !facts.running => 4,
-        None => 0,
+        JobPhase::Unspecified if is_ready && facts.failure.is_none() && !facts.running => {
+            IngestPhase::Hydrate
+        }
+        JobPhase::Unspecified => IngestPhase::Resolve,
     }
 }
 
-fn resolving(facts: &Facts<'_>) -> String {
+fn resolving(facts: &IngestFacts<'_>) -> String {
     if facts.progress.unchanged {
         return "it has not moved: what is published is the newest".to_owned();
     }
@@ -288,16 +332,16 @@ fn resolving(facts: &Facts<'_>) -> String {
     })
 }
 
-fn fetching(facts: &Facts<'_>) -> String {
+fn fetching(facts: &IngestFacts<'_>) -> String {
     let Some(fetch) = &facts.progress.fetch else {
         return String::new();
     };
     let doing = match fetch.phase() {
-        Fetching::Unspecified | Fetching::Connecting => "connecting",
-        Fetching::Receiving => "receiving",
-        Fetching::Indexing => "indexing",
-        Fetching::Walking => "reading directories",
-        Fetching::Done => "received",
+        FetchPhase::Unspecified | FetchPhase::Connecting => "connecting",
+        FetchPhase::Receiving => "receiving",
+        FetchPhase::Indexing => "indexing",
+        FetchPhase::Walking => "reading directories",
+        FetchPhase::Done => "received",
     };
     let objects = match (fetch.objects_done, fetch.objects_total) {
         (0, 0) => String::new(),
@@ -312,7 +356,7 @@ fn fetching(facts: &Facts<'_>) -> String {
     format!("{doing}{objects}{bytes}")
 }
 
-fn adopting(facts: &Facts<'_>) -> Vec<Copy> {
+fn adopting(facts: &IngestFacts<'_>) -> Vec<Copy> {
     let copy = |replica: &v1::ReplicaProgress| Copy {
         node: clean(&replica.node_id),
         done: if replica.durable {
@@ -335,7 +379,7 @@ fn adopting(facts: &Facts<'_>) -> Vec<Copy> {
     facts.progress.replicas.iter().map(copy).collect()
 }
 
-fn published(facts: &Facts<'_>) -> String {
+fn published(facts: &IngestFacts<'_>) -> String {
     let Some(entry) = facts.entry.filter(|entry| entry.snapshot.is_some()) else {
         return String::new();
     };
@@ -351,14 +395,14 @@ fn published(facts: &Facts<'_>) -> String {
 }
 
 /// The contents, which come after the publication.
-fn hydrating(facts: &Facts<'_>) -> Phase {
+fn hydrating(facts: &IngestFacts<'_>) -> ShownPhase {
     let mut phase = named("Copy the contents to the nodes", String::new());
     let Some(entry) = facts.entry.filter(|entry| entry.snapshot.is_some()) else {
         return phase;
     };
     if entry.content == ContentMode::Lazy {
         phase.about = "on first read, as was asked".to_owned();
-        phase.standing = Standing::Done;
+        phase.standing = PhaseStanding::Done;
         return phase;
     }
     let holders = || facts.replicas.iter().filter(|replica| replica.holder);
@@ -380,11 +424,11 @@ fn hydrating(facts: &Facts<'_>) -> Phase {
         .collect();
     let complete = |replica: &Replica| replica.contents.is_some_and(|(done, total)| done == total);
     phase.standing = if facts.running {
-        Standing::Waits
+        PhaseStanding::Waits
     } else if holders().all(complete) {
-        Standing::Done
+        PhaseStanding::Done
     } else {
-        Standing::Runs
+        PhaseStanding::Runs
     };
     phase
 }
@@ -393,7 +437,7 @@ fn hydrating(facts: &Facts<'_>) -> Phase {
 mod tests {
     use super::*;
 
-    fn facts(step: Step, running: bool, failure: Option<&str>) -> Facts<'static> {
+    fn facts(step: JobPhase, running: bool, failure: Option<&str>) -> IngestFacts<'static> {
         let mut progress = v1::IngestProgress::default();
         progress.set_phase(step);
         progress.replicas = vec![v1::ReplicaProgress {
@@ -404,7 +448,7 @@ mod tests {
             ..Default::default()
         }];
         let failure = failure.map(Error::unavailable);
-        Facts {
+        IngestFacts {
             progress,
             running,
             failure,
@@ -413,33 +457,33 @@ mod tests {
         }
     }
 
-    fn standings(facts: &Facts<'_>) -> Vec<Standing> {
+    fn standings(facts: &IngestFacts<'_>) -> Vec<PhaseStanding> {
         phases(facts).iter().map(|phase| phase.standing).collect()
     }
 
     #[test]
     fn the_phase_that_runs_has_those_before_it_done_and_those_behind_it_waiting() {
-        use Standing::{Done, Runs, Waits};
+        use PhaseStanding::{Done, Runs, Waits};
         assert_eq!(
-            standings(&facts(Step::Unspecified, true, None)),
+            standings(&facts(JobPhase::Unspecified, true, None)),
             [Runs, Waits, Waits, Waits, Waits]
         );
         assert_eq!(
-            standings(&facts(Step::Adopting, true, None)),
+            standings(&facts(JobPhase::Adopting, true, None)),
             [Done, Done, Runs, Waits, Waits]
         );
     }
 
     #[test]
     fn a_failure_is_shown_at_the_phase_where_it_happened() {
-        let failed = facts(Step::Adopting, false, Some("no node took it"));
+        let failed = facts(JobPhase::Adopting, false, Some("no node took it"));
         assert_eq!(
             standings(&failed),
             [
-                Standing::Done,
-                Standing::Done,
-                Standing::Failed,
-                Standing::Waits
+                PhaseStanding::Done,
+                PhaseStanding::Done,
+                PhaseStanding::Failed,
+                PhaseStanding::Waits
             ]
         );
         let phases = phases(&failed);
@@ -459,11 +503,11 @@ mod tests {
             "Bring the directories to the nodes: failed"
         );
         // An error of an earlier look does not stand against one that runs.
-        let again = facts(Step::Fetching, true, Some("an older one"));
+        let again = facts(JobPhase::Fetching, true, Some("an older one"));
         assert!(phases_have_no_problem(&again));
     }
 
-    fn phases_have_no_problem(facts: &Facts<'_>) -> bool {
+    fn phases_have_no_problem(facts: &IngestFacts<'_>) -> bool {
         phases(facts).iter().all(|phase| phase.problem.is_none())
     }
 }

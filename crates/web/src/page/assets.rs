@@ -37,7 +37,9 @@ pub(super) static URLS: LazyLock<Urls> = LazyLock::new(|| {
             .unwrap_or_default();
         format!("/assets/{mark}/{name}")
     };
-    let (css, theme, actions) = (url("app.css"), url("theme.js"), url("actions.js"));
+    let css = url("app.css");
+    let theme = url("theme.js");
+    let actions = url("actions.js");
     Urls {
         css,
         theme,

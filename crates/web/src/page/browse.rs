@@ -229,7 +229,8 @@ fn namespace(pages: &Pages, path: &TreePath, namespace: Namespace, asked: &Asked
 }
 
 fn within(inside: &Inside) -> Within {
-    let (entry, snapshot) = (&inside.repository, &inside.snapshot);
+    let entry = &inside.repository;
+    let snapshot = &inside.snapshot;
     Within {
         href: format!("/repos/{}", encode_path(entry.path.as_str())),
         path: clean(entry.path.as_str()),
@@ -264,7 +265,8 @@ async fn directory(pages: &Pages, path: &TreePath, directory: Directory) -> Dire
         up: parent,
         total: number(total as u64),
         range: (total > PAGE).then(|| {
-            let (from, to) = ((offset + 1).min(total), offset + shown);
+            let from = (offset + 1).min(total);
+            let to = offset + shown;
             format!(
                 "{} to {} of {}",
                 number(from as u64),

@@ -101,10 +101,8 @@ pub(super) fn page(pages: &Pages, asked: &Asked) -> Page {
 /// Commands to type while something is missing that nothing works without.
 fn first_run(state: &Parts) -> Option<FirstRun> {
     let view = state.fleet.members.view();
-    let (has_node, has_fetcher) = (
-        view.nodes().next().is_some(),
-        view.fetchers().next().is_some(),
-    );
+    let has_node = view.nodes().next().is_some();
+    let has_fetcher = view.fetchers().next().is_some();
     let nothing = state.control.catalog.len() == 0;
     (nothing || !has_node || !has_fetcher).then(|| FirstRun {
         router: clean(&state.control.own.address),

@@ -166,7 +166,9 @@ fn draw(nodes: &[&Member], placement: &Placement) -> (Vec<Zone>, Vec<Row>, f64) 
         .unwrap_or(0)
         .max(1);
     let lost = placement.without.as_ref().map(|loss| loss.node.as_str());
-    let (mut zones, mut rows, mut y) = (Vec::new(), Vec::new(), 0.0);
+    let mut zones = Vec::new();
+    let mut rows = Vec::new();
+    let mut y = 0.0;
     let mut zone: Option<&str> = None;
     for node in nodes {
         if zone != Some(node.zone.as_str()) {

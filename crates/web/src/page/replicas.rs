@@ -39,7 +39,8 @@ pub(super) async fn of(state: &Arc<Parts>, entry: &Repository) -> Vec<Replica> {
     );
     let concerned = |node: &&Member| entry.holders.contains(&node.id) || wanted.contains(&node.id);
     let asked = view.nodes().filter(concerned).map(|node| {
-        let (id, wanted) = (&id, wanted.contains(&node.id));
+        let id = &id;
+        let wanted = wanted.contains(&node.id);
         async move {
             let holder = entry.holders.contains(&node.id);
             if node.state == MemberState::Down {

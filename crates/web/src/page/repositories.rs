@@ -157,7 +157,8 @@ pub(super) async fn page(pages: &Pages, asked: &Asked) -> Result<Page> {
     let view = pages.state.fleet.members.view();
     let copies = view.copies_wanted();
     let wanted = Wanted::new(asked);
-    let (from, filter) = (wanted.page * PAGE, wanted.filter(copies));
+    let from = wanted.page * PAGE;
+    let filter = wanted.filter(copies);
     let (found, total) = Catalog::search(
         &pages.state.control.catalog,
         filter,
@@ -167,10 +168,8 @@ pub(super) async fn page(pages: &Pages, asked: &Asked) -> Result<Page> {
         PAGE,
     )
     .await?;
-    let (first, last) = (
-        if found.is_empty() { 0 } else { from + 1 },
-        from.min(total) + found.len(),
-    );
+    let first = if found.is_empty() { 0 } else { from + 1 };
+    let last = from.min(total) + found.len();
     let url = |page: usize| url(asked, &asked.sort, page);
     let choice = |(only, word, name)| Choice {
         word,
