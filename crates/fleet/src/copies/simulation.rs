@@ -19,11 +19,10 @@ use monofs_model::view::Role;
 use monofs_model::{Member, MemberState, NodeId, StorageId};
 use monofs_testkit::random::Rng;
 
-use super::plan::{
-    CommandOutcome, NodeFacts, NodeStanding, PlanAction, PlanCommand, PlanEvent, Planner,
-    RepositoryFacts, StorageKey,
+use super::{
+    CommandOutcome, Departure, NodeFacts, NodeStanding, PlanAction, PlanCause, PlanCommand,
+    PlanEvent, Planner, RepositoryFacts, StorageKey,
 };
-use super::steps::Departure;
 use crate::members::{
     AuditFinding, DepartureIntent, MemberCommand, MemberEvent, MemberMachine, MemberTimes,
     TrackedMember, keeps_copies,
@@ -372,7 +371,7 @@ impl SimulatedFleet {
         self.planner
             .pending()
             .keys()
-            .any(|cause| *cause == super::steps::PlanCause::Repair(self.planner_number(node)))
+            .any(|cause| *cause == PlanCause::Repair(self.planner_number(node)))
     }
 
     fn planner_number(&self, node: usize) -> u32 {

@@ -6,11 +6,10 @@ use std::time::Duration;
 use monofs_model::NodeId;
 use monofs_model::placement::Candidate;
 
-use super::plan::{
-    CommandOutcome, NodeFacts, NodeStanding, PlanAction, PlanCommand, PlanEvent, Planner,
-    RepositoryFacts, StorageKey,
+use super::{
+    CommandOutcome, NodeFacts, NodeStanding, PlanAction, PlanCause, PlanCommand, PlanEvent,
+    Planner, RepositoryFacts, StepWait, StorageKey,
 };
-use super::steps::{PlanCause, StepWait};
 
 const KEY: StorageKey = 7;
 const T0: Duration = Duration::from_secs(1000);

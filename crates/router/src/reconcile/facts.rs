@@ -1,9 +1,8 @@
-//! What the plan is made of: members, intents and entries as [`monofs_fleet::copies::plan`] sees them.
+//! What the plan is made of: members, intents and entries as [`monofs_fleet::copies`] sees them.
 
 use std::collections::HashSet;
 
-use monofs_fleet::copies::steps::Departure;
-use monofs_fleet::copies::{NodeFacts, NodeStanding, RepositoryFacts};
+use monofs_fleet::copies::{Departure, NodeFacts, NodeStanding, RepositoryFacts};
 use monofs_model::{NodeId, Repository};
 use monofs_proto::v1;
 use monofs_proto::v1::node_intent::Kind;

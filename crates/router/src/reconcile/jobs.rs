@@ -20,8 +20,7 @@ use monofs_proto::v1::job::{Kind, State};
 use monofs_control::clock;
 
 use monofs_control::Control;
-use monofs_fleet::copies::plan::{Planner, waiting_for};
-use monofs_fleet::copies::steps::{PlanCause, StepTally};
+use monofs_fleet::copies::{PlanCause, Planner, StepTally, StorageKey};
 
 /// Jobs that have ended and are still shown.
 const ENDED_MAX: usize = 100;
@@ -260,10 +259,7 @@ impl Book {
     pub fn asked(
         planner: &mut Planner,
         rows: &[v1::Job],
-    ) -> (
-        BTreeSet<PlanCause>,
-        BTreeMap<monofs_fleet::copies::StorageKey, PlanCause>,
-    ) {
+    ) -> (BTreeSet<PlanCause>, BTreeMap<StorageKey, PlanCause>) {
         let held_back = rows
             .iter()
             .filter(|job| job.held_back)
@@ -374,7 +370,7 @@ impl Book {
             return (State::Waiting, why.clone());
         }
         match tally.blocked() {
-            Some(wait) => (State::Waiting, waiting_for(planner, wait)),
+            Some(wait) => (State::Waiting, planner.waiting_for(wait)),
             None => (
                 State::Running,
                 format!(

@@ -12,8 +12,7 @@ use super::facts;
 use crate::fleet::Fleet;
 use monofs_control::Control;
 use monofs_control::catalog::no_repository;
-use monofs_fleet::copies::plan::{PlanEvent, Planner, waiting_for};
-use monofs_fleet::copies::steps::{CopyFault, CopyStep, PlanCause};
+use monofs_fleet::copies::{CopyFault, CopyStep, PlanCause, PlanEvent, Planner};
 
 /// Moves that are told one by one; the others are counted.
 const MOVES_MAX: usize = 10_000;
@@ -82,7 +81,7 @@ fn tell(planner: &mut Planner, entry: &Repository, told: &mut v1::RebalanceRespo
         .map(ToString::to_string)
         .collect();
     for step in planner.preview(facts) {
-        let kind = match step.why {
+        let kind = match step.fault {
             CopyFault::Missing => Kind::Copy,
             CopyFault::TooMany => Kind::Delete,
         };
@@ -115,13 +114,13 @@ fn reason(planner: &Planner, step: &CopyStep) -> String {
         PlanCause::Recover(node) => format!("{} came back and missed it", planner.node_id(node)),
         PlanCause::Failover(node) => format!("{} is failed over", planner.node_id(node)),
         PlanCause::Drain(node) => format!("{} is being drained", planner.node_id(node)),
-        PlanCause::Rebalance | PlanCause::Asked(_) => match step.why {
+        PlanCause::Rebalance | PlanCause::Asked(_) => match step.fault {
             CopyFault::Missing => "placement wants it there".to_owned(),
             CopyFault::TooMany => "one copy too many".to_owned(),
         },
     };
     match step.wait {
-        Some(wait) => format!("{why}; {}", waiting_for(planner, wait)),
+        Some(wait) => format!("{why}; {}", planner.waiting_for(wait)),
         None => why,
     }
 }

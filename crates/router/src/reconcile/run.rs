@@ -23,7 +23,7 @@ use crate::membership;
 use crate::parts::Parts;
 use monofs_control::Control;
 use monofs_control::catalog::Position;
-use monofs_fleet::copies::plan::{
+use monofs_fleet::copies::{
     CommandOutcome, NodeFacts, PlanAction, PlanCommand, PlanEvent, Planner, StorageKey,
 };
 
@@ -269,7 +269,7 @@ impl Leader {
         .await;
     }
 
-    /// CopyFault nothing may be begun; `None` = it may.
+    /// Why nothing may be begun; `None` = it may.
     fn paused(&self) -> Option<String> {
         if let Some(maintenance) = self.state.control.tables.maintenance.get("") {
             let reason = maintenance.reason;

@@ -14,7 +14,7 @@ use monofs_rpc::{Context, context, from_status, within};
 
 use crate::parts::Parts;
 use crate::{ingest, membership};
-use monofs_fleet::copies::plan::{PlanAction, PlanCommand};
+use monofs_fleet::copies::{PlanAction, PlanCommand};
 
 /// How far a command is, and how fast it may be.
 #[derive(Default)]
