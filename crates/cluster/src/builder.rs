@@ -1,6 +1,7 @@
 //! What to start, and where.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use monofs_model::{NodeId, Result};
 
@@ -75,6 +76,18 @@ impl Builder {
             node: Box::new(|_| {}),
             fetcher: Box::new(|_| {}),
         }
+    }
+
+    /// [`Builder::new`], with times so short that the cluster notices within a second or two what
+    /// happens to it, and looks upstream only when asked: for trying things out, and for tests.
+    pub fn quick(dir: impl Into<PathBuf>) -> Self {
+        Self::new(dir).router(|config| {
+            config.health_interval = Duration::from_millis(200);
+            config.unhealthy_threshold = Duration::from_millis(1500);
+            config.worker_interval = Duration::from_millis(200);
+            config.recovery_time = Duration::from_millis(1500);
+            config.refresh_interval = Duration::ZERO;
+        })
     }
 
     /// Number of routers, which share the state in the etcd at these `host:port`.

@@ -26,15 +26,9 @@ pub fn can_mount() -> bool {
     false
 }
 
-/// Settings that make a cluster quick to notice things.
+/// A cluster that notices things soon.
 pub fn builder(dir: &Path) -> Builder {
-    Builder::new(dir).router(|config| {
-        config.health_interval = Duration::from_millis(200);
-        config.unhealthy_threshold = Duration::from_millis(1500);
-        config.worker_interval = Duration::from_millis(200);
-        config.recovery_time = Duration::from_millis(1500);
-        config.refresh_interval = Duration::ZERO;
-    })
+    Builder::quick(dir)
 }
 
 /// A cluster, a mount of it, and the directory of both.

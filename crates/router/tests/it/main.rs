@@ -2,6 +2,13 @@
 //! cluster.
 #![allow(clippy::unwrap_used)]
 
+mod bad_input;
 mod large;
+mod leader;
 mod members;
+mod placing;
+mod reconcile;
 mod seeding;
+
+/// How long a change may take to be seen.
+pub const SOON: std::time::Duration = std::time::Duration::from_secs(20);

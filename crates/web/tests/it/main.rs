@@ -1,4 +1,10 @@
 //! The listeners of a router, as a load balancer sees them.
 #![allow(clippy::unwrap_used)]
 
+mod http_api;
 mod probes;
+mod shape;
+mod web;
+
+/// How long a change may take to be seen.
+pub const SOON: std::time::Duration = std::time::Duration::from_secs(20);

@@ -5,7 +5,6 @@ use monofs_testkit::{Etcd, Repo};
 use serde_json::{Value, json};
 
 use crate::shape::differences;
-use crate::system::builder;
 use crate::web::{Events, ask, get, post};
 
 /// The answer of `GET path`, which must be 200 and of the shape that `template` is described with.
@@ -32,7 +31,10 @@ async fn shaped(at: &str, openapi: &Value, template: &str, path: &str) -> Value 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repository_is_added_browsed_and_deleted_and_every_answer_has_its_documented_shape() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = builder(dir.path()).start().await.unwrap();
+    let cluster = monofs_cluster::Builder::quick(dir.path())
+        .start()
+        .await
+        .unwrap();
     let at = cluster.http_address();
     let repo = Repo::new();
     repo.commit(|tree| {
@@ -159,7 +161,10 @@ async fn a_repository_is_added_browsed_and_deleted_and_every_answer_has_its_docu
 #[tokio::test(flavor = "multi_thread")]
 async fn files_are_sent_whole_and_in_ranges_and_never_as_pages_of_ours() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = builder(dir.path()).start().await.unwrap();
+    let cluster = monofs_cluster::Builder::quick(dir.path())
+        .start()
+        .await
+        .unwrap();
     let at = cluster.http_address();
     let repo = Repo::new();
     let large = monofs_testkit::repo::pattern(3 << 20);
@@ -254,7 +259,10 @@ async fn files_are_sent_whole_and_in_ranges_and_never_as_pages_of_ours() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_error_has_one_shape_and_no_other_site_can_change_anything() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = builder(dir.path()).start().await.unwrap();
+    let cluster = monofs_cluster::Builder::quick(dir.path())
+        .start()
+        .await
+        .unwrap();
     let at = cluster.http_address();
     let json = ("content-type", "application/json");
     let long = vec![b' '; 100 << 10];
@@ -412,7 +420,11 @@ async fn every_error_has_one_shape_and_no_other_site_can_change_anything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_goes_down_and_a_drain_are_told_live() {
     let dir = tempfile::tempdir().unwrap();
-    let mut cluster = builder(dir.path()).nodes(3).start().await.unwrap();
+    let mut cluster = monofs_cluster::Builder::quick(dir.path())
+        .nodes(3)
+        .start()
+        .await
+        .unwrap();
     let at = cluster.http_address();
     let repo = Repo::new();
     repo.commit(|tree| {
@@ -495,7 +507,7 @@ async fn a_node_that_goes_down_and_a_drain_are_told_live() {
 async fn an_ingest_is_followed_from_the_router_that_does_not_do_it() {
     let dir = tempfile::tempdir().unwrap();
     let etcd = Etcd::start();
-    let cluster = builder(dir.path())
+    let cluster = monofs_cluster::Builder::quick(dir.path())
         .routers(2, vec![etcd.endpoint()])
         .start()
         .await
@@ -514,7 +526,7 @@ async fn an_ingest_is_followed_from_the_router_that_does_not_do_it() {
     assert_eq!(started.status, 202);
     monofs_testkit::wait::wait_until_async(
         "the other router to hear of it",
-        crate::system::SOON,
+        crate::SOON,
         || async { get(&second, "/api/v1/repos/x/y").await.status == 200 },
     )
     .await;

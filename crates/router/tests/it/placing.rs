@@ -8,7 +8,7 @@ use monofs_proto::v1::MemberState;
 use monofs_testkit::Repo;
 use monofs_testkit::wait::{wait_for_async, wait_until_async};
 
-use crate::system::{SOON, builder};
+use crate::SOON;
 
 async fn node(cluster: &Cluster, id: &str) -> Option<v1::Member> {
     let nodes = cluster.status().await.ok()?.nodes;
@@ -28,13 +28,16 @@ async fn wait_state(cluster: &Cluster, id: &str, state: MemberState) {
 }
 
 fn three_nodes(dir: &std::path::Path) -> Builder {
-    builder(dir).nodes(3)
+    monofs_cluster::Builder::quick(dir).nodes(3)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_comes_back_recovers_and_its_reads_return_in_steps() {
     let dir = tempfile::tempdir().unwrap();
-    let mut cluster = builder(dir.path()).start().await.unwrap();
+    let mut cluster = monofs_cluster::Builder::quick(dir.path())
+        .start()
+        .await
+        .unwrap();
     let repo = Repo::new();
     repo.commit(|c| {
         c.file("f", "1");
@@ -127,7 +130,10 @@ async fn a_drain_and_a_registration_survive_a_restart_of_the_router() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn during_maintenance_nobody_goes_down_and_a_restarted_node_is_used_again() {
     let dir = tempfile::tempdir().unwrap();
-    let mut cluster = builder(dir.path()).start().await.unwrap();
+    let mut cluster = monofs_cluster::Builder::quick(dir.path())
+        .start()
+        .await
+        .unwrap();
     let repo = Repo::new();
     repo.commit(|c| {
         c.file("f", "1");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use monofs_testkit::{Etcd, Process, Repo, free_port, wait_until};
 use rustix::process::Signal;
 
-use crate::system::SOON;
+use crate::SOON;
 
 /// After that long somebody else leads: the lease (5 s), and a moment to notice.
 const REPLACED: Duration = Duration::from_secs(9);

@@ -4,12 +4,13 @@ use monofs_cluster::Ingest;
 use monofs_model::ErrorKind;
 use monofs_testkit::{Repo, hostile};
 
-use crate::system::builder;
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_repositories_are_refused_and_readers_keep_what_they_had() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = builder(dir.path()).start().await.unwrap();
+    let cluster = monofs_cluster::Builder::quick(dir.path())
+        .start()
+        .await
+        .unwrap();
     let good = Repo::new();
     good.commit(|c| {
         c.file("f", "good");
@@ -48,7 +49,10 @@ async fn hostile_repositories_are_refused_and_readers_keep_what_they_had() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_sources_refs_and_paths_say_what_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = builder(dir.path()).start().await.unwrap();
+    let cluster = monofs_cluster::Builder::quick(dir.path())
+        .start()
+        .await
+        .unwrap();
     let repo = Repo::new();
     let commit = repo.commit(|c| {
         c.file("dir/f", "1");
@@ -116,7 +120,10 @@ async fn wrong_sources_refs_and_paths_say_what_is_wrong() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_ingest_of_another_ref_leaves_the_entry_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = builder(dir.path()).start().await.unwrap();
+    let cluster = monofs_cluster::Builder::quick(dir.path())
+        .start()
+        .await
+        .unwrap();
     let repo = Repo::new();
     repo.commit(|c| {
         c.file("f", "1");

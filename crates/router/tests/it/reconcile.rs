@@ -10,12 +10,12 @@ use monofs_testkit::Repo;
 use monofs_testkit::random::Rng;
 use monofs_testkit::wait::wait_until_async;
 
-use crate::system::SOON;
+use crate::SOON;
 
 const REPOSITORIES: usize = 6;
 
 fn builder(dir: &std::path::Path) -> Builder {
-    crate::system::builder(dir).router(|config| {
+    monofs_cluster::Builder::quick(dir).router(|config| {
         config.health_interval = Duration::from_millis(200);
         config.unhealthy_threshold = Duration::from_millis(1500);
         config.rebalance_delay = Duration::from_millis(500);
