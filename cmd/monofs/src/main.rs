@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod repository;
 mod up;
 
 /// MonoFS in one process.

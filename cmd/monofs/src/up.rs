@@ -12,17 +12,22 @@ use monofs_cluster::{Builder, Cluster, Ingest, Ports};
 use monofs_launch::Context;
 use monofs_model::{Error, Repository};
 
+use crate::repository::RepositoryToShow;
+
 /// Where the kernel takes mounts.
 const FUSE_DEVICE: &str = "/dev/fuse";
 
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Examples:\n  monofs up --repo https://github.com/org/repo.git --mount \
-     /mnt/monofs\n  monofs up --temporary --repo ."
+     /mnt/monofs\n  monofs up --temporary --repo .\n  monofs up --repo .=team/tool"
 )]
 pub(crate) struct Args {
-    /// Repositories to ingest: URLs or local paths (repeatable)
-    #[arg(long = "repo", value_name = "URL|PATH")]
+    /// Repositories to ingest, URLs or directories, and where to show them (repeatable)
+    ///
+    /// A URL is shown at HOST/PATH, a directory at the path of its origin if that is a URL, else at
+    /// local/<directory>. `=DISPLAY` names another path.
+    #[arg(long = "repo", value_name = "SOURCE[=DISPLAY]")]
     repos: Vec<String>,
     /// Mount point; it is created if missing (default with --temporary: a temporary directory)
     #[arg(long, value_name = "DIRECTORY")]
@@ -128,14 +133,18 @@ async fn show(args: &Args, session: &mut Session) -> anyhow::Result<()> {
     {
         println!("metrics of {name}: http://{at}/metrics");
     }
+
+    // Each repository is readable as soon as it is ingested.
     let mut shown = Vec::new();
     for repo in &args.repos {
-        println!("ingesting {repo} ...");
+        let repo = RepositoryToShow::parse(repo)?;
+        println!("ingesting {repo}");
+        let ingest = Ingest::of(repo.source.as_str()).shown_as(repo.path.as_str());
         let entry = session
             .cluster
-            .ingest(Ingest::of(source_of(repo)?))
+            .ingest(ingest)
             .await
-            .with_context(|| format!("ingest {repo}"))?;
+            .with_context(|| format!("ingest {}", repo.source))?;
         let snapshot = entry
             .snapshot
             .as_ref()
@@ -146,6 +155,8 @@ async fn show(args: &Args, session: &mut Session) -> anyhow::Result<()> {
         );
         shown.push(entry);
     }
+
+    // Without a mount the tree is shown through the command line.
     match session.mount_point.clone() {
         None => browse(&router, &shown)?,
         Some(_) if !Path::new(FUSE_DEVICE).exists() => {
@@ -234,20 +245,6 @@ fn browse(router: &str, shown: &[Repository]) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-/// A URL as it is; a local path made absolute.
-fn source_of(repo: &str) -> anyhow::Result<String> {
-    let path = Path::new(repo);
-    if repo.contains("://") || !path.exists() {
-        return Ok(repo.to_owned());
-    }
-    let path = path
-        .canonicalize()
-        .with_context(|| format!("find {repo}"))?;
-    path.to_str()
-        .map(str::to_owned)
-        .ok_or_else(|| anyhow::anyhow!("{repo} is not valid UTF-8; give a file:// URL"))
 }
 
 fn data_dir() -> anyhow::Result<PathBuf> {
