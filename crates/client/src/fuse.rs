@@ -17,6 +17,7 @@ use fuser::{
     FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig,
     LockOwner, OpenFlags, Request,
 };
+use monofs_model::Door;
 use monofs_rpc::context;
 
 use crate::content::Content;
@@ -179,7 +180,7 @@ impl Adapter {
         let (work, counters) = (work(self.0.clone()), self.0.counters.clone());
         self.0
             .spawner
-            .spawn(context::begin(upcall.name(), async move {
+            .spawn(context::begin_by(Door::Mount, upcall.name(), async move {
                 work.await;
                 counters.answered(upcall);
             }));
@@ -457,7 +458,9 @@ impl Adapter {
         if let Some(span) = self.0.prefetch.follow(&read) {
             let shared = self.0.clone();
             let work = async move { shared.prefetch.run_ahead(&shared.fs, read, span).await };
-            self.0.spawner.spawn(context::begin("read ahead", work));
+            self.0
+                .spawner
+                .spawn(context::begin_by(Door::Mount, "read ahead", work));
         }
     }
 }

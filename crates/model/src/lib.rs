@@ -4,6 +4,7 @@
 //! Invariant: no IO, no async runtime, no protobuf. Everything here is a value that can be checked,
 //! compared and hashed, so that every role means the same thing by the same word.
 
+pub mod actor;
 pub mod catalog;
 pub mod error;
 pub mod limits;
@@ -15,6 +16,7 @@ pub mod text;
 pub mod tree;
 pub mod view;
 
+pub use actor::{Actor, Door, PrincipalName, RequestId};
 pub use catalog::{Consistency, ContentMode, Repository, RepositoryState, Snapshot, Submodule};
 pub use error::{Error, ErrorKind, Result};
 pub use oid::{ObjectFormat, ObjectKind, Oid};

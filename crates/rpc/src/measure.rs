@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http_body::{Frame, SizeHint};
+use monofs_model::Actor;
 use tonic::codegen::http::{HeaderMap, Request, Response, header};
 use tonic::codegen::{Body as HttpBody, BoxFuture, Service};
 use tonic::{Code, Status};
 use tracing::{Instrument, Span, info_span};
 
-use crate::context::Caller;
+use crate::context;
 use crate::metrics::{Call, Calls, is_known};
 
 const STATUS_KEY: &str = "grpc-status";
@@ -36,14 +37,14 @@ pub struct Measured<B> {
     /// `None`: what is not counted, and what has ended.
     call: Option<Call>,
     /// On the side that makes the body: for whom.
-    served: Option<(Span, Caller)>,
+    served: Option<(Span, Actor)>,
 }
 
 impl<B> Measured<B> {
     fn new(
         response: Response<B>,
         mut call: Option<Call>,
-        served: Option<(Span, Caller)>,
+        served: Option<(Span, Actor)>,
     ) -> Response<Self> {
         let (parts, body) = response.into_parts();
         if let (Some(call), Some(code)) = (&mut call, code_of(&parts.headers)) {
@@ -85,8 +86,8 @@ impl<B: HttpBody + Unpin> HttpBody for Measured<B> {
         let this = self.get_mut();
         let body = Pin::new(&mut this.body);
         let polled = match &this.served {
-            Some((span, caller)) => {
-                span.in_scope(|| caller.clone().sync_scope(|| body.poll_frame(cx)))
+            Some((span, actor)) => {
+                span.in_scope(|| context::sync_scope(actor.clone(), || body.poll_frame(cx)))
             }
             None => body.poll_frame(cx),
         };
@@ -167,21 +168,21 @@ where
                     .map(|response| Measured::new(response, None, None))
             });
         }
-        let caller = Caller::of(request.headers());
-        let span = info_span!("rpc", path, request = &*caller.request_id);
+        let actor = context::actor_of(request.headers());
+        let span = info_span!("rpc", path, request = actor.request_id.as_str());
         let call = self.calls.begin(path);
-        let served = (span.clone(), caller.clone());
+        let served = (span.clone(), actor.clone());
         let answer = {
             let _entered = span.enter();
             tracing::debug!("begins");
-            caller.clone().sync_scope(|| self.inner.call(request))
+            context::sync_scope(actor.clone(), || self.inner.call(request))
         };
         let answer = async move {
             answer
                 .await
                 .map(|response| Measured::new(response, Some(call), Some(served)))
         };
-        Box::pin(caller.scope(answer.instrument(span)))
+        Box::pin(context::scope(actor, answer.instrument(span)))
     }
 }
 

@@ -7,6 +7,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
+use monofs_model::Door;
 use monofs_rpc::context;
 
 use crate::requests::OTHER;
@@ -34,7 +35,7 @@ pub(crate) async fn measure(State(site): State<Site>, request: Request, next: Ne
         .to_owned();
     let method = name(request.method());
     let begun = Instant::now();
-    let response = context::begin("http", next.run(request)).await;
+    let response = context::begin_by(Door::Http, "http", next.run(request)).await;
     site.requests
         .answered(route, method, response.status().as_u16(), begun.elapsed());
     response
