@@ -2,87 +2,82 @@
 //! store while it runs.
 //!
 //! ```text
-//!  following --the row is free, and taken--> leading --the lease is lost, or the router stops--> following
+//!  following --the row is free, and taken--> leading --lease lost, or router stops--> following
 //! ```
 //!
 //! What must run once in a cluster runs through [`while_leading`]. Invariants: a router stops
-//! leading before another can begin, by its own clock; a router that stops lets go at once, one
-//! that was killed is replaced after [`Control::lease`]. A process that was suspended may believe for
-//! a moment that it leads: what workers write is compare-and-set.
+//! leading before another can begin, by its own clock; a router that stops releases its rows at
+//! once, one that was killed is replaced after the time of its lease. A process that was suspended
+//! may believe for a moment that it leads: what workers write is compare-and-set.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::Control;
+use crate::state::StateStore;
 
 /// Pause between two tries to take a row that another router holds, or while the state store is
 /// away.
 const RETRY: Duration = Duration::from_secs(1);
-/// How long letting go may take when the router stops; then the row goes with its lease.
-const LET_GO_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a release may take when the router stops; then the row goes with its lease.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Tries to be the leader until `stop`, and says in [`Control::leading`] when it is.
-pub(crate) async fn lead(control: Arc<Control>, stop: CancellationToken) {
-    let row = control.tables.leader.row("", &control.own);
-    let changed = control.tables.leader.changed();
-    let tell = |leading| {
-        if control.leads.send_replace(leading) != leading {
-            tracing::info!(router = control.own.router_id, leading, "leadership");
-        }
-    };
-    keep(&control, row, changed, tell, stop).await;
+/// A row that a router wants to hold all the time.
+pub(crate) struct KeptRow {
+    pub key: String,
+    pub value: Vec<u8>,
+    /// After how long of silence the row is free for others.
+    pub lease: Duration,
+    /// Wakes when the row may have become free.
+    pub changed: watch::Receiver<()>,
 }
 
-/// Shows this router to the others until `stop`.
-pub(crate) async fn present(control: Arc<Control>, stop: CancellationToken) {
-    let row = control
-        .tables
-        .routers
-        .row(&control.own.router_id, &control.own);
-    let changed = control.tables.routers.changed();
-    keep(&control, row, changed, |_| {}, stop).await;
+/// Whether this router holds the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RowHold {
+    Held,
+    NotHeld,
 }
 
-/// Holds a row whenever nobody else does, until `stop`.
-async fn keep(
-    control: &Control,
-    (key, value): (String, Vec<u8>),
-    mut changed: watch::Receiver<()>,
-    tell: impl Fn(bool),
+/// Holds a row whenever no other router does, until `stop`, and tells each change. Returns after
+/// the row was released.
+pub(crate) async fn keep(
+    store: &dyn StateStore,
+    mut row: KeptRow,
+    tell: impl Fn(RowHold),
     stop: CancellationToken,
 ) {
     loop {
-        changed.mark_unchanged();
-        let take = control
-            .shared
-            .store()
-            .hold(&key, value.clone(), control.lease);
+        row.changed.mark_unchanged();
+        let take = store.hold(&row.key, row.value.clone(), row.lease);
         let Some(taken) = stop.run_until_cancelled(take).await else {
             return;
         };
         match taken {
-            Ok(Some(hold)) => {
-                tell(true);
+            Ok(Some(held)) => {
+                tell(RowHold::Held);
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = hold.lost.cancelled() => {}
+                    () = held.lost.cancelled() => {}
                 }
-                tell(false);
+                // Told before others can have the row.
+                tell(RowHold::NotHeld);
                 if stop.is_cancelled() {
-                    return hold.let_go(LET_GO_TIMEOUT).await;
+                    return held.release(RELEASE_TIMEOUT).await;
                 }
                 continue;
             }
             Ok(None) => {}
-            Err(error) => tracing::debug!(key, %error, "cannot hold a row; trying again"),
+            Err(error) => {
+                tracing::debug!(key = row.key, %error, "cannot hold a row; trying again");
+            }
         }
+        // Another router holds the row, or the state store is away.
         tokio::select! {
             () = stop.cancelled() => return,
-            _ = changed.changed() => {}
+            _ = row.changed.changed() => {}
             () = tokio::time::sleep(RETRY) => {}
         }
     }
@@ -110,7 +105,7 @@ pub async fn while_leading<W: Future<Output = ()>>(
     }
 }
 
-/// Waits until this router leads, or does not. False: the router stops.
+/// Waits until [`crate::Control::leading`] has this value. False: the router stops.
 async fn becomes(
     leading: &mut watch::Receiver<bool>,
     value: bool,

@@ -26,9 +26,9 @@ impl StateLocation {
         if let Some(dir) = text.strip_prefix("embedded:").filter(|dir| !dir.is_empty()) {
             return Ok(Self::Embedded(dir.into()));
         }
-        let write = "write embedded:DIRECTORY or etcd://HOST:PORT,HOST:PORT/PREFIX";
-        let wrong = || Error::invalid(format!("--state '{}': {write}", text.escape_debug()));
-        let rest = text.strip_prefix("etcd://").ok_or_else(wrong)?;
+        let rest = text
+            .strip_prefix("etcd://")
+            .ok_or_else(|| wrong_location(text))?;
         let (hosts, prefix) = rest.split_once('/').unwrap_or((rest, ETCD_PREFIX));
         let endpoints: Vec<String> = hosts
             .split(',')
@@ -37,7 +37,7 @@ impl StateLocation {
             .collect();
         let prefix = prefix.trim_matches('/');
         if endpoints.is_empty() {
-            return Err(wrong());
+            return Err(wrong_location(text));
         }
         Ok(Self::Etcd {
             endpoints,
@@ -49,6 +49,13 @@ impl StateLocation {
             .to_owned(),
         })
     }
+}
+
+fn wrong_location(text: &str) -> Error {
+    Error::invalid(format!(
+        "--state '{}': write embedded:DIRECTORY or etcd://HOST:PORT,HOST:PORT/PREFIX",
+        text.escape_debug()
+    ))
 }
 
 #[cfg(test)]

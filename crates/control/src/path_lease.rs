@@ -1,7 +1,7 @@
 //! Which router works on a path: a row that this router holds in the state store meanwhile.
 //!
 //! Invariant: of all routers at most one holds the lease on a path. A router with a state store of
-//! its own needs no rows; that two of its own jobs do not meet is the caller's to see to.
+//! its own needs no rows; the caller sees to it that two of its own jobs do not meet.
 
 use std::time::Duration;
 
@@ -10,18 +10,19 @@ use monofs_proto::v1;
 use monofs_proto::v1::path_claim::Purpose;
 use tokio::time::Instant;
 
-use crate::Control;
 use crate::clock;
-use crate::state::Hold;
+use crate::control::Control;
+use crate::state::HeldKey;
 
 /// Pause before a lease that was in the way is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// How long letting go may take; then the row goes a moment later.
-const LET_GO_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long a release may take; then the row goes a moment later.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The right to work on a path, until it is released or lost.
 pub struct PathLease {
-    hold: Option<Hold>,
+    /// `None` in a state store that no other router uses.
+    row: Option<HeldKey>,
 }
 
 /// What a router is going to do with a path.
@@ -46,31 +47,32 @@ pub enum LeaseOutcome {
 impl PathLease {
     /// Ends when the lease is lost, which it may never be.
     pub async fn lost(&self) {
-        match &self.hold {
-            Some(hold) => hold.lost.cancelled().await,
+        match &self.row {
+            Some(row) => row.lost.cancelled().await,
             None => std::future::pending().await,
         }
     }
 
     /// Lets others work on the path; returns when they can.
-    pub async fn let_go(self) {
-        if let Some(hold) = self.hold {
-            hold.let_go(LET_GO_TIMEOUT).await;
+    pub async fn release(self) {
+        if let Some(row) = self.row {
+            row.release(RELEASE_TIMEOUT).await;
         }
     }
 }
 
-/// Takes the lease on `path`, or says which router has it. Errors: `Unavailable` when the state store is away, `Refused`
-/// when it stays unclear.
+/// Takes the lease on `path`, or says which router has it. Errors: `Unavailable` when the state
+/// store is away, `Refused` when it stays unclear.
 pub async fn take(
     control: &Control,
     path: &DisplayPath,
     work: PathWork<'_>,
 ) -> Result<LeaseOutcome> {
     if !control.shared.store().is_shared() {
-        return Ok(LeaseOutcome::Mine(PathLease { hold: None }));
+        return Ok(LeaseOutcome::Mine(PathLease { row: None }));
     }
-    let row = v1::PathClaim {
+    // Taken by holding a row that says what for.
+    let claim = v1::PathClaim {
         path: path.to_string(),
         router_id: control.own.router_id.clone(),
         purpose: work.purpose().into(),
@@ -78,8 +80,9 @@ pub async fn take(
         ref_name: work.ref_name(),
         since: clock::now(),
     };
-    let (key, value) = control.tables.claims.row(path.as_str(), &row);
-    // A lease of an earlier life of this router ends with its lease.
+    let key = control.tables.claims.key(path.as_str());
+    let value = control.tables.claims.value(&claim);
+    // A row of an earlier life of this router ends with its lease.
     let give_up = Instant::now() + control.lease * 2;
     loop {
         let mut changed = control.tables.claims.changed();
@@ -88,8 +91,8 @@ pub async fn take(
             .store()
             .hold(&key, value.clone(), control.lease)
             .await;
-        if let Some(hold) = taken.map_err(|error| control.shared.refused(error))? {
-            return Ok(LeaseOutcome::Mine(PathLease { hold: Some(hold) }));
+        if let Some(row) = taken.map_err(|error| control.shared.refused(error))? {
+            return Ok(LeaseOutcome::Mine(PathLease { row: Some(row) }));
         }
         // Memory may still show an earlier one.
         if let Some(theirs) = control.tables.claims.stored(path.as_str()).await?

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fleet::Fleet;
 use crate::parts::Parts;
 use monofs_control::Control;
-use monofs_control::catalog::Retained;
+use monofs_control::catalog::RetainedSnapshot;
 use monofs_control::clock;
 
 /// Collects again and again until `stop`.
@@ -36,9 +36,9 @@ pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {
 }
 
 async fn round(state: &Arc<Parts>) -> Result<()> {
-    let mut by_path: BTreeMap<DisplayPath, Vec<(Retained, u64)>> = BTreeMap::new();
+    let mut by_path: BTreeMap<DisplayPath, Vec<(RetainedSnapshot, u64)>> = BTreeMap::new();
     let expired_before = clock::now() - state.config.snapshot_grace.as_secs() as i64;
-    for (retained, revision) in state.control.catalog.retained(expired_before).await? {
+    for (retained, revision) in state.control.retained.expired(expired_before).await? {
         by_path
             .entry(retained.path.clone())
             .or_default()
@@ -101,8 +101,8 @@ async fn collect(
     control: &Control,
     fleet: &Fleet,
     path: &DisplayPath,
-    gone: &[(Retained, u64)],
-    kept: &[(Retained, u64)],
+    gone: &[(RetainedSnapshot, u64)],
+    kept: &[(RetainedSnapshot, u64)],
 ) {
     let entry = control.catalog.get(path);
     let current = entry
@@ -153,7 +153,7 @@ async fn collect(
         }
         // Published again after it was replaced: the entry is in use, only the note of its
         // replacement goes.
-        if all && let Err(error) = control.catalog.forget_retained(retained, *revision).await {
+        if all && let Err(error) = control.retained.forget(retained, *revision).await {
             tracing::warn!(%path, %error, "cannot forget a collected snapshot; trying again");
         }
     }

@@ -93,7 +93,7 @@ async fn record(control: &Control, spec: &IngestSpec) -> Result<()> {
         .get(&spec.path)
         .filter(|entry| entry.state != RepositoryState::Failed)
     else {
-        return control.catalog.create(spec.new_entry()).await;
+        return control.entries.create(spec.new_entry()).await;
     };
     if existing.source == spec.source {
         return Ok(());
@@ -159,7 +159,7 @@ async fn work(
         if admitted.is_err()
             && let Ok(LeaseOutcome::Mine(lease)) = taken
         {
-            lease.let_go().await;
+            lease.release().await;
             tell(&mut admit, &admitted);
             return admitted;
         }
@@ -208,6 +208,6 @@ async fn run_with_lease(state: &Arc<Parts>, job: &Arc<Job>, lease: PathLease) ->
         tracing::warn!(path = %job.spec.path, source = %job.spec.source, %error, "ingest failed");
         run::note_failure(&state.control, job, error).await;
     }
-    lease.let_go().await;
+    lease.release().await;
     outcome
 }

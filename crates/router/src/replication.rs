@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::fleet::Fleet;
 use crate::parts::Parts;
 use monofs_control::Control;
-use monofs_control::catalog::Copies;
+use monofs_control::catalog::CopyCounts;
 
 /// How often a router looks, besides when it is asked.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -42,7 +42,7 @@ pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {
     }
 }
 
-fn copies(control: &Control, fleet: &Fleet) -> Copies {
+fn copies(control: &Control, fleet: &Fleet) -> CopyCounts {
     let view = fleet.members.view();
     let wanted = view.copies_wanted();
     let serving: HashSet<NodeId> = view

@@ -24,7 +24,7 @@ pub async fn delete(control: &Control, work: &Work, path: &str) -> Result<()> {
             entry.path
         )));
     }
-    control.catalog.remove(&entry.path).await?;
+    control.entries.remove(&entry.path).await?;
     tracing::info!(path = %entry.path, "deleted");
     Ok(())
 }

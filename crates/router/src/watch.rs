@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::parts::Parts;
 use monofs_control::catalog::no_repository;
-use monofs_control::catalog::{Changes, Listing, Position};
+use monofs_control::catalog::{CatalogChanges, CatalogListing, CatalogPosition};
 
 /// Something is sent at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(2);
@@ -70,7 +70,7 @@ impl v1::catalog_server::Catalog for CatalogService {
                 "watch: the first message must be a hello",
             )));
         };
-        let position = hello.resume.clone().map(|p| Position {
+        let position = hello.resume.clone().map(|p| CatalogPosition {
             epoch: p.epoch,
             revision: p.revision,
         });
@@ -171,7 +171,7 @@ struct Watch<'a> {
     state: &'a Parts,
     key: u64,
     sink: mpsc::Sender<Result<v1::WatchResponse, Status>>,
-    position: Option<Position>,
+    position: Option<CatalogPosition>,
     /// The client understands pages.
     pages: bool,
     /// It has been told where the catalogue is, so it knows whether it is up to date.
@@ -228,7 +228,7 @@ impl Watch<'_> {
             .position
             .as_ref()
             .filter(|p| p.epoch == ours.epoch && p.revision > ours.revision);
-        let Some(Position { revision, .. }) = ahead else {
+        let Some(CatalogPosition { revision, .. }) = ahead else {
             return Ok(());
         };
         let mut applied = self.state.control.shared.applied();
@@ -278,7 +278,7 @@ impl Watch<'_> {
     }
 
     /// Everything as of the listing's position.
-    async fn send_listing(&self, listing: &Listing) -> Result<(), ()> {
+    async fn send_listing(&self, listing: &CatalogListing) -> Result<(), ()> {
         let last = listing.pages.len() - 1;
         for (number, page) in listing.pages.iter().enumerate() {
             let mut delta = v1::CatalogDelta {
@@ -301,8 +301,8 @@ impl Watch<'_> {
     }
 
     /// What changed; `always`: also if nothing did.
-    async fn send_delta(&mut self, changes: Changes, always: bool) -> Result<(), ()> {
-        let Changes {
+    async fn send_delta(&mut self, changes: CatalogChanges, always: bool) -> Result<(), ()> {
+        let CatalogChanges {
             upserts,
             mut removed,
             position,
@@ -343,7 +343,7 @@ impl Watch<'_> {
     }
 }
 
-fn wire(position: &Position) -> v1::Position {
+fn wire(position: &CatalogPosition) -> v1::Position {
     v1::Position {
         epoch: position.epoch.clone(),
         revision: position.revision,

@@ -24,7 +24,6 @@ pub(crate) struct CircleException {
 pub(crate) const EXCEPTIONS: &[CircleException] = &[
     unbroken("monofs-web", 13),
     unbroken("monofs-client", 9),
-    unbroken("monofs-control", 8),
     unbroken("monofs-store", 7),
     unbroken("monofs-launch", 4),
     unbroken("monofs-testkit", 4),

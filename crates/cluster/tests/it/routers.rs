@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use monofs_cluster::{Builder, Cluster, Ingest};
-use monofs_control::state::{EtcdState, Hold, StateStore};
+use monofs_control::state::{EtcdState, HeldKey, StateStore};
 use monofs_model::{Error, ErrorKind, Repository, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::path_claim::Purpose;
@@ -112,7 +112,7 @@ fn small_repo() -> Repo {
 }
 
 /// Claims a path as another router would.
-async fn claim(etcd: &Etcd, path: &str, purpose: Purpose, source: &str) -> (EtcdState, Hold) {
+async fn claim(etcd: &Etcd, path: &str, purpose: Purpose, source: &str) -> (EtcdState, HeldKey) {
     let store = EtcdState::open(vec![etcd.endpoint()], PREFIX)
         .await
         .unwrap();
@@ -208,11 +208,11 @@ async fn a_path_that_another_router_works_on_is_joined_or_refused_and_taken_over
         refused.message.contains("other.git") && refused.message.contains("router-elsewhere"),
         "{refused}"
     );
-    hold.let_go(SOON).await;
+    hold.release(SOON).await;
     let (_, hold) = claim(&etcd, "h/r", Purpose::Collect, "").await;
     let refused = cluster.ingest_at(0, what()).await.unwrap_err();
     assert!(refused.message.contains("cleaned up"), "{refused}");
-    hold.let_go(SOON).await;
+    hold.release(SOON).await;
     drop(store);
     // Another one that runs the same is waited for, and when it ends without an outcome this router
     // goes on.

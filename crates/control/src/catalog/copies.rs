@@ -4,38 +4,29 @@ use std::collections::{BTreeSet, HashSet};
 
 use monofs_model::{NodeId, RepositoryState};
 
-use super::Catalog;
-use super::index::Key;
-use super::memory::Memory;
+use super::memory::CatalogMemory;
+use super::path_key::PathKey;
 
 /// The copies of all ready entries.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Copies {
+pub struct CopyCounts {
     /// On nodes that serve.
     pub held: u64,
     /// Those that the entries below the wanted number lack.
     pub missing: u64,
     /// The entries that are below it.
-    pub below: Vec<Key>,
+    pub below: Vec<PathKey>,
     /// Those of them that no node that serves holds.
     pub lost: u64,
 }
 
-impl Catalog {
-    /// The copies on the nodes that are `serving`, of entries that should have `wanted` each. Costs
-    /// what is held by nodes that do not serve, and what has too few holders.
-    pub fn copies(&self, wanted: usize, serving: &HashSet<NodeId>) -> Copies {
-        self.read(|memory| copies(memory, wanted, serving))
-    }
-
-    /// When the ready entry that waits longest for a look at its source was last looked at; seconds
-    /// since the epoch. `None` when no entry follows a moving ref.
-    pub fn oldest_look(&self) -> Option<i64> {
-        self.read(|memory| memory.index().due.first().map(|(looked_at, _)| *looked_at))
-    }
-}
-
-pub(super) fn copies(memory: &Memory, wanted: usize, serving: &HashSet<NodeId>) -> Copies {
+/// See [`super::Catalog::copies`].
+pub(super) fn copies(
+    memory: &CatalogMemory,
+    wanted: usize,
+    serving: &HashSet<NodeId>,
+) -> CopyCounts {
+    // Every recorded copy counts, but for those of entries that are looked at one by one.
     let index = memory.index();
     let recorded: usize = index
         .by_copies
@@ -48,11 +39,12 @@ pub(super) fn copies(memory: &Memory, wanted: usize, serving: &HashSet<NodeId>) 
         .filter(|(node, _)| !serving.contains(*node))
         .map(|(_, keys)| keys);
     let few = index.by_copies.range(..wanted).map(|(_, keys)| keys);
-    let suspects: BTreeSet<&Key> = few.chain(gone).flatten().collect();
-    let mut found = Copies {
+    let suspects: BTreeSet<&PathKey> = few.chain(gone).flatten().collect();
+    let mut found = CopyCounts {
         held: recorded as u64,
-        ..Copies::default()
+        ..CopyCounts::default()
     };
+    // Of those, the copies that can be reached.
     for key in suspects {
         let Some(entry) = memory.with_keys([key].into_iter()).next() else {
             continue;

@@ -1,7 +1,9 @@
-//! Keys and values of the catalogue in the state store.
+//! An entry of the catalogue in memory, and the keys and values of entries in the state store.
 //!
 //! A value is [`VERSION`] and a `monofs.v1.Repository`. A retained snapshot is the entry as it was,
 //! with the time of its replacement in `refreshed_at`.
+
+use std::sync::Arc;
 
 use monofs_model::{DisplayPath, Error, NodeId, Oid, Repository, Result, Snapshot, StorageId};
 use monofs_proto::v1;
@@ -13,10 +15,20 @@ pub(super) const REPO_PREFIX: &str = "repo/";
 pub(super) const RETAINED_PREFIX: &str = "retained/";
 pub(super) const NAMES_KEY: &str = "names";
 
+/// An entry as memory holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CatalogEntry {
+    pub repository: Arc<Repository>,
+    /// Of its key in the state store.
+    pub revision: u64,
+    /// When the source was last looked at, with success or without; seconds since the epoch.
+    pub looked_at: i64,
+}
+
 /// A snapshot that was replaced (or whose repository was removed) and that readers may still be
 /// looking at.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Retained {
+pub struct RetainedSnapshot {
     pub path: DisplayPath,
     pub snapshot: Snapshot,
     pub holders: Vec<NodeId>,
@@ -41,25 +53,24 @@ pub(super) fn decode_repository(value: &[u8]) -> Result<Repository> {
     decode(value)?.try_into()
 }
 
-pub(super) fn encode_retained(repository: &Repository, retained: &Retained) -> Vec<u8> {
+pub(super) fn encode_retained(repository: &Repository, retained: &RetainedSnapshot) -> Vec<u8> {
     encode(&v1::Repository {
         refreshed_at: retained.replaced_at,
         ..v1::Repository::from(repository)
     })
 }
 
-pub(super) fn decode_retained(value: &[u8]) -> Result<Retained> {
+pub(super) fn decode_retained(value: &[u8]) -> Result<RetainedSnapshot> {
     let entry: Repository = decode(value)?.try_into()?;
     let snapshot = entry.snapshot.ok_or_else(|| {
         Error::corrupt(format!("retained entry of {} has no snapshot", entry.path))
     })?;
-    let (generation, replaced_at) = (entry.generation, entry.refreshed_at);
-    Ok(Retained {
+    Ok(RetainedSnapshot {
         path: entry.path,
         snapshot,
         holders: entry.holders,
-        generation,
-        replaced_at,
+        generation: entry.generation,
+        replaced_at: entry.refreshed_at,
     })
 }
 

@@ -1,37 +1,34 @@
 //! What of the catalogue is asked for by something else than a path: by state, by copies, by
 //! holder, by when it is due.
 //!
-//! Owned by [`super::memory::Memory`], which tells it about every change of an entry. Invariant: it
+//! Owned by [`super::memory::CatalogMemory`], which tells it about every change of an entry. Invariant: it
 //! is a function of the entries alone, so that it always equals the one made by looking at all of
 //! them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
 
 use monofs_model::{NodeId, Repository, RepositoryState};
 
-use super::memory::Entry;
-
-/// The key of an entry; see [`super::memory::key`].
-pub type Key = Arc<str>;
+use super::entry::CatalogEntry;
+use super::path_key::PathKey;
 
 /// Entries by what they are asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Index {
-    pub ingesting: BTreeSet<Key>,
-    pub failed: BTreeSet<Key>,
+pub(super) struct CatalogIndex {
+    pub ingesting: BTreeSet<PathKey>,
+    pub failed: BTreeSet<PathKey>,
     /// Ready ones whose last refresh failed.
-    pub stale: BTreeSet<Key>,
+    pub stale: BTreeSet<PathKey>,
     /// Ready ones by their number of holders.
-    pub by_copies: BTreeMap<usize, BTreeSet<Key>>,
-    pub by_holder: HashMap<NodeId, BTreeSet<Key>>,
+    pub by_copies: BTreeMap<usize, BTreeSet<PathKey>>,
+    pub by_holder: HashMap<NodeId, BTreeSet<PathKey>>,
     /// Ready ones that follow a moving ref, by when they were last looked at.
-    pub due: BTreeSet<(i64, Key)>,
+    pub due: BTreeSet<(i64, PathKey)>,
 }
 
-impl Index {
+impl CatalogIndex {
     /// An entry is there now.
-    pub fn add(&mut self, key: &Key, entry: &Entry) {
+    pub fn add(&mut self, key: &PathKey, entry: &CatalogEntry) {
         let repository = &*entry.repository;
         match repository.state {
             RepositoryState::Ingesting => drop(self.ingesting.insert(key.clone())),
@@ -58,7 +55,7 @@ impl Index {
     }
 
     /// An entry that was added is not there any more.
-    pub fn remove(&mut self, key: &Key, entry: &Entry) {
+    pub fn remove(&mut self, key: &PathKey, entry: &CatalogEntry) {
         let repository = &*entry.repository;
         match repository.state {
             RepositoryState::Ingesting => drop(self.ingesting.remove(key)),
@@ -91,11 +88,11 @@ impl Index {
     }
 
     /// The ready entries with fewer than `copies` holders: how many, and the first by path.
-    pub fn below(&self, copies: usize) -> (usize, Option<&Key>) {
-        let few = || self.by_copies.range(..copies).map(|(_, keys)| keys);
+    pub fn below(&self, copies: usize) -> (usize, Option<&PathKey>) {
+        let few = self.by_copies.range(..copies).map(|(_, keys)| keys);
         (
-            few().map(BTreeSet::len).sum(),
-            few().filter_map(BTreeSet::first).min(),
+            few.clone().map(BTreeSet::len).sum(),
+            few.filter_map(BTreeSet::first).min(),
         )
     }
 }

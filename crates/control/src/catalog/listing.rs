@@ -1,7 +1,7 @@
 //! The full listing that a client gets which cannot resume: encoded once, in pages that all watches
 //! share.
 //!
-//! A listing is as of its position; whoever sends it sends what changed since after it. So it stays
+//! A listing is as of its position; what changed since is sent after it. So it stays
 //! of use while the catalogue changes, and is made again only when that would be a good part of it.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use monofs_model::Repository;
 use monofs_proto::v1;
 use prost::Message;
 
-use super::memory::{Memory, Position};
+use super::memory::{CatalogMemory, CatalogPosition};
 
 /// A page ends with the entry that makes it this long.
 pub(super) const PAGE_BYTES: usize = 64 << 10;
@@ -21,22 +21,22 @@ const CHANGES_PART: usize = 8;
 
 /// Everything that readers see, as of `position`.
 #[derive(Debug)]
-pub struct Listing {
-    pub position: Position,
+pub struct CatalogListing {
+    pub position: CatalogPosition,
     /// Encoded `CatalogPage`s, in the order of paths; at least one.
     pub pages: Vec<Bytes>,
 }
 
-impl Listing {
+impl CatalogListing {
     /// Whether sending it and then what changed since is better than making another.
-    pub(super) fn is_useful(&self, memory: &Memory) -> bool {
+    pub(super) fn is_useful(&self, memory: &CatalogMemory) -> bool {
         memory
             .age(&self.position)
             .is_some_and(|age| age <= CHANGES_MIN.max(memory.len() / CHANGES_PART))
     }
 
     /// Encodes `entries`, which are all that readers see at `position`.
-    pub fn encode(position: Position, entries: &[Arc<Repository>]) -> Self {
+    pub fn encode(position: CatalogPosition, entries: &[Arc<Repository>]) -> Self {
         let mut pages = Vec::new();
         let mut page = BytesMut::with_capacity(PAGE_BYTES);
         for entry in entries {

@@ -1,7 +1,7 @@
 //! The copy of the catalogue that requests are answered from, and the log of changes that watches
 //! resume from.
 //!
-//! Invariant: entries are ordered by the components of their paths ([`key`]), so everything below a
+//! Invariant: entries are ordered by the components of their paths ([`path_key`]), so everything below a
 //! directory is one run, and the names of a directory come in order: a listing seeks from name to
 //! name and passes over what is below them.
 
@@ -11,77 +11,50 @@ use std::sync::Arc;
 
 use monofs_model::{DisplayPath, Repository, StorageId};
 
-use super::index::{Index, Key};
+use super::entry::CatalogEntry;
+use super::index::CatalogIndex;
+use super::path_key::{PathKey, ancestors, behind, path_key, path_of};
 
 /// Changes remembered for clients that reconnect; a client further behind reloads everything.
 const LOG_MAX: usize = 65_536;
 
 /// A place in the history of the catalogue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Position {
+pub struct CatalogPosition {
     pub epoch: String,
     pub revision: u64,
 }
 
 /// What a reader must learn to get from one position to another.
-pub struct Changes {
+pub struct CatalogChanges {
     pub upserts: Vec<Arc<Repository>>,
     pub removed: Vec<String>,
-    pub position: Position,
+    pub position: CatalogPosition,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub repository: Arc<Repository>,
-    /// Of its key in the state store.
-    pub revision: u64,
-    /// When the source was last looked at, with success or without; seconds since the epoch.
-    pub looked_at: i64,
-}
-
-pub(super) struct Memory {
-    entries: BTreeMap<Key, Entry>,
-    by_id: HashMap<u128, Key>,
-    index: Index,
-    pub position: Position,
+/// All entries, and what is asked of them.
+pub(super) struct CatalogMemory {
+    entries: BTreeMap<PathKey, CatalogEntry>,
+    by_id: HashMap<u128, PathKey>,
+    index: CatalogIndex,
+    pub position: CatalogPosition,
     /// Of the key that every creation and removal writes.
     pub names_revision: u64,
-    log: VecDeque<(u64, Key)>,
+    log: VecDeque<(u64, PathKey)>,
     /// Changes up to here are no longer in the log.
     log_floor: u64,
 }
 
-/// The key that puts `path` behind everything that sorts before it component by component. Slashes
-/// become the lowest character, which no path has; one that is asked for nevertheless becomes
-/// another that no path has.
-pub(super) fn key(path: &str) -> String {
-    let mut key = path.trim_matches('/').to_owned();
-    if key.contains('\0') {
-        key = key.replace('\0', "\u{1}");
-    }
-    key.replace('/', "\0")
-}
-
-fn path_of(key: &str) -> String {
-    key.replace('\0', "/")
-}
-
-/// The first key behind everything in the directory `key`.
-fn behind(key: &str) -> String {
-    format!("{key}\u{1}")
-}
-
-impl Memory {
-    pub fn new(position: Position) -> Self {
+impl CatalogMemory {
+    pub fn new(position: CatalogPosition) -> Self {
         let log_floor = position.revision;
-        let (entries, by_id, index, log) = Default::default();
         Self {
-            entries,
-            by_id,
-            index,
+            entries: BTreeMap::new(),
+            by_id: HashMap::new(),
+            index: CatalogIndex::default(),
             position,
             names_revision: 0,
-            log,
+            log: VecDeque::new(),
             log_floor,
         }
     }
@@ -90,41 +63,40 @@ impl Memory {
         self.entries.len()
     }
 
-    pub fn get(&self, path: &str) -> Option<&Entry> {
-        self.entries.get(key(path).as_str())
+    pub fn get(&self, path: &str) -> Option<&CatalogEntry> {
+        self.entries.get(path_key(path).as_str())
     }
 
-    pub fn by_id(&self, id: &StorageId) -> Option<&Entry> {
+    pub fn by_id(&self, id: &StorageId) -> Option<&CatalogEntry> {
         self.entries.get(self.by_id.get(&id.number())?)
     }
 
     /// The entry that `path` lies in, and the rest of the path.
-    pub fn resolve(&self, path: &str) -> Option<(&Entry, String)> {
-        let key = key(path);
-        let mut ends = key.match_indices('\0').map(|(at, _)| at).chain([key.len()]);
-        ends.find_map(|end| {
-            Some((
-                self.entries.get(&key[..end])?,
-                path_of(key[end..].trim_start_matches('\0')),
-            ))
+    pub fn resolve(&self, path: &str) -> Option<(&CatalogEntry, String)> {
+        let key = path_key(path);
+        let mut candidates = ancestors(&key).chain([key.as_str()]);
+        candidates.find_map(|candidate| {
+            let entry = self.entries.get(candidate)?;
+            let rest = key[candidate.len()..].trim_start_matches('\0');
+            Some((entry, path_of(rest)))
         })
     }
 
-    pub fn index(&self) -> &Index {
+    pub fn index(&self) -> &CatalogIndex {
         &self.index
     }
 
     /// The entries with these keys.
     pub fn with_keys<'a>(
         &'a self,
-        keys: impl Iterator<Item = &'a Key>,
-    ) -> impl Iterator<Item = &'a Entry> {
+        keys: impl Iterator<Item = &'a PathKey>,
+    ) -> impl Iterator<Item = &'a CatalogEntry> {
         keys.filter_map(|key| self.entries.get(key))
     }
 
     /// Takes an entry as it was at the start.
     pub fn load(&mut self, repository: Repository, revision: u64) {
-        let key: Key = key(repository.path.as_str()).into();
+        let key: PathKey = path_key(repository.path.as_str()).into();
         let before = self.entries.get(&key);
         let looked_at = before
             .map_or(i64::MIN, |before| before.looked_at)
@@ -136,7 +108,7 @@ impl Memory {
                     .insert(repository.storage_id().number(), key.clone()),
             ),
         }
-        let entry = Entry {
+        let entry = CatalogEntry {
             repository: Arc::new(repository),
             revision,
             looked_at,
@@ -147,20 +119,18 @@ impl Memory {
 
     /// Notes that the source was looked at, or that this was tried. Not kept over a restart.
     pub fn looked(&mut self, path: &DisplayPath, now: i64) {
-        let Some((key, entry)) = self.entries.get_key_value(key(path.as_str()).as_str()) else {
-            return;
-        };
-        let (key, mut entry) = (key.clone(), entry.clone());
-        self.index.remove(&key, &entry);
-        entry.looked_at = now;
-        self.index.add(&key, &entry);
-        self.entries.insert(key, entry);
+        let key: PathKey = path_key(path.as_str()).into();
+        if let Some(entry) = self.entries.get_mut(&key) {
+            self.index.remove(&key, entry);
+            entry.looked_at = now;
+            self.index.add(&key, entry);
+        }
     }
 
     /// Takes an entry that was written at `revision` and is heard of at `now`. True: readers must
     /// hear about it.
     pub fn put(&mut self, repository: Repository, revision: u64, now: u64) -> bool {
-        let key: Key = key(repository.path.as_str()).into();
+        let key: PathKey = path_key(repository.path.as_str()).into();
         let visible = visible_change(
             self.entries.get(&key).map(|entry| &*entry.repository),
             &repository,
@@ -171,7 +141,7 @@ impl Memory {
 
     /// True: readers must hear about it.
     pub fn remove(&mut self, path: &DisplayPath, revision: u64) -> bool {
-        let key: Key = key(path.as_str()).into();
+        let key: PathKey = path_key(path.as_str()).into();
         self.by_id.remove(&path.storage_id().number());
         let removed = self.entries.remove(&key);
         removed
@@ -181,7 +151,7 @@ impl Memory {
         self.record(key, revision, visible)
     }
 
-    fn record(&mut self, key: Key, revision: u64, visible: bool) -> bool {
+    fn record(&mut self, key: PathKey, revision: u64, visible: bool) -> bool {
         self.position.revision = self.position.revision.max(revision);
         if visible {
             self.log.push_back((revision, key));
@@ -195,16 +165,20 @@ impl Memory {
     }
 
     /// Entries whose path is `path`, encloses it, or lies inside it.
-    pub fn overlapping(&self, path: &DisplayPath) -> Vec<&Entry> {
-        let key = key(path.as_str());
-        let ends = key.match_indices('\0').map(|(at, _)| at);
-        let outer = ends.filter_map(|end| self.entries.get(&key[..end]));
+    pub fn overlapping(&self, path: &DisplayPath) -> Vec<&CatalogEntry> {
+        let key = path_key(path.as_str());
+        let outer = ancestors(&key).filter_map(|outer| self.entries.get(outer));
         outer.chain(self.below(path.as_str(), "")).collect()
     }
 
     /// Entries at or below `prefix` (whole components), after the path `after`.
-    pub fn below(&self, prefix: &str, after: &str) -> impl Iterator<Item = &Entry> + use<'_> {
-        let (prefix, after) = (key(prefix), key(after));
+    pub fn below(
+        &self,
+        prefix: &str,
+        after: &str,
+    ) -> impl Iterator<Item = &CatalogEntry> + use<'_> {
+        let prefix = path_key(prefix);
+        let after = path_key(after);
         let end = if prefix.is_empty() {
             Bound::Unbounded
         } else {
@@ -217,8 +191,8 @@ impl Memory {
         } else {
             Bound::Included(prefix)
         };
-        let empty = matches!((&start, &end), (Bound::Excluded(after), Bound::Excluded(end)) if after >= end);
-        let range = (!empty).then(|| self.entries.range::<str, _>((as_str(&start), as_str(&end))));
+        let range = (!is_empty(&start, &end))
+            .then(|| self.entries.range::<str, _>((as_str(&start), as_str(&end))));
         range.into_iter().flatten().map(|(_, entry)| entry)
     }
 
@@ -229,14 +203,16 @@ impl Memory {
         after: &str,
         limit: usize,
     ) -> Vec<(String, Option<Arc<Repository>>)> {
-        let mut inside = key(prefix);
+        // The keys of what is inside begin so.
+        let mut inside = path_key(prefix);
         if !inside.is_empty() {
             inside.push('\0');
         }
+        // From name to name: what is below one is passed over.
         let mut names = Vec::new();
         let mut from = match after {
             "" => inside.clone(),
-            after => behind(&format!("{inside}{}", key(after))),
+            after => behind(&format!("{inside}{}", path_key(after))),
         };
         while names.len() < limit
             && let Some((key, entry)) = self
@@ -268,7 +244,7 @@ impl Memory {
     }
 
     /// How many changes came after `position`; `None` when the log does not reach back that far.
-    pub fn age(&self, position: &Position) -> Option<usize> {
+    pub fn age(&self, position: &CatalogPosition) -> Option<usize> {
         let now = &self.position;
         let known = position.epoch == now.epoch
             && (self.log_floor..=now.revision).contains(&position.revision);
@@ -281,10 +257,10 @@ impl Memory {
     }
 
     /// What came after `from`; `None` when the log does not reach back that far.
-    pub fn changes_since(&self, from: &Position) -> Option<Changes> {
+    pub fn changes_since(&self, from: &CatalogPosition) -> Option<CatalogChanges> {
         let newer = self.log.iter().rev().take(self.age(from)?);
-        let keys: BTreeSet<&Key> = newer.map(|(_, key)| key).collect();
-        let mut changes = Changes {
+        let keys: BTreeSet<&PathKey> = newer.map(|(_, key)| key).collect();
+        let mut changes = CatalogChanges {
             upserts: Vec::new(),
             removed: Vec::new(),
             position: self.position.clone(),
@@ -301,6 +277,11 @@ impl Memory {
         }
         Some(changes)
     }
+}
+
+/// Whether nothing can lie between them, which a range of a map must not be asked for.
+fn is_empty(start: &Bound<String>, end: &Bound<String>) -> bool {
+    matches!((start, end), (Bound::Excluded(start), Bound::Excluded(end)) if start >= end)
 }
 
 fn as_str(bound: &Bound<String>) -> Bound<&str> {

@@ -1,31 +1,45 @@
-//! The commits that an entry showed: kept aside in the state store, read when somebody asks, and
-//! never in memory.
+//! The commits that an entry showed: kept aside in the state store, read on demand, and never
+//! in memory.
 //!
 //! A value is [`VERSION`] and a `monofs.v1.Publications`. It is written by the commit that flips
 //! the entry, so it says neither more nor less than what happened; it goes with the entry.
+
+use std::sync::Arc;
 
 use monofs_model::{DisplayPath, Error, Repository, Result, StorageId};
 use monofs_proto::{convert, v1};
 use monofs_store::state::Write;
 use prost::Message;
 
-use super::Catalog;
-use crate::state::ASIDE;
+use crate::state::{ASIDE, SharedState};
 
 /// Version of every value written.
 const VERSION: u8 = 1;
 /// Commits that are kept of each entry.
 const KEPT_MAX: usize = 20;
 
-pub(super) fn key(id: &StorageId) -> Vec<u8> {
+/// The key of the commits that the entry with this storage id showed.
+pub(super) fn published_key(id: &StorageId) -> Vec<u8> {
     format!("{ASIDE}published/{id}").into_bytes()
 }
 
-impl Catalog {
+/// The commits that entries showed.
+#[derive(Clone)]
+pub struct PublishedCommits {
+    shared: Arc<SharedState>,
+}
+
+impl PublishedCommits {
+    pub fn new(shared: &Arc<SharedState>) -> Self {
+        Self {
+            shared: shared.clone(),
+        }
+    }
+
     /// The last commits that the entry at `path` showed, the oldest first. Errors: the state
     /// store's.
-    pub async fn publications(&self, path: &DisplayPath) -> Result<Vec<v1::Publication>> {
-        let key = String::from_utf8(key(&path.storage_id())).expect("made of text");
+    pub async fn of(&self, path: &DisplayPath) -> Result<Vec<v1::Publication>> {
+        let key = String::from_utf8(published_key(&path.storage_id())).expect("made of text");
         let scan = self.shared.store().scan(&key).await?;
         let Some((_, row)) = scan.rows.first() else {
             return Ok(Vec::new());
@@ -35,7 +49,7 @@ impl Catalog {
 }
 
 /// The write that adds what `entry` shows from now on to what it showed `before`.
-pub(super) fn with(
+pub(super) fn with_publication(
     before: &[v1::Publication],
     entry: &Repository,
     router_id: &str,
@@ -62,7 +76,7 @@ pub(super) fn with(
     let mut value = vec![VERSION];
     value.extend_from_slice(&publications.encode_to_vec());
     Some(Write::Put {
-        key: key(&entry.storage_id()),
+        key: published_key(&entry.storage_id()),
         value,
     })
 }

@@ -1,28 +1,41 @@
 //! Snapshots that were replaced and may still be read: kept in the state store under keys of their
 //! own, never in memory.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use monofs_model::{NodeId, Repository, Result, Snapshot, StorageId};
 use monofs_store::state::{Compare, Scan, Versioned, Write};
 
-use super::Catalog;
-use super::entry::{self, RETAINED_PREFIX, Retained, retained_key};
+use super::entry::{
+    RETAINED_PREFIX, RetainedSnapshot, decode_retained, encode_retained, retained_key,
+};
 use crate::clock;
+use crate::state::{CommitBatch, SharedState, StateFollower};
 
-impl Catalog {
+/// Snapshots that were replaced and may still be read.
+pub struct RetainedSnapshots {
+    shared: Arc<SharedState>,
+    /// When the oldest one was replaced, seconds since the epoch; none is older. `i64::MIN` = that
+    /// is not known, `i64::MAX` = there is none.
+    oldest: AtomicI64,
+}
+
+impl RetainedSnapshots {
+    /// Nothing is known of them yet; it follows when `shared` is started with it.
+    pub fn new(shared: &Arc<SharedState>) -> Self {
+        Self {
+            shared: shared.clone(),
+            oldest: AtomicI64::new(i64::MIN),
+        }
+    }
+
     /// Whether a replaced snapshot of this repository is still readable on `node`.
-    pub async fn is_retained_on(&self, id: &StorageId, node: &NodeId) -> Result<bool> {
-        let scan = self
-            .shared
-            .store()
-            .scan(&format!("{RETAINED_PREFIX}{id}/"))
-            .await?;
-        for (_, versioned) in &scan.rows {
-            if entry::decode_retained(&versioned.value)?
-                .holders
-                .contains(node)
-            {
+    pub async fn is_on(&self, id: &StorageId, node: &NodeId) -> Result<bool> {
+        let prefix = format!("{RETAINED_PREFIX}{id}/");
+        for (_, versioned) in &self.shared.store().scan(&prefix).await?.rows {
+            let retained = decode_retained(&versioned.value)?;
+            if retained.holders.contains(node) {
                 return Ok(true);
             }
         }
@@ -32,42 +45,36 @@ impl Catalog {
     /// Snapshots that were replaced and not yet collected, with the revision that replaced them.
     /// Nothing if all of them were replaced after `expired_before`, seconds since the epoch: then
     /// the state store is not asked.
-    pub async fn retained(&self, expired_before: i64) -> Result<Vec<(Retained, u64)>> {
-        if self.oldest_retained.load(Ordering::Acquire) > expired_before {
+    pub async fn expired(&self, expired_before: i64) -> Result<Vec<(RetainedSnapshot, u64)>> {
+        if self.oldest.load(Ordering::Acquire) > expired_before {
             return Ok(Vec::new());
         }
         // What is retained from here on lowers it again, after it is in the store.
-        self.oldest_retained.store(i64::MAX, Ordering::Release);
-        let rows = match self.shared.store().scan(RETAINED_PREFIX).await {
-            Ok(Scan { rows, .. }) => rows,
-            Err(error) => {
-                self.oldest_retained.store(i64::MIN, Ordering::Release);
-                return Err(error);
+        self.oldest.store(i64::MAX, Ordering::Release);
+        let retained = self.all().await;
+        let oldest = match &retained {
+            Ok(all) => {
+                let times = all.iter().map(|(retained, _)| retained.replaced_at);
+                times.min().unwrap_or(i64::MAX)
             }
+            Err(_) => i64::MIN,
         };
-        let decoded = |versioned: &Versioned| {
-            Ok((
-                entry::decode_retained(&versioned.value)?,
-                versioned.revision,
-            ))
-        };
-        let retained: Result<Vec<_>> = rows
-            .iter()
-            .map(|(_, versioned)| decoded(versioned))
-            .collect();
-        let oldest = retained.as_ref().map_or(i64::MIN, |all| {
-            all.iter()
-                .map(|(retained, _)| retained.replaced_at)
-                .min()
-                .unwrap_or(i64::MAX)
-        });
-        self.oldest_retained.fetch_min(oldest, Ordering::AcqRel);
+        self.oldest.fetch_min(oldest, Ordering::AcqRel);
         retained
+    }
+
+    async fn all(&self) -> Result<Vec<(RetainedSnapshot, u64)>> {
+        let Scan { rows, .. } = self.shared.store().scan(RETAINED_PREFIX).await?;
+        let decoded = rows.iter().map(|(_, Versioned { value, revision })| {
+            let retained = decode_retained(value)?;
+            Ok((retained, *revision))
+        });
+        decoded.collect()
     }
 
     /// Forgets a retained snapshot, after nodes collected it. A no-op when it was replaced again
     /// meanwhile.
-    pub async fn forget_retained(&self, retained: &Retained, revision: u64) -> Result<()> {
+    pub async fn forget(&self, retained: &RetainedSnapshot, revision: u64) -> Result<()> {
         let key = retained_key(&retained.path.storage_id(), &retained.snapshot.commit);
         let compares = vec![Compare {
             key: key.clone(),
@@ -81,9 +88,30 @@ impl Catalog {
     }
 }
 
+impl StateFollower for RetainedSnapshots {
+    fn load(&self, _: &Scan) -> Result<()> {
+        // What was retained while nothing was followed is not known.
+        self.oldest.store(i64::MIN, Ordering::Release);
+        Ok(())
+    }
+
+    fn apply(&self, batch: &CommitBatch) -> Result<()> {
+        for event in &batch.events {
+            if event.key.starts_with(RETAINED_PREFIX.as_bytes())
+                && let Some(versioned) = &event.value
+            {
+                let retained = decode_retained(&versioned.value)?;
+                self.oldest
+                    .fetch_min(retained.replaced_at, Ordering::AcqRel);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The write that keeps `old`, which `repository` shows no more.
 pub(super) fn retain(repository: &Repository, old: &Snapshot) -> Write {
-    let retained = Retained {
+    let retained = RetainedSnapshot {
         path: repository.path.clone(),
         snapshot: old.clone(),
         holders: repository.holders.clone(),
@@ -92,6 +120,6 @@ pub(super) fn retain(repository: &Repository, old: &Snapshot) -> Write {
     };
     Write::Put {
         key: retained_key(&repository.storage_id(), &old.commit),
-        value: entry::encode_retained(repository, &retained),
+        value: encode_retained(repository, &retained),
     }
 }

@@ -1,20 +1,31 @@
-//! Which entries match, sorted and cut: one pass over all of them, on a thread that may block.
+//! Which entries match, sorted and cut: pure, over the entries that [`super::Catalog::search`] looks
+//! at.
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use monofs_model::{Error, Repository, RepositoryState, Result};
-
-use super::Catalog;
+use monofs_model::{Repository, RepositoryState, Snapshot};
 
 /// Searches at the same time; more wait.
 pub(super) const SEARCHES_MAX: usize = 2;
 /// Entries looked at while the catalogue cannot change.
-const PAGE: usize = 2000;
+pub(super) const SEARCH_PAGE: usize = 2000;
+
+/// Which entries are wanted, in which order, and which part of them.
+#[derive(Debug, Clone)]
+pub struct RepositoryQuery {
+    pub filter: RepositoryFilter,
+    pub sorting: RepositorySorting,
+    pub direction: SortDirection,
+    /// Matching entries that are passed over.
+    pub offset: usize,
+    /// Matching entries that are shown after those, at most.
+    pub limit: usize,
+}
 
 /// Which entries are wanted.
 #[derive(Debug, Clone, Default)]
-pub struct Filter {
+pub struct RepositoryFilter {
     /// In lower case; all of them must be part of the path or the source.
     pub words: Vec<String>,
     pub state: Option<RepositoryState>,
@@ -25,7 +36,7 @@ pub struct Filter {
 
 /// By what they are sorted; equal ones by their path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sorting {
+pub enum RepositorySorting {
     Path,
     State,
     Bytes,
@@ -36,34 +47,39 @@ pub enum Sorting {
     Committed,
 }
 
-impl Filter {
-    fn takes(&self, entry: &Repository) -> bool {
-        let troubled = |copies: usize| {
-            !entry.last_error.is_empty()
-                || entry.state == RepositoryState::Failed
-                || (entry.state == RepositoryState::Ready && entry.holders.len() < copies)
-        };
+/// From the lowest, or from the highest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SortDirection {
+    Ascending,
+    Descending,
+}
+
+impl RepositoryFilter {
+    pub(super) fn takes(&self, entry: &Repository) -> bool {
         self.state.is_none_or(|state| state == entry.state)
-            && self.troubled_below.is_none_or(troubled)
-            && (self.words.is_empty() || {
-                let (path, source) = (
-                    entry.path.as_str().to_lowercase(),
-                    entry.source.as_str().to_lowercase(),
-                );
-                self.words
-                    .iter()
-                    .all(|word| path.contains(word) || source.contains(word))
-            })
+            && self
+                .troubled_below
+                .is_none_or(|copies| is_troubled(entry, copies))
+            && (self.words.is_empty() || self.has_words(entry))
+    }
+
+    fn has_words(&self, entry: &Repository) -> bool {
+        let path = entry.path.as_str().to_lowercase();
+        let source = entry.source.as_str().to_lowercase();
+        self.words
+            .iter()
+            .all(|word| path.contains(word) || source.contains(word))
     }
 }
 
-impl Sorting {
+fn is_troubled(entry: &Repository, copies: usize) -> bool {
+    !entry.last_error.is_empty()
+        || entry.state == RepositoryState::Failed
+        || (entry.state == RepositoryState::Ready && entry.holders.len() < copies)
+}
+
+impl RepositorySorting {
     fn key(self, entry: &Repository) -> i64 {
-        let of_snapshot = |value: fn(&monofs_model::Snapshot) -> u64| {
-            entry.snapshot.as_ref().map_or(-1, |snapshot| {
-                i64::try_from(value(snapshot)).unwrap_or(i64::MAX)
-            })
-        };
         match self {
             Self::Path => 0,
             Self::State => match entry.state {
@@ -71,8 +87,8 @@ impl Sorting {
                 RepositoryState::Ingesting => 1,
                 RepositoryState::Ready => 2,
             },
-            Self::Bytes => of_snapshot(|snapshot| snapshot.bytes),
-            Self::Files => of_snapshot(|snapshot| snapshot.blobs),
+            Self::Bytes => count_of(entry, |snapshot| snapshot.bytes),
+            Self::Files => count_of(entry, |snapshot| snapshot.blobs),
             Self::Copies => entry.holders.len() as i64,
             Self::Created => entry.created_at,
             Self::Refreshed => entry.refreshed_at,
@@ -84,95 +100,58 @@ impl Sorting {
     }
 }
 
-impl Catalog {
-    /// `limit` of the matching entries after the first `offset`, and how many match in all. Errors:
-    /// the router stops.
-    pub async fn search(
-        catalog: &Arc<Self>,
-        filter: Filter,
-        sorting: Sorting,
-        descending: bool,
-        offset: usize,
-        limit: usize,
-    ) -> Result<(Vec<Arc<Repository>>, usize)> {
-        let _place = catalog
-            .searches
-            .acquire()
-            .await
-            .map_err(|_| Error::unavailable("this router stops"))?;
-        let catalog = catalog.clone();
-        let work = tokio::task::spawn_blocking(move || {
-            let found = catalog.matching(&filter);
-            let total = found.len();
-            (cut(found, sorting, descending, offset, limit), total)
-        });
-        work.await
-            .map_err(|e| Error::internal(format!("a search of the catalogue ended early: {e}")))
-    }
+/// A number of the snapshot that an entry shows; -1 when it shows none.
+fn count_of(entry: &Repository, count: fn(&Snapshot) -> u64) -> i64 {
+    entry.snapshot.as_ref().map_or(-1, |snapshot| {
+        i64::try_from(count(snapshot)).unwrap_or(i64::MAX)
+    })
+}
 
-    /// In the order of their paths.
-    fn matching(&self, filter: &Filter) -> Vec<Arc<Repository>> {
-        let mut found = Vec::new();
-        let mut after = String::new();
-        loop {
-            let page = self.page("", &after, PAGE);
-            let Some(last) = page.last() else {
-                return found;
-            };
-            after = last.path.to_string();
-            found.extend(page.into_iter().filter(|entry| filter.takes(entry)));
+impl SortDirection {
+    fn apply(self, ascending: Ordering) -> Ordering {
+        match self {
+            Self::Ascending => ascending,
+            Self::Descending => ascending.reverse(),
         }
     }
 }
 
-/// `found` is in the order of paths.
-fn cut(
-    mut found: Vec<Arc<Repository>>,
-    sorting: Sorting,
-    descending: bool,
-    offset: usize,
-    limit: usize,
-) -> Vec<Arc<Repository>> {
-    let end = offset.saturating_add(limit).min(found.len());
-    if offset >= end {
-        return Vec::new();
-    }
-    if sorting == Sorting::Path {
-        if descending {
-            found.reverse();
+impl RepositoryQuery {
+    /// The part of `found` that is shown; `found` are all that match, in the order of paths.
+    pub(super) fn cut(&self, mut found: Vec<Arc<Repository>>) -> Vec<Arc<Repository>> {
+        let end = self.offset.saturating_add(self.limit).min(found.len());
+        if self.offset >= end {
+            return Vec::new();
         }
-        return found.drain(offset..end).collect();
-    }
-    // What comes after the part that is wanted need not be sorted.
-    let mut keyed: Vec<(i64, usize)> = found
-        .iter()
-        .enumerate()
-        .map(|(at, entry)| (sorting.key(entry), at))
-        .collect();
-    let order = |a: &(i64, usize), b: &(i64, usize)| -> Ordering {
-        let by_key = if descending {
-            b.0.cmp(&a.0)
-        } else {
-            a.0.cmp(&b.0)
+        if self.sorting == RepositorySorting::Path {
+            if self.direction == SortDirection::Descending {
+                found.reverse();
+            }
+            return found.drain(self.offset..end).collect();
+        }
+        // Equal keys stay in the order of paths.
+        let mut keyed: Vec<(i64, usize)> = found
+            .iter()
+            .enumerate()
+            .map(|(at, entry)| (self.sorting.key(entry), at))
+            .collect();
+        let order = |a: &(i64, usize), b: &(i64, usize)| -> Ordering {
+            self.direction.apply(a.0.cmp(&b.0)).then(a.1.cmp(&b.1))
         };
-        by_key.then(a.1.cmp(&b.1))
-    };
-    if end < keyed.len() {
-        keyed.select_nth_unstable_by(end - 1, order);
-        keyed.truncate(end);
+        // What comes after the part that is wanted need not be sorted.
+        if end < keyed.len() {
+            keyed.select_nth_unstable_by(end - 1, order);
+            keyed.truncate(end);
+        }
+        keyed.sort_unstable_by(order);
+        let part = keyed[self.offset..].iter();
+        part.map(|(_, at)| found[*at].clone()).collect()
     }
-    keyed.sort_unstable_by(order);
-    keyed[offset..]
-        .iter()
-        .map(|(_, at)| found[*at].clone())
-        .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use monofs_model::{
-        Consistency, ContentMode, DisplayPath, NodeId, Oid, RefName, Snapshot, SourceUrl,
-    };
+    use monofs_model::{Consistency, ContentMode, DisplayPath, NodeId, Oid, RefName, SourceUrl};
 
     use super::*;
 
@@ -216,28 +195,35 @@ mod tests {
     fn a_part_of_a_sorted_list_is_the_same_as_that_part_of_all_of_it() {
         let all: Vec<_> = (0..3000).map(entry).collect();
         for sorting in [
-            Sorting::Path,
-            Sorting::State,
-            Sorting::Bytes,
-            Sorting::Copies,
-            Sorting::Committed,
+            RepositorySorting::Path,
+            RepositorySorting::State,
+            RepositorySorting::Bytes,
+            RepositorySorting::Copies,
+            RepositorySorting::Committed,
         ] {
-            for descending in [false, true] {
-                let whole = cut(all.clone(), sorting, descending, 0, all.len());
+            for direction in [SortDirection::Ascending, SortDirection::Descending] {
+                let cut = |offset: usize, limit: usize| {
+                    let query = RepositoryQuery {
+                        filter: RepositoryFilter::default(),
+                        sorting,
+                        direction,
+                        offset,
+                        limit,
+                    };
+                    query.cut(all.clone())
+                };
+                let whole = cut(0, all.len());
                 let keys: Vec<i64> = whole.iter().map(|entry| sorting.key(entry)).collect();
-                assert!(
-                    if descending {
-                        keys.is_sorted_by(|a, b| a >= b)
-                    } else {
-                        keys.is_sorted()
-                    },
-                    "{sorting:?}"
-                );
+                let sorted = match direction {
+                    SortDirection::Ascending => keys.is_sorted(),
+                    SortDirection::Descending => keys.is_sorted_by(|a, b| a >= b),
+                };
+                assert!(sorted, "{sorting:?}");
                 for (offset, limit) in [(0, 10), (995, 10), (2995, 10), (3000, 10), (usize::MAX, 1)]
                 {
-                    let part = cut(all.clone(), sorting, descending, offset, limit);
+                    let part = cut(offset, limit);
                     let expected: Vec<_> = whole.iter().skip(offset).take(limit).cloned().collect();
-                    assert_eq!(part, expected, "{sorting:?} {descending} {offset}");
+                    assert_eq!(part, expected, "{sorting:?} {direction:?} {offset}");
                 }
             }
         }
@@ -245,17 +231,17 @@ mod tests {
 
     #[test]
     fn filters_are_taken_together() {
-        let count = |filter: Filter| {
+        let count = |filter: RepositoryFilter| {
             (0..100)
                 .map(entry)
                 .filter(|entry| filter.takes(entry))
                 .count()
         };
-        let words = |words: &[&str]| Filter {
+        let words = |words: &[&str]| RepositoryFilter {
             words: words.iter().map(|word| (*word).to_owned()).collect(),
-            ..Filter::default()
+            ..RepositoryFilter::default()
         };
-        assert_eq!(count(Filter::default()), 100);
+        assert_eq!(count(RepositoryFilter::default()), 100);
         assert_eq!(
             count(words(&["example.com"])),
             100,
@@ -265,17 +251,17 @@ mod tests {
         assert_eq!(count(words(&["00005", "team/55"])), 1);
         assert_eq!(count(words(&["nowhere"])), 0);
         assert_eq!(
-            count(Filter {
+            count(RepositoryFilter {
                 state: Some(RepositoryState::Failed),
-                ..Filter::default()
+                ..RepositoryFilter::default()
             }),
             10
         );
         // All that failed, and of the others those with none or one of two holders.
         assert_eq!(
-            count(Filter {
+            count(RepositoryFilter {
                 troubled_below: Some(2),
-                ..Filter::default()
+                ..RepositoryFilter::default()
             }),
             70
         );

@@ -10,7 +10,7 @@ use super::entry::{NAMES_KEY, REPO_PREFIX, encode_repository, repo_key};
 use crate::state::StateStore;
 
 /// Entries written by one commit.
-const BATCH: usize = 5000;
+const SEED_BATCH: usize = 5000;
 
 /// Writes `repositories` to a state without any, and returns how many they were. Their paths must
 /// come in the order of their components, without one inside another. Errors: `Refused` when there
@@ -28,10 +28,9 @@ pub async fn seed_catalogue(
     let mut writes = Vec::new();
     let mut count = 0;
     for repository in repositories {
-        let in_order = |last: &DisplayPath| last.components().lt(repository.path.components());
         if last
             .as_ref()
-            .is_some_and(|last| !in_order(last) || last.overlaps(&repository.path))
+            .is_some_and(|last| !may_follow(last, &repository.path))
         {
             return Err(Error::invalid(format!(
                 "'{}' is out of order or overlaps the path before it",
@@ -44,7 +43,7 @@ pub async fn seed_catalogue(
         });
         count += 1;
         last = Some(repository.path);
-        if writes.len() == BATCH {
+        if writes.len() == SEED_BATCH {
             commit(&store, std::mem::take(&mut writes)).await?;
         }
     }
@@ -52,14 +51,19 @@ pub async fn seed_catalogue(
     Ok(count)
 }
 
+/// Whether `path` comes after `last` in the order of components, and not inside it.
+fn may_follow(last: &DisplayPath, path: &DisplayPath) -> bool {
+    last.components().lt(path.components()) && !last.overlaps(path)
+}
+
 async fn commit(store: &Arc<dyn StateStore>, mut writes: Vec<Write>) -> Result<()> {
-    let absent = |write: &Write| match write {
+    let absent = writes.iter().map(|write| match write {
         Write::Put { key, .. } | Write::Delete { key } => Compare {
             key: key.clone(),
             revision: 0,
         },
-    };
-    let compares = writes.iter().map(absent).collect();
+    });
+    let compares = absent.collect();
     writes.push(Write::Put {
         key: NAMES_KEY.into(),
         value: Vec::new(),
@@ -67,7 +71,7 @@ async fn commit(store: &Arc<dyn StateStore>, mut writes: Vec<Write>) -> Result<(
     match store.commit(compares, writes).await? {
         CommitOutcome::Done { .. } => Ok(()),
         CommitOutcome::Conflict => Err(Error::refused(
-            "somebody else writes to this state; seed one of your own",
+            "another process writes to this state; seed one of your own",
         )),
     }
 }

@@ -10,15 +10,16 @@ use monofs_model::{
 };
 use monofs_testkit::random::{Rng, seed_or};
 
-use super::copies::{Copies, copies};
-use super::index::Index;
-use super::listing::{Listing, PAGE_BYTES};
-use super::memory::{Memory, Position, key};
+use super::copies::{CopyCounts, copies};
+use super::index::CatalogIndex;
+use super::listing::{CatalogListing, PAGE_BYTES};
+use super::memory::{CatalogMemory, CatalogPosition};
+use super::path_key::path_key;
 
 const STEPS: usize = 3000;
 
-fn position(revision: u64) -> Position {
-    Position {
+fn position(revision: u64) -> CatalogPosition {
+    CatalogPosition {
         epoch: "e".into(),
         revision,
     }
@@ -90,10 +91,10 @@ fn random_path(rng: &mut Rng) -> String {
     (0..depth).map(|_| name(rng)).collect::<Vec<_>>().join("/")
 }
 
-fn assert_index(memory: &Memory, seed: u64) {
-    let mut scanned = Index::default();
+fn assert_index(memory: &CatalogMemory, seed: u64) {
+    let mut scanned = CatalogIndex::default();
     for entry in memory.below("", "") {
-        scanned.add(&key(entry.repository.path.as_str()).into(), entry);
+        scanned.add(&path_key(entry.repository.path.as_str()).into(), entry);
     }
     assert!(
         *memory.index() == scanned,
@@ -102,7 +103,7 @@ fn assert_index(memory: &Memory, seed: u64) {
     );
 }
 
-fn assert_lookups(memory: &Memory, expected: &BTreeMap<Vec<String>, Repository>, seed: u64) {
+fn assert_lookups(memory: &CatalogMemory, expected: &BTreeMap<Vec<String>, Repository>, seed: u64) {
     let all: Vec<&Repository> = memory
         .below("", "")
         .map(|entry| &*entry.repository)
@@ -152,13 +153,13 @@ fn assert_lookups(memory: &Memory, expected: &BTreeMap<Vec<String>, Repository>,
 }
 
 /// The copies are counted as if every entry were looked at.
-fn assert_copies(memory: &Memory, expected: &BTreeMap<Vec<String>, Repository>, seed: u64) {
+fn assert_copies(memory: &CatalogMemory, expected: &BTreeMap<Vec<String>, Repository>, seed: u64) {
     for (wanted, serving) in [(1, "abc"), (2, "ab"), (2, "c"), (3, "abc"), (2, "")] {
         let serving: HashSet<NodeId> = serving
             .chars()
             .map(|id| NodeId::new(&id.to_string()).unwrap())
             .collect();
-        let mut scanned = Copies::default();
+        let mut scanned = CopyCounts::default();
         for entry in expected
             .values()
             .filter(|entry| entry.state == RepositoryState::Ready)
@@ -171,7 +172,7 @@ fn assert_copies(memory: &Memory, expected: &BTreeMap<Vec<String>, Repository>, 
             scanned.held += live as u64;
             if live < wanted {
                 scanned.missing += (wanted - live) as u64;
-                scanned.below.push(key(entry.path.as_str()).into());
+                scanned.below.push(path_key(entry.path.as_str()).into());
                 scanned.lost += u64::from(live == 0);
             }
         }
@@ -188,7 +189,7 @@ fn assert_copies(memory: &Memory, expected: &BTreeMap<Vec<String>, Repository>, 
 fn the_index_equals_a_scan_after_any_changes() {
     let seed = seed_or(1);
     let mut rng = Rng::new(seed);
-    let mut memory = Memory::new(position(0));
+    let mut memory = CatalogMemory::new(position(0));
     let mut expected: BTreeMap<Vec<String>, Repository> = BTreeMap::new();
     let mut followed: BTreeMap<String, Arc<Repository>> = BTreeMap::new();
     let mut at = position(0);
@@ -243,7 +244,7 @@ fn the_index_equals_a_scan_after_any_changes() {
             };
             let published: Vec<_> = memory.published().map(|entry| visible(entry)).collect();
             let mut seen: Vec<_> = followed.values().map(|entry| visible(entry)).collect();
-            seen.sort_by_key(|(path, ..)| key(path));
+            seen.sort_by_key(|(path, ..)| path_key(path));
             assert_eq!(seen, published, "seed {seed}");
         }
     }
@@ -251,7 +252,7 @@ fn the_index_equals_a_scan_after_any_changes() {
 
 #[test]
 fn every_lookup_agrees_with_the_paths() {
-    let mut memory = Memory::new(position(0));
+    let mut memory = CatalogMemory::new(position(0));
     for (number, path) in ["h/a/x", "h/a-b", "h/a.b/y/z", "top"].iter().enumerate() {
         memory.put(entry(path), number as u64 + 1, number as u64 + 1);
     }
@@ -277,7 +278,7 @@ fn every_lookup_agrees_with_the_paths() {
 
 #[test]
 fn a_listing_stays_useful_while_little_changes() {
-    let mut memory = Memory::new(position(0));
+    let mut memory = CatalogMemory::new(position(0));
     let published = |path: &str, generation: u64| {
         let mut entry = entry(path);
         let oid = Oid::from_bytes(&[1; 20]).unwrap();
@@ -300,7 +301,7 @@ fn a_listing_stays_useful_while_little_changes() {
         memory.put(published(&format!("h/{number}"), 1), number + 1, number + 1);
     }
     let all: Vec<_> = memory.published().cloned().collect();
-    let listing = Listing::encode(memory.position.clone(), &all);
+    let listing = CatalogListing::encode(memory.position.clone(), &all);
     assert!(listing.pages.len() > 1);
     assert!(
         listing
@@ -323,5 +324,5 @@ fn a_listing_stays_useful_while_little_changes() {
     );
     memory.put(published("h/7", 5000), 5000, 5000);
     assert!(!listing.is_useful(&memory));
-    assert!(Listing::encode(position(0), &[]).pages.len() == 1);
+    assert!(CatalogListing::encode(position(0), &[]).pages.len() == 1);
 }

@@ -18,7 +18,7 @@ use tokio::sync::{Mutex, broadcast};
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{ASIDE, Batch, Event, Hold, StateStore};
+use super::store::{ASIDE, CommitBatch, HeldKey, KeyEvent, StateStore};
 
 /// Commits that a slow watch may be behind; further back it must scan again.
 const WATCH_BATCHES_MAX: usize = 4096;
@@ -29,26 +29,26 @@ const HELD_PREFIX: &str = "held/";
 
 /// [`StateStore`] over [`StateEnv`].
 pub struct EmbeddedState {
-    inner: Arc<Inner>,
+    inner: Arc<EmbeddedStore>,
     epoch: String,
 }
 
-struct Inner {
+struct EmbeddedStore {
     env: Arc<StateEnv>,
     /// Held over a commit and its announcement, so that watches hear of commits in their order.
-    commits: Mutex<Commits>,
+    commits: Mutex<CommitHistory>,
 }
 
-struct Commits {
-    sender: broadcast::Sender<Batch>,
+struct CommitHistory {
+    sender: broadcast::Sender<CommitBatch>,
     /// The last ones, without gaps.
-    recent: VecDeque<Batch>,
+    recent: VecDeque<CommitBatch>,
     recent_events: usize,
     /// The history is known after this revision.
     known_after: u64,
 }
 
-impl Commits {
+impl CommitHistory {
     fn new(revision: u64) -> Self {
         let sender = broadcast::channel(WATCH_BATCHES_MAX).0;
         Self {
@@ -59,7 +59,7 @@ impl Commits {
         }
     }
 
-    fn announce(&mut self, batch: Batch) {
+    fn announce(&mut self, batch: CommitBatch) {
         self.recent_events += batch.events.len();
         self.recent.push_back(batch.clone());
         while self.recent_events > RECENT_EVENTS_MAX
@@ -68,7 +68,7 @@ impl Commits {
             self.recent_events -= oldest.events.len();
             self.known_after = oldest.revision;
         }
-        // Nobody watches: nobody to tell.
+        // An error means that there is no watch.
         let _ = self.sender.send(batch);
     }
 }
@@ -76,16 +76,16 @@ impl Commits {
 impl EmbeddedState {
     /// Opens or creates the state in `dir`. Errors: another process has it open.
     pub async fn open(dir: PathBuf) -> Result<Self> {
-        let open = move || {
+        let (env, revision) = blocking(move || {
             let env = StateEnv::open(&dir)?;
             let revision = env.revision()?;
             Ok((Arc::new(env), revision))
-        };
-        let (env, revision) = blocking(open).await?;
+        })
+        .await?;
         let epoch = env.epoch();
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(EmbeddedStore {
             env,
-            commits: Mutex::new(Commits::new(revision)),
+            commits: Mutex::new(CommitHistory::new(revision)),
         });
         inner.release_all().await?;
         Ok(Self { inner, epoch })
@@ -102,7 +102,7 @@ impl StateStore for EmbeddedState {
         self.inner.commit(compares, writes).await
     }
 
-    async fn watch(&self, revision: u64) -> Result<BoxStream<'static, Result<Batch>>> {
+    async fn watch(&self, revision: u64) -> Result<BoxStream<'static, Result<CommitBatch>>> {
         let commits = self.inner.commits.lock().await;
         let env = self.inner.env.clone();
         let now = blocking(move || env.revision()).await?;
@@ -111,7 +111,6 @@ impl StateStore for EmbeddedState {
                 "the history does not reach back to revision {revision}"
             )));
         }
-        let behind = |_| Error::not_held("the watch fell too far behind");
         let missed: Vec<_> = commits
             .recent
             .iter()
@@ -120,15 +119,14 @@ impl StateStore for EmbeddedState {
             .map(Ok)
             .collect();
         let next = BroadcastStream::new(commits.sender.subscribe())
-            .map(move |batch| batch.map_err(behind));
+            .map(|batch| batch.map_err(|_| Error::not_held("the watch fell too far behind")));
         Ok(stream::iter(missed).chain(next).boxed())
     }
 
-    async fn hold(&self, key: &str, value: Vec<u8>, _ttl: Duration) -> Result<Option<Hold>> {
-        let (key, mark) = (
-            key.as_bytes().to_vec(),
-            format!("{HELD_PREFIX}{key}").into_bytes(),
-        );
+    async fn hold(&self, key: &str, value: Vec<u8>, _ttl: Duration) -> Result<Option<HeldKey>> {
+        // The key, and a mark by which the next start finds it if this process is killed.
+        let mark = format!("{HELD_PREFIX}{key}").into_bytes();
+        let key = key.as_bytes().to_vec();
         let compares = vec![Compare {
             key: key.clone(),
             revision: 0,
@@ -146,25 +144,25 @@ impl StateStore for EmbeddedState {
         if self.inner.commit(compares, writes).await? == CommitOutcome::Conflict {
             return Ok(None);
         }
-        let (released, gone) = (CancellationToken::new(), CancellationToken::new());
-        let (inner, dropped, ended) = (
-            self.inner.clone(),
-            released.clone(),
-            gone.clone().drop_guard(),
-        );
+        // A task that removes both when the key is released.
+        let released = CancellationToken::new();
+        let dropped = released.clone();
+        let gone = CancellationToken::new();
+        let ended = gone.clone().drop_guard();
+        let inner = self.inner.clone();
         tokio::spawn(async move {
             dropped.cancelled().await;
             let writes = vec![Write::Delete { key }, Write::Delete { key: mark }];
             if let Err(error) = inner.commit(Vec::new(), writes).await {
-                tracing::warn!(%error, "cannot let go of a held key; the next start does");
+                tracing::warn!(%error, "cannot release a held key; the next start does");
             }
             // The directory is free for the next one before it is said to be.
             drop(inner);
             drop(ended);
         });
-        Ok(Some(Hold {
+        Ok(Some(HeldKey {
             lost: CancellationToken::new(),
-            release: released.drop_guard(),
+            guard: released.drop_guard(),
             gone,
         }))
     }
@@ -183,9 +181,10 @@ impl StateStore for EmbeddedState {
     }
 }
 
-impl Inner {
+impl EmbeddedStore {
     async fn scan(&self, prefix: &str) -> Result<Scan> {
-        let (env, prefix) = (self.env.clone(), prefix.to_owned());
+        let env = self.env.clone();
+        let prefix = prefix.to_owned();
         blocking(move || match prefix.as_str() {
             "" => env.scan_without(ASIDE.as_bytes()),
             prefix => env.scan_at(prefix.as_bytes()),
@@ -204,7 +203,7 @@ impl Inner {
             let told = writes
                 .into_iter()
                 .filter(|write| !key_of(write).starts_with(ASIDE.as_bytes()));
-            commits.announce(Batch {
+            commits.announce(CommitBatch {
                 revision,
                 events: told.map(|write| event(write, revision)).collect(),
             });
@@ -233,13 +232,13 @@ fn key_of(write: &Write) -> &[u8] {
     }
 }
 
-fn event(write: Write, revision: u64) -> Event {
+fn event(write: Write, revision: u64) -> KeyEvent {
     match write {
-        Write::Put { key, value } => Event {
+        Write::Put { key, value } => KeyEvent {
             key,
             value: Some(Versioned { value, revision }),
         },
-        Write::Delete { key } => Event { key, value: None },
+        Write::Delete { key } => KeyEvent { key, value: None },
     }
 }
 

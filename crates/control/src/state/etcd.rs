@@ -4,14 +4,14 @@
 //! the history, made once) and `<prefix>/touch` (written with commits that only delete, which etcd
 //! would not number if they found nothing). What is kept aside is beside it, at
 //! `<prefix>.aside/<key>`. Revisions are etcd's. The epoch is the cluster's id and the random name;
-//! a history that goes backwards (a restored backup) gets a new name by whoever notices.
+//! a history that goes backwards (a restored backup) gets a new name by the first router that notices.
 
 mod calls;
+mod held;
 mod session;
 mod watch;
 mod wire;
 
-use parking_lot::{Mutex, RwLock};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,34 +26,36 @@ use monofs_proto::etcd::{
 };
 use monofs_rpc::Channel;
 use monofs_store::state::{CommitOutcome, Compare, Scan, Versioned, Write};
+use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
 
-use super::{Batch, Hold, StateStore};
+use super::store::{CommitBatch, HeldKey, StateStore};
 use calls::{Endpoints, Repeat};
-use session::{Session, Sessions};
-use wire::{Keys, PAGE_KEYS, check, delete, equal, kv, leased, put, range_of};
+use held::EtcdHeldKey;
+use session::EtcdSessions;
+use wire::{EtcdKeys, PAGE_KEYS, check, delete, equal, kv, put, range_of};
 
 /// Most tries of a scan that compactions overtake.
 const SCANS_MAX: usize = 5;
 /// How long etcd may take to come up while a router starts.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
-/// Pause between two tries to open, and to let go of a key.
-const PAUSE: Duration = Duration::from_millis(500);
+/// Pause between two tries to open.
+const OPEN_PAUSE: Duration = Duration::from_millis(500);
 
 /// [`StateStore`] over etcd.
 pub struct EtcdState {
     endpoints: Arc<Endpoints>,
-    keys: Keys,
-    sessions: Sessions,
+    keys: EtcdKeys,
+    sessions: EtcdSessions,
     /// What this process holds, or may hold because an answer did not come.
     holding: Arc<Mutex<HashSet<String>>>,
-    history: RwLock<History>,
+    history: RwLock<EtcdHistory>,
     /// The highest revision that was seen.
     seen: AtomicU64,
 }
 
 #[derive(Default, Clone, PartialEq, Eq)]
-struct History {
+struct EtcdHistory {
     cluster: u64,
     epoch: String,
 }
@@ -70,9 +72,9 @@ impl EtcdState {
         }
         let endpoints = Arc::new(Endpoints::new(endpoints)?);
         let store = Self {
-            sessions: Sessions::new(endpoints.clone()),
+            sessions: EtcdSessions::new(endpoints.clone()),
             endpoints,
-            keys: Keys {
+            keys: EtcdKeys {
                 prefix: prefix.to_owned(),
             },
             holding: Arc::default(),
@@ -85,7 +87,7 @@ impl EtcdState {
                 return Err(error.context("the state store; check --state and that etcd runs"));
             }
             tracing::warn!(%error, "waiting for etcd");
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(OPEN_PAUSE).await;
         }
         Ok(store)
     }
@@ -102,15 +104,7 @@ impl EtcdState {
             failure: Vec::new(),
         };
         self.txn("name the history", Repeat::Always, txn).await?;
-        let (key, range_end) = (self.keys.epoch(), Bytes::new());
-        let answer = self
-            .range(RangeRequest {
-                key,
-                range_end,
-                limit: 0,
-                revision: 0,
-            })
-            .await?;
+        let answer = self.range(self.epoch_row()).await?;
         let row = answer
             .kvs
             .first()
@@ -119,9 +113,29 @@ impl EtcdState {
         Ok(())
     }
 
+    /// Whether `rows`, which are all there are, belong to a history that has a name and did not go
+    /// backwards; otherwise it gets a name, and they are to be read again.
+    async fn knows_history(&self, rows: &[KeyValue], header: &ResponseHeader) -> Result<bool> {
+        let revision = header.revision as u64;
+        let epoch = rows.iter().find(|row| self.keys.is_epoch(&row.key));
+        let goes_back = header.cluster_id == self.history().cluster
+            && revision < self.seen.load(Ordering::Acquire);
+        if let Some(epoch) = epoch.filter(|_| !goes_back) {
+            self.set_history(header, epoch);
+            return Ok(true);
+        }
+        tracing::warn!(
+            revision,
+            "etcd was emptied or restored: its history gets a new name"
+        );
+        self.seen.store(0, Ordering::Release);
+        self.name_history(epoch).await?;
+        Ok(false)
+    }
+
     fn set_history(&self, header: &ResponseHeader, epoch: &KeyValue) {
         let name = String::from_utf8_lossy(&epoch.value);
-        let now = History {
+        let now = EtcdHistory {
             cluster: header.cluster_id,
             epoch: format!("{:x}-{name}", header.cluster_id),
         };
@@ -133,24 +147,36 @@ impl EtcdState {
         }
     }
 
-    fn history(&self) -> History {
+    /// The request for the name of the history.
+    fn epoch_row(&self) -> RangeRequest {
+        RangeRequest {
+            key: self.keys.epoch(),
+            range_end: Bytes::new(),
+            limit: 0,
+            revision: 0,
+        }
+    }
+
+    fn history(&self) -> EtcdHistory {
         self.history.read().clone()
     }
 
     async fn range(&self, request: RangeRequest) -> Result<RangeResponse> {
-        let call = |channel: Channel| {
-            let (mut client, request) = (kv(channel), request.clone());
-            async move { client.range(request).await }
-        };
-        self.endpoints.call("read", Repeat::Always, call).await
+        self.endpoints
+            .call("read", Repeat::Always, |channel: Channel| {
+                let request = request.clone();
+                async move { kv(channel).range(request).await }
+            })
+            .await
     }
 
     async fn txn(&self, doing: &str, repeat: Repeat, txn: TxnRequest) -> Result<TxnResponse> {
-        let call = |channel: Channel| {
-            let (mut client, txn) = (kv(channel), txn.clone());
-            async move { client.txn(txn).await }
-        };
-        self.endpoints.call(doing, repeat, call).await
+        self.endpoints
+            .call(doing, repeat, |channel: Channel| {
+                let txn = txn.clone();
+                async move { kv(channel).txn(txn).await }
+            })
+            .await
     }
 
     /// All rows of a range at one revision, page by page.
@@ -193,34 +219,20 @@ impl StateStore for EtcdState {
                 other => other?,
             };
             let revision = header.revision as u64;
-            if whole {
-                let epoch = rows.iter().find(|row| self.keys.is_epoch(&row.key));
-                let goes_back = header.cluster_id == self.history().cluster
-                    && revision < self.seen.load(Ordering::Acquire);
-                let Some(epoch) = epoch.filter(|_| !goes_back) else {
-                    tracing::warn!(
-                        revision,
-                        "etcd was emptied or restored: its history gets a new name"
-                    );
-                    self.seen.store(0, Ordering::Release);
-                    self.name_history(epoch).await?;
-                    continue;
-                };
-                self.set_history(&header, epoch);
+            if whole && !self.knows_history(&rows, &header).await? {
+                continue;
             }
             self.seen.fetch_max(revision, Ordering::AcqRel);
-            let own = |row: KeyValue| {
+            let own = rows.into_iter().filter_map(|row| {
                 let key = self.keys.own(&row.key)?.to_vec();
-                Some((
-                    key,
-                    Versioned {
-                        value: row.value.into(),
-                        revision: row.mod_revision as u64,
-                    },
-                ))
-            };
+                let versioned = Versioned {
+                    value: row.value.into(),
+                    revision: row.mod_revision as u64,
+                };
+                Some((key, versioned))
+            });
             return Ok(Scan {
-                rows: rows.into_iter().filter_map(own).collect(),
+                rows: own.collect(),
                 revision,
             });
         }
@@ -239,11 +251,12 @@ impl StateStore for EtcdState {
             .iter()
             .map(|c| equal(self.keys.state(&c.key), c.revision as i64))
             .collect();
-        let write = |write: Write| match write {
+        let writes = writes.into_iter().map(|write| match write {
             Write::Put { key, value } => put(self.keys.state(&key), value.into(), 0),
             Write::Delete { key } => delete(self.keys.state(&key)),
-        };
-        let mut success: Vec<RequestOp> = writes.into_iter().map(write).collect();
+        });
+        let mut success: Vec<RequestOp> = writes.collect();
+        // Deletions that find nothing would get no revision of their own.
         success.extend(only_deletes.then(|| put(self.keys.touch(), Bytes::new(), 0)));
         let txn = TxnRequest {
             compare,
@@ -259,7 +272,7 @@ impl StateStore for EtcdState {
         Ok(CommitOutcome::Done { revision })
     }
 
-    async fn watch(&self, revision: u64) -> Result<BoxStream<'static, Result<Batch>>> {
+    async fn watch(&self, revision: u64) -> Result<BoxStream<'static, Result<CommitBatch>>> {
         watch::watch(
             &self.endpoints,
             &self.keys,
@@ -269,7 +282,7 @@ impl StateStore for EtcdState {
         .await
     }
 
-    async fn hold(&self, key: &str, value: Vec<u8>, ttl: Duration) -> Result<Option<Hold>> {
+    async fn hold(&self, key: &str, value: Vec<u8>, ttl: Duration) -> Result<Option<HeldKey>> {
         let row = Write::Put {
             key: key.into(),
             value,
@@ -282,12 +295,12 @@ impl StateStore for EtcdState {
         if !self.holding.lock().insert(key.to_owned()) {
             return Ok(None);
         }
-        // From here on the key is let go by this, also if no answer comes or nobody waits for it
-        // any more.
+        // From here on the key is released by this task, also if no answer comes or the caller
+        // waits no longer.
         let released = CancellationToken::new();
         let release = released.clone().drop_guard();
         let gone = CancellationToken::new();
-        let held = HeldKey {
+        let held = EtcdHeldKey {
             endpoints: self.endpoints.clone(),
             session: session.clone(),
             holding: self.holding.clone(),
@@ -308,26 +321,18 @@ impl StateStore for EtcdState {
             // The lease is gone before its keep-alive heard of it.
             session.lost.cancel();
             return Err(Error::unavailable(
-                "etcd let go of this router's lease; try again",
+                "etcd ended this router's lease; try again",
             ));
         }
-        Ok(answer?.succeeded.then(|| Hold {
+        Ok(answer?.succeeded.then(|| HeldKey {
             lost: session.lost.clone(),
-            release,
+            guard: release,
             gone,
         }))
     }
 
     async fn reach(&self) -> Result<()> {
-        let (key, range_end) = (self.keys.epoch(), Bytes::new());
-        self.range(RangeRequest {
-            key,
-            range_end,
-            limit: 0,
-            revision: 0,
-        })
-        .await
-        .map(drop)
+        self.range(self.epoch_row()).await.map(drop)
     }
 
     fn epoch(&self) -> String {
@@ -339,56 +344,7 @@ impl StateStore for EtcdState {
     }
 }
 
-/// A key that this process holds, or tried to.
-struct HeldKey {
-    endpoints: Arc<Endpoints>,
-    session: Arc<Session>,
-    holding: Arc<Mutex<HashSet<String>>>,
-    key: String,
-    wire: Bytes,
-}
-
-impl HeldKey {
-    /// Lets go when `released` is cancelled; then cancels `gone`.
-    async fn until(self, released: CancellationToken, gone: CancellationToken) {
-        tokio::select! {
-            () = released.cancelled() => {}
-            () = self.session.lost.cancelled() => {}
-        }
-        while !self.session.lost.is_cancelled()
-            && let Err(error) = self.let_go().await
-        {
-            tracing::debug!(key = self.key, %error, "cannot let go of a key; trying again until \
-             its lease ends");
-            tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
-                () = self.session.lost.cancelled() => {}
-            }
-        }
-        self.holding.lock().remove(&self.key);
-        gone.cancel();
-    }
-
-    /// Deletes the key if it is this session's.
-    async fn let_go(&self) -> Result<()> {
-        let mine = leased(self.wire.clone(), self.session.lease);
-        let txn = TxnRequest {
-            compare: vec![mine],
-            success: vec![delete(self.wire.clone())],
-            failure: Vec::new(),
-        };
-        let call = |channel: Channel| {
-            let (mut client, txn) = (kv(channel), txn.clone());
-            async move { client.txn(txn).await }
-        };
-        self.endpoints
-            .call("let go of a key", Repeat::Always, call)
-            .await
-            .map(drop)
-    }
-}
-
-/// 32 hexadecimal digits that nobody had before.
+/// 32 random hexadecimal digits.
 fn random_name() -> Result<String> {
     use std::io::Read;
     let mut raw = [0u8; 16];

@@ -14,7 +14,7 @@ use monofs_store::state::{CommitOutcome, Compare, Scan, Write};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Batch, StateStore};
+use super::store::{CommitBatch, StateStore};
 
 /// How long a commit may take to come back through the watch.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,12 +29,19 @@ const PAUSE_LAST: Duration = Duration::from_secs(2);
 const REACH_EVERY: Duration = Duration::from_secs(3);
 
 /// A part of the router's memory that is a copy of some keys.
-pub trait Follower: Send + Sync {
+pub trait StateFollower: Send + Sync {
     /// Replaces everything by what is in the store. Errors: a value cannot be understood.
     fn load(&self, scan: &Scan) -> Result<()>;
     /// Takes over what one commit changed; keys of others are passed over. Errors: a value cannot
     /// be understood.
-    fn apply(&self, batch: &Batch) -> Result<()>;
+    fn apply(&self, batch: &CommitBatch) -> Result<()>;
+}
+
+/// A change of the state: what must still be so, and what is written then.
+#[derive(Debug, Default)]
+pub struct StateChange {
+    pub compares: Vec<Compare>,
+    pub writes: Vec<Write>,
 }
 
 /// The state store, and what follows it.
@@ -44,17 +51,16 @@ pub struct SharedState {
     applied: watch::Sender<u64>,
     /// Whether the store could be reached when it was last tried.
     reachable: watch::Sender<bool>,
-    followers: OnceLock<Vec<Weak<dyn Follower>>>,
+    followers: OnceLock<Vec<Weak<dyn StateFollower>>>,
 }
 
 impl SharedState {
     /// Nothing follows yet; see [`SharedState::start`].
     pub fn new(store: Arc<dyn StateStore>) -> Arc<Self> {
-        let (applied, reachable) = (watch::channel(0).0, watch::channel(true).0);
         Arc::new(Self {
             store,
-            applied,
-            reachable,
+            applied: watch::channel(0).0,
+            reachable: watch::channel(true).0,
             followers: OnceLock::new(),
         })
     }
@@ -75,28 +81,24 @@ impl SharedState {
     }
 
     /// Changes the state by compare-and-set: `attempt` looks at memory and says on what conditions
-    /// to write what (nothing to write: done). It is asked again when somebody else was faster.
+    /// to write what (nothing to write: done). It is asked again when another change was faster.
     /// Returns after memory has the commit. Errors: `attempt`'s own; `Refused` after
     /// [`ATTEMPTS_MAX`] conflicts; `Unavailable` when the store is away.
-    pub async fn transact(
-        &self,
-        mut attempt: impl FnMut() -> Result<(Vec<Compare>, Vec<Write>)>,
-    ) -> Result<()> {
+    pub async fn transact(&self, mut attempt: impl FnMut() -> Result<StateChange>) -> Result<()> {
         for _ in 0..ATTEMPTS_MAX {
             let mut applied = self.applied.subscribe();
-            let (compares, writes) = attempt()?;
+            let StateChange { compares, writes } = attempt()?;
             if writes.is_empty() {
                 return Ok(());
             }
             match self.store.commit(compares, writes).await {
                 Ok(CommitOutcome::Done { revision }) => {
-                    let written = |_| {
+                    return self.seen(revision).await.map_err(|_| {
                         Error::unavailable(
                             "written, but the state store does not tell this router about it; look \
                              again",
                         )
-                    };
-                    return self.seen(revision).await.map_err(written);
+                    });
                 }
                 Ok(CommitOutcome::Conflict) => {}
                 Err(error) => return Err(self.refused(error)),
@@ -138,50 +140,56 @@ impl SharedState {
     /// Loads `followers` and lets them follow until `stop`. To be called once.
     pub async fn start(
         self: &Arc<Self>,
-        followers: Vec<Arc<dyn Follower>>,
+        followers: Vec<Arc<dyn StateFollower>>,
         stop: CancellationToken,
     ) -> Result<()> {
         let weak = followers.iter().map(Arc::downgrade).collect();
         if self.followers.set(weak).is_err() {
             return Err(Error::internal("the state is followed already"));
         }
-        let mut revision = self.load().await?;
-        let shared = self.clone();
-        tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
-            loop {
-                tokio::time::sleep(REACH_EVERY).await;
-                match shared.store.reach().await {
-                    Ok(()) => shared.back(),
-                    Err(error) => shared.away(&error),
-                }
-            }
-        }));
-        let shared = self.clone();
-        tokio::spawn(stop.run_until_cancelled_owned(async move {
-            let mut pause = PAUSE_FIRST;
-            loop {
-                let Err(error) = shared.follow(&mut revision, &mut pause).await else {
-                    continue;
-                };
-                if error.kind == ErrorKind::NotHeld {
-                    tracing::info!(%error, "reading the whole state again");
-                    match shared.load().await {
-                        Ok(loaded) => {
-                            // At once, before that is the past, too.
-                            revision = loaded;
-                            tokio::task::yield_now().await;
-                            continue;
-                        }
-                        Err(error) => shared.away(&error),
-                    }
-                } else {
-                    shared.away(&error);
-                }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_LAST);
-            }
-        }));
+        let revision = self.load().await?;
+        let reaching = self.clone().keep_reaching();
+        tokio::spawn(stop.clone().run_until_cancelled_owned(reaching));
+        let following = self.clone().keep_following(revision);
+        tokio::spawn(stop.run_until_cancelled_owned(following));
         Ok(())
+    }
+
+    /// Asks again and again whether changes can be made.
+    async fn keep_reaching(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(REACH_EVERY).await;
+            match self.store.reach().await {
+                Ok(()) => self.back(),
+                Err(error) => self.away(&error),
+            }
+        }
+    }
+
+    /// Watches from `revision` on, and again whenever the watch ends.
+    async fn keep_following(self: Arc<Self>, mut revision: u64) {
+        let mut pause = PAUSE_FIRST;
+        loop {
+            let Err(error) = self.follow(&mut revision, &mut pause).await else {
+                continue;
+            };
+            if error.kind == ErrorKind::NotHeld {
+                tracing::info!(%error, "reading the whole state again");
+                match self.load().await {
+                    Ok(loaded) => {
+                        // At once, before that is the past, too.
+                        revision = loaded;
+                        tokio::task::yield_now().await;
+                        continue;
+                    }
+                    Err(error) => self.away(&error),
+                }
+            } else {
+                self.away(&error);
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_LAST);
+        }
     }
 
     /// One watch, until it ends. `revision`: up to where memory is.
@@ -190,7 +198,12 @@ impl SharedState {
         self.back();
         while let Some(batch) = batches.next().await {
             let batch = batch?;
-            self.each(|follower| follower.apply(&batch));
+            for follower in self.followers() {
+                // A value that cannot be understood stays as it was in memory, and is told.
+                if let Err(error) = follower.apply(&batch) {
+                    tracing::error!(%error, "cannot take over a change of the state");
+                }
+            }
             *revision = batch.revision;
             *pause = PAUSE_FIRST;
             self.applied.send_replace(batch.revision);
@@ -200,32 +213,17 @@ impl SharedState {
 
     async fn load(&self) -> Result<u64> {
         let scan = self.store.scan("").await?;
-        for follower in self
-            .followers
-            .get()
-            .into_iter()
-            .flatten()
-            .filter_map(Weak::upgrade)
-        {
+        for follower in self.followers() {
             follower.load(&scan)?;
         }
         self.applied.send_replace(scan.revision);
         Ok(scan.revision)
     }
 
-    /// A value that cannot be understood stays as it was in memory, and is told.
-    fn each(&self, apply: impl Fn(&dyn Follower) -> Result<()>) {
-        for follower in self
-            .followers
-            .get()
-            .into_iter()
-            .flatten()
-            .filter_map(Weak::upgrade)
-        {
-            if let Err(error) = apply(&*follower) {
-                tracing::error!(%error, "cannot take over a change of the state");
-            }
-        }
+    /// The parts of memory that are still in use.
+    fn followers(&self) -> impl Iterator<Item = Arc<dyn StateFollower>> {
+        let all = self.followers.get().into_iter().flatten();
+        all.filter_map(Weak::upgrade)
     }
 
     fn back(&self) {

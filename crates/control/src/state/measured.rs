@@ -10,7 +10,7 @@ use monofs_model::Result;
 use monofs_rpc::metrics::{Durations, Samples};
 use monofs_store::state::{CommitOutcome, Compare, Scan, Write};
 
-use super::{Batch, Hold, StateStore};
+use super::store::{CommitBatch, HeldKey, StateStore};
 
 /// How long each operation took, also when it failed.
 #[derive(Debug, Default)]
@@ -70,11 +70,11 @@ impl StateStore for MeasuredState {
         timed(&self.took.commit, self.store.commit(compares, writes)).await
     }
 
-    async fn watch(&self, revision: u64) -> Result<BoxStream<'static, Result<Batch>>> {
+    async fn watch(&self, revision: u64) -> Result<BoxStream<'static, Result<CommitBatch>>> {
         timed(&self.took.watch, self.store.watch(revision)).await
     }
 
-    async fn hold(&self, key: &str, value: Vec<u8>, ttl: Duration) -> Result<Option<Hold>> {
+    async fn hold(&self, key: &str, value: Vec<u8>, ttl: Duration) -> Result<Option<HeldKey>> {
         timed(&self.took.hold, self.store.hold(key, value, ttl)).await
     }
 

@@ -1,100 +1,58 @@
-//! Small typed tables of the control state: who is a member, what operators want, which jobs there
-//! are.
+//! A small typed table of the control state: rows of one kind under one prefix of keys.
 //!
 //! A value is a version byte and a message of the wire protocol, which only ever gains fields.
 //! Memory is a copy of all rows that changes after the store did; see [`super::follow`].
 
-use parking_lot::RwLock;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use monofs_model::{Error, Result};
-use monofs_proto::v1;
 use monofs_store::state::{Compare, Scan, Versioned, Write};
+use parking_lot::RwLock;
 use prost::Message;
 use tokio::sync::watch;
 
-use super::{Batch, Follower, SharedState};
+use super::follow::{SharedState, StateChange, StateFollower};
+use super::store::CommitBatch;
 
 /// Version of every value written.
 const VERSION: u8 = 1;
 
-/// The tables of a cluster.
-pub struct Tables {
-    /// By member id: as it last announced itself; state, use of disk and share are not kept here.
-    pub members: Arc<Table<v1::Member>>,
-    /// By node id.
-    pub intents: Arc<Table<v1::NodeIntent>>,
-    /// One row without a name, while the cluster is drained.
-    pub maintenance: Arc<Table<v1::Maintenance>>,
-    /// By node id.
-    pub audits: Arc<Table<v1::NodeAudit>>,
-    /// By job id.
-    pub jobs: Arc<Table<v1::Job>>,
-    /// By router id; held by each router while it runs.
-    pub routers: Arc<Table<v1::RouterStatus>>,
-    /// One row without a name, held by the leader.
-    pub leader: Arc<Table<v1::RouterStatus>>,
-    /// By display path; held by the router that works on it.
-    pub claims: Arc<Table<v1::PathClaim>>,
-}
-
-impl Tables {
-    pub fn new(shared: &Arc<SharedState>) -> Self {
-        Self {
-            members: Table::new(shared, "member/"),
-            intents: Table::new(shared, "intent/"),
-            maintenance: Table::new(shared, "maintenance/"),
-            audits: Table::new(shared, "audit/"),
-            jobs: Table::new(shared, "job/"),
-            routers: Table::new(shared, "router/"),
-            leader: Table::new(shared, "leader/"),
-            claims: Table::new(shared, "ingest/"),
-        }
-    }
-
-    /// All of them, to be followed.
-    pub fn followers(&self) -> Vec<Arc<dyn Follower>> {
-        vec![
-            self.members.clone(),
-            self.intents.clone(),
-            self.maintenance.clone(),
-            self.audits.clone(),
-            self.jobs.clone(),
-            self.routers.clone(),
-            self.leader.clone(),
-            self.claims.clone(),
-        ]
-    }
-}
-
 /// Rows of one kind under one prefix.
-pub struct Table<T> {
+pub struct StateTable<T> {
     shared: Arc<SharedState>,
     prefix: &'static str,
-    rows: RwLock<BTreeMap<String, (T, u64)>>,
+    rows: RwLock<BTreeMap<String, KnownRow<T>>>,
     changed: watch::Sender<()>,
 }
 
-impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> Table<T> {
-    fn new(shared: &Arc<SharedState>, prefix: &'static str) -> Arc<Self> {
-        let (rows, changed) = (RwLock::default(), watch::channel(()).0);
+/// A row with the revision of its key.
+#[derive(Clone)]
+struct KnownRow<T> {
+    row: T,
+    revision: u64,
+}
+
+impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> StateTable<T> {
+    /// The table whose keys begin with `prefix`, without rows until it is followed.
+    pub(super) fn new(shared: &Arc<SharedState>, prefix: &'static str) -> Arc<Self> {
         Arc::new(Self {
             shared: shared.clone(),
             prefix,
-            rows,
-            changed,
+            rows: RwLock::default(),
+            changed: watch::channel(()).0,
         })
     }
 
     /// The row called `name`.
     pub fn get(&self, name: &str) -> Option<T> {
-        self.read(|rows| rows.get(name).map(|(row, _)| row.clone()))
+        self.rows.read().get(name).map(|known| known.row.clone())
     }
 
     /// All rows in the order of their names.
     pub fn list(&self) -> Vec<T> {
-        self.read(|rows| rows.values().map(|(row, _)| row.clone()).collect())
+        let rows = self.rows.read();
+        rows.values().map(|known| known.row.clone()).collect()
     }
 
     /// Wakes at every change.
@@ -103,7 +61,7 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> Table<T> 
     }
 
     /// Changes the row called `name` by compare-and-set: `change` is given what is there and says
-    /// what should be (`None` = nothing); it is asked again when somebody else was faster. What is
+    /// what should be (`None` = nothing); it is asked again when another change was faster. What is
     /// equal already is not written. Returns the row as it is then. Errors: `change`'s own; those
     /// of [`SharedState::transact`].
     pub async fn update(
@@ -111,18 +69,21 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> Table<T> 
         name: &str,
         mut change: impl FnMut(Option<&T>) -> Result<Option<T>>,
     ) -> Result<Option<T>> {
-        let key = format!("{}{name}", self.prefix).into_bytes();
+        let key = self.key(name).into_bytes();
         let mut after = None;
         self.shared
             .transact(|| {
-                let before = self.read(|rows| rows.get(name).cloned());
-                after = change(before.as_ref().map(|(row, _)| row))?;
-                if after.as_ref() == before.as_ref().map(|(row, _)| row) {
-                    return Ok((Vec::new(), Vec::new()));
+                // What memory has, and what should be there.
+                let known = self.rows.read().get(name).cloned();
+                let before = known.as_ref().map(|known| &known.row);
+                after = change(before)?;
+                if after.as_ref() == before {
+                    return Ok(StateChange::default());
                 }
+                // Written if the store has what memory has.
                 let compare = Compare {
                     key: key.clone(),
-                    revision: before.map_or(0, |(_, revision)| revision),
+                    revision: known.map_or(0, |known| known.revision),
                 };
                 let write = match &after {
                     Some(row) => Write::Put {
@@ -131,7 +92,10 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> Table<T> 
                     },
                     None => Write::Delete { key: key.clone() },
                 };
-                Ok((vec![compare], vec![write]))
+                Ok(StateChange {
+                    compares: vec![compare],
+                    writes: vec![write],
+                })
             })
             .await?;
         Ok(after)
@@ -140,7 +104,7 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> Table<T> 
     /// The row called `name` as the store has it now; memory has it too when this returns.
     /// Errors: those of the store; `Unavailable` when the watch does not bring it.
     pub async fn stored(&self, name: &str) -> Result<Option<T>> {
-        let key = format!("{}{name}", self.prefix);
+        let key = self.key(name);
         let scan = self
             .shared
             .store()
@@ -156,29 +120,36 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> Table<T> 
         decode(self.prefix, name, value).map(Some)
     }
 
-    /// The key and value of a row, for a key that is held instead of written.
-    pub fn row(&self, name: &str, row: &T) -> (String, Vec<u8>) {
-        (format!("{}{name}", self.prefix), encode(row))
+    /// The key of the row called `name`, for a key that is held instead of written.
+    pub fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
     }
 
-    fn read<R>(&self, look: impl FnOnce(&BTreeMap<String, (T, u64)>) -> R) -> R {
-        look(&self.rows.read())
+    /// The value of a row, for a key that is held instead of written.
+    pub fn value(&self, row: &T) -> Vec<u8> {
+        encode(row)
     }
 
     fn name_of<'a>(&self, key: &'a [u8]) -> Option<&'a str> {
         std::str::from_utf8(key.strip_prefix(self.prefix.as_bytes())?).ok()
     }
+
+    fn known(&self, name: &str, versioned: &Versioned) -> Result<KnownRow<T>> {
+        Ok(KnownRow {
+            row: decode(self.prefix, name, &versioned.value)?,
+            revision: versioned.revision,
+        })
+    }
 }
 
-impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> Follower for Table<T> {
+impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> StateFollower
+    for StateTable<T>
+{
     fn load(&self, scan: &Scan) -> Result<()> {
         let mut rows = BTreeMap::new();
-        for (key, Versioned { value, revision }) in &scan.rows {
+        for (key, versioned) in &scan.rows {
             if let Some(name) = self.name_of(key) {
-                rows.insert(
-                    name.to_owned(),
-                    (decode(self.prefix, name, value)?, *revision),
-                );
+                rows.insert(name.to_owned(), self.known(name, versioned)?);
             }
         }
         *self.rows.write() = rows;
@@ -186,22 +157,20 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> Follower 
         Ok(())
     }
 
-    fn apply(&self, batch: &Batch) -> Result<()> {
+    fn apply(&self, batch: &CommitBatch) -> Result<()> {
         let mut changed = false;
         for event in &batch.events {
             let Some(name) = self.name_of(&event.key) else {
                 continue;
             };
-            let row = match &event.value {
-                Some(versioned) => Some((
-                    decode(self.prefix, name, &versioned.value)?,
-                    versioned.revision,
-                )),
-                None => None,
-            };
+            // Decoded before the lock is taken.
+            let known = event.value.as_ref();
+            let known = known
+                .map(|versioned| self.known(name, versioned))
+                .transpose()?;
             let mut rows = self.rows.write();
-            match row {
-                Some(row) => drop(rows.insert(name.to_owned(), row)),
+            match known {
+                Some(known) => drop(rows.insert(name.to_owned(), known)),
                 None => drop(rows.remove(name)),
             }
             changed = true;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use monofs_control::state::{Batch, EmbeddedState, EtcdState, StateStore};
+use monofs_control::state::{CommitBatch, EmbeddedState, EtcdState, StateStore};
 use monofs_model::{ErrorKind, Result};
 use monofs_store::state::{CommitOutcome, Compare, Versioned, Write};
 use monofs_testkit::Etcd;
@@ -78,7 +78,7 @@ async fn rows(store: &dyn StateStore, prefix: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-async fn next(watch: &mut BoxStream<'static, Result<Batch>>) -> Result<Batch> {
+async fn next(watch: &mut BoxStream<'static, Result<CommitBatch>>) -> Result<CommitBatch> {
     tokio::time::timeout(SOON, watch.next())
         .await
         .expect("something comes")
@@ -325,11 +325,11 @@ async fn a_watch_from_a_future_or_forgotten_revision_says_so() {
 async fn what_is_held_is_held_once_and_goes_with_its_holder() {
     on_both(|place| async move {
         let store = place.open().await;
-        let hold = store
+        let held = store
             .hold("lock", b"me".to_vec(), TTL)
             .await
             .unwrap()
-            .expect("nobody has it");
+            .expect("no process has it");
         assert!(
             store
                 .hold("lock", b"other".to_vec(), TTL)
@@ -347,8 +347,8 @@ async fn what_is_held_is_held_once_and_goes_with_its_holder() {
             "another key is free"
         );
         assert_eq!(rows(&*store, "lock").await, [("lock".into(), "me".into())]);
-        assert!(!hold.lost.is_cancelled());
-        hold.let_go(SOON).await;
+        assert!(!held.lost.is_cancelled());
+        held.release(SOON).await;
         assert_eq!(rows(&*store, "lock").await, []);
         assert!(
             store
@@ -368,12 +368,12 @@ async fn everything_is_there_after_a_restart_but_what_was_held() {
         let store = place.open().await;
         let first = done(&*store, vec![], vec![put("a", "1")]).await;
         let epoch = store.epoch();
-        let hold = store
+        let held = store
             .hold("lock", b"me".to_vec(), TTL)
             .await
             .unwrap()
-            .expect("nobody has it");
-        hold.let_go(SOON).await;
+            .expect("no process has it");
+        held.release(SOON).await;
         drop(store);
         if let Place::Etcd(etcd) = &mut place {
             etcd.kill();
@@ -382,8 +382,8 @@ async fn everything_is_there_after_a_restart_but_what_was_held() {
         let store = place.open().await;
         assert_eq!(store.epoch(), epoch, "it is the same history");
         assert_eq!(rows(&*store, "").await, [("a".into(), "1".into())]);
-        let hold = store.hold("lock", b"me".to_vec(), TTL).await.unwrap();
-        assert!(hold.is_some(), "what a process held that is gone is free");
+        let held = store.hold("lock", b"me".to_vec(), TTL).await.unwrap();
+        assert!(held.is_some(), "what a process held that is gone is free");
         let second = done(&*store, vec![at("a", first)], vec![put("a", "2")]).await;
         assert!(second > first, "revisions go on");
     })
@@ -450,11 +450,11 @@ async fn while_etcd_is_away_changes_are_refused_in_time_and_then_go_on() {
     let store = open_etcd(&etcd).await;
     let first = done(&store, vec![], vec![put("a", "1")]).await;
     let mut watch = store.watch(first).await.unwrap();
-    let hold = store
+    let held = store
         .hold("lock", b"me".to_vec(), TTL)
         .await
         .unwrap()
-        .expect("nobody has it");
+        .expect("no process has it");
     etcd.kill();
     let from = std::time::Instant::now();
     let error = store.commit(vec![], vec![put("a", "2")]).await.unwrap_err();
@@ -470,7 +470,7 @@ async fn while_etcd_is_away_changes_are_refused_in_time_and_then_go_on() {
         }
     };
     assert_eq!(ended.kind, ErrorKind::Unavailable, "{ended}");
-    tokio::time::timeout(TTL, hold.lost.cancelled())
+    tokio::time::timeout(TTL, held.lost.cancelled())
         .await
         .expect("what cannot be kept is lost before its time is over");
     etcd.start_again();
@@ -507,11 +507,11 @@ async fn a_hold_survives_a_short_absence_of_etcd() {
     let mut etcd = Etcd::start();
     let store = open_etcd(&etcd).await;
     let long = Duration::from_secs(60);
-    let hold = store
+    let held = store
         .hold("lock", b"me".to_vec(), long)
         .await
         .unwrap()
-        .expect("nobody has it");
+        .expect("no process has it");
     etcd.kill();
     etcd.start_again();
     wait_until_async("etcd is back", SOON, || async {
@@ -519,7 +519,7 @@ async fn a_hold_survives_a_short_absence_of_etcd() {
     })
     .await;
     assert_eq!(rows(&store, "lock").await, [("lock".into(), "me".into())]);
-    assert!(!hold.lost.is_cancelled());
+    assert!(!held.lost.is_cancelled());
 }
 
 #[tokio::test]

@@ -81,7 +81,7 @@ fn choose_replicas(fleet: &Fleet, job: &Job) -> Result<Vec<Member>> {
 /// The ref has not moved.
 async fn unchanged(control: &Control, job: &Arc<Job>, commit: monofs_model::Oid) -> Result<()> {
     let looked = |entry: &Repository| Ok(Some(job.spec.applied_to(entry)));
-    let entry = control.catalog.update(&job.spec.path, looked).await?;
+    let entry = control.entries.update(&job.spec.path, looked).await?;
     tracing::debug!(path = %job.spec.path, %commit, "unchanged upstream");
     job.update(|progress| {
         progress.unchanged = true;
@@ -124,7 +124,7 @@ async fn replicate(
         match &published {
             Some(entry) => {
                 control
-                    .catalog
+                    .entries
                     .add_holder(&job.spec.path, entry.generation, &node.id)
                     .await?
             }
@@ -174,10 +174,10 @@ async fn publish(
     let (first, more) = held
         .split_first()
         .ok_or_else(|| Error::internal("publish without a holder"))?;
-    let flipped = control.catalog.flip(entry, snapshot, first).await?;
+    let flipped = control.entries.flip(entry, snapshot, first).await?;
     for node in more {
         control
-            .catalog
+            .entries
             .add_holder(&job.spec.path, flipped.generation, node)
             .await?;
     }
@@ -199,7 +199,7 @@ pub(super) async fn note_failure(control: &Control, job: &Job, error: &Error) {
         }
         Ok(Some(noted))
     };
-    if let Err(error) = control.catalog.update(&job.spec.path, note).await {
+    if let Err(error) = control.entries.update(&job.spec.path, note).await {
         tracing::warn!(path = %job.spec.path, %error, "cannot record why an ingest failed");
     }
 }

@@ -209,7 +209,7 @@ impl PathGuard<'_> {
 
     /// Lets ingests in again.
     pub async fn release(self) {
-        self.lease.let_go().await;
+        self.lease.release().await;
     }
 }
 

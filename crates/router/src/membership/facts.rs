@@ -8,7 +8,7 @@ use monofs_model::{Member, NodeId};
 use monofs_proto::v1;
 use tokio::sync::watch;
 
-use monofs_control::state::{Table, Tables};
+use monofs_control::state::{StateTable, StateTables};
 use monofs_fleet::members::event::MemberEvent;
 use monofs_fleet::members::member::{AuditFinding, DepartureIntent};
 
@@ -21,13 +21,13 @@ pub(crate) struct TableChanges {
 }
 
 struct TableView<T> {
-    table: Arc<Table<T>>,
+    table: Arc<StateTable<T>>,
     changed: watch::Receiver<()>,
     rows: BTreeMap<String, T>,
 }
 
 impl<T: prost::Message + Default + Clone + PartialEq + Send + Sync + 'static> TableView<T> {
-    fn new(table: &Arc<Table<T>>) -> Self {
+    fn new(table: &Arc<StateTable<T>>) -> Self {
         Self {
             table: table.clone(),
             changed: table.changed(),
@@ -62,7 +62,7 @@ impl<T: prost::Message + Default + Clone + PartialEq + Send + Sync + 'static> Ta
 }
 
 impl TableChanges {
-    pub fn new(tables: &Tables) -> Self {
+    pub fn new(tables: &StateTables) -> Self {
         Self {
             members: TableView::new(&tables.members),
             intents: TableView::new(&tables.intents),

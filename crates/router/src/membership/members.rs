@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use monofs_control::clock;
-use monofs_control::state::{Table, Tables};
+use monofs_control::state::{StateTable, StateTables};
 use monofs_fleet::members::event::MemberEvent;
 use monofs_fleet::members::machine::MemberMachine;
 use monofs_fleet::members::member::{TrackedMember, keeps_copies};
@@ -49,8 +49,8 @@ pub struct Members {
     view: watch::Sender<ClusterView>,
     standings: RwLock<BTreeMap<NodeId, ShownStanding>>,
     rebalance_delay: Duration,
-    intents: Arc<Table<v1::NodeIntent>>,
-    audits: Arc<Table<v1::NodeAudit>>,
+    intents: Arc<StateTable<v1::NodeIntent>>,
+    audits: Arc<StateTable<v1::NodeAudit>>,
     pub(super) writer: Arc<Writer>,
     pub(super) seen: MemberObservations,
 }
@@ -73,7 +73,7 @@ pub struct Membership {
 impl Members {
     /// The members of the command line and of the shared tables, which must have been loaded.
     /// Errors: two have one id.
-    pub fn new(config: &Config, tables: &Tables) -> Result<(Self, Membership)> {
+    pub fn new(config: &Config, tables: &StateTables) -> Result<(Self, Membership)> {
         let now = Instant::now();
         // Of seconds, so that a restarted router goes on above the numbers that it gave before.
         let number = clock::now() as u64 * 1000;

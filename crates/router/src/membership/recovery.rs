@@ -130,7 +130,7 @@ async fn audit(state: &Arc<Parts>, node: &Member, before: Option<v1::NodeAudit>)
             tracing::warn!(path = %entry.path, node = %node.id, "the node lost its copy");
             state
                 .control
-                .catalog
+                .entries
                 .remove_holder(&entry.path, entry.generation, &node.id)
                 .await?;
         }

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::input::MembershipInput;
-use monofs_control::state::{Table, Tables};
+use monofs_control::state::{StateTable, StateTables};
 use monofs_fleet::members::event::MemberEvent;
 
 /// Pause after a write failed.
@@ -23,8 +23,8 @@ const RETRY: Duration = Duration::from_secs(2);
 
 /// What waits to be written.
 pub(crate) struct Writer {
-    members: Arc<Table<v1::Member>>,
-    audits: Arc<Table<v1::NodeAudit>>,
+    members: Arc<StateTable<v1::Member>>,
+    audits: Arc<StateTable<v1::NodeAudit>>,
     waiting: Mutex<BTreeMap<NodeId, Wish>>,
     wake: Notify,
 }
@@ -36,7 +36,7 @@ struct Wish {
 }
 
 impl Writer {
-    pub fn new(tables: &Tables) -> Self {
+    pub fn new(tables: &StateTables) -> Self {
         Self {
             members: tables.members.clone(),
             audits: tables.audits.clone(),

@@ -60,7 +60,7 @@ pub(crate) async fn settle(
                      was not recorded");
                     state
                         .control
-                        .catalog
+                        .entries
                         .add_holder(&entry.path, entry.generation, &node.id)
                         .await?;
                 }
@@ -78,7 +78,7 @@ pub(crate) async fn settle(
                 continue;
             }
         }
-        if commits.is_empty() || state.control.catalog.is_retained_on(&id, &node.id).await? {
+        if commits.is_empty() || state.control.retained.is_on(&id, &node.id).await? {
             continue;
         }
         tracing::info!(storage_id = %id, path = held.path, node = %node.id, "nobody counts on this \

@@ -22,7 +22,7 @@ use super::work::{self, Pace};
 use crate::membership;
 use crate::parts::Parts;
 use monofs_control::Control;
-use monofs_control::catalog::Position;
+use monofs_control::catalog::CatalogPosition;
 use monofs_fleet::copies::{
     CommandOutcome, NodeFacts, PlanAction, PlanCommand, PlanEvent, Planner, StorageKey,
 };
@@ -55,7 +55,7 @@ struct Leader {
     planner: Planner,
     nodes: (Vec<NodeFacts>, usize),
     /// Up to where the catalogue is in the plan; `None` = not at all.
-    position: Option<Position>,
+    position: Option<CatalogPosition>,
     work: JoinSet<Result<()>>,
     running: HashMap<Id, Running>,
     book: Book,

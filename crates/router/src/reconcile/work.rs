@@ -70,7 +70,7 @@ pub(super) async fn undo(state: &Arc<Parts>, command: &PlanCommand) -> Result<()
     if entry.as_ref().is_some_and(|entry| {
         entry.holders.contains(node)
             || ingest::worked_on_by(&state.control, &state.work, &entry.path).is_some()
-    }) || state.control.catalog.is_retained_on(&id, node).await?
+    }) || state.control.retained.is_on(&id, node).await?
     {
         return Ok(());
     }
@@ -114,7 +114,7 @@ impl Moved<'_> {
         if urgent {
             state
                 .control
-                .catalog
+                .entries
                 .add_holder(&entry.path, entry.generation, &node.id)
                 .await?;
         }
@@ -125,7 +125,7 @@ impl Moved<'_> {
             .await?;
         state
             .control
-            .catalog
+            .entries
             .add_holder(&entry.path, entry.generation, &node.id)
             .await?;
         tracing::info!(path = %entry.path, node = %node.id, "copied");
@@ -135,7 +135,7 @@ impl Moved<'_> {
     async fn delete(&self, node: &NodeId, keep: &[NodeId], forgotten: bool) -> Result<()> {
         let Self { state, entry, .. } = *self;
         let id = entry.storage_id();
-        if !forgotten && state.control.catalog.is_retained_on(&id, node).await? {
+        if !forgotten && state.control.retained.is_on(&id, node).await? {
             let path = &entry.path;
             return Err(Error::refused(format!(
                 "readers may still use a replaced commit of {path} on {node}"
@@ -192,7 +192,7 @@ impl Moved<'_> {
             }
             state
                 .control
-                .catalog
+                .entries
                 .release_holder(&entry.path, entry.generation, &node, &keep)
                 .await?;
             if let Some(leaving) = leaving {

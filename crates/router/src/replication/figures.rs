@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use monofs_control::catalog::Key;
+use monofs_control::catalog::PathKey;
 use monofs_model::NodeId;
 use parking_lot::{Mutex, MutexGuard};
 
@@ -16,7 +16,7 @@ pub struct Replication(Mutex<LagSeen>);
 #[derive(Default)]
 pub(super) struct LagSeen {
     /// Since when each entry has been below its copies.
-    below: HashMap<Key, Instant>,
+    below: HashMap<PathKey, Instant>,
     /// Copies that placement wants on each node and that it lacks, as the plan of this router says.
     pub(super) behind: Vec<(NodeId, usize)>,
 }
@@ -32,10 +32,10 @@ impl Replication {
     }
 
     /// Takes in who is below now; gives since when the oldest of them is.
-    pub(super) fn look(&self, below: &[Key], now: Instant) -> Option<Instant> {
+    pub(super) fn look(&self, below: &[PathKey], now: Instant) -> Option<Instant> {
         let mut seen = self.lock();
         let before = std::mem::take(&mut seen.below);
-        let since = |key: &Key| (key.clone(), before.get(key).copied().unwrap_or(now));
+        let since = |key: &PathKey| (key.clone(), before.get(key).copied().unwrap_or(now));
         seen.below = below.iter().map(since).collect();
         seen.below.values().min().copied()
     }
@@ -51,7 +51,7 @@ mod tests {
     fn the_lag_is_that_of_the_entry_that_waits_longest() {
         let (replication, start) = (Replication::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        let keys: Vec<Key> = ["a", "b"].map(Key::from).to_vec();
+        let keys: Vec<PathKey> = ["a", "b"].map(PathKey::from).to_vec();
         assert_eq!(replication.look(&keys[..1], at(0)), Some(at(0)));
         assert_eq!(replication.look(&keys, at(5)), Some(at(0)));
         assert_eq!(

@@ -9,7 +9,7 @@ use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::parts::Parts;
 use monofs_control::Control;
-use monofs_control::catalog::Summary;
+use monofs_control::catalog::CatalogSummary;
 
 /// Something wrong, with what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +88,7 @@ fn maintenance(row: v1::Maintenance) -> String {
 }
 
 /// One line for each kind of trouble that repositories are in, with the first of them.
-fn of_repositories(summary: Summary) -> impl Iterator<Item = String> {
+fn of_repositories(summary: CatalogSummary) -> impl Iterator<Item = String> {
     let troubles = [
         (summary.failed, "failed to ingest"),
         (summary.few, "below the wanted number of copies"),

@@ -137,7 +137,7 @@ async fn no_holder(control: &Control, entry: &Repository, id: &NodeId) -> Result
         }
         Ok(Some(shrunk))
     };
-    match control.catalog.update(&entry.path, without).await {
+    match control.entries.update(&entry.path, without).await {
         Ok(_) => Ok(()),
         // Deleted meanwhile.
         Err(error) if error.kind == ErrorKind::NotFound => Ok(()),

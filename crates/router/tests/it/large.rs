@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use monofs_control::seed_catalogue;
-use monofs_control::state::{Batch, EmbeddedState, Hold, StateStore};
+use monofs_control::state::{CommitBatch, EmbeddedState, HeldKey, StateStore};
 use monofs_model::{
     Consistency, ContentMode, DisplayPath, NodeId, Oid, RefName, Repository, RepositoryState,
     Result, Snapshot, SourceUrl,
@@ -62,11 +62,11 @@ impl StateStore for Counting {
         self.store.commit(compares, writes).await
     }
 
-    async fn watch(&self, revision: u64) -> Result<BoxStream<'static, Result<Batch>>> {
+    async fn watch(&self, revision: u64) -> Result<BoxStream<'static, Result<CommitBatch>>> {
         self.store.watch(revision).await
     }
 
-    async fn hold(&self, key: &str, value: Vec<u8>, ttl: Duration) -> Result<Option<Hold>> {
+    async fn hold(&self, key: &str, value: Vec<u8>, ttl: Duration) -> Result<Option<HeldKey>> {
         self.store.hold(key, value, ttl).await
     }
 

@@ -16,7 +16,9 @@ use crate::shapes::repos::{
     Started, Submodule, Wanted,
 };
 use crate::shapes::{Page, bounds, said};
-use monofs_control::catalog::{Catalog, Filter, Sorting};
+use monofs_control::catalog::{
+    RepositoryFilter, RepositoryQuery, RepositorySorting, SortDirection,
+};
 use monofs_router::browse;
 use monofs_router::ingest;
 use monofs_router::parts::Parts;
@@ -53,31 +55,32 @@ pub(super) async fn list(
     }
     let view = state.fleet.members.view();
     let copies = view.copies_wanted();
-    let filter = Filter {
+    let filter = RepositoryFilter {
         words: wanted.q.split_whitespace().map(str::to_lowercase).collect(),
         state: wanted.state.map(Into::into),
         troubled_below: wanted.troubled.then_some(copies),
     };
-    let sorting = wanted.sort.into();
-    let descending = wanted.order == Order::Desc;
-    let (found, total) = Catalog::search(
-        &state.control.catalog,
+    let query = RepositoryQuery {
         filter,
-        sorting,
-        descending,
+        sorting: wanted.sort.into(),
+        direction: match wanted.order {
+            Order::Asc => SortDirection::Ascending,
+            Order::Desc => SortDirection::Descending,
+        },
         offset,
         limit,
-    )
-    .await?;
-    let page = Page::new(offset, limit, found.len(), total);
+    };
+    let found = state.control.catalog.search(query).await?;
+    let page = Page::new(offset, limit, found.shown.len(), found.total);
     let repositories = found
+        .shown
         .iter()
         .map(|entry| Repository::from(&**entry))
         .collect();
     Ok(Document(Repositories { repositories, page }))
 }
 
-impl From<Sort> for Sorting {
+impl From<Sort> for RepositorySorting {
     fn from(sort: Sort) -> Self {
         match sort {
             Sort::Path => Self::Path,
@@ -220,7 +223,7 @@ pub(crate) async fn publications(
     state: &Arc<Parts>,
     path: &DisplayPath,
 ) -> Result<Publications, monofs_model::Error> {
-    let kept = state.control.catalog.publications(path).await?;
+    let kept = state.control.published.of(path).await?;
     let publication = |row: v1::Publication| {
         Ok(Publication {
             generation: row.generation,

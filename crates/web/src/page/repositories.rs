@@ -8,7 +8,9 @@ use super::Pages;
 use super::parts::State;
 use super::shell::Shell;
 use super::text::{When, clean, encode_path, number, short, size};
-use monofs_control::catalog::{Catalog, Filter, Sorting};
+use monofs_control::catalog::{
+    FoundRepositories, RepositoryFilter, RepositoryQuery, RepositorySorting, SortDirection,
+};
 use monofs_router::browse::percent_encoded;
 
 /// Entries on one page.
@@ -49,12 +51,12 @@ const CHOICES: [(Only, &str, &str); 5] = [
 ];
 
 /// With the word in the URL.
-const COLUMNS: [(Sorting, &str); 5] = [
-    (Sorting::Path, "path"),
-    (Sorting::Bytes, "size"),
-    (Sorting::Copies, "copies"),
-    (Sorting::Committed, "committed"),
-    (Sorting::Refreshed, "refreshed"),
+const COLUMNS: [(RepositorySorting, &str); 5] = [
+    (RepositorySorting::Path, "path"),
+    (RepositorySorting::Bytes, "size"),
+    (RepositorySorting::Copies, "copies"),
+    (RepositorySorting::Committed, "committed"),
+    (RepositorySorting::Refreshed, "refreshed"),
 ];
 
 /// The query, understood; what it does not say, or says wrongly, is as it is without it.
@@ -63,7 +65,7 @@ struct Wanted {
     /// In lower case.
     words: Vec<String>,
     only: Only,
-    sorting: Sorting,
+    sorting: RepositorySorting,
     descending: bool,
     /// From 0.
     page: usize,
@@ -80,7 +82,7 @@ impl Wanted {
         let sorting = COLUMNS
             .iter()
             .find(|(_, word)| *word == name)
-            .map_or(Sorting::Path, |(sorting, _)| *sorting);
+            .map_or(RepositorySorting::Path, |(sorting, _)| *sorting);
         let only = CHOICES
             .iter()
             .find(|(_, word, _)| *word == asked.state)
@@ -101,8 +103,8 @@ impl Wanted {
     }
 
     /// `copies`: wanted of each repository.
-    fn filter(&self, copies: usize) -> Filter {
-        Filter {
+    fn filter(&self, copies: usize) -> RepositoryFilter {
+        RepositoryFilter {
             words: self.words.clone(),
             state: match self.only {
                 Only::In(state) => Some(state),
@@ -158,18 +160,20 @@ pub(super) async fn page(pages: &Pages, asked: &Asked) -> Result<Page> {
     let copies = view.copies_wanted();
     let wanted = Wanted::new(asked);
     let from = wanted.page * PAGE;
-    let filter = wanted.filter(copies);
-    let (found, total) = Catalog::search(
-        &pages.state.control.catalog,
-        filter,
-        wanted.sorting,
-        wanted.descending,
-        from,
-        PAGE,
-    )
-    .await?;
-    let first = if found.is_empty() { 0 } else { from + 1 };
-    let last = from.min(total) + found.len();
+    let query = RepositoryQuery {
+        filter: wanted.filter(copies),
+        sorting: wanted.sorting,
+        direction: if wanted.descending {
+            SortDirection::Descending
+        } else {
+            SortDirection::Ascending
+        },
+        offset: from,
+        limit: PAGE,
+    };
+    let FoundRepositories { shown, total } = pages.state.control.catalog.search(query).await?;
+    let first = if shown.is_empty() { 0 } else { from + 1 };
+    let last = from.min(total) + shown.len();
     let url = |page: usize| url(asked, &asked.sort, page);
     let choice = |(only, word, name)| Choice {
         word,
@@ -180,7 +184,7 @@ pub(super) async fn page(pages: &Pages, asked: &Asked) -> Result<Page> {
         shell: Shell::new(&pages.state, "Repositories", "/repos"),
         choices: CHOICES.into_iter().map(choice).collect(),
         headings: headings(asked, &wanted),
-        rows: found.iter().map(|entry| row(entry, copies)).collect(),
+        rows: shown.iter().map(|entry| row(entry, copies)).collect(),
         range: format!(
             "{} to {} of {}",
             number(first as u64),
@@ -210,7 +214,7 @@ fn url(asked: &Asked, sort: &str, page: usize) -> String {
 }
 
 fn headings(asked: &Asked, wanted: &Wanted) -> Vec<Heading> {
-    let heading = |name, column: Sorting, number| {
+    let heading = |name, column: RepositorySorting, number| {
         let word = COLUMNS
             .iter()
             .find(|(found, _)| *found == column)
@@ -220,7 +224,7 @@ fn headings(asked: &Asked, wanted: &Wanted) -> Vec<Heading> {
         let descending = if here {
             !wanted.descending
         } else {
-            column != Sorting::Path
+            column != RepositorySorting::Path
         };
         let sort = match (here, wanted.descending) {
             (false, _) => "",
@@ -239,11 +243,11 @@ fn headings(asked: &Asked, wanted: &Wanted) -> Vec<Heading> {
         }
     };
     vec![
-        heading("Path", Sorting::Path, false),
-        heading("Size", Sorting::Bytes, true),
-        heading("Copies", Sorting::Copies, true),
-        heading("Commit", Sorting::Committed, false),
-        heading("Looked upstream", Sorting::Refreshed, false),
+        heading("Path", RepositorySorting::Path, false),
+        heading("Size", RepositorySorting::Bytes, true),
+        heading("Copies", RepositorySorting::Copies, true),
+        heading("Commit", RepositorySorting::Committed, false),
+        heading("Looked upstream", RepositorySorting::Refreshed, false),
     ]
 }
 
@@ -282,7 +286,7 @@ mod tests {
         let wanted = Wanted::new(&asked("  ", "x", "-nonsense", "x"));
         assert_eq!(
             (wanted.only, wanted.sorting, wanted.page),
-            (Only::All, Sorting::Path, 0)
+            (Only::All, RepositorySorting::Path, 0)
         );
         let far = Wanted::new(&asked(
             &"ä".repeat(500),
@@ -293,7 +297,7 @@ mod tests {
         assert!(far.words[0].len() <= FILTER_MAX);
         assert_eq!(
             (far.filter(2).troubled_below, far.sorting, far.descending),
-            (Some(2), Sorting::Bytes, true)
+            (Some(2), RepositorySorting::Bytes, true)
         );
     }
 

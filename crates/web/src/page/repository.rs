@@ -123,8 +123,8 @@ async fn past(pages: &Pages, entry: &Repository) -> Result<Vec<Past>, Line> {
     let kept = pages
         .state
         .control
-        .catalog
-        .publications(&entry.path)
+        .published
+        .of(&entry.path)
         .await
         .map_err(|error| Line::new(&error.message))?;
     let past = |row: &v1::Publication| Past {

@@ -96,11 +96,11 @@ impl Endpoints {
                 failures.join(", ")
             )))
         };
-        let late =
-            |_| Error::unavailable(format!("etcd: {doing}: no answer within {TOTAL_TIMEOUT:?}"));
         tokio::time::timeout(TOTAL_TIMEOUT, tries)
             .await
-            .map_err(late)?
+            .map_err(|_| {
+                Error::unavailable(format!("etcd: {doing}: no answer within {TOTAL_TIMEOUT:?}"))
+            })?
     }
 }
 

@@ -32,21 +32,22 @@ const RETRY_PART: u32 = 10;
 const REVOKE_PAUSE: Duration = Duration::from_secs(1);
 const REVOKE_TRIES_MAX: usize = 600;
 
-/// The leases of this process.
-pub(super) struct Sessions {
+/// The leases of this process, one per time to live.
+pub(super) struct EtcdSessions {
     endpoints: Arc<Endpoints>,
     /// By seconds; there are as many as there are times to live in use.
-    by_ttl: Mutex<HashMap<u64, Arc<Session>>>,
+    by_ttl: Mutex<HashMap<u64, Arc<EtcdSession>>>,
 }
 
-pub(super) struct Session {
+/// A lease that is kept alive as long as it is used.
+pub(super) struct EtcdSession {
     pub lease: i64,
     /// Cancelled when the lease is over.
     pub lost: CancellationToken,
     _stop: DropGuard,
 }
 
-impl Sessions {
+impl EtcdSessions {
     pub fn new(endpoints: Arc<Endpoints>) -> Self {
         Self {
             endpoints,
@@ -56,7 +57,7 @@ impl Sessions {
 
     /// The lease for `ttl` (whole seconds, one at least), granted if there is none. Errors: those
     /// of a call.
-    pub async fn get(&self, ttl: Duration) -> Result<Arc<Session>> {
+    pub async fn get(&self, ttl: Duration) -> Result<Arc<EtcdSession>> {
         let seconds = ttl.as_secs().max(1);
         let mut by_ttl = self.by_ttl.lock().await;
         if let Some(session) = by_ttl
@@ -70,23 +71,24 @@ impl Sessions {
             ttl: seconds as i64,
             id: 0,
         };
-        let call =
-            |channel: Channel| async move { LeaseClient::new(channel).lease_grant(request).await };
-        // A lease that nobody knows of ends by itself.
-        let lease = self
-            .endpoints
-            .call("get a lease", Repeat::Always, call)
-            .await?
-            .id;
-        let (lost, stop) = (CancellationToken::new(), CancellationToken::new());
-        let kept = Kept {
+        // A lease that was granted in an answer that did not come ends by itself.
+        let granting = self.endpoints.call(
+            "get a lease",
+            Repeat::Always,
+            |channel: Channel| async move { LeaseClient::new(channel).lease_grant(request).await },
+        );
+        let lease = granting.await?.id;
+        // A task keeps it alive until the last user drops it.
+        let lost = CancellationToken::new();
+        let stop = CancellationToken::new();
+        let kept = KeptLease {
             endpoints: self.endpoints.clone(),
             lease,
             ttl: Duration::from_secs(seconds),
             renewed: asked,
         };
         tokio::spawn(kept.run(lost.clone(), stop.clone()));
-        let session = Arc::new(Session {
+        let session = Arc::new(EtcdSession {
             lease,
             lost,
             _stop: stop.drop_guard(),
@@ -96,7 +98,8 @@ impl Sessions {
     }
 }
 
-struct Kept {
+/// The task that keeps a lease alive.
+struct KeptLease {
     endpoints: Arc<Endpoints>,
     lease: i64,
     ttl: Duration,
@@ -104,7 +107,7 @@ struct Kept {
     renewed: Instant,
 }
 
-impl Kept {
+impl KeptLease {
     async fn run(mut self, lost: CancellationToken, stop: CancellationToken) {
         let mut pause = self.ttl / 3;
         loop {
@@ -118,9 +121,12 @@ impl Kept {
                 }
                 () = tokio::time::sleep(pause) => {}
             }
-            let (asked, ends) = (Instant::now(), self.renewed + self.ttl * 4 / 5);
-            match tokio::time::timeout_at(ends, self.keep()).await {
-                Ok(Ok(answer)) if answer.ttl > 0 => (self.renewed, pause) = (asked, self.ttl / 3),
+            let asked = Instant::now();
+            match tokio::time::timeout_at(self.ends(), self.keep()).await {
+                Ok(Ok(answer)) if answer.ttl > 0 => {
+                    self.renewed = asked;
+                    pause = self.ttl / 3;
+                }
                 Ok(Ok(_)) => {
                     tracing::warn!(lease = self.lease, "etcd says that the lease is over");
                     return self.lose(&lost).await;
@@ -132,7 +138,7 @@ impl Kept {
                 }
                 Err(_) => {}
             }
-            if Instant::now() >= self.renewed + self.ttl * 4 / 5 {
+            if Instant::now() >= self.ends() {
                 tracing::warn!(lease = self.lease, ttl = ?self.ttl, "cannot keep the lease: what \
                  it held is lost");
                 return self.lose(&lost).await;
@@ -140,21 +146,29 @@ impl Kept {
         }
     }
 
+    /// When the lease counts as lost unless it is renewed before.
+    fn ends(&self) -> Instant {
+        self.renewed + self.ttl * 4 / 5
+    }
+
     async fn keep(&self) -> Result<LeaseKeepAliveResponse> {
         let request = LeaseKeepAliveRequest { id: self.lease };
-        let call = |channel: Channel| async move {
-            let one = futures::stream::once(async move { request });
-            let mut answers = LeaseClient::new(channel)
-                .lease_keep_alive(one)
-                .await?
-                .into_inner();
-            let answer = answers.message().await?;
-            answer
-                .map(Response::new)
-                .ok_or_else(|| Status::unavailable("etcd ended the keep-alive"))
-        };
         self.endpoints
-            .call("keep a lease", Repeat::Always, call)
+            .call(
+                "keep a lease",
+                Repeat::Always,
+                |channel: Channel| async move {
+                    let one = futures::stream::once(async move { request });
+                    let mut answers = LeaseClient::new(channel)
+                        .lease_keep_alive(one)
+                        .await?
+                        .into_inner();
+                    let answer = answers.message().await?;
+                    answer
+                        .map(Response::new)
+                        .ok_or_else(|| Status::unavailable("etcd ended the keep-alive"))
+                },
+            )
             .await
     }
 
@@ -174,10 +188,10 @@ impl Kept {
 
     async fn revoke(&self) -> Result<()> {
         let request = LeaseRevokeRequest { id: self.lease };
-        let call =
-            |channel: Channel| async move { LeaseClient::new(channel).lease_revoke(request).await };
         self.endpoints
-            .call("revoke a lease", Repeat::Always, call)
+            .call("revoke a lease", Repeat::Always, |channel: Channel| async move {
+                LeaseClient::new(channel).lease_revoke(request).await
+            })
             .await
             .map(drop)
     }

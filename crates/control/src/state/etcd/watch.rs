@@ -15,8 +15,8 @@ use tonic::metadata::MetadataValue;
 use tonic::{Request, Status, Streaming};
 
 use super::calls::{Endpoints, Repeat};
-use super::wire::{Keys, MESSAGE_BYTES_MAX};
-use crate::state::{Batch, Event};
+use super::wire::{EtcdKeys, MESSAGE_BYTES_MAX};
+use crate::state::store::{CommitBatch, KeyEvent};
 
 /// Lets etcd end the watch when the member that serves it is cut off from its cluster.
 const REQUIRE_LEADER: &str = "hasleader";
@@ -24,10 +24,10 @@ const REQUIRE_LEADER: &str = "hasleader";
 /// Every commit after `revision` of the history on `cluster`.
 pub(super) async fn watch(
     endpoints: &Endpoints,
-    keys: &Keys,
+    keys: &EtcdKeys,
     cluster: u64,
     revision: u64,
-) -> Result<BoxStream<'static, Result<Batch>>> {
+) -> Result<BoxStream<'static, Result<CommitBatch>>> {
     let (key, range_end) = keys.everything();
     let create = WatchCreateRequest {
         key,
@@ -39,7 +39,7 @@ pub(super) async fn watch(
     let create = WatchRequest {
         request_union: Some(RequestUnion::CreateRequest(create)),
     };
-    let call = |channel: Channel| {
+    let opening = endpoints.call("watch", Repeat::Always, |channel: Channel| {
         // etcd ends a watch whose requests end.
         let requests = stream::iter([create.clone()]).chain(stream::pending());
         let mut request = Request::new(requests);
@@ -52,15 +52,15 @@ pub(super) async fn watch(
             let first = answers.message().await?.unwrap_or_default();
             Ok(tonic::Response::new((first, answers)))
         }
-    };
-    let (created, answers) = endpoints.call("watch", Repeat::Always, call).await?;
+    });
+    let (created, answers) = opening.await?;
     let now = created.header.unwrap_or_default();
     if now.cluster_id != cluster || (now.revision as u64) < revision {
         return Err(Error::not_held(
             "etcd has another history than before: it was emptied or restored",
         ));
     }
-    let watch = Watch {
+    let watch = EtcdWatch {
         answers,
         keys: keys.clone(),
         revision,
@@ -78,25 +78,25 @@ pub(super) async fn watch(
     .boxed())
 }
 
-struct Watch {
+struct EtcdWatch {
     answers: Streaming<WatchResponse>,
-    keys: Keys,
+    keys: EtcdKeys,
     /// Of the last batch.
     revision: u64,
     /// Of a response that comes in pieces.
     events: Vec<WireEvent>,
-    ready: VecDeque<Batch>,
+    ready: VecDeque<CommitBatch>,
 }
 
-impl Watch {
-    async fn next(&mut self) -> Result<Batch> {
+impl EtcdWatch {
+    async fn next(&mut self) -> Result<CommitBatch> {
         loop {
             if let Some(batch) = self.ready.pop_front() {
                 return Ok(batch);
             }
-            let broken =
-                |status: Status| Error::unavailable(format!("etcd: watch: {}", status.message()));
-            let answer = self.answers.message().await.map_err(broken)?;
+            let answer = self.answers.message().await.map_err(|status: Status| {
+                Error::unavailable(format!("etcd: watch: {}", status.message()))
+            })?;
             self.hear(answer.ok_or_else(|| Error::unavailable("etcd ended the watch"))?)?;
         }
     }
@@ -134,7 +134,7 @@ impl Watch {
         }
         if let Some(revision) = told.filter(|revision| *revision > self.revision) {
             self.revision = revision;
-            self.ready.push_back(Batch {
+            self.ready.push_back(CommitBatch {
                 revision,
                 events: Vec::new(),
             });
@@ -152,7 +152,7 @@ impl Watch {
             .is_none_or(|batch| batch.revision != revision)
         {
             self.revision = revision;
-            self.ready.push_back(Batch {
+            self.ready.push_back(CommitBatch {
                 revision,
                 events: Vec::new(),
             });
@@ -160,14 +160,17 @@ impl Watch {
         if self.keys.is_epoch(&row.key) {
             return Err(Error::not_held("the history was declared a new one"));
         }
-        let (Some(key), Some(batch)) = (self.keys.own(&row.key), self.ready.back_mut()) else {
+        let Some(key) = self.keys.own(&row.key) else {
+            return Ok(());
+        };
+        let Some(batch) = self.ready.back_mut() else {
             return Ok(());
         };
         let value = (kind == EventType::Put).then(|| Versioned {
             value: row.value.into(),
             revision,
         });
-        batch.events.push(Event {
+        batch.events.push(KeyEvent {
             key: key.to_vec(),
             value,
         });

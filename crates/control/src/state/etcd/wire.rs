@@ -12,7 +12,7 @@ use monofs_proto::etcd::{Compare as WireCompare, DeleteRangeRequest, PutRequest,
 use monofs_rpc::Channel;
 use monofs_store::state::{Compare, Write};
 
-use crate::state::ASIDE;
+use crate::state::store::ASIDE;
 
 /// What etcd takes in one transaction by default (`--max-txn-ops`), and in one request
 /// (`--max-request-bytes`).
@@ -25,11 +25,11 @@ pub(super) const MESSAGE_BYTES_MAX: usize = PAGE_KEYS as usize * (REQUEST_BYTES_
 
 /// How keys are called in etcd.
 #[derive(Clone)]
-pub(super) struct Keys {
+pub(super) struct EtcdKeys {
     pub(super) prefix: String,
 }
 
-impl Keys {
+impl EtcdKeys {
     pub(super) fn state(&self, key: &[u8]) -> Bytes {
         match key.strip_prefix(ASIDE.as_bytes()) {
             // Outside of what everything is.
