@@ -9,6 +9,7 @@
 //! What no router needs in memory is kept aside, under keys that begin with [`ASIDE`]: it is
 //! written by the same commits, but neither a scan of everything nor a watch brings it.
 
+mod action;
 mod embedded;
 mod etcd;
 mod follow;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use monofs_model::Result;
 
 use crate::location::StateLocation;
+pub use action::{StateAction, StateVerb};
 pub use embedded::EmbeddedState;
 pub use etcd::EtcdState;
 pub use follow::{SharedState, StateChange, StateFollower};

@@ -1,11 +1,13 @@
 //! [`CatalogWriter`]: every change of what is at which path. Each one is a compare-and-set against
-//! what memory has, and returns after memory has the result.
+//! what memory has, and returns after memory has the result. The actor is that of the request of
+//! the task that asks for the change.
 
 use std::sync::Arc;
 
 use monofs_model::{
     DisplayPath, Error, ErrorKind, NodeId, Repository, RepositoryState, Result, Snapshot,
 };
+use monofs_rpc::context;
 use monofs_store::state::{Compare, Write};
 
 use super::entry::{NAMES_KEY, encode_repository, repo_key};
@@ -14,7 +16,7 @@ use super::memory::CatalogMemory;
 use super::published::{PublishedCommits, published_key, with_publication};
 use super::retained::retain;
 use crate::clock;
-use crate::state::StateChange;
+use crate::state::{StateAction, StateChange, StateVerb};
 
 /// The way to change the catalogue. Its changes are seen in [`Catalog`].
 pub struct CatalogWriter {
@@ -64,7 +66,8 @@ impl CatalogWriter {
                 writes,
             })
         };
-        self.catalog.shared().transact(attempt).await
+        self.transact(StateVerb::CreateEntry, &repository.path, attempt)
+            .await
     }
 
     /// Changes an entry by compare-and-set; `change` says `None` to leave it. Errors: `NotFound`,
@@ -74,12 +77,14 @@ impl CatalogWriter {
         path: &DisplayPath,
         change: impl FnMut(&Repository) -> Result<Option<Repository>>,
     ) -> Result<Arc<Repository>> {
-        self.update_with(path, change, |_| None).await
+        self.change(StateVerb::UpdateEntry, path, change, |_| None)
+            .await
     }
 
-    /// [`CatalogWriter::update`], with something written by the same commit.
-    async fn update_with(
+    /// [`CatalogWriter::update`] with another verb, and with something written by the same commit.
+    async fn change(
         &self,
+        verb: StateVerb,
         path: &DisplayPath,
         mut change: impl FnMut(&Repository) -> Result<Option<Repository>>,
         also: impl Fn(&Repository) -> Option<Write>,
@@ -102,7 +107,7 @@ impl CatalogWriter {
                 writes,
             })
         };
-        self.catalog.shared().transact(attempt).await?;
+        self.transact(verb, path, attempt).await?;
         self.catalog.entry(path).map(|entry| entry.repository)
     }
 
@@ -142,7 +147,8 @@ impl CatalogWriter {
                 Vec::new()
             }
         };
-        self.update_with(&entry.path, flip, |flipped| {
+        let publish = StateVerb::PublishCommit;
+        self.change(publish, &entry.path, flip, |flipped| {
             with_publication(&before, flipped, &self.router_id, clock::now())
         })
         .await
@@ -164,7 +170,9 @@ impl CatalogWriter {
             grown.holders.sort();
             Ok(Some(grown))
         };
-        self.update(path, add).await.map(drop)
+        self.change(StateVerb::AddHolder, path, add, |_| None)
+            .await
+            .map(drop)
     }
 
     /// Records that `node` lost the commit of `generation`; a no-op when the entry moved on.
@@ -180,7 +188,9 @@ impl CatalogWriter {
             }
             Ok(Some(without_holder(entry, node)))
         };
-        self.update(path, remove).await.map(drop)
+        self.change(StateVerb::RemoveHolder, path, remove, |_| None)
+            .await
+            .map(drop)
     }
 
     /// Takes `node` off the holders of the commit of `generation` while all of `keep` are; its data
@@ -206,7 +216,9 @@ impl CatalogWriter {
             }
             Ok(Some(without_holder(entry, node)))
         };
-        self.update(path, release).await.map(drop)
+        self.change(StateVerb::ReleaseHolder, path, release, |_| None)
+            .await
+            .map(drop)
     }
 
     /// Removes an entry; its snapshot stays readable for the grace. Errors: `NotFound`.
@@ -231,7 +243,19 @@ impl CatalogWriter {
                 writes,
             })
         };
-        self.catalog.shared().transact(attempt).await
+        self.transact(StateVerb::RemoveEntry, path, attempt).await
+    }
+
+    async fn transact(
+        &self,
+        verb: StateVerb,
+        path: &DisplayPath,
+        attempt: impl FnMut() -> Result<StateChange>,
+    ) -> Result<()> {
+        let subject = path.as_str();
+        let action = StateAction { verb, subject };
+        let shared = self.catalog.shared();
+        shared.transact(&context::actor(), action, attempt).await
     }
 }
 

@@ -9,11 +9,12 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
-use monofs_model::{Error, ErrorKind, Result};
+use monofs_model::{Actor, Error, ErrorKind, Result};
 use monofs_store::state::{CommitOutcome, Compare, Scan, Write};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::action::StateAction;
 use super::store::{CommitBatch, StateStore};
 
 /// How long a commit may take to come back through the watch.
@@ -80,11 +81,20 @@ impl SharedState {
         self.reachable.subscribe()
     }
 
-    /// Changes the state by compare-and-set: `attempt` looks at memory and says on what conditions
-    /// to write what (nothing to write: done). It is asked again when another change was faster.
-    /// Returns after memory has the commit. Errors: `attempt`'s own; `Refused` after
-    /// [`ATTEMPTS_MAX`] conflicts; `Unavailable` when the store is away.
-    pub async fn transact(&self, mut attempt: impl FnMut() -> Result<StateChange>) -> Result<()> {
+    /// Changes the state by compare-and-set, on behalf of `actor`: the one way to change what is
+    /// recorded. (Leases are held and released in the store itself, and what was collected is
+    /// forgotten there.)
+    ///
+    /// `attempt` looks at memory and says on what conditions to write what (nothing to write:
+    /// done). It is asked again when another change was faster. Returns after memory has the
+    /// commit. Errors: `attempt`'s own; `Refused` after [`ATTEMPTS_MAX`] conflicts; `Unavailable`
+    /// when the store is away.
+    pub async fn transact(
+        &self,
+        actor: &Actor,
+        action: StateAction<'_>,
+        mut attempt: impl FnMut() -> Result<StateChange>,
+    ) -> Result<()> {
         for _ in 0..ATTEMPTS_MAX {
             let mut applied = self.applied.subscribe();
             let StateChange { compares, writes } = attempt()?;
@@ -93,6 +103,7 @@ impl SharedState {
             }
             match self.store.commit(compares, writes).await {
                 Ok(CommitOutcome::Done { revision }) => {
+                    tracing::debug!(%action, %actor, revision, "changed the control state");
                     return self.seen(revision).await.map_err(|_| {
                         Error::unavailable(
                             "written, but the state store does not tell this router about it; look \
@@ -101,11 +112,15 @@ impl SharedState {
                     });
                 }
                 Ok(CommitOutcome::Conflict) => {}
-                Err(error) => return Err(self.refused(error)),
+                Err(error) => {
+                    tracing::debug!(%action, %actor, %error, "could not change the control state");
+                    return Err(self.refused(error));
+                }
             }
             // Memory hears of what was in the way in a moment.
             let _ = tokio::time::timeout(CONFLICT_PAUSE, applied.changed()).await;
         }
+        tracing::debug!(%action, %actor, "gave way to others that change the control state");
         Err(Error::refused(
             "others keep changing the same part of the cluster's state; try again",
         ))

@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use monofs_model::{Error, Result};
+use monofs_rpc::context;
 use monofs_store::state::{Compare, Scan, Versioned, Write};
 use parking_lot::RwLock;
 use prost::Message;
 use tokio::sync::watch;
 
+use super::action::{StateAction, StateVerb};
 use super::follow::{SharedState, StateChange, StateFollower};
 use super::store::CommitBatch;
 
@@ -62,7 +64,7 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> StateTabl
 
     /// Changes the row called `name` by compare-and-set: `change` is given what is there and says
     /// what should be (`None` = nothing); it is asked again when another change was faster. What is
-    /// equal already is not written. Returns the row as it is then. Errors: `change`'s own; those
+    /// equal already is not written. The actor is that of the request of this task. Returns the row as it is then. Errors: `change`'s own; those
     /// of [`SharedState::transact`].
     pub async fn update(
         &self,
@@ -70,9 +72,13 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> StateTabl
         mut change: impl FnMut(Option<&T>) -> Result<Option<T>>,
     ) -> Result<Option<T>> {
         let key = self.key(name).into_bytes();
+        let action = StateAction {
+            verb: StateVerb::ChangeRow(self.prefix),
+            subject: name,
+        };
         let mut after = None;
         self.shared
-            .transact(|| {
+            .transact(&context::actor(), action, || {
                 // What memory has, and what should be there.
                 let known = self.rows.read().get(name).cloned();
                 let before = known.as_ref().map(|known| &known.row);
