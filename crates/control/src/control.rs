@@ -38,8 +38,8 @@ pub struct Control {
 
 impl Control {
     /// Loads the state that is in `store` and follows it until `stop`. `own`: this router; `lease`:
-    /// after how long of silence what it holds is free for others. Errors: the store's; a row cannot
-    /// be understood.
+    /// after how long of silence what it holds is free for others. Errors: the store's; a row
+    /// cannot be understood.
     pub async fn start(
         store: Arc<dyn StateStore>,
         own: v1::RouterStatus,

@@ -20,7 +20,7 @@ mod tally;
 mod tests;
 
 pub use event::{CommandOutcome, PlanAction, PlanCommand, PlanEvent};
-pub use facts::{Departure, NodeFacts, NodeStanding, RepositoryFacts, StorageKey};
+pub use facts::{Departure, NodeFacts, NodePlace, NodeStanding, RepositoryFacts, StorageKey};
 pub use plan::Planner;
 pub use steps::{CopyFault, CopyStep, PlanCause, StepWait};
 pub use tally::StepTally;

@@ -20,7 +20,7 @@ mod writer;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use monofs_fleet::members::event::{MemberCommand, MemberEvent};
+use monofs_fleet::members::{MemberCommand, MemberEvent};
 use monofs_model::NodeId;
 use tokio_util::sync::CancellationToken;
 

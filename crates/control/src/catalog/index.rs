@@ -1,8 +1,8 @@
 //! What of the catalogue is asked for by something else than a path: by state, by copies, by
 //! holder, by when it is due.
 //!
-//! Owned by [`super::memory::CatalogMemory`], which tells it about every change of an entry. Invariant: it
-//! is a function of the entries alone, so that it always equals the one made by looking at all of
+//! Owned by [`super::memory::CatalogMemory`], which tells it about every change of an entry.
+//! Invariant: it is a function of the entries alone, so that it always equals the one made by looking at all of
 //! them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

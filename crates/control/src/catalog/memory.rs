@@ -1,8 +1,8 @@
 //! The copy of the catalogue that requests are answered from, and the log of changes that watches
 //! resume from.
 //!
-//! Invariant: entries are ordered by the components of their paths ([`path_key`]), so everything below a
-//! directory is one run, and the names of a directory come in order: a listing seeks from name to
+//! Invariant: entries are ordered by the components of their paths ([`path_key`]), so everything
+//! below a directory is one run, and the names of a directory come in order: a listing seeks from name to
 //! name and passes over what is below them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};

@@ -1,5 +1,5 @@
-//! Which entries match, sorted and cut: pure, over the entries that [`super::Catalog::search`] looks
-//! at.
+//! Which entries match, sorted and cut: pure, over the entries that [`super::Catalog::search`]
+//! looks at.
 
 use std::cmp::Ordering;
 use std::sync::Arc;

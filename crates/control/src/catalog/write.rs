@@ -135,7 +135,7 @@ impl CatalogWriter {
             }
             Ok(Some(flipped.clone()))
         };
-        // What it showed before is that of the same generation, so nothing is added to it meanwhile.
+        // Of the same generation, so nothing can be added to it meanwhile.
         let before = match self.published.of(&entry.path).await {
             Ok(before) => before,
             Err(error) if error.kind == ErrorKind::Unavailable => {

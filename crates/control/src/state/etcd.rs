@@ -4,7 +4,8 @@
 //! the history, made once) and `<prefix>/touch` (written with commits that only delete, which etcd
 //! would not number if they found nothing). What is kept aside is beside it, at
 //! `<prefix>.aside/<key>`. Revisions are etcd's. The epoch is the cluster's id and the random name;
-//! a history that goes backwards (a restored backup) gets a new name by the first router that notices.
+//! a history that goes backwards (a restored backup) gets a new name by the first router
+//! that notices.
 
 mod calls;
 mod held;

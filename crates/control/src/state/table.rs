@@ -64,8 +64,8 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> StateTabl
 
     /// Changes the row called `name` by compare-and-set: `change` is given what is there and says
     /// what should be (`None` = nothing); it is asked again when another change was faster. What is
-    /// equal already is not written. The actor is that of the request of this task. Returns the row as it is then. Errors: `change`'s own; those
-    /// of [`SharedState::transact`].
+    /// equal already is not written. The actor is that of the request of this task. Returns the row
+    /// as it is then. Errors: `change`'s own; those of [`SharedState::transact`].
     pub async fn update(
         &self,
         name: &str,

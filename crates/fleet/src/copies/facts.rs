@@ -38,10 +38,18 @@ pub enum Departure {
     Failover { force: bool },
 }
 
+/// Whether placement wants copies on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodePlace {
+    /// Placement counts on it, or its copies still count although it is away.
+    Desired,
+    NotDesired,
+}
+
 impl NodeStanding {
-    /// How a node takes part. `desired`: placement counts on it, or its copies still count although
-    /// it is away.
-    pub fn of(state: MemberState, departure: Option<Departure>, desired: bool) -> Self {
+    /// How a node takes part.
+    pub fn of(state: MemberState, departure: Option<Departure>, place: NodePlace) -> Self {
+        let desired = place == NodePlace::Desired;
         match departure {
             Some(Departure::Drain { force }) => Self::Draining { force },
             Some(Departure::Failover { force }) => Self::FailedOver { force },

@@ -2,7 +2,8 @@
 //! commands`, without IO.
 //!
 //! ```text
-//! a desired node is no holder --Copy--> it is one --(all desired ones are)--> Delete of a holder that is not desired
+//! a desired node is no holder --Copy--> it is a holder
+//! all desired nodes are holders --Delete--> a holder that is not desired is none any more
 //! ```
 //!
 //! Invariants:

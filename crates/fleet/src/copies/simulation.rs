@@ -20,8 +20,8 @@ use monofs_model::{Member, MemberState, NodeId, StorageId};
 use monofs_testkit::random::Rng;
 
 use super::{
-    CommandOutcome, Departure, NodeFacts, NodeStanding, PlanAction, PlanCause, PlanCommand,
-    PlanEvent, Planner, RepositoryFacts, StorageKey,
+    CommandOutcome, Departure, NodeFacts, NodePlace, NodeStanding, PlanAction, PlanCause,
+    PlanCommand, PlanEvent, Planner, RepositoryFacts, StorageKey,
 };
 use crate::members::{
     AuditFinding, DepartureIntent, MemberCommand, MemberEvent, MemberMachine, MemberTimes,
@@ -436,11 +436,15 @@ impl SimulatedFleet {
                 .down_since
                 .map(|since| at.saturating_duration_since(since));
             let intent = self.intents.get(&node.id).copied();
-            let desired =
-                intent.is_none() && keeps_copies(node.state, known.heard.is_some(), gone, DELAY);
+            let gone = gone.filter(|_| known.heard.is_some());
+            let place = if intent.is_none() && keeps_copies(node.state, gone, DELAY) {
+                NodePlace::Desired
+            } else {
+                NodePlace::NotDesired
+            };
             NodeFacts {
                 candidate: node.into(),
-                standing: NodeStanding::of(node.state, intent, desired),
+                standing: NodeStanding::of(node.state, intent, place),
                 serves: node.state.serves(),
                 can_take: node.state.accepts(),
             }

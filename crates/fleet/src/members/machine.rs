@@ -3,7 +3,7 @@
 //! No IO and no clock in here. Invariants: an event costs what it changes, never a look at all
 //! members (but for the begin and the end of a maintenance); the number of the view grows with
 //! everything shown and only then; what is shown follows from facts, see [`TrackedMember::judge`].
-//! [`super::run`] owns the one instance of a router.
+//! A task of the router owns the one instance.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
@@ -11,8 +11,10 @@ use std::time::Instant;
 use monofs_model::view::Role;
 use monofs_model::{Error, Member, MemberState, NodeId, Result};
 
-use super::event::{MemberCommand, MemberEvent, MemberTimes};
-use super::member::{AuditFinding, DepartureIntent, MemberFacts, TrackedMember};
+use super::addresses::MemberAddresses;
+use super::event::{MemberCommand, MemberEvent};
+use super::facts::{AuditFinding, DepartureIntent, MemberFacts, MemberTimes};
+use super::member::{TrackedMember, as_recorded};
 use crate::settings::StaticMember;
 
 /// Most members; another one is refused.
@@ -26,10 +28,7 @@ pub struct MemberMachine {
     audits: HashMap<NodeId, AuditFinding>,
     maintenance: bool,
     resumed: Option<Instant>,
-    /// Who answers at an address: the last one that said so. An answer counts for nobody else.
-    addresses: HashMap<String, NodeId>,
-    /// Whom the members are that were named without an id, by address: at first by a placeholder.
-    unnamed: HashMap<String, NodeId>,
+    addresses: MemberAddresses,
     timers: BTreeSet<(Instant, NodeId)>,
     number: u64,
 }
@@ -50,8 +49,7 @@ impl MemberMachine {
             audits: HashMap::new(),
             maintenance: false,
             resumed: None,
-            addresses: HashMap::new(),
-            unnamed: HashMap::new(),
+            addresses: MemberAddresses::default(),
             timers: BTreeSet::new(),
             number,
         };
@@ -60,14 +58,9 @@ impl MemberMachine {
             tracked.placeholder = !fixed.named;
             tracked.fixed = Some(fixed.clone());
             if !fixed.named {
-                machine
-                    .unnamed
-                    .insert(fixed.address.clone(), fixed.id.clone());
+                machine.addresses.await_name(&fixed.address, &fixed.id);
             }
-            machine
-                .addresses
-                .entry(fixed.address.clone())
-                .or_insert_with(|| fixed.id.clone());
+            machine.addresses.reserve(&fixed.address, &fixed.id);
             if machine.members.insert(fixed.id.clone(), tracked).is_some() {
                 return Err(Error::invalid(format!(
                     "two members have the id '{}'",
@@ -115,9 +108,10 @@ impl MemberMachine {
             return Ok(());
         };
         if known.member.role != member.role && known.recorded.is_some() {
-            let (id, role) = (&member.id, known.member.role.as_str());
             return Err(Error::refused(format!(
-                "'{id}' is the id of a {role}; give every member an id of its own"
+                "'{}' is the id of a {}; give every member an id of its own",
+                member.id,
+                known.member.role.as_str()
             )));
         }
         let Some(announced) = known.announced.map(|at| now.saturating_duration_since(at)) else {
@@ -146,14 +140,7 @@ impl MemberMachine {
         let mut out = Vec::new();
         match event {
             MemberEvent::Announced(member) => self.announced(member, now, &mut out),
-            MemberEvent::Answered(id) => {
-                let counts = self.members.get(&id).is_some_and(|known| {
-                    !known.placeholder && self.addresses.get(&known.member.address) == Some(&id)
-                });
-                if counts {
-                    self.heard(&id, now, &mut out);
-                }
-            }
+            MemberEvent::Answered(id) => self.answered(&id, now, &mut out),
             MemberEvent::Identified {
                 asked,
                 id,
@@ -195,15 +182,7 @@ impl MemberMachine {
                     self.settle(&id, now, &mut out);
                 }
             }
-            MemberEvent::Maintenance(on) => {
-                if self.maintenance && !on {
-                    self.resumed = Some(now);
-                }
-                self.maintenance = on;
-                for id in self.members.keys().cloned().collect::<Vec<_>>() {
-                    self.settle(&id, now, &mut out);
-                }
-            }
+            MemberEvent::Maintenance(on) => self.maintain(on, now, &mut out),
             MemberEvent::Tick => {}
         }
         self.expire(now, &mut out);
@@ -220,6 +199,27 @@ impl MemberMachine {
         }
     }
 
+    /// An answer counts for the member that is at the address now, and for no other.
+    fn answered(&mut self, id: &NodeId, now: Instant, out: &mut Vec<MemberCommand>) {
+        let counts = self.members.get(id).is_some_and(|known| {
+            !known.placeholder && self.addresses.at(&known.member.address) == Some(id)
+        });
+        if counts {
+            self.heard(id, now, out);
+        }
+    }
+
+    /// A maintenance begins or ends.
+    fn maintain(&mut self, on: bool, now: Instant, out: &mut Vec<MemberCommand>) {
+        if self.maintenance && !on {
+            self.resumed = Some(now);
+        }
+        self.maintenance = on;
+        for id in self.members.keys().cloned().collect::<Vec<_>>() {
+            self.settle(&id, now, out);
+        }
+    }
+
     /// A member that says of itself what it is.
     fn announced(&mut self, member: Member, now: Instant, out: &mut Vec<MemberCommand>) {
         let id = member.id.clone();
@@ -232,7 +232,7 @@ impl MemberMachine {
         self.heard(&id, now, out);
     }
 
-    /// Who is at the address of a member of the command line.
+    /// A process at the address of a member of the command line says what it calls itself.
     fn identified(
         &mut self,
         asked: &NodeId,
@@ -251,7 +251,12 @@ impl MemberMachine {
         if fixed.named && id != *asked {
             // Said until it is down for want of an answer of its own.
             if thought.member.state != MemberState::Down {
-                tracing::warn!(%asked, calls_itself = %id, address = fixed.address, "--nodes gives a member a wrong id");
+                tracing::warn!(
+                    %asked,
+                    calls_itself = %id,
+                    address = fixed.address,
+                    "--nodes gives a member a wrong id"
+                );
             }
             return;
         }
@@ -286,16 +291,13 @@ impl MemberMachine {
         let id = member.id.clone();
         let new = !self.members.contains_key(&id);
         let member = self.adopt(member, loaded, now, out);
-        let newer = |other: &NodeId| {
-            self.members
-                .get(other)
-                .is_none_or(|other| other.member.incarnation < member.incarnation)
-        };
-        if self.addresses.get(&member.address).is_none_or(newer) {
+        let other = self.addresses.at(&member.address);
+        let other = other.and_then(|other| self.members.get(other));
+        if other.is_none_or(|other| other.member.incarnation < member.incarnation) {
             self.claim_address(&member);
         }
         if let Some(known) = self.members.get_mut(&id) {
-            known.recorded = Some(plain(member));
+            known.recorded = Some(as_recorded(member));
         }
         self.settle(&id, now, out);
         if new && !loaded {
@@ -317,8 +319,18 @@ impl MemberMachine {
         }
         let fixed = self.take_unnamed(&member, out);
         let known = self.members.entry(member.id.clone()).or_insert_with(|| {
-            tracing::info!(id = %member.id, address = %member.address, role = member.role.as_str(), "new member");
-            TrackedMember::new(Member { state: MemberState::Joining, share_percent: 0, ..member.clone() }, now)
+            tracing::info!(
+                id = %member.id,
+                address = %member.address,
+                role = member.role.as_str(),
+                "new member"
+            );
+            let joining = Member {
+                state: MemberState::Joining,
+                share_percent: 0,
+                ..member.clone()
+            };
+            TrackedMember::new(joining, now)
         });
         known.placeholder = false;
         known.known_before |= loaded;
@@ -329,16 +341,21 @@ impl MemberMachine {
             fixed.overrule(&mut member);
         }
         if known.moved_to(&member) {
-            tracing::warn!(id = %member.id, was = known.member.address, is = member.address, "member moved");
+            tracing::warn!(
+                id = %member.id,
+                was = known.member.address,
+                is = member.address,
+                "member moved"
+            );
         }
-        if known.member.address != member.address
-            && self.addresses.get(&known.member.address) == Some(&member.id)
-        {
-            self.addresses.remove(&known.member.address);
+        if known.member.address != member.address {
+            self.addresses.leave(&known.member.address, &member.id);
         }
+        // What this router judges itself stays as it is.
         let shown = &known.member;
-        (member.state, member.share_percent, member.failed_over) =
-            (shown.state, shown.share_percent, shown.failed_over);
+        member.state = shown.state;
+        member.share_percent = shown.share_percent;
+        member.failed_over = shown.failed_over;
         let same = Member {
             used_bytes: member.used_bytes,
             ..shown.clone()
@@ -358,11 +375,7 @@ impl MemberMachine {
         member: &Member,
         out: &mut Vec<MemberCommand>,
     ) -> Option<StaticMember> {
-        let holder = self
-            .unnamed
-            .get_mut(&member.address)
-            .filter(|holder| **holder != member.id)?;
-        let before = std::mem::replace(holder, member.id.clone());
+        let before = self.addresses.take_name(member)?;
         let known = self.members.get_mut(&before)?;
         let fixed = known.fixed.take();
         if known.placeholder {
@@ -372,19 +385,20 @@ impl MemberMachine {
     }
 
     fn claim_address(&mut self, member: &Member) {
-        let before = self
-            .addresses
-            .insert(member.address.clone(), member.id.clone());
-        if let Some(before) =
-            before.filter(|before| *before != member.id && self.members.contains_key(before))
-        {
-            tracing::warn!(address = member.address, was = %before, is = %member.id, "another member is at this address");
+        let before = self.addresses.claim(member);
+        if let Some(before) = before.filter(|before| self.members.contains_key(before)) {
+            tracing::warn!(
+                address = member.address,
+                was = %before,
+                is = %member.id,
+                "another member is at this address"
+            );
         }
     }
 
     /// Has it recorded if something that matters differs.
     fn record(&mut self, id: &NodeId, member: &Member, out: &mut Vec<MemberCommand>) {
-        let member = plain(member.clone());
+        let member = as_recorded(member.clone());
         if let Some(known) = self.members.get(id)
             && known.recorded.as_ref() != Some(&member)
         {
@@ -397,7 +411,9 @@ impl MemberMachine {
             return;
         };
         let is_new = known.heard.is_none() && !known.known_before && !self.audits.contains_key(id);
-        (known.reported, known.doubted, known.heard) = (None, false, Some(now));
+        known.reported = None;
+        known.doubted = false;
+        known.heard = Some(now);
         if known.down_since.take().is_some() && known.member.role == Role::Node && !is_new {
             known.returned = true;
             out.push(MemberCommand::NoteReturn(id.clone()));
@@ -424,9 +440,7 @@ impl MemberMachine {
         if let Some(timer) = known.timer {
             self.timers.remove(&(timer, id.clone()));
         }
-        if self.addresses.get(&known.member.address) == Some(id) {
-            self.addresses.remove(&known.member.address);
-        }
+        self.addresses.leave(&known.member.address, id);
         self.number += 1;
         out.push(MemberCommand::Hide(id.clone()));
     }
@@ -442,22 +456,12 @@ impl MemberMachine {
         let Some(known) = self.members.get_mut(id) else {
             return;
         };
-        let (before, state) = (known.member.state, known.judge(facts, &self.settings, now));
-        match state {
-            MemberState::Down => {
-                known.down_since.get_or_insert(now);
-                (known.ramp, known.returned) = (None, false);
-            }
-            MemberState::Recovering => (known.regains, known.ramp) = (true, None),
-            MemberState::Active if std::mem::take(&mut known.regains) => known.ramp = Some(now),
-            _ => {}
-        }
-        let share = known.ramp.map_or(100, |from| {
-            self.settings.share(now.saturating_duration_since(from))
-        });
-        if share >= 100 {
-            known.ramp = None;
-        }
+        // The state, and the share of reads that goes with it.
+        let before = known.member.state;
+        let state = known.judge(facts, &self.settings, now);
+        known.enter(state, now);
+        let share = known.share(&self.settings, now);
+        // What readers must see of that.
         let failed_over = facts.intent == Some(DepartureIntent::Failover);
         let shown = (before, known.member.share_percent, known.member.failed_over);
         if shown != (state, share, failed_over) {
@@ -467,11 +471,13 @@ impl MemberMachine {
             if before != state {
                 tracing::info!(%id, from = before.as_str(), to = state.as_str(), "member state");
             }
-            let member = &mut known.member;
-            (member.state, member.share_percent, member.failed_over) = (state, share, failed_over);
+            known.member.state = state;
+            known.member.share_percent = share;
+            known.member.failed_over = failed_over;
             self.number += 1;
             out.push(MemberCommand::Show(known.member.clone()));
         }
+        // When it is looked at next without an event.
         if let Some(due) = known.due(facts, &self.settings, now)
             && known.timer.is_none_or(|timer| due < timer)
         {
@@ -483,18 +489,7 @@ impl MemberMachine {
     }
 }
 
-/// A member as it is recorded: without what each router judges for itself and what changes all the
-/// time.
-fn plain(member: Member) -> Member {
-    Member {
-        state: MemberState::Joining,
-        used_bytes: 0,
-        share_percent: 100,
-        failed_over: false,
-        ..member
-    }
-}
-
+/// Keeps what is said of a member, or that nothing is said.
 fn set<T>(map: &mut HashMap<NodeId, T>, id: &NodeId, value: Option<T>) {
     match value {
         Some(value) => drop(map.insert(id.clone(), value)),

@@ -1,44 +1,15 @@
 //! One member as the machine tracks it, and the state that follows from what is known about it.
 //!
-//! Invariant: the state is a function of facts and of time ([`TrackedMember::judge`]), so none can be
-//! left behind by a forgotten transition.
+//! Invariant: the state is a function of facts and of time ([`TrackedMember::judge`]), so none can
+//! be left behind by a forgotten transition.
 
 use std::time::{Duration, Instant};
 
 use monofs_model::view::Role;
 use monofs_model::{Member, MemberState};
 
-use super::event::MemberTimes;
+use super::facts::{DepartureIntent, MemberFacts, MemberTimes};
 use crate::settings::StaticMember;
-
-/// What an operator wants of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DepartureIntent {
-    /// `emptied`: no copy is left on it.
-    Drain {
-        emptied: bool,
-    },
-    Failover,
-}
-
-/// What is recorded about the last look at what a node holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AuditFinding {
-    /// Of the start that was asked; `None` = it must be asked again.
-    pub incarnation: Option<u64>,
-    /// It may lack copies that placement wants on it.
-    pub behind: bool,
-}
-
-/// What decides beside the member itself.
-#[derive(Clone, Copy)]
-pub struct MemberFacts {
-    pub intent: Option<DepartureIntent>,
-    pub audit: Option<AuditFinding>,
-    pub maintenance: bool,
-    /// When a maintenance ended: nobody is down for a silence before that.
-    pub resumed: Option<Instant>,
-}
 
 /// A member, and since when what is the case.
 #[derive(Debug)]
@@ -47,22 +18,24 @@ pub struct TrackedMember {
     pub member: Member,
     /// It was named on the command line.
     pub fixed: Option<StaticMember>,
-    /// Named by its address only; what it calls itself is not known yet, so it is nobody's holder
-    /// and not used.
+    /// Named by its address only; what it calls itself is not known yet, so it holds nothing and
+    /// is not used.
     pub placeholder: bool,
     /// As the shared table has it, with the word of the command line in place of its own.
     pub recorded: Option<Member>,
     /// It was a member before this router started.
     pub known_before: bool,
+    /// When it was last heard of.
     pub heard: Option<Instant>,
     /// When it announced itself to this router last.
     pub announced: Option<Instant>,
     /// When this router learnt of it.
     pub known: Instant,
-    /// Somebody saw it fail.
+    /// When another member or a client saw it fail.
     pub reported: Option<Instant>,
     /// It was seen failing, and then a probe failed too.
     pub doubted: bool,
+    /// Since when it is down.
     pub down_since: Option<Instant>,
     /// It came back, and the audits do not say so yet.
     pub returned: bool,
@@ -180,6 +153,34 @@ impl TrackedMember {
         }
     }
 
+    /// Notes what being in `state` from now on means for what comes after it.
+    pub(super) fn enter(&mut self, state: MemberState, now: Instant) {
+        match state {
+            MemberState::Down => {
+                self.down_since.get_or_insert(now);
+                self.ramp = None;
+                self.returned = false;
+            }
+            MemberState::Recovering => {
+                self.regains = true;
+                self.ramp = None;
+            }
+            MemberState::Active if std::mem::take(&mut self.regains) => self.ramp = Some(now),
+            _ => {}
+        }
+    }
+
+    /// The share of reads that it gets now, in percent; forgets the ramp when that is all.
+    pub(super) fn share(&mut self, settings: &MemberTimes, now: Instant) -> u32 {
+        let share = self.ramp.map_or(100, |from| {
+            settings.share(now.saturating_duration_since(from))
+        });
+        if share >= 100 {
+            self.ramp = None;
+        }
+        share
+    }
+
     /// When time alone can change its state or its share next.
     pub fn due(&self, facts: MemberFacts, settings: &MemberTimes, now: Instant) -> Option<Instant> {
         let silence = match self.member.state {
@@ -194,52 +195,25 @@ impl TrackedMember {
     }
 }
 
-/// Whether its copies count where they are: placement goes on wanting them there. A member that is
-/// down does so for `delay`, one that nobody ever heard of does not.
-pub fn keeps_copies(
-    state: MemberState,
-    relied_on: bool,
-    gone: Option<Duration>,
-    delay: Duration,
-) -> bool {
+/// Whether the copies of a member count where they are: placement goes on wanting them there. Those
+/// of a member that is down count for `delay`. `gone`: for how long a member that was heard of
+/// before is down; `None` for one that never was.
+pub fn keeps_copies(state: MemberState, gone: Option<Duration>, delay: Duration) -> bool {
     match state {
         MemberState::Active | MemberState::Recovering | MemberState::Suspect => true,
-        MemberState::Down => relied_on && gone.is_some_and(|gone| gone < delay),
+        MemberState::Down => gone.is_some_and(|gone| gone < delay),
         MemberState::Joining | MemberState::Draining | MemberState::Drained => false,
     }
 }
 
-impl StaticMember {
-    /// What is known of it before it was heard of.
-    pub fn member(&self) -> Member {
-        Member {
-            id: self.id.clone(),
-            role: self.role,
-            address: self.address.clone(),
-            external_address: self.external_address.clone(),
-            weight: self.weight,
-            zone: self.zone.clone(),
-            state: MemberState::Joining,
-            version: String::new(),
-            capacity_bytes: 0,
-            used_bytes: 0,
-            incarnation: 0,
-            share_percent: 100,
-            failed_over: false,
-        }
-    }
-
-    /// Puts what the command line says in place of what the member says.
-    pub(super) fn overrule(&self, member: &mut Member) {
-        member.address.clone_from(&self.address);
-        if member.external_address.is_empty() {
-            member.external_address.clone_from(&self.external_address);
-        }
-        if self.weight != 1.0 {
-            member.weight = self.weight;
-        }
-        if !self.zone.is_empty() {
-            member.zone.clone_from(&self.zone);
-        }
+/// A member as it is recorded: without what each router judges for itself and what changes all the
+/// time.
+pub(super) fn as_recorded(member: Member) -> Member {
+    Member {
+        state: MemberState::Joining,
+        used_bytes: 0,
+        share_percent: 100,
+        failed_over: false,
+        ..member
     }
 }

@@ -8,9 +8,10 @@ use monofs_model::view::Role;
 use monofs_model::{Member, MemberState, NodeId};
 use proptest::prelude::*;
 
-use super::event::{MemberCommand, MemberEvent, MemberTimes};
-use super::machine::MemberMachine;
-use super::member::{AuditFinding, DepartureIntent, keeps_copies};
+use super::{
+    AuditFinding, DepartureIntent, MemberCommand, MemberEvent, MemberMachine, MemberTimes,
+    keeps_copies,
+};
 use crate::settings::StaticMember;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -536,20 +537,11 @@ fn removed_members_are_forgotten_but_for_those_of_the_command_line() {
 
 #[test]
 fn a_node_that_is_down_keeps_its_copies_for_the_delay() {
-    let keeps = |state, relied_on, gone: u64| {
-        keeps_copies(
-            state,
-            relied_on,
-            Some(Duration::from_secs(gone)),
-            Duration::from_secs(600),
-        )
-    };
-    assert!(keeps(MemberState::Down, true, 599));
-    assert!(!keeps(MemberState::Down, true, 600));
-    assert!(
-        !keeps(MemberState::Down, false, 1),
-        "nobody ever heard of it"
-    );
+    let delay = Duration::from_secs(600);
+    let down = |gone| keeps_copies(MemberState::Down, gone, delay);
+    assert!(down(Some(Duration::from_secs(599))));
+    assert!(!down(Some(delay)));
+    assert!(!down(None), "it was never heard of");
     for (state, kept) in [
         (MemberState::Active, true),
         (MemberState::Suspect, true),
@@ -558,11 +550,7 @@ fn a_node_that_is_down_keeps_its_copies_for_the_delay() {
         (MemberState::Draining, false),
         (MemberState::Drained, false),
     ] {
-        assert_eq!(
-            keeps_copies(state, true, None, Duration::ZERO),
-            kept,
-            "{state:?}"
-        );
+        assert_eq!(keeps_copies(state, None, Duration::ZERO), kept, "{state:?}");
     }
 }
 

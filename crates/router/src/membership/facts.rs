@@ -9,8 +9,7 @@ use monofs_proto::v1;
 use tokio::sync::watch;
 
 use monofs_control::state::{StateTable, StateTables};
-use monofs_fleet::members::event::MemberEvent;
-use monofs_fleet::members::member::{AuditFinding, DepartureIntent};
+use monofs_fleet::members::{AuditFinding, DepartureIntent, MemberEvent};
 
 /// The tables, and what the machine knows of them.
 pub(crate) struct TableChanges {

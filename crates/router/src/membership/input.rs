@@ -1,6 +1,6 @@
 //! What the task of membership is told.
 
-use monofs_fleet::members::event::MemberEvent;
+use monofs_fleet::members::MemberEvent;
 use monofs_model::{Member, Result};
 use tokio::sync::oneshot;
 

@@ -8,9 +8,7 @@ use std::time::{Duration, Instant};
 
 use monofs_control::clock;
 use monofs_control::state::{StateTable, StateTables};
-use monofs_fleet::members::event::MemberEvent;
-use monofs_fleet::members::machine::MemberMachine;
-use monofs_fleet::members::member::{TrackedMember, keeps_copies};
+use monofs_fleet::members::{MemberEvent, MemberMachine, TrackedMember, keeps_copies};
 use monofs_model::placement::Candidate;
 use monofs_model::view::Role;
 use monofs_model::{ClusterView, Error, Member, MemberState, NodeId, Result};
@@ -201,9 +199,9 @@ impl Members {
         let standings = self.standings.read();
         let should_hold = |node: &&Member| {
             standings.get(&node.id).is_some_and(|standing| {
-                let gone = standing.down_since.map(|since| since.elapsed());
-                !standing.departing
-                    && keeps_copies(node.state, standing.relied_on, gone, self.rebalance_delay)
+                let down_since = standing.down_since.filter(|_| standing.relied_on);
+                let gone = down_since.map(|since| since.elapsed());
+                !standing.departing && keeps_copies(node.state, gone, self.rebalance_delay)
             })
         };
         view.nodes().filter(should_hold).map(Into::into).collect()

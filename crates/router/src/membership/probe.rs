@@ -16,8 +16,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::fleet::Fleet;
-use monofs_fleet::members::event::MemberEvent;
-use monofs_fleet::members::member::TrackedMember;
+use monofs_fleet::members::{MemberEvent, TrackedMember};
 
 /// Deadline of one probe; less if members are down sooner.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);

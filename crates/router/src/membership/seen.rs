@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use monofs_model::{Member, MemberState, NodeId};
 
 use monofs_control::clock;
-use monofs_fleet::members::event::MemberEvent;
+use monofs_fleet::members::MemberEvent;
 
 /// States that are kept of each member.
 const STATES_MAX: usize = 50;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::input::MembershipInput;
 use monofs_control::state::{StateTable, StateTables};
-use monofs_fleet::members::event::MemberEvent;
+use monofs_fleet::members::MemberEvent;
 
 /// Pause after a write failed.
 const RETRY: Duration = Duration::from_secs(2);

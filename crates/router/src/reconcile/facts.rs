@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use monofs_fleet::copies::{Departure, NodeFacts, NodeStanding, RepositoryFacts};
+use monofs_fleet::copies::{Departure, NodeFacts, NodePlace, NodeStanding, RepositoryFacts};
 use monofs_model::{NodeId, Repository};
 use monofs_proto::v1;
 use monofs_proto::v1::node_intent::Kind;
@@ -23,9 +23,14 @@ pub(super) fn nodes(control: &Control, fleet: &Fleet) -> (Vec<NodeFacts>, usize)
     let facts = view.nodes().map(|node| {
         let intent = control.tables.intents.get(node.id.as_str());
         let departure = intent.as_ref().and_then(departure);
+        let place = if desired.contains(&node.id) {
+            NodePlace::Desired
+        } else {
+            NodePlace::NotDesired
+        };
         NodeFacts {
             candidate: node.into(),
-            standing: NodeStanding::of(node.state, departure, desired.contains(&node.id)),
+            standing: NodeStanding::of(node.state, departure, place),
             serves: node.state.serves(),
             can_take: membership::can_take(node),
         }
