@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use monofs_fetcher::Running as RunningFetcher;
+use monofs_fetcher::RunningFetcher;
 use monofs_model::{Error, MemberState, Result};
 use monofs_node::RunningNode;
 use monofs_proto::v1;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use monofs_model::{Error, Result};
 
 use crate::credentials::Credentials;
+use crate::git::LocalFiles;
 
 /// Fetches that may run at once unless configured otherwise.
 pub const FETCH_WORKERS: usize = 4;
@@ -24,7 +25,7 @@ pub struct Config {
     pub cache_dir: PathBuf,
     /// Bytes of disk the cache may use; the repositories used least recently go first.
     pub cache_bytes_max: u64,
-    /// A repository that nobody asked for during this time leaves the cache.
+    /// A repository that is not requested during this time leaves the cache.
     pub cache_age: Duration,
     /// Bytes of memory for encoded directory records.
     pub record_cache_bytes: u64,
@@ -33,10 +34,10 @@ pub struct Config {
     /// Bytes of the largest object that is held in memory while a pack is indexed; a pack with a
     /// larger one is handed to the installed `git`, which streams it.
     pub object_bytes_max: usize,
-    /// Who to be at which host.
+    /// Which login to use at which host.
     pub credentials: Credentials,
-    /// Whether `file` sources are allowed: they let whoever may ingest read this host's
-    /// repositories.
+    /// Whether `file` sources are allowed: they let every user who may ingest read this
+    /// host's repositories.
     pub allow_file: bool,
     /// How long to try to connect to a remote.
     pub connect_timeout: Duration,
@@ -47,7 +48,7 @@ pub struct Config {
     /// `host:port` at which nodes and routers reach this fetcher; empty = the host's name and the
     /// port it listens on.
     pub advertise: String,
-    /// Announced to whoever is outside the private network; empty = the same as `advertise`.
+    /// Announced to clients outside the private network; empty = the same as `advertise`.
     pub external_addr: String,
 }
 
@@ -73,6 +74,15 @@ impl Default for Config {
 }
 
 impl Config {
+    /// What [`Config::allow_file`] says, as the source of repositories takes it.
+    pub fn local_files(&self) -> LocalFiles {
+        if self.allow_file {
+            LocalFiles::Allowed
+        } else {
+            LocalFiles::Refused
+        }
+    }
+
     /// Whether the settings make sense together. Errors: `Invalid`, naming the setting.
     pub fn check(&self) -> Result<()> {
         if self.fetcher_id.is_empty() {

@@ -19,11 +19,11 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::cache::CachedRepo;
-use crate::git::child::{self, Child, ChildReader};
-use crate::git::{cli, layout, native};
-use crate::objects::Objects;
-use crate::records::{Closure, Found, RecordCache};
-use crate::source::{Limits, Task};
+use crate::git::child::{self, ChildReader, GitChild};
+use crate::git::{cli, ids, layout};
+use crate::objects::ObjectReader;
+use crate::records::{ClosureItem, EncodedRecords, TreeClosure};
+use crate::source::{FetchLimits, FetchTask};
 
 /// Raw bytes after which an answer is sent.
 const MESSAGE_BYTES: usize = 1 << 20;
@@ -37,10 +37,10 @@ const READERS: usize = 2;
 const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Where answers go.
-pub type Answers<T> = mpsc::Sender<std::result::Result<T, Status>>;
+pub type AnswerSink<T> = mpsc::Sender<std::result::Result<T, Status>>;
 
 /// Sends one message; false when the reader is gone or stuck. Must be called on a blocking thread.
-fn send<T>(answers: &Answers<T>, message: T) -> bool {
+fn send<T>(answers: &AnswerSink<T>, message: T) -> bool {
     let sending = answers.send_timeout(Ok(message), SEND_TIMEOUT);
     tokio::runtime::Handle::current().block_on(sending).is_ok()
 }
@@ -48,23 +48,23 @@ fn send<T>(answers: &Answers<T>, message: T) -> bool {
 /// Streams a closure of directory records.
 pub fn send_trees(
     repo: &CachedRepo,
-    records: &RecordCache,
-    closure: &Closure,
-    answers: &Answers<v1::GetTreesResponse>,
+    records: &EncodedRecords,
+    closure: &TreeClosure,
+    answers: &AnswerSink<v1::GetTreesResponse>,
 ) -> Result<()> {
     let mut message = v1::GetTreesResponse::default();
     let mut bytes = 0;
     let mut open = true;
     closure.walk(&repo.id, records, &repo.objects(), &mut |found| {
         match found {
-            Found::Record(oid, record) => {
+            ClosureItem::Record(oid, record) => {
                 bytes += record.bytes().len();
                 message.trees.push(v1::TreeRecord {
                     oid: oid_bytes(&oid),
                     record: record.bytes().clone(),
                 });
             }
-            Found::Missing(oid) => message.missing.push(oid_bytes(&oid)),
+            ClosureItem::Missing(oid) => message.missing.push(oid_bytes(&oid)),
         }
         if bytes >= MESSAGE_BYTES || message.trees.len() + message.missing.len() >= MESSAGE_ITEMS {
             bytes = 0;
@@ -80,14 +80,14 @@ pub fn send_trees(
 
 /// A range of a blob's chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
+pub struct ChunkSpan {
     pub oid: Oid,
     pub first_chunk: u32,
     /// 0 = to the end.
     pub chunk_count: u32,
 }
 
-impl TryFrom<&v1::BlobSpan> for Span {
+impl TryFrom<&v1::BlobSpan> for ChunkSpan {
     type Error = Error;
 
     fn try_from(wire: &v1::BlobSpan) -> Result<Self> {
@@ -100,7 +100,7 @@ impl TryFrom<&v1::BlobSpan> for Span {
     }
 }
 
-impl Span {
+impl ChunkSpan {
     /// The chunks of a blob of `size` bytes that are asked for.
     fn chunks(&self, size: u64) -> std::ops::Range<u64> {
         let all = frame::chunk_count(size);
@@ -116,21 +116,21 @@ impl Span {
 /// Streams blobs from [`READERS`] threads. Returns when all is sent or the reader is gone.
 pub fn send_blobs(
     repo: &Arc<CachedRepo>,
-    mut spans: Vec<Span>,
-    answers: &Answers<v1::GetBlobsResponse>,
-    limits: Limits,
+    mut spans: Vec<ChunkSpan>,
+    answers: &AnswerSink<v1::GetBlobsResponse>,
+    limits: FetchLimits,
 ) -> Result<()> {
     sort_by_place(repo, &mut spans)?;
     let next = AtomicUsize::new(0);
     let runtime = tokio::runtime::Handle::current();
     let work = || {
         let _inside = runtime.enter();
-        Reading {
+        BlobReader {
             repo,
             objects: repo.objects(),
             answers,
             limits,
-            batch: Batch::default(),
+            batch: ChunkBatch::default(),
         }
         .run(&spans, &next)
     };
@@ -152,7 +152,7 @@ pub fn send_blobs(
 
 /// Brings the spans into the order of the packs: deltas find their bases in memory, and disks read
 /// forward.
-fn sort_by_place(repo: &CachedRepo, spans: &mut [Span]) -> Result<()> {
+fn sort_by_place(repo: &CachedRepo, spans: &mut [ChunkSpan]) -> Result<()> {
     if spans.len() < 2 {
         return Ok(());
     }
@@ -162,7 +162,7 @@ fn sort_by_place(repo: &CachedRepo, spans: &mut [Span]) -> Result<()> {
         .map(|path| layout::open_index(path, repo.format))
         .collect::<Result<_>>()?;
     spans.sort_by_cached_key(|span| {
-        let id = native::to_gix(&span.oid);
+        let id = ids::to_gix(&span.oid);
         let place = |(number, index): (usize, &gix::odb::pack::index::File)| {
             if span.oid.format() != repo.format {
                 return None;
@@ -185,22 +185,22 @@ fn sort_by_place(repo: &CachedRepo, spans: &mut [Span]) -> Result<()> {
 
 /// Chunks on their way into one message.
 #[derive(Default)]
-struct Batch {
+struct ChunkBatch {
     message: v1::GetBlobsResponse,
     bytes: usize,
 }
 
 /// One thread that reads blobs.
-struct Reading<'a> {
+struct BlobReader<'a> {
     repo: &'a CachedRepo,
-    objects: Objects,
-    answers: &'a Answers<v1::GetBlobsResponse>,
-    limits: Limits,
-    batch: Batch,
+    objects: ObjectReader,
+    answers: &'a AnswerSink<v1::GetBlobsResponse>,
+    limits: FetchLimits,
+    batch: ChunkBatch,
 }
 
-impl Reading<'_> {
-    fn run(mut self, spans: &[Span], next: &AtomicUsize) -> Result<()> {
+impl BlobReader<'_> {
+    fn run(mut self, spans: &[ChunkSpan], next: &AtomicUsize) -> Result<()> {
         let mut buffer = Vec::new();
         // A few neighbours at a time, so that each thread stays in one part of the pack.
         const RUN: usize = 16;
@@ -226,7 +226,7 @@ impl Reading<'_> {
     }
 
     /// Sends one span; false when nobody listens any more.
-    fn one(&mut self, span: &Span, buffer: &mut Vec<u8>) -> Result<bool> {
+    fn one(&mut self, span: &ChunkSpan, buffer: &mut Vec<u8>) -> Result<bool> {
         match self.objects.header(&span.oid)? {
             Some((ObjectKind::Blob, size)) if size > STREAM_BLOB_BYTES => self.stream(span, size),
             Some((ObjectKind::Blob, size)) => {
@@ -253,7 +253,7 @@ impl Reading<'_> {
     }
 
     /// Sends a long blob as `git` reads it: one chunk is held at a time.
-    fn stream(&mut self, span: &Span, size: u64) -> Result<bool> {
+    fn stream(&mut self, span: &ChunkSpan, size: u64) -> Result<bool> {
         let wanted = span.chunks(size);
         let mut blob = LongBlob::open(self.repo, &span.oid, self.limits)?;
         let mut hasher = ObjectHasher::new(self.repo.format, ObjectKind::Blob, size);
@@ -298,7 +298,7 @@ impl Reading<'_> {
     }
 
     fn flush(&mut self) -> bool {
-        let Batch { message, .. } = std::mem::take(&mut self.batch);
+        let ChunkBatch { message, .. } = std::mem::take(&mut self.batch);
         if message.chunks.is_empty() && message.missing.is_empty() {
             return true;
         }
@@ -309,12 +309,12 @@ impl Reading<'_> {
 /// A blob that `git cat-file` writes.
 struct LongBlob {
     reader: ChildReader,
-    child: Option<Child>,
+    child: Option<GitChild>,
     oid: Oid,
 }
 
 impl LongBlob {
-    fn open(repo: &CachedRepo, oid: &Oid, limits: Limits) -> Result<Self> {
+    fn open(repo: &CachedRepo, oid: &Oid, limits: FetchLimits) -> Result<Self> {
         let mut command = child::git();
         command
             .args(["-c", cli::BIG_FILE_THRESHOLD])
@@ -322,11 +322,11 @@ impl LongBlob {
             .arg(repo.dir());
         command.args(["cat-file", "blob", &oid.to_string()]);
         // The reader at the other end may be slow: only its own deadline counts.
-        let limits = Limits {
+        let limits = FetchLimits {
             idle_timeout: limits.idle_timeout.max(2 * SEND_TIMEOUT),
             ..limits
         };
-        let mut child = Child::spawn(command, &Task::new(limits), |_| {})?;
+        let mut child = GitChild::spawn(command, &FetchTask::new(limits), |_| {})?;
         let (reader, writer) = child.take_pipes();
         drop(writer);
         Ok(Self {
@@ -341,7 +341,7 @@ impl LongBlob {
         if self.reader.read_exact(chunk).is_ok() {
             return Ok(());
         }
-        let said = self.child.take().map(Child::abort).unwrap_or_default();
+        let said = self.child.take().map(GitChild::abort).unwrap_or_default();
         let said = crate::git::failure::one_line(&said);
         Err(Error::corrupt(format!(
             "blob {}: git cat-file ended early: {said}",

@@ -10,18 +10,19 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use monofs_model::{Error, ErrorKind, Oid, RefName, Result, Snapshot, SourceUrl, StorageId};
 use monofs_rpc::context;
 use monofs_rpc::metrics::Counter;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 
-use crate::cache::{Cache, CachedRepo};
+use crate::cache::{CachedRepo, RepoCache};
 use crate::git::{failure, layout};
-use crate::hosts::Hosts;
-use crate::records::RecordCache;
-use crate::source::{Limits, Phase, Progress, Source, Task, Want};
+use crate::hosts::HostTallies;
+use crate::records::EncodedRecords;
+use crate::source::{CommitWant, FetchLimits, FetchPhase, FetchProgress, FetchTask, RemoteSource};
 use crate::walk;
 
 /// Most repositories that may wait for or be in a fetch.
@@ -29,7 +30,7 @@ const FLIGHTS_MAX: usize = 10_000;
 
 /// Which commit of which repository, and where it comes from.
 #[derive(Debug, Clone)]
-pub struct Origin {
+pub struct FetchOrigin {
     pub id: StorageId,
     pub source: SourceUrl,
     pub ref_name: RefName,
@@ -38,54 +39,54 @@ pub struct Origin {
 
 /// A commit that is in the cache.
 #[derive(Clone)]
-pub struct Ready {
+pub struct ReadyCommit {
     pub repo: Arc<CachedRepo>,
     pub snapshot: Snapshot,
 }
 
 type Key = (StorageId, Oid, SourceUrl);
-type Outcome = Option<Result<Ready>>;
+type FlightOutcome = Option<Result<ReadyCommit>>;
 
 struct Flight {
     key: Key,
-    task: Arc<Task>,
-    outcome: watch::Receiver<Outcome>,
+    task: Arc<FetchTask>,
+    outcome: watch::Receiver<FlightOutcome>,
     waiting: Mutex<usize>,
 }
 
 /// Fetches answered from the cache, and those that had to ask the remote, since the start.
 #[derive(Debug, Default)]
-pub struct Counters {
+pub struct FetchCounters {
     pub hits: Counter,
     pub misses: Counter,
 }
 
 /// A fetch that waits; counted until it is dropped.
-struct Waiting<'a>(&'a AtomicUsize);
+struct WaitingFetch<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
+impl<'a> WaitingFetch<'a> {
     fn begin(count: &'a AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingFetch<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// All fetches of a fetcher.
-pub struct Flights {
-    source: Arc<dyn Source>,
-    pub cache: Arc<Cache>,
-    pub records: Arc<RecordCache>,
-    pub counters: Counters,
+pub struct FetchFlights {
+    source: Arc<dyn RemoteSource>,
+    pub cache: Arc<RepoCache>,
+    pub records: Arc<EncodedRecords>,
+    pub counters: FetchCounters,
     /// Fetches that ended, by where they were from.
-    pub hosts: Hosts,
+    pub hosts: HostTallies,
     waiting: AtomicUsize,
-    limits: Limits,
+    limits: FetchLimits,
     worker_count: usize,
     workers: Arc<Semaphore>,
     flights: Mutex<HashMap<Key, Arc<Flight>>>,
@@ -93,19 +94,19 @@ pub struct Flights {
 }
 
 /// A place in a flight; dropping the last one cancels it.
-pub struct Ticket {
-    flights: Arc<Flights>,
+pub struct FlightTicket {
+    flights: Arc<FetchFlights>,
     flight: Arc<Flight>,
 }
 
-impl Ticket {
+impl FlightTicket {
     /// How far the fetch is.
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> FetchProgress {
         self.flight.task.progress()
     }
 
     /// Waits for the end.
-    pub async fn ready(&self) -> Result<Ready> {
+    pub async fn ready(&self) -> Result<ReadyCommit> {
         let mut outcome = self.flight.outcome.clone();
         let ended = outcome.wait_for(Option::is_some).await;
         match ended.map(|outcome| outcome.clone()) {
@@ -115,14 +116,10 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for FlightTicket {
     fn drop(&mut self) {
         let mut flights = self.flights.lock();
-        let mut waiting = self
-            .flight
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = self.flight.waiting.lock();
         *waiting -= 1;
         if *waiting == 0 {
             self.flight.task.cancel();
@@ -136,21 +133,21 @@ impl Drop for Ticket {
     }
 }
 
-impl Flights {
+impl FetchFlights {
     /// No fetch is under way.
     pub fn new(
-        source: Arc<dyn Source>,
-        cache: Arc<Cache>,
-        records: Arc<RecordCache>,
+        source: Arc<dyn RemoteSource>,
+        cache: Arc<RepoCache>,
+        records: Arc<EncodedRecords>,
         workers: usize,
-        limits: Limits,
+        limits: FetchLimits,
     ) -> Arc<Self> {
         Arc::new(Self {
             source,
             cache,
             records,
-            counters: Counters::default(),
-            hosts: Hosts::default(),
+            counters: FetchCounters::default(),
+            hosts: HostTallies::default(),
             waiting: AtomicUsize::new(0),
             limits,
             worker_count: workers,
@@ -161,12 +158,12 @@ impl Flights {
     }
 
     /// What remotes are asked through.
-    pub fn source(&self) -> &Arc<dyn Source> {
+    pub fn source(&self) -> &Arc<dyn RemoteSource> {
         &self.source
     }
 
     /// The bounds of one task.
-    pub fn limits(&self) -> Limits {
+    pub fn limits(&self) -> FetchLimits {
         self.limits
     }
 
@@ -175,7 +172,7 @@ impl Flights {
         self.lock().len()
     }
 
-    /// Of [`Flights::running`], those that wait for a worker or for another fetch of the same
+    /// Of [`FetchFlights::running`], those that wait for a worker or for another fetch of the same
     /// repository.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
@@ -193,18 +190,15 @@ impl Flights {
 
     /// Joins the fetch of `origin`, starting it if there is none. Errors: `Unavailable` when too
     /// many are under way.
-    pub fn join(self: &Arc<Self>, origin: Origin) -> Result<Ticket> {
+    pub fn join(self: &Arc<Self>, origin: FetchOrigin) -> Result<FlightTicket> {
         let key = (origin.id.clone(), origin.commit, origin.source.clone());
         let mut flights = self.lock();
         // A flight that failed stays as long as somebody reads its outcome; who comes now gets a
         // new try.
         let failed = |flight: &Flight| matches!(*flight.outcome.borrow(), Some(Err(_)));
         if let Some(flight) = flights.get(&key).filter(|flight| !failed(flight)) {
-            *flight
-                .waiting
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) += 1;
-            return Ok(Ticket {
+            *flight.waiting.lock() += 1;
+            return Ok(FlightTicket {
                 flights: self.clone(),
                 flight: flight.clone(),
             });
@@ -214,7 +208,7 @@ impl Flights {
                 "{FLIGHTS_MAX} fetches are under way; try later or another fetcher"
             )));
         }
-        let task = Task::new(self.limits);
+        let task = FetchTask::new(self.limits);
         let (sender, outcome) = watch::channel(None);
         let flight = Arc::new(Flight {
             key: key.clone(),
@@ -229,14 +223,18 @@ impl Flights {
             let result = this.run(origin, &task).await;
             sender.send_replace(Some(result));
         }));
-        Ok(Ticket {
+        Ok(FlightTicket {
             flights: self.clone(),
             flight,
         })
     }
 
-    async fn run(self: &Arc<Self>, origin: Origin, task: &Arc<Task>) -> Result<Ready> {
-        let waiting = Waiting::begin(&self.waiting);
+    async fn run(
+        self: &Arc<Self>,
+        origin: FetchOrigin,
+        task: &Arc<FetchTask>,
+    ) -> Result<ReadyCommit> {
+        let waiting = WaitingFetch::begin(&self.waiting);
         // Guards travel into the blocking work: a cancelled flight gives them back only when it has
         // really stopped.
         let guard = self.repository_lock(&origin.id).lock_owned().await;
@@ -254,8 +252,8 @@ impl Flights {
         if let Some(repo) = &known
             && let Some(snapshot) = repo.snapshot(&origin.commit)
         {
-            task.set_phase(Phase::Done);
-            return Ok(Ready {
+            task.set_phase(FetchPhase::Done);
+            return Ok(ReadyCommit {
                 repo: repo.clone(),
                 snapshot,
             });
@@ -280,15 +278,15 @@ impl Flights {
     /// Blocking: walks what is cached, else fetches.
     fn bring(
         &self,
-        origin: &Origin,
+        origin: &FetchOrigin,
         known: Option<Arc<CachedRepo>>,
-        task: &Arc<Task>,
-    ) -> Result<Ready> {
+        task: &Arc<FetchTask>,
+    ) -> Result<ReadyCommit> {
         if let Some(repo) = known {
             match self.walk(&origin.id, &repo.objects(), &origin.commit, task) {
                 Ok(snapshot) => {
                     repo.add(&snapshot)?;
-                    return Ok(Ready { repo, snapshot });
+                    return Ok(ReadyCommit { repo, snapshot });
                 }
                 Err(error) if error.kind == ErrorKind::Corrupt => {
                     tracing::warn!(storage_id = %origin.id, %error, "the cached repository is \
@@ -318,7 +316,7 @@ impl Flights {
         result
     }
 
-    fn fetch(&self, origin: &Origin, task: &Arc<Task>) -> Result<Ready> {
+    fn fetch(&self, origin: &FetchOrigin, task: &Arc<FetchTask>) -> Result<ReadyCommit> {
         let format = origin.commit.format();
         if let Some(repo) = self
             .cache
@@ -326,7 +324,7 @@ impl Flights {
             .filter(|repo| repo.can_grow(&origin.source, format))
         {
             match self.grow(origin, &repo, task) {
-                Ok(snapshot) => return Ok(Ready { repo, snapshot }),
+                Ok(snapshot) => return Ok(ReadyCommit { repo, snapshot }),
                 Err(error) if failure::worth_another_try(&error) => {
                     tracing::warn!(storage_id = %origin.id, %error, "cannot add to the cached \
                      repository: fetching all of it");
@@ -338,16 +336,21 @@ impl Flights {
         let work = self.cache.workspace(&origin.id)?;
         layout::create(work.dir(), format)?;
         self.source.fetch(&want(origin, &[], work.dir()), task)?;
-        let objects = crate::objects::Packs::open(work.dir(), format)?.reader();
+        let objects = crate::objects::PackFiles::open(work.dir(), format)?.reader();
         let snapshot = self.walk(&origin.id, &objects, &origin.commit, task)?;
         let repo = self
             .cache
             .publish(&origin.id, &origin.source, work, &snapshot)?;
-        Ok(Ready { repo, snapshot })
+        Ok(ReadyCommit { repo, snapshot })
     }
 
     /// Fetches only what the commit has beyond those that the repository holds.
-    fn grow(&self, origin: &Origin, repo: &Arc<CachedRepo>, task: &Arc<Task>) -> Result<Snapshot> {
+    fn grow(
+        &self,
+        origin: &FetchOrigin,
+        repo: &Arc<CachedRepo>,
+        task: &Arc<FetchTask>,
+    ) -> Result<Snapshot> {
         self.source
             .fetch(&want(origin, &repo.commits(), repo.dir()), task)?;
         let snapshot = self.walk(&origin.id, &repo.reopen()?, &origin.commit, task)?;
@@ -358,20 +361,20 @@ impl Flights {
     fn walk(
         &self,
         id: &StorageId,
-        objects: &crate::objects::Objects,
+        objects: &crate::objects::ObjectReader,
         commit: &Oid,
-        task: &Task,
+        task: &FetchTask,
     ) -> Result<Snapshot> {
-        task.set_phase(Phase::Walking);
+        task.set_phase(FetchPhase::Walking);
         let snapshot = walk::snapshot(objects, commit, task, &mut |oid, record| {
             self.records.keep(id, oid, record)
         })?;
-        task.set_phase(Phase::Done);
+        task.set_phase(FetchPhase::Done);
         Ok(snapshot)
     }
 
     fn repository_lock(&self, id: &StorageId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut locks = self.locks.lock();
         if let Some(lock) = locks.get(id).and_then(Weak::upgrade) {
             return lock;
         }
@@ -382,12 +385,12 @@ impl Flights {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Flight>>> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+        self.flights.lock()
     }
 }
 
-fn want<'a>(origin: &'a Origin, have: &'a [Oid], into: &'a std::path::Path) -> Want<'a> {
-    Want {
+fn want<'a>(origin: &'a FetchOrigin, have: &'a [Oid], into: &'a std::path::Path) -> CommitWant<'a> {
+    CommitWant {
         source: &origin.source,
         ref_name: &origin.ref_name,
         commit: origin.commit,

@@ -4,11 +4,12 @@
 //! Invariant: the first [`HOSTS_MAX`] hosts are told apart, the rest are one, so that nobody who
 //! may ingest can make the metrics grow.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use monofs_model::{ErrorKind, Result, SourceUrl};
 use monofs_rpc::metrics::{Counter, Durations, Samples};
+use parking_lot::Mutex;
 
 /// Hosts that are told apart.
 pub const HOSTS_MAX: usize = 50;
@@ -17,7 +18,7 @@ const OTHER: &str = "other";
 const FILE: &str = "file";
 
 #[derive(Debug, Default)]
-struct Host {
+struct HostTally {
     name: String,
     ok: Counter,
     failed: [Counter; ErrorKind::ALL.len()],
@@ -27,17 +28,17 @@ struct Host {
 
 /// All hosts that were fetched from, in the order of their first fetch.
 #[derive(Debug, Default)]
-pub struct Hosts(Mutex<Vec<Arc<Host>>>);
+pub struct HostTallies(Mutex<Vec<Arc<HostTally>>>);
 
 /// The sums over all hosts.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Totals {
+pub struct FetchTotals {
     pub done: u64,
     pub failed: u64,
     pub bytes: u64,
 }
 
-impl Hosts {
+impl HostTallies {
     /// A fetch from `source` ended.
     pub fn fetched(
         &self,
@@ -60,8 +61,8 @@ impl Hosts {
         host.took.observe(took);
     }
 
-    fn of(&self, name: &str) -> Arc<Host> {
-        let mut hosts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn of(&self, name: &str) -> Arc<HostTally> {
+        let mut hosts = self.0.lock();
         if let Some(host) = hosts.iter().find(|host| host.name == name) {
             return host.clone();
         }
@@ -70,26 +71,23 @@ impl Hosts {
         if let Some(host) = hosts.iter().find(|host| host.name == name) {
             return host.clone();
         }
-        let host = Arc::new(Host {
+        let host = Arc::new(HostTally {
             name: name.to_owned(),
-            ..Host::default()
+            ..HostTally::default()
         });
         hosts.push(host.clone());
         host
     }
 
-    fn list(&self) -> Vec<Arc<Host>> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    fn list(&self) -> Vec<Arc<HostTally>> {
+        self.0.lock().clone()
     }
 
     /// The sums over all hosts.
-    pub fn totals(&self) -> Totals {
+    pub fn totals(&self) -> FetchTotals {
         self.list()
             .iter()
-            .fold(Totals::default(), |sum, host| Totals {
+            .fold(FetchTotals::default(), |sum, host| FetchTotals {
                 done: sum.done + host.ok.get(),
                 failed: sum.failed + host.failed.iter().map(Counter::get).sum::<u64>(),
                 bytes: sum.bytes + host.bytes.get(),
@@ -136,7 +134,7 @@ mod tests {
 
     #[test]
     fn hosts_beyond_the_bound_are_one() {
-        let hosts = Hosts::default();
+        let hosts = HostTallies::default();
         for n in 0..HOSTS_MAX + 5 {
             let source = SourceUrl::new(&format!("https://host{n}.example/a/b.git")).unwrap();
             let outcome = if n % 2 == 0 {
@@ -154,7 +152,7 @@ mod tests {
         assert_eq!(known[HOSTS_MAX].took.counts().iter().sum::<u64>(), 5);
         assert_eq!(
             hosts.totals(),
-            Totals {
+            FetchTotals {
                 done: 28,
                 failed: 27,
                 bytes: 550

@@ -23,4 +23,4 @@ pub mod walk;
 
 pub use config::Config;
 pub use credentials::Credentials;
-pub use role::{Running, spawn, spawn_with};
+pub use role::{RunningFetcher, spawn, spawn_with};

@@ -4,21 +4,21 @@ use gix::bstr::ByteSlice;
 use monofs_model::limits::{SOURCE_BYTES_MAX, SUBMODULES_MAX};
 use monofs_model::{EntryKind, ObjectKind, Oid, Result, Submodule, TreeRecord};
 
-use crate::objects::Objects;
+use crate::objects::ObjectReader;
 
 /// Largest `.gitmodules` that is looked into, in bytes.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// The submodules that `.gitmodules` in the root names. A file that is malformed or too large names
 /// none.
-pub fn of_root(objects: &Objects, root: &Oid) -> Result<Vec<Submodule>> {
+pub fn of_root(objects: &ObjectReader, root: &Oid) -> Result<Vec<Submodule>> {
     let Some(record) = crate::walk::record(objects, root)? else {
         return Ok(Vec::new());
     };
     read(objects, &record)
 }
 
-fn read(objects: &Objects, record: &TreeRecord) -> Result<Vec<Submodule>> {
+fn read(objects: &ObjectReader, record: &TreeRecord) -> Result<Vec<Submodule>> {
     let file = record
         .find(b".gitmodules")
         .filter(|e| matches!(e.kind, EntryKind::File | EntryKind::Executable));

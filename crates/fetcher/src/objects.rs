@@ -1,7 +1,7 @@
 //! Reading the objects of a cached repository: headers, trees, commits and blobs, each checked
 //! against its id.
 //!
-//! An [`Objects`] is for one thread; the pack files behind it are shared.
+//! An [`ObjectReader`] is for one thread; the pack files behind it are shared.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use gix::objs::{Find, Kind};
 use gix::odb::{Header, Store, pack};
 use monofs_model::{Error, ObjectFormat, ObjectKind, Oid, Result};
 
-use crate::git::native::{hash_kind, to_gix};
+use crate::git::ids::{hash_kind, to_gix};
 
 /// Bytes of bases that one thread keeps to resolve deltas.
 const DELTA_BASE_BYTES_MAX: usize = 24 << 20;
@@ -19,12 +19,12 @@ const OBJECT_BYTES_MAX: usize = 96 << 20;
 
 /// The pack files of one repository, shared by threads.
 #[derive(Clone)]
-pub struct Packs {
+pub struct PackFiles {
     store: Arc<Store>,
     format: ObjectFormat,
 }
 
-impl Packs {
+impl PackFiles {
     /// Opens the bare repository at `directory`.
     pub fn open(directory: &Path, format: ObjectFormat) -> Result<Self> {
         let options = gix::odb::store::init::Options {
@@ -46,14 +46,14 @@ impl Packs {
     }
 
     /// A reader for the calling thread.
-    pub fn reader(&self) -> Objects {
+    pub fn reader(&self) -> ObjectReader {
         let mut handle = self.store.to_cache_arc();
         handle.set_pack_cache(|| {
             Box::new(pack::cache::lru::MemoryCappedHashmap::new(
                 DELTA_BASE_BYTES_MAX,
             ))
         });
-        Objects {
+        ObjectReader {
             handle,
             format: self.format,
         }
@@ -61,12 +61,12 @@ impl Packs {
 }
 
 /// The objects of one repository, as one thread reads them.
-pub struct Objects {
+pub struct ObjectReader {
     handle: gix::odb::HandleArc,
     format: ObjectFormat,
 }
 
-impl Objects {
+impl ObjectReader {
     /// The hash that names the objects.
     pub fn format(&self) -> ObjectFormat {
         self.format

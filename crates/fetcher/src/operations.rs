@@ -5,16 +5,16 @@ use std::sync::Arc;
 use monofs_rpc::metrics::{Calls, Samples};
 use monofs_rpc::operations::Operations;
 
-use crate::flights::Flights;
+use crate::flights::FetchFlights;
 
 /// A fetcher, with what it was asked and what it asked of routers.
-pub(crate) struct Operated {
-    pub flights: Arc<Flights>,
+pub(crate) struct FetcherOperations {
+    pub flights: Arc<FetchFlights>,
     pub requests: Arc<Calls>,
     pub calls: Arc<Calls>,
 }
 
-impl Operations for Operated {
+impl Operations for FetcherOperations {
     fn role(&self) -> &'static str {
         "fetcher"
     }
@@ -58,7 +58,7 @@ impl Operations for Operated {
     }
 }
 
-impl Operated {
+impl FetcherOperations {
     fn caches(&self, out: &mut Samples) {
         let (cache, records, counters) = (
             &self.flights.cache,

@@ -8,7 +8,7 @@ use monofs_rpc::metrics::Counter;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use crate::objects::Objects;
+use crate::objects::ObjectReader;
 use crate::walk;
 
 /// Bytes that an entry of the cache takes beside its record.
@@ -21,27 +21,27 @@ const CLOSURE_TREES_MAX: usize = 20_000_000;
 type Key = (StorageId, Oid);
 
 #[derive(Clone)]
-struct ByBytes;
+struct RecordWeight;
 
-impl Weighter<Key, TreeRecord> for ByBytes {
+impl Weighter<Key, TreeRecord> for RecordWeight {
     fn weight(&self, _key: &Key, record: &TreeRecord) -> u64 {
         record.bytes().len() as u64 + ENTRY_BYTES
     }
 }
 
 /// Records of all repositories. What is not here is computed again from the objects.
-pub struct RecordCache {
-    cache: Cache<Key, TreeRecord, ByBytes>,
+pub struct EncodedRecords {
+    cache: Cache<Key, TreeRecord, RecordWeight>,
     /// Records asked for that were here, and that were computed.
     pub hits: Counter,
     pub misses: Counter,
 }
 
-impl RecordCache {
+impl EncodedRecords {
     /// A cache of at most `bytes`.
     pub fn new(bytes: u64) -> Self {
         Self {
-            cache: Cache::with_weighter(ENTRIES_ESTIMATED, bytes.max(1), ByBytes),
+            cache: Cache::with_weighter(ENTRIES_ESTIMATED, bytes.max(1), RecordWeight),
             hits: Counter::default(),
             misses: Counter::default(),
         }
@@ -52,7 +52,7 @@ impl RecordCache {
         self.cache.weight()
     }
 
-    /// The bound of [`RecordCache::bytes`].
+    /// The bound of [`EncodedRecords::bytes`].
     pub fn bytes_max(&self) -> u64 {
         self.cache.capacity()
     }
@@ -63,7 +63,12 @@ impl RecordCache {
     }
 
     /// The record of a tree; `None` when the repository does not have it.
-    pub fn get(&self, id: &StorageId, oid: &Oid, objects: &Objects) -> Result<Option<TreeRecord>> {
+    pub fn get(
+        &self,
+        id: &StorageId,
+        oid: &Oid,
+        objects: &ObjectReader,
+    ) -> Result<Option<TreeRecord>> {
         let key = (id.clone(), *oid);
         if let Some(record) = self.cache.get(&key) {
             self.hits.one();
@@ -80,7 +85,7 @@ impl RecordCache {
 
 /// A closure to walk.
 #[derive(Debug, Clone)]
-pub struct Closure {
+pub struct TreeClosure {
     /// Always answered when held.
     pub roots: Vec<Oid>,
     /// Bytes of records below the roots that may be added.
@@ -90,20 +95,20 @@ pub struct Closure {
 }
 
 /// One answer of a closure.
-pub enum Found {
+pub enum ClosureItem {
     Record(Oid, TreeRecord),
     Missing(Oid),
 }
 
-impl Closure {
+impl TreeClosure {
     /// Hands the roots and then, breadth first, what the budget allows to `give` until it says
     /// false.
     pub fn walk(
         &self,
         id: &StorageId,
-        records: &RecordCache,
-        objects: &Objects,
-        give: &mut dyn FnMut(Found) -> bool,
+        records: &EncodedRecords,
+        objects: &ObjectReader,
+        give: &mut dyn FnMut(ClosureItem) -> bool,
     ) -> Result<()> {
         let mut seen: HashSet<Oid> = HashSet::new();
         let mut queue: VecDeque<(Oid, u32)> = self
@@ -118,7 +123,7 @@ impl Closure {
             let is_root = done < roots;
             done += 1;
             let Some(record) = records.get(id, &oid, objects)? else {
-                if !give(Found::Missing(oid)) {
+                if !give(ClosureItem::Missing(oid)) {
                     return Ok(());
                 }
                 continue;
@@ -138,7 +143,7 @@ impl Closure {
                         .map(|oid| (oid, level + 1)),
                 );
             }
-            if !give(Found::Record(oid, record)) {
+            if !give(ClosureItem::Record(oid, record)) {
                 return Ok(());
             }
         }

@@ -15,14 +15,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-use crate::cache::Cache;
+use crate::cache::RepoCache;
 use crate::config::Config;
-use crate::flights::Flights;
+use crate::flights::FetchFlights;
 use crate::git::GitSource;
-use crate::operations::Operated;
-use crate::records::RecordCache;
-use crate::service::Service;
-use crate::source::{Limits, Source};
+use crate::operations::FetcherOperations;
+use crate::records::EncodedRecords;
+use crate::service::FetcherService;
+use crate::source::{FetchLimits, RemoteSource};
 
 /// How often idle repositories are looked for, at most.
 const EVICTION_PERIOD_MAX: Duration = Duration::from_secs(60);
@@ -30,14 +30,14 @@ const EVICTION_PERIOD_MAX: Duration = Duration::from_secs(60);
 const EVICTION_PERIOD_MIN: Duration = Duration::from_millis(100);
 
 /// A fetcher that runs.
-pub struct Running {
-    server: server::Running,
-    flights: Arc<Flights>,
-    operated: Arc<Operated>,
+pub struct RunningFetcher {
+    server: server::RunningServer,
+    flights: Arc<FetchFlights>,
+    operated: Arc<FetcherOperations>,
     stop: CancellationToken,
 }
 
-impl Running {
+impl RunningFetcher {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.server.address()
@@ -79,10 +79,10 @@ impl Running {
 }
 
 /// Starts a fetcher on `listener`.
-pub async fn spawn(config: Config, listener: TcpListener) -> Result<Running> {
+pub async fn spawn(config: Config, listener: TcpListener) -> Result<RunningFetcher> {
     let source = Arc::new(GitSource::new(
         config.credentials.clone(),
-        config.allow_file,
+        config.local_files(),
     ));
     spawn_with(config, listener, source).await
 }
@@ -91,25 +91,25 @@ pub async fn spawn(config: Config, listener: TcpListener) -> Result<Running> {
 pub async fn spawn_with(
     config: Config,
     listener: TcpListener,
-    source: Arc<dyn Source>,
-) -> Result<Running> {
+    source: Arc<dyn RemoteSource>,
+) -> Result<RunningFetcher> {
     config.check()?;
     let (dir, bytes_max) = (config.cache_dir.clone(), config.cache_bytes_max);
-    let opened = tokio::task::spawn_blocking(move || Cache::open(&dir, bytes_max));
+    let opened = tokio::task::spawn_blocking(move || RepoCache::open(&dir, bytes_max));
     let cache = Arc::new(
         opened
             .await
             .map_err(|e| Error::internal(format!("open the cache: {e}")))??,
     );
-    let records = Arc::new(RecordCache::new(config.record_cache_bytes));
-    let limits = Limits {
+    let records = Arc::new(EncodedRecords::new(config.record_cache_bytes));
+    let limits = FetchLimits {
         connect_timeout: config.connect_timeout,
         idle_timeout: config.idle_timeout,
         object_bytes_max: config.object_bytes_max,
         bytes_max: config.cache_bytes_max,
     };
-    let flights = Flights::new(source, cache.clone(), records, config.fetch_workers, limits);
-    let service = Service::new(&config.fetcher_id, flights.clone());
+    let flights = FetchFlights::new(source, cache.clone(), records, config.fetch_workers, limits);
+    let service = FetcherService::new(&config.fetcher_id, flights.clone());
     let routes = Routes::new(
         FetcherServer::new(service.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
     )
@@ -120,13 +120,13 @@ pub async fn spawn_with(
     );
     let stop = CancellationToken::new();
     let (requests, routers) = (Arc::<Calls>::default(), ChannelPool::default());
-    let operated = Operated {
+    let operated = FetcherOperations {
         flights: flights.clone(),
         requests: requests.clone(),
         calls: routers.calls().clone(),
     };
     let server = server::serve_counted(listener, routes, requests, stop.child_token())?;
-    server.set_serving(true).await;
+    server.announce_ready().await;
     tokio::spawn(evict_idle(
         cache.clone(),
         config.cache_age,
@@ -134,7 +134,7 @@ pub async fn spawn_with(
     ));
     announce(&config, server.address(), cache, routers, &stop)?;
     tracing::info!(address = %server.address(), cache_dir = %config.cache_dir.display(), "fetcher ready");
-    Ok(Running {
+    Ok(RunningFetcher {
         server,
         flights,
         operated: Arc::new(operated),
@@ -142,7 +142,7 @@ pub async fn spawn_with(
     })
 }
 
-async fn evict_idle(cache: Arc<Cache>, age: Duration, stop: CancellationToken) {
+async fn evict_idle(cache: Arc<RepoCache>, age: Duration, stop: CancellationToken) {
     let period = (age / 4).clamp(EVICTION_PERIOD_MIN, EVICTION_PERIOD_MAX);
     while stop
         .run_until_cancelled(tokio::time::sleep(period))
@@ -159,7 +159,7 @@ async fn evict_idle(cache: Arc<Cache>, age: Duration, stop: CancellationToken) {
 fn announce(
     config: &Config,
     listening: SocketAddr,
-    cache: Arc<Cache>,
+    cache: Arc<RepoCache>,
     routers: ChannelPool,
     stop: &CancellationToken,
 ) -> Result<()> {

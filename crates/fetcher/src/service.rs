@@ -17,10 +17,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::cache::CachedRepo;
-use crate::content::{self, Answers, MESSAGES_WAITING, Span};
-use crate::flights::{Flights, Origin, Ready, Ticket};
-use crate::records::Closure;
-use crate::source::{Phase, Progress, Task};
+use crate::content::{self, AnswerSink, ChunkSpan, MESSAGES_WAITING};
+use crate::flights::{FetchFlights, FetchOrigin, FlightTicket, ReadyCommit};
+use crate::records::TreeClosure;
+use crate::source::{FetchPhase, FetchProgress, FetchTask};
 
 /// How often progress is looked at.
 const PROGRESS_PERIOD: Duration = Duration::from_millis(100);
@@ -35,16 +35,16 @@ const RESOLVES_MAX: usize = 64;
 
 /// Both services, over the same state.
 #[derive(Clone)]
-pub struct Service {
+pub struct FetcherService {
     fetcher_id: Arc<str>,
-    flights: Arc<Flights>,
+    flights: Arc<FetchFlights>,
     content_turns: Arc<Semaphore>,
     resolve_turns: Arc<Semaphore>,
 }
 
-impl Service {
+impl FetcherService {
     /// Serves what `flights` fetches and caches.
-    pub fn new(fetcher_id: &str, flights: Arc<Flights>) -> Self {
+    pub fn new(fetcher_id: &str, flights: Arc<FetchFlights>) -> Self {
         Self {
             fetcher_id: fetcher_id.into(),
             flights,
@@ -61,7 +61,7 @@ impl Service {
         let limits = self.flights.limits();
         let limit = limits.connect_timeout + limits.idle_timeout;
         let doing = format!("resolve '{ref_name}' of {source}");
-        let task = Task::new(limits);
+        let task = FetchTask::new(limits);
         let _cancel = CancelOnDrop(task.clone());
         let work = async {
             let turn = self.resolve_turns.clone().acquire_owned().await;
@@ -86,7 +86,7 @@ impl Service {
     async fn hold(
         &self,
         id: &StorageId,
-        origin: Option<Origin>,
+        origin: Option<FetchOrigin>,
         held_only: bool,
     ) -> Result<Arc<CachedRepo>> {
         let cached = self.flights.cache.get(id);
@@ -96,7 +96,7 @@ impl Service {
             (Some(repo), None) => Ok(repo),
             (Some(repo), Some(_)) if held_only => Ok(repo),
             (None, Some(origin)) | (Some(_), Some(origin)) if !held_only => {
-                let Ready { repo, .. } = self.flights.join(origin)?.ready().await?;
+                let ReadyCommit { repo, .. } = self.flights.join(origin)?.ready().await?;
                 Ok(repo)
             }
             _ => Err(Error::not_held(format!(
@@ -120,9 +120,9 @@ impl Service {
     fn stream<T: Send + 'static>(
         &self,
         id: StorageId,
-        origin: Option<Origin>,
+        origin: Option<FetchOrigin>,
         held_only: bool,
-        work: impl Fn(&Arc<CachedRepo>, &Answers<T>) -> Result<()> + Send + Sync + 'static,
+        work: impl Fn(&Arc<CachedRepo>, &AnswerSink<T>) -> Result<()> + Send + Sync + 'static,
     ) -> BoxStream<'static, std::result::Result<T, Status>> {
         let (answers, receiver) = mpsc::channel(MESSAGES_WAITING);
         let (this, work) = (self.clone(), Arc::new(work));
@@ -142,10 +142,10 @@ impl Service {
     async fn answer<T: Send + 'static>(
         &self,
         id: &StorageId,
-        origin: Option<Origin>,
+        origin: Option<FetchOrigin>,
         held_only: bool,
-        work: Arc<impl Fn(&Arc<CachedRepo>, &Answers<T>) -> Result<()> + Send + Sync + 'static>,
-        answers: &Answers<T>,
+        work: Arc<impl Fn(&Arc<CachedRepo>, &AnswerSink<T>) -> Result<()> + Send + Sync + 'static>,
+        answers: &AnswerSink<T>,
     ) -> Result<()> {
         let mut tries = 0;
         loop {
@@ -177,7 +177,7 @@ impl Service {
 }
 
 /// Cancels work that nobody waits for any more.
-struct CancelOnDrop(Arc<Task>);
+struct CancelOnDrop(Arc<FetchTask>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
@@ -185,11 +185,11 @@ impl Drop for CancelOnDrop {
     }
 }
 
-fn origin_of(id: &StorageId, wire: Option<v1::Origin>) -> Result<Option<Origin>> {
+fn origin_of(id: &StorageId, wire: Option<v1::Origin>) -> Result<Option<FetchOrigin>> {
     let Some(wire) = wire else { return Ok(None) };
     let commit = Oid::from_bytes(&wire.commit).map_err(|e| e.context("origin.commit"))?;
     let (source, ref_name) = (SourceUrl::new(&wire.source)?, RefName::new(&wire.ref_name)?);
-    Ok(Some(Origin {
+    Ok(Some(FetchOrigin {
         id: id.clone(),
         source,
         ref_name,
@@ -206,14 +206,14 @@ fn check_items(count: usize) -> Result<()> {
     Ok(())
 }
 
-fn wire_progress(progress: Progress) -> v1::FetchProgress {
+fn wire_progress(progress: FetchProgress) -> v1::FetchProgress {
     use v1::fetch_progress::Phase as Wire;
     let phase = match progress.phase {
-        Phase::Connecting => Wire::Connecting,
-        Phase::Receiving => Wire::Receiving,
-        Phase::Indexing => Wire::Indexing,
+        FetchPhase::Connecting => Wire::Connecting,
+        FetchPhase::Receiving => Wire::Receiving,
+        FetchPhase::Indexing => Wire::Indexing,
         // Done is said by the last message, with the snapshot.
-        Phase::Walking | Phase::Done => Wire::Walking,
+        FetchPhase::Walking | FetchPhase::Done => Wire::Walking,
     };
     v1::FetchProgress {
         phase: phase.into(),
@@ -225,8 +225,10 @@ fn wire_progress(progress: Progress) -> v1::FetchProgress {
 }
 
 /// Progress of a fetch whenever it changes, then the snapshot.
-fn follow(ticket: Ticket) -> impl Stream<Item = std::result::Result<v1::FetchProgress, Status>> {
-    let start = (Some(ticket), None::<Progress>);
+fn follow(
+    ticket: FlightTicket,
+) -> impl Stream<Item = std::result::Result<v1::FetchProgress, Status>> {
+    let start = (Some(ticket), None::<FetchProgress>);
     unfold(start, |(ticket, said)| async move {
         let ticket = ticket?;
         let ended = {
@@ -260,7 +262,7 @@ fn follow(ticket: Ticket) -> impl Stream<Item = std::result::Result<v1::FetchPro
 }
 
 #[tonic::async_trait]
-impl Fetcher for Service {
+impl Fetcher for FetcherService {
     type FetchStream = BoxStream<'static, std::result::Result<v1::FetchProgress, Status>>;
 
     async fn resolve(
@@ -312,7 +314,7 @@ impl Fetcher for Service {
 }
 
 #[tonic::async_trait]
-impl Content for Service {
+impl Content for FetcherService {
     type GetTreesStream = BoxStream<'static, std::result::Result<v1::GetTreesResponse, Status>>;
     type GetBlobsStream = BoxStream<'static, std::result::Result<v1::GetBlobsResponse, Status>>;
 
@@ -325,7 +327,7 @@ impl Content for Service {
             check_items(request.oids.len())?;
             let id = content::storage_id(&request.storage_id)?;
             let roots = convert::oids(&request.oids)?;
-            let closure = Closure {
+            let closure = TreeClosure {
                 roots,
                 byte_budget: request.byte_budget,
                 depth: request.depth,
@@ -334,7 +336,7 @@ impl Content for Service {
         };
         let (origin, id, closure) = parse().map_err(to_status)?;
         let records = self.flights.records.clone();
-        let work = move |repo: &Arc<CachedRepo>, answers: &Answers<_>| {
+        let work = move |repo: &Arc<CachedRepo>, answers: &AnswerSink<_>| {
             content::send_trees(repo, &records, &closure, answers)
         };
         Ok(Response::new(self.stream(
@@ -356,13 +358,13 @@ impl Content for Service {
             let spans = request
                 .spans
                 .iter()
-                .map(Span::try_from)
+                .map(ChunkSpan::try_from)
                 .collect::<Result<Vec<_>>>()?;
             Ok((origin_of(&id, request.origin.clone())?, id, spans))
         };
         let (origin, id, spans) = parse().map_err(to_status)?;
         let limits = self.flights.limits();
-        let work = move |repo: &Arc<CachedRepo>, answers: &Answers<_>| {
+        let work = move |repo: &Arc<CachedRepo>, answers: &AnswerSink<_>| {
             content::send_blobs(repo, spans.clone(), answers, limits)
         };
         Ok(Response::new(self.stream(

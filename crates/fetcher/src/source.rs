@@ -1,24 +1,25 @@
 //! The seam between a fetcher and where repositories come from.
 //!
-//! A [`Source`] resolves a name to a commit and brings exactly one commit, with all it reaches but
+//! A [`RemoteSource`] resolves a name to a commit and brings exactly one commit, with all it reaches but
 //! its history, into a directory. Git is the first source; archives of package registries could be
-//! others. Implementations block: they are called on blocking threads, watch [`Task::cancelled`]
+//! others. Implementations block: they are called on blocking threads, watch [`FetchTask::cancelled`]
 //! and respect its deadlines.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use gix::progress::StepShared;
 use monofs_model::{Error, Oid, RefName, Result, SourceUrl};
+use parking_lot::Mutex;
 
 /// Most bytes that are kept of what a remote says beside the data.
 const SAID_BYTES_MAX: usize = 8 << 10;
 
 /// What a ref is upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resolved {
+pub struct ResolvedRef {
     /// The commit, tags peeled.
     pub commit: Oid,
     /// The full name that the remote has for it; empty for a bare commit.
@@ -27,7 +28,7 @@ pub struct Resolved {
 
 /// One commit to bring in.
 #[derive(Debug, Clone, Copy)]
-pub struct Want<'a> {
+pub struct CommitWant<'a> {
     pub source: &'a SourceUrl,
     /// What the commit was resolved from: for messages, and for servers that give out only what a
     /// ref names.
@@ -41,20 +42,24 @@ pub struct Want<'a> {
 }
 
 /// Where repositories come from.
-pub trait Source: Send + Sync + 'static {
+pub trait RemoteSource: Send + Sync + 'static {
     /// Which commit `ref_name` is at upstream now. Nothing is fetched.
-    fn resolve(&self, source: &SourceUrl, ref_name: &RefName, task: &Arc<Task>)
-    -> Result<Resolved>;
+    fn resolve(
+        &self,
+        source: &SourceUrl,
+        ref_name: &RefName,
+        task: &Arc<FetchTask>,
+    ) -> Result<ResolvedRef>;
 
     /// Brings `want.commit` into `want.into`. On failure the directory may hold less, never wrong
     /// objects.
-    fn fetch(&self, want: &Want<'_>, task: &Arc<Task>) -> Result<()>;
+    fn fetch(&self, want: &CommitWant<'_>, task: &Arc<FetchTask>) -> Result<()>;
 }
 
 /// What a fetch is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Phase {
+pub enum FetchPhase {
     Connecting = 1,
     Receiving = 2,
     Indexing = 3,
@@ -64,7 +69,7 @@ pub enum Phase {
 
 /// One piece of blocking work: how far it is, how it is stopped, and when it must give up.
 #[derive(Debug, Default)]
-pub struct Task {
+pub struct FetchTask {
     phase: AtomicU8,
     cancelled: AtomicBool,
     over_limit: AtomicBool,
@@ -73,12 +78,12 @@ pub struct Task {
     said: Mutex<String>,
     pub(crate) received: StepShared,
     pub(crate) resolved: StepShared,
-    pub limits: Limits,
+    pub limits: FetchLimits,
 }
 
 /// The bounds of a task.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct FetchLimits {
     pub connect_timeout: Duration,
     pub idle_timeout: Duration,
     /// Most bytes a remote may send.
@@ -87,7 +92,7 @@ pub struct Limits {
     pub object_bytes_max: usize,
 }
 
-impl Default for Limits {
+impl Default for FetchLimits {
     fn default() -> Self {
         Self {
             connect_timeout: Duration::from_secs(10),
@@ -100,22 +105,22 @@ impl Default for Limits {
 
 /// A task's progress at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    pub phase: Phase,
+pub struct FetchProgress {
+    pub phase: FetchPhase,
     pub objects_done: u64,
     /// 0 = not known yet.
     pub objects_total: u64,
     pub bytes_done: u64,
 }
 
-impl Task {
+impl FetchTask {
     /// A task that has not begun.
-    pub fn new(limits: Limits) -> Arc<Self> {
+    pub fn new(limits: FetchLimits) -> Arc<Self> {
         let task = Self {
             limits,
             ..Self::default()
         };
-        task.set_phase(Phase::Connecting);
+        task.set_phase(FetchPhase::Connecting);
         Arc::new(task)
     }
 
@@ -144,7 +149,7 @@ impl Task {
         self.over_limit.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_phase(&self, phase: Phase) {
+    pub(crate) fn set_phase(&self, phase: FetchPhase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
@@ -164,7 +169,7 @@ impl Task {
 
     /// Keeps what a remote says beside the data: it may explain a failure.
     pub(crate) fn hear(&self, text: &str) {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.said.lock();
         if said.len() + text.len() < SAID_BYTES_MAX {
             said.push_str(text);
             said.push('\n');
@@ -173,10 +178,7 @@ impl Task {
 
     /// What a remote said beside the data.
     pub(crate) fn heard(&self) -> String {
-        self.said
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.said.lock().clone()
     }
 
     pub(crate) fn set_bytes(&self, bytes: u64) {
@@ -189,22 +191,22 @@ impl Task {
     }
 
     /// How far the work is.
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> FetchProgress {
         let phase = match self.phase.load(Ordering::Relaxed) {
-            2 => Phase::Receiving,
-            3 => Phase::Indexing,
-            4 => Phase::Walking,
-            5 => Phase::Done,
-            _ => Phase::Connecting,
+            2 => FetchPhase::Receiving,
+            3 => FetchPhase::Indexing,
+            4 => FetchPhase::Walking,
+            5 => FetchPhase::Done,
+            _ => FetchPhase::Connecting,
         };
         let objects_total = self.total.load(Ordering::Relaxed);
         let objects_done = match phase {
-            Phase::Connecting => 0,
-            Phase::Receiving => self.received.load(Ordering::Relaxed) as u64,
-            Phase::Indexing => self.resolved.load(Ordering::Relaxed) as u64,
-            Phase::Walking | Phase::Done => objects_total,
+            FetchPhase::Connecting => 0,
+            FetchPhase::Receiving => self.received.load(Ordering::Relaxed) as u64,
+            FetchPhase::Indexing => self.resolved.load(Ordering::Relaxed) as u64,
+            FetchPhase::Walking | FetchPhase::Done => objects_total,
         };
-        Progress {
+        FetchProgress {
             phase,
             objects_done,
             objects_total,

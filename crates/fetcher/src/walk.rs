@@ -11,8 +11,8 @@ use monofs_model::limits::{SYMLINK_BYTES_MAX, TREE_DEPTH_MAX, TREES_PER_SNAPSHOT
 use monofs_model::{EntryKind, Error, ErrorKind, ObjectKind, Oid, Result, Snapshot, TreeRecord};
 
 use crate::modules;
-use crate::objects::Objects;
-use crate::source::Task;
+use crate::objects::ObjectReader;
+use crate::source::FetchTask;
 
 /// Most distinct files in a snapshot.
 const BLOBS_PER_SNAPSHOT_MAX: usize = 50_000_000;
@@ -21,14 +21,14 @@ const SHOWN_PATH_BYTES_MAX: usize = 200;
 
 /// What a commit object says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Commit {
+struct CommitHeader {
     root: Oid,
     /// Committer time, seconds since the epoch.
     time: i64,
 }
 
 /// A directory on the way down.
-struct Level {
+struct WalkLevel {
     name: Vec<u8>,
     oid: Oid,
     record: TreeRecord,
@@ -39,10 +39,10 @@ struct Level {
 }
 
 /// One walk over a snapshot.
-struct Walk<'a> {
-    objects: &'a Objects,
-    task: &'a Task,
-    stack: Vec<Level>,
+struct SnapshotWalk<'a> {
+    objects: &'a ObjectReader,
+    task: &'a FetchTask,
+    stack: Vec<WalkLevel>,
     /// Levels from each tree that is done down, itself included.
     heights: HashMap<Oid, usize>,
     blobs: HashMap<Oid, u64>,
@@ -53,15 +53,15 @@ struct Walk<'a> {
 /// Walks the commit and hands each distinct tree's record to `keep`. Errors: `Invalid` for what may
 /// not be mounted, `Corrupt` for what is missing or broken.
 pub fn snapshot(
-    objects: &Objects,
+    objects: &ObjectReader,
     commit: &Oid,
-    task: &Task,
+    task: &FetchTask,
     keep: &mut dyn FnMut(&Oid, &TreeRecord),
 ) -> Result<Snapshot> {
     let mut buffer = Vec::new();
-    let Commit { root, time } = read_commit(objects, commit, &mut buffer)?;
+    let CommitHeader { root, time } = read_commit(objects, commit, &mut buffer)?;
     let (heights, blobs) = (HashMap::new(), HashMap::new());
-    let mut walk = Walk {
+    let mut walk = SnapshotWalk {
         objects,
         task,
         stack: Vec::new(),
@@ -84,7 +84,7 @@ pub fn snapshot(
 }
 
 /// The record of one tree, without those below it. `None` when the tree is not here.
-pub fn record(objects: &Objects, oid: &Oid) -> Result<Option<TreeRecord>> {
+pub fn record(objects: &ObjectReader, oid: &Oid) -> Result<Option<TreeRecord>> {
     let mut buffer = Vec::new();
     match objects.read(oid, &mut buffer)? {
         Some(ObjectKind::Tree) => encode(objects, &buffer, &mut |_| {})
@@ -94,7 +94,11 @@ pub fn record(objects: &Objects, oid: &Oid) -> Result<Option<TreeRecord>> {
     }
 }
 
-fn encode(objects: &Objects, tree: &[u8], seen: &mut dyn FnMut((Oid, u64))) -> Result<TreeRecord> {
+fn encode(
+    objects: &ObjectReader,
+    tree: &[u8],
+    seen: &mut dyn FnMut((Oid, u64)),
+) -> Result<TreeRecord> {
     TreeRecord::encode(tree, objects.format(), |name, kind, oid| {
         let size = size_of(objects, name, kind, &oid)?;
         seen((oid, size));
@@ -102,7 +106,7 @@ fn encode(objects: &Objects, tree: &[u8], seen: &mut dyn FnMut((Oid, u64))) -> R
     })
 }
 
-fn size_of(objects: &Objects, name: &[u8], kind: EntryKind, oid: &Oid) -> Result<u64> {
+fn size_of(objects: &ObjectReader, name: &[u8], kind: EntryKind, oid: &Oid) -> Result<u64> {
     let shown = || String::from_utf8_lossy(name).escape_debug().to_string();
     match objects.header(oid)? {
         Some((ObjectKind::Blob, size))
@@ -126,7 +130,7 @@ fn size_of(objects: &Objects, name: &[u8], kind: EntryKind, oid: &Oid) -> Result
     }
 }
 
-impl Walk<'_> {
+impl SnapshotWalk<'_> {
     fn run(&mut self, root: Oid, keep: &mut dyn FnMut(&Oid, &TreeRecord)) -> Result<()> {
         self.descend(root, Vec::new(), keep)?;
         while let Some(level) = self.stack.last_mut() {
@@ -179,7 +183,7 @@ impl Walk<'_> {
         let encoded = read.and_then(|()| encode(self.objects, &self.buffer, &mut seen));
         let record = encoded.map_err(|e| at(e, &oid, &self.stack, &name))?;
         keep(&oid, &record);
-        self.stack.push(Level {
+        self.stack.push(WalkLevel {
             name,
             oid,
             record,
@@ -215,7 +219,7 @@ impl Walk<'_> {
 }
 
 /// The error, with the path of the directory at which it was found.
-fn at(error: Error, oid: &Oid, stack: &[Level], name: &[u8]) -> Error {
+fn at(error: Error, oid: &Oid, stack: &[WalkLevel], name: &[u8]) -> Error {
     let path = shown_path(stack, name);
     let place = if path.is_empty() {
         format!("root directory (tree {oid})")
@@ -228,7 +232,7 @@ fn at(error: Error, oid: &Oid, stack: &[Level], name: &[u8]) -> Error {
     }
 }
 
-fn shown_path(stack: &[Level], last: &[u8]) -> String {
+fn shown_path(stack: &[WalkLevel], last: &[u8]) -> String {
     let names = stack
         .iter()
         .map(|level| level.name.as_slice())
@@ -248,7 +252,7 @@ fn shown_path(stack: &[Level], last: &[u8]) -> String {
     path
 }
 
-fn read_commit(objects: &Objects, oid: &Oid, buffer: &mut Vec<u8>) -> Result<Commit> {
+fn read_commit(objects: &ObjectReader, oid: &Oid, buffer: &mut Vec<u8>) -> Result<CommitHeader> {
     match objects.read(oid, buffer)? {
         Some(ObjectKind::Commit) => {}
         Some(ObjectKind::Tag) => {
@@ -281,7 +285,7 @@ fn read_commit(objects: &Objects, oid: &Oid, buffer: &mut Vec<u8>) -> Result<Com
     let seconds = std::str::from_utf8(after_mail)
         .ok()
         .and_then(|text| text.split_whitespace().next());
-    Ok(Commit {
+    Ok(CommitHeader {
         root,
         time: seconds.and_then(|s| s.parse().ok()).unwrap_or(0),
     })

@@ -109,9 +109,9 @@ impl NodeHasher<NodeId> for HrwV1 {
 }
 
 /// A key whose hash feeds its bytes and nothing else.
-struct Key<'a>(&'a [u8]);
+struct HashedKey<'a>(&'a [u8]);
 
-impl Hash for Key<'_> {
+impl Hash for HashedKey<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write(self.0);
     }
@@ -129,7 +129,7 @@ pub fn rank(key: &StorageId, candidates: &[Candidate]) -> Vec<NodeId> {
         ));
     }
     nodes
-        .calc_candidates(&Key(key.as_str().as_bytes()))
+        .calc_candidates(&HashedKey(key.as_str().as_bytes()))
         .map(|node| (*node.node).clone())
         .collect()
 }

@@ -79,7 +79,7 @@ pub struct Entry<'a> {
 
 /// The archived body of a record.
 #[derive(rkyv::Archive, rkyv::Serialize)]
-struct Body {
+struct RecordBody {
     /// 20 or 32.
     oid_len: u8,
     /// The raw Git tree object.
@@ -216,7 +216,7 @@ impl TreeRecord {
                 shown.escape_debug()
             )));
         }
-        let body = Body {
+        let body = RecordBody {
             oid_len: format.oid_len() as u8,
             tree: tree.to_vec(),
             index,
@@ -238,7 +238,7 @@ impl TreeRecord {
         let archive = bytes
             .strip_prefix(&MAGIC)
             .ok_or_else(|| broken("wrong magic or version"))?;
-        let body = rkyv::access::<ArchivedBody, rkyv::rancor::Error>(archive)
+        let body = rkyv::access::<ArchivedRecordBody, rkyv::rancor::Error>(archive)
             .map_err(|_| broken("broken archive"))?;
         let format = match body.oid_len {
             20 => ObjectFormat::Sha1,
@@ -335,11 +335,11 @@ impl TreeRecord {
         body.index.iter().map(|entry| entry_at(body, entry))
     }
 
-    fn body(&self) -> &ArchivedBody {
+    fn body(&self) -> &ArchivedRecordBody {
         // SAFETY: every constructor either built these bytes with rkyv or validated them with
         // `rkyv::access` in `parse`, and `Bytes` never changes. Archived types are unaligned, so
         // any address will do.
-        unsafe { rkyv::access_unchecked::<ArchivedBody>(&self.bytes[MAGIC.len()..]) }
+        unsafe { rkyv::access_unchecked::<ArchivedRecordBody>(&self.bytes[MAGIC.len()..]) }
     }
 }
 
@@ -349,12 +349,12 @@ impl std::fmt::Debug for TreeRecord {
     }
 }
 
-fn name_at<'a>(body: &'a ArchivedBody, entry: &ArchivedIndexEntry) -> &'a [u8] {
+fn name_at<'a>(body: &'a ArchivedRecordBody, entry: &ArchivedIndexEntry) -> &'a [u8] {
     let start = entry.name_start.to_native() as usize;
     &body.tree[start..start + entry.name_len.to_native() as usize]
 }
 
-fn entry_at<'a>(body: &'a ArchivedBody, entry: &ArchivedIndexEntry) -> Entry<'a> {
+fn entry_at<'a>(body: &'a ArchivedRecordBody, entry: &ArchivedIndexEntry) -> Entry<'a> {
     let name = name_at(body, entry);
     let oid_start = entry.name_start.to_native() as usize + name.len() + 1;
     Entry {

@@ -43,7 +43,7 @@ use monofs_model::{ClusterView, Member, MemberState, Result};
 use monofs_proto::v1::content_server::ContentServer;
 use monofs_proto::v1::node_server::NodeServer;
 use monofs_rpc::metrics::Calls;
-use monofs_rpc::{ChannelPool, Running};
+use monofs_rpc::{ChannelPool, RunningServer};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -67,7 +67,7 @@ use upstream::servers::Upstreams;
 
 /// A node that runs.
 pub struct RunningNode {
-    server: Running,
+    server: RunningServer,
     operations: Arc<NodeOperations>,
     /// Work that no connection waits for: a shutdown does.
     tasks: TaskTracker,
@@ -114,7 +114,7 @@ pub async fn spawn(config: Config, listener: TcpListener) -> Result<RunningNode>
         node.requests.clone(),
         stop.child_token(),
     )?;
-    server.set_serving(true).await;
+    server.announce_ready().await;
     tracing::info!(node = %config.node_id, address = %server.address(), db = %config.db_path.display(), "node serves");
     Ok(RunningNode {
         server,

@@ -95,7 +95,9 @@ mod tests {
             CancellationToken::new(),
         )
         .unwrap();
-        running.set_serving(false).await;
+        running
+            .set_health(tonic_health::ServingStatus::NotServing)
+            .await;
         let slow = async {
             tokio::time::sleep(3 * SILENT_AFTER).await;
             Ok(7)

@@ -1,13 +1,14 @@
 //! One channel per peer, made lazily and kept alive.
 //!
-//! tonic's own balancer picks at random and knows no health; who to ask is decided by the callers
-//! (holders in HRW order), so this pool only maps an address to its connection.
+//! tonic's own balancer picks at random and knows no health; callers decide which peer a request goes
+//! to (holders in HRW order), so this pool only maps an address to its connection.
 
 use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use monofs_model::{Error, Result};
+use parking_lot::RwLock;
 use tonic::transport::Endpoint;
 
 use crate::measure::Channel;
@@ -19,8 +20,8 @@ pub const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// See [`STREAM_WINDOW_BYTES`].
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Largest HTTP/2 DATA frame of an answer: with the default of 16 KiB a bulk read takes a third
-/// longer, from 256 KiB on it gains nothing more. What somebody else waits for on the connection
-/// waits for one frame at most.
+/// longer, from 256 KiB on it gains nothing more. Another answer on the
+/// same connection waits for one frame at most.
 pub const DATA_FRAME_BYTES: u32 = 256 << 10;
 /// How long a TCP connect may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -66,12 +67,7 @@ impl ChannelPool {
     /// The channel to `address` (`host:port`). Connects on first use. Errors: `Invalid` for what is
     /// no address.
     pub fn get(&self, address: &str) -> Result<Channel> {
-        if let Some(channel) = self
-            .peers
-            .read()
-            .expect("no holder of this lock panics")
-            .get(address)
-        {
+        if let Some(channel) = self.peers.read().get(address) {
             return Ok(channel.clone());
         }
         let mut endpoint = endpoint(address)?;
@@ -81,7 +77,7 @@ impl ChannelPool {
                 .keep_alive_while_idle(false);
         }
         let channel = Channel::new(endpoint.connect_lazy(), self.calls.clone());
-        let mut peers = self.peers.write().expect("no holder of this lock panics");
+        let mut peers = self.peers.write();
         if peers.len() >= PEERS_MAX {
             peers.clear();
         }

@@ -6,6 +6,7 @@
 //! `model::limits`.
 
 pub mod alive;
+pub mod backoff;
 pub mod channel;
 pub mod content;
 pub mod context;
@@ -19,9 +20,10 @@ pub mod server;
 pub mod status;
 
 pub use alive::{while_alive, while_heard};
+pub use backoff::Backoff;
 pub use channel::ChannelPool;
 pub use context::Context;
 pub use deadline::within;
 pub use measure::Channel;
-pub use server::{Running, serve};
+pub use server::{RunningServer, serve};
 pub use status::{from_status, to_status};

@@ -32,7 +32,7 @@ fn code_of(headers: &HeaderMap) -> Option<Code> {
 }
 
 /// The body of an answer, followed to its end.
-pub struct Measured<B> {
+pub struct MeasuredBody<B> {
     body: B,
     /// `None`: what is not counted, and what has ended.
     call: Option<Call>,
@@ -40,7 +40,7 @@ pub struct Measured<B> {
     served: Option<(Span, Actor)>,
 }
 
-impl<B> Measured<B> {
+impl<B> MeasuredBody<B> {
     fn new(
         response: Response<B>,
         mut call: Option<Call>,
@@ -69,13 +69,13 @@ impl<B> Measured<B> {
     }
 }
 
-impl<B> Drop for Measured<B> {
+impl<B> Drop for MeasuredBody<B> {
     fn drop(&mut self) {
         self.over();
     }
 }
 
-impl<B: HttpBody + Unpin> HttpBody for Measured<B> {
+impl<B: HttpBody + Unpin> HttpBody for MeasuredBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -145,7 +145,7 @@ where
     S::Error: Send + 'static,
     B: Send + 'static,
 {
-    type Response = Response<Measured<B>>;
+    type Response = Response<MeasuredBody<B>>;
     type Error = S::Error;
     type Future = BoxFuture<Self::Response, S::Error>;
 
@@ -165,7 +165,7 @@ where
             return Box::pin(async move {
                 answer
                     .await
-                    .map(|response| Measured::new(response, None, None))
+                    .map(|response| MeasuredBody::new(response, None, None))
             });
         }
         let actor = context::actor_of(request.headers());
@@ -180,7 +180,7 @@ where
         let answer = async move {
             answer
                 .await
-                .map(|response| Measured::new(response, Some(call), Some(served)))
+                .map(|response| MeasuredBody::new(response, Some(call), Some(served)))
         };
         Box::pin(context::scope(actor, answer.instrument(span)))
     }
@@ -201,7 +201,7 @@ impl Channel {
 }
 
 impl Service<Request<tonic::body::Body>> for Channel {
-    type Response = Response<Measured<tonic::body::Body>>;
+    type Response = Response<MeasuredBody<tonic::body::Body>>;
     type Error = Status;
     type Future = BoxFuture<Self::Response, Status>;
 
@@ -216,7 +216,7 @@ impl Service<Request<tonic::body::Body>> for Channel {
         let answer = self.inner.call(request);
         Box::pin(async move {
             match answer.await {
-                Ok(response) => Ok(Measured::new(response, Some(call), None)),
+                Ok(response) => Ok(MeasuredBody::new(response, Some(call), None)),
                 Err(error) => {
                     let status = Status::from_error(error.into());
                     call.ends(status.code());

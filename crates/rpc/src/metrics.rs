@@ -12,7 +12,7 @@ mod process;
 mod samples;
 
 pub(crate) use calls::is_known;
-pub use calls::{Call, Calls, Totals};
+pub use calls::{Call, CallTotals, Calls};
 pub use durations::{DURATION_BOUNDS, Durations, quantile};
 pub use process::{resident_bytes, set_commit};
 pub use samples::{CONTENT_TYPE, Number, Samples, exposition};

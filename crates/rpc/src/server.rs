@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::channel::{CONNECTION_WINDOW_BYTES, KEEP_ALIVE, STREAM_WINDOW_BYTES};
@@ -20,33 +21,32 @@ use crate::metrics::Calls;
 /// Most concurrent streams of one connection.
 const STREAMS_PER_CONNECTION_MAX: u32 = 4096;
 
-/// A server that runs; dropping it does not stop it, [`Running::shutdown`] does.
-pub struct Running {
+/// A server that runs; dropping it does not stop it, [`RunningServer::shutdown`] does.
+pub struct RunningServer {
     address: SocketAddr,
     stop: CancellationToken,
     health: HealthReporter,
     task: JoinHandle<()>,
 }
 
-impl Running {
+impl RunningServer {
     /// Where it listens (the real port, also when 0 was asked for).
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Tells the health service (service name "") whether the role can do its work.
-    pub async fn set_serving(&self, serving: bool) {
-        let status = if serving {
-            tonic_health::ServingStatus::Serving
-        } else {
-            tonic_health::ServingStatus::NotServing
-        };
+    /// Tells the health service (service name "") that the role can do its work.
+    pub async fn announce_ready(&self) {
+        self.set_health(ServingStatus::Serving).await;
+    }
+
+    pub(crate) async fn set_health(&self, status: ServingStatus) {
         self.health.set_service_status("", status).await;
     }
 
     /// Stops accepting, lets running requests end for `limit`, then cuts what is left.
     pub async fn shutdown(mut self, limit: Duration) {
-        self.set_serving(false).await;
+        self.set_health(ServingStatus::NotServing).await;
         self.stop.cancel();
         if tokio::time::timeout(limit, &mut self.task).await.is_err() {
             self.task.abort();
@@ -83,7 +83,11 @@ pub fn announced(listening: SocketAddr) -> String {
 }
 
 /// Serves `routes` with health and reflection on `listener` until `stop` is cancelled.
-pub fn serve(listener: TcpListener, routes: Routes, stop: CancellationToken) -> Result<Running> {
+pub fn serve(
+    listener: TcpListener,
+    routes: Routes,
+    stop: CancellationToken,
+) -> Result<RunningServer> {
     serve_counted(listener, routes, Arc::default(), stop)
 }
 
@@ -93,7 +97,7 @@ pub fn serve_counted(
     routes: Routes,
     calls: Arc<Calls>,
     stop: CancellationToken,
-) -> Result<Running> {
+) -> Result<RunningServer> {
     let address = listener
         .local_addr()
         .map_err(|e| Error::internal(format!("address of a listener: {e}")))?;
@@ -123,7 +127,7 @@ pub fn serve_counted(
             tracing::error!(%address, %error, "the gRPC server ended");
         }
     });
-    Ok(Running {
+    Ok(RunningServer {
         address,
         stop,
         health,

@@ -9,7 +9,7 @@ use axum::routing::get;
 use monofs_control::state::StateStore;
 use monofs_model::{Error, Result};
 use monofs_router::{Config, RouterHandle};
-use monofs_rpc::Running;
+use monofs_rpc::RunningServer;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +21,7 @@ use crate::{app, guide, overview};
 /// A router that serves.
 pub struct RunningRouter {
     router: RouterHandle,
-    grpc: Running,
+    grpc: RunningServer,
     http: RunningHttp,
 }
 
@@ -78,7 +78,7 @@ pub async fn serve(
     let services = with_probes(router.routes.clone(), &site);
     let requests = router.parts.work.requests.clone();
     let grpc = monofs_rpc::server::serve_counted(grpc, services, requests, stop.child_token())?;
-    grpc.set_serving(true).await;
+    grpc.announce_ready().await;
     let control = &router.parts.control;
     tracing::info!(
         router = control.own.router_id,

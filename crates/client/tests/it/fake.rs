@@ -15,7 +15,7 @@ use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
 use monofs_proto::v1::catalog_server::{Catalog, CatalogServer};
 use monofs_proto::v1::content_server::{Content, ContentServer};
-use monofs_rpc::server::{Running, bind, serve};
+use monofs_rpc::server::{RunningServer, bind, serve};
 use monofs_rpc::status::to_status;
 use monofs_store::frame;
 use monofs_testkit::Repo;
@@ -331,7 +331,7 @@ impl FakeRouter {
 
 /// One server: a node, or the router.
 pub struct Server {
-    running: Option<Running>,
+    running: Option<RunningServer>,
     address: SocketAddr,
     down: CancellationToken,
     pub mode: Arc<Mutex<Mode>>,

@@ -12,14 +12,14 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use monofs_model::{Error, ObjectFormat, Oid, Result, Snapshot, SourceUrl, StorageId};
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use crate::git::layout;
-use crate::objects::{Objects, Packs};
+use crate::objects::{ObjectReader, PackFiles};
 
 /// The file that makes a directory a cached repository.
 const META_FILE: &str = "monofs.toml";
@@ -33,7 +33,7 @@ const COMMITS_MAX: usize = 64;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Meta {
+struct RepoMeta {
     version: u32,
     source: SourceUrl,
     format: ObjectFormat,
@@ -49,11 +49,11 @@ pub struct CachedRepo {
     pub generation: u64,
     dir: PathBuf,
     doomed: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<RepoState>,
 }
 
-struct State {
-    packs: Packs,
+struct RepoState {
+    packs: PackFiles,
     commits: Vec<Oid>,
     snapshots: HashMap<Oid, Snapshot>,
     disk_bytes: u64,
@@ -75,7 +75,7 @@ impl CachedRepo {
         let used = fs::metadata(&path)
             .and_then(|m| m.modified())
             .map_err(|e| unusable(&e))?;
-        let meta: Meta = toml::from_str(&text).map_err(|e| unusable(&e.message()))?;
+        let meta: RepoMeta = toml::from_str(&text).map_err(|e| unusable(&e.message()))?;
         if meta.version != META_VERSION {
             return Err(unusable(&"written by another version"));
         }
@@ -121,9 +121,9 @@ impl CachedRepo {
         commits: Vec<Oid>,
         used: SystemTime,
     ) -> Result<Self> {
-        let packs = Packs::open(&dir, format)?;
+        let packs = PackFiles::open(&dir, format)?;
         let disk_bytes = layout::disk_bytes(&dir);
-        let state = State {
+        let state = RepoState {
             packs,
             commits,
             snapshots: HashMap::new(),
@@ -146,7 +146,7 @@ impl CachedRepo {
     pub fn write_meta(dir: &Path, source: &SourceUrl, commits: &[Oid]) -> Result<()> {
         let format = commits.first().map_or(ObjectFormat::Sha1, Oid::format);
         let commits = commits.iter().map(Oid::to_string).collect();
-        let meta = Meta {
+        let meta = RepoMeta {
             version: META_VERSION,
             source: source.clone(),
             format,
@@ -165,7 +165,7 @@ impl CachedRepo {
     }
 
     /// A reader for the calling thread.
-    pub fn objects(&self) -> Objects {
+    pub fn objects(&self) -> ObjectReader {
         self.lock().packs.reader()
     }
 
@@ -192,8 +192,8 @@ impl CachedRepo {
     }
 
     /// Sees packs that a fetch has added.
-    pub fn reopen(&self) -> Result<Objects> {
-        let packs = Packs::open(&self.dir, self.format)?;
+    pub fn reopen(&self) -> Result<ObjectReader> {
+        let packs = PackFiles::open(&self.dir, self.format)?;
         let mut state = self.lock();
         state.packs = packs;
         state.disk_bytes = layout::disk_bytes(&self.dir);
@@ -251,8 +251,8 @@ impl CachedRepo {
         self.doomed.load(Ordering::Relaxed)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, RepoState> {
+        self.state.lock()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use monofs_model::{Error, Oid, RefName, Result, SourceUrl};
 
-use crate::source::Resolved;
+use crate::source::ResolvedRef;
 
 /// One ref of a remote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +19,8 @@ pub struct AdvertisedRef {
 
 /// What the advertisement says about a ref name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Choice {
-    Found(Resolved),
+pub enum RefChoice {
+    Found(ResolvedRef),
     /// It may be a short commit id further back in history.
     PerhapsCommit,
 }
@@ -43,9 +43,9 @@ pub fn prefixes(ref_name: &RefName) -> Vec<String> {
 }
 
 /// The commit itself when the name is a full commit id: nothing has to be asked.
-pub fn full_commit_id(ref_name: &RefName) -> Option<Resolved> {
+pub fn full_commit_id(ref_name: &RefName) -> Option<ResolvedRef> {
     let commit = ref_name.as_str().parse().ok()?;
-    Some(Resolved {
+    Some(ResolvedRef {
         commit,
         full_ref: String::new(),
     })
@@ -53,12 +53,12 @@ pub fn full_commit_id(ref_name: &RefName) -> Option<Resolved> {
 
 /// What `ref_name` means among `refs`. Errors: `NotFound` and, for an ambiguous short id,
 /// `Invalid`.
-pub fn choose(source: &SourceUrl, ref_name: &RefName, refs: &[AdvertisedRef]) -> Result<Choice> {
+pub fn choose(source: &SourceUrl, ref_name: &RefName, refs: &[AdvertisedRef]) -> Result<RefChoice> {
     let name = ref_name.as_str();
     let named = |full: &str| refs.iter().find(|r| r.name == full);
     let found = |r: &AdvertisedRef| {
         let full_ref = r.target.clone().unwrap_or_else(|| r.name.clone());
-        Ok(Choice::Found(Resolved {
+        Ok(RefChoice::Found(ResolvedRef {
             commit: r.object,
             full_ref,
         }))
@@ -93,8 +93,8 @@ pub fn choose(source: &SourceUrl, ref_name: &RefName, refs: &[AdvertisedRef]) ->
         matches.sort_by_key(|r| r.object);
         matches.dedup_by_key(|r| r.object);
         return match matches[..] {
-            [] => Ok(Choice::PerhapsCommit),
-            [one] => Ok(Choice::Found(Resolved {
+            [] => Ok(RefChoice::PerhapsCommit),
+            [one] => Ok(RefChoice::Found(ResolvedRef {
                 commit: one.object,
                 full_ref: String::new(),
             })),
@@ -125,7 +125,7 @@ mod tests {
         list.iter().map(one).collect()
     }
 
-    fn pick(name: &str) -> Result<Choice> {
+    fn pick(name: &str) -> Result<RefChoice> {
         let advertised = refs(&[
             ("HEAD", 1, Some("refs/heads/main")),
             ("refs/heads/main", 1, None),
@@ -140,8 +140,8 @@ mod tests {
     #[test]
     fn names_are_found_in_order() {
         let full = |name| match pick(name).unwrap() {
-            Choice::Found(resolved) => resolved.full_ref,
-            Choice::PerhapsCommit => "?".to_owned(),
+            RefChoice::Found(resolved) => resolved.full_ref,
+            RefChoice::PerhapsCommit => "?".to_owned(),
         };
         assert_eq!(full(""), "refs/heads/main");
         assert_eq!(full("v1"), "refs/heads/v1");

@@ -1,6 +1,6 @@
 //! Child processes that talk Git: `ssh`, `git upload-pack` and the `git` command line.
 //!
-//! Invariants: a child runs in its own process group and dies with its [`Child`]; it reads no
+//! Invariants: a child runs in its own process group and dies with its [`GitChild`]; it reads no
 //! configuration of the user or the system, runs no hooks, asks nobody anything, and is killed when
 //! it neither takes nor gives a byte for the idle timeout or its task is cancelled.
 
@@ -8,15 +8,16 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use monofs_model::{Error, Result};
+use parking_lot::{Condvar, Mutex};
 use rustix::process::{Pid, Signal, kill_process_group};
 
-use crate::source::Task;
+use crate::source::FetchTask;
 
 /// Most bytes of a child's error output that are kept: the last ones.
 const STDERR_BYTES_MAX: usize = 16 << 10;
@@ -69,7 +70,7 @@ pub fn git() -> Command {
 }
 
 /// What the threads around one child share.
-struct Shared {
+struct ChildState {
     group: Pid,
     began: Instant,
     /// Milliseconds after `began` at which a byte last moved.
@@ -79,7 +80,7 @@ struct Shared {
     wake: Condvar,
 }
 
-impl Shared {
+impl ChildState {
     fn touch(&self) {
         self.moved_at
             .store(self.began.elapsed().as_millis() as u64, Ordering::Relaxed);
@@ -92,19 +93,19 @@ impl Shared {
 }
 
 /// A running child.
-pub struct Child {
+pub struct GitChild {
     inner: std::process::Child,
-    shared: Arc<Shared>,
+    shared: Arc<ChildState>,
     stderr: Option<JoinHandle<String>>,
     watch: Option<JoinHandle<()>>,
 }
 
-impl Child {
+impl GitChild {
     /// Starts `command`. `on_line` sees each line of the error output (also those that end in a
     /// carriage return).
     pub fn spawn(
         mut command: Command,
-        task: &Arc<Task>,
+        task: &Arc<FetchTask>,
         on_line: impl FnMut(&str) + Send + 'static,
     ) -> Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
@@ -118,7 +119,7 @@ impl Child {
                 "cannot run '{program}': {e}; install it, or add its directory to PATH"
             ))
         })?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ChildState {
             group: Pid::from_child(&inner),
             began: Instant::now(),
             moved_at: AtomicU64::new(0),
@@ -190,11 +191,7 @@ impl Child {
 
     /// Ends the threads around a child that was waited for.
     fn reap(&mut self) -> String {
-        *self
-            .shared
-            .ended
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = true;
+        *self.shared.ended.lock() = true;
         self.shared.wake.notify_all();
         if let Some(watch) = self.watch.take() {
             let _ = watch.join();
@@ -206,7 +203,7 @@ impl Child {
     }
 }
 
-impl Drop for Child {
+impl Drop for GitChild {
     fn drop(&mut self) {
         if self.watch.is_some() {
             self.shared.kill();
@@ -216,8 +213,8 @@ impl Drop for Child {
     }
 }
 
-fn watch(shared: &Shared, task: &Task) {
-    let mut ended = shared.ended.lock().unwrap_or_else(PoisonError::into_inner);
+fn watch(shared: &ChildState, task: &FetchTask) {
+    let mut ended = shared.ended.lock();
     while !*ended {
         let idle = shared.began.elapsed().saturating_sub(Duration::from_millis(
             shared.moved_at.load(Ordering::Relaxed),
@@ -228,15 +225,11 @@ fn watch(shared: &Shared, task: &Task) {
             shared.kill();
             return;
         }
-        ended = shared
-            .wake
-            .wait_timeout(ended, WATCH_PERIOD)
-            .unwrap_or_else(PoisonError::into_inner)
-            .0;
+        shared.wake.wait_for(&mut ended, WATCH_PERIOD);
     }
 }
 
-fn drain_stderr(mut pipe: impl Read, shared: &Shared, mut on_line: impl FnMut(&str)) -> String {
+fn drain_stderr(mut pipe: impl Read, shared: &ChildState, mut on_line: impl FnMut(&str)) -> String {
     let mut tail = VecDeque::with_capacity(STDERR_BYTES_MAX);
     let mut line = Vec::new();
     let mut buffer = [0; 4096];
@@ -261,7 +254,7 @@ fn drain_stderr(mut pipe: impl Read, shared: &Shared, mut on_line: impl FnMut(&s
 /// What the child writes.
 pub struct ChildReader {
     pipe: ChildStdout,
-    shared: Arc<Shared>,
+    shared: Arc<ChildState>,
 }
 
 impl Read for ChildReader {
@@ -281,7 +274,7 @@ impl Read for ChildReader {
 /// What the child reads.
 pub struct ChildWriter {
     pipe: ChildStdin,
-    shared: Arc<Shared>,
+    shared: Arc<ChildState>,
 }
 
 impl Write for ChildWriter {

@@ -9,12 +9,12 @@ use std::sync::{Arc, OnceLock};
 use monofs_model::source::Scheme;
 use monofs_model::{Error, Oid, RefName, Result, SourceUrl};
 
-use super::advert::{self, AdvertisedRef, Choice};
-use super::child::{self, Child};
-use super::failure::{Asked, judge_text, one_line};
+use super::advert::{self, AdvertisedRef, RefChoice};
+use super::child::{self, GitChild};
+use super::failure::{RemoteRequest, judge_text, one_line};
 use super::transport::{basic, ssh_options};
 use crate::credentials::{Credentials, HostCredentials};
-use crate::source::{Phase, Resolved, Task, Want};
+use crate::source::{CommitWant, FetchPhase, FetchTask, ResolvedRef};
 
 /// Objects above this size are streamed by `git` instead of being held in its memory.
 pub const BIG_FILE_THRESHOLD: &str = "core.bigFileThreshold=16m";
@@ -33,7 +33,7 @@ pub fn is_installed() -> bool {
 }
 
 /// `git`, knowing who to be at the host of `source`.
-fn git(source: &SourceUrl, host: &HostCredentials, task: &Task) -> Result<Command> {
+fn git(source: &SourceUrl, host: &HostCredentials, task: &FetchTask) -> Result<Command> {
     let mut command = child::git();
     command.args(["-c", "credential.helper=", "-c", BIG_FILE_THRESHOLD]);
     command.args([
@@ -101,9 +101,9 @@ fn asked<'a>(
     ref_name: &'a RefName,
     commit: Option<Oid>,
     host: &HostCredentials,
-) -> Result<Asked<'a>> {
+) -> Result<RemoteRequest<'a>> {
     let has_login = host.ssh_key.is_some() || host.login()?.is_some();
-    Ok(Asked {
+    Ok(RemoteRequest {
         source,
         ref_name,
         commit,
@@ -116,8 +116,8 @@ pub fn resolve(
     source: &SourceUrl,
     ref_name: &RefName,
     credentials: &Credentials,
-    task: &Arc<Task>,
-) -> Result<Resolved> {
+    task: &Arc<FetchTask>,
+) -> Result<ResolvedRef> {
     let host = credentials.of(source);
     let mut command = git(source, &host, task)?;
     command.args(["ls-remote", "--symref", "--end-of-options", source.as_str()]);
@@ -128,15 +128,19 @@ pub fn resolve(
         |_| {},
     )?;
     match advert::choose(source, ref_name, &parse_refs(&listed))? {
-        Choice::Found(resolved) => Ok(resolved),
-        Choice::PerhapsCommit => Err(Error::not_found(format!(
+        RefChoice::Found(resolved) => Ok(resolved),
+        RefChoice::PerhapsCommit => Err(Error::not_found(format!(
             "{source}: no branch, tag or advertised commit is '{ref_name}'; give the full commit id"
         ))),
     }
 }
 
 /// Brings in one commit.
-pub fn fetch(want: &Want<'_>, credentials: &Credentials, task: &Arc<Task>) -> Result<()> {
+pub fn fetch(
+    want: &CommitWant<'_>,
+    credentials: &Credentials,
+    task: &Arc<FetchTask>,
+) -> Result<()> {
     let host = credentials.of(want.source);
     let mut command = git(want.source, &host, task)?;
     command.arg("--git-dir").arg(want.into);
@@ -186,12 +190,12 @@ fn write_haves(directory: &std::path::Path, have: &[Oid]) -> Result<()> {
 
 fn run(
     command: Command,
-    asked: &Asked<'_>,
-    task: &Arc<Task>,
+    asked: &RemoteRequest<'_>,
+    task: &Arc<FetchTask>,
     on_line: impl FnMut(&str) + Send + 'static,
 ) -> Result<Vec<u8>> {
     use std::io::Read;
-    let mut child = Child::spawn(command, task, on_line)?;
+    let mut child = GitChild::spawn(command, task, on_line)?;
     let (read, write) = child.take_pipes();
     drop(write);
     let mut output = Vec::new();
@@ -250,7 +254,7 @@ fn parse_refs(listed: &[u8]) -> Vec<AdvertisedRef> {
 }
 
 /// Reads `Receiving objects:  45% (123/273), 1.20 MiB | ...` and `Resolving deltas: ...`.
-fn follow(task: &Task, line: &str) {
+fn follow(task: &FetchTask, line: &str) {
     follow_objects(task, line);
     if let Some(bytes) = line.split(", ").nth(1).and_then(parse_bytes) {
         task.set_bytes(bytes);
@@ -258,13 +262,13 @@ fn follow(task: &Task, line: &str) {
 }
 
 /// The same without the bytes, which are counted where they come in.
-pub fn follow_objects(task: &Task, line: &str) {
+pub fn follow_objects(task: &FetchTask, line: &str) {
     let line = line.trim_start_matches("remote: ");
     let phase = if line.starts_with("Receiving objects:") || line.starts_with("Unpacking objects:")
     {
-        Phase::Receiving
+        FetchPhase::Receiving
     } else if line.starts_with("Resolving deltas:") {
-        Phase::Indexing
+        FetchPhase::Indexing
     } else {
         return;
     };
@@ -277,7 +281,7 @@ pub fn follow_objects(task: &Task, line: &str) {
     let (Ok(done), Ok(total)) = (done.parse::<usize>(), total.parse::<u64>()) else {
         return;
     };
-    let counter = if phase == Phase::Receiving {
+    let counter = if phase == FetchPhase::Receiving {
         &task.received
     } else {
         &task.resolved
@@ -307,7 +311,7 @@ fn parse_bytes(text: &str) -> Option<u64> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::source::Limits;
+    use crate::source::FetchLimits;
 
     #[test]
     fn tags_are_peeled_and_head_is_named() {
@@ -323,7 +327,7 @@ mod tests {
 
     #[test]
     fn progress_of_git_is_read() {
-        let task = Task::new(Limits::default());
+        let task = FetchTask::new(FetchLimits::default());
         follow(
             &task,
             "Receiving objects:  45% (123/273), 1.50 MiB | 1.20 MiB/s",

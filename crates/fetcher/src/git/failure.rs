@@ -2,7 +2,7 @@
 //!
 //! Two speakers have to be understood: gix (typed errors with causes) and the error output of `git`
 //! and `ssh` (English text; children run with LC_ALL=C). What neither table knows is
-//! [`Verdict::Strange`]: the other implementation may try.
+//! [`GixVerdict::Strange`]: the other implementation may try.
 
 use std::io;
 
@@ -12,9 +12,12 @@ use monofs_model::{Error, ErrorKind, Oid, RefName, SourceUrl};
 /// Longest piece of a remote's own words in a message, in bytes.
 const QUOTE_BYTES_MAX: usize = 300;
 
-/// What is being asked of whom, for messages.
+/// What a call of gix returns.
+pub type GixResult<T> = std::result::Result<T, gix::Error>;
+
+/// What is being asked of which remote, for messages.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct RemoteRequest<'a> {
     pub source: &'a SourceUrl,
     pub ref_name: &'a RefName,
     pub commit: Option<Oid>,
@@ -24,16 +27,16 @@ pub struct Asked<'a> {
 
 /// What a failure means.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum GixVerdict {
     /// Understood: another implementation would fail alike.
     Clear(Error),
     /// Not understood, or something that this implementation cannot do.
     Strange(String),
 }
 
-impl Verdict {
+impl GixVerdict {
     /// The error to report when nobody else will try.
-    pub fn into_error(self, asked: &Asked<'_>) -> Error {
+    pub fn into_error(self, asked: &RemoteRequest<'_>) -> Error {
         match self {
             Self::Clear(error) => error,
             Self::Strange(text) => Error::unavailable(format!("{}: {text}", asked.source)),
@@ -42,7 +45,7 @@ impl Verdict {
 }
 
 /// Understands an error of gix.
-pub fn judge_gix(error: &gix::Error, asked: &Asked<'_>) -> Verdict {
+pub fn judge_gix(error: &gix::Error, asked: &RemoteRequest<'_>) -> GixVerdict {
     let mut texts: Vec<String> = Vec::new();
     for cause in error.iter_errors() {
         let text = cause.to_string();
@@ -50,7 +53,7 @@ pub fn judge_gix(error: &gix::Error, asked: &Asked<'_>) -> Verdict {
             texts.push(text);
         }
         if cause.is::<AuthenticationRequired>() {
-            return Verdict::Clear(refused(asked));
+            return GixVerdict::Clear(refused(asked));
         }
     }
     let text = one_line(&texts.join(": "));
@@ -62,11 +65,11 @@ pub fn judge_gix(error: &gix::Error, asked: &Asked<'_>) -> Verdict {
     };
     judge_text(&text, asked)
         .or_else(by_io)
-        .map_or(Verdict::Strange(text), Verdict::Clear)
+        .map_or(GixVerdict::Strange(text), GixVerdict::Clear)
 }
 
 /// Understands a failed system call on a connection.
-pub fn judge_io(error: &io::Error, asked: &Asked<'_>) -> Option<Error> {
+pub fn judge_io(error: &io::Error, asked: &RemoteRequest<'_>) -> Option<Error> {
     use io::ErrorKind as Io;
     if error
         .get_ref()
@@ -92,125 +95,131 @@ pub fn judge_io(error: &io::Error, asked: &Asked<'_>) -> Option<Error> {
 }
 
 /// How a word in a remote's or a command's text is understood. The first match wins.
-const WORDS: [(&str, Meaning); 60] = [
-    ("not our ref", Meaning::NoCommit),
-    ("unadvertised object", Meaning::NoCommit),
-    ("remote error: upload-pack: not our ref", Meaning::NoCommit),
-    ("couldn't find remote ref", Meaning::NoCommit),
-    ("host key verification failed", Meaning::HostKey),
-    ("remote host identification has changed", Meaning::HostKey),
-    ("permission denied (", Meaning::Refused),
-    ("too many authentication failures", Meaning::Refused),
-    ("authentication failed", Meaning::Refused),
-    ("could not read username", Meaning::Refused),
-    ("could not read password", Meaning::Refused),
-    ("received http status 401", Meaning::Refused),
-    ("received http status 403", Meaning::Refused),
-    ("returned error: 401", Meaning::Refused),
-    ("returned error: 403", Meaning::Refused),
-    ("invalid credentials", Meaning::Refused),
-    ("no credentials were returned", Meaning::Refused),
+const WORDS: [(&str, ErrorMeaning); 60] = [
+    ("not our ref", ErrorMeaning::NoCommit),
+    ("unadvertised object", ErrorMeaning::NoCommit),
+    (
+        "remote error: upload-pack: not our ref",
+        ErrorMeaning::NoCommit,
+    ),
+    ("couldn't find remote ref", ErrorMeaning::NoCommit),
+    ("host key verification failed", ErrorMeaning::HostKey),
+    (
+        "remote host identification has changed",
+        ErrorMeaning::HostKey,
+    ),
+    ("permission denied (", ErrorMeaning::Refused),
+    ("too many authentication failures", ErrorMeaning::Refused),
+    ("authentication failed", ErrorMeaning::Refused),
+    ("could not read username", ErrorMeaning::Refused),
+    ("could not read password", ErrorMeaning::Refused),
+    ("received http status 401", ErrorMeaning::Refused),
+    ("received http status 403", ErrorMeaning::Refused),
+    ("returned error: 401", ErrorMeaning::Refused),
+    ("returned error: 403", ErrorMeaning::Refused),
+    ("invalid credentials", ErrorMeaning::Refused),
+    ("no credentials were returned", ErrorMeaning::Refused),
     (
         "access denied or repository not exported",
-        Meaning::NoRepository,
+        ErrorMeaning::NoRepository,
     ),
-    ("no such repository", Meaning::NoRepository),
-    ("repository not exported", Meaning::NoRepository),
-    ("repository not found", Meaning::NoRepository),
+    ("no such repository", ErrorMeaning::NoRepository),
+    ("repository not exported", ErrorMeaning::NoRepository),
+    ("repository not found", ErrorMeaning::NoRepository),
     (
         "does not appear to be a git repository",
-        Meaning::NoRepository,
+        ErrorMeaning::NoRepository,
     ),
-    ("not a git repository", Meaning::NoRepository),
-    ("does not exist", Meaning::NoRepository),
-    ("no such file or directory", Meaning::NoRepository),
-    ("received http status 404", Meaning::NoRepository),
-    ("received http status 410", Meaning::NoRepository),
+    ("not a git repository", ErrorMeaning::NoRepository),
+    ("does not exist", ErrorMeaning::NoRepository),
+    ("no such file or directory", ErrorMeaning::NoRepository),
+    ("received http status 404", ErrorMeaning::NoRepository),
+    ("received http status 410", ErrorMeaning::NoRepository),
     (
         "received http status 5",
-        Meaning::Unreachable("it answers with a server error"),
+        ErrorMeaning::Unreachable("it answers with a server error"),
     ),
     (
         "returned error: 5",
-        Meaning::Unreachable("it answers with a server error"),
+        ErrorMeaning::Unreachable("it answers with a server error"),
     ),
-    ("is this a git repository", Meaning::NoRepository),
-    ("returned error: 404", Meaning::NoRepository),
+    ("is this a git repository", ErrorMeaning::NoRepository),
+    ("returned error: 404", ErrorMeaning::NoRepository),
     (
         "could not resolve host",
-        Meaning::Unreachable("its name cannot be resolved"),
+        ErrorMeaning::Unreachable("its name cannot be resolved"),
     ),
     (
         "name or service not known",
-        Meaning::Unreachable("its name cannot be resolved"),
+        ErrorMeaning::Unreachable("its name cannot be resolved"),
     ),
     (
         "failed to lookup address",
-        Meaning::Unreachable("its name cannot be resolved"),
+        ErrorMeaning::Unreachable("its name cannot be resolved"),
     ),
     (
         "temporary failure in name resolution",
-        Meaning::Unreachable("its name cannot be resolved"),
+        ErrorMeaning::Unreachable("its name cannot be resolved"),
     ),
     (
         "no address associated",
-        Meaning::Unreachable("its name cannot be resolved"),
+        ErrorMeaning::Unreachable("its name cannot be resolved"),
     ),
     (
         "connection refused",
-        Meaning::Unreachable("the connection was refused"),
+        ErrorMeaning::Unreachable("the connection was refused"),
     ),
     (
         "connection timed out",
-        Meaning::Unreachable("it did not answer in time"),
+        ErrorMeaning::Unreachable("it did not answer in time"),
     ),
     (
         "operation timed out",
-        Meaning::Unreachable("it did not answer in time"),
+        ErrorMeaning::Unreachable("it did not answer in time"),
     ),
     (
         "timed out",
-        Meaning::Unreachable("it did not answer in time"),
+        ErrorMeaning::Unreachable("it did not answer in time"),
     ),
     (
         "no route to host",
-        Meaning::Unreachable("there is no route to it"),
+        ErrorMeaning::Unreachable("there is no route to it"),
     ),
     (
         "network is unreachable",
-        Meaning::Unreachable("there is no route to it"),
+        ErrorMeaning::Unreachable("there is no route to it"),
     ),
-    ("certificate", Meaning::Certificate),
-    ("ssl connect error", Meaning::Certificate),
-    ("no space left on device", Meaning::Full),
-    ("tree depth", Meaning::Damaged),
-    ("repository corruption", Meaning::Damaged),
-    ("in tree entry", Meaning::Damaged),
-    ("too-short tree", Meaning::Damaged),
-    ("hash mismatch", Meaning::Damaged),
-    ("is corrupt", Meaning::Damaged),
-    ("unable to read", Meaning::Damaged),
-    ("bad tree object", Meaning::Damaged),
-    ("bad object", Meaning::Damaged),
-    ("unpack-objects failed", Meaning::Damaged),
-    ("index-pack failed", Meaning::Damaged),
-    ("missing necessary objects", Meaning::Damaged),
+    ("certificate", ErrorMeaning::Certificate),
+    ("ssl connect error", ErrorMeaning::Certificate),
+    ("no space left on device", ErrorMeaning::Full),
+    ("tree depth", ErrorMeaning::Damaged),
+    ("repository corruption", ErrorMeaning::Damaged),
+    ("in tree entry", ErrorMeaning::Damaged),
+    ("too-short tree", ErrorMeaning::Damaged),
+    ("hash mismatch", ErrorMeaning::Damaged),
+    ("is corrupt", ErrorMeaning::Damaged),
+    ("unable to read", ErrorMeaning::Damaged),
+    ("bad tree object", ErrorMeaning::Damaged),
+    ("bad object", ErrorMeaning::Damaged),
+    ("unpack-objects failed", ErrorMeaning::Damaged),
+    ("index-pack failed", ErrorMeaning::Damaged),
+    ("missing necessary objects", ErrorMeaning::Damaged),
     (
         "early eof",
-        Meaning::Unreachable("it closed the connection in the middle of an answer"),
+        ErrorMeaning::Unreachable("it closed the connection in the middle of an answer"),
     ),
     (
         "unexpected end of file",
-        Meaning::Unreachable("it closed the connection in the middle of an answer"),
+        ErrorMeaning::Unreachable("it closed the connection in the middle of an answer"),
     ),
     (
         "hung up unexpectedly",
-        Meaning::Unreachable("it closed the connection in the middle of an answer"),
+        ErrorMeaning::Unreachable("it closed the connection in the middle of an answer"),
     ),
 ];
 
 #[derive(Debug, Clone, Copy)]
-enum Meaning {
+enum ErrorMeaning {
     NoCommit,
     NoRepository,
     Refused,
@@ -222,7 +231,7 @@ enum Meaning {
 }
 
 /// Understands the words of a remote, of `git` or of `ssh`.
-pub fn judge_text(text: &str, asked: &Asked<'_>) -> Option<Error> {
+pub fn judge_text(text: &str, asked: &RemoteRequest<'_>) -> Option<Error> {
     // A repository may be called 'certificate': only what is said about it counts.
     let lower = text
         .to_lowercase()
@@ -230,35 +239,35 @@ pub fn judge_text(text: &str, asked: &Asked<'_>) -> Option<Error> {
     let (_, meaning) = WORDS.iter().find(|(word, _)| lower.contains(word))?;
     let source = asked.source;
     Some(match meaning {
-        Meaning::NoCommit => no_commit(asked),
-        Meaning::NoRepository => Error::not_found(format!(
+        ErrorMeaning::NoCommit => no_commit(asked),
+        ErrorMeaning::NoRepository => Error::not_found(format!(
             "{source}: there is no such repository, or it is not visible to us; check the URL"
         )),
-        Meaning::Refused => refused(asked),
-        Meaning::HostKey => Error::refused(format!(
+        ErrorMeaning::Refused => refused(asked),
+        ErrorMeaning::HostKey => Error::refused(format!(
             "{source}: the host key of {} is not the known one; put the right one into \
              'known_hosts' of the fetcher's --credentials",
             host_of(source)
         )),
-        Meaning::Certificate => Error::refused(format!(
+        ErrorMeaning::Certificate => Error::refused(format!(
             "{source}: the certificate of {} is not trusted ({}); set 'ca_file' for it in the \
              fetcher's --credentials",
             host_of(source),
             one_line(text)
         )),
-        Meaning::Full => Error::full(format!("no room to fetch {source}: {}", one_line(text))),
-        Meaning::Damaged => Error::corrupt(format!(
+        ErrorMeaning::Full => Error::full(format!("no room to fetch {source}: {}", one_line(text))),
+        ErrorMeaning::Damaged => Error::corrupt(format!(
             "{source} (ref '{}'): the remote's repository or what it sent is damaged: {}; run 'git \
              fsck' there",
             asked.ref_name,
             one_line(text)
         )),
-        Meaning::Unreachable(why) => unreachable(asked, why),
+        ErrorMeaning::Unreachable(why) => unreachable(asked, why),
     })
 }
 
 /// The remote does not give out the commit.
-pub fn no_commit(asked: &Asked<'_>) -> Error {
+pub fn no_commit(asked: &RemoteRequest<'_>) -> Error {
     let commit = asked
         .commit
         .map_or_else(|| asked.ref_name.to_string(), |commit| commit.to_string());
@@ -270,7 +279,7 @@ pub fn no_commit(asked: &Asked<'_>) -> Error {
 }
 
 /// The remote does not know who we are, or does not let us in.
-pub fn refused(asked: &Asked<'_>) -> Error {
+pub fn refused(asked: &RemoteRequest<'_>) -> Error {
     let host = host_of(asked.source);
     let what = if asked.has_login {
         format!(
@@ -287,7 +296,7 @@ pub fn refused(asked: &Asked<'_>) -> Error {
 }
 
 /// The remote cannot be talked to.
-pub fn unreachable(asked: &Asked<'_>, why: &str) -> Error {
+pub fn unreachable(asked: &RemoteRequest<'_>, why: &str) -> Error {
     let (host, source, ref_name) = (host_of(asked.source), asked.source, asked.ref_name);
     Error::unavailable(format!(
         "cannot fetch {source} (ref '{ref_name}') from {host}: {why}; check the URL, or try later"
@@ -334,7 +343,7 @@ mod tests {
     fn words_of_git_and_ssh_are_understood() {
         let source = SourceUrl::new("ssh://git@host:22/x.git").unwrap();
         let ref_name = RefName::new("main").unwrap();
-        let asked = Asked {
+        let asked = RemoteRequest {
             source: &source,
             ref_name: &ref_name,
             commit: None,

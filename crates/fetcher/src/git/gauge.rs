@@ -1,4 +1,4 @@
-//! Feeds what gix reports while it receives and indexes a pack into a [`Task`], and bounds what it
+//! Feeds what gix reports while it receives and indexes a pack into a [`FetchTask`], and bounds what it
 //! may receive.
 
 use std::io::{self, BufRead, Read};
@@ -8,26 +8,26 @@ use gix::progress::{
     Count, Id, MessageLevel, NestedProgress, Progress, Step, StepShared, UNKNOWN, Unit,
 };
 
-use crate::source::{Phase, Task};
+use crate::source::{FetchPhase, FetchTask};
 
 /// gix's ids of the two counters that matter (`gix_pack::index::write::ProgressId`).
 const INDEX_OBJECTS: Id = *b"IWIO";
 const RESOLVE_OBJECTS: Id = *b"IWRO";
 
 /// One node of gix's progress tree.
-pub struct Gauge {
+pub struct ProgressGauge {
     id: Id,
     step: StepShared,
-    task: Arc<Task>,
+    task: Arc<FetchTask>,
 }
 
-impl Gauge {
+impl ProgressGauge {
     /// The root of the tree.
-    pub fn new(task: &Arc<Task>) -> Self {
+    pub fn new(task: &Arc<FetchTask>) -> Self {
         Self::child(task.clone(), UNKNOWN)
     }
 
-    fn child(task: Arc<Task>, id: Id) -> Self {
+    fn child(task: Arc<FetchTask>, id: Id) -> Self {
         let step = match id {
             INDEX_OBJECTS => task.received.clone(),
             RESOLVE_OBJECTS => task.resolved.clone(),
@@ -37,7 +37,7 @@ impl Gauge {
     }
 }
 
-impl Count for Gauge {
+impl Count for ProgressGauge {
     fn set(&self, step: Step) {
         self.step.store(step, std::sync::atomic::Ordering::Relaxed);
     }
@@ -56,11 +56,11 @@ impl Count for Gauge {
     }
 }
 
-impl Progress for Gauge {
+impl Progress for ProgressGauge {
     fn init(&mut self, max: Option<Step>, _unit: Option<Unit>) {
         let phase = match self.id {
-            INDEX_OBJECTS => Phase::Receiving,
-            RESOLVE_OBJECTS => Phase::Indexing,
+            INDEX_OBJECTS => FetchPhase::Receiving,
+            RESOLVE_OBJECTS => FetchPhase::Indexing,
             _ => return,
         };
         self.set(0);
@@ -92,7 +92,7 @@ impl Progress for Gauge {
     }
 }
 
-impl NestedProgress for Gauge {
+impl NestedProgress for ProgressGauge {
     type SubProgress = Self;
 
     fn add_child(&mut self, _name: impl Into<String>) -> Self {
@@ -107,7 +107,7 @@ impl NestedProgress for Gauge {
 /// A pack as it arrives: counted, and cut off over the limit or when the task is cancelled.
 pub struct MeteredPack<'a> {
     pub inner: &'a mut dyn BufRead,
-    pub task: &'a Task,
+    pub task: &'a FetchTask,
 }
 
 impl MeteredPack<'_> {

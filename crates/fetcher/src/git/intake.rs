@@ -2,7 +2,7 @@
 //! objects, very many) the installed `git` indexes from a copy of what arrived so far and the rest
 //! of the same stream: nothing is sent twice.
 //!
-//! Invariants: memory is bounded by [`crate::source::Limits::object_bytes_max`] per object and by
+//! Invariants: memory is bounded by [`crate::source::FetchLimits::object_bytes_max`] per object and by
 //! [`OBJECTS_MAX`], whatever the remote sends; the copy has no name, so nothing is left behind.
 
 use std::fs::File;
@@ -13,12 +13,12 @@ use std::sync::Arc;
 use gix::odb::pack;
 use monofs_model::ObjectFormat;
 
-use super::child::{self, Child};
+use super::child::{self, GitChild};
 use super::cli;
-use super::failure::one_line;
+use super::failure::{GixResult, one_line};
 use super::gauge::MeteredPack;
-use super::native::hash_kind;
-use crate::source::Task;
+use super::ids::hash_kind;
+use crate::source::FetchTask;
 
 /// Most objects of a pack that gix indexes: it keeps some hundred bytes for each.
 const OBJECTS_MAX: usize = 500_000;
@@ -27,19 +27,17 @@ const OBJECT_NOTE_BYTES: usize = 256;
 /// Signature, version and number of objects.
 const HEADER_BYTES: usize = 12;
 
-type GixResult<T> = std::result::Result<T, gix::Error>;
-
 /// Where a pack goes.
-pub struct Intake<'a> {
+pub struct PackIntake<'a> {
     /// A bare repository.
     pub into: &'a Path,
     pub format: ObjectFormat,
     /// Whether the pack may leave out bases of deltas that the repository holds.
     pub thin: bool,
-    pub task: &'a Arc<Task>,
+    pub task: &'a Arc<FetchTask>,
 }
 
-impl Intake<'_> {
+impl PackIntake<'_> {
     /// Stores and indexes the pack that `reader` yields.
     pub fn take(
         &self,
@@ -63,7 +61,7 @@ impl Intake<'_> {
         } else {
             None
         };
-        let mut pack = Copied::new(io::Cursor::new(header).chain(metered), copy, self.task);
+        let mut pack = CopiedPack::new(io::Cursor::new(header).chain(metered), copy, self.task);
         let indexed = if git && objects > OBJECTS_MAX {
             Err(gix::Error::from_error(io::Error::other(format!(
                 "{objects} objects are more than {OBJECTS_MAX}"
@@ -139,7 +137,7 @@ impl Intake<'_> {
             .args(self.thin.then_some("--fix-thin"))
             .arg("--stdin");
         let task = self.task.clone();
-        let mut child = Child::spawn(command, self.task, move |line| {
+        let mut child = GitChild::spawn(command, self.task, move |line| {
             cli::follow_objects(&task, line)
         })
         .map_err(|e| gix::Error::from_error(io::Error::other(e)))?;
@@ -151,7 +149,7 @@ impl Intake<'_> {
             .finish()
             .map_err(|e| gix::Error::from_error(io::Error::other(e)))?;
         match fed {
-            Err(Feed::Source(error)) => Err(gix::Error::from_error(error)),
+            Err(FeedError::Pack(error)) => Err(gix::Error::from_error(error)),
             _ if status.success() && read.is_ok() => Ok(()),
             _ => {
                 tracing::warn!(said = one_line(&said), "git cannot index the pack either");
@@ -162,9 +160,9 @@ impl Intake<'_> {
 }
 
 /// How feeding a child ended early.
-enum Feed {
+enum FeedError {
     /// The pack cannot be read.
-    Source(io::Error),
+    Pack(io::Error),
     /// The child takes no more.
     Child,
 }
@@ -173,15 +171,17 @@ fn feed(
     copy: &mut File,
     rest: &mut dyn Read,
     input: &mut dyn Write,
-) -> std::result::Result<(), Feed> {
+) -> std::result::Result<(), FeedError> {
     let mut buffer = vec![0; 64 << 10];
     for source in [copy as &mut dyn Read, rest] {
         loop {
-            let count = source.read(&mut buffer).map_err(Feed::Source)?;
+            let count = source.read(&mut buffer).map_err(FeedError::Pack)?;
             if count == 0 {
                 break;
             }
-            input.write_all(&buffer[..count]).map_err(|_| Feed::Child)?;
+            input
+                .write_all(&buffer[..count])
+                .map_err(|_| FeedError::Child)?;
         }
     }
     Ok(())
@@ -189,18 +189,18 @@ fn feed(
 
 /// A pack that is copied while it is read, and that ends with an error when one object of it gets
 /// too long: gix holds the packed bytes of the object that it is at.
-struct Copied<'a, R> {
+struct CopiedPack<'a, R> {
     inner: R,
     copy: Option<File>,
-    task: &'a Task,
+    task: &'a FetchTask,
     /// Bytes read of the object that gix is at, and its number.
     object: (usize, usize),
     /// The pack itself or its copy failed: there is nothing to hand over.
     broken: bool,
 }
 
-impl<'a, R: Read> Copied<'a, R> {
-    fn new(inner: R, copy: Option<File>, task: &'a Task) -> Self {
+impl<'a, R: Read> CopiedPack<'a, R> {
+    fn new(inner: R, copy: Option<File>, task: &'a FetchTask) -> Self {
         Self {
             inner,
             copy,
@@ -235,7 +235,7 @@ impl<'a, R: Read> Copied<'a, R> {
     }
 }
 
-impl<R: Read> Read for Copied<'_, R> {
+impl<R: Read> Read for CopiedPack<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer);
         self.broken |= read.is_err();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use gix::odb::pack;
 use monofs_model::{Error, ObjectFormat, Oid, Result};
 
-use super::native::{from_gix, hash_kind};
+use super::ids::{from_gix, hash_kind};
 
 /// Creates an empty bare repository at `directory`, which may exist.
 pub fn create(directory: &Path, format: ObjectFormat) -> Result<()> {

@@ -18,28 +18,24 @@ use gix::protocol::transport::{Protocol, Service};
 use gix::protocol::{Handshake, LsRefsCommand};
 use monofs_model::{Error, ObjectFormat, Oid, RefName, SourceUrl};
 
-use super::advert::{self, AdvertisedRef, Choice};
-use super::failure::{Asked, Verdict, judge_gix, judge_text};
-use super::gauge::Gauge;
-use super::intake::Intake;
-use super::transport::{self, Remote};
+use super::advert::{self, AdvertisedRef, RefChoice};
+use super::failure::{GixResult, GixVerdict, RemoteRequest, judge_gix, judge_text};
+use super::gauge::ProgressGauge;
+use super::ids::{from_gix, to_gix};
+use super::intake::PackIntake;
+use super::transport::{self, OpenRemote};
 use crate::credentials::Credentials;
-use crate::source::{Resolved, Task, Want};
+use crate::source::{CommitWant, FetchTask, ResolvedRef};
 
 /// How far back a short commit id is looked for, in commits of the default branch.
 const HISTORY_COMMITS_MAX: u32 = 20_000;
 
-/// How gix failed.
-pub type Failure = Verdict;
-
-type GixResult<T> = std::result::Result<T, gix::Error>;
-
 /// An open conversation with a remote.
-pub struct Session<'a> {
-    remote: Remote,
+pub struct GixSession<'a> {
+    remote: OpenRemote,
     handshake: Handshake,
-    asked: Asked<'a>,
-    task: &'a Arc<Task>,
+    asked: RemoteRequest<'a>,
+    task: &'a Arc<FetchTask>,
 }
 
 fn agent() -> (&'static str, Option<String>) {
@@ -52,46 +48,28 @@ fn agent() -> (&'static str, Option<String>) {
     )
 }
 
-/// gix's id of an object.
-pub fn to_gix(oid: &Oid) -> ObjectId {
-    ObjectId::try_from(oid.as_bytes()).expect("an Oid has the length of one of gix's hashes")
-}
-
-/// Our id of an object.
-pub fn from_gix(id: &gix::oid) -> Oid {
-    Oid::from_bytes(id.as_bytes()).expect("gix's hashes have 20 or 32 bytes")
-}
-
-/// gix's word for an object format.
-pub fn hash_kind(format: ObjectFormat) -> gix::hash::Kind {
-    match format {
-        ObjectFormat::Sha1 => gix::hash::Kind::Sha1,
-        ObjectFormat::Sha256 => gix::hash::Kind::Sha256,
-    }
-}
-
-impl<'a> Session<'a> {
+impl<'a> GixSession<'a> {
     /// Connects and shakes hands.
     pub fn open(
         source: &'a SourceUrl,
         ref_name: &'a RefName,
         commit: Option<Oid>,
         credentials: &Credentials,
-        task: &'a Arc<Task>,
-    ) -> std::result::Result<Self, Failure> {
-        task.check().map_err(Verdict::Clear)?;
+        task: &'a Arc<FetchTask>,
+    ) -> std::result::Result<Self, GixVerdict> {
+        task.check().map_err(GixVerdict::Clear)?;
         let host = credentials.of(source);
         let has_login = host.token.is_some()
             || host.token_env.is_some()
             || host.token_file.is_some()
             || host.ssh_key.is_some();
-        let asked = Asked {
+        let asked = RemoteRequest {
             source,
             ref_name,
             commit,
             has_login,
         };
-        let mut remote = transport::open(&asked, &host, task).map_err(Verdict::Clear)?;
+        let mut remote = transport::open(&asked, &host, task).map_err(GixVerdict::Clear)?;
         let nobody =
             |_: credentials::helper::Action| -> GixResult<Option<credentials::protocol::Outcome>> {
                 Ok(None)
@@ -160,7 +138,7 @@ impl<'a> Session<'a> {
             tags: Tags::None,
             reject_shallow_remote: false,
         };
-        let intake = Intake {
+        let intake = PackIntake {
             into,
             format,
             thin: !fetch.have.is_empty(),
@@ -181,7 +159,7 @@ impl<'a> Session<'a> {
         gix::protocol::fetch(
             &mut fetch,
             consume,
-            Gauge::new(task),
+            ProgressGauge::new(task),
             task.cancelled(),
             context,
             options,
@@ -196,15 +174,20 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn fail(self, error: &gix::Error) -> Failure {
+    fn fail(self, error: &gix::Error) -> GixVerdict {
         judge(self.remote, &self.asked, self.task, error)
     }
 }
 
 /// Understands a failed conversation: what a child said on its way out counts most.
-fn judge(remote: Remote, asked: &Asked<'_>, task: &Task, error: &gix::Error) -> Failure {
+fn judge(
+    remote: OpenRemote,
+    asked: &RemoteRequest<'_>,
+    task: &FetchTask,
+    error: &gix::Error,
+) -> GixVerdict {
     if let Err(cancelled) = task.check() {
-        return Verdict::Clear(cancelled);
+        return GixVerdict::Clear(cancelled);
     }
     if task.over_limit() {
         let (source, limit) = (asked.source, task.limits.bytes_max);
@@ -212,12 +195,12 @@ fn judge(remote: Remote, asked: &Asked<'_>, task: &Task, error: &gix::Error) -> 
             "{source}: the commit needs more than the {limit} bytes that may be fetched; raise \
              --max-cache-gb"
         );
-        return Verdict::Clear(Error::full(message));
+        return GixVerdict::Clear(Error::full(message));
     }
     if let Some(child) = remote.child {
         drop(remote.transport);
         if child.timed_out() {
-            return Verdict::Clear(super::failure::unreachable(
+            return GixVerdict::Clear(super::failure::unreachable(
                 asked,
                 "it did not answer in time",
             ));
@@ -226,7 +209,7 @@ fn judge(remote: Remote, asked: &Asked<'_>, task: &Task, error: &gix::Error) -> 
     }
     let said = task.heard();
     match judge_text(&said, asked) {
-        Some(error) => Verdict::Clear(error),
+        Some(error) => GixVerdict::Clear(error),
         None => judge_gix(error, asked),
     }
 }
@@ -264,29 +247,29 @@ pub fn resolve(
     source: &SourceUrl,
     ref_name: &RefName,
     credentials: &Credentials,
-    task: &Arc<Task>,
-) -> std::result::Result<Resolved, Failure> {
-    let mut session = Session::open(source, ref_name, None, credentials, task)?;
+    task: &Arc<FetchTask>,
+) -> std::result::Result<ResolvedRef, GixVerdict> {
+    let mut session = GixSession::open(source, ref_name, None, credentials, task)?;
     let refs = match session.list_refs(&advert::prefixes(ref_name)) {
         Ok(refs) => refs,
         Err(e) => return Err(session.fail(&e)),
     };
-    match advert::choose(source, ref_name, &refs).map_err(Verdict::Clear)? {
-        Choice::Found(resolved) => {
+    match advert::choose(source, ref_name, &refs).map_err(GixVerdict::Clear)? {
+        RefChoice::Found(resolved) => {
             session.end();
             Ok(resolved)
         }
-        Choice::PerhapsCommit => search_history(session, source, ref_name, &refs),
+        RefChoice::PerhapsCommit => search_history(session, source, ref_name, &refs),
     }
 }
 
 /// Brings in one commit.
 pub fn fetch(
-    want: &Want<'_>,
+    want: &CommitWant<'_>,
     credentials: &Credentials,
-    task: &Arc<Task>,
-) -> std::result::Result<(), Failure> {
-    let mut session = Session::open(
+    task: &Arc<FetchTask>,
+) -> std::result::Result<(), GixVerdict> {
+    let mut session = GixSession::open(
         want.source,
         want.ref_name,
         Some(want.commit),
@@ -299,7 +282,7 @@ pub fn fetch(
             "{}: the remote's objects are {told:?}, but {} is {format:?}",
             want.source, want.commit
         );
-        return Err(Verdict::Clear(Error::invalid(message)));
+        return Err(GixVerdict::Clear(Error::invalid(message)));
     }
     let have: Vec<ObjectId> = want.have.iter().map(to_gix).collect();
     let exact = ExactFetch {
@@ -319,11 +302,11 @@ pub fn fetch(
 /// Looks for a short commit id in the history of the default branch, fetching commits without
 /// trees.
 fn search_history(
-    mut session: Session<'_>,
+    mut session: GixSession<'_>,
     source: &SourceUrl,
     ref_name: &RefName,
     refs: &[AdvertisedRef],
-) -> std::result::Result<Resolved, Failure> {
+) -> std::result::Result<ResolvedRef, GixVerdict> {
     let fetch_features = session.handshake.capabilities.capability("fetch");
     let can_filter = fetch_features.is_some_and(|f| f.supports("filter").unwrap_or(false))
         || session.handshake.capabilities.contains("filter");
@@ -336,7 +319,7 @@ fn search_history(
             "{source}: no branch, tag or advertised commit is '{ref_name}', and {why}; give the \
              full commit id"
         );
-        Verdict::Clear(Error::not_found(message))
+        GixVerdict::Clear(Error::not_found(message))
     };
     let Some(tip) = tip else {
         return Err(not_found("the remote advertises no branch"));
@@ -347,9 +330,9 @@ fn search_history(
         ));
     }
     let directory = tempfile::tempdir()
-        .map_err(|e| Verdict::Clear(Error::internal(format!("temporary directory: {e}"))))?;
+        .map_err(|e| GixVerdict::Clear(Error::internal(format!("temporary directory: {e}"))))?;
     let format = tip.object.format();
-    super::layout::create(directory.path(), format).map_err(Verdict::Clear)?;
+    super::layout::create(directory.path(), format).map_err(GixVerdict::Clear)?;
     let exact = ExactFetch {
         want: to_gix(&tip.object),
         have: &[],
@@ -358,13 +341,13 @@ fn search_history(
     if let Err(e) = session.receive(exact, HISTORY_COMMITS_MAX, directory.path(), format) {
         return Err(session.fail(&e));
     }
-    let ids = super::layout::packed_ids(directory.path(), format).map_err(Verdict::Clear)?;
+    let ids = super::layout::packed_ids(directory.path(), format).map_err(GixVerdict::Clear)?;
     let short = ref_name.as_str().to_ascii_lowercase();
     let mut matches = ids
         .into_iter()
         .filter(|id| id.to_string().starts_with(&short));
     match (matches.next(), matches.next()) {
-        (Some(commit), None) => Ok(Resolved {
+        (Some(commit), None) => Ok(ResolvedRef {
             commit,
             full_ref: String::new(),
         }),
@@ -372,7 +355,7 @@ fn search_history(
             let message = format!(
                 "{source}: the short commit id '{ref_name}' is ambiguous; give more digits"
             );
-            Err(Verdict::Clear(Error::invalid(message)))
+            Err(GixVerdict::Clear(Error::invalid(message)))
         }
         (None, _) => Err(not_found(&format!(
             "none of the last {HISTORY_COMMITS_MAX} commits of the default branch begins so"

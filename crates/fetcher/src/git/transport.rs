@@ -7,9 +7,11 @@
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::process::Command;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use gix::protocol::transport::Protocol;
 use gix::protocol::transport::client::blocking_io::http;
 use gix::protocol::transport::client::blocking_io::{Transport, http::Transport as HttpTransport};
@@ -18,10 +20,10 @@ use gix::protocol::transport::client::{Account, TransportWithoutIO};
 use monofs_model::source::Scheme;
 use monofs_model::{Error, Result, SourceUrl};
 
-use super::child::{self, Child};
-use super::failure::{Asked, judge_io, unreachable};
+use super::child::{self, GitChild};
+use super::failure::{RemoteRequest, judge_io, unreachable};
 use crate::credentials::HostCredentials;
-use crate::source::Task;
+use crate::source::FetchTask;
 
 const GIT_PORT: u16 = 9418;
 /// How long one read waits before it looks whether its task was cancelled.
@@ -31,15 +33,19 @@ const READ_SLICE: Duration = Duration::from_millis(200);
 pub type BoxedTransport = Box<dyn Transport + Send>;
 
 /// An open connection.
-pub struct Remote {
+pub struct OpenRemote {
     pub transport: BoxedTransport,
     /// The process behind it, if there is one: its error output says why a conversation failed.
-    pub child: Option<Child>,
+    pub child: Option<GitChild>,
 }
 
 /// Opens a connection to the remote of `asked`. Errors are final: no other implementation would get
 /// through.
-pub fn open(asked: &Asked<'_>, host: &HostCredentials, task: &Arc<Task>) -> Result<Remote> {
+pub fn open(
+    asked: &RemoteRequest<'_>,
+    host: &HostCredentials,
+    task: &Arc<FetchTask>,
+) -> Result<OpenRemote> {
     match asked.source.scheme() {
         Scheme::Git => open_git(asked, task),
         Scheme::Ssh => over_child(
@@ -52,7 +58,7 @@ pub fn open(asked: &Asked<'_>, host: &HostCredentials, task: &Arc<Task>) -> Resu
     }
 }
 
-fn open_git(asked: &Asked<'_>, task: &Arc<Task>) -> Result<Remote> {
+fn open_git(asked: &RemoteRequest<'_>, task: &Arc<FetchTask>) -> Result<OpenRemote> {
     let (host, port) = (asked.source.host(), asked.source.port().unwrap_or(GIT_PORT));
     let stream = connect(host, port, task.limits.connect_timeout).map_err(|e| match e {
         None => unreachable(asked, "its name cannot be resolved"),
@@ -77,14 +83,14 @@ fn open_git(asked: &Asked<'_>, task: &Arc<Task>) -> Result<Remote> {
     };
     let connection = Connection::new(
         read,
-        Parting(write),
+        FarewellWriter(write),
         Protocol::V2,
         path,
         name,
         ConnectMode::Daemon,
         false,
     );
-    Ok(Remote {
+    Ok(OpenRemote {
         transport: Box::new(connection),
         child: None,
     })
@@ -93,7 +99,7 @@ fn open_git(asked: &Asked<'_>, task: &Arc<Task>) -> Result<Remote> {
 /// A stream whose reads end at the idle timeout, or soon after their task was cancelled.
 struct PatientStream {
     stream: TcpStream,
-    task: Arc<Task>,
+    task: Arc<FetchTask>,
 }
 
 impl Read for PatientStream {
@@ -126,9 +132,9 @@ impl Read for PatientStream {
 /// A server that refuses what it is asked for says so and closes, without reading to the end. The
 /// failed write would hide what it said, so such a failure is left to the next read: that finds the
 /// last words first, then the end.
-struct Parting<W>(W);
+struct FarewellWriter<W>(W);
 
-impl<W: Write> Write for Parting<W> {
+impl<W: Write> Write for FarewellWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.write(bytes).or_else(|e| {
             if has_hung_up(&e) {
@@ -165,12 +171,16 @@ fn connect(host: &str, port: u16, timeout: Duration) -> Result<TcpStream, Option
     Err(last)
 }
 
-fn over_child(command: Command, asked: &Asked<'_>, task: &Arc<Task>) -> Result<Remote> {
-    let mut child = Child::spawn(command, task, |_| {})?;
+fn over_child(
+    command: Command,
+    asked: &RemoteRequest<'_>,
+    task: &Arc<FetchTask>,
+) -> Result<OpenRemote> {
+    let mut child = GitChild::spawn(command, task, |_| {})?;
     let (read, write) = child.take_pipes();
     let path = decoded_path(asked.source)?;
     let (read, write): (Box<dyn Read + Send>, Box<dyn Write + Send>) =
-        (Box::new(read), Box::new(Parting(write)));
+        (Box::new(read), Box::new(FarewellWriter(write)));
     let connection = Connection::new(
         read,
         write,
@@ -180,7 +190,7 @@ fn over_child(command: Command, asked: &Asked<'_>, task: &Arc<Task>) -> Result<R
         ConnectMode::Process,
         false,
     );
-    Ok(Remote {
+    Ok(OpenRemote {
         transport: Box::new(connection),
         child: Some(child),
     })
@@ -199,7 +209,7 @@ fn upload_pack_command(source: &SourceUrl) -> Result<Command> {
 pub fn ssh_command(
     source: &SourceUrl,
     host: &HostCredentials,
-    task: &Task,
+    task: &FetchTask,
     program: &str,
 ) -> Result<Command> {
     let mut command = child::command("ssh");
@@ -220,7 +230,7 @@ pub fn ssh_command(
 }
 
 /// The options that `ssh` gets: never asks, accepts only known hosts, gives up in time.
-pub fn ssh_options(source: &SourceUrl, host: &HostCredentials, task: &Task) -> Vec<String> {
+pub fn ssh_options(source: &SourceUrl, host: &HostCredentials, task: &FetchTask) -> Vec<String> {
     let mut options = Vec::new();
     let mut set = |option: String| options.extend(["-o".to_owned(), option]);
     set("BatchMode=yes".to_owned());
@@ -263,7 +273,11 @@ fn user_of(source: &SourceUrl) -> Option<String> {
     authority.rsplit_once('@').map(|(user, _)| user.to_owned())
 }
 
-fn open_http(asked: &Asked<'_>, host: &HostCredentials, task: &Task) -> Result<Remote> {
+fn open_http(
+    asked: &RemoteRequest<'_>,
+    host: &HostCredentials,
+    task: &FetchTask,
+) -> Result<OpenRemote> {
     let url = gix::url::parse(asked.source.as_str())
         .map_err(|e| Error::invalid(format!("source {}: {e}", asked.source)))?;
     let mut transport = HttpTransport::<http::reqwest::Remote>::new(url, Protocol::V2, false);
@@ -309,11 +323,14 @@ fn open_http(asked: &Asked<'_>, host: &HostCredentials, task: &Task) -> Result<R
         configure_client: Some(Box::new(configure)),
         configure_request: None,
     };
-    options.backend = Some(Arc::new(Mutex::new(backend)));
+    // gix asks for this lock type.
+    #[allow(clippy::disallowed_types)]
+    let backend = std::sync::Mutex::new(backend);
+    options.backend = Some(Arc::new(backend));
     transport
         .configure(&options)
         .map_err(|e| Error::internal(format!("set up the HTTP client: {e}")))?;
-    Ok(Remote {
+    Ok(OpenRemote {
         transport: Box::new(transport),
         child: None,
     })
@@ -333,23 +350,7 @@ fn read_roots(path: &std::path::Path) -> Result<Vec<reqwest::Certificate>> {
 
 /// The value of an `Authorization` header.
 pub fn basic(user: &str, token: &str) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let text = format!("{user}:{token}");
-    let mut out = "Basic ".to_owned();
-    for group in text.as_bytes().chunks(3) {
-        let bits = group.iter().enumerate().fold(0u32, |bits, (i, &byte)| {
-            bits | u32::from(byte) << (16 - 8 * i)
-        });
-        for i in 0..4 {
-            let sextet = (bits >> (18 - 6 * i) & 63) as usize;
-            out.push(if i <= group.len() {
-                char::from(ALPHABET[sextet])
-            } else {
-                '='
-            });
-        }
-    }
-    out
+    format!("Basic {}", BASE64.encode(format!("{user}:{token}")))
 }
 
 /// The path of a source with its percent escapes resolved. Errors: `Invalid` for what escapes had

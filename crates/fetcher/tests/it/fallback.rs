@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use monofs_fetcher::git::{GitSource, cli, layout};
-use monofs_fetcher::objects::Packs;
-use monofs_fetcher::source::{Resolved, Source, Task, Want};
+use monofs_fetcher::git::{GitSource, LocalFiles, cli, layout};
+use monofs_fetcher::objects::PackFiles;
+use monofs_fetcher::source::{CommitWant, FetchTask, RemoteSource, ResolvedRef};
 use monofs_fetcher::{Credentials, walk};
 use monofs_model::{ErrorKind, ObjectFormat, Oid, RefName, Result, SourceUrl};
 use monofs_testkit::Repo;
@@ -20,19 +20,20 @@ enum Way {
 }
 
 impl Way {
-    fn resolve(&self, source: &SourceUrl, ref_name: &RefName) -> Result<Resolved> {
-        let task = Task::new(Default::default());
+    fn resolve(&self, source: &SourceUrl, ref_name: &RefName) -> Result<ResolvedRef> {
+        let task = FetchTask::new(Default::default());
         match self {
-            Way::Native => {
-                GitSource::new(Credentials::default(), true).resolve(source, ref_name, &task)
-            }
+            Way::Native => GitSource::new(Credentials::default(), LocalFiles::Allowed)
+                .resolve(source, ref_name, &task),
             Way::Cli => cli::resolve(source, ref_name, &Credentials::default(), &task),
         }
     }
 
-    fn fetch(&self, want: &Want<'_>, task: &Arc<Task>) -> Result<()> {
+    fn fetch(&self, want: &CommitWant<'_>, task: &Arc<FetchTask>) -> Result<()> {
         match self {
-            Way::Native => GitSource::new(Credentials::default(), true).fetch(want, task),
+            Way::Native => {
+                GitSource::new(Credentials::default(), LocalFiles::Allowed).fetch(want, task)
+            }
             Way::Cli => cli::fetch(want, &Credentials::default(), task),
         }
     }
@@ -61,8 +62,8 @@ fn conforms(way: &Way, repo: &Repo, url: &str, proxy: Option<&Proxy>) {
     let dir = tempfile::tempdir().unwrap();
     layout::create(dir.path(), repo.format()).unwrap();
     let fetch = |commit: Oid, have: &[Oid]| {
-        let task = Task::new(Default::default());
-        let want = Want {
+        let task = FetchTask::new(Default::default());
+        let want = CommitWant {
             source: &source,
             ref_name: &main,
             commit,
@@ -74,11 +75,11 @@ fn conforms(way: &Way, repo: &Repo, url: &str, proxy: Option<&Proxy>) {
     let progress = fetch(resolved.commit, &[]).unwrap();
     assert!(progress.objects_total > 0, "{progress:?}");
     let walk = |commit: &Oid| {
-        let objects = Packs::open(dir.path(), repo.format()).unwrap().reader();
+        let objects = PackFiles::open(dir.path(), repo.format()).unwrap().reader();
         walk::snapshot(
             &objects,
             commit,
-            &Task::new(Default::default()),
+            &FetchTask::new(Default::default()),
             &mut |_, _| {},
         )
     };

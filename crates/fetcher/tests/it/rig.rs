@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use monofs_fetcher::git::GitSource;
-use monofs_fetcher::{Config, Running};
+use monofs_fetcher::{Config, RunningFetcher};
 use monofs_model::{DisplayPath, EntryKind, Error, Oid, Result, Snapshot, StorageId, TreeRecord};
 use monofs_proto::v1;
 use monofs_proto::v1::content_client::ContentClient;
@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 pub const NO_LIMIT: u64 = u64::MAX;
 
 pub struct Rig {
-    pub fetcher: Running,
+    pub fetcher: RunningFetcher,
     pub cache: tempfile::TempDir,
     pub config: Config,
     pub source: Arc<GitSource>,
@@ -413,11 +413,11 @@ pub fn error_of<T>(result: Result<T>) -> Error {
     }
 }
 
-async fn start(config: &Config) -> (Running, Arc<GitSource>, Channel) {
+async fn start(config: &Config) -> (RunningFetcher, Arc<GitSource>, Channel) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let source = Arc::new(GitSource::new(
         config.credentials.clone(),
-        config.allow_file,
+        config.local_files(),
     ));
     let fetcher = monofs_fetcher::spawn_with(config.clone(), listener, source.clone())
         .await

@@ -88,7 +88,7 @@ async fn tokens_are_in_no_argument_log_or_error() {
             false => assert!(!error_of(result).message.contains(TOKEN)),
         }
         // The same through the installed git.
-        let task = monofs_fetcher::source::Task::new(Default::default());
+        let task = monofs_fetcher::source::FetchTask::new(Default::default());
         let (credentials, url) = (rig.config.credentials.clone(), remote.url("repo.git"));
         let resolved = tokio::task::spawn_blocking(move || {
             let source = monofs_model::SourceUrl::new(&url).unwrap();

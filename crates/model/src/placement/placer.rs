@@ -52,7 +52,7 @@ pub struct Ranked {
     zone: u32,
 }
 
-struct Spot {
+struct RankSpot {
     tag: u32,
     id: NodeId,
     weight: f64,
@@ -61,7 +61,7 @@ struct Spot {
 
 /// Places keys on a fixed set of candidates.
 pub struct Placer {
-    spots: Vec<Spot>,
+    spots: Vec<RankSpot>,
 }
 
 impl Placer {
@@ -82,7 +82,7 @@ impl Placer {
                 }
             };
             let weight = Capacity::new(candidate.weight).unwrap_or(one).value();
-            spots.push(Spot {
+            spots.push(RankSpot {
                 tag,
                 id: candidate.id.clone(),
                 weight,
@@ -94,7 +94,8 @@ impl Placer {
 
     /// Where the `count` copies of `key` should be, most preferred first.
     pub fn replicas(&self, key: &PlacementKey, count: usize) -> Vec<Ranked> {
-        let mut best: Vec<(Ranked, &Spot)> = Vec::with_capacity(count.min(self.spots.len()) + 1);
+        let mut best: Vec<(Ranked, &RankSpot)> =
+            Vec::with_capacity(count.min(self.spots.len()) + 1);
         for spot in &self.spots {
             let ranked = rank(key, spot);
             if best.len() == count
@@ -122,7 +123,7 @@ impl Placer {
 
     /// With fewer zones than copies, zones are used again, round by round.
     fn by_rounds(&self, key: &PlacementKey, count: usize) -> Vec<Ranked> {
-        let mut waiting: Vec<(Ranked, &Spot)> = self
+        let mut waiting: Vec<(Ranked, &RankSpot)> = self
             .spots
             .iter()
             .map(|spot| (rank(key, spot), spot))
@@ -158,7 +159,7 @@ impl Placer {
 }
 
 /// One of a [`Placer`]'s candidates.
-pub struct Placed<'a>(&'a Spot);
+pub struct Placed<'a>(&'a RankSpot);
 
 impl Placed<'_> {
     /// Whether it could be among the `count` of `key`, given those that were chosen without it.
@@ -177,7 +178,7 @@ impl Placed<'_> {
     }
 }
 
-fn rank(key: &PlacementKey, spot: &Spot) -> Ranked {
+fn rank(key: &PlacementKey, spot: &RankSpot) -> Ranked {
     let id = spot.id.as_str().as_bytes();
     let mut hashed = [0; HASHED_MAX];
     hashed[..32].copy_from_slice(&key.0);
@@ -192,7 +193,7 @@ fn rank(key: &PlacementKey, spot: &Spot) -> Ranked {
 }
 
 /// Whether the first is preferred.
-fn before(a: &Ranked, a_spot: &Spot, b: &Ranked, b_spot: &Spot) -> bool {
+fn before(a: &Ranked, a_spot: &RankSpot, b: &Ranked, b_spot: &RankSpot) -> bool {
     match a.score.total_cmp(&b.score) {
         Ordering::Equal => a_spot.id > b_spot.id,
         order => order == Ordering::Greater,

@@ -64,10 +64,10 @@ pub(crate) fn is_known(path: &str) -> bool {
 
 /// Requests by method, since the start.
 #[derive(Debug)]
-pub struct Calls(Box<[Method]>);
+pub struct Calls(Box<[MethodCalls]>);
 
 #[derive(Debug)]
-struct Method {
+struct MethodCalls {
     name: [&'static str; 2],
     in_flight: AtomicU64,
     ended: [AtomicU64; CODES.len()],
@@ -76,7 +76,7 @@ struct Method {
 
 impl Default for Calls {
     fn default() -> Self {
-        let method = |(service, method)| Method {
+        let method = |(service, method)| MethodCalls {
             name: [service, method],
             in_flight: AtomicU64::new(0),
             ended: Default::default(),
@@ -88,7 +88,7 @@ impl Default for Calls {
 
 /// The requests of one service.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Totals {
+pub struct CallTotals {
     /// As [`Durations::counts`].
     pub durations: Vec<u64>,
     /// Those that the server failed; not those that were wrong, cancelled, or about what it does
@@ -110,8 +110,8 @@ impl Calls {
     }
 
     /// The requests for all methods of `service`.
-    pub fn totals(&self, service: &str) -> Totals {
-        let mut totals = Totals {
+    pub fn totals(&self, service: &str) -> CallTotals {
+        let mut totals = CallTotals {
             durations: Durations::default().counts(),
             failed: 0,
         };
@@ -170,8 +170,8 @@ impl Calls {
     }
 
     /// The methods that were asked for.
-    fn seen(&self) -> impl Iterator<Item = &Method> {
-        let ended = |method: &Method| {
+    fn seen(&self) -> impl Iterator<Item = &MethodCalls> {
+        let ended = |method: &MethodCalls| {
             method
                 .ended
                 .iter()

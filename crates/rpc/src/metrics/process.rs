@@ -39,7 +39,7 @@ pub(super) fn samples(role: &'static str, out: &mut Samples) {
         "Seconds of processor time used.",
         cpu,
     );
-    if let Some(stat) = Stat::read() {
+    if let Some(stat) = ProcessStat::read() {
         let name = "process_start_time_seconds";
         out.gauge(
             name,
@@ -71,16 +71,16 @@ pub(super) fn samples(role: &'static str, out: &mut Samples) {
 
 /// Bytes of memory that this process has; `None` where the system does not say.
 pub fn resident_bytes() -> Option<u64> {
-    Stat::read().map(|stat| stat.resident_bytes)
+    ProcessStat::read().map(|stat| stat.resident_bytes)
 }
 
-struct Stat {
+struct ProcessStat {
     started_at: f64,
     resident_bytes: u64,
     threads: u64,
 }
 
-impl Stat {
+impl ProcessStat {
     /// From `/proc/self/stat`; see proc_pid_stat(5). The name, in parentheses, may hold anything.
     fn read() -> Option<Self> {
         let text = fs::read_to_string("/proc/self/stat").ok()?;
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn the_start_is_a_moment_ago_and_memory_is_in_bytes() {
-        let stat = Stat::read().unwrap();
+        let stat = ProcessStat::read().unwrap();
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap()
@@ -123,6 +123,6 @@ mod tests {
             stat.started_at
         );
         assert!(stat.resident_bytes > 1 << 20 && stat.threads >= 1);
-        assert_eq!(Stat::read().unwrap().started_at, stat.started_at);
+        assert_eq!(ProcessStat::read().unwrap().started_at, stat.started_at);
     }
 }

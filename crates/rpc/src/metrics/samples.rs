@@ -48,10 +48,10 @@ impl From<f64> for Number {
     }
 }
 
-type Labels = Vec<(&'static str, Cow<'static, str>)>;
+type SampleLabels = Vec<(&'static str, Cow<'static, str>)>;
 
 #[derive(Debug, Clone)]
-enum Value {
+enum SampleValue {
     Number(Number),
     Histogram {
         buckets: Vec<(f64, u64)>,
@@ -61,15 +61,15 @@ enum Value {
 }
 
 #[derive(Debug)]
-struct Family {
+struct MetricFamily {
     kind: MetricType,
     help: &'static str,
-    samples: Vec<(Labels, Value)>,
+    samples: Vec<(SampleLabels, SampleValue)>,
 }
 
 /// The samples of one scrape. Names have the unit in them; those of counters end in `_total`.
 #[derive(Debug, Default)]
-pub struct Samples(BTreeMap<&'static str, Family>);
+pub struct Samples(BTreeMap<&'static str, MetricFamily>);
 
 impl Samples {
     /// A sum since the start.
@@ -79,7 +79,7 @@ impl Samples {
             name,
             help,
             Vec::new(),
-            Value::Number(value.into()),
+            SampleValue::Number(value.into()),
         );
     }
 
@@ -90,7 +90,7 @@ impl Samples {
             name,
             help,
             Vec::new(),
-            Value::Number(value.into()),
+            SampleValue::Number(value.into()),
         );
     }
 
@@ -108,7 +108,7 @@ impl Samples {
                 name,
                 help,
                 named(labels, values),
-                Value::Number(value.into()),
+                SampleValue::Number(value.into()),
             );
         }
     }
@@ -127,7 +127,7 @@ impl Samples {
                 name,
                 help,
                 named(labels, values),
-                Value::Number(value.into()),
+                SampleValue::Number(value.into()),
             );
         }
     }
@@ -144,7 +144,7 @@ impl Samples {
             let counts = durations.counts();
             let count = counts.iter().sum();
             let buckets = DURATION_BOUNDS.into_iter().zip(counts).collect();
-            let value = Value::Histogram {
+            let value = SampleValue::Histogram {
                 buckets,
                 count,
                 sum_seconds: durations.sum_seconds(),
@@ -164,10 +164,10 @@ impl Samples {
         kind: MetricType,
         name: &'static str,
         help: &'static str,
-        labels: Labels,
-        value: Value,
+        labels: SampleLabels,
+        value: SampleValue,
     ) {
-        let family = self.0.entry(name).or_insert_with(|| Family {
+        let family = self.0.entry(name).or_insert_with(|| MetricFamily {
             kind,
             help,
             samples: Vec::new(),
@@ -180,7 +180,7 @@ impl Samples {
 fn named<const N: usize, L: Into<Cow<'static, str>>>(
     names: [&'static str; N],
     values: [L; N],
-) -> Labels {
+) -> SampleLabels {
     names.into_iter().zip(values.map(Into::into)).collect()
 }
 
@@ -214,25 +214,25 @@ impl Collector for Samples {
 fn encode_value(
     encoder: &mut prometheus_client::encoding::MetricEncoder<'_>,
     kind: MetricType,
-    value: &Value,
+    value: &SampleValue,
 ) -> fmt::Result {
     match (kind, value) {
         (
             _,
-            Value::Histogram {
+            SampleValue::Histogram {
                 buckets,
                 count,
                 sum_seconds,
             },
         ) => encoder.encode_histogram::<NoLabelSet>(*sum_seconds, *count, buckets, None),
-        (MetricType::Counter, Value::Number(Number::Whole(n))) => {
+        (MetricType::Counter, SampleValue::Number(Number::Whole(n))) => {
             encoder.encode_counter::<NoLabelSet, _, u64>(n, None)
         }
-        (MetricType::Counter, Value::Number(Number::Real(n))) => {
+        (MetricType::Counter, SampleValue::Number(Number::Real(n))) => {
             encoder.encode_counter::<NoLabelSet, _, u64>(n, None)
         }
-        (_, Value::Number(Number::Whole(n))) => encoder.encode_gauge(n),
-        (_, Value::Number(Number::Real(n))) => encoder.encode_gauge(n),
+        (_, SampleValue::Number(Number::Whole(n))) => encoder.encode_gauge(n),
+        (_, SampleValue::Number(Number::Real(n))) => encoder.encode_gauge(n),
     }
 }
 

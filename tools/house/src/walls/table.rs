@@ -97,6 +97,7 @@ pub(super) const LIBRARIES: &[NameWall] = &[
     only("rkyv", &[MODEL]),
     only("rendezvous_hash", &[MODEL]),
     only("prometheus-client", &[RPC]),
+    only("backon", &[RPC]),
     only("tonic-reflection", &[RPC]),
     only("tonic-prost-build", &[PROTO]),
     only("protox", &[PROTO]),

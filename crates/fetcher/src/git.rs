@@ -1,10 +1,11 @@
-//! Git as a [`Source`]: gix first, the installed `git` for what gix cannot do.
+//! Git as a [`RemoteSource`]: gix first, the installed `git` for what gix cannot do.
 
 pub mod advert;
 pub mod child;
 pub mod cli;
 pub mod failure;
 mod gauge;
+pub mod ids;
 mod intake;
 pub mod layout;
 pub mod native;
@@ -17,22 +18,29 @@ use monofs_model::source::Scheme;
 use monofs_model::{Error, RefName, Result, SourceUrl};
 
 use crate::credentials::Credentials;
-use crate::source::{Resolved, Source, Task, Want};
-use failure::{Asked, Verdict};
+use crate::source::{CommitWant, FetchTask, RemoteSource, ResolvedRef};
+use failure::{GixVerdict, RemoteRequest};
+
+/// Whether `file` sources, which are repositories on the disk of the fetcher, may be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LocalFiles {
+    Allowed,
+    Refused,
+}
 
 /// Git remotes.
 pub struct GitSource {
     credentials: Credentials,
-    allow_file: bool,
+    local_files: LocalFiles,
     fallbacks: AtomicU64,
 }
 
 impl GitSource {
     /// Remotes as seen with these credentials.
-    pub fn new(credentials: Credentials, allow_file: bool) -> Self {
+    pub fn new(credentials: Credentials, local_files: LocalFiles) -> Self {
         Self {
             credentials,
-            allow_file,
+            local_files,
             fallbacks: AtomicU64::new(0),
         }
     }
@@ -43,7 +51,7 @@ impl GitSource {
     }
 
     fn check(&self, source: &SourceUrl) -> Result<()> {
-        if source.scheme() == Scheme::File && !self.allow_file {
+        if source.scheme() == Scheme::File && self.local_files == LocalFiles::Refused {
             return Err(Error::refused(format!(
                 "{source}: this fetcher does not read files of its own host (--allow-file)"
             )));
@@ -54,22 +62,22 @@ impl GitSource {
     /// Tells the log why `git` has to do it, or returns the clear error.
     fn fall_back(
         &self,
-        verdict: Verdict,
+        verdict: GixVerdict,
         what: &str,
         source: &SourceUrl,
         ref_name: &RefName,
     ) -> Result<()> {
         match verdict {
-            Verdict::Clear(error) => Err(error),
-            Verdict::Strange(reason) => {
-                let asked = Asked {
+            GixVerdict::Clear(error) => Err(error),
+            GixVerdict::Strange(reason) => {
+                let asked = RemoteRequest {
                     source,
                     ref_name,
                     commit: None,
                     has_login: false,
                 };
                 if !cli::is_installed() {
-                    return Err(Verdict::Strange(reason).into_error(&asked));
+                    return Err(GixVerdict::Strange(reason).into_error(&asked));
                 }
                 self.fallbacks.fetch_add(1, Ordering::Relaxed);
                 tracing::warn!(%source, %ref_name, reason, "gix cannot {what} here: falling back \
@@ -80,13 +88,13 @@ impl GitSource {
     }
 }
 
-impl Source for GitSource {
+impl RemoteSource for GitSource {
     fn resolve(
         &self,
         source: &SourceUrl,
         ref_name: &RefName,
-        task: &Arc<Task>,
-    ) -> Result<Resolved> {
+        task: &Arc<FetchTask>,
+    ) -> Result<ResolvedRef> {
         self.check(source)?;
         if let Some(resolved) = advert::full_commit_id(ref_name) {
             return Ok(resolved);
@@ -100,7 +108,7 @@ impl Source for GitSource {
         }
     }
 
-    fn fetch(&self, want: &Want<'_>, task: &Arc<Task>) -> Result<()> {
+    fn fetch(&self, want: &CommitWant<'_>, task: &Arc<FetchTask>) -> Result<()> {
         self.check(want.source)?;
         match native::fetch(want, &self.credentials, task) {
             Ok(()) => Ok(()),

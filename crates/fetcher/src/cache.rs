@@ -15,17 +15,18 @@ mod repository;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use monofs_model::{Error, Oid, Result, Snapshot, SourceUrl, StorageId};
 use monofs_rpc::metrics::Counter;
+use parking_lot::{Mutex, MutexGuard};
 
 pub use repository::CachedRepo;
 
 /// All cached repositories.
-pub struct Cache {
+pub struct RepoCache {
     dir: PathBuf,
     bytes_max: u64,
     repos: Mutex<HashMap<StorageId, Arc<CachedRepo>>>,
@@ -55,7 +56,7 @@ impl Drop for Workspace {
     }
 }
 
-impl Cache {
+impl RepoCache {
     /// Opens the cache and takes over what an earlier run left whole. Errors: `Refused` when
     /// another fetcher uses it.
     pub fn open(dir: &Path, bytes_max: u64) -> Result<Self> {
@@ -98,10 +99,7 @@ impl Cache {
 
     /// Lets another fetcher use the directory. Nothing may be fetched after this.
     pub fn close(&self) {
-        self.lock
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.lock.lock().take();
     }
 
     /// The cached repository, noted as used now.
@@ -204,7 +202,7 @@ impl Cache {
         self.lock().values().map(|repo| repo.disk_bytes()).sum()
     }
 
-    /// The bound of [`Cache::disk_bytes`].
+    /// The bound of [`RepoCache::disk_bytes`].
     pub fn bytes_max(&self) -> u64 {
         self.bytes_max
     }
@@ -225,15 +223,15 @@ impl Cache {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<StorageId, Arc<CachedRepo>>> {
-        self.repos.lock().unwrap_or_else(PoisonError::into_inner)
+        self.repos.lock()
     }
 }
 
-type Loaded = (HashMap<StorageId, Arc<CachedRepo>>, u64);
+type LoadedRepos = (HashMap<StorageId, Arc<CachedRepo>>, u64);
 
 /// The newest usable generation of every repository, and the next free generation. Everything else
 /// is removed.
-fn load(dir: &Path) -> std::io::Result<Loaded> {
+fn load(dir: &Path) -> std::io::Result<LoadedRepos> {
     let mut repos = HashMap::new();
     let mut serial = 0;
     for entry in fs::read_dir(dir)? {
