@@ -22,6 +22,7 @@ use crate::fs::identity::{Identity, Ino};
 use crate::fuse::Shared;
 use crate::prefetch::kinds::Kind;
 use crate::prefetch::{directory_tree, small_file};
+use crate::switch_lock::assert_not_held;
 
 /// Threads that store.
 const THREADS: usize = 2;
@@ -90,6 +91,7 @@ fn run(kernel: &dyn PageCache, inbox: &Mutex<Receiver<Job>>, shared: &Weak<Share
 
 /// Stores what is at hand of the small files of a directory.
 fn fill(kernel: &dyn PageCache, shared: &Shared, directory: Ino, raw: &mut Vec<u8>) {
+    assert_not_held("fill the page cache");
     let fs = &shared.fs;
     let Some(record) = directory_tree(fs, directory).and_then(|tree| fs.cache.record(&tree)) else {
         return;

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use crate::counters::Counters;
 use crate::fs::identity::Ino;
 use crate::fs::switch::Flipped;
+use crate::switch_lock::assert_not_held;
 
 /// The kernel's side of a mount, as far as it can be told things.
 pub trait Kernel: Send + 'static {
@@ -57,6 +58,7 @@ impl Invalidator {
 
     /// Tells the kernel, and returns when it has been told.
     pub async fn send(&self, flipped: Flipped) {
+        assert_not_held("tell the kernel what changed");
         let (done, told) = oneshot::channel();
         if self.jobs.send(Job { flipped, done }).is_ok() {
             let _ = told.await;

@@ -31,6 +31,7 @@ pub mod prefetch;
 pub mod repo;
 mod spawner;
 pub mod status;
+mod switch_lock;
 
 pub use config::{AddressChoice, Config};
 pub use mount::{Mounted, mount};

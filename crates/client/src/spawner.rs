@@ -8,6 +8,8 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::switch_lock::assert_not_held;
+
 /// Starts tasks from any thread. Cheap to clone.
 #[derive(Clone)]
 pub struct Spawner {
@@ -27,8 +29,9 @@ impl Spawner {
     }
 
     /// Runs `work` until it is done or the mount ends, as part of the request of the task that
-    /// calls this.
+    /// calls this. Not to be called under a lock: a runtime that has ended drops `work` at once.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        assert_not_held("start a task");
         let (stop, work) = (self.stop.clone(), context::carry(work));
         let task = async move {
             tokio::select! {

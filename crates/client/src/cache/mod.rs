@@ -487,22 +487,23 @@ impl Writer {
     /// Remembers how a write went. True: it went well.
     fn note(&self, result: Result<()>) -> bool {
         let error = result.err().map(|error| error.to_string());
-        let mut last = self
-            .shared
-            .last_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(error) = &error {
-            self.counters.cache_write_errors.one();
-            if last.as_ref() != Some(error) {
-                tracing::warn!(
-                    error,
-                    "the cache cannot be written; serving goes on without it"
-                );
-            }
+        let before = {
+            let mut last = self
+                .shared
+                .last_error
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *last, error.clone())
+        };
+        let Some(error) = error else { return true };
+        self.counters.cache_write_errors.one();
+        if before.as_ref() != Some(&error) {
+            tracing::warn!(
+                error,
+                "the cache cannot be written; serving goes on without it"
+            );
         }
-        *last = error;
-        last.is_none()
+        false
     }
 }
 

@@ -174,19 +174,20 @@ impl Applier {
                 () = self.stop.cancelled() => return,
             };
             let path = repo.path();
-            let mut state = self.link.state();
             match outcome {
                 Ok(()) => {
-                    state.lagging.remove(path);
+                    self.link.state().lagging.remove(path);
                     self.copy.outdate(path);
                 }
                 Err(error) => {
-                    if !state.lagging.contains_key(path) {
+                    let before = {
+                        let mut state = self.link.state();
+                        state.lagging.insert(path.to_owned(), error.to_string())
+                    };
+                    if before.is_none() {
                         tracing::warn!(repo = path, %error, "cannot switch to the new commit; \
                          showing the old one");
                     }
-                    state.lagging.insert(path.to_owned(), error.to_string());
-                    drop(state);
                     self.wanted.insert(path.to_owned(), Some(packed));
                 }
             }

@@ -94,22 +94,24 @@ impl Watch {
 
     /// Notes how a session ended. True: it had been connected.
     fn ended(&self, router: &str, session: Result<()>) -> bool {
-        let mut state = self.link.state();
-        let connected = state.connected_since.take().is_some();
-        state.router = None;
-        state.failures += 1;
         let error = session.err().map_or_else(
             || "the router ended the stream".to_owned(),
             |error| error.to_string(),
         );
-        if state.failures == 1 || connected {
+        let (connected, failures) = {
+            let mut state = self.link.state();
+            state.router = None;
+            state.failures += 1;
+            state.last_error = Some(format!("{router}: {error}"));
+            (state.connected_since.take().is_some(), state.failures)
+        };
+        if failures == 1 || connected {
             tracing::warn!(
                 router,
                 error,
                 "not connected to the router; serving what is known"
             );
         }
-        state.last_error = Some(format!("{router}: {error}"));
         connected
     }
 
@@ -208,14 +210,20 @@ impl Watch {
     fn heard_from(&self, router: &str) {
         self.heard
             .send_if_modified(|heard| !std::mem::replace(heard, true));
-        let mut state = self.link.state();
-        let now = Instant::now();
-        state.last_message = Some(now);
-        if state.connected_since.is_none() {
+        let is_first = {
+            let mut state = self.link.state();
+            let now = Instant::now();
+            state.last_message = Some(now);
+            let is_first = state.connected_since.is_none();
+            if is_first {
+                state.connected_since = Some(now);
+                state.router = Some(router.to_owned());
+                state.failures = 0;
+            }
+            is_first
+        };
+        if is_first {
             tracing::info!(router, "following the catalogue");
-            state.connected_since = Some(now);
-            state.router = Some(router.to_owned());
-            state.failures = 0;
         }
     }
 }

@@ -86,12 +86,15 @@ impl Load {
     }
 
     fn landed(&self, key: &Key) {
-        let mut state = self.state();
-        state.claim.landed(key);
-        if state.needed.remove(key)
-            && state.needed.is_empty()
-            && let Some(arrived) = state.arrived.take()
-        {
+        let (landed, arrived) = {
+            let mut state = self.state();
+            let landed = state.claim.landed(key);
+            let is_last = state.needed.remove(key) && state.needed.is_empty();
+            (landed, state.arrived.take_if(|_| is_last))
+        };
+        // Both wake tasks, so they are told without the lock.
+        drop(landed);
+        if let Some(arrived) = arrived {
             let _ = arrived.send(Ok(()));
         }
     }
@@ -118,7 +121,8 @@ impl Load {
 
     /// The request is over.
     pub fn finish(&self, result: Result<()>) {
-        if let Some(arrived) = self.state().arrived.take() {
+        let arrived = self.state().arrived.take();
+        if let Some(arrived) = arrived {
             let _ = arrived.send(result);
         }
     }

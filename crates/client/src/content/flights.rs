@@ -48,6 +48,19 @@ impl Flights {
         }
     }
 
+    /// Takes these keys out of flight.
+    fn release(&self, keys: &[Key]) {
+        if keys.is_empty() {
+            return;
+        }
+        let released: Vec<_> = {
+            let mut flying = self.keys();
+            keys.iter().filter_map(|key| flying.remove(key)).collect()
+        };
+        // This wakes the waiters, so it is done without the lock.
+        drop(released);
+    }
+
     /// A wait for this key, if somebody is fetching it.
     pub fn landing(&self, key: &Key) -> Option<Landing> {
         self.keys().get(key).map(watch::Sender::subscribe)
@@ -76,33 +89,28 @@ impl Claim {
         self.keys.is_empty()
     }
 
-    /// The content of `key` is at hand now.
-    pub fn landed(&mut self, key: &Key) {
+    /// The content of `key` is at hand now. Dropping what is returned wakes those who wait for it;
+    /// that is done without a lock.
+    #[must_use = "dropping it wakes the waiters"]
+    pub fn landed(&mut self, key: &Key) -> Option<watch::Sender<()>> {
         if self.keys.remove(key) {
-            // Dropping the sender wakes whoever waits.
-            self.flights.keys().remove(key);
+            self.flights.keys().remove(key)
+        } else {
+            None
         }
     }
 
     /// Gives up what is not in `keys`.
     pub fn keep(&mut self, keys: &HashSet<Key>) {
-        let mut flying = self.flights.keys();
-        self.keys.retain(|key| {
-            let kept = keys.contains(key);
-            if !kept {
-                flying.remove(key);
-            }
-            kept
-        });
+        let given_up: Vec<Key> = self.keys.extract_if(|key| !keys.contains(key)).collect();
+        self.flights.release(&given_up);
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if !self.keys.is_empty() {
-            let mut flying = self.flights.keys();
-            self.keys.iter().for_each(|key| drop(flying.remove(key)));
-        }
+        let given_up: Vec<Key> = self.keys.drain().collect();
+        self.flights.release(&given_up);
     }
 }
 
@@ -128,7 +136,7 @@ mod tests {
         let second = flights.claim([key(2), key(3)]);
         assert!(first.contains(&key(2)) && !second.contains(&key(2)) && second.contains(&key(3)));
         let waiting = flights.landing(&key(2)).unwrap();
-        first.landed(&key(2));
+        drop(first.landed(&key(2)));
         landed(waiting).await;
         assert!(flights.landing(&key(2)).is_none());
         assert!(flights.landing(&key(1)).is_some());

@@ -415,17 +415,23 @@ impl Inner {
     }
 
     fn closure_goes_on(&self, repo: &Repo) {
-        let closures = self.closures.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(progress) = closures.get(repo.storage_id()) {
+        let progress = {
+            let closures = self.closures.lock().unwrap_or_else(PoisonError::into_inner);
+            closures.get(repo.storage_id()).cloned()
+        };
+        // This wakes the waiters, so it is done without the lock.
+        if let Some(progress) = progress {
             progress.send_modify(|count| *count += 1);
         }
     }
 
     fn closure_ends(&self, repo: &Repo) {
-        self.closures
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(repo.storage_id());
+        let ended = {
+            let mut closures = self.closures.lock().unwrap_or_else(PoisonError::into_inner);
+            closures.remove(repo.storage_id())
+        };
+        // This wakes the waiters, so it is done without the lock.
+        drop(ended);
     }
 
     /// Whether nobody has answered for so long that trying until the deadline is pointless.

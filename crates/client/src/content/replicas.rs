@@ -147,11 +147,13 @@ impl Replicas {
     /// to.
     pub fn failed(&self, candidate: &Candidate) -> Option<NodeId> {
         let now = Instant::now();
-        let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
-        if suspects.len() >= PEERS_MAX {
-            suspects.clear();
+        {
+            let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+            if suspects.len() >= PEERS_MAX {
+                suspects.clear();
+            }
+            suspects.insert(candidate.address.clone(), now + SUSPECT_FOR);
         }
-        suspects.insert(candidate.address.clone(), now + SUSPECT_FOR);
         let node = candidate.node.clone()?;
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         if reported.len() >= PEERS_MAX {

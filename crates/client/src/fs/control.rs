@@ -3,12 +3,16 @@
 //! A document is made when it is looked up and never changes after, like every other file here; its
 //! name is never trusted, so each `open` by path gets a new one. The kernel forgets the old ones,
 //! and with that they are gone.
+//!
+//! Nothing here changes with the catalogue, so the switch lock is not taken: a document tells what
+//! the catalogue is, and takes that lock itself while it is made.
 
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
-use super::{Attr, Fs};
+use super::{Attr, Found, Fs, Trust};
+use crate::switch_lock::assert_not_held;
 
 /// The directory's name in the root. Not listed there.
 pub const CONTROL_NAME: &[u8] = b".monofs";
@@ -19,8 +23,18 @@ pub const STATUS_NAME: &[u8] = b"status";
 pub type Documents = Box<dyn Fn() -> Bytes + Send + Sync>;
 
 impl Fs {
+    /// What `name` in the hidden directory is.
+    pub(super) fn lookup_control(&self, name: &[u8]) -> Found {
+        if name == STATUS_NAME {
+            Found::Inode(self.new_document(), Trust::Once)
+        } else {
+            Found::Nothing
+        }
+    }
+
     /// A new status document, with one reference.
     pub(super) fn new_document(&self) -> Attr {
+        assert_not_held("make a document");
         // 2^32 documents before numbers could meet those derived from hashes.
         let ino = self.document_number.fetch_add(1, Ordering::Relaxed);
         self.inodes

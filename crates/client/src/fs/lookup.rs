@@ -6,7 +6,7 @@ use monofs_model::limits::NAME_BYTES_MAX;
 use monofs_model::tree::Entry;
 use monofs_model::{EntryKind, Oid};
 
-use super::control::{CONTROL_NAME, STATUS_NAME};
+use super::control::CONTROL_NAME;
 use super::identity::{CONTROL, Identity, Ino, ROOT};
 use super::inode::{Inode, What};
 use super::namespace::{Child, join};
@@ -17,6 +17,7 @@ use crate::repo::Repo;
 
 /// Where a directory's names come from.
 pub(super) enum Directory {
+    /// The hidden one, whose names [`super::control`] makes without the switch lock.
     Control,
     /// Above repositories, by path.
     Namespace(Arc<str>),
@@ -37,11 +38,11 @@ impl Fs {
             // The kernel itself lets four times as much through.
             return Err(Errno::NAMETOOLONG.into());
         }
+        if parent == CONTROL {
+            return Ok(self.lookup_control(name));
+        }
         let world = self.world();
         match self.directory(parent)? {
-            Directory::Control if name == STATUS_NAME => {
-                Ok(Found::Inode(self.new_document(), Trust::Once))
-            }
             Directory::Control | Directory::Submodule => Ok(Found::Nothing),
             Directory::Namespace(_) if parent == ROOT && name == CONTROL_NAME => {
                 let attr = self.getattr(CONTROL)?;

@@ -11,7 +11,8 @@
 //! - all names of one reply come from one state: every walk from a directory's inode to its
 //!   children happens under the read side of the switch lock, every change of state under the write
 //!   side ([`switch`]);
-//! - the lock is never held while waiting for the network or the kernel.
+//! - the lock is taken once by a thread, and never held while a document is made or while waiting
+//!   for the network or the kernel ([`crate::switch_lock`]).
 
 pub mod control;
 pub mod identity;
@@ -26,8 +27,8 @@ pub mod xattr;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use monofs_model::{EntryKind, Oid, TreeRecord};
 
@@ -40,6 +41,7 @@ use crate::errno::Errno;
 use crate::prefetch::Marks;
 use crate::prefetch::kinds::Kinds;
 use crate::repo::Repo;
+use crate::switch_lock::{SwitchLock, SwitchReadGuard, SwitchWriteGuard};
 
 /// Block size reported to programs: the largest read the kernel sends is a good buffer size, 4 KiB
 /// is what they expect.
@@ -159,7 +161,7 @@ pub struct Fs {
     pub(crate) kinds: Kinds,
     documents: Documents,
     /// The switch lock: names and the inodes they lead to change only under its write side.
-    world: RwLock<Namespace>,
+    world: SwitchLock<Namespace>,
     /// Seconds since the epoch; set by whoever applies changes of the catalogue.
     now: AtomicI64,
     document_number: AtomicU64,
@@ -175,18 +177,22 @@ impl Fs {
             marks,
             kinds: Kinds::default(),
             documents,
-            world: RwLock::default(),
+            world: SwitchLock::default(),
             now: AtomicI64::new(now),
             document_number: AtomicU64::new(identity::DOCUMENTS),
         }
     }
 
-    pub(crate) fn world(&self) -> RwLockReadGuard<'_, Namespace> {
-        self.world.read().unwrap_or_else(PoisonError::into_inner)
+    /// Takes the switch lock to look at the names above repositories.
+    #[track_caller]
+    pub(crate) fn world(&self) -> SwitchReadGuard<'_, Namespace> {
+        self.world.read()
     }
 
-    fn world_mut(&self) -> RwLockWriteGuard<'_, Namespace> {
-        self.world.write().unwrap_or_else(PoisonError::into_inner)
+    /// Takes the switch lock to change what names lead to.
+    #[track_caller]
+    fn world_mut(&self) -> SwitchWriteGuard<'_, Namespace> {
+        self.world.write()
     }
 
     fn now(&self) -> i64 {

@@ -55,18 +55,19 @@ impl Fs {
         with_attributes: bool,
         sink: &mut dyn Sink,
     ) -> Outcome<()> {
-        let world = self.world();
-        let directory = self.directory(ino)?;
-        let (version, index) = ((position >> 32) as u32, position & u64::from(u32::MAX));
+        let version = (position >> 32) as u32;
         let listing = Listing {
             fs: self,
             ino,
             with_attributes,
-            index,
+            index: position & u64::from(u32::MAX),
         };
-        match directory {
-            Directory::Control => listing.control(sink),
-            Directory::Submodule => listing.dots(1, sink).map(|_| ()),
+        if ino == CONTROL {
+            return listing.control(sink);
+        }
+        let world = self.world();
+        match self.directory(ino)? {
+            Directory::Control | Directory::Submodule => listing.dots(1, sink).map(|_| ()),
             Directory::Namespace(path) => listing.namespace(&world, &path, version, sink),
             Directory::Tree {
                 repo,

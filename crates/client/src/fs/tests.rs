@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock, Weak, mpsc};
+use std::time::Duration;
 
 use bytes::Bytes;
 use monofs_model::{ErrorKind, ObjectFormat, ObjectKind, Oid, TreeRecord};
 
-use super::identity::{Identity, Ino, ROOT};
+use super::control::{Documents, STATUS_NAME};
+use super::identity::{CONTROL, Identity, Ino, ROOT};
 use super::namespace::tests::entry;
 use super::readdir::DirItem;
 use super::switch::Invalidation;
@@ -396,4 +399,45 @@ fn a_large_directory_above_repositories_is_listed_page_by_page_while_it_changes(
         2 + 20_000 - 1
     );
     assert_eq!(fixture.fs.volume().files, 2 * (20_000 - 1));
+}
+
+/// A file system whose documents can be made only while repositories can come and go: making one
+/// has another thread add a repository and waits for it. The flag rises once that took too long.
+fn fs_with_documents_that_need_a_writer(dir: &std::path::Path) -> (Arc<Fs>, Arc<AtomicBool>) {
+    let counters = Arc::new(Counters::default());
+    let cache = Cache::open(dir, 64 << 20, counters.clone()).unwrap();
+    let itself: Arc<OnceLock<Weak<Fs>>> = Arc::default();
+    let blocked = Arc::new(AtomicBool::new(false));
+    let documents: Documents = {
+        let itself = itself.clone();
+        let blocked = blocked.clone();
+        Box::new(move || {
+            let fs = itself.get().and_then(Weak::upgrade).unwrap();
+            let (done, written) = mpsc::channel();
+            std::thread::spawn(move || {
+                let repo = Repo::new(entry("h/r", Oid::from_bytes(&[1; 20]).unwrap(), 1)).unwrap();
+                fs.change_repositories(vec![repo], &[]);
+                // The receiver is gone when it waited in vain.
+                let _ = done.send(());
+            });
+            if written.recv_timeout(Duration::from_secs(10)).is_err() {
+                blocked.store(true, Ordering::Relaxed);
+            }
+            Bytes::from_static(b"{}")
+        })
+    };
+    let fs = Arc::new(Fs::new(cache, Marks::new(counters), documents, 100));
+    itself.set(Arc::downgrade(&fs)).unwrap();
+    (fs, blocked)
+}
+
+#[test]
+fn repositories_change_while_a_document_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let (fs, blocked) = fs_with_documents_that_need_a_writer(dir.path());
+    fs.lookup(CONTROL, STATUS_NAME).unwrap();
+    assert!(!blocked.load(Ordering::Relaxed), "by a lookup of one");
+    fs.readdir(CONTROL, 0, true, &mut |_: &DirItem<'_>| false)
+        .unwrap();
+    assert!(!blocked.load(Ordering::Relaxed), "by a listing");
 }

@@ -98,27 +98,8 @@ impl Walks {
     /// A small file of this directory was not at hand. Starts a walk, or tells the one that runs.
     /// Returns whether that happened in the same directory a moment ago.
     pub fn missed(&self, shared: &Arc<Shared>, repo: &Arc<Repo>, tree: Oid) -> bool {
-        let mut tracks = self.tracks();
-        if tracks.len() >= REPOS_MAX {
-            tracks.retain(|_, track| track.walk().is_some());
-        }
-        let track = tracks.entry(repo.storage_id().clone()).or_default();
-        let now = Instant::now();
-        track
-            .missed
-            .retain(|(_, at)| now.duration_since(*at) < WALK_WITHIN);
-        let before = track.missed.len();
-        track.missed.retain(|(missed, _)| *missed != tree);
-        let again = track.missed.len() < before;
-        track.missed.push_back((tree, now));
-        if let Some(walk) = track.walk() {
-            let _ = walk.try_send(Turn { tree, missed: true });
-        } else if track.missed.len() >= WALK_DIRECTORIES {
-            let (walk, heard) = mpsc::channel(HEARD_MAX);
-            for (tree, _) in track.missed.drain(..) {
-                let _ = walk.try_send(Turn { tree, missed: true });
-            }
-            track.walk = Some(walk);
+        let (again, begins) = self.note_miss(repo, tree);
+        if let Some(heard) = begins {
             let walk = Walk {
                 shared: shared.clone(),
                 repo: repo.clone(),
@@ -134,6 +115,37 @@ impl Walks {
             });
         }
         again
+    }
+
+    /// Remembers a miss. Returns whether the same directory was missed a moment ago, and what a
+    /// walk is to hear if one is to start.
+    fn note_miss(&self, repo: &Arc<Repo>, tree: Oid) -> (bool, Option<mpsc::Receiver<Turn>>) {
+        let mut tracks = self.tracks();
+        if tracks.len() >= REPOS_MAX {
+            tracks.retain(|_, track| track.walk().is_some());
+        }
+        let track = tracks.entry(repo.storage_id().clone()).or_default();
+        let now = Instant::now();
+        track
+            .missed
+            .retain(|(_, at)| now.duration_since(*at) < WALK_WITHIN);
+        let before = track.missed.len();
+        track.missed.retain(|(missed, _)| *missed != tree);
+        let again = track.missed.len() < before;
+        track.missed.push_back((tree, now));
+        if let Some(walk) = track.walk() {
+            let _ = walk.try_send(Turn { tree, missed: true });
+            return (again, None);
+        }
+        if track.missed.len() >= WALK_DIRECTORIES {
+            let (walk, heard) = mpsc::channel(HEARD_MAX);
+            for (tree, _) in track.missed.drain(..) {
+                let _ = walk.try_send(Turn { tree, missed: true });
+            }
+            track.walk = Some(walk);
+            return (again, Some(heard));
+        }
+        (again, None)
     }
 }
 

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use monofs_client::{Config, Mounted, mount};
 use monofs_testkit::model::{Checks, assert_matches_with, xattr};
@@ -364,11 +366,11 @@ async fn what_is_read_during_many_flips_is_always_one_commit() {
     write(0);
     cluster.publish("h/r", &repo, "main");
     let mounted = cluster.mount().await;
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stop = Arc::new(AtomicBool::new(false));
     let (stopped, path) = (stop.clone(), mounted.path().join("h/r/d/f"));
     let reader = std::thread::spawn(move || {
         let (mut last, mut seen) = (0, 0);
-        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+        while !stopped.load(Ordering::Relaxed) {
             let text = fs::read_to_string(&path).unwrap();
             assert_eq!(text.len(), 20_000);
             assert_eq!(text, text[..4].repeat(5000), "a torn read");
@@ -391,7 +393,7 @@ async fn what_is_read_during_many_flips_is_always_one_commit() {
             "stale after the flip was acknowledged"
         );
     }
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    stop.store(true, Ordering::Relaxed);
     let (_, seen) = crate::blocking(move || reader.join().unwrap()).await;
     assert!(seen > 5, "the reader saw {seen} flips");
     mounted.unmount().await.unwrap();
@@ -431,5 +433,51 @@ async fn old_records_that_nobody_has_do_not_block_a_flip() {
         assert_eq!(xattr(at, "user.monofs.repo").unwrap(), b"h/r");
     })
     .await;
+    mounted.unmount().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_status_can_be_read_and_listed_while_commits_follow_each_other() {
+    const READERS: usize = 4;
+    const COMMITS: usize = 150;
+    let cluster = FakeCluster::start(1).await;
+    let repo = Repo::new();
+    let write = |n: usize| {
+        repo.commit(|c| {
+            c.file("d/f", format!("{n}"));
+        });
+        cluster.publish("h/r", &repo, "main");
+    };
+    write(0);
+    let mounted = cluster.mount().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let at = mounted.path().join(".monofs");
+    let readers: Vec<_> = (0..READERS)
+        .map(|n| {
+            let at = at.clone();
+            let stop = stop.clone();
+            std::thread::spawn(move || {
+                let mut documents = 0u64;
+                while !stop.load(Ordering::Relaxed) {
+                    if n % 2 == 0 {
+                        assert!(fs::read(at.join("status")).unwrap().ends_with(b"}\n"));
+                    } else {
+                        assert_eq!(fs::read_dir(&at).unwrap().count(), 1);
+                    }
+                    documents += 1;
+                }
+                documents
+            })
+        })
+        .collect();
+    for n in 1..=COMMITS {
+        write(n);
+        // Bounded: it fails when the mount hangs.
+        cluster.applied().await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    for reader in readers {
+        assert!(crate::blocking(|| reader.join().unwrap()).await > 0);
+    }
     mounted.unmount().await.unwrap();
 }
