@@ -13,15 +13,16 @@ mod ready;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use monofs_model::{Error, Oid, Result, TreeRecord};
 use monofs_store::cache::{CacheOptions, CacheStore};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 
 pub use self::ready::READY_BYTES_MAX;
@@ -95,7 +96,7 @@ struct Shared {
 
 impl Shared {
     fn pending(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pending.lock()
     }
 }
 
@@ -237,21 +238,13 @@ impl Cache {
     }
 
     fn is_distrusted(&self, key: &ChunkKey) -> bool {
-        self.shared
-            .distrusted
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(key)
+        self.shared.distrusted.read().contains(key)
     }
 
     /// The frame on disk is damaged: do as if it were not there until it is written again.
     pub fn distrust(&self, blob: &Oid, index: u32) {
         self.counters.corrupt.one();
-        let mut distrusted = self
-            .shared
-            .distrusted
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut distrusted = self.shared.distrusted.write();
         if distrusted.len() < DISTRUST_MAX {
             distrusted.insert((*blob, index));
         }
@@ -328,11 +321,7 @@ impl Cache {
     /// Writes what is pending and stops the writer.
     pub fn close(&self) {
         self.send(Job::Stop);
-        let writer = self
-            .writer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let writer = self.writer.lock().take();
         if let Some(writer) = writer {
             let _ = writer.join();
         }
@@ -374,12 +363,7 @@ impl Cache {
             disk_bytes_max: stats.max_bytes,
             memory_bytes: self.records.weight() + self.ready.bytes() as u64,
             pending_bytes: self.shared.pending_bytes.load(Ordering::Relaxed) as u64,
-            last_error: self
-                .shared
-                .last_error
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
+            last_error: self.shared.last_error.lock().clone(),
         }
     }
 }
@@ -446,18 +430,9 @@ impl Writer {
         if !batch.chunks.is_empty() {
             written = self.note(self.store.put_chunks(&batch.chunks));
         }
-        let distrusted = !self
-            .shared
-            .distrusted
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_empty();
+        let distrusted = !self.shared.distrusted.read().is_empty();
         if distrusted && written {
-            let mut distrusted = self
-                .shared
-                .distrusted
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut distrusted = self.shared.distrusted.write();
             for (blob, index, _) in &batch.chunks {
                 distrusted.remove(&(*blob, *index));
             }
@@ -488,11 +463,7 @@ impl Writer {
     fn note(&self, result: Result<()>) -> bool {
         let error = result.err().map(|error| error.to_string());
         let before = {
-            let mut last = self
-                .shared
-                .last_error
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut last = self.shared.last_error.lock();
             std::mem::replace(&mut *last, error.clone())
         };
         let Some(error) = error else { return true };

@@ -15,12 +15,12 @@ mod copy;
 pub mod watch;
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
 use monofs_model::Result;
 use monofs_proto::v1;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::packed::{self, Checked, Checking, Packed};
 
@@ -123,6 +123,6 @@ pub struct LinkState {
 impl Link {
     /// The state, to look at or to change.
     pub fn state(&self) -> MutexGuard<'_, LinkState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }

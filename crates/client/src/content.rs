@@ -12,13 +12,14 @@ pub mod hedge;
 pub mod replicas;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use monofs_model::limits::{CONTENT_REQUEST_ITEMS_MAX, TREE_CLOSURE_BYTES};
 use monofs_model::{Error, Oid, Result, StorageId};
 use monofs_rpc::channel::ChannelPool;
 use monofs_store::frame::chunk_len;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use self::fetch::{Ask, Load};
@@ -394,7 +395,7 @@ impl Inner {
     /// If the closure of this repository is streaming in, gives the tree a moment to arrive with
     /// it.
     async fn await_closure(&self, repo: &Arc<Repo>, tree: &Oid) {
-        let closures = || self.closures.lock().unwrap_or_else(PoisonError::into_inner);
+        let closures = || self.closures.lock();
         let Some(mut progress) = closures()
             .get(repo.storage_id())
             .map(watch::Sender::subscribe)
@@ -408,7 +409,7 @@ impl Inner {
     }
 
     fn closure_begins(&self, repo: &Repo) {
-        let mut closures = self.closures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut closures = self.closures.lock();
         closures
             .entry(repo.storage_id().clone())
             .or_insert_with(|| watch::channel(0).0);
@@ -416,7 +417,7 @@ impl Inner {
 
     fn closure_goes_on(&self, repo: &Repo) {
         let progress = {
-            let closures = self.closures.lock().unwrap_or_else(PoisonError::into_inner);
+            let closures = self.closures.lock();
             closures.get(repo.storage_id()).cloned()
         };
         // This wakes the waiters, so it is done without the lock.
@@ -427,7 +428,7 @@ impl Inner {
 
     fn closure_ends(&self, repo: &Repo) {
         let ended = {
-            let mut closures = self.closures.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut closures = self.closures.lock();
             closures.remove(repo.storage_id())
         };
         // This wakes the waiters, so it is done without the lock.
@@ -436,18 +437,12 @@ impl Inner {
 
     /// Whether nobody has answered for so long that trying until the deadline is pointless.
     fn is_down(&self) -> bool {
-        let since = *self
-            .down_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let since = *self.down_since.lock();
         since.is_some_and(|since| since.elapsed() > self.timeout)
     }
 
     fn note_answer(&self, answered: bool) {
-        let mut since = self
-            .down_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut since = self.down_since.lock();
         *since = if answered {
             None
         } else {

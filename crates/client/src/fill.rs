@@ -13,10 +13,11 @@
 
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use monofs_model::{Error, Result};
 use monofs_store::frame;
+use parking_lot::Mutex;
 
 use crate::fs::identity::{Identity, Ino};
 use crate::fuse::Shared;
@@ -80,7 +81,7 @@ impl Filler {
 fn run(kernel: &dyn PageCache, inbox: &Mutex<Receiver<Job>>, shared: &Weak<Shared>) {
     let mut raw = Vec::new();
     loop {
-        let job = inbox.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let job = inbox.lock().recv();
         let Ok(job) = job else { return };
         if let Some(shared) = shared.upgrade() {
             fill(kernel, &shared, job.directory, &mut raw);

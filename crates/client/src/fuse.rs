@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fuser::{
@@ -19,6 +19,7 @@ use fuser::{
 };
 use monofs_model::Door;
 use monofs_rpc::context;
+use parking_lot::Mutex;
 
 use crate::content::Content;
 use crate::counters::{Counters, Operation, Upcall};
@@ -474,7 +475,7 @@ async fn read_later(
     reply: fuser::ReplyData,
 ) {
     let reply = Mutex::new(Some(reply));
-    let take = || reply.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let take = || reply.lock().take();
     // What is at hand goes to the kernel from where it is.
     let ask = |fs: &Fs| {
         fs.read(ino, offset, size, &mut |bytes| {

@@ -9,11 +9,12 @@ mod walk;
 mod window;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use monofs_model::limits::{CHUNK_BYTES, CONTENT_REQUEST_ITEMS_MAX};
 use monofs_model::tree::Entry;
 use monofs_model::{EntryKind, Oid, Result};
+use parking_lot::Mutex;
 
 use crate::content::{Content, Span};
 use crate::fs::identity::Ino;
@@ -117,7 +118,7 @@ impl Prefetch {
             .position(|entry| entry.oid == want.blob)
             .unwrap_or(0);
         let small = |n: usize| small_file(&record.get(n)?).filter(|span| span.blob != want.blob);
-        let window = || self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        let window = || self.window.lock();
         let bytes_max = window().next(fs.marks.used_bytes(), goes_on);
         let mut bytes = 0;
         let in_budget = |span: &Span| {
@@ -143,7 +144,7 @@ impl Prefetch {
         }
         let chunks = u32::try_from(monofs_store::frame::chunk_count(read.size)).unwrap_or(u32::MAX);
         let end = read.first + read.count;
-        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut streams = self.streams.lock();
         if streams.len() >= STREAMS_MAX && !streams.contains_key(&read.blob) {
             streams.clear();
         }

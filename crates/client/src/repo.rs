@@ -4,9 +4,10 @@
 //! together with the inodes.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
 use monofs_model::{Oid, Repository, Snapshot, StorageId};
+use parking_lot::RwLock;
 
 use crate::fs::Volume;
 use crate::packed::Packed;
@@ -77,7 +78,7 @@ impl Repo {
         if let Some(entry) = self.look(|shown| shown.entry.clone()) {
             return entry;
         }
-        let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = self.shown.write();
         let Shown { packed, entry } = &mut *shown;
         entry
             .get_or_insert_with(|| Arc::new(packed.decode()))
@@ -117,13 +118,13 @@ impl Repo {
     }
 
     fn look<T>(&self, look: impl FnOnce(&Shown) -> T) -> T {
-        look(&self.shown.read().unwrap_or_else(PoisonError::into_inner))
+        look(&self.shown.read())
     }
 
     /// Serves another entry from now on. Entries without a snapshot are ignored.
     pub(crate) fn set(&self, entry: Arc<Repository>) {
         if let Some(packed) = Packed::of(&entry) {
-            *self.shown.write().unwrap_or_else(PoisonError::into_inner) = Shown {
+            *self.shown.write() = Shown {
                 packed,
                 entry: Some(entry),
             };

@@ -6,10 +6,10 @@
 //! the oldest goes first, and is then decoded again from its frame.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::ChunkKey;
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 
 /// Most bytes kept, over all shards.
 pub const READY_BYTES_MAX: usize = 24 << 20;
@@ -33,9 +33,7 @@ impl Ready {
     fn shard(&self, (blob, index): &ChunkKey) -> MutexGuard<'_, Shard> {
         // The chunks of one blob are spread, too.
         let at = blob.as_bytes()[1] as usize + *index as usize;
-        self.shards[at % SHARDS]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shards[at % SHARDS].lock()
     }
 
     /// Takes in the verified bytes of a chunk.
@@ -80,10 +78,7 @@ impl Ready {
 
     /// Bytes kept.
     pub fn bytes(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).bytes)
-            .sum()
+        self.shards.iter().map(|shard| shard.lock().bytes).sum()
     }
 }
 
@@ -126,7 +121,7 @@ mod tests {
         let named: usize = ready
             .shards
             .iter()
-            .map(|shard| shard.lock().unwrap().order.len())
+            .map(|shard| shard.lock().order.len())
             .sum();
         assert!(named <= SHARDS * 67, "{named}");
     }

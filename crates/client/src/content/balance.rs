@@ -10,8 +10,9 @@
 //! of a hedge. Time is passed in, so that tests need no clock.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::hedge::{KINDS, Kind};
 
@@ -84,7 +85,7 @@ impl Estimate {
 
 impl Loads {
     fn peers(&self) -> MutexGuard<'_, HashMap<String, Peer>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Expected seconds until this peer answers one more request of this kind.

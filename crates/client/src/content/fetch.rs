@@ -2,8 +2,8 @@
 //! cache as it arrives.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use monofs_proto::v1;
 use monofs_rpc::content::{get_blobs, get_trees};
 use monofs_rpc::context::Context;
 use monofs_store::frame;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -82,7 +83,7 @@ impl Load {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn landed(&self, key: &Key) {

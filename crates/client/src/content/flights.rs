@@ -6,9 +6,10 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use monofs_model::Oid;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 /// What is fetched.
@@ -29,7 +30,7 @@ pub struct Flights {
 
 impl Flights {
     fn keys(&self) -> MutexGuard<'_, HashMap<Key, watch::Sender<()>>> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+        self.keys.lock()
     }
 
     /// Claims those of `keys` that nobody is fetching.

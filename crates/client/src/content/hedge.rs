@@ -6,8 +6,9 @@
 //! hedging repairs the tail of one slow replica, and must not double the load of replicas that are
 //! all slow. Time is passed in by the caller.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// With nothing arriving for this long, the next replica is asked too, whatever was observed; the
 /// delay while too little was.
@@ -117,7 +118,7 @@ impl Default for Hedging {
 
 impl Hedging {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// How long a request waits before the next replica is asked too; requests that nobody waits

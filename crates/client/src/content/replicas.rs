@@ -3,11 +3,12 @@
 //! that failed lately last.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use monofs_model::{ClusterView, Member, MemberState, NodeId, Repository};
+use parking_lot::{Mutex, RwLock};
 
 use super::balance::Loads;
 use super::hedge::Kind;
@@ -61,15 +62,12 @@ impl Replicas {
     /// whatever its number is: each router counts for itself, and a client follows one router at a
     /// time, whose views come in their order.
     pub fn set_view(&self, view: ClusterView) {
-        *self.view.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+        *self.view.write() = Arc::new(view);
     }
 
     /// The view in use.
     pub fn view(&self) -> Arc<ClusterView> {
-        self.view
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.view.read().clone()
     }
 
     /// How loaded the peers are.
@@ -82,7 +80,7 @@ impl Replicas {
     /// failed or been slow.
     pub fn candidates(&self, entry: &Repository, kind: Kind, now: Instant) -> Vec<Candidate> {
         let view = self.view();
-        let suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+        let suspects = self.suspects.lock();
         let is_suspect = |address: &str| suspects.get(address).is_some_and(|until| *until > now);
         // Of the address that would be asked; one that failed is sorted last below, whatever its
         // load.
@@ -148,14 +146,14 @@ impl Replicas {
     pub fn failed(&self, candidate: &Candidate) -> Option<NodeId> {
         let now = Instant::now();
         {
-            let mut suspects = self.suspects.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut suspects = self.suspects.lock();
             if suspects.len() >= PEERS_MAX {
                 suspects.clear();
             }
             suspects.insert(candidate.address.clone(), now + SUSPECT_FOR);
         }
         let node = candidate.node.clone()?;
-        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reported = self.reported.lock();
         if reported.len() >= PEERS_MAX {
             reported.clear();
         }
@@ -170,10 +168,7 @@ impl Replicas {
 
     /// This peer answered.
     pub fn answered(&self, candidate: &Candidate) {
-        self.suspects
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&candidate.address);
+        self.suspects.lock().remove(&candidate.address);
     }
 
     /// The routers, from the one that took the last report on.

@@ -12,10 +12,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use monofs_model::{EntryKind, Oid, Repository};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::identity::{CONTROL, Identity, Ino, ROOT, SLOTS};
 use super::{Attr, FileKind};
@@ -164,9 +165,7 @@ impl InodeTable {
 
     fn shard(&self, ino: Ino) -> MutexGuard<'_, Shard> {
         // All slots of one hash value are in one shard.
-        self.shards[(ino / SLOTS) as usize % SHARDS]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.shards[(ino / SLOTS) as usize % SHARDS].lock()
     }
 
     /// Looks at one inode. `None`: the kernel does not know it.
@@ -299,10 +298,7 @@ impl InodeTable {
 
     /// How many inodes the kernel refers to.
     pub fn count(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len())
-            .sum()
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use monofs_model::Oid;
+use parking_lot::Mutex;
 
 use crate::content::Span;
 use crate::counters::Counters;
@@ -43,10 +44,7 @@ impl Marks {
     /// not marked.
     pub fn mark(&self, spans: &[Span]) {
         for span in spans.iter().filter(|span| span.first == 0) {
-            let mut shard = self
-                .shard(&span.blob)
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut shard = self.shard(&span.blob).lock();
             if shard.len() >= MARKS_MAX / SHARDS {
                 self.counters.prefetch_wasted.add(shard.len() as u64);
                 self.waiting_bytes
@@ -64,11 +62,7 @@ impl Marks {
 
     /// Somebody read this blob.
     pub fn used(&self, blob: &Oid) {
-        let size = self
-            .shard(blob)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(blob);
+        let size = self.shard(blob).lock().remove(blob);
         if let Some(size) = size {
             self.counters.prefetch_used.one();
             self.waiting_bytes.fetch_sub(size, Ordering::Relaxed);
@@ -88,10 +82,7 @@ impl Marks {
 
     /// Blobs fetched ahead and not used so far.
     pub fn outstanding(&self) -> usize {
-        self.shards
-            .iter()
-            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len())
-            .sum()
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 }
 

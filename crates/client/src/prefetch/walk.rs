@@ -9,12 +9,13 @@
 //! and waits for nothing here.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
 use monofs_model::{EntryKind, Error, Oid, Result, StorageId, TreeRecord};
 use monofs_store::frame::chunk_count;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot};
 
 use super::flow::Flow;
@@ -81,7 +82,7 @@ pub(super) struct Walks {
 
 impl Walks {
     fn tracks(&self) -> MutexGuard<'_, HashMap<StorageId, Track>> {
-        self.tracks.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tracks.lock()
     }
 
     /// A directory is being listed. Tells the walk that runs in its repository.

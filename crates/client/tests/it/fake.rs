@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use monofs_rpc::server::{RunningServer, bind, serve};
 use monofs_rpc::status::to_status;
 use monofs_store::frame;
 use monofs_testkit::Repo;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -68,7 +69,7 @@ struct Peer {
 
 impl Peer {
     async fn enter(&self) -> Result<Mode, Status> {
-        let mode = *self.mode.lock().unwrap();
+        let mode = *self.mode.lock();
         match mode {
             Mode::Fail => Err(to_status(Error::unavailable("told to fail"))),
             Mode::Silent => std::future::pending().await,
@@ -90,9 +91,8 @@ impl Peer {
         self.asked
             .spans
             .lock()
-            .unwrap()
             .push((oid, span.first_chunk, span.chunk_count));
-        let blob = self.objects.lock().unwrap().blobs.get(&oid).cloned();
+        let blob = self.objects.lock().blobs.get(&oid).cloned();
         let Some(blob) = blob.filter(|_| mode != Mode::Empty) else {
             let missing = v1::GetBlobsResponse {
                 chunks: vec![],
@@ -142,7 +142,7 @@ impl Content for Peer {
         let mode = self.enter().await?;
         let request = request.into_inner();
         self.asked.trees.fetch_add(1, Ordering::Relaxed);
-        let objects = self.objects.lock().unwrap();
+        let objects = self.objects.lock();
         let mut queue: std::collections::VecDeque<(Oid, bool)> = request
             .oids
             .iter()
@@ -236,12 +236,12 @@ impl Catalog for FakeRouter {
             Some(v1::watch_request::Message::Hello(hello)) => hello,
             other => return Err(Status::invalid_argument(format!("no hello but {other:?}"))),
         };
-        self.hellos.lock().unwrap().push(hello.clone());
+        self.hellos.lock().push(hello.clone());
         let (say, replies) = mpsc::channel(16);
         let router = self.clone();
         tokio::spawn(async move {
             let mut revisions = router.revisions.subscribe();
-            let view = v1::watch_response::Message::View(router.state.lock().unwrap().view.clone());
+            let view = v1::watch_response::Message::View(router.state.lock().view.clone());
             if say
                 .send(Ok(v1::WatchResponse {
                     message: Some(view),
@@ -296,7 +296,7 @@ impl FakeRouter {
     /// What a client that is at `at` has to hear.
     fn messages(&self, at: &mut Option<u64>) -> Vec<v1::WatchResponse> {
         use v1::watch_response::Message;
-        let state = self.state.lock().unwrap();
+        let state = self.state.lock();
         if *at == Some(state.revision) {
             return vec![];
         }
@@ -340,7 +340,7 @@ pub struct Server {
 
 impl Server {
     pub fn set(&self, mode: Mode) {
-        *self.mode.lock().unwrap() = mode;
+        *self.mode.lock() = mode;
     }
 
     pub async fn stop(&mut self) {
@@ -401,7 +401,7 @@ impl FakeCluster {
             state: v1::MemberState::Active.into(),
             ..Default::default()
         });
-        catalog.state.lock().unwrap().view = v1::ClusterView {
+        catalog.state.lock().view = v1::ClusterView {
             number: 1,
             members: members.collect(),
             replication_factor: 2,
@@ -424,7 +424,7 @@ impl FakeCluster {
 
     /// Loads all objects of a repository.
     pub fn load(&self, repo: &Repo) {
-        let mut objects = self.objects.lock().unwrap();
+        let mut objects = self.objects.lock();
         let mut trees = Vec::new();
         for (oid, kind, bytes) in all_objects(repo) {
             match kind.as_str() {
@@ -484,11 +484,11 @@ impl FakeCluster {
 
     /// Forgets a tree, as if its replicas had collected it.
     pub fn lose_tree(&self, oid: &Oid) {
-        self.objects.lock().unwrap().records.remove(oid);
+        self.objects.lock().records.remove(oid);
     }
 
     fn change(&self, change: impl FnOnce(&mut CatalogState)) {
-        let mut state = self.catalog.state.lock().unwrap();
+        let mut state = self.catalog.state.lock();
         state.revision += 1;
         change(&mut state);
         let revision = state.revision;
@@ -497,11 +497,11 @@ impl FakeCluster {
     }
 
     pub fn revision(&self) -> u64 {
-        self.catalog.state.lock().unwrap().revision
+        self.catalog.state.lock().revision
     }
 
     pub fn hellos(&self) -> Vec<v1::WatchHello> {
-        self.catalog.hellos.lock().unwrap().clone()
+        self.catalog.hellos.lock().clone()
     }
 
     /// Waits until a client has said that it applied everything.
@@ -558,7 +558,7 @@ impl FakeCluster {
 
     pub fn spans_asked(&self) -> Vec<(Oid, u32, u32)> {
         self.servers()
-            .flat_map(|server| server.asked.spans.lock().unwrap().clone())
+            .flat_map(|server| server.asked.spans.lock().clone())
             .collect()
     }
 
