@@ -18,21 +18,20 @@ use std::time::{Duration, Instant};
 use monofs_model::limits::{CONTENT_REQUEST_ITEMS_MAX, TREE_CLOSURE_BYTES};
 use monofs_model::{Error, Oid, Result, StorageId};
 use monofs_rpc::channel::ChannelPool;
-use monofs_store::frame::chunk_len;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use self::fetch::{Ask, Load};
-use self::flights::{Claim, Flights, Key, landed};
+use self::flights::{Claim, Flights, landed};
 use self::hedge::Hedging;
 use self::replicas::Replicas;
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::counters::Counters;
-use crate::fs::ChunkWant;
-use crate::prefetch::Marks;
+use crate::evidence::Marks;
 use crate::repo::Repo;
 use crate::spawner::Spawner;
+use crate::want::{ContentKey, Span};
 
 /// Budget of a request for trees once the repository's whole closure has been asked for.
 const TREE_MORE_BYTES: u64 = 1 << 20;
@@ -43,46 +42,6 @@ const OVERTAKE_AFTER: Duration = Duration::from_millis(250);
 const CLOSURE_WAIT: Duration = Duration::from_millis(60);
 /// Tries of one caller: its own request, after having waited for another's.
 const ROUNDS_MAX: usize = 4;
-
-/// Chunks of one blob.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
-    pub blob: Oid,
-    /// Of the whole blob.
-    pub size: u64,
-    pub first: u32,
-    pub count: u32,
-}
-
-impl Span {
-    /// Raw bytes of its chunks.
-    pub fn bytes(&self) -> u64 {
-        let chunks = u64::from(self.first)..u64::from(self.first) + u64::from(self.count);
-        chunks.map(|index| chunk_len(self.size, index) as u64).sum()
-    }
-
-    /// Its chunks.
-    pub fn chunks(&self) -> impl Iterator<Item = (Oid, u32)> + use<> {
-        let blob = self.blob;
-        (self.first..self.first.saturating_add(self.count)).map(move |index| (blob, index))
-    }
-
-    /// The keys of its chunks.
-    pub fn keys(&self) -> impl Iterator<Item = Key> + use<> {
-        self.chunks().map(|(blob, index)| Key::Chunk(blob, index))
-    }
-}
-
-impl From<&ChunkWant> for Span {
-    fn from(want: &ChunkWant) -> Self {
-        Self {
-            blob: want.blob,
-            size: want.size,
-            first: want.first,
-            count: want.count,
-        }
-    }
-}
 
 /// The way to content that is not at hand. Cheap to clone.
 #[derive(Clone)]
@@ -199,7 +158,7 @@ impl Content {
         let (claim, absent) = inner.claim(spans.iter().flat_map(Span::keys), || {
             inner.absent_chunks(spans.iter())
         });
-        let is_mine = |key: &Key| claim.contains(key);
+        let is_mine = |key: &ContentKey| claim.contains(key);
         let spans: Vec<Span> = spans
             .iter()
             .filter(|span| span.keys().any(|key| is_mine(&key)))
@@ -220,17 +179,18 @@ impl Content {
     async fn obtain(&self, repo: &Arc<Repo>, need: Need) -> Result<()> {
         for round in 0..ROUNDS_MAX {
             let (claim, absent) = self.0.claim(need.keys(), || need.absent(&self.0));
-            let missing: Vec<Key> = need.wanted().filter(|key| absent.contains(key)).collect();
+            let missing: Vec<ContentKey> =
+                need.wanted().filter(|key| absent.contains(key)).collect();
             if missing.is_empty() {
                 return Ok(());
             }
-            let others: Vec<Key> = missing
+            let others: Vec<ContentKey> = missing
                 .iter()
                 .filter(|key| !claim.contains(key))
                 .copied()
                 .collect();
             let overtake = round > 0 || others.is_empty();
-            let mine: Vec<Key> = missing
+            let mine: Vec<ContentKey> = missing
                 .into_iter()
                 .filter(|key| overtake || claim.contains(key))
                 .collect();
@@ -258,7 +218,7 @@ impl Content {
         &self,
         repo: &Arc<Repo>,
         need: &Need,
-        mine: Vec<Key>,
+        mine: Vec<ContentKey>,
         claim: Claim,
     ) -> Result<()> {
         let ask = need.ask(&mine, &claim);
@@ -293,7 +253,7 @@ enum Need {
 
 impl Need {
     /// The keys that are waited for.
-    fn wanted(&self) -> impl Iterator<Item = Key> {
+    fn wanted(&self) -> impl Iterator<Item = ContentKey> {
         let (trees, span) = match self {
             Self::Trees { trees, .. } => (&trees[..], None),
             Self::Spans { wanted, .. } => (&[][..], Some(wanted)),
@@ -301,28 +261,32 @@ impl Need {
         trees
             .iter()
             .copied()
-            .map(Key::Tree)
+            .map(ContentKey::Tree)
             .chain(span.into_iter().flat_map(Span::keys))
     }
 
     /// All keys.
-    fn keys(&self) -> impl Iterator<Item = Key> {
+    fn keys(&self) -> impl Iterator<Item = ContentKey> {
         let (trees, spans) = match self {
             Self::Trees { ahead, .. } => (&ahead[..], &[][..]),
             Self::Spans { ahead, .. } => (&[][..], &ahead[..]),
         };
         self.wanted()
-            .chain(trees.iter().copied().map(Key::Tree))
+            .chain(trees.iter().copied().map(ContentKey::Tree))
             .chain(spans.iter().flat_map(Span::keys))
     }
 
     /// The keys that are not at hand; those of `ahead` were looked at by whoever chose them a
     /// moment ago.
-    fn absent(&self, inner: &Inner) -> HashSet<Key> {
+    fn absent(&self, inner: &Inner) -> HashSet<ContentKey> {
         match self {
             Self::Trees { trees, ahead, .. } => {
                 let missing = trees.iter().filter(|tree| !inner.cache.has_record(tree));
-                missing.chain(ahead).copied().map(Key::Tree).collect()
+                missing
+                    .chain(ahead)
+                    .copied()
+                    .map(ContentKey::Tree)
+                    .collect()
             }
             Self::Spans { wanted, ahead } => {
                 let mut absent = inner.absent_chunks([wanted].into_iter());
@@ -332,11 +296,11 @@ impl Need {
         }
     }
 
-    fn ask(&self, mine: &[Key], claim: &Claim) -> Ask {
+    fn ask(&self, mine: &[ContentKey], claim: &Claim) -> Ask {
         match self {
             Self::Trees { ahead, budget, .. } => {
                 let trees = mine.iter().filter_map(|key| {
-                    if let Key::Tree(tree) = key {
+                    if let ContentKey::Tree(tree) = key {
                         Some(*tree)
                     } else {
                         None
@@ -344,7 +308,7 @@ impl Need {
                 });
                 let ahead = ahead
                     .iter()
-                    .filter(|tree| claim.contains(&Key::Tree(**tree)));
+                    .filter(|tree| claim.contains(&ContentKey::Tree(**tree)));
                 let trees = trees
                     .chain(ahead.copied())
                     .take(CONTENT_REQUEST_ITEMS_MAX)
@@ -375,20 +339,20 @@ impl Inner {
     /// bring a key between the look and the claim.
     fn claim(
         &self,
-        keys: impl Iterator<Item = Key>,
-        absent: impl FnOnce() -> HashSet<Key>,
-    ) -> (Claim, HashSet<Key>) {
+        keys: impl Iterator<Item = ContentKey>,
+        absent: impl FnOnce() -> HashSet<ContentKey>,
+    ) -> (Claim, HashSet<ContentKey>) {
         let mut claim = self.flights.claim(keys);
         let absent = absent();
         claim.keep(&absent);
         (claim, absent)
     }
 
-    fn absent_chunks<'a>(&self, spans: impl Iterator<Item = &'a Span>) -> HashSet<Key> {
+    fn absent_chunks<'a>(&self, spans: impl Iterator<Item = &'a Span>) -> HashSet<ContentKey> {
         let missing = self.cache.missing_frames(spans.flat_map(Span::chunks));
         missing
             .into_iter()
-            .map(|(blob, index)| Key::Chunk(blob, index))
+            .map(|(blob, index)| ContentKey::Chunk(blob, index))
             .collect()
     }
 

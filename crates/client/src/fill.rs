@@ -4,7 +4,7 @@
 //! the program has not come to read any. That moment is used: before the end of the listing is
 //! told, the contents that are at hand are stored, and a reader that follows never asks us. A read
 //! costs a request, two switches of context and a reply; a store is one call. Only kinds of files
-//! that are being read are stored ([`crate::prefetch::kinds`]): a program that only lists pays
+//! that are being read are stored ([`crate::evidence::kinds`]): a program that only lists pays
 //! nothing.
 //!
 //! Storing waits for the lock of a page, which a read in progress holds until we answer it. So it
@@ -19,9 +19,9 @@ use monofs_model::{Error, Result};
 use monofs_store::frame;
 use parking_lot::Mutex;
 
+use crate::evidence::NameKind;
 use crate::fs::identity::{Identity, Ino};
 use crate::fuse::Shared;
-use crate::prefetch::kinds::Kind;
 use crate::prefetch::{directory_tree, small_file};
 use crate::switch_lock::assert_not_held;
 
@@ -98,7 +98,7 @@ fn fill(kernel: &dyn PageCache, shared: &Shared, directory: Ino, raw: &mut Vec<u
         return;
     };
     for entry in record.iter() {
-        let kind = Kind::of(entry.name);
+        let kind = NameKind::of(entry.name);
         if entry.size == 0 || small_file(&entry).is_none() || !fs.kinds.may_store(kind) {
             continue;
         }

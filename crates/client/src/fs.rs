@@ -37,11 +37,11 @@ use self::identity::Ino;
 use self::inode::InodeTable;
 use self::namespace::Namespace;
 use crate::cache::Cache;
-use crate::errno::Errno;
-use crate::prefetch::Marks;
-use crate::prefetch::kinds::Kinds;
+use crate::evidence::{Marks, ReadKinds};
+use crate::packed::Volume;
 use crate::repo::Repo;
 use crate::switch_lock::{SwitchLock, SwitchReadGuard, SwitchWriteGuard};
+use crate::want::{Miss, Outcome, TreeWant};
 
 /// Block size reported to programs: the largest read the kernel sends is a good buffer size, 4 KiB
 /// is what they expect.
@@ -107,58 +107,12 @@ pub enum Found {
     Nothing,
 }
 
-/// A directory record that is needed and not here.
-#[derive(Debug, Clone)]
-pub struct TreeWant {
-    pub repo: Arc<Repo>,
-    pub tree: Oid,
-    /// The directory that it is, or was.
-    pub directory: Ino,
-}
-
-/// Chunks of a file that are needed and not all here.
-#[derive(Debug, Clone)]
-pub struct ChunkWant {
-    pub repo: Arc<Repo>,
-    pub blob: Oid,
-    /// Of the whole file.
-    pub size: u64,
-    pub first: u32,
-    pub count: u32,
-    /// The directory the file is in.
-    pub directory: Ino,
-}
-
-/// Why there is no answer.
-#[derive(Debug, Clone)]
-pub enum Miss {
-    Tree(TreeWant),
-    Chunks(ChunkWant),
-    Fail(Errno),
-}
-
-impl From<Errno> for Miss {
-    fn from(errno: Errno) -> Self {
-        Miss::Fail(errno)
-    }
-}
-
-/// An answer, or what is missing for one.
-pub type Outcome<T> = std::result::Result<T, Miss>;
-
-/// The size of everything shown, for `statfs`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Volume {
-    pub bytes: u64,
-    pub files: u64,
-}
-
 /// One mounted tree.
 pub struct Fs {
     pub(crate) inodes: InodeTable,
     pub(crate) cache: Arc<Cache>,
     pub(crate) marks: Arc<Marks>,
-    pub(crate) kinds: Kinds,
+    pub(crate) kinds: ReadKinds,
     documents: Documents,
     /// The switch lock: names and the inodes they lead to change only under its write side.
     world: SwitchLock<Namespace>,
@@ -175,7 +129,7 @@ impl Fs {
             inodes: InodeTable::new(now),
             cache,
             marks,
-            kinds: Kinds::default(),
+            kinds: ReadKinds::default(),
             documents,
             world: SwitchLock::default(),
             now: AtomicI64::new(now),

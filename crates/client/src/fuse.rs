@@ -26,10 +26,11 @@ use crate::counters::{Counters, Operation, Upcall};
 use crate::errno::Errno;
 use crate::fill::{Filler, PageCache};
 use crate::fs::readdir::DirItem;
-use crate::fs::{Attr, BLOCK_BYTES, FileKind, Found, Fs, Miss, Outcome, Trust};
+use crate::fs::{Attr, BLOCK_BYTES, FileKind, Found, Fs, Trust};
 use crate::invalidate::Kernel;
 use crate::prefetch::Prefetch;
 use crate::spawner::Spawner;
+use crate::want::{ChunkWant, Miss, Outcome};
 
 /// As good as for ever: what changes is announced.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -454,9 +455,9 @@ impl Filesystem for Adapter {
 }
 
 impl Adapter {
-    fn run_ahead(&self, read: Option<crate::fs::ChunkWant>) {
+    fn run_ahead(&self, read: Option<ChunkWant>) {
         let Some(read) = read else { return };
-        if let Some(span) = self.0.prefetch.follow(&read) {
+        if let Some(span) = self.0.prefetch.follow(&read.span) {
             let shared = self.0.clone();
             let work = async move { shared.prefetch.run_ahead(&shared.fs, read, span).await };
             self.0

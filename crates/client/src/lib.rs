@@ -19,6 +19,7 @@ pub mod config;
 pub mod content;
 pub mod counters;
 pub mod errno;
+pub mod evidence;
 pub mod fill;
 pub mod fs;
 pub mod fuse;
@@ -32,6 +33,7 @@ pub mod repo;
 mod spawner;
 pub mod status;
 mod switch_lock;
+pub mod want;
 
 pub use config::{AddressChoice, Config};
 pub use mount::{Mounted, mount};

@@ -25,12 +25,13 @@ use crate::catalog::watch::{Identity, Watch};
 use crate::config::Config;
 use crate::content::Content;
 use crate::counters::Counters;
+use crate::evidence::Marks;
 use crate::fill::Filler;
 use crate::fs::Fs;
 use crate::fuse::{Adapter, Notifier, Shared};
 use crate::invalidate::Invalidator;
 use crate::memory;
-use crate::prefetch::{Marks, Prefetch};
+use crate::prefetch::Prefetch;
 use crate::spawner::Spawner;
 use crate::status::{Source, Status};
 

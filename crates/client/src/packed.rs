@@ -15,8 +15,6 @@ use prost::Message;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
-use crate::fs::Volume;
-
 /// Most threads that check a large catalogue.
 const CHECKERS_MAX: usize = 4;
 
@@ -27,6 +25,13 @@ static CHECKERS: LazyLock<Semaphore> = LazyLock::new(|| {
             .min(CHECKERS_MAX),
     )
 });
+
+/// The size of what is shown, for `statfs`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Volume {
+    pub bytes: u64,
+    pub files: u64,
+}
 
 /// See the module.
 #[derive(Debug, Clone)]

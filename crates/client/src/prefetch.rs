@@ -2,8 +2,6 @@
 //! directories that follow when somebody walks a tree, and the chunks that follow in a large file.
 
 mod flow;
-pub mod kinds;
-pub mod marks;
 pub mod order;
 mod walk;
 mod window;
@@ -16,13 +14,13 @@ use monofs_model::tree::Entry;
 use monofs_model::{EntryKind, Oid, Result};
 use parking_lot::Mutex;
 
-use crate::content::{Content, Span};
+use crate::content::Content;
+use crate::fs::Fs;
 use crate::fs::identity::Ino;
 use crate::fs::inode::What;
-use crate::fs::{ChunkWant, Fs, TreeWant};
 use crate::fuse::Shared;
+use crate::want::{ChunkWant, Span, TreeWant};
 
-pub use self::marks::Marks;
 use self::walk::Walks;
 use self::window::Window;
 
@@ -70,15 +68,13 @@ impl Prefetch {
     pub async fn serve(&self, shared: &Arc<Shared>, want: &ChunkWant) -> Result<()> {
         let mut ahead = Vec::new();
         if self.enabled
-            && want.size <= SMALL_FILE_BYTES
+            && want.span.size <= SMALL_FILE_BYTES
             && let Some(tree) = directory_tree(&shared.fs, want.directory)
         {
             let goes_on = self.walks.missed(shared, &want.repo, tree);
             ahead = self.siblings(&shared.fs, want, &tree, goes_on);
         }
-        self.content
-            .chunks(&want.repo, Span::from(want), ahead)
-            .await
+        self.content.chunks(&want.repo, want.span, ahead).await
     }
 
     /// Gets the record of a directory, and with it those of its neighbours: whoever lists one is
@@ -115,9 +111,10 @@ impl Prefetch {
         };
         let at = record
             .iter()
-            .position(|entry| entry.oid == want.blob)
+            .position(|entry| entry.oid == want.span.blob)
             .unwrap_or(0);
-        let small = |n: usize| small_file(&record.get(n)?).filter(|span| span.blob != want.blob);
+        let small =
+            |n: usize| small_file(&record.get(n)?).filter(|span| span.blob != want.span.blob);
         let window = || self.window.lock();
         let bytes_max = window().next(fs.marks.used_bytes(), goes_on);
         let mut bytes = 0;
@@ -138,7 +135,7 @@ impl Prefetch {
 
     /// A chunk of a large file was read. If the reading is sequential, says which following chunks
     /// to fetch now.
-    pub fn follow(&self, read: &ChunkWant) -> Option<Span> {
+    pub fn follow(&self, read: &Span) -> Option<Span> {
         if !self.enabled {
             return None;
         }

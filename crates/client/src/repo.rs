@@ -9,8 +9,7 @@ use std::sync::{Arc, OnceLock};
 use monofs_model::{Oid, Repository, Snapshot, StorageId};
 use parking_lot::RwLock;
 
-use crate::fs::Volume;
-use crate::packed::Packed;
+use crate::packed::{Packed, Volume};
 
 /// One mounted repository.
 #[derive(Debug)]

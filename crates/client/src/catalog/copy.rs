@@ -159,8 +159,8 @@ mod tests {
 
     use super::*;
     use crate::counters::Counters;
+    use crate::evidence::Marks;
     use crate::fs::namespace::tests::entry;
-    use crate::prefetch::Marks;
 
     const MANY: usize = 20_000;
 

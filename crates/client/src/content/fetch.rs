@@ -19,11 +19,12 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::flights::{Claim, Key};
+use super::Inner;
+use super::flights::Claim;
 use super::hedge::{HANGS_AFTER, HEDGE_AFTER_MAX, Kind};
 use super::replicas::Candidate;
-use super::{Inner, Span};
 use crate::repo::{Repo, snapshot_of};
+use crate::want::{ContentKey, Span};
 
 /// Pause before all replicas are asked again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -58,7 +59,7 @@ pub(crate) struct Load {
 }
 
 struct State {
-    needed: HashSet<Key>,
+    needed: HashSet<ContentKey>,
     claim: Claim,
     arrived: Option<oneshot::Sender<Result<()>>>,
 }
@@ -66,7 +67,7 @@ struct State {
 impl Load {
     /// A request that must bring `needed` and holds `claim` until it ends. The receiver hears when
     /// all needed is at hand, or why it will not be.
-    pub fn new(needed: HashSet<Key>, claim: Claim) -> (Self, oneshot::Receiver<Result<()>>) {
+    pub fn new(needed: HashSet<ContentKey>, claim: Claim) -> (Self, oneshot::Receiver<Result<()>>) {
         let (sender, arrived) = oneshot::channel();
         let state = Mutex::new(State {
             needed,
@@ -86,7 +87,7 @@ impl Load {
         self.state.lock()
     }
 
-    fn landed(&self, key: &Key) {
+    fn landed(&self, key: &ContentKey) {
         let (landed, arrived) = {
             let mut state = self.state();
             let landed = state.claim.landed(key);
@@ -110,7 +111,7 @@ impl Load {
         state.needed.is_empty() && state.claim.is_empty()
     }
 
-    fn lacks(&self, key: &Key) -> bool {
+    fn lacks(&self, key: &ContentKey) -> bool {
         let state = self.state();
         state.needed.contains(key) || state.claim.contains(key)
     }
@@ -346,7 +347,7 @@ impl Inner {
             storage_id: repo.storage_id().to_string(),
             oids: trees
                 .iter()
-                .filter(|tree| load.lacks(&Key::Tree(**tree)))
+                .filter(|tree| load.lacks(&ContentKey::Tree(**tree)))
                 .map(oid_bytes)
                 .collect(),
             byte_budget: budget,
@@ -369,7 +370,7 @@ impl Inner {
 
     fn take_tree(&self, tree: v1::TreeRecord, load: &Load) -> Result<()> {
         let oid = Oid::from_bytes(&tree.oid)?;
-        if load.lacks(&Key::Tree(oid)) || !self.cache.has_record(&oid) {
+        if load.lacks(&ContentKey::Tree(oid)) || !self.cache.has_record(&oid) {
             // A copy: the message that it came in is far larger and would live as long.
             let bytes = Bytes::copy_from_slice(&tree.record);
             self.counters.trees_fetched.one();
@@ -378,7 +379,7 @@ impl Inner {
                 .inspect_err(|_| self.counters.corrupt.one())?;
             self.cache.put_record(oid, record);
         }
-        load.landed(&Key::Tree(oid));
+        load.landed(&ContentKey::Tree(oid));
         Ok(())
     }
 
@@ -422,7 +423,7 @@ impl Inner {
         load: &Load,
     ) -> Result<()> {
         let blob = Oid::from_bytes(&chunk.oid)?;
-        let key = Key::Chunk(blob, chunk.index);
+        let key = ContentKey::Chunk(blob, chunk.index);
         if !load.lacks(&key) {
             return Ok(());
         }

@@ -8,16 +8,10 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use monofs_model::Oid;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
-/// What is fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Key {
-    Tree(Oid),
-    Chunk(Oid, u32),
-}
+use crate::want::ContentKey;
 
 /// Waits until a key landed or its claim was given up.
 pub type Landing = watch::Receiver<()>;
@@ -25,16 +19,16 @@ pub type Landing = watch::Receiver<()>;
 /// All keys in flight.
 #[derive(Clone, Default)]
 pub struct Flights {
-    keys: Arc<Mutex<HashMap<Key, watch::Sender<()>>>>,
+    keys: Arc<Mutex<HashMap<ContentKey, watch::Sender<()>>>>,
 }
 
 impl Flights {
-    fn keys(&self) -> MutexGuard<'_, HashMap<Key, watch::Sender<()>>> {
+    fn keys(&self) -> MutexGuard<'_, HashMap<ContentKey, watch::Sender<()>>> {
         self.keys.lock()
     }
 
     /// Claims those of `keys` that nobody is fetching.
-    pub fn claim(&self, keys: impl IntoIterator<Item = Key>) -> Claim {
+    pub fn claim(&self, keys: impl IntoIterator<Item = ContentKey>) -> Claim {
         let mut flying = self.keys();
         let mut claimed = HashSet::new();
         for key in keys {
@@ -50,7 +44,7 @@ impl Flights {
     }
 
     /// Takes these keys out of flight.
-    fn release(&self, keys: &[Key]) {
+    fn release(&self, keys: &[ContentKey]) {
         if keys.is_empty() {
             return;
         }
@@ -63,7 +57,7 @@ impl Flights {
     }
 
     /// A wait for this key, if somebody is fetching it.
-    pub fn landing(&self, key: &Key) -> Option<Landing> {
+    pub fn landing(&self, key: &ContentKey) -> Option<Landing> {
         self.keys().get(key).map(watch::Sender::subscribe)
     }
 
@@ -76,12 +70,12 @@ impl Flights {
 /// Keys that the holder of this fetches.
 pub struct Claim {
     flights: Flights,
-    keys: HashSet<Key>,
+    keys: HashSet<ContentKey>,
 }
 
 impl Claim {
     /// Whether this claim owns `key`.
-    pub fn contains(&self, key: &Key) -> bool {
+    pub fn contains(&self, key: &ContentKey) -> bool {
         self.keys.contains(key)
     }
 
@@ -93,7 +87,7 @@ impl Claim {
     /// The content of `key` is at hand now. Dropping what is returned wakes those who wait for it;
     /// that is done without a lock.
     #[must_use = "dropping it wakes the waiters"]
-    pub fn landed(&mut self, key: &Key) -> Option<watch::Sender<()>> {
+    pub fn landed(&mut self, key: &ContentKey) -> Option<watch::Sender<()>> {
         if self.keys.remove(key) {
             self.flights.keys().remove(key)
         } else {
@@ -102,15 +96,15 @@ impl Claim {
     }
 
     /// Gives up what is not in `keys`.
-    pub fn keep(&mut self, keys: &HashSet<Key>) {
-        let given_up: Vec<Key> = self.keys.extract_if(|key| !keys.contains(key)).collect();
+    pub fn keep(&mut self, keys: &HashSet<ContentKey>) {
+        let given_up: Vec<ContentKey> = self.keys.extract_if(|key| !keys.contains(key)).collect();
         self.flights.release(&given_up);
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let given_up: Vec<Key> = self.keys.drain().collect();
+        let given_up: Vec<ContentKey> = self.keys.drain().collect();
         self.flights.release(&given_up);
     }
 }
@@ -124,10 +118,12 @@ pub async fn landed(mut landing: Landing) {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use monofs_model::Oid;
+
     use super::*;
 
-    fn key(n: u8) -> Key {
-        Key::Chunk(Oid::from_bytes(&[n; 20]).unwrap(), 0)
+    fn key(n: u8) -> ContentKey {
+        ContentKey::Chunk(Oid::from_bytes(&[n; 20]).unwrap(), 0)
     }
 
     #[tokio::test]

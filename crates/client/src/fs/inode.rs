@@ -20,7 +20,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::identity::{CONTROL, Identity, Ino, ROOT, SLOTS};
 use super::{Attr, FileKind};
-use crate::prefetch::kinds::Kind;
+use crate::evidence::NameKind;
 use crate::repo::Repo;
 
 const SHARDS: usize = 16;
@@ -55,7 +55,7 @@ pub struct Inode {
     pub parent: Ino,
     pub what: What,
     /// What its name says that it is.
-    pub name_kind: Kind,
+    pub name_kind: NameKind,
     pub size: u64,
     /// Seconds since the epoch.
     pub mtime: i64,
@@ -76,7 +76,7 @@ impl Inode {
             check: identity.check,
             parent,
             what,
-            name_kind: Kind::default(),
+            name_kind: NameKind::default(),
             size,
             mtime,
             pinned: None,

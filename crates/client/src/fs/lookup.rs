@@ -10,10 +10,11 @@ use super::control::CONTROL_NAME;
 use super::identity::{CONTROL, Identity, Ino, ROOT};
 use super::inode::{Inode, What};
 use super::namespace::{Child, join};
-use super::{Attr, DIRECTORY_BYTES, Found, Fs, Outcome, Trust};
+use super::{Attr, DIRECTORY_BYTES, Found, Fs, Trust};
 use crate::errno::Errno;
-use crate::prefetch::kinds::Kind;
+use crate::evidence::NameKind;
 use crate::repo::Repo;
+use crate::want::Outcome;
 
 /// Where a directory's names come from.
 pub(super) enum Directory {
@@ -193,7 +194,7 @@ fn new_entry(identity: Identity, parent: Ino, repo: &Arc<Repo>, entry: &Entry<'_
         repo: repo.clone(),
     };
     let mut inode = Inode::new(identity, parent, what, size_of(entry), repo.commit_time());
-    inode.name_kind = Kind::of(entry.name);
+    inode.name_kind = NameKind::of(entry.name);
     inode
 }
 

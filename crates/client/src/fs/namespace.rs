@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use monofs_model::Repository;
 
-use super::Volume;
+use crate::packed::Volume;
 use crate::repo::Repo;
 
 /// Earlier versions of a listing that a reader in the middle of one may still ask for.

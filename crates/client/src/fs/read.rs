@@ -12,12 +12,13 @@ use monofs_model::limits::{CHUNK_BYTES, SYMLINK_BYTES_MAX};
 use monofs_model::{EntryKind, Oid};
 use monofs_store::frame::{self, chunk_len};
 
+use super::Fs;
 use super::identity::Ino;
 use super::inode::What;
-use super::{ChunkWant, Fs, Miss, Outcome};
 use crate::errno::Errno;
-use crate::prefetch::kinds::Kind;
+use crate::evidence::NameKind;
 use crate::repo::Repo;
+use crate::want::{ChunkWant, Miss, Outcome, Span};
 
 /// Largest single read; the kernel's own limit is 1 MiB, or as much as `fs.fuse.max_pages_limit`
 /// says.
@@ -44,7 +45,7 @@ enum Source {
         blob: Oid,
         size: u64,
         directory: Ino,
-        kind: Kind,
+        kind: NameKind,
     },
 }
 
@@ -86,10 +87,12 @@ impl Fs {
                 }
                 let want = ChunkWant {
                     repo,
-                    blob,
-                    size,
-                    first,
-                    count,
+                    span: Span {
+                        blob,
+                        size,
+                        first,
+                        count,
+                    },
                     directory,
                 };
                 self.read_chunks(&want, offset, end, take)?;
@@ -151,11 +154,12 @@ impl Fs {
     ) -> Outcome<()> {
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.joined.clear();
-            for index in want.first..want.first + want.count {
+            let span = want.span;
+            for index in span.first..span.first + span.count {
                 let base = u64::from(index) * CHUNK_BYTES as u64;
                 let from = offset.saturating_sub(base) as usize;
                 let to = (end - base).min(CHUNK_BYTES as u64) as usize;
-                let ready = self.cache.ready(&want.blob, index);
+                let ready = self.cache.ready(&span.blob, index);
                 let raw: &[u8] = match &ready {
                     Some(ready) => ready,
                     None => {
@@ -163,26 +167,26 @@ impl Fs {
                         &scratch.raw
                     }
                 };
-                let whole = chunk_len(want.size, u64::from(index));
+                let whole = chunk_len(span.size, u64::from(index));
                 if raw.len() != whole {
                     // A directory record may lie about sizes until the content is seen.
-                    tracing::warn!(blob = %want.blob, index, "content and directory record \
+                    tracing::warn!(blob = %span.blob, index, "content and directory record \
                      disagree about the size");
                     return Err(Errno::IO.into());
                 }
                 let piece = raw.get(from..to).ok_or(Errno::IO)?;
-                if want.count == 1 {
-                    self.marks.used(&want.blob);
+                if span.count == 1 {
+                    self.marks.used(&span.blob);
                     take(piece);
                 } else {
                     scratch.joined.extend_from_slice(piece);
                 }
                 if to == whole && ready.is_some() {
-                    self.cache.was_read(&want.blob, index);
+                    self.cache.was_read(&span.blob, index);
                 }
             }
-            if want.count > 1 {
-                self.marks.used(&want.blob);
+            if span.count > 1 {
+                self.marks.used(&span.blob);
                 take(&scratch.joined);
             }
             Ok(())
@@ -191,21 +195,22 @@ impl Fs {
 
     /// Makes `scratch.raw` the bytes of one chunk.
     fn decode(&self, want: &ChunkWant, index: u32, scratch: &mut Scratch) -> Outcome<()> {
-        let key = (want.blob, index);
+        let blob = want.span.blob;
+        let key = (blob, index);
         if scratch.key == Some(key) {
             return Ok(());
         }
         scratch.key = None;
         scratch.raw.clear();
-        let decoded = self.cache.with_frame(&want.blob, index, |frame| {
+        let decoded = self.cache.with_frame(&blob, index, |frame| {
             frame::decode_into(frame, &mut scratch.raw)
         });
         match decoded {
             None => return Err(Miss::Chunks(want.clone())),
             Some(Err(error)) => {
                 // The disk damaged it: what is fetched again takes its place.
-                tracing::warn!(blob = %want.blob, index, %error, "a cached frame is damaged");
-                self.cache.distrust(&want.blob, index);
+                tracing::warn!(%blob, index, %error, "a cached frame is damaged");
+                self.cache.distrust(&blob, index);
                 return Err(Miss::Chunks(want.clone()));
             }
             Some(Ok(())) => {}

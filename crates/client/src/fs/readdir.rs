@@ -13,9 +13,10 @@ use super::control::STATUS_NAME;
 use super::identity::{CONTROL, Identity, Ino, ROOT};
 use super::lookup::Directory;
 use super::namespace::{Namespace, at_version};
-use super::{Attr, FileKind, Fs, Outcome, Trust};
+use super::{Attr, FileKind, Fs, Trust};
 use crate::errno::Errno;
 use crate::repo::Repo;
+use crate::want::Outcome;
 
 /// `.` and `..` come before the names.
 const DOTS: u64 = 2;

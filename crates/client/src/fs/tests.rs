@@ -15,12 +15,13 @@ use super::identity::{CONTROL, Identity, Ino, ROOT};
 use super::namespace::tests::entry;
 use super::readdir::DirItem;
 use super::switch::Invalidation;
-use super::{Attr, FileKind, Found, Fs, Miss};
+use super::{Attr, FileKind, Found, Fs};
 use crate::cache::Cache;
 use crate::counters::Counters;
 use crate::errno::Errno;
-use crate::prefetch::Marks;
+use crate::evidence::Marks;
 use crate::repo::Repo;
+use crate::want::Miss;
 
 struct Fixture {
     fs: Fs,
@@ -290,7 +291,7 @@ fn a_missing_record_is_named_and_a_file_is_no_directory() {
         Err(Miss::Fail(Errno::ISDIR))
     ));
     assert!(
-        matches!(fixture.fs.read(file, 0, 1, &mut |_| {}), Err(Miss::Chunks(want)) if want.first == 0)
+        matches!(fixture.fs.read(file, 0, 1, &mut |_| {}), Err(Miss::Chunks(want)) if want.span.first == 0)
     );
     assert!(matches!(
         fixture.fs.getattr(12345),

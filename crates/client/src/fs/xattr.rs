@@ -14,11 +14,12 @@ use std::sync::Arc;
 
 use monofs_model::{EntryKind, Oid, Repository};
 
+use super::Fs;
 use super::identity::{Identity, Ino, SLOTS};
 use super::inode::What;
-use super::{Fs, Outcome};
 use crate::errno::Errno;
 use crate::repo::{Repo, snapshot_of};
+use crate::want::Outcome;
 
 const OID: &[u8] = b"user.monofs.oid";
 const COMMIT: &[u8] = b"user.monofs.commit";

@@ -18,15 +18,15 @@ use monofs_store::frame::chunk_count;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{mpsc, oneshot};
 
+use super::absent;
 use super::flow::Flow;
-use super::kinds::Kind;
 use super::order::{STREAMS_MAX, Streams, Tree};
-use super::{Marks, absent};
 use crate::cache::READY_BYTES_MAX;
-use crate::content::Span;
+use crate::evidence::{Marks, NameKind};
 use crate::fs::Fs;
 use crate::fuse::Shared;
 use crate::repo::Repo;
+use crate::want::Span;
 
 /// A walk is assumed when this many directories were missed within this time.
 const WALK_DIRECTORIES: usize = 3;
@@ -290,7 +290,7 @@ impl Walk {
         for entry in
             entries.filter(|entry| matches!(entry.kind, EntryKind::File | EntryKind::Executable))
         {
-            let kind = Kind::of(entry.name);
+            let kind = NameKind::of(entry.name);
             if !kinds.worth_fetching(kind, used) {
                 left_out = true;
                 continue;

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use monofs_model::Oid;
 use parking_lot::Mutex;
 
-use crate::content::Span;
 use crate::counters::Counters;
+use crate::want::Span;
 
 /// Most blobs marked; beyond, those of a whole shard are counted as wasted.
 const MARKS_MAX: usize = 1 << 17;

@@ -31,9 +31,9 @@ const WHOLE_FILES_MAX: u32 = 8;
 
 /// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Kind(u8);
+pub struct NameKind(u8);
 
-impl Kind {
+impl NameKind {
     /// The kind that a name says.
     pub fn of(name: &[u8]) -> Self {
         let extension = name
@@ -45,7 +45,7 @@ impl Kind {
     }
 }
 
-struct Row {
+struct KindRow {
     /// Milliseconds since the table was made, plus one; 0: never.
     read: AtomicU64,
     /// Files stored since then.
@@ -58,16 +58,16 @@ struct Row {
 }
 
 /// What was read lately, by kind.
-pub struct Kinds {
+pub struct ReadKinds {
     began: Instant,
-    rows: [Row; ROWS],
+    rows: [KindRow; ROWS],
     /// Bytes that may still be stored before something must be read.
     credit: AtomicI64,
 }
 
-impl Default for Kinds {
+impl Default for ReadKinds {
     fn default() -> Self {
-        let row = |_| Row {
+        let row = |_| KindRow {
             read: AtomicU64::new(0),
             stored: AtomicU32::new(0),
             fetched: AtomicU32::new(0),
@@ -91,8 +91,8 @@ macro_rules! settle {
     };
 }
 
-impl Kinds {
-    fn row(&self, kind: Kind) -> &Row {
+impl ReadKinds {
+    fn row(&self, kind: NameKind) -> &KindRow {
         &self.rows[kind.0 as usize]
     }
 
@@ -101,7 +101,7 @@ impl Kinds {
     }
 
     /// A file of this kind was asked for.
-    pub fn read(&self, kind: Kind) {
+    pub fn read(&self, kind: NameKind) {
         let row = self.row(kind);
         settle!(row.read, self.now());
         settle!(row.stored, 0);
@@ -111,13 +111,13 @@ impl Kinds {
 
     /// A file of this kind was read beyond its first chunk: its readers want more than to see what
     /// it is.
-    pub fn read_on(&self, kind: Kind) {
+    pub fn read_on(&self, kind: NameKind) {
         settle!(self.row(kind).whole, WHOLE_FILES_MAX);
     }
 
     /// Whether a large file of this kind should be fetched whole, not only its first chunk; if so,
     /// it is taken for fetched.
-    pub fn fetch_whole(&self, kind: Kind) -> bool {
+    pub fn fetch_whole(&self, kind: NameKind) -> bool {
         let one_less = |left: u32| left.checked_sub(1);
         self.row(kind)
             .whole
@@ -126,7 +126,7 @@ impl Kinds {
     }
 
     /// Whether a file of this kind may be put into the kernel's page cache unasked.
-    pub fn may_store(&self, kind: Kind) -> bool {
+    pub fn may_store(&self, kind: NameKind) -> bool {
         let row = self.row(kind);
         let read = row.read.load(Ordering::Relaxed);
         read > 0
@@ -136,14 +136,14 @@ impl Kinds {
     }
 
     /// A file was put there.
-    pub fn stored(&self, kind: Kind, bytes: u64) {
+    pub fn stored(&self, kind: NameKind, bytes: u64) {
         self.row(kind).stored.fetch_add(1, Ordering::Relaxed);
         self.credit.fetch_sub(bytes as i64, Ordering::Relaxed);
     }
 
     /// Whether a walk should fetch a file of this kind ahead. `used`: bytes of all kinds that were
     /// fetched ahead and used.
-    pub fn worth_fetching(&self, kind: Kind, used: u64) -> bool {
+    pub fn worth_fetching(&self, kind: NameKind, used: u64) -> bool {
         let row = self.row(kind);
         let fetched = row.fetched.load(Ordering::Relaxed);
         if fetched == 0 {
@@ -154,7 +154,7 @@ impl Kinds {
     }
 
     /// A file was fetched ahead.
-    pub fn fetched(&self, kind: Kind) {
+    pub fn fetched(&self, kind: NameKind) {
         self.row(kind).fetched.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -165,17 +165,21 @@ mod tests {
 
     #[test]
     fn names_have_kinds() {
-        assert_eq!(Kind::of(b"a.c"), Kind::of(b"b.x.c"));
-        assert_ne!(Kind::of(b"a.c"), Kind::of(b"a.h"));
-        assert_eq!(Kind::of(b".c"), Kind::of(b".c"));
-        assert_eq!(Kind::of(b"Makefile"), Kind::of(b"Makefile"));
-        assert_ne!(Kind::of(b"Makefile"), Kind::of(b"Kconfig"));
-        Kind::of(b"");
+        assert_eq!(NameKind::of(b"a.c"), NameKind::of(b"b.x.c"));
+        assert_ne!(NameKind::of(b"a.c"), NameKind::of(b"a.h"));
+        assert_eq!(NameKind::of(b".c"), NameKind::of(b".c"));
+        assert_eq!(NameKind::of(b"Makefile"), NameKind::of(b"Makefile"));
+        assert_ne!(NameKind::of(b"Makefile"), NameKind::of(b"Kconfig"));
+        NameKind::of(b"");
     }
 
     #[test]
     fn nothing_is_stored_without_evidence_and_not_much_with_it() {
-        let (kinds, c, h) = (Kinds::default(), Kind::of(b"a.c"), Kind::of(b"a.h"));
+        let (kinds, c, h) = (
+            ReadKinds::default(),
+            NameKind::of(b"a.c"),
+            NameKind::of(b"a.h"),
+        );
         assert!(!kinds.may_store(c));
         kinds.read(c);
         assert!(!kinds.may_store(h));
@@ -193,7 +197,7 @@ mod tests {
 
     #[test]
     fn a_kind_that_the_reader_passes_over_is_no_longer_fetched_until_it_is_read() {
-        let (kinds, h) = (Kinds::default(), Kind::of(b"a.h"));
+        let (kinds, h) = (ReadKinds::default(), NameKind::of(b"a.h"));
         for _ in 0..PASSED_FILES {
             assert!(kinds.worth_fetching(h, PASSED_BYTES));
             kinds.fetched(h);
@@ -207,7 +211,11 @@ mod tests {
 
     #[test]
     fn large_files_are_fetched_whole_while_their_readers_read_on() {
-        let (kinds, c, bin) = (Kinds::default(), Kind::of(b"a.c"), Kind::of(b"a.bin"));
+        let (kinds, c, bin) = (
+            ReadKinds::default(),
+            NameKind::of(b"a.c"),
+            NameKind::of(b"a.bin"),
+        );
         kinds.read(bin);
         kinds.read_on(c);
         assert!(!kinds.fetch_whole(bin));

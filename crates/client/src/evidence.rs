@@ -1,0 +1,11 @@
+//! What readers did: the evidence on which contents are fetched and stored before they are asked
+//! for.
+//!
+//! [`crate::fs`] writes it down while it answers reads; [`crate::prefetch`] and [`crate::fill`]
+//! decide by it. Nothing here does IO or knows its users.
+
+pub mod kinds;
+pub mod marks;
+
+pub use self::kinds::{NameKind, ReadKinds};
+pub use self::marks::Marks;

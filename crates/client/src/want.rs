@@ -1,0 +1,87 @@
+//! What is asked for: names of records and chunks, and what a request of the kernel found missing.
+//!
+//! Plain data below every module that makes or serves requests: [`crate::fs`] tells with it what is
+//! missing, [`crate::prefetch`] adds what is likely to be read next, [`crate::content`] gets it.
+
+use std::sync::Arc;
+
+use monofs_model::Oid;
+use monofs_store::frame::chunk_len;
+
+use crate::errno::Errno;
+use crate::fs::identity::Ino;
+use crate::repo::Repo;
+
+/// One thing that is fetched: a directory record, or a chunk of a content by its index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ContentKey {
+    Tree(Oid),
+    Chunk(Oid, u32),
+}
+
+/// Consecutive chunks of one content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub blob: Oid,
+    /// Bytes of the whole content.
+    pub size: u64,
+    /// Index of the first chunk.
+    pub first: u32,
+    /// Number of chunks.
+    pub count: u32,
+}
+
+impl Span {
+    /// Bytes of its chunks, decoded.
+    pub fn bytes(&self) -> u64 {
+        let chunks = u64::from(self.first)..u64::from(self.first) + u64::from(self.count);
+        chunks.map(|index| chunk_len(self.size, index) as u64).sum()
+    }
+
+    /// Its chunks, each as blob and index.
+    pub fn chunks(&self) -> impl Iterator<Item = (Oid, u32)> + use<> {
+        let blob = self.blob;
+        (self.first..self.first.saturating_add(self.count)).map(move |index| (blob, index))
+    }
+
+    /// The keys of its chunks.
+    pub fn keys(&self) -> impl Iterator<Item = ContentKey> + use<> {
+        self.chunks()
+            .map(|(blob, index)| ContentKey::Chunk(blob, index))
+    }
+}
+
+/// A directory record that is needed and not here.
+#[derive(Debug, Clone)]
+pub struct TreeWant {
+    pub repo: Arc<Repo>,
+    pub tree: Oid,
+    /// The directory that the record describes, or described before a switch.
+    pub directory: Ino,
+}
+
+/// Chunks of a file that are needed and not all here.
+#[derive(Debug, Clone)]
+pub struct ChunkWant {
+    pub repo: Arc<Repo>,
+    pub span: Span,
+    /// The directory the file is in.
+    pub directory: Ino,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone)]
+pub enum Miss {
+    Tree(TreeWant),
+    Chunks(ChunkWant),
+    Fail(Errno),
+}
+
+impl From<Errno> for Miss {
+    fn from(errno: Errno) -> Self {
+        Miss::Fail(errno)
+    }
+}
+
+/// An answer, or what is missing for one.
+pub type Outcome<T> = std::result::Result<T, Miss>;
