@@ -22,25 +22,25 @@ use monofs_model::Result;
 use monofs_proto::v1;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::packed::{self, Checked, Checking, Packed};
+use crate::packed::{self, CheckedEntry, Packed, PageCheck};
 
 /// A batch of changes that is to be applied as a whole.
 #[derive(Debug, Default)]
-pub struct Change {
+pub struct CatalogChange {
     pub position: Option<v1::Position>,
     /// What is not among the entries is gone.
     pub reset: bool,
     /// By path, what is there now; `None`: nothing that readers are to see. A later one replaces an
     /// earlier one.
     pub entries: BTreeMap<String, Option<Packed>>,
-    /// Pages of a listing, whose entries come before those above; see [`Change::checked`].
-    pages: Vec<Checking>,
+    /// Pages of a listing, whose entries come before those above; see [`CatalogChange::checked`].
+    pages: Vec<PageCheck>,
     page_bytes: usize,
 }
 
-impl Change {
+impl CatalogChange {
     /// What a listing says.
-    pub fn listing(position: Option<v1::Position>, entries: Vec<Checked>) -> Self {
+    pub fn listing(position: Option<v1::Position>, entries: Vec<CheckedEntry>) -> Self {
         Self {
             position,
             reset: true,
@@ -62,7 +62,7 @@ impl Change {
             self.page_bytes += delta.page.len();
             // Without what it was received in.
             self.pages
-                .push(Checking::begin(Bytes::copy_from_slice(&delta.page)));
+                .push(PageCheck::begin(Bytes::copy_from_slice(&delta.page)));
         }
         self.entries
             .extend(delta.removed_paths.into_iter().map(|path| (path, None)));
@@ -95,11 +95,11 @@ impl Change {
 
 /// What is known about the connection to the routers and the state of the catalogue here.
 #[derive(Debug, Default)]
-pub struct Link {
+pub struct RouterLink {
     state: Mutex<LinkState>,
 }
 
-/// See [`Link`].
+/// See [`RouterLink`].
 #[derive(Debug, Clone, Default)]
 pub struct LinkState {
     /// The router whose watch is open.
@@ -120,7 +120,7 @@ pub struct LinkState {
     pub from_copy: bool,
 }
 
-impl Link {
+impl RouterLink {
     /// The state, to look at or to change.
     pub fn state(&self) -> MutexGuard<'_, LinkState> {
         self.state.lock()

@@ -15,14 +15,15 @@ use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 
-use monofs_model::{Error, Result};
+use monofs_model::{Error, Oid, Result};
 use monofs_store::frame;
 use parking_lot::Mutex;
 
+use crate::counters::Counters;
 use crate::evidence::NameKind;
+use crate::fs::Fs;
 use crate::fs::identity::{Identity, Ino};
-use crate::fuse::Shared;
-use crate::prefetch::{directory_tree, small_file};
+use crate::prefetch::select::small_file;
 use crate::switch_lock::assert_not_held;
 
 /// Threads that store.
@@ -38,26 +39,33 @@ pub trait PageCache: Send + Sync + 'static {
 }
 
 /// A directory, and what is to be done when it is filled.
-struct Job {
+struct FillJob {
     directory: Ino,
     done: Box<dyn FnOnce() + Send>,
 }
 
 /// The threads that store. They end when this is dropped.
 pub struct Filler {
-    jobs: SyncSender<Job>,
+    jobs: SyncSender<FillJob>,
 }
 
 impl Filler {
-    /// Starts the threads.
-    pub fn start(kernel: impl PageCache, shared: &Arc<Shared>) -> Result<Self> {
+    /// Starts the threads, which store contents of `fs`.
+    pub fn start(kernel: impl PageCache, fs: &Arc<Fs>, counters: &Arc<Counters>) -> Result<Self> {
         let (jobs, inbox) = sync_channel(WAITING_MAX);
-        let (kernel, inbox) = (Arc::new(kernel), Arc::new(Mutex::new(inbox)));
+        let kernel: Arc<dyn PageCache> = Arc::new(kernel);
+        let inbox = Arc::new(Mutex::new(inbox));
         for _ in 0..THREADS {
-            let (kernel, inbox, shared) = (kernel.clone(), inbox.clone(), Arc::downgrade(shared));
+            let thread = FillThread {
+                kernel: kernel.clone(),
+                inbox: inbox.clone(),
+                fs: Arc::downgrade(fs),
+                counters: counters.clone(),
+                raw: Vec::new(),
+            };
             std::thread::Builder::new()
                 .name("monofs-fill".into())
-                .spawn(move || run(&*kernel, &inbox, &shared))
+                .spawn(move || thread.run())
                 .map_err(|e| {
                     Error::internal(format!("start the threads that fill the page cache: {e}"))
                 })?;
@@ -65,69 +73,84 @@ impl Filler {
         Ok(Self { jobs })
     }
 
-    /// Fills a directory if nobody else keeps the threads busy, and then, in any case, calls
+    /// Fills a directory unless the threads are busy with others, and then, in any case, calls
     /// `done`.
     pub fn fill(&self, directory: Ino, done: impl FnOnce() + Send + 'static) {
         use std::sync::mpsc::TrySendError::{Disconnected, Full};
-        if let Err(Full(job) | Disconnected(job)) = self.jobs.try_send(Job {
+        let job = FillJob {
             directory,
             done: Box::new(done),
-        }) {
+        };
+        if let Err(Full(job) | Disconnected(job)) = self.jobs.try_send(job) {
             (job.done)();
         }
     }
 }
 
-fn run(kernel: &dyn PageCache, inbox: &Mutex<Receiver<Job>>, shared: &Weak<Shared>) {
-    let mut raw = Vec::new();
-    loop {
-        let job = inbox.lock().recv();
-        let Ok(job) = job else { return };
-        if let Some(shared) = shared.upgrade() {
-            fill(kernel, &shared, job.directory, &mut raw);
-        }
-        (job.done)();
-    }
+/// One of the threads.
+struct FillThread {
+    kernel: Arc<dyn PageCache>,
+    inbox: Arc<Mutex<Receiver<FillJob>>>,
+    fs: Weak<Fs>,
+    counters: Arc<Counters>,
+    /// The content that was decoded last.
+    raw: Vec<u8>,
 }
 
-/// Stores what is at hand of the small files of a directory.
-fn fill(kernel: &dyn PageCache, shared: &Shared, directory: Ino, raw: &mut Vec<u8>) {
-    assert_not_held("fill the page cache");
-    let fs = &shared.fs;
-    let Some(record) = directory_tree(fs, directory).and_then(|tree| fs.cache.record(&tree)) else {
-        return;
-    };
-    for entry in record.iter() {
-        let kind = NameKind::of(entry.name);
-        if entry.size == 0 || small_file(&entry).is_none() || !fs.kinds.may_store(kind) {
-            continue;
-        }
-        let identity = Identity::entry(directory, entry.name, entry.kind, &entry.oid);
-        let Some(ino) = fs.inodes.find(identity) else {
-            continue;
-        };
-        let ready = fs.cache.ready(&entry.oid, 0);
-        let bytes: &[u8] = match &ready {
-            Some(ready) => ready,
-            None => {
-                raw.clear();
-                match fs
-                    .cache
-                    .with_frame(&entry.oid, 0, |frame| frame::decode_into(frame, raw))
-                {
-                    Some(Ok(())) => raw,
-                    // Not here, or damaged: whoever reads it sees to that.
-                    _ => continue,
-                }
+impl FillThread {
+    fn run(mut self) {
+        loop {
+            let job = self.inbox.lock().recv();
+            let Ok(job) = job else { return };
+            if let Some(fs) = self.fs.upgrade() {
+                self.fill(&fs, job.directory);
             }
-        };
-        // A record may lie about sizes: the read then says so.
-        if bytes.len() as u64 == entry.size && kernel.store(ino, bytes).is_ok() {
-            fs.kinds.stored(kind, entry.size);
-            fs.marks.used(&entry.oid);
-            fs.cache.was_read(&entry.oid, 0);
-            shared.counters.stored.one();
-            shared.counters.stored_bytes.add(entry.size);
+            (job.done)();
         }
+    }
+
+    /// Stores what is at hand of the small files of a directory.
+    fn fill(&mut self, fs: &Fs, directory: Ino) {
+        assert_not_held("fill the page cache");
+        let record = fs
+            .tree_of(directory)
+            .and_then(|tree| fs.cache.record(&tree));
+        let Some(record) = record else { return };
+        for entry in record.iter() {
+            let kind = NameKind::of(entry.name);
+            if entry.size == 0 || small_file(&entry).is_none() || !fs.kinds.may_store(kind) {
+                continue;
+            }
+            // Files that the kernel does not know yet cannot be stored.
+            let identity = Identity::entry(directory, entry.name, entry.kind, &entry.oid);
+            let Some(ino) = fs.inodes.find(identity) else {
+                continue;
+            };
+            let ready = fs.cache.ready(&entry.oid, 0);
+            let bytes = match &ready {
+                Some(ready) => ready,
+                None if self.decode(fs, &entry.oid) => &self.raw[..],
+                // Not here, or damaged: a read finds that out and has it fetched.
+                None => continue,
+            };
+            // A record may be wrong about a size: a read then says so.
+            if bytes.len() as u64 == entry.size && self.kernel.store(ino, bytes).is_ok() {
+                fs.kinds.stored(kind, entry.size);
+                fs.marks.used(&entry.oid);
+                fs.cache.was_read(&entry.oid, 0);
+                self.counters.stored.one();
+                self.counters.stored_bytes.add(entry.size);
+            }
+        }
+    }
+
+    /// Makes `raw` the content of a blob of one chunk. False: it is not here, or damaged.
+    fn decode(&mut self, fs: &Fs, blob: &Oid) -> bool {
+        self.raw.clear();
+        let raw = &mut self.raw;
+        let decoded = fs
+            .cache
+            .with_frame(blob, 0, |frame| frame::decode_into(frame, raw));
+        matches!(decoded, Some(Ok(())))
     }
 }

@@ -14,6 +14,7 @@
 //! - the lock is taken once by a thread, and never held while a document is made or while waiting
 //!   for the network or the kernel ([`crate::switch_lock`]).
 
+pub mod attr;
 pub mod control;
 pub mod identity;
 pub mod inode;
@@ -30,11 +31,11 @@ mod tests;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use bytes::Bytes;
 use monofs_model::{EntryKind, Oid, TreeRecord};
 
-use self::control::Documents;
 use self::identity::Ino;
-use self::inode::InodeTable;
+use self::inode::{InodeTable, InodeTarget};
 use self::namespace::Namespace;
 use crate::cache::Cache;
 use crate::evidence::{Marks, ReadKinds};
@@ -43,69 +44,8 @@ use crate::repo::Repo;
 use crate::switch_lock::{SwitchLock, SwitchReadGuard, SwitchWriteGuard};
 use crate::want::{Miss, Outcome, TreeWant};
 
-/// Block size reported to programs: the largest read the kernel sends is a good buffer size, 4 KiB
-/// is what they expect.
-pub const BLOCK_BYTES: u32 = 4096;
-/// Nominal size of a directory.
-const DIRECTORY_BYTES: u64 = 4096;
-
-/// What an inode is to the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FileKind {
-    Directory,
-    File,
-    Executable,
-    Symlink,
-}
-
-impl From<EntryKind> for FileKind {
-    fn from(kind: EntryKind) -> Self {
-        match kind {
-            EntryKind::Directory | EntryKind::Submodule => Self::Directory,
-            EntryKind::File => Self::File,
-            EntryKind::Executable => Self::Executable,
-            EntryKind::Symlink => Self::Symlink,
-        }
-    }
-}
-
-impl FileKind {
-    /// Permission bits.
-    pub fn permissions(self) -> u16 {
-        match self {
-            Self::Directory | Self::Executable => 0o755,
-            Self::File => 0o644,
-            Self::Symlink => 0o777,
-        }
-    }
-}
-
-/// Attributes of an inode; owner and block size are the same for all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Attr {
-    pub ino: Ino,
-    pub kind: FileKind,
-    pub size: u64,
-    /// Seconds since the epoch; also the time of the last status change.
-    pub mtime: i64,
-}
-
-/// How long the kernel may believe a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trust {
-    /// Until it is told otherwise.
-    Forever,
-    /// Ask again each time.
-    Once,
-}
-
-/// The answer to a lookup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found {
-    Inode(Attr, Trust),
-    /// There is no such name; the kernel may remember that.
-    Nothing,
-}
+/// Makes the text of the status document.
+pub type Documents = Box<dyn Fn() -> Bytes + Send + Sync>;
 
 /// One mounted tree.
 pub struct Fs {
@@ -160,12 +100,38 @@ impl Fs {
         tree: &Oid,
         directory: Ino,
     ) -> Outcome<TreeRecord> {
-        let want = || TreeWant {
-            repo: repo.clone(),
-            tree: *tree,
-            directory,
-        };
-        self.cache.record(tree).ok_or_else(|| Miss::Tree(want()))
+        self.cache.record(tree).ok_or_else(|| {
+            Miss::Tree(TreeWant {
+                repo: repo.clone(),
+                tree: *tree,
+                directory,
+            })
+        })
+    }
+
+    /// The repository that a directory belongs to, and the tree that it shows now. `None` above
+    /// repositories and for what is no directory.
+    pub(crate) fn repo_and_tree_of(&self, directory: Ino) -> Option<(Arc<Repo>, Oid)> {
+        self.inodes.with(directory, |inode| match &inode.what {
+            InodeTarget::Entry {
+                kind: EntryKind::Directory,
+                oid,
+                repo,
+            } => Some((repo.clone(), *oid)),
+            _ => None,
+        })?
+    }
+
+    /// The tree that a directory of a repository shows now.
+    pub(crate) fn tree_of(&self, directory: Ino) -> Option<Oid> {
+        self.inodes.with(directory, |inode| match &inode.what {
+            InodeTarget::Entry {
+                kind: EntryKind::Directory,
+                oid,
+                ..
+            } => Some(*oid),
+            _ => None,
+        })?
     }
 
     /// The size of everything shown.

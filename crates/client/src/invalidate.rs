@@ -18,11 +18,11 @@ use tokio::sync::oneshot;
 
 use crate::counters::Counters;
 use crate::fs::identity::Ino;
-use crate::fs::switch::Flipped;
+use crate::fs::switch::FlipEffect;
 use crate::switch_lock::assert_not_held;
 
-/// The kernel's side of a mount, as far as it can be told things.
-pub trait Kernel: Send + 'static {
+/// The kernel's cache of names.
+pub trait NameCache: Send + 'static {
     /// Drops one name. Unknown names are fine.
     fn drop_name(&self, directory: Ino, name: &OsStr) -> io::Result<()>;
     /// Drops a directory's listing and attributes.
@@ -31,20 +31,20 @@ pub trait Kernel: Send + 'static {
     fn drop_all_names(&self) -> io::Result<()>;
 }
 
-struct Job {
-    flipped: Flipped,
+struct InvalidationJob {
+    effect: FlipEffect,
     done: oneshot::Sender<()>,
 }
 
 /// The thread that tells the kernel. Dropping it ends the thread.
 pub struct Invalidator {
-    jobs: Sender<Job>,
+    jobs: Sender<InvalidationJob>,
     _thread: JoinHandle<()>,
 }
 
 impl Invalidator {
     /// Starts the thread.
-    pub fn start(kernel: impl Kernel, counters: Arc<Counters>) -> Result<Self> {
+    pub fn start(kernel: impl NameCache, counters: Arc<Counters>) -> Result<Self> {
         let (jobs, inbox) = channel();
         let thread = std::thread::Builder::new()
             .name("monofs-inval".into())
@@ -57,22 +57,22 @@ impl Invalidator {
     }
 
     /// Tells the kernel, and returns when it has been told.
-    pub async fn send(&self, flipped: Flipped) {
+    pub async fn send(&self, effect: FlipEffect) {
         assert_not_held("tell the kernel what changed");
         let (done, told) = oneshot::channel();
-        if self.jobs.send(Job { flipped, done }).is_ok() {
+        if self.jobs.send(InvalidationJob { effect, done }).is_ok() {
             let _ = told.await;
         }
     }
 }
 
-fn run(kernel: &impl Kernel, inbox: &Receiver<Job>, counters: &Counters) {
+fn run(kernel: &impl NameCache, inbox: &Receiver<InvalidationJob>, counters: &Counters) {
     while let Ok(job) = inbox.recv() {
-        if job.flipped.drop_all_names {
+        if job.effect.drop_all_names {
             check(kernel.drop_all_names(), "drop all names");
             counters.all_names_dropped.one();
         }
-        for change in &job.flipped.invalidations {
+        for change in &job.effect.invalidations {
             for name in &change.names {
                 check(
                     kernel.drop_name(change.directory, OsStr::from_bytes(name)),

@@ -4,12 +4,12 @@
 use monofs_rpc::metrics::Samples;
 use monofs_rpc::operations::Operations;
 
-use crate::catalog::Link;
+use crate::catalog::RouterLink;
 use crate::counters::Counters;
-use crate::fuse::Shared;
-use crate::status::Source;
+use crate::mount::context::MountContext;
+use crate::status::StatusSource;
 
-impl Operations for Source {
+impl Operations for StatusSource {
     fn role(&self) -> &'static str {
         "client"
     }
@@ -23,14 +23,14 @@ impl Operations for Source {
 
     fn samples(&self, out: &mut Samples) {
         // Of a mount that is gone there is nothing to tell.
-        let Some((shared, link)) = self.parts() else {
+        let Some((context, link)) = self.parts() else {
             return;
         };
-        kernel(&shared.counters, out);
-        catalogue(&shared, link, out);
-        caches(&shared, out);
-        fetching(&shared.counters, out);
-        shared.content.channels().calls().made(out);
+        kernel(&context.counters, out);
+        catalogue(&context, link, out);
+        caches(&context, out);
+        fetching(&context.counters, out);
+        context.content.channels().calls().made(out);
     }
 }
 
@@ -62,18 +62,18 @@ fn kernel(counters: &Counters, out: &mut Samples) {
 }
 
 /// How far what is shown follows the catalogue.
-fn catalogue(shared: &Shared, link: &Link, out: &mut Samples) {
+fn catalogue(context: &MountContext, link: &RouterLink, out: &mut Samples) {
     let state = link.state().clone();
-    let view = shared.content.replicas().view();
+    let view = context.content.replicas().view();
     out.counter(
         "monofs_client_flips_total",
         "Repositories switched to another commit.",
-        shared.counters.flips.get(),
+        context.counters.flips.get(),
     );
     out.gauge(
         "monofs_client_inodes",
         "Inodes that the kernel knows.",
-        shared.fs.inode_count(),
+        context.fs.inode_count(),
     );
     let connected = state.connected_since.is_some();
     out.gauge(
@@ -103,17 +103,16 @@ fn catalogue(shared: &Shared, link: &Link, out: &mut Samples) {
     );
 }
 
-fn caches(shared: &Shared, out: &mut Samples) {
-    let (counters, cache) = (&shared.counters, &shared.fs.cache);
-    let (ready, frames_memory) = (
-        counters.contents_ready.get(),
-        counters.frames_in_memory.get(),
-    );
-    let (frames_disk, no_frame) = (counters.frames_on_disk.get(), counters.frames_missed.get());
-    let (records_memory, records_disk) = (
-        counters.records_in_memory.get(),
-        counters.records_on_disk.get(),
-    );
+/// How often each tier of the cache had what was looked for, and how full it is.
+fn caches(context: &MountContext, out: &mut Samples) {
+    let counters = &context.counters;
+    let cache = &context.fs.cache;
+    let ready = counters.contents_ready.get();
+    let frames_memory = counters.frames_in_memory.get();
+    let frames_disk = counters.frames_on_disk.get();
+    let no_frame = counters.frames_missed.get();
+    let records_memory = counters.records_in_memory.get();
+    let records_disk = counters.records_on_disk.get();
     let no_record = counters.records_missed.get();
     // A tier is asked when the one above it does not have it, so the hits of those below are its
     // misses.
@@ -173,12 +172,12 @@ fn fetching(counters: &Counters, out: &mut Samples) {
     for (name, help, counter) in [
         (
             "monofs_prefetch_blobs_total",
-            "Files fetched before anybody asked.",
+            "Files fetched before they were asked for.",
             &counters.prefetched,
         ),
         (
             "monofs_prefetch_bytes_total",
-            "Bytes of files fetched before anybody asked.",
+            "Bytes of files fetched before they were asked for.",
             &counters.prefetched_bytes,
         ),
         (

@@ -1,4 +1,4 @@
-//! A catalogue entry as it is kept here: encoded, and decoded when somebody touches the repository.
+//! A catalogue entry as it is kept here: encoded, and decoded when the repository is looked at.
 //! Of a large catalogue most entries are never touched; encoded ones take a third of the memory and
 //! no time.
 //!
@@ -33,7 +33,7 @@ pub struct Volume {
     pub files: u64,
 }
 
-/// See the module.
+/// A checked entry, encoded, and of it what every repository is asked for.
 #[derive(Debug, Clone)]
 pub struct Packed {
     bytes: Bytes,
@@ -46,18 +46,19 @@ pub struct Packed {
 
 /// A `CatalogPage` whose entries are not decoded.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Page {
+struct PackedPage {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     upserts: Vec<Bytes>,
 }
 
 /// The path of an entry, and the entry unless readers are not to see it.
-pub type Checked = (String, Option<Packed>);
+pub type CheckedEntry = (String, Option<Packed>);
 
 /// Checks the entries of an encoded page; they share its memory. One that is not understood is left
 /// out. Errors: `Invalid` for what is no page.
-fn check_page(page: Bytes) -> Result<Vec<Checked>> {
-    let page = Page::decode(page).map_err(|e| Error::invalid(format!("catalogue page: {e}")))?;
+fn check_page(page: Bytes) -> Result<Vec<CheckedEntry>> {
+    let page =
+        PackedPage::decode(page).map_err(|e| Error::invalid(format!("catalogue page: {e}")))?;
     Ok(page
         .upserts
         .into_iter()
@@ -67,9 +68,9 @@ fn check_page(page: Bytes) -> Result<Vec<Checked>> {
 
 /// A page that is being checked, beside others.
 #[derive(Debug)]
-pub struct Checking(JoinHandle<Result<Vec<Checked>>>);
+pub struct PageCheck(JoinHandle<Result<Vec<CheckedEntry>>>);
 
-impl Checking {
+impl PageCheck {
     /// Begins a [`check_page`] on the current runtime.
     pub fn begin(page: Bytes) -> Self {
         Self(tokio::spawn(async move {
@@ -81,7 +82,7 @@ impl Checking {
     }
 
     /// Its entries.
-    pub async fn entries(self) -> Result<Vec<Checked>> {
+    pub async fn entries(self) -> Result<Vec<CheckedEntry>> {
         self.0.await.unwrap_or_else(|e| Err(unchecked(e)))
     }
 }
@@ -91,7 +92,7 @@ fn unchecked(error: tokio::task::JoinError) -> Error {
 }
 
 /// An entry that is not understood, perhaps of a newer router, is not shown, and that is said.
-pub fn understood(entry: Result<Checked>) -> Option<Checked> {
+pub fn understood(entry: Result<CheckedEntry>) -> Option<CheckedEntry> {
     entry
         .inspect_err(
             |error| tracing::warn!(%error, "ignoring what the catalogue says about a repository"),
@@ -101,7 +102,7 @@ pub fn understood(entry: Result<Checked>) -> Option<Checked> {
 
 /// The page with these entries, encoded.
 pub fn page(entries: impl Iterator<Item = Packed>) -> Vec<u8> {
-    Page {
+    PackedPage {
         upserts: entries.map(|entry| entry.bytes).collect(),
     }
     .encode_to_vec()
@@ -110,7 +111,7 @@ pub fn page(entries: impl Iterator<Item = Packed>) -> Vec<u8> {
 impl Packed {
     /// Checks an encoded entry of a page. Returns its path, and `None` if readers are not to see
     /// it. Errors: `Invalid`.
-    pub fn check(bytes: Bytes) -> Result<Checked> {
+    pub fn check(bytes: Bytes) -> Result<CheckedEntry> {
         let wire = v1::Repository::decode(bytes.clone())
             .map_err(|e| Error::invalid(format!("catalogue entry: {e}")))?;
         let entry = Repository::try_from(wire).map_err(|e| {
@@ -124,7 +125,7 @@ impl Packed {
 
     /// Checks an entry. Returns its path, and `None` if readers are not to see it. Errors:
     /// `Invalid`.
-    pub fn pack(wire: v1::Repository) -> Result<Checked> {
+    pub fn pack(wire: v1::Repository) -> Result<CheckedEntry> {
         Self::check(for_readers(wire).encode_to_vec().into())
     }
 
@@ -171,12 +172,11 @@ impl Packed {
 }
 
 fn for_readers(wire: v1::Repository) -> v1::Repository {
-    let (storage_id, last_error) = (String::new(), String::new());
     v1::Repository {
-        storage_id,
+        storage_id: String::new(),
         created_at: 0,
         refreshed_at: 0,
-        last_error,
+        last_error: String::new(),
         ..wire
     }
 }

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use monofs_model::{Error, Result};
 use monofs_rpc::context;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +33,8 @@ impl Spawner {
     /// calls this. Not to be called under a lock: a runtime that has ended drops `work` at once.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         assert_not_held("start a task");
-        let (stop, work) = (self.stop.clone(), context::carry(work));
+        let stop = self.stop.clone();
+        let work = context::carry(work);
         let task = async move {
             tokio::select! {
                 () = work => {}
@@ -52,4 +54,13 @@ impl Spawner {
         self.tasks.close();
         let _ = tokio::time::timeout(limit, self.tasks.wait()).await;
     }
+}
+
+/// Runs `work` where it may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::internal(format!("a blocking task failed: {e}")))
 }

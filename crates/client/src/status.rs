@@ -9,8 +9,8 @@ use monofs_proto::v1;
 use serde::Serialize;
 
 use crate::cache::CacheStatus;
-use crate::catalog::Link;
-use crate::fuse::Shared;
+use crate::catalog::RouterLink;
+use crate::mount::context::MountContext;
 
 /// The state of a mount.
 #[derive(Debug, Clone, Serialize)]
@@ -57,7 +57,7 @@ pub struct MemberStatus {
 pub struct CatalogStatus {
     pub repositories: usize,
     /// Memory that the catalogue takes, in bytes, without what was decoded of repositories that
-    /// somebody touched.
+    /// were looked at.
     pub memory_bytes: usize,
     pub epoch: Option<String>,
     pub received_revision: Option<u64>,
@@ -116,27 +116,28 @@ pub struct InvalidationStatus {
 }
 
 /// Makes statuses; filled in once the mount exists, since the file system itself serves the status.
-pub struct Source {
+pub struct StatusSource {
     mount: String,
     started: Instant,
-    link: Arc<Link>,
-    shared: OnceLock<Weak<Shared>>,
+    link: Arc<RouterLink>,
+    context: OnceLock<Weak<MountContext>>,
 }
 
-impl Source {
+impl StatusSource {
     /// A source for the mount at `mount`.
-    pub fn new(mount: String, link: Arc<Link>) -> Arc<Self> {
+    pub fn new(mount: String, link: Arc<RouterLink>) -> Arc<Self> {
         Arc::new(Self {
             mount,
             started: Instant::now(),
             link,
-            shared: OnceLock::new(),
+            context: OnceLock::new(),
         })
     }
 
     /// From now on there is something to tell.
-    pub fn attach(&self, shared: &Arc<Shared>) {
-        let _ = self.shared.set(Arc::downgrade(shared));
+    pub fn attach(&self, context: &Arc<MountContext>) {
+        // It is attached once, by the mount that made it.
+        let _ = self.context.set(Arc::downgrade(context));
     }
 
     /// The status document.
@@ -151,12 +152,12 @@ impl Source {
 
     /// The state now. `None` when the mount is gone.
     pub fn status(&self) -> Option<Status> {
-        let shared = self.shared.get()?.upgrade()?;
-        let cache = shared.fs.cache.status();
-        let router = self.router(&shared);
-        let catalog = self.catalog(&shared);
+        let context = self.context.get()?.upgrade()?;
+        let cache = context.fs.cache.status();
+        let router = self.router(&context);
+        let catalog = self.catalog(&context);
         let problems = problems(&router, &catalog, &cache);
-        let counters = &shared.counters;
+        let counters = &context.counters;
         Some(Status {
             version: env!("CARGO_PKG_VERSION"),
             mount: self.mount.clone(),
@@ -164,13 +165,13 @@ impl Source {
             router,
             catalog,
             cache,
-            reads: reads(&shared),
+            reads: reads(&context),
             prefetch: PrefetchStatus {
                 blobs: counters.prefetched.get(),
                 bytes: counters.prefetched_bytes.get(),
                 used: counters.prefetch_used.get(),
                 wasted: counters.prefetch_wasted.get(),
-                outstanding: shared.fs.marks.outstanding(),
+                outstanding: context.fs.marks.outstanding(),
                 stored: counters.stored.get(),
                 stored_bytes: counters.stored_bytes.get(),
             },
@@ -179,7 +180,7 @@ impl Source {
                 names: counters.names_invalidated.get(),
                 directories: counters.directories_invalidated.get(),
             },
-            inodes: shared.fs.inode_count(),
+            inodes: context.fs.inode_count(),
             upcalls: counters.operations().collect(),
             problems,
         })
@@ -187,8 +188,9 @@ impl Source {
 
     /// What is told to the router. `None` when the mount is gone.
     pub fn report(&self) -> Option<v1::ClientReport> {
-        let shared = self.shared.get()?.upgrade()?;
-        let (counters, cache) = (&shared.counters, shared.fs.cache.status());
+        let context = self.context.get()?.upgrade()?;
+        let counters = &context.counters;
+        let cache = context.fs.cache.status();
         let (cache_hits, cache_misses) = counters.hits_and_misses();
         Some(v1::ClientReport {
             cache_bytes: cache.disk_bytes,
@@ -204,13 +206,13 @@ impl Source {
     }
 
     /// The mount, while it is there, and its connection.
-    pub(crate) fn parts(&self) -> Option<(Arc<Shared>, &Link)> {
-        Some((self.shared.get()?.upgrade()?, &self.link))
+    pub(crate) fn parts(&self) -> Option<(Arc<MountContext>, &RouterLink)> {
+        Some((self.context.get()?.upgrade()?, &self.link))
     }
 
-    fn router(&self, shared: &Shared) -> RouterStatus {
+    fn router(&self, context: &MountContext) -> RouterStatus {
         let state = self.link.state().clone();
-        let view = shared.content.replicas().view();
+        let view = context.content.replicas().view();
         let member = |member: &monofs_model::Member| MemberStatus {
             id: member.id.to_string(),
             address: member.address.clone(),
@@ -227,8 +229,8 @@ impl Source {
         }
     }
 
-    fn catalog(&self, shared: &Shared) -> CatalogStatus {
-        let totals = shared.fs.world().totals();
+    fn catalog(&self, context: &MountContext) -> CatalogStatus {
+        let totals = context.fs.world().totals();
         let state = self.link.state().clone();
         CatalogStatus {
             repositories: totals.repositories,
@@ -245,8 +247,8 @@ impl Source {
     }
 }
 
-fn reads(shared: &Shared) -> ReadStatus {
-    let counters = &shared.counters;
+fn reads(context: &MountContext) -> ReadStatus {
+    let counters = &context.counters;
     ReadStatus {
         records_in_memory: counters.records_in_memory.get(),
         records_on_disk: counters.records_on_disk.get(),
@@ -261,7 +263,7 @@ fn reads(shared: &Shared) -> ReadStatus {
         calls_failed: counters.calls_failed.get(),
         hedges: counters.hedges.get(),
         hedges_won: counters.hedges_won.get(),
-        in_flight: shared.content.in_flight(),
+        in_flight: context.content.in_flight(),
         trees_fetched: counters.trees_fetched.get(),
         chunks_fetched: counters.chunks_fetched.get(),
         bytes_fetched: counters.bytes_fetched.get(),

@@ -16,12 +16,12 @@ use prost::Message;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::copy::Copy;
-use super::{Change, Link};
+use super::copy::CatalogCopy;
+use super::{CatalogChange, RouterLink};
 use crate::content::Content;
 use crate::counters::Counters;
 use crate::fs::Fs;
-use crate::fs::switch::{Flipped, Invalidation};
+use crate::fs::switch::FlipEffect;
 use crate::invalidate::Invalidator;
 use crate::packed::Packed;
 use crate::repo::Repo;
@@ -30,90 +30,77 @@ use crate::repo::Repo;
 const VIEW_VALUE: &str = "view";
 /// The copy is written at most this often.
 const COPY_EVERY: Duration = Duration::from_secs(1);
-/// First and longest pause before a repository that could not be flipped is tried again.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
+/// Pause before a repository that could not be flipped is tried again: the first one, doubled with
+/// each further one.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Each round of a flip learns the records of one more level; lookups in between may add a few.
 const FLIP_ROUNDS_MAX: usize = TREE_DEPTH_MAX + 64;
 
-/// Applies changes to the file system.
-pub struct Applier {
-    pub fs: Arc<crate::fuse::Shared>,
-    pub link: Arc<Link>,
+/// What changes are applied to, and who is told.
+pub struct ApplierParts {
+    pub fs: Arc<Fs>,
+    pub content: Content,
     pub counters: Arc<Counters>,
+    pub link: Arc<RouterLink>,
     /// Empty until the kernel has the mount; before that it knows no names.
     pub invalidator: Arc<OnceLock<Invalidator>>,
+    /// New views, to be kept on disk.
     pub views: watch::Receiver<Option<v1::ClusterView>>,
+    /// Positions that were applied.
     pub applied: watch::Sender<Option<v1::Position>>,
     pub stop: CancellationToken,
+}
+
+/// Applies changes to the file system.
+pub struct Applier {
+    parts: ApplierParts,
     /// What the catalogue says where that may differ from what is shown; `None`: nothing is to be
     /// there. In the order of paths, so that what is in one directory comes together.
     wanted: BTreeMap<String, Option<Packed>>,
     position: Option<v1::Position>,
-    copy: Copy,
+    copy: CatalogCopy,
 }
 
 impl Applier {
     /// Nothing is wanted yet.
-    pub fn new(
-        fs: Arc<crate::fuse::Shared>,
-        link: Arc<Link>,
-        invalidator: Arc<OnceLock<Invalidator>>,
-        views: watch::Receiver<Option<v1::ClusterView>>,
-        applied: watch::Sender<Option<v1::Position>>,
-        stop: CancellationToken,
-    ) -> Self {
-        let counters = fs.counters.clone();
-        let (wanted, position, copy) = Default::default();
+    pub fn new(parts: ApplierParts) -> Self {
         Self {
-            fs,
-            link,
-            counters,
-            invalidator,
-            views,
-            applied,
-            stop,
-            wanted,
-            position,
-            copy,
+            parts,
+            wanted: BTreeMap::new(),
+            position: None,
+            copy: CatalogCopy::default(),
         }
-    }
-
-    fn tree(&self) -> &Fs {
-        &self.fs.fs
-    }
-
-    fn content(&self) -> &Content {
-        &self.fs.content
     }
 
     /// Shows what the copy in the cache says, if there is one. True: there is.
     pub async fn load_copy(&mut self) -> bool {
-        let cache = self.tree().cache.clone();
+        let cache = self.parts.fs.cache.clone();
         if let Some(view) = cache
             .value(VIEW_VALUE)
             .and_then(|bytes| v1::ClusterView::decode(&bytes[..]).ok())
             && let Ok(view) = view.try_into()
         {
-            self.content().replicas().set_view(view);
+            self.parts.content.replicas().set_view(view);
         }
-        let mut copy = Copy::default();
+        let mut copy = CatalogCopy::default();
         let Some(loaded) = copy.load(&cache).await else {
             return false;
         };
         let position = loaded.position.clone();
-        self.take(Change::listing(loaded.position, loaded.entries));
+        self.take(CatalogChange::listing(loaded.position, loaded.entries));
         self.converge().await;
         // What is shown now is what it says.
         self.copy = copy;
-        let mut state = self.link.state();
+        let mut state = self.parts.link.state();
         state.received = position;
         state.from_copy = true;
         true
     }
 
     /// Applies changes until stopped.
-    pub async fn run(mut self, mut changes: mpsc::Receiver<Change>) {
-        let mut pause = BACKOFF.0;
+    pub async fn run(mut self, mut changes: mpsc::Receiver<CatalogChange>) {
+        let mut pause = RETRY_FIRST;
         let mut copied = tokio::time::Instant::now();
         let mut copy_due = false;
         loop {
@@ -122,23 +109,24 @@ impl Applier {
                 change = changes.recv() => {
                     let Some(change) = change else { break };
                     self.take(change);
-                    self.link.state().from_copy = false;
-                    pause = BACKOFF.0;
+                    self.parts.link.state().from_copy = false;
+                    pause = RETRY_FIRST;
                 }
-                Ok(()) = self.views.changed() => {
-                    let view = self.views.borrow_and_update().clone();
+                Ok(()) = self.parts.views.changed() => {
+                    let view = self.parts.views.borrow_and_update().clone();
                     if let Some(view) = view {
-                        self.tree().cache.put_value(VIEW_VALUE, view.encode_to_vec());
+                        self.parts.fs.cache.put_value(VIEW_VALUE, view.encode_to_vec());
                     }
                     continue;
                 }
-                () = tokio::time::sleep(pause), if retry => pause = (pause * 2).min(BACKOFF.1),
+                () = tokio::time::sleep(pause), if retry => pause = (pause * 2).min(RETRY_MAX),
                 () = tokio::time::sleep_until(copied + COPY_EVERY), if copy_due => {
                     self.write_copy();
-                    (copied, copy_due) = (tokio::time::Instant::now(), false);
+                    copied = tokio::time::Instant::now();
+                    copy_due = false;
                     continue;
                 }
-                () = self.stop.cancelled() => break,
+                () = self.parts.stop.cancelled() => break,
             }
             self.converge().await;
             copy_due = true;
@@ -148,11 +136,12 @@ impl Applier {
         }
     }
 
-    fn take(&mut self, mut change: Change) {
+    fn take(&mut self, mut change: CatalogChange) {
         if change.reset {
             // What the listing does not have is to go.
             self.wanted = self
-                .tree()
+                .parts
+                .fs
                 .paths()
                 .into_iter()
                 .map(|path| (path, None))
@@ -167,21 +156,21 @@ impl Applier {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs() as i64);
-        self.tree().set_now(now);
+        self.parts.fs.set_now(now);
         for (repo, packed) in self.come_and_go().await {
             let outcome = tokio::select! {
                 outcome = context::begin("flip", self.flip(&repo, &packed)) => outcome,
-                () = self.stop.cancelled() => return,
+                () = self.parts.stop.cancelled() => return,
             };
             let path = repo.path();
             match outcome {
                 Ok(()) => {
-                    self.link.state().lagging.remove(path);
+                    self.parts.link.state().lagging.remove(path);
                     self.copy.outdate(path);
                 }
                 Err(error) => {
                     let before = {
-                        let mut state = self.link.state();
+                        let mut state = self.parts.link.state();
                         state.lagging.insert(path.to_owned(), error.to_string())
                     };
                     if before.is_none() {
@@ -192,27 +181,29 @@ impl Applier {
                 }
             }
         }
-        let mut state = self.link.state();
+        let mut state = self.parts.link.state();
         state
             .lagging
             .retain(|path, _| self.wanted.contains_key(path));
         if self.wanted.is_empty() {
             state.applied.clone_from(&self.position);
             drop(state);
-            self.applied.send_replace(self.position.clone());
+            self.parts.applied.send_replace(self.position.clone());
         }
     }
 
     /// Shows repositories that appeared and no longer those that disappeared. Returns those that
     /// changed.
     async fn come_and_go(&mut self) -> Vec<(Arc<Repo>, Packed)> {
-        let (mut added, mut removed, mut changed) = (Vec::new(), Vec::new(), Vec::new());
-        let nothing_shown = self.tree().world().totals().repositories == 0;
+        let mut added = Vec::new();
+        let mut removed = Vec::new();
+        let mut changed = Vec::new();
+        let nothing_shown = self.parts.fs.world().totals().repositories == 0;
         for (path, packed) in std::mem::take(&mut self.wanted) {
             let shown = if nothing_shown {
                 None
             } else {
-                self.tree().repo(&path)
+                self.parts.fs.repo(&path)
             };
             match (shown, packed) {
                 (None, Some(packed)) => added.push(Repo::packed(path, packed)),
@@ -224,35 +215,36 @@ impl Applier {
         if !added.is_empty() || !removed.is_empty() {
             added.iter().for_each(|repo| self.copy.outdate(repo.path()));
             removed.iter().for_each(|path| self.copy.outdate(path));
-            let invalidations = self.tree().change_repositories(added, &removed);
-            self.tell(invalidations, false).await;
+            let invalidations = self.parts.fs.change_repositories(added, &removed);
+            self.tell(FlipEffect {
+                invalidations,
+                drop_all_names: false,
+            })
+            .await;
         }
         changed
     }
 
     async fn flip(&self, repo: &Arc<Repo>, packed: &Packed) -> Result<()> {
-        let (shown, entry) = (repo.entry(), &Arc::new(packed.decode()));
-        let same_snapshot = shown.snapshot == entry.snapshot;
+        let entry = &Arc::new(packed.decode());
+        let same_snapshot = repo.entry().snapshot == entry.snapshot;
         let mut lost: HashSet<Oid> = HashSet::new();
         for _ in 0..FLIP_ROUNDS_MAX {
-            let needed = match self.tree().try_flip(repo, entry, &lost) {
-                Ok(Flipped {
-                    invalidations,
-                    drop_all_names,
-                }) => {
+            let needed = match self.parts.fs.try_flip(repo, entry, &lost) {
+                Ok(effect) => {
                     if !same_snapshot {
-                        self.counters.flips.one();
+                        self.parts.counters.flips.one();
                     }
-                    self.tell(invalidations, drop_all_names).await;
+                    self.tell(effect).await;
                     return Ok(());
                 }
                 Err(needed) => needed,
             };
             if !needed.old.is_empty()
-                && let Err(error) = self.content().trees(repo, needed.old.clone(), 0).await
+                && let Err(error) = self.parts.content.trees(repo, needed.old.clone(), 0).await
             {
                 match error.kind {
-                    // Its grace is over: nobody has it, and nobody will.
+                    // Its grace is over: no replica has it, and none will.
                     ErrorKind::NotHeld | ErrorKind::NotFound => lost.extend(needed.old),
                     _ => return Err(error),
                 }
@@ -260,7 +252,7 @@ impl Applier {
             if !needed.new.is_empty()
                 && let Some(new) = Repo::new(entry.clone())
             {
-                self.content().trees(&new, needed.new, 0).await?;
+                self.parts.content.trees(&new, needed.new, 0).await?;
             }
         }
         Err(monofs_model::Error::internal(
@@ -268,23 +260,17 @@ impl Applier {
         ))
     }
 
-    async fn tell(&self, invalidations: Vec<Invalidation>, drop_all_names: bool) {
-        if let Some(invalidator) = self.invalidator.get()
-            && (drop_all_names || !invalidations.is_empty())
-        {
-            invalidator
-                .send(Flipped {
-                    invalidations,
-                    drop_all_names,
-                })
-                .await;
+    /// Has the kernel told what changed, and returns when it was.
+    async fn tell(&self, effect: FlipEffect) {
+        let is_any = effect.drop_all_names || !effect.invalidations.is_empty();
+        if is_any && let Some(invalidator) = self.parts.invalidator.get() {
+            invalidator.send(effect).await;
         }
     }
 
     /// Puts what is shown on disk, for a start without any router.
     fn write_copy(&mut self) {
-        let position = self.link.state().applied.clone();
-        let fs = self.fs.clone();
-        self.copy.write(&fs.fs, position);
+        let position = self.parts.link.state().applied.clone();
+        self.copy.write(&self.parts.fs, position);
     }
 }

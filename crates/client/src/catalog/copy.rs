@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::cache::Cache;
 use crate::fs::Fs;
-use crate::packed::{self, Checked, Checking};
+use crate::packed::{self, CheckedEntry, PageCheck};
 use crate::repo::Repo;
 
 /// Number of parts.
@@ -32,7 +32,7 @@ static NAMES: LazyLock<Vec<String>> = LazyLock::new(|| {
 });
 
 #[derive(Clone, PartialEq, Message)]
-struct Head {
+struct CopyHead {
     #[prost(uint32, tag = "1")]
     version: u32,
     #[prost(message, optional, tag = "2")]
@@ -44,24 +44,24 @@ struct Head {
 
 /// What is on disk, and what of it is out of date.
 #[derive(Debug)]
-pub struct Copy {
+pub struct CatalogCopy {
     checksums: Vec<u64>,
     outdated: BTreeSet<usize>,
 }
 
 /// What a copy says.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct LoadedCopy {
     /// `None`: it cannot be said what changed since.
     pub position: Option<v1::Position>,
-    pub entries: Vec<Checked>,
+    pub entries: Vec<CheckedEntry>,
 }
 
 fn part_of(path: &str) -> usize {
     xxh3_64(path.as_bytes()) as usize % PARTS
 }
 
-impl Default for Copy {
+impl Default for CatalogCopy {
     fn default() -> Self {
         Self {
             checksums: vec![0; PARTS],
@@ -70,15 +70,15 @@ impl Default for Copy {
     }
 }
 
-impl Copy {
+impl CatalogCopy {
     /// Reads the copy in the cache, if there is one.
-    pub async fn load(&mut self, cache: &Cache) -> Option<Loaded> {
-        let head = Head::decode(&cache.value(HEAD)?[..]).ok()?;
+    pub async fn load(&mut self, cache: &Cache) -> Option<LoadedCopy> {
+        let head = CopyHead::decode(&cache.value(HEAD)?[..]).ok()?;
         if head.version != VERSION || head.checksums.len() != PARTS {
             return None;
         }
         let mut pages = Vec::new();
-        let mut loaded = Loaded {
+        let mut loaded = LoadedCopy {
             position: head.position,
             entries: Vec::new(),
         };
@@ -96,7 +96,7 @@ impl Copy {
             } else {
                 loaded.position = None;
             }
-            pages.push(Checking::begin(bytes));
+            pages.push(PageCheck::begin(bytes));
         }
         for page in pages {
             // A part that is no page is not that of the head either, and will be written again.
@@ -140,7 +140,7 @@ impl Copy {
                 fs.cache.put_value(&NAMES[part], page);
             }
         }
-        let head = Head {
+        let head = CopyHead {
             version: VERSION,
             position,
             checksums: self.checksums.clone(),
@@ -202,16 +202,16 @@ mod tests {
         fs
     }
 
-    async fn load(fs: &Fs) -> Loaded {
+    async fn load(fs: &Fs) -> LoadedCopy {
         fs.cache.flush();
-        Copy::default().load(&fs.cache).await.unwrap()
+        CatalogCopy::default().load(&fs.cache).await.unwrap()
     }
 
     #[tokio::test]
     async fn a_flip_rewrites_a_small_part() {
         let dir = tempfile::tempdir().unwrap();
         let fs = many(dir.path());
-        let mut copy = Copy::default();
+        let mut copy = CatalogCopy::default();
         assert!(copy.load(&fs.cache).await.is_none());
         let all = copy.write(&fs, at(1));
         assert!(all / MANY < 256, "{all} bytes for {MANY} repositories");
@@ -243,14 +243,14 @@ mod tests {
     async fn nothing_is_resumed_from_a_copy_that_is_not_whole() {
         let dir = tempfile::tempdir().unwrap();
         let fs = many(dir.path());
-        Copy::default().write(&fs, at(1));
+        CatalogCopy::default().write(&fs, at(1));
         let part = part_of(&path(0));
         fs.cache.flush();
         fs.cache.put_value(
             &NAMES[part],
             packed::page([fs.repo(&path(0)).unwrap().to_packed()].into_iter()),
         );
-        let mut copy = Copy::default();
+        let mut copy = CatalogCopy::default();
         fs.cache.flush();
         let loaded = copy.load(&fs.cache).await.unwrap();
         assert_eq!(loaded.position, None);

@@ -8,8 +8,8 @@ use monofs_model::limits::MESSAGE_BYTES_MAX;
 use monofs_model::{ClusterView, Error, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::catalog_client::CatalogClient;
-use monofs_proto::v1::watch_request::Message as Say;
-use monofs_proto::v1::watch_response::Message as Hear;
+use monofs_proto::v1::watch_request::Message as ToRouter;
+use monofs_proto::v1::watch_response::Message as FromRouter;
 use monofs_rpc::channel::ChannelPool;
 use monofs_rpc::context::Context;
 use monofs_rpc::status::from_status;
@@ -19,14 +19,16 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
-use super::{Change, Link};
+use super::{CatalogChange, RouterLink};
 use crate::content::Content;
-use crate::status::Source;
+use crate::status::StatusSource;
 
 /// A router that says nothing for this long is left for another.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
-/// First and longest pause before the next attempt, once every router has failed.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Pause before the next attempt, once every router has failed: the first one, doubled with each
+/// further one.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How often the router is told how the mount is.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 /// Messages to the router that may wait.
@@ -38,22 +40,22 @@ const LISTING_BYTES_MAX: usize = 1 << 30;
 
 /// Who this client is to a router.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub struct ClientIdentity {
     pub client_id: String,
     pub mount: String,
 }
 
 /// Follows the catalogue until `stop`.
-pub struct Watch {
+pub struct CatalogWatch {
     pub routers: Vec<String>,
     pub channels: ChannelPool,
-    pub identity: Identity,
-    pub link: Arc<Link>,
+    pub identity: ClientIdentity,
+    pub link: Arc<RouterLink>,
     pub content: Content,
     /// How the mount is.
-    pub source: Arc<Source>,
+    pub source: Arc<StatusSource>,
     pub timeout: Duration,
-    pub changes: mpsc::Sender<Change>,
+    pub changes: mpsc::Sender<CatalogChange>,
     /// A new view, to be kept on disk.
     pub views: watch::Sender<Option<v1::ClusterView>>,
     /// Positions that were applied.
@@ -65,10 +67,10 @@ pub struct Watch {
     pub stop: CancellationToken,
 }
 
-impl Watch {
+impl CatalogWatch {
     /// Runs until stopped.
     pub async fn run(self) {
-        let mut pause = BACKOFF.0;
+        let mut pause = RETRY_FIRST;
         let mut failed = 0;
         for router in self.routers.iter().cycle() {
             let session = tokio::select! {
@@ -78,7 +80,7 @@ impl Watch {
             let connected = self.ended(router, session);
             failed = if connected { 0 } else { failed + 1 };
             if connected {
-                pause = BACKOFF.0;
+                pause = RETRY_FIRST;
             }
             if failed >= self.routers.len() {
                 self.tried.send_replace(true);
@@ -87,7 +89,7 @@ impl Watch {
                     () = tokio::time::sleep(pause) => {}
                     () = self.stop.cancelled() => return,
                 }
-                pause = (pause * 2).min(BACKOFF.1);
+                pause = (pause * 2).min(RETRY_MAX);
             }
         }
     }
@@ -128,18 +130,17 @@ impl Watch {
             resume,
             pages: true,
         };
-        let request = |message| v1::WatchRequest {
-            message: Some(message),
-        };
-        // The queue is empty and its other end is held below.
-        let _ = say.send(request(Say::Hello(hello))).await;
+        // The greeting: the queue is empty and its other end is held below.
+        let _ = say.send(to_router(ToRouter::Hello(hello))).await;
         let stream = Context::new(self.timeout).stream(ReceiverStream::new(outbox));
         let opening = tokio::time::timeout(self.timeout, client.watch(stream)).await;
         let answer = opening
             .map_err(|_| Error::unavailable(format!("no answer within {:?}", self.timeout)))?;
         let mut heard = answer.map_err(from_status)?.into_inner();
+
+        // What is heard and what is to be said, until the stream ends.
         let mut applied = self.applied.clone();
-        let mut listing = Change::default();
+        let mut listing = CatalogChange::default();
         // What was applied meanwhile is acknowledged again: this router may not know.
         applied.mark_changed();
         let mut report = tokio::time::interval(REPORT_EVERY);
@@ -155,13 +156,13 @@ impl Watch {
                     let position = applied.borrow_and_update().clone();
                     if let Some(position) = position {
                         // Full: the next position says it too.
-                        let _ = say.try_send(request(Say::Ack(position)));
+                        let _ = say.try_send(to_router(ToRouter::Ack(position)));
                     }
                 }
                 _ = report.tick() => {
                     if let Some(report) = self.source.report() {
                         // Full: the next one says it too.
-                        let _ = say.try_send(request(Say::Report(report)));
+                        let _ = say.try_send(to_router(ToRouter::Report(report)));
                     }
                 }
             }
@@ -172,17 +173,17 @@ impl Watch {
         &self,
         router: &str,
         message: v1::WatchResponse,
-        listing: &mut Change,
+        listing: &mut CatalogChange,
     ) -> Result<()> {
         self.heard_from(router);
         match message.message {
-            Some(Hear::View(view)) => {
+            Some(FromRouter::View(view)) => {
                 let known = ClusterView::try_from(view.clone())
                     .map_err(|error| error.context("cluster view"))?;
                 self.content.replicas().set_view(known);
                 self.views.send_replace(Some(view));
             }
-            Some(Hear::Delta(delta)) => {
+            Some(FromRouter::Delta(delta)) => {
                 let complete = delta.complete;
                 listing.add(delta);
                 let (page_bytes, entries) = listing.size();
@@ -202,7 +203,7 @@ impl Watch {
                 }
             }
             // A heartbeat, or something from a newer router.
-            Some(Hear::Heartbeat(_)) | None => {}
+            Some(FromRouter::Heartbeat(_)) | None => {}
         }
         Ok(())
     }
@@ -225,5 +226,11 @@ impl Watch {
         if is_first {
             tracing::info!(router, "following the catalogue");
         }
+    }
+}
+
+fn to_router(message: ToRouter) -> v1::WatchRequest {
+    v1::WatchRequest {
+        message: Some(message),
     }
 }

@@ -9,9 +9,8 @@
 
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-
-use super::{Attr, Found, Fs, Trust};
+use super::Fs;
+use super::attr::{InodeAttr, LookupAnswer, NameTrust};
 use crate::switch_lock::assert_not_held;
 
 /// The directory's name in the root. Not listed there.
@@ -19,21 +18,18 @@ pub const CONTROL_NAME: &[u8] = b".monofs";
 /// The status of the mount, as JSON.
 pub const STATUS_NAME: &[u8] = b"status";
 
-/// Makes the text of the status document.
-pub type Documents = Box<dyn Fn() -> Bytes + Send + Sync>;
-
 impl Fs {
     /// What `name` in the hidden directory is.
-    pub(super) fn lookup_control(&self, name: &[u8]) -> Found {
+    pub(super) fn lookup_control(&self, name: &[u8]) -> LookupAnswer {
         if name == STATUS_NAME {
-            Found::Inode(self.new_document(), Trust::Once)
+            LookupAnswer::Inode(self.new_document(), NameTrust::Once)
         } else {
-            Found::Nothing
+            LookupAnswer::Nothing
         }
     }
 
     /// A new status document, with one reference.
-    pub(super) fn new_document(&self) -> Attr {
+    pub(super) fn new_document(&self) -> InodeAttr {
         assert_not_held("make a document");
         // 2^32 documents before numbers could meet those derived from hashes.
         let ino = self.document_number.fetch_add(1, Ordering::Relaxed);

@@ -18,8 +18,8 @@ use bytes::Bytes;
 use monofs_model::{EntryKind, Oid, Repository};
 use parking_lot::{Mutex, MutexGuard};
 
+use super::attr::{FileKind, InodeAttr};
 use super::identity::{CONTROL, Identity, Ino, ROOT, SLOTS};
-use super::{Attr, FileKind};
 use crate::evidence::NameKind;
 use crate::repo::Repo;
 
@@ -29,7 +29,7 @@ const HISTORY_MAX: usize = 4;
 
 /// What an inode stands for.
 #[derive(Debug, Clone)]
-pub enum What {
+pub enum InodeTarget {
     /// The directory `.monofs`.
     Control,
     /// A text made when it was looked up.
@@ -53,7 +53,7 @@ type History = [Option<(u32, Oid)>; HISTORY_MAX];
 pub struct Inode {
     check: u64,
     pub parent: Ino,
-    pub what: What,
+    pub what: InodeTarget,
     /// What its name says that it is.
     pub name_kind: NameKind,
     pub size: u64,
@@ -71,7 +71,7 @@ pub struct Inode {
 
 impl Inode {
     /// An inode that nothing refers to yet.
-    pub fn new(identity: Identity, parent: Ino, what: What, size: u64, mtime: i64) -> Self {
+    pub fn new(identity: Identity, parent: Ino, what: InodeTarget, size: u64, mtime: i64) -> Self {
         Self {
             check: identity.check,
             parent,
@@ -88,13 +88,13 @@ impl Inode {
     }
 
     /// Its attributes under the number `ino`.
-    pub fn attr(&self, ino: Ino) -> Attr {
+    pub fn attr(&self, ino: Ino) -> InodeAttr {
         let kind = match &self.what {
-            What::Control | What::Namespace(_) => FileKind::Directory,
-            What::Document(_) => FileKind::File,
-            What::Entry { kind, .. } => FileKind::from(*kind),
+            InodeTarget::Control | InodeTarget::Namespace(_) => FileKind::Directory,
+            InodeTarget::Document(_) => FileKind::File,
+            InodeTarget::Entry { kind, .. } => FileKind::from(*kind),
         };
-        Attr {
+        InodeAttr {
             ino,
             kind,
             size: self.size,
@@ -110,7 +110,7 @@ impl Inode {
     /// The tree that version `version` of this directory was.
     pub fn tree_at(&self, version: u32) -> Option<Oid> {
         match &self.what {
-            What::Entry { oid, .. } if version == self.version => Some(*oid),
+            InodeTarget::Entry { oid, .. } if version == self.version => Some(*oid),
             _ => self
                 .history
                 .as_deref()?
@@ -155,7 +155,10 @@ impl InodeTable {
             shards: std::array::from_fn(|_| Mutex::default()),
         };
         let fixed = Identity { base: 0, check: 0 };
-        for (ino, what) in [(ROOT, What::Namespace("".into())), (CONTROL, What::Control)] {
+        for (ino, what) in [
+            (ROOT, InodeTarget::Namespace("".into())),
+            (CONTROL, InodeTarget::Control),
+        ] {
             let mut inode = Inode::new(fixed, ROOT, what, 0, now);
             inode.lookups = u64::MAX / 2;
             table.shard(ino).insert(ino, Box::new(inode));
@@ -181,7 +184,7 @@ impl InodeTable {
         identity: Identity,
         same: impl Fn(&Inode) -> bool,
         make: impl FnOnce() -> Inode,
-    ) -> Option<Attr> {
+    ) -> Option<InodeAttr> {
         let mut shard = self.shard(identity.base);
         if let Ok(ino) = live_slot(&shard, identity) {
             let inode = shard.get_mut(&ino).expect("found above");
@@ -203,7 +206,7 @@ impl InodeTable {
         &self,
         identity: Identity,
         make: impl FnOnce() -> Inode,
-    ) -> Option<Attr> {
+    ) -> Option<InodeAttr> {
         let mut shard = self.shard(identity.base);
         let ino = (identity.base..identity.base + SLOTS).find(|ino| !shard.contains_key(ino))?;
         let inode = shard.entry(ino).or_insert_with(|| Box::new(make()));
@@ -213,7 +216,7 @@ impl InodeTable {
     }
 
     /// Puts in a document under a number that was never used before, with one reference.
-    pub fn remember_document(&self, ino: Ino, text: Bytes, now: i64) -> Attr {
+    pub fn remember_document(&self, ino: Ino, text: Bytes, now: i64) -> InodeAttr {
         let size = text.len() as u64;
         let mut inode = Inode::new(
             Identity {
@@ -221,7 +224,7 @@ impl InodeTable {
                 check: 0,
             },
             CONTROL,
-            What::Document(text),
+            InodeTarget::Document(text),
             size,
             now,
         );
@@ -261,7 +264,7 @@ impl InodeTable {
     pub fn switch_directory(&self, ino: Ino, tree: Oid, mtime: Option<i64>) {
         if let Some(inode) = self.shard(ino).get_mut(&ino) {
             let version = inode.version;
-            if let What::Entry { oid, .. } = &mut inode.what {
+            if let InodeTarget::Entry { oid, .. } = &mut inode.what {
                 let history = inode.history.get_or_insert_default();
                 history.rotate_left(1);
                 history[HISTORY_MAX - 1] = Some((version, *oid));
@@ -326,9 +329,9 @@ fn live_slot(shard: &Shard, identity: Identity) -> Result<Ino, Option<Ino>> {
 mod tests {
     use super::*;
 
-    fn directory(table: &InodeTable, name: &[u8]) -> Attr {
+    fn directory(table: &InodeTable, name: &[u8]) -> InodeAttr {
         let identity = Identity::directory(ROOT, name);
-        let what = || What::Namespace(String::from_utf8_lossy(name).into());
+        let what = || InodeTarget::Namespace(String::from_utf8_lossy(name).into());
         table
             .remember(
                 identity,
@@ -363,7 +366,7 @@ mod tests {
         let oid = |n: u8| Oid::from_bytes(&[n; 20]).unwrap();
         let (table, identity) = (InodeTable::new(0), Identity::directory(ROOT, b"d"));
         let repo = || Repo::new(crate::fs::namespace::tests::entry("h/x", oid(0), 1)).unwrap();
-        let what = || What::Entry {
+        let what = || InodeTarget::Entry {
             kind: EntryKind::Directory,
             oid: oid(0),
             repo: repo(),
@@ -417,7 +420,7 @@ mod tests {
             check: one.check ^ 1,
             ..one
         };
-        let make = |identity| move || Inode::new(identity, ROOT, What::Control, 0, 0);
+        let make = |identity| move || Inode::new(identity, ROOT, InodeTarget::Control, 0, 0);
         let a = table.remember(one, |_| true, make(one)).unwrap().ino;
         let b = table.remember(other, |_| true, make(other)).unwrap().ino;
         assert_ne!(a, b);
@@ -450,7 +453,7 @@ mod tests {
             .remember(
                 identity,
                 |_| false,
-                || Inode::new(identity, ROOT, What::Control, 0, 0),
+                || Inode::new(identity, ROOT, InodeTarget::Control, 0, 0),
             )
             .unwrap();
         assert_ne!(old.ino, new.ino);

@@ -6,18 +6,19 @@ use monofs_model::limits::NAME_BYTES_MAX;
 use monofs_model::tree::Entry;
 use monofs_model::{EntryKind, Oid};
 
+use super::Fs;
+use super::attr::{DIRECTORY_BYTES, InodeAttr, LookupAnswer, NameTrust};
 use super::control::CONTROL_NAME;
 use super::identity::{CONTROL, Identity, Ino, ROOT};
-use super::inode::{Inode, What};
-use super::namespace::{Child, join};
-use super::{Attr, DIRECTORY_BYTES, Found, Fs, Trust};
+use super::inode::{Inode, InodeTarget};
+use super::namespace::{NamespaceChild, join};
 use crate::errno::Errno;
 use crate::evidence::NameKind;
 use crate::repo::Repo;
 use crate::want::Outcome;
 
 /// Where a directory's names come from.
-pub(super) enum Directory {
+pub(super) enum NameSource {
     /// The hidden one, whose names [`super::control`] makes without the switch lock.
     Control,
     /// Above repositories, by path.
@@ -34,7 +35,7 @@ pub(super) enum Directory {
 
 impl Fs {
     /// What `name` in the directory `parent` is. Takes one reference to the inode in the answer.
-    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Outcome<Found> {
+    pub fn lookup(&self, parent: Ino, name: &[u8]) -> Outcome<LookupAnswer> {
         if name.len() > NAME_BYTES_MAX {
             // The kernel itself lets four times as much through.
             return Err(Errno::NAMETOOLONG.into());
@@ -44,36 +45,36 @@ impl Fs {
         }
         let world = self.world();
         match self.directory(parent)? {
-            Directory::Control | Directory::Submodule => Ok(Found::Nothing),
-            Directory::Namespace(_) if parent == ROOT && name == CONTROL_NAME => {
+            NameSource::Control | NameSource::Submodule => Ok(LookupAnswer::Nothing),
+            NameSource::Namespace(_) if parent == ROOT && name == CONTROL_NAME => {
                 let attr = self.getattr(CONTROL)?;
-                Ok(Found::Inode(attr, Trust::Forever))
+                Ok(LookupAnswer::Inode(attr, NameTrust::Forever))
             }
-            Directory::Namespace(path) => {
+            NameSource::Namespace(path) => {
                 let child = world.listing(&path).and_then(|listing| listing.find(name));
                 match child {
                     Some(child) => {
                         let attr = self.remember_child(parent, &path, name, child)?;
-                        Ok(Found::Inode(attr, Trust::Forever))
+                        Ok(LookupAnswer::Inode(attr, NameTrust::Forever))
                     }
-                    None => Ok(Found::Nothing),
+                    None => Ok(LookupAnswer::Nothing),
                 }
             }
-            Directory::Tree { repo, tree, .. } => {
+            NameSource::Tree { repo, tree, .. } => {
                 let record = self.record(&repo, &tree, parent)?;
                 match record.find(name) {
-                    Some(entry) => Ok(Found::Inode(
+                    Some(entry) => Ok(LookupAnswer::Inode(
                         self.remember_entry(parent, &repo, &entry)?,
-                        Trust::Forever,
+                        NameTrust::Forever,
                     )),
-                    None => Ok(Found::Nothing),
+                    None => Ok(LookupAnswer::Nothing),
                 }
             }
         }
     }
 
     /// The attributes of an inode that the kernel holds.
-    pub fn getattr(&self, ino: Ino) -> Outcome<Attr> {
+    pub fn getattr(&self, ino: Ino) -> Outcome<InodeAttr> {
         Ok(self
             .inodes
             .with(ino, |inode| inode.attr(ino))
@@ -81,24 +82,24 @@ impl Fs {
     }
 
     /// What kind of directory `ino` is. Errors: `ENOTDIR`, `ESTALE`.
-    pub(super) fn directory(&self, ino: Ino) -> Outcome<Directory> {
+    pub(super) fn directory(&self, ino: Ino) -> Outcome<NameSource> {
         let found = self.inodes.with(ino, |inode| match &inode.what {
-            What::Control => Ok(Directory::Control),
-            What::Namespace(path) => Ok(Directory::Namespace(path.clone())),
-            What::Entry {
+            InodeTarget::Control => Ok(NameSource::Control),
+            InodeTarget::Namespace(path) => Ok(NameSource::Namespace(path.clone())),
+            InodeTarget::Entry {
                 kind: EntryKind::Directory,
                 oid,
                 repo,
-            } => Ok(Directory::Tree {
+            } => Ok(NameSource::Tree {
                 repo: repo.clone(),
                 tree: *oid,
                 version: inode.version,
             }),
-            What::Entry {
+            InodeTarget::Entry {
                 kind: EntryKind::Submodule,
                 ..
-            } => Ok(Directory::Submodule),
-            What::Document(_) | What::Entry { .. } => Err(Errno::NOTDIR),
+            } => Ok(NameSource::Submodule),
+            InodeTarget::Document(_) | InodeTarget::Entry { .. } => Err(Errno::NOTDIR),
         });
         Ok(found.ok_or(Errno::STALE)??)
     }
@@ -109,9 +110,9 @@ impl Fs {
         parent: Ino,
         repo: &Arc<Repo>,
         entry: &Entry<'_>,
-    ) -> Outcome<Attr> {
+    ) -> Outcome<InodeAttr> {
         let identity = Identity::entry(parent, entry.name, entry.kind, &entry.oid);
-        let same = |inode: &Inode| matches!(&inode.what, What::Entry { kind, oid, .. } if (*kind, *oid) == (entry.kind, entry.oid));
+        let same = |inode: &Inode| matches!(&inode.what, InodeTarget::Entry { kind, oid, .. } if (*kind, *oid) == (entry.kind, entry.oid));
         let make = || new_entry(identity, parent, repo, entry);
         Ok(self
             .inodes
@@ -127,7 +128,7 @@ impl Fs {
         repo: &Arc<Repo>,
         entry: &Entry<'_>,
         current: Option<&Entry<'_>>,
-    ) -> Outcome<Attr> {
+    ) -> Outcome<InodeAttr> {
         match current {
             Some(current)
                 if current.kind == EntryKind::Directory && entry.kind == EntryKind::Directory =>
@@ -152,27 +153,29 @@ impl Fs {
         parent: Ino,
         path: &str,
         name: &[u8],
-        child: &Child,
-    ) -> Outcome<Attr> {
+        child: &NamespaceChild,
+    ) -> Outcome<InodeAttr> {
         let identity = Identity::directory(parent, name);
         let same = |inode: &Inode| match (child, &inode.what) {
-            (Child::Directory, What::Namespace(_)) => true,
-            (Child::Repository(repo), What::Entry { repo: have, .. }) => Arc::ptr_eq(repo, have),
+            (NamespaceChild::Directory, InodeTarget::Namespace(_)) => true,
+            (NamespaceChild::Repository(repo), InodeTarget::Entry { repo: have, .. }) => {
+                Arc::ptr_eq(repo, have)
+            }
             _ => false,
         };
         let make = || match child {
-            Child::Directory => {
+            NamespaceChild::Directory => {
                 let path = join(path, &String::from_utf8_lossy(name));
                 Inode::new(
                     identity,
                     parent,
-                    What::Namespace(path.into()),
+                    InodeTarget::Namespace(path.into()),
                     DIRECTORY_BYTES,
                     self.now(),
                 )
             }
-            Child::Repository(repo) => {
-                let what = What::Entry {
+            NamespaceChild::Repository(repo) => {
+                let what = InodeTarget::Entry {
                     kind: EntryKind::Directory,
                     oid: repo.root(),
                     repo: repo.clone(),
@@ -188,7 +191,7 @@ impl Fs {
 }
 
 fn new_entry(identity: Identity, parent: Ino, repo: &Arc<Repo>, entry: &Entry<'_>) -> Inode {
-    let what = What::Entry {
+    let what = InodeTarget::Entry {
         kind: entry.kind,
         oid: entry.oid,
         repo: repo.clone(),

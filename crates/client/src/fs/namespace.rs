@@ -18,35 +18,35 @@ const HISTORY_MAX: u32 = 4;
 
 /// What a name above repositories means.
 #[derive(Debug, Clone)]
-pub enum Child {
+pub enum NamespaceChild {
     Directory,
     Repository(Arc<Repo>),
 }
 
-impl Child {
-    fn same(&self, other: &Child) -> bool {
+impl NamespaceChild {
+    fn same(&self, other: &NamespaceChild) -> bool {
         match (self, other) {
-            (Child::Directory, Child::Directory) => true,
-            (Child::Repository(a), Child::Repository(b)) => Arc::ptr_eq(a, b),
+            (NamespaceChild::Directory, NamespaceChild::Directory) => true,
+            (NamespaceChild::Repository(a), NamespaceChild::Repository(b)) => Arc::ptr_eq(a, b),
             _ => false,
         }
     }
 }
 
 /// A name and what it means.
-type Name = (Arc<str>, Child);
+type Name = (Arc<str>, NamespaceChild);
 
 /// The names in one directory above repositories, sorted by bytes.
 #[derive(Debug)]
-pub struct Listing {
+pub struct NamespaceListing {
     pub version: u32,
     names: Arc<[Name]>,
-    before: Option<Arc<Listing>>,
+    before: Option<Arc<NamespaceListing>>,
 }
 
-impl Listing {
+impl NamespaceListing {
     /// What `name` means here.
-    pub fn find(&self, name: &[u8]) -> Option<&Child> {
+    pub fn find(&self, name: &[u8]) -> Option<&NamespaceChild> {
         let at = self
             .names
             .binary_search_by(|(have, _)| have.as_bytes().cmp(name))
@@ -55,7 +55,7 @@ impl Listing {
     }
 
     /// The names from `position` on.
-    pub fn from(&self, position: usize) -> impl Iterator<Item = (&str, &Child)> {
+    pub fn from(&self, position: usize) -> impl Iterator<Item = (&str, &NamespaceChild)> {
         self.names
             .get(position..)
             .unwrap_or_default()
@@ -63,13 +63,13 @@ impl Listing {
             .map(|(name, child)| (&**name, child))
     }
 
-    fn without_history_below(&self, version: u32) -> Arc<Listing> {
+    fn without_history_below(&self, version: u32) -> Arc<NamespaceListing> {
         let before = self
             .before
             .as_ref()
             .filter(|before| before.version >= version);
         let before = before.map(|before| before.without_history_below(version));
-        Arc::new(Listing {
+        Arc::new(NamespaceListing {
             version: self.version,
             names: self.names.clone(),
             before,
@@ -78,7 +78,7 @@ impl Listing {
 }
 
 /// The listing with this version, if it is `listing` or one of the few before it.
-pub fn at_version(listing: &Arc<Listing>, version: u32) -> Option<Arc<Listing>> {
+pub fn at_version(listing: &Arc<NamespaceListing>, version: u32) -> Option<Arc<NamespaceListing>> {
     let mut at = Some(listing);
     while let Some(listing) = at {
         if listing.version == version {
@@ -99,12 +99,12 @@ pub struct NameChange {
 }
 
 /// What names are to mean, by directory; of two edits of one name the later one counts.
-type Edits = HashMap<String, Vec<(Arc<str>, Option<Child>)>>;
+type Edits = HashMap<String, Vec<(Arc<str>, Option<NamespaceChild>)>>;
 
 /// All repositories, and the directories that lead to them.
 #[derive(Debug, Default)]
 pub struct Namespace {
-    listings: HashMap<String, Arc<Listing>>,
+    listings: HashMap<String, Arc<NamespaceListing>>,
     totals: Totals,
 }
 
@@ -145,8 +145,8 @@ impl Namespace {
     pub fn repo(&self, path: &str) -> Option<&Arc<Repo>> {
         let (parent, name) = split(path);
         match self.listings.get(parent)?.find(name.as_bytes())? {
-            Child::Repository(repo) => Some(repo),
-            Child::Directory => None,
+            NamespaceChild::Repository(repo) => Some(repo),
+            NamespaceChild::Directory => None,
         }
     }
 
@@ -154,8 +154,8 @@ impl Namespace {
     pub fn repos(&self) -> impl Iterator<Item = &Arc<Repo>> {
         let children = self.listings.values().flat_map(|listing| listing.from(0));
         children.filter_map(|(_, child)| match child {
-            Child::Repository(repo) => Some(repo),
-            Child::Directory => None,
+            NamespaceChild::Repository(repo) => Some(repo),
+            NamespaceChild::Directory => None,
         })
     }
 
@@ -173,7 +173,7 @@ impl Namespace {
     }
 
     /// The names in the directory at `path`; the root is empty.
-    pub fn listing(&self, path: &str) -> Option<&Arc<Listing>> {
+    pub fn listing(&self, path: &str) -> Option<&Arc<NamespaceListing>> {
         self.listings.get(path)
     }
 
@@ -191,11 +191,11 @@ impl Namespace {
                 &mut edits,
                 parent,
                 name,
-                Some(Child::Repository(repo.clone())),
+                Some(NamespaceChild::Repository(repo.clone())),
             );
             while first && !parent.is_empty() && !self.listings.contains_key(parent) {
                 let (above, name) = split(parent);
-                first = edit(&mut edits, above, name, Some(Child::Directory));
+                first = edit(&mut edits, above, name, Some(NamespaceChild::Directory));
                 parent = above;
             }
         }
@@ -223,7 +223,7 @@ impl Namespace {
     fn change_directory(
         &mut self,
         path: &str,
-        edits: Vec<(Arc<str>, Option<Child>)>,
+        edits: Vec<(Arc<str>, Option<NamespaceChild>)>,
         changes: &mut Vec<NameChange>,
     ) -> bool {
         let old = self.listings.get(path).cloned();
@@ -235,10 +235,10 @@ impl Namespace {
         );
         let names = merge(before, edits, |name, was, is| {
             changed = true;
-            if let Some(Child::Repository(repo)) = was {
+            if let Some(NamespaceChild::Repository(repo)) = was {
                 totals.take(repo, name);
             }
-            if let Some(Child::Repository(repo)) = is {
+            if let Some(NamespaceChild::Repository(repo)) = is {
                 totals.add(repo, name);
             }
             if report {
@@ -260,7 +260,7 @@ impl Namespace {
                 old.map(|old| old.without_history_below(version.saturating_sub(HISTORY_MAX)));
             self.listings.insert(
                 path.to_owned(),
-                Arc::new(Listing {
+                Arc::new(NamespaceListing {
                     version,
                     names: names.into(),
                     before,
@@ -272,7 +272,7 @@ impl Namespace {
 }
 
 /// True: it is the first edit of this directory.
-fn edit(edits: &mut Edits, directory: &str, name: &str, child: Option<Child>) -> bool {
+fn edit(edits: &mut Edits, directory: &str, name: &str, child: Option<NamespaceChild>) -> bool {
     if let Some(names) = edits.get_mut(directory) {
         names.push((name.into(), child));
         return false;
@@ -285,8 +285,8 @@ fn edit(edits: &mut Edits, directory: &str, name: &str, child: Option<Child>) ->
 /// `old` with `edits` applied; tells the name and its old and new meaning where they differ.
 fn merge(
     old: &[Name],
-    mut edits: Vec<(Arc<str>, Option<Child>)>,
-    mut differ: impl FnMut(&Arc<str>, Option<&Child>, Option<&Child>),
+    mut edits: Vec<(Arc<str>, Option<NamespaceChild>)>,
+    mut differ: impl FnMut(&Arc<str>, Option<&NamespaceChild>, Option<&NamespaceChild>),
 ) -> Vec<Name> {
     edits.sort_by(|a, b| a.0.cmp(&b.0));
     let mut names = Vec::with_capacity(old.len() + edits.len());
@@ -391,7 +391,7 @@ pub(crate) mod tests {
         assert!(namespace.listing("h/b").is_none());
         assert!(matches!(
             namespace.listing("h").unwrap().find(b"b"),
-            Some(Child::Repository(_))
+            Some(NamespaceChild::Repository(_))
         ));
     }
 
@@ -474,10 +474,15 @@ pub(crate) mod tests {
     }
 
     fn shown(namespace: &Namespace) -> BTreeMap<String, BTreeMap<String, bool>> {
-        let names = |listing: &Arc<Listing>| {
+        let names = |listing: &Arc<NamespaceListing>| {
             listing
                 .from(0)
-                .map(|(name, child)| (name.to_owned(), matches!(child, Child::Repository(_))))
+                .map(|(name, child)| {
+                    (
+                        name.to_owned(),
+                        matches!(child, NamespaceChild::Repository(_)),
+                    )
+                })
                 .collect()
         };
         namespace
@@ -584,11 +589,12 @@ pub(crate) mod tests {
             per_repository < 512,
             "{per_repository} bytes per repository"
         );
-        let before: HashMap<String, Arc<Listing>> = namespace.listings.clone();
+        let before: HashMap<String, Arc<NamespaceListing>> = namespace.listings.clone();
         let changes = namespace.change(vec![repo("h/org-007/new")], &[path(7)]);
         assert_eq!(changes.len(), 2);
-        let replaced =
-            |(path, listing): (&String, &Arc<Listing>)| !Arc::ptr_eq(listing, &before[path]);
+        let replaced = |(path, listing): (&String, &Arc<NamespaceListing>)| {
+            !Arc::ptr_eq(listing, &before[path])
+        };
         assert_eq!(
             namespace
                 .listings

@@ -14,7 +14,7 @@ use monofs_store::frame::{self, chunk_len};
 
 use super::Fs;
 use super::identity::Ino;
-use super::inode::What;
+use super::inode::InodeTarget;
 use crate::errno::Errno;
 use crate::evidence::NameKind;
 use crate::repo::Repo;
@@ -104,7 +104,7 @@ impl Fs {
     /// Gives `take` the target of a symlink.
     pub fn readlink(&self, ino: Ino, take: &mut dyn FnMut(&[u8])) -> Outcome<()> {
         let symlink = self.inodes.with(ino, |inode| match &inode.what {
-            What::Entry {
+            InodeTarget::Entry {
                 kind: EntryKind::Symlink,
                 ..
             } => Ok(inode.size),
@@ -129,8 +129,8 @@ impl Fs {
 
     fn source(&self, ino: Ino) -> Outcome<Source> {
         let source = self.inodes.with(ino, |inode| match &inode.what {
-            What::Document(text) => Ok(Source::Text(text.clone())),
-            What::Entry { kind, oid, repo } if kind.is_blob() => {
+            InodeTarget::Document(text) => Ok(Source::Text(text.clone())),
+            InodeTarget::Entry { kind, oid, repo } if kind.is_blob() => {
                 let (size, directory, kind) = (inode.size, inode.parent, inode.name_kind);
                 Ok(Source::Blob {
                     repo: repo.clone(),

@@ -9,17 +9,29 @@ use std::sync::Arc;
 
 use monofs_model::TreeRecord;
 
+use super::Fs;
+use super::attr::{FileKind, InodeAttr, NameTrust};
 use super::control::STATUS_NAME;
 use super::identity::{CONTROL, Identity, Ino, ROOT};
-use super::lookup::Directory;
+use super::lookup::NameSource;
 use super::namespace::{Namespace, at_version};
-use super::{Attr, FileKind, Fs, Trust};
 use crate::errno::Errno;
 use crate::repo::Repo;
 use crate::want::Outcome;
 
 /// `.` and `..` come before the names.
 const DOTS: u64 = 2;
+/// Version of a directory whose names never change.
+const ONLY_VERSION: u32 = 1;
+
+/// What a listing tells of each name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListingMode {
+    /// Its number and kind.
+    Names,
+    /// Its attributes too. One reference is taken to each inode that the sink accepts.
+    WithAttributes,
+}
 
 /// One name of a listing.
 #[derive(Debug)]
@@ -27,40 +39,39 @@ pub struct DirItem<'a> {
     pub name: &'a [u8],
     pub ino: Ino,
     pub kind: FileKind,
-    /// Where to go on after this name.
+    /// The position after this name.
     pub next: u64,
-    /// With attributes asked for: they, and how long the name may be believed. Never for `.` and
-    /// `..`.
-    pub attr: Option<(Attr, Trust)>,
+    /// With [`ListingMode::WithAttributes`]: the attributes, and how long the name may be believed.
+    /// Never for `.` and `..`.
+    pub attr: Option<(InodeAttr, NameTrust)>,
 }
 
 /// Takes names until it says that it is full; the name it refuses was not taken.
-pub trait Sink {
+pub trait DirSink {
     /// True: full, `item` was not taken.
     fn is_full_for(&mut self, item: &DirItem<'_>) -> bool;
 }
 
-impl<F: FnMut(&DirItem<'_>) -> bool> Sink for F {
+impl<F: FnMut(&DirItem<'_>) -> bool> DirSink for F {
     fn is_full_for(&mut self, item: &DirItem<'_>) -> bool {
         self(item)
     }
 }
 
 impl Fs {
-    /// Lists the directory `ino` from `position` on. `with_attributes` takes one reference to each
-    /// inode that the sink accepted.
+    /// Lists the directory `ino` from `position` on.
     pub fn readdir(
         &self,
         ino: Ino,
         position: u64,
-        with_attributes: bool,
-        sink: &mut dyn Sink,
+        mode: ListingMode,
+        sink: &mut dyn DirSink,
     ) -> Outcome<()> {
         let version = (position >> 32) as u32;
-        let listing = Listing {
+        let listing = ListingCall {
             fs: self,
             ino,
-            with_attributes,
+            mode,
             index: position & u64::from(u32::MAX),
         };
         if ino == CONTROL {
@@ -68,43 +79,44 @@ impl Fs {
         }
         let world = self.world();
         match self.directory(ino)? {
-            Directory::Control | Directory::Submodule => listing.dots(1, sink).map(|_| ()),
-            Directory::Namespace(path) => listing.namespace(&world, &path, version, sink),
-            Directory::Tree {
+            NameSource::Control | NameSource::Submodule => {
+                listing.dots(ONLY_VERSION, sink).map(|_| ())
+            }
+            NameSource::Namespace(path) => listing.namespace(&world, &path, version, sink),
+            NameSource::Tree {
                 repo,
                 tree,
                 version: current,
             } => {
+                let now = self.record(&repo, &tree, ino)?;
                 if position == 0 || version == current {
-                    let record = self.record(&repo, &tree, ino)?;
-                    return listing.tree(&repo, &record, current, None, sink);
+                    return listing.tree(&repo, &now, current, None, sink);
                 }
+                // The directory was switched since this listing began.
                 let past = self
                     .inodes
                     .with(ino, |inode| inode.tree_at(version))
                     .flatten()
                     .ok_or(Errno::STALE)?;
-                let (record, now) = (
-                    self.record(&repo, &past, ino)?,
-                    self.record(&repo, &tree, ino)?,
-                );
+                let record = self.record(&repo, &past, ino)?;
                 listing.tree(&repo, &record, version, Some(&now), sink)
             }
         }
     }
 }
 
-/// One call of `readdir`.
-struct Listing<'a> {
+/// One call of [`Fs::readdir`].
+struct ListingCall<'a> {
     fs: &'a Fs,
     ino: Ino,
-    with_attributes: bool,
+    mode: ListingMode,
+    /// Index of the first name to tell.
     index: u64,
 }
 
-impl Listing<'_> {
-    /// `.` and `..`. Returns the index of the first name, or `None` when the sink is full.
-    fn dots(&self, version: u32, sink: &mut dyn Sink) -> Outcome<Option<u64>> {
+impl ListingCall<'_> {
+    /// Tells `.` and `..`. Returns the index of the first name, or `None` when the sink is full.
+    fn dots(&self, version: u32, sink: &mut dyn DirSink) -> Outcome<Option<u64>> {
         let parent = self
             .fs
             .inodes
@@ -118,7 +130,7 @@ impl Listing<'_> {
                 name,
                 ino,
                 kind: FileKind::Directory,
-                next: at(version, index + 1),
+                next: position_at(version, index + 1),
                 attr: None,
             };
             if sink.is_full_for(&item) {
@@ -128,116 +140,110 @@ impl Listing<'_> {
         Ok(Some(self.index.saturating_sub(DOTS)))
     }
 
-    fn control(&self, sink: &mut dyn Sink) -> Outcome<()> {
-        if self.dots(1, sink)? == Some(0) {
-            let identity = Identity::directory(CONTROL, STATUS_NAME);
+    /// Tells the names in the hidden directory: one, of a document that is made for this call.
+    fn control(&self, sink: &mut dyn DirSink) -> Outcome<()> {
+        if self.dots(ONLY_VERSION, sink)? == Some(0) {
+            let attr = match self.mode {
+                ListingMode::Names => None,
+                ListingMode::WithAttributes => Some((self.fs.new_document(), NameTrust::Once)),
+            };
             // Its number is another at each lookup; the kernel asks again for the real one.
-            let (ino, kind, next) = (identity.base, FileKind::File, at(1, DOTS + 1));
-            let attr = self
-                .with_attributes
-                .then(|| (self.fs.new_document(), Trust::Once));
-            let ino = attr.map_or(ino, |(attr, _)| attr.ino);
-            let full = sink.is_full_for(&DirItem {
-                name: STATUS_NAME,
-                ino,
-                kind,
-                next,
+            self.offer(
+                Identity::directory(CONTROL, STATUS_NAME),
+                STATUS_NAME,
+                FileKind::File,
+                position_at(ONLY_VERSION, DOTS + 1),
                 attr,
-            });
-            if let (true, Some((attr, _))) = (full, attr) {
-                self.fs.inodes.forget(attr.ino, 1);
-            }
+                sink,
+            );
         }
         Ok(())
     }
 
+    /// Tells the names in a directory above repositories.
     fn namespace(
         &self,
         world: &Namespace,
         path: &str,
         version: u32,
-        sink: &mut dyn Sink,
+        sink: &mut dyn DirSink,
     ) -> Outcome<()> {
         let Some(current) = world.listing(path) else {
             // Still open, but no repository is below it any more.
             debug_assert!(self.ino != ROOT || world.totals().repositories == 0);
-            return self.dots(1, sink).map(|_| ());
+            return self.dots(ONLY_VERSION, sink).map(|_| ());
         };
-        let (listing, trust) = match self.index {
-            0 => (current.clone(), Trust::Forever),
-            _ if version == current.version => (current.clone(), Trust::Forever),
-            _ => (
-                at_version(current, version).ok_or(Errno::STALE)?,
-                Trust::Once,
-            ),
+        // A listing that began in an earlier version goes on in it.
+        let is_current = self.index == 0 || version == current.version;
+        let (listing, trust) = if is_current {
+            (current.clone(), NameTrust::Forever)
+        } else {
+            let past = at_version(current, version).ok_or(Errno::STALE)?;
+            (past, NameTrust::Once)
         };
         let Some(start) = self.dots(listing.version, sink)? else {
             return Ok(());
         };
         for (n, (name, child)) in listing.from(start as usize).enumerate() {
-            let next = at(listing.version, DOTS + start + n as u64 + 1);
-            let attr = match self.with_attributes {
-                true => Some((
-                    self.fs
-                        .remember_child(self.ino, path, name.as_bytes(), child)?,
-                    trust,
-                )),
-                false => None,
+            let name = name.as_bytes();
+            let attr = match self.mode {
+                ListingMode::Names => None,
+                ListingMode::WithAttributes => {
+                    Some((self.fs.remember_child(self.ino, path, name, child)?, trust))
+                }
             };
-            let identity = Identity::directory(self.ino, name.as_bytes());
-            if self.offer(
-                identity,
-                name.as_bytes(),
+            let is_full = self.offer(
+                Identity::directory(self.ino, name),
+                name,
                 FileKind::Directory,
-                next,
+                position_at(listing.version, DOTS + start + n as u64 + 1),
                 attr,
                 sink,
-            ) {
+            );
+            if is_full {
                 break;
             }
         }
         Ok(())
     }
 
-    /// Names of a repository's directory. `now` is its current record when `record` is an earlier
-    /// one.
+    /// Tells the names in a repository's directory. `now` is its current record when `record` is an
+    /// earlier one.
     fn tree(
         &self,
         repo: &Arc<Repo>,
         record: &TreeRecord,
         version: u32,
         now: Option<&TreeRecord>,
-        sink: &mut dyn Sink,
+        sink: &mut dyn DirSink,
     ) -> Outcome<()> {
         let Some(start) = self.dots(version, sink)? else {
             return Ok(());
         };
         for (n, entry) in record.iter().enumerate().skip(start as usize) {
-            let next = at(version, DOTS + n as u64 + 1);
-            let attr = match (self.with_attributes, now) {
-                (false, _) => None,
-                (true, None) => Some((
+            let attr = match (self.mode, now) {
+                (ListingMode::Names, _) => None,
+                (ListingMode::WithAttributes, None) => Some((
                     self.fs.remember_entry(self.ino, repo, &entry)?,
-                    Trust::Forever,
+                    NameTrust::Forever,
                 )),
-                (true, Some(now)) => {
+                (ListingMode::WithAttributes, Some(now)) => {
                     let current = now.find(entry.name);
-                    Some((
+                    let attr =
                         self.fs
-                            .remember_past_entry(self.ino, repo, &entry, current.as_ref())?,
-                        Trust::Once,
-                    ))
+                            .remember_past_entry(self.ino, repo, &entry, current.as_ref())?;
+                    Some((attr, NameTrust::Once))
                 }
             };
-            let identity = Identity::entry(self.ino, entry.name, entry.kind, &entry.oid);
-            if self.offer(
-                identity,
+            let is_full = self.offer(
+                Identity::entry(self.ino, entry.name, entry.kind, &entry.oid),
                 entry.name,
                 FileKind::from(entry.kind),
-                next,
+                position_at(version, DOTS + n as u64 + 1),
                 attr,
                 sink,
-            ) {
+            );
+            if is_full {
                 break;
             }
         }
@@ -252,24 +258,25 @@ impl Listing<'_> {
         name: &[u8],
         kind: FileKind,
         next: u64,
-        attr: Option<(Attr, Trust)>,
-        sink: &mut dyn Sink,
+        attr: Option<(InodeAttr, NameTrust)>,
+        sink: &mut dyn DirSink,
     ) -> bool {
         let ino = attr.map_or_else(|| self.fs.inodes.number(identity), |(attr, _)| attr.ino);
-        let full = sink.is_full_for(&DirItem {
+        let is_full = sink.is_full_for(&DirItem {
             name,
             ino,
             kind,
             next,
             attr,
         });
-        if let (true, Some((attr, _))) = (full, attr) {
+        if let (true, Some((attr, _))) = (is_full, attr) {
             self.fs.inodes.forget(attr.ino, 1);
         }
-        full
+        is_full
     }
 }
 
-fn at(version: u32, index: u64) -> u64 {
+/// The position of a name in a listing.
+fn position_at(version: u32, index: u64) -> u64 {
     u64::from(version) << 32 | index
 }

@@ -17,7 +17,6 @@ use monofs_model::{EntryKind, Oid, Repository, TreeRecord};
 
 use super::Fs;
 use super::identity::{Identity, Ino, ROOT};
-use super::inode::What;
 use super::namespace::join;
 use crate::repo::{Repo, snapshot_of};
 
@@ -31,7 +30,7 @@ pub struct Invalidation {
 
 /// The effect of a flip.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Flipped {
+pub struct FlipEffect {
     pub invalidations: Vec<Invalidation>,
     /// Names that cannot be listed changed too: the kernel must drop all it knows.
     pub drop_all_names: bool,
@@ -39,7 +38,7 @@ pub struct Flipped {
 
 /// Records that a flip needs and that are not here, all of one repository.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Needed {
+pub struct MissingRecords {
     /// Of the new snapshot.
     pub new: Vec<Oid>,
     /// Of the old snapshot; replicas may have dropped them.
@@ -47,15 +46,15 @@ pub struct Needed {
 }
 
 /// One directory to be switched.
-struct Change {
+struct DirectorySwitch {
     directory: Ino,
     tree: Oid,
     names: Vec<Box<[u8]>>,
 }
 
 #[derive(Default)]
-struct Plan {
-    changes: Vec<Change>,
+struct FlipPlan {
+    changes: Vec<DirectorySwitch>,
     retired: Vec<Ino>,
     /// Files and symlinks that were replaced: they stay readable and belong to the old snapshot.
     replaced: Vec<Identity>,
@@ -137,12 +136,12 @@ impl Fs {
         repo: &Arc<Repo>,
         entry: &Arc<Repository>,
         lost: &HashSet<Oid>,
-    ) -> Result<Flipped, Needed> {
+    ) -> Result<FlipEffect, MissingRecords> {
         let mut world = self.world_mut();
         let (old, new) = (repo.entry(), snapshot_of(entry));
         let plan = match self.known(old.path.as_str()) {
             Some(root) => self.plan(root, new.root, lost)?,
-            None => Plan::default(),
+            None => FlipPlan::default(),
         };
         for change in &plan.changes {
             let mtime = (!change.names.is_empty()).then_some(new.commit_time);
@@ -168,7 +167,7 @@ impl Fs {
                 names: c.names,
             })
             .collect();
-        Ok(Flipped {
+        Ok(FlipEffect {
             invalidations,
             drop_all_names: plan.drop_all_names,
         })
@@ -185,9 +184,14 @@ impl Fs {
 
     /// What changes when the directory `root` and all known ones below it come to show the tree
     /// `new_root`.
-    fn plan(&self, root: Ino, new_root: Oid, lost: &HashSet<Oid>) -> Result<Plan, Needed> {
-        let mut plan = Plan::default();
-        let mut needed = Needed {
+    fn plan(
+        &self,
+        root: Ino,
+        new_root: Oid,
+        lost: &HashSet<Oid>,
+    ) -> Result<FlipPlan, MissingRecords> {
+        let mut plan = FlipPlan::default();
+        let mut needed = MissingRecords {
             new: Vec::new(),
             old: Vec::new(),
         };
@@ -204,7 +208,7 @@ impl Fs {
                 needed.new.push(new);
                 continue;
             };
-            let mut change = Change {
+            let mut change = DirectorySwitch {
                 directory,
                 tree: new,
                 names: Vec::new(),
@@ -244,8 +248,8 @@ impl Fs {
         directory: Ino,
         was: Option<&Entry<'_>>,
         is: Option<&Entry<'_>>,
-        change: &mut Change,
-        plan: &mut Plan,
+        change: &mut DirectorySwitch,
+        plan: &mut FlipPlan,
         pending: &mut Vec<(Ino, Oid)>,
     ) {
         let Some(name) = was.or(is).map(|entry| entry.name) else {
@@ -275,17 +279,6 @@ impl Fs {
             }
         }
         change.names.push(name.into());
-    }
-
-    fn tree_of(&self, directory: Ino) -> Option<Oid> {
-        self.inodes.with(directory, |inode| match &inode.what {
-            What::Entry {
-                kind: EntryKind::Directory,
-                oid,
-                ..
-            } => Some(*oid),
-            _ => None,
-        })?
     }
 }
 

@@ -10,12 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use monofs_model::{ErrorKind, ObjectFormat, ObjectKind, Oid, TreeRecord};
 
-use super::control::{Documents, STATUS_NAME};
+use super::attr::{FileKind, InodeAttr, LookupAnswer};
+use super::control::STATUS_NAME;
 use super::identity::{CONTROL, Identity, Ino, ROOT};
 use super::namespace::tests::entry;
-use super::readdir::DirItem;
+use super::readdir::{DirItem, ListingMode};
 use super::switch::Invalidation;
-use super::{Attr, FileKind, Found, Fs};
+use super::{Documents, Fs};
 use crate::cache::Cache;
 use crate::counters::Counters;
 use crate::errno::Errno;
@@ -75,10 +76,10 @@ impl Fixture {
         repo
     }
 
-    fn find(&self, parent: Ino, name: &str) -> Option<Attr> {
+    fn find(&self, parent: Ino, name: &str) -> Option<InodeAttr> {
         match self.fs.lookup(parent, name.as_bytes()).unwrap() {
-            Found::Inode(attr, _) => Some(attr),
-            Found::Nothing => None,
+            LookupAnswer::Inode(attr, _) => Some(attr),
+            LookupAnswer::Nothing => None,
         }
     }
 
@@ -97,15 +98,19 @@ impl Fixture {
     /// Names from `position` on, at most `limit`, and where to go on.
     fn list(&self, ino: Ino, position: u64, limit: usize) -> Result<(Vec<String>, u64), Miss> {
         let (mut names, mut next) = (Vec::new(), position);
-        self.fs
-            .readdir(ino, position, true, &mut |item: &DirItem<'_>| {
+        self.fs.readdir(
+            ino,
+            position,
+            ListingMode::WithAttributes,
+            &mut |item: &DirItem<'_>| {
                 let full = names.len() == limit;
                 if !full {
                     names.push(String::from_utf8_lossy(item.name).into_owned());
                     next = item.next;
                 }
                 full
-            })?;
+            },
+        )?;
         Ok((names, next))
     }
 }
@@ -341,7 +346,10 @@ fn numbers_of_a_listing_are_those_of_a_lookup() {
         listed.push((item.name.to_vec(), item.ino));
         false
     };
-    fixture.fs.readdir(at, 0, false, &mut sink).unwrap();
+    fixture
+        .fs
+        .readdir(at, 0, ListingMode::Names, &mut sink)
+        .unwrap();
     assert_eq!(
         fixture.fs.inode_count(),
         4,
@@ -438,7 +446,12 @@ fn repositories_change_while_a_document_is_made() {
     let (fs, blocked) = fs_with_documents_that_need_a_writer(dir.path());
     fs.lookup(CONTROL, STATUS_NAME).unwrap();
     assert!(!blocked.load(Ordering::Relaxed), "by a lookup of one");
-    fs.readdir(CONTROL, 0, true, &mut |_: &DirItem<'_>| false)
-        .unwrap();
+    fs.readdir(
+        CONTROL,
+        0,
+        ListingMode::WithAttributes,
+        &mut |_: &DirItem<'_>| false,
+    )
+    .unwrap();
     assert!(!blocked.load(Ordering::Relaxed), "by a listing");
 }

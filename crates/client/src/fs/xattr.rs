@@ -16,7 +16,7 @@ use monofs_model::{EntryKind, Oid, Repository};
 
 use super::Fs;
 use super::identity::{Identity, Ino, SLOTS};
-use super::inode::What;
+use super::inode::InodeTarget;
 use crate::errno::Errno;
 use crate::repo::{Repo, snapshot_of};
 use crate::want::Outcome;
@@ -83,7 +83,7 @@ impl Fs {
 
     fn subject(&self, ino: Ino) -> Outcome<Option<Subject>> {
         let subject = self.inodes.with(ino, |inode| match &inode.what {
-            What::Entry { kind, oid, repo } => Some(Subject {
+            InodeTarget::Entry { kind, oid, repo } => Some(Subject {
                 kind: *kind,
                 oid: *oid,
                 repo: repo.clone(),
@@ -123,7 +123,7 @@ impl Fs {
                 .with(at, |inode| (inode.parent, inode.check()))
                 .ok_or(Errno::STALE)?;
             let above = self.inodes.with(parent, |inode| match &inode.what {
-                What::Entry { oid, repo, .. } => Some((*oid, repo.clone())),
+                InodeTarget::Entry { oid, repo, .. } => Some((*oid, repo.clone())),
                 _ => None,
             });
             let Some((tree, repo)) = above.ok_or(Errno::STALE)? else {

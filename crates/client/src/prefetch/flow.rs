@@ -1,6 +1,6 @@
 //! How many requests a walk has under way: as many as fit between here and the nodes, so that a
-//! long round trip costs no speed, and no more, since what somebody waits for would wait behind
-//! them.
+//! long round trip costs no speed, and no more, since what a reader waits for would wait
+//! behind them.
 //!
 //! Twice the product of the rate at which requests are answered and the shortest time in which one
 //! was, as BBR has it (Cardwell et al., "BBR: Congestion-Based Congestion Control", 2016): it
@@ -14,24 +14,32 @@ const GAIN: f64 = 2.0;
 /// The rate is measured over at least this long, and over a round trip.
 const MEASURE_FOR: Duration = Duration::from_millis(100);
 
+/// Bounds of the number of requests under way.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestBounds {
+    /// Over a short way.
+    pub least: usize,
+    pub most: usize,
+}
+
 /// How many requests one walk may have under way.
 #[derive(Debug)]
-pub struct Flow {
-    /// The least and the most that may be.
-    bounds: (usize, usize),
+pub struct RequestFlow {
+    bounds: RequestBounds,
     requests_max: usize,
+    /// The shortest time in which a request was answered.
     shortest: Duration,
-    /// So many were answered since when.
+    /// Requests answered since `since`.
     answered: u32,
     since: Instant,
 }
 
-impl Flow {
-    /// Nothing is known; `bounds`: the least and the most requests that may be under way.
-    pub fn new(bounds: (usize, usize), now: Instant) -> Self {
+impl RequestFlow {
+    /// Nothing is known yet.
+    pub fn new(bounds: RequestBounds, now: Instant) -> Self {
         Self {
             bounds,
-            requests_max: bounds.0,
+            requests_max: bounds.least,
             shortest: Duration::MAX,
             answered: 0,
             since: now,
@@ -45,7 +53,7 @@ impl Flow {
 
     /// How many more that is than the least.
     pub fn widened(&self) -> usize {
-        self.requests_max - self.bounds.0
+        self.requests_max - self.bounds.least
     }
 
     /// A request that began at `begun` was answered.
@@ -53,13 +61,15 @@ impl Flow {
         self.answered += 1;
         self.shortest = self.shortest.min(now - begun);
         let elapsed = now - self.since;
+        // One sample of the rate: what fits twice, falling by one at a time.
         if elapsed >= MEASURE_FOR.max(self.shortest) {
             let rate = f64::from(self.answered) / elapsed.as_secs_f64();
             let fit = (GAIN * rate * self.shortest.as_secs_f64()) as usize;
             self.requests_max = fit
                 .max(self.requests_max - 1)
-                .clamp(self.bounds.0, self.bounds.1);
-            (self.answered, self.since) = (0, now);
+                .clamp(self.bounds.least, self.bounds.most);
+            self.answered = 0;
+            self.since = now;
         }
     }
 }
@@ -76,7 +86,10 @@ mod tests {
     /// one answer.
     fn over_link(round_trip: Duration, answer: Duration) -> usize {
         let start = Instant::now();
-        let (mut flow, mut now, mut free) = (Flow::new((3, 32), start), start, start);
+        let bounds = RequestBounds { least: 3, most: 32 };
+        let mut flow = RequestFlow::new(bounds, start);
+        let mut now = start;
+        let mut free = start;
         let mut running = VecDeque::new();
         while now < start + 10_000 * MS {
             while running.len() < flow.requests_max() {

@@ -3,8 +3,7 @@
 //! Programs visit the directories of a tree depth first: a directory before what is below it, its
 //! children in the order of the listing (`find`, `tar`, `grep -r`) or in the reverse (a stack of
 //! work, as ripgrep has it); programs with several threads do so in several places at once. Each
-//! such place is a [`Stream`]: it knows the order of its reader, how far the reader is, and what
-//! was fetched ahead of it.
+//! such place is a [`WalkReader`]: its order, how far it is, and what was fetched ahead of it.
 //!
 //! Pure bookkeeping: no IO, no clock, no locks. Used by `walk`.
 
@@ -16,14 +15,14 @@ use monofs_model::Oid;
 pub type Node = u32;
 
 /// Readers that are followed; beyond, the one that moved least lately is given up.
-pub const STREAMS_MAX: usize = 3;
+pub const READERS_MAX: usize = 3;
 /// How far from where it is expected a reader may turn up and still be the same.
 const SLACK: u32 = 8;
 /// Steps of a reader that decide its order.
 const VOTES_MAX: i8 = 3;
 
 /// All directories of a snapshot, and both orders.
-pub struct Tree {
+pub struct DirectoryOrders {
     nodes: Vec<Oid>,
     index: HashMap<Oid, Node>,
     /// `sequence[o][rank]` is a node, `rank[o][node]` its rank; order 0 is that of the listing, 1
@@ -32,7 +31,7 @@ pub struct Tree {
     rank: [Vec<u32>; 2],
 }
 
-impl Tree {
+impl DirectoryOrders {
     /// From the directories in the order of the listing, each with the number of directories below
     /// it.
     pub fn new(nodes: Vec<Oid>, below: &[u32]) -> Self {
@@ -91,7 +90,7 @@ fn reversed(below: &[u32]) -> Vec<Node> {
 
 /// One reader.
 #[derive(Debug)]
-pub struct Stream {
+pub struct WalkReader {
     order: usize,
     /// Where the reader is.
     node: Node,
@@ -104,9 +103,9 @@ pub struct Stream {
     window: u64,
 }
 
-impl Stream {
+impl WalkReader {
     /// A reader that may be one at random: nothing is fetched for it before it has moved on.
-    fn new(order: usize, node: Node, tree: &Tree) -> Self {
+    fn new(order: usize, node: Node, tree: &DirectoryOrders) -> Self {
         let next = tree.rank[order][node as usize];
         Self {
             order,
@@ -119,14 +118,15 @@ impl Stream {
         }
     }
 
-    fn is_near(&self, node: Node, tree: &Tree) -> bool {
+    fn is_near(&self, node: Node, tree: &DirectoryOrders) -> bool {
         let rank = &tree.rank[self.order];
-        let (at, reader) = (rank[node as usize], rank[self.node as usize]);
+        let at = rank[node as usize];
+        let reader = rank[self.node as usize];
         at + SLACK >= reader && at <= self.next.max(reader) + SLACK
     }
 
     /// The reader is at `node` now. Returns the bytes it went past.
-    fn advance(&mut self, node: Node, tree: &Tree) -> u64 {
+    fn advance(&mut self, node: Node, tree: &DirectoryOrders) -> u64 {
         for (votes, rank) in self.votes.iter_mut().zip(&tree.rank) {
             let step = i64::from(rank[node as usize]) - i64::from(rank[self.node as usize]);
             *votes = (*votes
@@ -174,34 +174,42 @@ impl Stream {
     }
 }
 
-/// What was fetched of a directory.
+/// How much was fetched of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fetched {
+enum FetchedPart {
     Nothing,
     /// What readers seemed to pass over was left out.
     Part,
     All,
 }
 
+/// Bytes that are fetched ahead of one reader.
+#[derive(Debug, Clone, Copy)]
+pub struct WindowBounds {
+    /// Once it has moved on for the first time.
+    pub first_bytes: u64,
+    /// Once it has used what was ahead of it often enough.
+    pub bytes_max: u64,
+}
+
 /// All readers of a tree, the one that moved last first.
 #[derive(Debug)]
-pub struct Streams {
-    streams: VecDeque<Stream>,
-    fetched: Vec<Fetched>,
-    /// Bytes ahead of a reader: at first, and at most.
-    window: (u64, u64),
+pub struct WalkReaders {
+    readers: VecDeque<WalkReader>,
+    fetched: Vec<FetchedPart>,
+    window: WindowBounds,
     /// Bytes more ahead of all readers together.
     wider: u64,
     /// Bytes read of directories that were not read to their end.
     read: u64,
 }
 
-impl Streams {
-    /// No reader yet; `window`: bytes ahead of one, at first and at most.
-    pub fn new(tree: &Tree, window: (u64, u64)) -> Self {
+impl WalkReaders {
+    /// No reader yet.
+    pub fn new(tree: &DirectoryOrders, window: WindowBounds) -> Self {
         Self {
-            streams: VecDeque::new(),
-            fetched: vec![Fetched::Nothing; tree.nodes.len()],
+            readers: VecDeque::new(),
+            fetched: vec![FetchedPart::Nothing; tree.nodes.len()],
             window,
             wider: 0,
             read: 0,
@@ -213,84 +221,82 @@ impl Streams {
         self.wider = bytes;
     }
 
-    /// Somebody turned to a directory.
-    pub fn visit(&mut self, node: Node, tree: &Tree) {
-        let mut stream = match self
-            .streams
+    /// A reader turned to a directory.
+    pub fn visit(&mut self, node: Node, tree: &DirectoryOrders) {
+        let mut reader = match self
+            .readers
             .iter()
-            .position(|stream| stream.is_near(node, tree))
+            .position(|reader| reader.is_near(node, tree))
         {
-            Some(at) => self.streams.remove(at).expect("found just now"),
+            Some(at) => self.readers.remove(at).expect("found just now"),
             None => {
-                self.streams.truncate(STREAMS_MAX - 1);
-                let order = self.streams.front().map_or(0, |stream| stream.order);
-                Stream::new(order, node, tree)
+                self.readers.truncate(READERS_MAX - 1);
+                let order = self.readers.front().map_or(0, |reader| reader.order);
+                WalkReader::new(order, node, tree)
             }
         };
-        let moved = stream.node != node;
-        if stream.advance(node, tree) > 0 {
-            let wider = self.wider / (self.streams.len() as u64 + 1);
-            stream.window = (stream.window * 2).min(self.window.1 + wider);
+        let moved = reader.node != node;
+        if reader.advance(node, tree) > 0 {
+            let wider = self.wider / (self.readers.len() as u64 + 1);
+            reader.window = (reader.window * 2).min(self.window.bytes_max + wider);
         } else if moved {
-            stream.window = stream.window.max(self.window.0);
+            reader.window = reader.window.max(self.window.first_bytes);
         }
-        self.streams.push_front(stream);
+        self.readers.push_front(reader);
     }
 
-    /// Somebody turned to a directory and did not find a file there. If that may be one of those
+    /// A reader turned to a directory and did not find a file there. If that may be one of those
     /// left out, it was wrong to do so: what follows is fetched once more, as far as it lacks
     /// something.
-    pub fn missed(&mut self, node: Node, tree: &Tree) {
+    pub fn missed(&mut self, node: Node, tree: &DirectoryOrders) {
         self.visit(node, tree);
-        if self.fetched[node as usize] != Fetched::Part {
+        if self.fetched[node as usize] != FetchedPart::Part {
             return;
         }
-        let stream = &mut self.streams[0];
-        let from = tree.rank[stream.order][node as usize];
-        for &node in &tree.sequence[stream.order][from as usize..stream.next.max(from + 1) as usize]
-        {
+        let reader = &mut self.readers[0];
+        let from = tree.rank[reader.order][node as usize];
+        let to = reader.next.max(from + 1);
+        for &node in &tree.sequence[reader.order][from as usize..to as usize] {
             let fetched = &mut self.fetched[node as usize];
-            *fetched = if *fetched == Fetched::Part {
-                Fetched::Nothing
-            } else {
-                *fetched
-            };
+            if *fetched == FetchedPart::Part {
+                *fetched = FetchedPart::Nothing;
+            }
         }
-        stream.rewind(from);
+        reader.rewind(from);
     }
 
-    /// Something is left out of what is fetched of the directory that [`Streams::next`] gave.
+    /// Something is left out of what is fetched of the directory that [`WalkReaders::next`] gave.
     pub fn left_out(&mut self, node: Node) {
-        self.fetched[node as usize] = Fetched::Part;
+        self.fetched[node as usize] = FetchedPart::Part;
     }
 
-    /// This much was read by readers that did not say where they are. Directories count once they
-    /// are read to their end.
+    /// So many bytes were read by readers that were not seen to turn to a directory. A directory
+    /// counts as read once it is read to its end.
     pub fn consume(&mut self, bytes: u64) {
         self.read += bytes;
-        for stream in &mut self.streams {
-            self.read -= stream.pass(|_, passed| passed <= self.read);
+        for reader in &mut self.readers {
+            self.read -= reader.pass(|_, passed| passed <= self.read);
         }
         let begun = self
-            .streams
+            .readers
             .iter()
-            .filter_map(|stream| stream.ahead.front());
+            .filter_map(|reader| reader.ahead.front());
         self.read = self
             .read
             .min(begun.map(|(_, bytes)| *bytes).max().unwrap_or(0));
     }
 
     /// The next directory to fetch for a reader that has room in its window. It is fetched once.
-    pub fn next(&mut self, tree: &Tree) -> Option<(usize, Node)> {
-        for (n, stream) in self.streams.iter_mut().enumerate() {
-            while stream.ahead_bytes < stream.window {
-                let Some(&node) = tree.sequence[stream.order].get(stream.next as usize) else {
+    pub fn next(&mut self, tree: &DirectoryOrders) -> Option<(usize, Node)> {
+        for (n, reader) in self.readers.iter_mut().enumerate() {
+            while reader.ahead_bytes < reader.window {
+                let Some(&node) = tree.sequence[reader.order].get(reader.next as usize) else {
                     break;
                 };
-                stream.next += 1;
+                reader.next += 1;
                 let fetched = &mut self.fetched[node as usize];
-                if *fetched == Fetched::Nothing {
-                    *fetched = Fetched::All;
+                if *fetched == FetchedPart::Nothing {
+                    *fetched = FetchedPart::All;
                     return Some((n, node));
                 }
             }
@@ -298,11 +304,12 @@ impl Streams {
         None
     }
 
-    /// So much is fetched of the directory that [`Streams::next`] gave last for this reader.
-    pub fn fetched(&mut self, stream: usize, bytes: u64) {
-        if let Some(stream) = self.streams.get_mut(stream).filter(|_| bytes > 0) {
-            stream.ahead.push_back((stream.next - 1, bytes));
-            stream.ahead_bytes += bytes;
+    /// So many bytes are fetched of the directory that [`WalkReaders::next`] gave last for this
+    /// reader.
+    pub fn fetched(&mut self, reader: usize, bytes: u64) {
+        if let Some(reader) = self.readers.get_mut(reader).filter(|_| bytes > 0) {
+            reader.ahead.push_back((reader.next - 1, bytes));
+            reader.ahead_bytes += bytes;
         }
     }
 }
@@ -315,30 +322,37 @@ mod tests {
     /// 0 has 1, 4 and 5; 1 has 2 and 3; 5 has 6.
     const BELOW: [u32; 7] = [6, 2, 0, 0, 0, 1, 0];
 
-    fn tree(below: &[u32]) -> Tree {
+    fn tree(below: &[u32]) -> DirectoryOrders {
         let oid = |n: usize| {
             Oid::from_bytes(&[&[1; 16][..], &(n as u32).to_be_bytes()].concat()).unwrap()
         };
-        Tree::new((0..below.len()).map(oid).collect(), below)
+        DirectoryOrders::new((0..below.len()).map(oid).collect(), below)
     }
 
-    fn flat(len: u32) -> Tree {
+    fn window(first_bytes: u64, bytes_max: u64) -> WindowBounds {
+        WindowBounds {
+            first_bytes,
+            bytes_max,
+        }
+    }
+
+    fn flat(len: u32) -> DirectoryOrders {
         let mut below = vec![0; len as usize];
         below[0] = len - 1;
         tree(&below)
     }
 
-    fn fetch(streams: &mut Streams, tree: &Tree) -> Vec<Node> {
+    fn fetch(readers: &mut WalkReaders, tree: &DirectoryOrders) -> Vec<Node> {
         std::iter::from_fn(|| {
-            let (stream, node) = streams.next(tree)?;
-            streams.fetched(stream, 10);
+            let (reader, node) = readers.next(tree)?;
+            readers.fetched(reader, 10);
             Some(node)
         })
         .collect()
     }
 
-    fn is_fetched(streams: &Streams, node: usize) -> bool {
-        streams.fetched[node] != Fetched::Nothing
+    fn is_fetched(readers: &WalkReaders, node: usize) -> bool {
+        readers.fetched[node] != FetchedPart::Nothing
     }
 
     #[test]
@@ -354,51 +368,51 @@ mod tests {
     #[test]
     fn a_reader_is_kept_ahead_of_by_a_window_that_grows() {
         let tree = flat(1000);
-        let mut streams = Streams::new(&tree, (30, 1000));
-        streams.visit(0, &tree);
-        assert!(fetch(&mut streams, &tree).is_empty());
-        streams.visit(1, &tree);
-        assert_eq!(fetch(&mut streams, &tree), [1, 2, 3]);
-        assert!(fetch(&mut streams, &tree).is_empty());
-        streams.visit(2, &tree);
+        let mut readers = WalkReaders::new(&tree, window(30, 1000));
+        readers.visit(0, &tree);
+        assert!(fetch(&mut readers, &tree).is_empty());
+        readers.visit(1, &tree);
+        assert_eq!(fetch(&mut readers, &tree), [1, 2, 3]);
+        assert!(fetch(&mut readers, &tree).is_empty());
+        readers.visit(2, &tree);
         // 1 and 2 are behind, 3 is ahead, and the window has doubled.
-        assert_eq!(fetch(&mut streams, &tree), [4, 5, 6, 7, 8]);
-        assert_eq!(streams.streams[0].window, 60);
+        assert_eq!(fetch(&mut readers, &tree), [4, 5, 6, 7, 8]);
+        assert_eq!(readers.readers[0].window, 60);
     }
 
     #[test]
     fn a_reader_with_a_stack_of_work_is_recognised() {
         let tree = flat(1000);
-        let mut streams = Streams::new(&tree, (20, 20));
-        streams.visit(0, &tree);
+        let mut readers = WalkReaders::new(&tree, window(20, 20));
+        readers.visit(0, &tree);
         for node in (990..1000).rev() {
-            streams.visit(node, &tree);
-            fetch(&mut streams, &tree);
+            readers.visit(node, &tree);
+            fetch(&mut readers, &tree);
         }
-        streams.visit(989, &tree);
-        assert!(is_fetched(&streams, 988) && is_fetched(&streams, 989));
-        assert!(!is_fetched(&streams, 900));
+        readers.visit(989, &tree);
+        assert!(is_fetched(&readers, 988) && is_fetched(&readers, 989));
+        assert!(!is_fetched(&readers, 900));
     }
 
     #[test]
     fn two_readers_do_not_disturb_each_other() {
         let tree = flat(1000);
-        let mut streams = Streams::new(&tree, (20, 20));
+        let mut readers = WalkReaders::new(&tree, window(20, 20));
         for step in 0..100 {
-            streams.visit(100 + step, &tree);
-            fetch(&mut streams, &tree);
-            streams.visit(600 + step, &tree);
-            fetch(&mut streams, &tree);
+            readers.visit(100 + step, &tree);
+            fetch(&mut readers, &tree);
+            readers.visit(600 + step, &tree);
+            fetch(&mut readers, &tree);
             let next = step as usize + 1;
             assert!(
-                step == 0 || is_fetched(&streams, 100 + next) && is_fetched(&streams, 600 + next)
+                step == 0 || is_fetched(&readers, 100 + next) && is_fetched(&readers, 600 + next)
             );
         }
-        assert_eq!(streams.streams.len(), 2);
-        let fetched = streams
+        assert_eq!(readers.readers.len(), 2);
+        let fetched = readers
             .fetched
             .iter()
-            .filter(|fetched| **fetched != Fetched::Nothing)
+            .filter(|fetched| **fetched != FetchedPart::Nothing)
             .count();
         assert!(fetched < 210, "{fetched}");
     }
@@ -406,57 +420,57 @@ mod tests {
     #[test]
     fn readers_are_bounded_and_silent_ones_are_followed_by_what_they_use() {
         let tree = flat(10_000);
-        let mut streams = Streams::new(&tree, (20, 20));
+        let mut readers = WalkReaders::new(&tree, window(20, 20));
         for n in 0..50 {
-            streams.visit(n * 100, &tree);
+            readers.visit(n * 100, &tree);
             assert!(
-                fetch(&mut streams, &tree).is_empty(),
+                fetch(&mut readers, &tree).is_empty(),
                 "one visit is no walk"
             );
-            streams.visit(n * 100 + 1, &tree);
-            fetch(&mut streams, &tree);
+            readers.visit(n * 100 + 1, &tree);
+            fetch(&mut readers, &tree);
         }
-        assert_eq!(streams.streams.len(), STREAMS_MAX);
-        let before = streams.streams[0].next;
-        streams.consume(20);
-        fetch(&mut streams, &tree);
-        assert_eq!(streams.streams[0].next, before + 2);
+        assert_eq!(readers.readers.len(), READERS_MAX);
+        let before = readers.readers[0].next;
+        readers.consume(20);
+        fetch(&mut readers, &tree);
+        assert_eq!(readers.readers[0].next, before + 2);
         // Reading a directory bit by bit is not reading several.
-        (0..10).for_each(|_| streams.consume(2));
-        fetch(&mut streams, &tree);
-        assert_eq!(streams.streams[0].next, before + 4);
+        (0..10).for_each(|_| readers.consume(2));
+        fetch(&mut readers, &tree);
+        assert_eq!(readers.readers[0].next, before + 4);
     }
 
     #[test]
     fn what_was_left_out_wrongly_is_fetched_again_from_where_it_is_missed() {
         let tree = flat(1000);
-        let mut streams = Streams::new(&tree, (100, 100));
-        streams.visit(0, &tree);
-        streams.visit(1, &tree);
-        let fetch = |streams: &mut Streams, leaves_out: fn(Node) -> bool| -> Vec<Node> {
+        let mut readers = WalkReaders::new(&tree, window(100, 100));
+        readers.visit(0, &tree);
+        readers.visit(1, &tree);
+        let fetch = |readers: &mut WalkReaders, leaves_out: fn(Node) -> bool| -> Vec<Node> {
             std::iter::from_fn(|| {
-                let (stream, node) = streams.next(&tree)?;
+                let (reader, node) = readers.next(&tree)?;
                 if leaves_out(node) {
-                    streams.left_out(node);
+                    readers.left_out(node);
                 } else {
-                    streams.fetched(stream, 10);
+                    readers.fetched(reader, 10);
                 }
                 Some(node)
             })
             .collect()
         };
         assert_eq!(
-            fetch(&mut streams, |node| node > 3).last(),
+            fetch(&mut readers, |node| node > 3).last(),
             Some(&999),
             "with nothing to fetch the way is long"
         );
-        streams.missed(2, &tree);
+        readers.missed(2, &tree);
         assert!(
-            fetch(&mut streams, |_| false).is_empty(),
+            fetch(&mut readers, |_| false).is_empty(),
             "of that one all is fetched: it is on its way"
         );
-        streams.missed(6, &tree);
-        assert_eq!(fetch(&mut streams, |_| false), (6..16).collect::<Vec<_>>());
-        assert_eq!(streams.streams[0].ahead_bytes, 100);
+        readers.missed(6, &tree);
+        assert_eq!(fetch(&mut readers, |_| false), (6..16).collect::<Vec<_>>());
+        assert_eq!(readers.readers[0].ahead_bytes, 100);
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use monofs_client::prefetch::order::STREAMS_MAX;
+use monofs_client::prefetch::order::READERS_MAX;
 use monofs_model::limits::CHUNK_BYTES;
 use monofs_testkit::Repo;
 
@@ -133,7 +133,7 @@ async fn readers_that_jump_about_start_no_walk() {
     cluster.publish("h/r", &many_directories(), "main");
     let mounted = cluster.mount().await;
     // Far from each other in both orders, and never two neighbours.
-    let places: Vec<usize> = (0..STREAMS_MAX * 4).map(|n| n * 37 % DIRECTORIES).collect();
+    let places: Vec<usize> = (0..READERS_MAX * 4).map(|n| n * 37 % DIRECTORIES).collect();
     let visited = places.clone();
     on_mount(&mounted, "h/r", move |at| {
         for d in visited {
