@@ -19,6 +19,25 @@ pub enum ContentKey {
     Chunk(Oid, u32),
 }
 
+impl ContentKey {
+    /// The tree whose record this names.
+    pub fn tree(&self) -> Option<Oid> {
+        match self {
+            Self::Tree(tree) => Some(*tree),
+            Self::Chunk(..) => None,
+        }
+    }
+}
+
+/// Whether a reader waits for what is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Demand {
+    /// A reader waits.
+    Awaited,
+    /// It is fetched ahead of readers.
+    Ahead,
+}
+
 /// Consecutive chunks of one content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {

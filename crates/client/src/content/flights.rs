@@ -1,7 +1,7 @@
-//! Single flight: each record and chunk is fetched by one request at a time; whoever else needs it
-//! waits for that one.
+//! Single flight: each record and chunk is fetched by one request at a time; other callers that need
+//! it wait for that one.
 //!
-//! A [`Claim`] owns the keys that nobody else is fetching. It tells the waiters as each key lands;
+//! A [`FlightClaim`] owns the keys that no other request fetches. It tells the waiters as each key lands;
 //! when it is dropped, the rest is released, and the waiters of those look for themselves.
 
 use std::collections::hash_map::Entry;
@@ -27,8 +27,8 @@ impl Flights {
         self.keys.lock()
     }
 
-    /// Claims those of `keys` that nobody is fetching.
-    pub fn claim(&self, keys: impl IntoIterator<Item = ContentKey>) -> Claim {
+    /// Claims those of `keys` that are not in flight.
+    pub fn claim(&self, keys: impl IntoIterator<Item = ContentKey>) -> FlightClaim {
         let mut flying = self.keys();
         let mut claimed = HashSet::new();
         for key in keys {
@@ -37,7 +37,7 @@ impl Flights {
                 claimed.insert(key);
             }
         }
-        Claim {
+        FlightClaim {
             flights: self.clone(),
             keys: claimed,
         }
@@ -56,7 +56,7 @@ impl Flights {
         drop(released);
     }
 
-    /// A wait for this key, if somebody is fetching it.
+    /// A wait for this key, if it is in flight.
     pub fn landing(&self, key: &ContentKey) -> Option<Landing> {
         self.keys().get(key).map(watch::Sender::subscribe)
     }
@@ -68,12 +68,12 @@ impl Flights {
 }
 
 /// Keys that the holder of this fetches.
-pub struct Claim {
+pub struct FlightClaim {
     flights: Flights,
     keys: HashSet<ContentKey>,
 }
 
-impl Claim {
+impl FlightClaim {
     /// Whether this claim owns `key`.
     pub fn contains(&self, key: &ContentKey) -> bool {
         self.keys.contains(key)
@@ -102,7 +102,7 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
+impl Drop for FlightClaim {
     fn drop(&mut self) {
         let given_up: Vec<ContentKey> = self.keys.drain().collect();
         self.flights.release(&given_up);

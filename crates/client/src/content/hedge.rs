@@ -1,7 +1,7 @@
 //! When a second replica is asked: after the observed p95 of the time to the first message, within
 //! a budget.
 //!
-//! Each kind of request has a sketch of its own, so that batches of megabytes do not delay the
+//! Each class of request has a sketch of its own, so that batches of megabytes do not delay the
 //! hedges of small reads. The budget is a token bucket, as in Finagle's and tower's retry budgets:
 //! hedging repairs the tail of one slow replica, and must not double the load of replicas that are
 //! all slow. Time is passed in by the caller.
@@ -9,6 +9,8 @@
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
+
+use crate::want::Demand;
 
 /// With nothing arriving for this long, the next replica is asked too, whatever was observed; the
 /// delay while too little was.
@@ -33,17 +35,17 @@ pub const TOKENS_MAX: f64 = 10.0;
 
 /// Requests whose time to the first message is comparable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Directory records that somebody waits for.
+pub enum RequestClass {
+    /// Directory records that a reader waits for.
     Trees,
-    /// A small content that somebody waits for.
+    /// A small content that a reader waits for.
     Blobs,
-    /// A whole closure, much content at once, or what nobody waits for yet.
+    /// A whole closure, much content at once, or what is fetched ahead.
     Bulk,
 }
 
-/// Kinds of requests.
-pub const KINDS: usize = 3;
+/// Number of classes of requests.
+pub const REQUEST_CLASSES: usize = 3;
 
 /// Width of the narrowest buckets, in microseconds; the first one begins at zero and has more.
 const BUCKET_US: u64 = 16;
@@ -53,11 +55,11 @@ const BUCKETS: usize = 52;
 
 /// Durations in logarithmic buckets, the newest ones counting most.
 #[derive(Debug)]
-struct Sketch {
+struct DelaySketch {
     counts: [u32; BUCKETS],
 }
 
-impl Sketch {
+impl DelaySketch {
     fn record(&mut self, took: Duration) {
         self.counts[bucket(took)] += 1;
         if self.total() >= OBSERVATIONS_MAX {
@@ -97,19 +99,19 @@ fn upper_bound(bucket: usize) -> Duration {
 }
 
 /// What is known about delays, and how many hedges may be made. Shared by all requests of a mount.
-pub struct Hedging(Mutex<State>);
+pub struct Hedging(Mutex<HedgeState>);
 
-struct State {
-    sketches: [Sketch; KINDS],
+struct HedgeState {
+    sketches: [DelaySketch; REQUEST_CLASSES],
     tokens: f64,
 }
 
 impl Default for Hedging {
     fn default() -> Self {
-        let sketches = std::array::from_fn(|_| Sketch {
+        let sketches = std::array::from_fn(|_| DelaySketch {
             counts: [0; BUCKETS],
         });
-        Self(Mutex::new(State {
+        Self(Mutex::new(HedgeState {
             sketches,
             tokens: TOKENS_MAX,
         }))
@@ -117,17 +119,17 @@ impl Default for Hedging {
 }
 
 impl Hedging {
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HedgeState> {
         self.0.lock()
     }
 
-    /// How long a request waits before the next replica is asked too; requests that nobody waits
-    /// for wait longest.
-    pub fn delay(&self, kind: Kind, patient: bool) -> Duration {
-        if !patient {
+    /// How long a request waits before the next replica is asked too; what is fetched ahead waits
+    /// longest.
+    pub fn delay(&self, class: RequestClass, demand: Demand) -> Duration {
+        if demand == Demand::Ahead {
             return HEDGE_AFTER_MAX;
         }
-        let observed = self.state().sketches[kind as usize].quantile(QUANTILE);
+        let observed = self.state().sketches[class as usize].quantile(QUANTILE);
         observed.map_or(HEDGE_AFTER_MAX, |p95| {
             p95.clamp(HEDGE_AFTER_MIN, HEDGE_AFTER_MAX)
         })
@@ -148,14 +150,14 @@ impl Hedging {
     }
 
     /// The first message came after this long.
-    pub fn observe(&self, kind: Kind, took: Duration) {
-        self.state().sketches[kind as usize].record(took);
+    pub fn observe(&self, class: RequestClass, took: Duration) {
+        self.state().sketches[class as usize].record(took);
     }
 
     /// A request was given up after this long without any message. Counts only where it is known to
     /// belong to the slowest.
-    pub fn observe_at_least(&self, kind: Kind, took: Duration) {
-        let sketch = &mut self.state().sketches[kind as usize];
+    pub fn observe_at_least(&self, class: RequestClass, took: Duration) {
+        let sketch = &mut self.state().sketches[class as usize];
         if sketch.quantile(QUANTILE).is_some_and(|p95| took >= p95) {
             sketch.record(took);
         }
@@ -191,47 +193,62 @@ mod tests {
     fn the_delay_is_the_p95_within_its_bounds() {
         let hedging = Hedging::default();
         assert_eq!(
-            hedging.delay(Kind::Blobs, true),
+            hedging.delay(RequestClass::Blobs, Demand::Awaited),
             HEDGE_AFTER_MAX,
             "nothing was observed"
         );
         for n in 0..100 {
-            hedging.observe(Kind::Blobs, if n % 20 == 0 { 80 * MS } else { 10 * MS });
+            hedging.observe(
+                RequestClass::Blobs,
+                if n % 20 == 0 { 80 * MS } else { 10 * MS },
+            );
         }
-        let delay = hedging.delay(Kind::Blobs, true);
+        let delay = hedging.delay(RequestClass::Blobs, Demand::Awaited);
         assert!(delay > 10 * MS && delay <= 10 * MS * 5 / 4, "{delay:?}");
-        hedging.observe(Kind::Blobs, 80 * MS);
-        assert!(hedging.delay(Kind::Blobs, true) > 80 * MS);
-        (0..1500).for_each(|_| hedging.observe(Kind::Blobs, MS / 2));
+        hedging.observe(RequestClass::Blobs, 80 * MS);
+        assert!(hedging.delay(RequestClass::Blobs, Demand::Awaited) > 80 * MS);
+        (0..1500).for_each(|_| hedging.observe(RequestClass::Blobs, MS / 2));
         assert_eq!(
-            hedging.delay(Kind::Blobs, true),
+            hedging.delay(RequestClass::Blobs, Demand::Awaited),
             HEDGE_AFTER_MIN,
             "what is old decays"
         );
-        (0..600).for_each(|_| hedging.observe(Kind::Blobs, 1000 * MS));
-        assert_eq!(hedging.delay(Kind::Blobs, true), HEDGE_AFTER_MAX);
+        (0..600).for_each(|_| hedging.observe(RequestClass::Blobs, 1000 * MS));
+        assert_eq!(
+            hedging.delay(RequestClass::Blobs, Demand::Awaited),
+            HEDGE_AFTER_MAX
+        );
     }
 
     #[test]
-    fn kinds_are_apart_and_what_nobody_waits_for_is_hedged_last() {
+    fn classes_are_apart_and_what_is_fetched_ahead_is_hedged_last() {
         let hedging = Hedging::default();
-        (0..100).for_each(|_| hedging.observe(Kind::Blobs, MS));
-        (0..100).for_each(|_| hedging.observe(Kind::Bulk, 40 * MS));
-        assert_eq!(hedging.delay(Kind::Blobs, true), HEDGE_AFTER_MIN);
-        assert!(hedging.delay(Kind::Bulk, true) > 40 * MS);
-        assert_eq!(hedging.delay(Kind::Bulk, false), HEDGE_AFTER_MAX);
-        assert_eq!(hedging.delay(Kind::Trees, true), HEDGE_AFTER_MAX);
+        (0..100).for_each(|_| hedging.observe(RequestClass::Blobs, MS));
+        (0..100).for_each(|_| hedging.observe(RequestClass::Bulk, 40 * MS));
+        assert_eq!(
+            hedging.delay(RequestClass::Blobs, Demand::Awaited),
+            HEDGE_AFTER_MIN
+        );
+        assert!(hedging.delay(RequestClass::Bulk, Demand::Awaited) > 40 * MS);
+        assert_eq!(
+            hedging.delay(RequestClass::Bulk, Demand::Ahead),
+            HEDGE_AFTER_MAX
+        );
+        assert_eq!(
+            hedging.delay(RequestClass::Trees, Demand::Awaited),
+            HEDGE_AFTER_MAX
+        );
     }
 
     #[test]
     fn requests_given_up_count_as_slow_ones_only() {
         let hedging = Hedging::default();
-        (0..100).for_each(|_| hedging.observe(Kind::Blobs, 10 * MS));
-        let before = hedging.delay(Kind::Blobs, true);
-        (0..300).for_each(|_| hedging.observe_at_least(Kind::Blobs, MS));
-        assert_eq!(hedging.delay(Kind::Blobs, true), before);
-        (0..100).for_each(|_| hedging.observe_at_least(Kind::Blobs, 50 * MS));
-        assert!(hedging.delay(Kind::Blobs, true) > before);
+        (0..100).for_each(|_| hedging.observe(RequestClass::Blobs, 10 * MS));
+        let before = hedging.delay(RequestClass::Blobs, Demand::Awaited);
+        (0..300).for_each(|_| hedging.observe_at_least(RequestClass::Blobs, MS));
+        assert_eq!(hedging.delay(RequestClass::Blobs, Demand::Awaited), before);
+        (0..100).for_each(|_| hedging.observe_at_least(RequestClass::Blobs, 50 * MS));
+        assert!(hedging.delay(RequestClass::Blobs, Demand::Awaited) > before);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Whom to ask: of the first two holders of a repository in HRW order that take part fully the less
+//! The order in which peers are asked: of the first two holders of a repository in HRW order that take part fully the less
 //! loaded one, then the others in that order, then those that hang, then the routers' proxy; those
 //! that failed lately last.
 
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use monofs_model::{ClusterView, Member, MemberState, NodeId, Repository};
 use parking_lot::{Mutex, RwLock};
 
-use super::balance::Loads;
-use super::hedge::Kind;
+use super::balance::PeerLoads;
+use super::hedge::RequestClass;
 use crate::config::AddressChoice;
 
 /// A peer that failed is asked last for this long.
@@ -23,38 +23,46 @@ const PEERS_MAX: usize = 4096;
 
 /// One server that may have the content.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
+pub struct ReplicaCandidate {
     /// `host:port`.
     pub address: String,
     /// The node; `None` for a router.
     pub node: Option<NodeId>,
 }
 
+/// The peers that content is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ContentPath {
+    /// Nodes, and the routers' proxy where no node delivers.
+    NodesFirst,
+    RoutersOnly,
+}
+
 /// Peers and what is known about them.
 pub struct Replicas {
     routers: Vec<String>,
     addresses: AddressChoice,
-    via_router: bool,
+    path: ContentPath,
     view: RwLock<Arc<ClusterView>>,
     suspects: Mutex<HashMap<String, Instant>>,
     reported: Mutex<HashMap<NodeId, Instant>>,
     /// Index of the router that took the last report.
     reporter: AtomicUsize,
-    loads: Loads,
+    loads: PeerLoads,
 }
 
 impl Replicas {
     /// No members are known yet: routers only.
-    pub fn new(routers: Vec<String>, addresses: AddressChoice, via_router: bool) -> Self {
+    pub fn new(routers: Vec<String>, addresses: AddressChoice, path: ContentPath) -> Self {
         Self {
             routers,
             addresses,
-            via_router,
+            path,
             view: RwLock::default(),
             suspects: Mutex::default(),
             reported: Mutex::default(),
             reporter: AtomicUsize::new(0),
-            loads: Loads::default(),
+            loads: PeerLoads::default(),
         }
     }
 
@@ -71,29 +79,35 @@ impl Replicas {
     }
 
     /// How loaded the peers are.
-    pub fn loads(&self) -> &Loads {
+    pub fn loads(&self) -> &PeerLoads {
         &self.loads
     }
 
-    /// Whom to ask for this kind of content of this repository, best first. A node's second address
+    /// The peers to ask for this repository in a request of this class, best first. A node's second address
     /// comes after the first addresses of all nodes, since it leads to the node that has just
     /// failed or been slow.
-    pub fn candidates(&self, entry: &Repository, kind: Kind, now: Instant) -> Vec<Candidate> {
+    pub fn candidates(
+        &self,
+        entry: &Repository,
+        class: RequestClass,
+        now: Instant,
+    ) -> Vec<ReplicaCandidate> {
         let view = self.view();
         let suspects = self.suspects.lock();
         let is_suspect = |address: &str| suspects.get(address).is_some_and(|until| *until > now);
-        // Of the address that would be asked; one that failed is sorted last below, whatever its
-        // load.
-        let load = |member: &Member| {
-            let address = self
-                .addresses_of(member)
-                .into_iter()
-                .flatten()
-                .find(|address| !is_suspect(address));
-            address.map_or(f64::INFINITY, |address| self.loads.of(address, kind, now))
-        };
-        let (mut all, mut second) = (Vec::new(), Vec::new());
-        if !self.via_router {
+        let mut all = Vec::new();
+        let mut second_addresses = Vec::new();
+        if self.path == ContentPath::NodesFirst {
+            // The less loaded one of the first two. What counts is the load of the address that
+            // would be asked; one that failed is sorted last below, whatever its load.
+            let load = |member: &Member| {
+                let address = self
+                    .addresses_of(member)
+                    .into_iter()
+                    .flatten()
+                    .find(|address| !is_suspect(address));
+                address.map_or(f64::INFINITY, |address| self.loads.of(address, class, now))
+            };
             let mut readers = view.readers(&entry.storage_id(), &entry.holders);
             if let [first, next, ..] = &mut readers[..]
                 && takes_part_fully(first)
@@ -105,27 +119,28 @@ impl Replicas {
             for member in readers {
                 let node = Some(member.id.clone());
                 let [first, other] = self.addresses_of(member);
-                all.extend(first.map(|a| Candidate {
+                all.extend(first.map(|a| ReplicaCandidate {
                     address: a.clone(),
                     node: node.clone(),
                 }));
-                second.extend(other.map(|a| Candidate {
+                second_addresses.extend(other.map(|a| ReplicaCandidate {
                     address: a.clone(),
                     node: node.clone(),
                 }));
             }
-            all.append(&mut second);
+            all.append(&mut second_addresses);
         }
-        all.extend(self.routers.iter().map(|router| Candidate {
+        all.extend(self.routers.iter().map(|router| ReplicaCandidate {
             address: router.clone(),
             node: None,
         }));
-        let hangs = |candidate: &Candidate| self.loads.hangs(&candidate.address, now);
-        all.sort_by_key(|c| {
+        // Those that failed last; before them the routers, before these the nodes that hang.
+        all.sort_by_key(|candidate| {
+            let is_node = candidate.node.is_some();
             (
-                is_suspect(&c.address),
-                c.node.is_none(),
-                c.node.is_some() && hangs(c),
+                is_suspect(&candidate.address),
+                !is_node,
+                is_node && self.loads.hangs(&candidate.address, now),
             )
         });
         all
@@ -143,7 +158,7 @@ impl Replicas {
 
     /// This peer failed or was too slow. Returns the member to report to the router, if it is time
     /// to.
-    pub fn failed(&self, candidate: &Candidate) -> Option<NodeId> {
+    pub fn failed(&self, candidate: &ReplicaCandidate) -> Option<NodeId> {
         let now = Instant::now();
         {
             let mut suspects = self.suspects.lock();
@@ -167,7 +182,7 @@ impl Replicas {
     }
 
     /// This peer answered.
-    pub fn answered(&self, candidate: &Candidate) {
+    pub fn answered(&self, candidate: &ReplicaCandidate) {
         self.suspects.lock().remove(&candidate.address);
     }
 
@@ -226,8 +241,8 @@ mod tests {
         entry
     }
 
-    fn candidates(replicas: &Replicas, entry: &Repository) -> Vec<Candidate> {
-        replicas.candidates(entry, Kind::Blobs, Instant::now())
+    fn candidates(replicas: &Replicas, entry: &Repository) -> Vec<ReplicaCandidate> {
+        replicas.candidates(entry, RequestClass::Blobs, Instant::now())
     }
 
     fn addresses(replicas: &Replicas, entry: &Repository) -> Vec<String> {
@@ -247,7 +262,11 @@ mod tests {
 
     #[test]
     fn holders_are_asked_first_and_routers_last() {
-        let replicas = Replicas::new(vec!["r:1".into()], AddressChoice::Auto, false);
+        let replicas = Replicas::new(
+            vec!["r:1".into()],
+            AddressChoice::Auto,
+            ContentPath::NodesFirst,
+        );
         let entry = repository(&["a", "b"]);
         assert_eq!(addresses(&replicas, &entry), ["r:1"]);
         replicas.set_view(view(vec![node("a", ""), node("b", ""), node("c", "")]));
@@ -259,7 +278,11 @@ mod tests {
 
     #[test]
     fn a_peer_that_failed_is_asked_last_until_it_answers() {
-        let replicas = Replicas::new(vec!["r:1".into()], AddressChoice::Auto, false);
+        let replicas = Replicas::new(
+            vec!["r:1".into()],
+            AddressChoice::Auto,
+            ContentPath::NodesFirst,
+        );
         replicas.set_view(view(vec![node("a", ""), node("b", "")]));
         let entry = repository(&["a", "b"]);
         let first = candidates(&replicas, &entry)[0].clone();
@@ -275,7 +298,11 @@ mod tests {
 
     #[test]
     fn a_second_address_comes_after_every_nodes_first() {
-        let replicas = Replicas::new(vec!["r:1".into()], AddressChoice::Auto, false);
+        let replicas = Replicas::new(
+            vec!["r:1".into()],
+            AddressChoice::Auto,
+            ContentPath::NodesFirst,
+        );
         replicas.set_view(view(vec![node("a", "a-out:1"), node("b", "b-out:1")]));
         let order = addresses(&replicas, &repository(&["a", "b"]));
         assert!(
@@ -288,36 +315,40 @@ mod tests {
     #[test]
     fn the_less_loaded_of_the_first_two_active_holders_is_asked_first() {
         const MS: Duration = Duration::from_millis(1);
-        let replicas = Replicas::new(vec![], AddressChoice::Auto, false);
+        let replicas = Replicas::new(vec![], AddressChoice::Auto, ContentPath::NodesFirst);
         let members = vec![node("a", ""), node("b", ""), node("c", "")];
         replicas.set_view(view(members.clone()));
         let (entry, now) = (repository(&["a", "b", "c"]), Instant::now());
-        let order = |kind| -> Vec<String> {
+        let order = |class| -> Vec<String> {
             replicas
-                .candidates(&entry, kind, now)
+                .candidates(&entry, class, now)
                 .into_iter()
                 .map(|candidate| candidate.address)
                 .collect()
         };
-        let ranked = order(Kind::Blobs);
+        let ranked = order(RequestClass::Blobs);
         let swapped = vec![ranked[1].clone(), ranked[0].clone(), ranked[2].clone()];
         let loads = replicas.loads();
         ranked[..2]
             .iter()
             .for_each(|address| loads.begin(address, now));
-        assert_eq!(order(Kind::Blobs), ranked, "equally loaded: in HRW order");
-        loads.observe(&ranked[0], Kind::Blobs, 50 * MS, now);
-        loads.observe(&ranked[1], Kind::Blobs, 2 * MS, now);
-        assert_eq!(order(Kind::Blobs), swapped);
-        assert_eq!(order(Kind::Trees), ranked, "kinds are apart");
+        assert_eq!(
+            order(RequestClass::Blobs),
+            ranked,
+            "equally loaded: in HRW order"
+        );
+        loads.observe(&ranked[0], RequestClass::Blobs, 50 * MS, now);
+        loads.observe(&ranked[1], RequestClass::Blobs, 2 * MS, now);
+        assert_eq!(order(RequestClass::Blobs), swapped);
+        assert_eq!(order(RequestClass::Trees), ranked, "classes are apart");
         (0..60).for_each(|_| loads.begin(&ranked[1], now));
         assert_eq!(
-            order(Kind::Blobs),
+            order(RequestClass::Blobs),
             ranked,
             "a fast one with much to do is not better"
         );
         (0..60).for_each(|_| loads.end(&ranked[1]));
-        assert_eq!(order(Kind::Blobs), swapped);
+        assert_eq!(order(RequestClass::Blobs), swapped);
         let with_second = |change: fn(&mut Member)| {
             let mut members = members.clone();
             members
@@ -327,26 +358,30 @@ mod tests {
             view(members)
         };
         replicas.set_view(with_second(|member| member.state = MemberState::Draining));
-        assert_eq!(order(Kind::Blobs), ranked, "the second one is not active");
+        assert_eq!(
+            order(RequestClass::Blobs),
+            ranked,
+            "the second one is not active"
+        );
         replicas.set_view(with_second(|member| member.share_percent = 99));
         assert_eq!(
-            order(Kind::Blobs)[0],
+            order(RequestClass::Blobs)[0],
             ranked[0],
             "reads return to the second one gradually"
         );
         replicas.set_view(with_second(|member| member.failed_over = true));
         assert_eq!(
-            order(Kind::Blobs)[2],
+            order(RequestClass::Blobs)[2],
             ranked[1],
             "asked last, whatever its load"
         );
         replicas.set_view(view(members));
-        replicas.failed(&Candidate {
+        replicas.failed(&ReplicaCandidate {
             address: ranked[1].clone(),
             node: None,
         });
         let order: Vec<_> = replicas
-            .candidates(&entry, Kind::Blobs, now)
+            .candidates(&entry, RequestClass::Blobs, now)
             .into_iter()
             .map(|c| c.address)
             .collect();
@@ -358,7 +393,11 @@ mod tests {
 
     #[test]
     fn a_holder_that_hangs_is_asked_after_the_others_whoever_they_are() {
-        let replicas = Replicas::new(vec!["r:1".into()], AddressChoice::Auto, false);
+        let replicas = Replicas::new(
+            vec!["r:1".into()],
+            AddressChoice::Auto,
+            ContentPath::NodesFirst,
+        );
         let (entry, now) = (repository(&["a", "b"]), Instant::now());
         replicas.set_view(view(vec![node("a", ""), node("b", "")]));
         let ranked = addresses(&replicas, &entry);
@@ -378,7 +417,7 @@ mod tests {
         };
         replicas.loads().begin(&first, now);
         let order: Vec<_> = replicas
-            .candidates(&entry, Kind::Trees, now + SILENCE_MAX)
+            .candidates(&entry, RequestClass::Trees, now + SILENCE_MAX)
             .into_iter()
             .map(|c| c.address)
             .collect();
@@ -390,7 +429,7 @@ mod tests {
         let replicas = Replicas::new(
             vec!["r:1".into(), "r:2".into(), "r:3".into()],
             AddressChoice::Auto,
-            false,
+            ContentPath::NodesFirst,
         );
         assert_eq!(replicas.reporters(), ["r:1", "r:2", "r:3"]);
         replicas.reported_to("r:2");
@@ -405,11 +444,15 @@ mod tests {
             (AddressChoice::Internal, vec!["a:1", "r:1"]),
             (AddressChoice::External, vec!["out:1", "r:1"]),
         ] {
-            let replicas = Replicas::new(vec!["r:1".into()], choice, false);
+            let replicas = Replicas::new(vec!["r:1".into()], choice, ContentPath::NodesFirst);
             replicas.set_view(view(vec![node("a", "out:1")]));
             assert_eq!(addresses(&replicas, &entry), expected);
         }
-        let proxied = Replicas::new(vec!["r:1".into(), "r:2".into()], AddressChoice::Auto, true);
+        let proxied = Replicas::new(
+            vec!["r:1".into(), "r:2".into()],
+            AddressChoice::Auto,
+            ContentPath::RoutersOnly,
+        );
         proxied.set_view(view(vec![node("a", "")]));
         assert_eq!(addresses(&proxied, &entry), ["r:1", "r:2"]);
     }
