@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .compile_fds(descriptors)?;
-    // Apart, so that reflection does not announce services that nobody here serves.
+    // Apart, so that reflection does not announce services that no role here serves.
     let etcd = protox::compile(["etcd/v3.proto"], ["proto"])?;
     tonic_prost_build::configure()
         .build_server(false)

@@ -37,7 +37,7 @@ struct Args {
     /// Bound of the cache; the repositories used least recently go first
     #[arg(long, default_value = "50", value_parser = args::gigabytes)]
     max_cache_gb: u64,
-    /// Repositories that nobody asked for this long leave the cache
+    /// Repositories that are not requested for this long leave the cache
     #[arg(long, default_value = "2", value_parser = hours, value_name = "HOURS")]
     cache_age_hours: Duration,
     /// Fetches that may run at once
@@ -46,10 +46,10 @@ struct Args {
     /// Go module proxy (Go modules cannot be fetched yet)
     #[arg(long, value_name = "URL")]
     gomod_proxy: Option<String>,
-    /// File that says who to be at which host (TOML)
+    /// File with the login for each host (TOML)
     #[arg(long, value_name = "FILE")]
     credentials: Option<PathBuf>,
-    /// Allow file:// sources: whoever may ingest can then read this host's repositories
+    /// Allow file:// sources: users who may ingest can then read this host's repositories
     #[arg(long, default_value = "true", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     allow_file: bool,
     /// How long to try to connect to a remote
@@ -69,7 +69,7 @@ struct Args {
         value_name = "HOST:PORT"
     )]
     advertise: String,
-    /// Address for whoever is outside the private network
+    /// Address for clients outside the private network
     #[arg(
         long,
         default_value = "",

@@ -6,8 +6,8 @@
 //! <cache-dir>/tmp/                    fetches under way; emptied at start
 //! ```
 //!
-//! Invariants: what is under `repos` was whole when it was put there; a repository that somebody
-//! uses is never evicted; after each fetch the sum is brought back under the limit, least recently
+//! Invariants: what is under `repos` was whole when it was put there; a repository in use is
+//! never evicted; after each fetch the sum is brought back under the limit, least recently
 //! used first.
 
 mod repository;
@@ -117,7 +117,8 @@ impl RepoCache {
         Ok(Workspace { dir })
     }
 
-    /// Makes a fetched repository the one of `id`; the one before goes when nobody uses it.
+    /// Makes a fetched repository the one of `id`; the one before goes when its last
+    /// user is done.
     pub fn publish(
         &self,
         id: &StorageId,

@@ -89,9 +89,9 @@ impl Config {
             return Err(Error::invalid("the fetcher id is empty; set --fetcher-id"));
         }
         if self.fetch_workers == 0 || self.fetch_workers > FETCH_WORKERS_MAX {
-            let (given, max) = (self.fetch_workers, FETCH_WORKERS_MAX);
             return Err(Error::invalid(format!(
-                "--prefetch-workers is {given}; give 1 to {max}"
+                "--prefetch-workers is {}; give 1 to {FETCH_WORKERS_MAX}",
+                self.fetch_workers
             )));
         }
         if self.cache_bytes_max == 0 || self.cache_age.is_zero() {

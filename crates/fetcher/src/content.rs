@@ -225,7 +225,7 @@ impl BlobReader<'_> {
         }
     }
 
-    /// Sends one span; false when nobody listens any more.
+    /// Sends one span; false when the reader is gone.
     fn one(&mut self, span: &ChunkSpan, buffer: &mut Vec<u8>) -> Result<bool> {
         match self.objects.header(&span.oid)? {
             Some((ObjectKind::Blob, size)) if size > STREAM_BLOB_BYTES => self.stream(span, size),

@@ -1,4 +1,4 @@
-//! Who the fetcher is at which host, read from the `--credentials` file.
+//! The logins of the fetcher at each host, read from the `--credentials` file.
 //!
 //! ```toml
 //! [hosts."git.example.org"]            # host, or host:port, which wins over the bare host
@@ -47,7 +47,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What to be and whom to trust at one host.
+/// The login at one host, and the certificates and keys that are trusted there.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostCredentials {

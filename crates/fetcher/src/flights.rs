@@ -1,8 +1,8 @@
-//! Fetches under way: one per repository and commit, shared by everybody who waits for it.
+//! Fetches under way: one per repository and commit, shared by all requests that wait for it.
 //!
 //! ```text
 //! join -> (cached?) -> wait for the repository's lock and a worker -> fetch -> walk -> ready
-//!   \________ the last one who waits leaves: cancelled ________/
+//!   \________ the last waiting request leaves: cancelled ________/
 //! ```
 //!
 //! Invariants: at most one fetch per repository writes to the cache; a failed one leaves what was
@@ -52,6 +52,12 @@ struct Flight {
     task: Arc<FetchTask>,
     outcome: watch::Receiver<FlightOutcome>,
     waiting: Mutex<usize>,
+}
+
+impl Flight {
+    fn has_failed(&self) -> bool {
+        matches!(*self.outcome.borrow(), Some(Err(_)))
+    }
 }
 
 /// Fetches answered from the cache, and those that had to ask the remote, since the start.
@@ -183,7 +189,7 @@ impl FetchFlights {
     pub async fn end(&self, limit: std::time::Duration) {
         self.lock().values().for_each(|flight| flight.task.cancel());
         let all = u32::try_from(self.worker_count).unwrap_or(u32::MAX);
-        // Every permit back means that nobody works any more.
+        // Every permit is back once no fetch runs any more.
         let _ = tokio::time::timeout(limit, self.workers.acquire_many(all)).await;
         self.workers.close();
     }
@@ -193,10 +199,9 @@ impl FetchFlights {
     pub fn join(self: &Arc<Self>, origin: FetchOrigin) -> Result<FlightTicket> {
         let key = (origin.id.clone(), origin.commit, origin.source.clone());
         let mut flights = self.lock();
-        // A flight that failed stays as long as somebody reads its outcome; who comes now gets a
+        // A flight that failed stays until its last reader has left; a request that comes now gets a
         // new try.
-        let failed = |flight: &Flight| matches!(*flight.outcome.borrow(), Some(Err(_)));
-        if let Some(flight) = flights.get(&key).filter(|flight| !failed(flight)) {
+        if let Some(flight) = flights.get(&key).filter(|flight| !flight.has_failed()) {
             *flight.waiting.lock() += 1;
             return Ok(FlightTicket {
                 flights: self.clone(),
@@ -266,7 +271,8 @@ impl FetchFlights {
             .map_err(|_| Error::unavailable("the fetcher stops"))?;
         task.check()?;
         drop(waiting);
-        let (this, task) = (self.clone(), task.clone());
+        let this = self.clone();
+        let task = task.clone();
         let work = tokio::task::spawn_blocking(context::carried(move || {
             let _guards = (guard, permit);
             this.bring(&origin, known, &task)
@@ -300,10 +306,15 @@ impl FetchFlights {
         let result = self.fetch(origin, task);
         match &result {
             Ok(ready) => {
-                let (seconds, bytes) = (began.elapsed().as_secs_f64(), task.bytes());
-                let (commit, trees, blobs) =
-                    (&origin.commit, ready.snapshot.trees, ready.snapshot.blobs);
-                tracing::info!(source = %origin.source, %commit, bytes, trees, blobs, seconds, "fetched");
+                tracing::info!(
+                    source = %origin.source,
+                    commit = %origin.commit,
+                    bytes = task.bytes(),
+                    trees = ready.snapshot.trees,
+                    blobs = ready.snapshot.blobs,
+                    seconds = began.elapsed().as_secs_f64(),
+                    "fetched"
+                );
             }
             Err(error) => {
                 tracing::warn!(source = %origin.source, commit = %origin.commit, %error, "a fetch failed");

@@ -1,8 +1,8 @@
 //! What fetching from each remote host came to: outcomes, durations and bytes, for `Stat` and for
 //! Prometheus.
 //!
-//! Invariant: the first [`HOSTS_MAX`] hosts are told apart, the rest are one, so that nobody who
-//! may ingest can make the metrics grow.
+//! Invariant: the first [`HOSTS_MAX`] hosts are told apart, the rest are one, so that no
+//! user who may ingest can make the metrics grow.
 
 use std::sync::Arc;
 use std::time::Duration;

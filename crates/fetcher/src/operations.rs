@@ -20,10 +20,8 @@ impl Operations for FetcherOperations {
     }
 
     fn problems(&self) -> Vec<String> {
-        let (bytes, limit) = (
-            self.flights.cache.disk_bytes(),
-            self.flights.cache.bytes_max(),
-        );
+        let bytes = self.flights.cache.disk_bytes();
+        let limit = self.flights.cache.bytes_max();
         if bytes <= limit {
             return Vec::new();
         }
@@ -37,7 +35,8 @@ impl Operations for FetcherOperations {
         self.requests.served(out);
         self.calls.made(out);
         self.flights.hosts.samples(out);
-        let (all, waiting) = (self.flights.running(), self.flights.waiting());
+        let all = self.flights.running();
+        let waiting = self.flights.waiting();
         out.gauges_by(
             "monofs_fetcher_fetches",
             "Fetches that run, and those that wait for a worker or for another fetch of the same \

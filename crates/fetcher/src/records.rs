@@ -118,7 +118,8 @@ impl TreeClosure {
             .map(|oid| (*oid, 1))
             .collect();
         let roots = queue.len();
-        let (mut left, mut done) = (self.byte_budget, 0);
+        let mut left = self.byte_budget;
+        let mut done = 0;
         while let Some((oid, level)) = queue.pop_front() {
             let is_root = done < roots;
             done += 1;

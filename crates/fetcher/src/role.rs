@@ -94,7 +94,8 @@ pub async fn spawn_with(
     source: Arc<dyn RemoteSource>,
 ) -> Result<RunningFetcher> {
     config.check()?;
-    let (dir, bytes_max) = (config.cache_dir.clone(), config.cache_bytes_max);
+    let dir = config.cache_dir.clone();
+    let bytes_max = config.cache_bytes_max;
     let opened = tokio::task::spawn_blocking(move || RepoCache::open(&dir, bytes_max));
     let cache = Arc::new(
         opened
@@ -119,7 +120,8 @@ pub async fn spawn_with(
             .max_encoding_message_size(MESSAGE_BYTES_MAX),
     );
     let stop = CancellationToken::new();
-    let (requests, routers) = (Arc::<Calls>::default(), ChannelPool::default());
+    let requests = Arc::<Calls>::default();
+    let routers = ChannelPool::default();
     let operated = FetcherOperations {
         flights: flights.clone(),
         requests: requests.clone(),
@@ -150,7 +152,7 @@ async fn evict_idle(cache: Arc<RepoCache>, age: Duration, stop: CancellationToke
         .is_some()
     {
         let cache = cache.clone();
-        // Removing files takes time that others on this thread would wait.
+        // Removing files would hold up the other tasks of this thread.
         let _ = tokio::task::spawn_blocking(move || cache.evict(Some(age), None)).await;
     }
 }

@@ -54,10 +54,8 @@ impl FetcherService {
     }
 
     async fn resolve_ref(&self, request: v1::ResolveRefRequest) -> Result<v1::ResolveRefResponse> {
-        let (source, ref_name) = (
-            SourceUrl::new(&request.source)?,
-            RefName::new(&request.ref_name)?,
-        );
+        let source = SourceUrl::new(&request.source)?;
+        let ref_name = RefName::new(&request.ref_name)?;
         let limits = self.flights.limits();
         let limit = limits.connect_timeout + limits.idle_timeout;
         let doing = format!("resolve '{ref_name}' of {source}");
@@ -125,14 +123,15 @@ impl FetcherService {
         work: impl Fn(&Arc<CachedRepo>, &AnswerSink<T>) -> Result<()> + Send + Sync + 'static,
     ) -> BoxStream<'static, std::result::Result<T, Status>> {
         let (answers, receiver) = mpsc::channel(MESSAGES_WAITING);
-        let (this, work) = (self.clone(), Arc::new(work));
+        let this = self.clone();
+        let work = Arc::new(work);
         tokio::spawn(context::carry(async move {
             let result = tokio::select! {
                 result = this.answer(&id, origin, held_only, work, &answers) => result,
                 () = answers.closed() => Ok(()),
             };
             if let Err(error) = result {
-                // The reader may be gone; then nobody needs the error.
+                // The reader may be gone; then the error is of no use.
                 let _ = answers.send(Err(to_status(error))).await;
             }
         }));
@@ -151,7 +150,9 @@ impl FetcherService {
         loop {
             let repo = self.hold(id, origin.clone(), held_only).await?;
             let turn = self.turn().await?;
-            let (work, answers, reading) = (work.clone(), answers.clone(), repo.clone());
+            let work = work.clone();
+            let answers = answers.clone();
+            let reading = repo.clone();
             let done = tokio::task::spawn_blocking(context::carried(move || {
                 let _turn = turn;
                 work(&reading, &answers)
@@ -176,7 +177,7 @@ impl FetcherService {
     }
 }
 
-/// Cancels work that nobody waits for any more.
+/// Cancels work whose caller has left.
 struct CancelOnDrop(Arc<FetchTask>);
 
 impl Drop for CancelOnDrop {
@@ -188,7 +189,8 @@ impl Drop for CancelOnDrop {
 fn origin_of(id: &StorageId, wire: Option<v1::Origin>) -> Result<Option<FetchOrigin>> {
     let Some(wire) = wire else { return Ok(None) };
     let commit = Oid::from_bytes(&wire.commit).map_err(|e| e.context("origin.commit"))?;
-    let (source, ref_name) = (SourceUrl::new(&wire.source)?, RefName::new(&wire.ref_name)?);
+    let source = SourceUrl::new(&wire.source)?;
+    let ref_name = RefName::new(&wire.ref_name)?;
     Ok(Some(FetchOrigin {
         id: id.clone(),
         source,
@@ -294,7 +296,8 @@ impl Fetcher for FetcherService {
         &self,
         _request: Request<v1::FetcherStatRequest>,
     ) -> std::result::Result<Response<v1::FetcherStatResponse>, Status> {
-        let (cache, counters) = (&self.flights.cache, &self.flights.counters);
+        let cache = &self.flights.cache;
+        let counters = &self.flights.counters;
         let fetched = self.flights.hosts.totals();
         Ok(Response::new(v1::FetcherStatResponse {
             fetcher_id: self.fetcher_id.to_string(),

@@ -60,13 +60,12 @@ pub fn snapshot(
 ) -> Result<Snapshot> {
     let mut buffer = Vec::new();
     let CommitHeader { root, time } = read_commit(objects, commit, &mut buffer)?;
-    let (heights, blobs) = (HashMap::new(), HashMap::new());
     let mut walk = SnapshotWalk {
         objects,
         task,
         stack: Vec::new(),
-        heights,
-        blobs,
+        heights: HashMap::new(),
+        blobs: HashMap::new(),
         bytes: 0,
         buffer,
     };
@@ -174,7 +173,8 @@ impl SnapshotWalk<'_> {
         let read = self
             .objects
             .read_as(&oid, ObjectKind::Tree, &mut self.buffer);
-        let (blobs, bytes) = (&mut self.blobs, &mut self.bytes);
+        let blobs = &mut self.blobs;
+        let bytes = &mut self.bytes;
         let mut seen = |(oid, size): (Oid, u64)| {
             if blobs.insert(oid, size).is_none() {
                 *bytes = bytes.saturating_add(size);

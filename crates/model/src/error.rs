@@ -1,6 +1,6 @@
 //! One small set of error kinds, named by what the caller must do next.
 //!
-//! Three places translate a kind and nobody else does: `rpc::status` (gRPC), `client::errno` (FUSE)
+//! Three places alone translate a kind: `rpc::status` (gRPC), `client::errno` (FUSE)
 //! and `launch::exit` (exit codes and hints).
 
 use std::fmt;

@@ -51,3 +51,35 @@ pub fn size(bytes: u64) -> String {
     }
     format!("{value:.1} {}", UNITS[unit])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_pass_for_others_or_drive_a_terminal_are_shown_escaped() {
+        assert_eq!(clean("plain ümlaut"), "plain ümlaut");
+        assert_eq!(clean("a\u{202e}gnp.exe"), "a\\u{202e}gnp.exe");
+        assert_eq!(clean("\u{1b}[2J"), "\\u{1b}[2J");
+        assert_eq!(clean("a\u{200b}b\u{feff}"), "a\\u{200b}b\\u{feff}");
+        assert_eq!(clean("two\nlines"), "two\\nlines");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_shown_one_by_one() {
+        assert_eq!(clean_bytes(b"a\xff\xfeb"), "a\\xff\\xfeb");
+        assert_eq!(clean_bytes("é".as_bytes()), "é");
+        assert_eq!(clean_bytes(&"é".as_bytes()[..1]), "\\xc3");
+        assert_eq!(escaped(b"a\tb", |c| c == '\t'), "a\\tb");
+    }
+
+    #[test]
+    fn sizes_are_rounded_into_the_unit_in_which_they_are_read() {
+        assert_eq!(size(0), "0 B");
+        assert_eq!(size(1023), "1023 B");
+        assert_eq!(size(1024), "1.0 KiB");
+        assert_eq!(size((1 << 20) - 1), "1.0 MiB", "never 1024.0 KiB");
+        assert_eq!(size(1_395_864_371), "1.3 GiB");
+        assert_eq!(size(u64::MAX), "16.0 EiB");
+    }
+}

@@ -194,10 +194,9 @@ impl TreeRecord {
             } else {
                 0
             };
-            let (name_start, name_len) = (raw.name_start as u32, raw.name_len as u16);
             index.push(IndexEntry {
-                name_start,
-                name_len,
+                name_start: raw.name_start as u32,
+                name_len: raw.name_len as u16,
                 kind: kind as u8,
                 size,
             });

@@ -180,3 +180,174 @@ fn ranked<'a>(key: &StorageId, members: impl Iterator<Item = &'a Member>) -> Vec
         .filter_map(|id| members.iter().find(|m| m.id == *id).copied())
         .collect()
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn node(id: &str) -> Member {
+        Member {
+            id: NodeId::new(id).unwrap(),
+            role: Role::Node,
+            address: format!("{id}:9000"),
+            external_address: String::new(),
+            weight: 1.0,
+            zone: String::new(),
+            state: MemberState::Active,
+            version: String::new(),
+            capacity_bytes: 0,
+            used_bytes: 0,
+            incarnation: 1,
+            share_percent: 100,
+            failed_over: false,
+        }
+    }
+
+    fn view(members: impl IntoIterator<Item = Member>) -> ClusterView {
+        ClusterView {
+            number: 1,
+            members: members.into_iter().collect(),
+            replication_factor: 3,
+        }
+    }
+
+    fn keys() -> impl Iterator<Item = StorageId> {
+        (0..200).map(|n| {
+            crate::DisplayPath::new(&format!("h/repo-{n}"))
+                .unwrap()
+                .storage_id()
+        })
+    }
+
+    fn names(members: &[&Member]) -> Vec<String> {
+        members.iter().map(|member| member.id.to_string()).collect()
+    }
+
+    #[test]
+    fn readers_ask_healthy_holders_first_and_only_holders_that_serve() {
+        let cluster = view([
+            Member {
+                state: MemberState::Suspect,
+                ..node("suspect")
+            },
+            Member {
+                state: MemberState::Down,
+                ..node("down")
+            },
+            Member {
+                state: MemberState::Joining,
+                ..node("joining")
+            },
+            Member {
+                failed_over: true,
+                ..node("emptied")
+            },
+            Member {
+                role: Role::Fetcher,
+                ..node("fetcher")
+            },
+            node("stranger"),
+            node("healthy"),
+        ]);
+        let holders: Vec<NodeId> = cluster
+            .members
+            .iter()
+            .filter(|member| member.id.as_str() != "stranger")
+            .map(|member| member.id.clone())
+            .collect();
+        for key in keys() {
+            let asked = names(&cluster.readers(&key, &holders));
+            assert_eq!(asked, ["healthy", "emptied", "suspect"]);
+        }
+    }
+
+    #[test]
+    fn healthy_holders_are_asked_in_an_order_that_spreads_repositories() {
+        let cluster = view([node("a"), node("b"), node("c")]);
+        let holders: Vec<NodeId> = cluster.members.iter().map(|m| m.id.clone()).collect();
+        let firsts: std::collections::BTreeSet<String> = keys()
+            .map(|key| names(&cluster.readers(&key, &holders)).remove(0))
+            .collect();
+        assert_eq!(firsts.len(), 3, "each is first for some repositories");
+    }
+
+    #[test]
+    fn a_growing_share_only_gains_repositories() {
+        let mut recovering = node("back");
+        for key in keys() {
+            let mut had = false;
+            for percent in [0, 5, 25, 50, 99, 100] {
+                recovering.share_percent = percent;
+                let has = recovering.has_share_of(&key);
+                assert!(has || !had, "{key} was lost at {percent} %");
+                had = has;
+            }
+            assert!(had, "at 100 % it has every repository");
+        }
+    }
+
+    #[test]
+    fn a_node_with_a_small_share_is_asked_last_of_the_healthy() {
+        let cluster = view([
+            node("whole"),
+            Member {
+                share_percent: 0,
+                ..node("back")
+            },
+        ]);
+        let holders: Vec<NodeId> = cluster.members.iter().map(|m| m.id.clone()).collect();
+        for key in keys() {
+            assert_eq!(
+                names(&cluster.readers(&key, &holders)),
+                ["whole", "back"],
+                "it stays a replica that can be asked"
+            );
+        }
+    }
+
+    #[test]
+    fn fewer_nodes_than_the_replication_factor_want_a_copy_each() {
+        assert_eq!(view([]).copies_wanted(), 0);
+        let fetcher = Member {
+            role: Role::Fetcher,
+            ..node("f")
+        };
+        assert_eq!(view([node("a"), fetcher]).copies_wanted(), 1);
+        let many = ["a", "b", "c", "d"].map(node);
+        assert_eq!(view(many).copies_wanted(), 3);
+    }
+
+    #[test]
+    fn the_same_active_fetcher_is_asked_about_a_repository_each_time() {
+        let fetcher = |id, state| Member {
+            role: Role::Fetcher,
+            state,
+            ..node(id)
+        };
+        let cluster = view([
+            fetcher("suspect", MemberState::Suspect),
+            fetcher("one", MemberState::Active),
+            fetcher("two", MemberState::Active),
+            node("node"),
+        ]);
+        for key in keys() {
+            let order = names(&cluster.fetchers_for(&key));
+            assert_eq!(order, names(&cluster.fetchers_for(&key)));
+            assert_eq!(order.len(), 3);
+            assert_eq!(order[2], "suspect");
+        }
+    }
+
+    #[test]
+    fn states_in_which_copies_are_made_are_states_that_serve() {
+        use MemberState::*;
+        for state in [
+            Joining, Active, Suspect, Down, Recovering, Draining, Drained,
+        ] {
+            assert!(state.serves() || !state.accepts(), "{}", state.as_str());
+        }
+        assert!(!Joining.serves() && !Down.serves());
+        assert!(!Draining.accepts() && !Suspect.accepts());
+    }
+}

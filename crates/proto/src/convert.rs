@@ -169,6 +169,14 @@ impl TryFrom<v1::Member> for model::Member {
     type Error = Error;
 
     fn try_from(wire: v1::Member) -> Result<Self> {
+        // A weight that is no number is not even equal to itself: the view would change for ever.
+        if !wire.weight.is_finite() || wire.weight < 0.0 {
+            return Err(Error::invalid(format!(
+                "the weight of '{}' is {}; set --weight to a number over 0",
+                wire.id.escape_debug(),
+                wire.weight
+            )));
+        }
         Ok(Self {
             id: NodeId::new(&wire.id)?,
             role: wire.role().try_into()?,
@@ -258,5 +266,82 @@ mod tests {
             ..v1::Repository::from(&repository)
         };
         assert!(model::Repository::try_from(unset).is_err());
+    }
+
+    fn member() -> v1::Member {
+        v1::Member {
+            id: "node-1".into(),
+            role: v1::Role::Node.into(),
+            state: v1::MemberState::Draining.into(),
+            address: "10.0.0.1:9000".into(),
+            external_address: "node-1.example:9000".into(),
+            weight: 0.5,
+            zone: "z".into(),
+            version: "0.1.0".into(),
+            capacity_bytes: 2,
+            used_bytes: 1,
+            incarnation: 3,
+            share_percent: 25,
+            failed_over: true,
+        }
+    }
+
+    #[test]
+    fn a_view_survives_the_wire() {
+        let wire = v1::ClusterView {
+            number: 9,
+            members: vec![member()],
+            replication_factor: 2,
+        };
+        let view = model::ClusterView::try_from(wire.clone()).expect("valid");
+        assert_eq!(v1::ClusterView::from(&view), wire);
+    }
+
+    #[test]
+    fn a_member_that_says_no_share_has_the_whole_one() {
+        let shares = [(0, 100), (25, 25), (100, 100), (400, 100)];
+        for (sent, understood) in shares {
+            let wire = v1::Member {
+                share_percent: sent,
+                ..member()
+            };
+            let member = model::Member::try_from(wire).expect("valid");
+            assert_eq!(member.share_percent, understood);
+        }
+    }
+
+    #[test]
+    fn a_weight_that_is_no_number_is_refused() {
+        for weight in [f64::NAN, f64::INFINITY, -1.0] {
+            let wire = v1::Member { weight, ..member() };
+            let error = model::Member::try_from(wire).expect_err("no weight");
+            assert!(error.message.contains("--weight"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_member_of_an_unknown_role_or_state_is_refused() {
+        let no_role = v1::Member {
+            role: 0,
+            ..member()
+        };
+        assert!(model::Member::try_from(no_role).is_err());
+        let newer_state = v1::Member {
+            state: 99,
+            ..member()
+        };
+        assert!(model::Member::try_from(newer_state).is_err());
+    }
+
+    #[test]
+    fn a_snapshot_of_two_object_formats_is_refused() {
+        let wire = v1::Snapshot {
+            commit: Bytes::from_static(&[1; 20]),
+            root: Bytes::from_static(&[2; 32]),
+            ..v1::Snapshot::default()
+        };
+        let error = model::Snapshot::try_from(wire).expect_err("mixed");
+        assert!(error.message.contains("formats"), "{error}");
+        assert!(oids(&[Bytes::from_static(&[1; 19])]).is_err());
     }
 }

@@ -1,9 +1,9 @@
 //! Tells a peer that works from one that is gone without having said so: stopped, cut off, or its
 //! machine lost.
 //!
-//! A connection to such a peer stays open, and keep-alive needs ten seconds to notice. So whoever
-//! waits for a peer in silence asks its health service meanwhile, over a connection of its own,
-//! since the first one may be full of data that nobody has read yet. A peer that is slow answers
+//! A connection to such a peer stays open, and keep-alive needs ten seconds to notice. So a
+//! caller that waits for a silent peer asks its health service meanwhile, over a connection of its
+//! own, since the first one may be full of data that is not read yet. A peer that is slow answers
 //! that at once and is waited for.
 
 use std::future::Future;
@@ -34,7 +34,7 @@ pub async fn while_alive<T>(
     while_heard(probes, address, 1, answer).await
 }
 
-/// [`while_alive`] for where nobody else can be asked: the peer is gone when it leaves
+/// [`while_alive`] for requests that no other peer can answer: the peer is gone when it leaves
 /// `unheard_max` questions in a row unanswered, so a machine that stands still for a moment is
 /// waited for.
 pub async fn while_heard<T>(
@@ -113,7 +113,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_peer_that_is_gone_is_given_up_in_a_second() {
-        // The kernel takes connections for it; nobody reads them, as with a stopped process.
+        // The kernel takes connections for it that are never read, as with a stopped process.
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let from = tokio::time::Instant::now();

@@ -23,3 +23,28 @@ pub async fn within<T>(
         ))),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use monofs_model::ErrorKind;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_takes_too_long_is_given_up_with_its_name_and_its_limit() {
+        let never = std::future::pending::<Result<()>>();
+        let error = within(Duration::from_millis(20), "ask node-1", never)
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        assert_eq!(error.message, "ask node-1: no answer within 20ms");
+    }
+
+    #[tokio::test]
+    async fn the_result_of_work_in_time_is_its_own() {
+        let done = std::future::ready(Err::<(), _>(Error::not_found("no")));
+        let error = within(CALL, "ask node-1", done).await.unwrap_err();
+        assert_eq!(error, Error::not_found("no"));
+    }
+}

@@ -36,7 +36,7 @@ pub struct MeasuredBody<B> {
     body: B,
     /// `None`: what is not counted, and what has ended.
     call: Option<Call>,
-    /// On the side that makes the body: for whom.
+    /// On the side that makes the body: the span and the actor of the request.
     served: Option<(Span, Actor)>,
 }
 

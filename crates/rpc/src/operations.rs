@@ -33,7 +33,8 @@ pub fn serve(
     let address = listener
         .local_addr()
         .map_err(|e| Error::internal(format!("address of a listener: {e}")))?;
-    let (healthy, measured) = (role.clone(), role);
+    let healthy = role.clone();
+    let measured = role;
     let routes = Router::new()
         .route(
             "/health",

@@ -91,4 +91,49 @@ mod tests {
             ErrorKind::Unavailable
         );
     }
+
+    #[test]
+    fn a_status_that_is_not_ours_is_understood_by_its_code() {
+        let kinds = [
+            (Code::NotFound, ErrorKind::NotFound),
+            (Code::AlreadyExists, ErrorKind::Invalid),
+            (Code::PermissionDenied, ErrorKind::Refused),
+            (Code::Unauthenticated, ErrorKind::Refused),
+            (Code::Cancelled, ErrorKind::Unavailable),
+            (Code::Unknown, ErrorKind::Unavailable),
+            (Code::ResourceExhausted, ErrorKind::Full),
+            (Code::DataLoss, ErrorKind::Corrupt),
+            (Code::Unimplemented, ErrorKind::Internal),
+        ];
+        for (code, kind) in kinds {
+            let error = from_status(Status::new(code, ""));
+            assert_eq!(error.kind, kind, "{code:?}");
+            assert!(!error.message.is_empty(), "every error says something");
+        }
+    }
+
+    #[test]
+    fn a_kind_that_is_unknown_here_counts_as_not_sent() {
+        let mut status = Status::not_found("no such thing");
+        let newer = MetadataValue::from_static("gone_for_good");
+        status.metadata_mut().insert(KIND_KEY, newer);
+        assert_eq!(from_status(status), Error::not_found("no such thing"));
+    }
+
+    #[tokio::test]
+    async fn a_failed_connection_is_named_by_its_cause() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind a port");
+        let address = listener.local_addr().expect("an address");
+        drop(listener);
+        let channel = crate::ChannelPool::default()
+            .get(&address.to_string())
+            .expect("an address");
+        let status = tonic_health::pb::health_client::HealthClient::new(channel)
+            .check(tonic_health::pb::HealthCheckRequest::default())
+            .await
+            .expect_err("nothing listens there");
+        let error = from_status(status);
+        assert_eq!(error.kind, ErrorKind::Unavailable);
+        assert!(error.message.contains("refused"), "{error}");
+    }
 }

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Invariant: `monofs.toml` names only commits whose every tree and blob was found here by a walk.
-//! A generation that is replaced stays on disk until nobody reads it.
+//! A generation that is replaced stays on disk until its last reader is done.
 
 use std::collections::HashMap;
 use std::fs;
@@ -41,7 +41,7 @@ struct RepoMeta {
     commits: Vec<String>,
 }
 
-/// A cached repository. Whoever holds it keeps it on disk.
+/// A cached repository; it stays on disk as long as a value of this type lives.
 pub struct CachedRepo {
     pub id: StorageId,
     pub source: SourceUrl,
@@ -96,7 +96,8 @@ impl CachedRepo {
         dir: PathBuf,
         snapshot: &Snapshot,
     ) -> Result<Self> {
-        let (format, commits) = (snapshot.commit.format(), vec![snapshot.commit]);
+        let format = snapshot.commit.format();
+        let commits = vec![snapshot.commit];
         let repo = Self::assemble(
             id,
             source,

@@ -1,7 +1,7 @@
 //! Child processes that talk Git: `ssh`, `git upload-pack` and the `git` command line.
 //!
 //! Invariants: a child runs in its own process group and dies with its [`GitChild`]; it reads no
-//! configuration of the user or the system, runs no hooks, asks nobody anything, and is killed when
+//! configuration of the user or the system, runs no hooks, never asks for input, and is killed when
 //! it neither takes nor gives a byte for the idle timeout or its task is cancelled.
 
 use std::collections::VecDeque;
@@ -132,7 +132,8 @@ impl GitChild {
             std::thread::spawn(move || drain_stderr(pipe, &shared, on_line))
         });
         let watch = Some(std::thread::spawn({
-            let (shared, task) = (shared.clone(), task.clone());
+            let shared = shared.clone();
+            let task = task.clone();
             move || watch(&shared, &task)
         }));
         Ok(Self {

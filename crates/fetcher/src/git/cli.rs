@@ -32,7 +32,7 @@ pub fn is_installed() -> bool {
     })
 }
 
-/// `git`, knowing who to be at the host of `source`.
+/// `git` with the login for the host of `source`.
 fn git(source: &SourceUrl, host: &HostCredentials, task: &FetchTask) -> Result<Command> {
     let mut command = child::git();
     command.args(["-c", "credential.helper=", "-c", BIG_FILE_THRESHOLD]);
@@ -179,13 +179,12 @@ pub fn fetch(
 }
 
 fn write_haves(directory: &std::path::Path, have: &[Oid]) -> Result<()> {
-    let write = || -> std::io::Result<()> {
-        std::fs::create_dir_all(directory)?;
+    let written = std::fs::create_dir_all(directory).and_then(|()| {
         have.iter().try_for_each(|commit| {
             std::fs::write(directory.join(commit.to_string()), format!("{commit}\n"))
         })
-    };
-    write().map_err(|e| Error::internal(format!("cannot write {}: {e}", directory.display())))
+    });
+    written.map_err(|e| Error::internal(format!("cannot write {}: {e}", directory.display())))
 }
 
 fn run(
@@ -315,7 +314,8 @@ mod tests {
 
     #[test]
     fn tags_are_peeled_and_head_is_named() {
-        let (a, b) = ("1".repeat(40), "2".repeat(40));
+        let a = "1".repeat(40);
+        let b = "2".repeat(40);
         let text = format!(
             "ref: refs/heads/main\tHEAD\n{a}\tHEAD\n{a}\trefs/heads/main\n{b}\trefs/tags/v1\n{a}\trefs/tags/v1^{{}}\n"
         );

@@ -35,7 +35,7 @@ pub enum GixVerdict {
 }
 
 impl GixVerdict {
-    /// The error to report when nobody else will try.
+    /// The error to report when no other implementation will try.
     pub fn into_error(self, asked: &RemoteRequest<'_>) -> Error {
         match self {
             Self::Clear(error) => error,
@@ -278,7 +278,7 @@ pub fn no_commit(asked: &RemoteRequest<'_>) -> Error {
     ))
 }
 
-/// The remote does not know who we are, or does not let us in.
+/// The remote does not accept the login, or the login has no right to the repository.
 pub fn refused(asked: &RemoteRequest<'_>) -> Error {
     let host = host_of(asked.source);
     let what = if asked.has_login {
@@ -297,7 +297,10 @@ pub fn refused(asked: &RemoteRequest<'_>) -> Error {
 
 /// The remote cannot be talked to.
 pub fn unreachable(asked: &RemoteRequest<'_>, why: &str) -> Error {
-    let (host, source, ref_name) = (host_of(asked.source), asked.source, asked.ref_name);
+    let host = host_of(asked.source);
+    let RemoteRequest {
+        source, ref_name, ..
+    } = asked;
     Error::unavailable(format!(
         "cannot fetch {source} (ref '{ref_name}') from {host}: {why}; check the URL, or try later"
     ))

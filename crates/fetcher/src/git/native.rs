@@ -70,15 +70,11 @@ impl<'a> GixSession<'a> {
             has_login,
         };
         let mut remote = transport::open(&asked, &host, task).map_err(GixVerdict::Clear)?;
-        let nobody =
-            |_: credentials::helper::Action| -> GixResult<Option<credentials::protocol::Outcome>> {
-                Ok(None)
-            };
         let service = Service::UploadPack;
         let shaken = gix::protocol::handshake(
             &mut remote.transport,
             service,
-            nobody,
+            no_login,
             Vec::new(),
             &mut gix::progress::Discard,
         );
@@ -179,6 +175,11 @@ impl<'a> GixSession<'a> {
     }
 }
 
+/// gix asks this for a login; ours is part of the connection already.
+fn no_login(_: credentials::helper::Action) -> GixResult<Option<credentials::protocol::Outcome>> {
+    Ok(None)
+}
+
 /// Understands a failed conversation: what a child said on its way out counts most.
 fn judge(
     remote: OpenRemote,
@@ -190,7 +191,8 @@ fn judge(
         return GixVerdict::Clear(cancelled);
     }
     if task.over_limit() {
-        let (source, limit) = (asked.source, task.limits.bytes_max);
+        let source = asked.source;
+        let limit = task.limits.bytes_max;
         let message = format!(
             "{source}: the commit needs more than the {limit} bytes that may be fetched; raise \
              --max-cache-gb"
@@ -276,7 +278,8 @@ pub fn fetch(
         credentials,
         task,
     )?;
-    let (told, format) = (session.format(), want.commit.format());
+    let told = session.format();
+    let format = want.commit.format();
     if told != format {
         let message = format!(
             "{}: the remote's objects are {told:?}, but {} is {format:?}",

@@ -59,7 +59,8 @@ pub fn open(
 }
 
 fn open_git(asked: &RemoteRequest<'_>, task: &Arc<FetchTask>) -> Result<OpenRemote> {
-    let (host, port) = (asked.source.host(), asked.source.port().unwrap_or(GIT_PORT));
+    let host = asked.source.host();
+    let port = asked.source.port().unwrap_or(GIT_PORT);
     let stream = connect(host, port, task.limits.connect_timeout).map_err(|e| match e {
         None => unreachable(asked, "its name cannot be resolved"),
         Some(e) => judge_io(&e, asked).unwrap_or_else(|| unreachable(asked, &e.to_string())),
@@ -73,10 +74,8 @@ fn open_git(asked: &RemoteRequest<'_>, task: &Arc<FetchTask>) -> Result<OpenRemo
         .and_then(|()| stream.try_clone());
     let write =
         write.map_err(|e| Error::internal(format!("set up a connection to {host}:{port}: {e}")))?;
-    let (path, name) = (
-        decoded_path(asked.source)?,
-        Some((host.to_owned(), asked.source.port())),
-    );
+    let path = decoded_path(asked.source)?;
+    let name = Some((host.to_owned(), asked.source.port()));
     let read = PatientStream {
         stream,
         task: task.clone(),
@@ -179,8 +178,8 @@ fn over_child(
     let mut child = GitChild::spawn(command, task, |_| {})?;
     let (read, write) = child.take_pipes();
     let path = decoded_path(asked.source)?;
-    let (read, write): (Box<dyn Read + Send>, Box<dyn Write + Send>) =
-        (Box::new(read), Box::new(FarewellWriter(write)));
+    let read: Box<dyn Read + Send> = Box::new(read);
+    let write: Box<dyn Write + Send> = Box::new(FarewellWriter(write));
     let connection = Connection::new(
         read,
         write,
@@ -284,10 +283,9 @@ fn open_http(
     let mut options = http::Options::default();
     if let Some(login) = host.login()? {
         if asked.source.scheme() == Scheme::Https {
-            let (username, password) = (login.user, login.token.reveal().to_owned());
             let account = Account {
-                username,
-                password,
+                username: login.user,
+                password: login.token.reveal().to_owned(),
                 oauth_refresh_token: None,
             };
             transport
@@ -302,7 +300,8 @@ fn open_http(
             ));
         }
     }
-    let (connect_timeout, idle_timeout) = (task.limits.connect_timeout, task.limits.idle_timeout);
+    let connect_timeout = task.limits.connect_timeout;
+    let idle_timeout = task.limits.idle_timeout;
     let roots = host
         .ca_file
         .as_deref()

@@ -1,7 +1,7 @@
 //! Rate, errors and durations of requests by method: those that a server was asked, or those that a
 //! caller made.
 //!
-//! Invariants: every request that begins ends once, as "cancelled" when nobody waited for its end;
+//! Invariants: every request that begins ends once, as "cancelled" when its caller left before its end;
 //! methods that are not of our protocol are one method "other", so that no peer can make up labels.
 
 use std::collections::HashMap;

@@ -10,12 +10,12 @@ use rustix::time::ClockId;
 
 use super::samples::Samples;
 
-/// The commit that this program was built from; a fact of the program, told once by whoever starts
-/// it.
+/// The commit that this program was built from; a fact of the program, told once by its main
+/// function.
 static COMMIT: OnceLock<&'static str> = OnceLock::new();
 
-/// When the process started. Worked out once: clocks are read one after the other, so each time it
-/// would be a little else, and whoever watches for changes would see restarts.
+/// When the process started. Computed once: clocks are read one after the other, so the result
+/// differs a little each time, and a monitor that watches for changes would see restarts.
 static STARTED_AT: OnceLock<f64> = OnceLock::new();
 
 /// Names the commit that this program was built from; later calls change nothing.
