@@ -23,7 +23,13 @@ struct Args {
     #[arg(long, value_name = "DIRECTORY")]
     mount: PathBuf,
     /// Router or routers, tried in turn
-    #[arg(long, value_delimiter = ',', value_parser = args::address, default_value = "localhost:9090", value_name = "HOST:PORT,...")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_parser = args::address,
+        default_value = "localhost:9090",
+        value_name = "HOST:PORT,..."
+    )]
     router: Vec<String>,
     /// Directory of the on-disk cache (default: $XDG_CACHE_HOME/monofs, else ~/.cache/monofs)
     #[arg(long, value_name = "DIRECTORY")]
@@ -35,7 +41,13 @@ struct Args {
     #[arg(long, default_value = "10s", value_parser = args::duration)]
     rpc_timeout: Duration,
     /// Keep the on-disk cache of earlier mounts; false empties it
-    #[arg(long, default_value = "true", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(
+        long,
+        default_value = "true",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
     keep_cache: bool,
     /// Which address of a node to use
     #[arg(long, value_enum, default_value_t = Addresses::Auto)]
@@ -46,17 +58,23 @@ struct Args {
     /// Let other users look into the mount (default: only if root mounts it)
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     allow_other: Option<bool>,
-    /// Owner of all files (default: whoever mounts)
+    /// Owner of all files (default: the user who mounts)
     #[arg(long)]
     uid: Option<u32>,
-    /// Group of all files (default: the group of whoever mounts)
+    /// Group of all files (default: the group of the user who mounts)
     #[arg(long)]
     gid: Option<u32>,
     /// FUSE threads (default: one for each core, at least 2, at most 4)
     #[arg(long)]
     threads: Option<usize>,
     /// Fetch contents ahead of readers
-    #[arg(long, default_value = "true", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(
+        long,
+        default_value = "true",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
     prefetch: bool,
     /// Where to serve /metrics, /health and /ready over HTTP (default: nowhere)
     #[arg(long, alias = "http-addr", value_name = "[HOST]:PORT")]

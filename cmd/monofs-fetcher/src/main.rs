@@ -50,7 +50,13 @@ struct Args {
     #[arg(long, value_name = "FILE")]
     credentials: Option<PathBuf>,
     /// Allow file:// sources: users who may ingest can then read this host's repositories
-    #[arg(long, default_value = "true", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(
+        long,
+        default_value = "true",
+        action = ArgAction::Set,
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
     allow_file: bool,
     /// How long to try to connect to a remote
     #[arg(long, default_value = "10s", value_parser = args::duration)]
@@ -81,14 +87,11 @@ struct Args {
 
 /// Hours, whole or fractional.
 fn hours(text: &str) -> Result<Duration> {
-    let wrong = || Error::invalid("write a number of hours over 0, such as 2 or 0.5");
-    let hours: f64 = text.trim().parse().map_err(|_| wrong())?;
-    let duration = Duration::try_from_secs_f64(hours * 3600.0).map_err(|_| wrong())?;
-    if duration.is_zero() {
-        Err(wrong())
-    } else {
-        Ok(duration)
-    }
+    let hours: Option<f64> = text.trim().parse().ok();
+    hours
+        .and_then(|hours| Duration::try_from_secs_f64(hours * 3600.0).ok())
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| Error::invalid("write a number of hours over 0, such as 2 or 0.5"))
 }
 
 fn main() -> ExitCode {
@@ -98,6 +101,8 @@ fn main() -> ExitCode {
                 "--gomod-proxy is accepted and not used yet: Go modules cannot be fetched"
             );
         }
+
+        // Ports are taken before anything else is begun, so that a second process fails at once.
         let listen = match args.addr {
             Some(addr) => addr,
             None => format!(":{}", args.port).parse()?,
@@ -110,6 +115,8 @@ fn main() -> ExitCode {
             .map(TcpListener::from_std)
             .transpose()?;
         let port = listener.local_addr()?.port();
+
+        // The role runs until a signal.
         let credentials = args
             .credentials
             .as_deref()

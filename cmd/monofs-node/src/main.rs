@@ -69,7 +69,11 @@ fn main() -> ExitCode {
         if args.git_cache.is_some() {
             tracing::warn!("--git-cache is accepted and ignored: nodes keep no Git cache");
         }
+        // Ports are taken before anything else is begun, so that a second process fails at once.
         let listener = TcpListener::from_std(args.addr.bind()?)?;
+        let http = args.http_addr.map(|address| address.bind()).transpose()?;
+
+        // The node runs until a signal.
         let config = Config {
             routers: args.router,
             fetchers: args.fetcher,
@@ -80,7 +84,6 @@ fn main() -> ExitCode {
             capacity_bytes: args.capacity_gb,
             ..Config::new(args.node_id, args.db_path)
         };
-        let http = args.http_addr.map(|address| address.bind()).transpose()?;
         let node = monofs_node::spawn(config, listener).await?;
         if let Some(http) = http {
             node.serve_http(TcpListener::from_std(http)?)?;

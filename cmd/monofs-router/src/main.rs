@@ -120,37 +120,38 @@ impl Args {
                 .iter()
                 .map(|fetcher| (fetcher, Role::Fetcher)),
         );
-        let member = |(peer, role): (&args::Peer, Role)| {
-            let external = self
-                .external_addrs
-                .iter()
-                .find(|external| external.id == peer.id);
-            Ok(StaticMember {
-                id: NodeId::new(&peer.id)?,
-                named: peer.named,
-                role,
-                address: peer.address.clone(),
-                external_address: external
-                    .map_or(String::new(), |external| external.address.clone()),
-                weight: self.weights.0.get(&peer.id).copied().unwrap_or(1.0),
-                zone: self.zones.0.get(&peer.id).cloned().unwrap_or_default(),
-            })
-        };
-        all.map(member).collect()
+        all.map(|(peer, role)| self.member(peer, role)).collect()
+    }
+
+    fn member(&self, peer: &args::Peer, role: Role) -> Result<StaticMember> {
+        let external = self
+            .external_addrs
+            .iter()
+            .find(|external| external.id == peer.id);
+        Ok(StaticMember {
+            id: NodeId::new(&peer.id)?,
+            named: peer.named,
+            role,
+            address: peer.address.clone(),
+            external_address: external.map_or(String::new(), |external| external.address.clone()),
+            weight: self.weights.0.get(&peer.id).copied().unwrap_or(1.0),
+            zone: self.zones.0.get(&peer.id).cloned().unwrap_or_default(),
+        })
+    }
+
+    /// Where one of the two ports is listened on.
+    fn listen(&self, port: u16) -> Listen {
+        Listen {
+            host: self.listen.clone(),
+            port,
+        }
     }
 }
 
 fn main() -> ExitCode {
     monofs_launch::run::<Args, _, _>("monofs-router", |args, context| async move {
-        let bind = |port| {
-            Listen {
-                host: args.listen.clone(),
-                port,
-            }
-            .bind()
-        };
-        let grpc = TcpListener::from_std(bind(args.port)?)?;
-        let http = TcpListener::from_std(bind(args.http_port)?)?;
+        let grpc = TcpListener::from_std(args.listen(args.port).bind()?)?;
+        let http = TcpListener::from_std(args.listen(args.http_port).bind()?)?;
         let router = monofs_web::spawn(args.config()?, grpc, http).await?;
         context.shutdown.cancelled().await;
         router.shutdown(context.shutdown_timeout).await;

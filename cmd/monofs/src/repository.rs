@@ -37,6 +37,7 @@ impl RepositoryToShow {
     /// Reads `SOURCE` or `SOURCE=PATH`. What exists as a path is a source as a whole; else the last
     /// `=` separates the two. Errors: what is wrong with the source or the path.
     pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
+        // What exists as a path is a directory, whatever letters it has.
         let (source, chosen) = match text.rsplit_once('=') {
             Some((source, path)) if !Path::new(text).exists() => (source, Some(path)),
             _ => (text, None),
@@ -49,6 +50,7 @@ impl RepositoryToShow {
             SourceUrl::new(source)?
         };
 
+        // A path that the user names wins over the origin's, that over the source's own.
         if let Some(path) = chosen {
             let path = DisplayPath::new(path).with_context(|| format!("--repo {text}"))?;
             return Ok(Self {
@@ -73,7 +75,11 @@ impl RepositoryToShow {
 
 impl fmt::Display for RepositoryToShow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} as {}", self.source, self.path)?;
+        let source = match self.source.scheme() {
+            Scheme::File => self.source.path(),
+            _ => self.source.as_str(),
+        };
+        write!(f, "{source} as {}", self.path)?;
         let another = "--repo SOURCE=PATH names another";
         match self.chosen_by {
             PathChoice::User | PathChoice::Url => Ok(()),

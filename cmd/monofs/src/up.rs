@@ -77,6 +77,7 @@ pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
 }
 
 async fn start(args: &Args) -> anyhow::Result<Session> {
+    // A temporary run leaves nothing behind and disturbs no other: a directory and free ports.
     let temporary = args
         .temporary
         .then(|| tempfile::Builder::new().prefix("monofs-").tempdir())
@@ -92,6 +93,8 @@ async fn start(args: &Args) -> anyhow::Result<Session> {
     } else {
         Ports::DEFAULT
     };
+
+    // Upstreams and members are looked at more often than in a cluster of machines.
     let builder = Builder::new(&dir)
         .nodes(usize::from(args.nodes))
         .listen(&args.listen, ports);
@@ -104,6 +107,8 @@ async fn start(args: &Args) -> anyhow::Result<Session> {
         .router(|config| config.worker_interval = Duration::from_secs(2))
         .start()
         .await?;
+
+    // Where to mount is decided here; the mount is made once there is something to see.
     let mount_point = match (&args.mount, &temporary, args.no_mount) {
         (_, _, true) => None,
         (Some(mount), ..) => Some(mount.clone()),
@@ -211,7 +216,7 @@ impl Session {
             None => Ok(()),
         };
         if let Some(mount) = self.mount_point.filter(|_| self.created_mount_point) {
-            // Left alone when somebody put something there meanwhile.
+            // A mount point that has got contents meanwhile stays.
             let _ = std::fs::remove_dir(mount);
         }
         self.cluster.shutdown().await;
@@ -238,23 +243,34 @@ fn browse(router: &str, shown: &[Repository]) -> anyhow::Result<()> {
         let readme = format!("{root}/README.md");
         println!("\nmonofs-admin ls {root} --router {router}");
         if admin.exists() {
-            let run = |args: [&str; 4]| std::process::Command::new(&admin).args(args).status();
-            run(["ls", root, "--router", router]).context("run monofs-admin ls")?;
+            run_admin(&admin, ["ls", root, "--router", router])?;
             println!("\nmonofs-admin cat {readme} --router {router}");
-            run(["cat", &readme, "--router", router]).context("run monofs-admin cat")?;
+            run_admin(&admin, ["cat", &readme, "--router", router])?;
         }
     }
     Ok(())
 }
 
+/// What it prints is for the user; a repository without the file is no reason to end.
+fn run_admin(admin: &Path, args: [&str; 4]) -> anyhow::Result<()> {
+    std::process::Command::new(admin)
+        .args(args)
+        .status()
+        .with_context(|| format!("run monofs-admin {}", args[0]))?;
+    Ok(())
+}
+
 fn data_dir() -> anyhow::Result<PathBuf> {
-    let set = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let base = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
+    let base = directory_variable("XDG_DATA_HOME")
+        .or_else(|| Some(directory_variable("HOME")?.join(".local/share")));
     Ok(base
         .ok_or_else(|| anyhow::anyhow!("neither XDG_DATA_HOME nor HOME is set; give --dir"))?
         .join("monofs"))
+}
+
+/// An environment variable that names a directory; an empty one counts as unset.
+fn directory_variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
 }

@@ -31,6 +31,11 @@ use tokio_util::sync::CancellationToken;
 use crate::exit::{Code, Failure};
 use crate::logging::{LogFormat, LogHandle};
 
+/// Address space for the stack of a thread of the runtime; only what is used becomes memory. In
+/// builds without optimisation each future is copied into the frame of its caller, and 2 MiB, the
+/// default, are too few.
+const WORKER_STACK_BYTES: usize = 8 << 20;
+
 /// How long threads that are stuck in a system call may delay the exit of a process that is
 /// otherwise done.
 const RUNTIME_STOP: Duration = Duration::from_secs(1);
@@ -141,6 +146,7 @@ where
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .thread_stack_size(WORKER_STACK_BYTES)
         .thread_name("monofs")
         .build()
     {

@@ -62,17 +62,15 @@ fn circles_of(tree: &ModuleTree) -> Vec<ImportCircle> {
     let edges = file_edges(tree);
     let components = strongly_connected(&edges).into_iter();
     let circles = components.filter(|files| files.len() > 1).map(|files| {
-        let path_of = |file: FileIndex| tree.files[file].path.clone();
-        let within = |from: FileIndex| {
-            let targets = edges[from].intersection(&files).copied();
-            targets.map(path_of).collect()
-        };
+        let mut imports = BTreeMap::new();
+        for &file in &files {
+            let targets = edges[file].intersection(&files);
+            let targets = targets.map(|target| tree.files[*target].path.clone());
+            imports.insert(tree.files[file].path.clone(), targets.collect());
+        }
         ImportCircle {
             package: tree.package.clone(),
-            imports: files
-                .iter()
-                .map(|file| (path_of(*file), within(*file)))
-                .collect(),
+            imports,
         }
     });
     circles.collect()
@@ -158,6 +156,7 @@ impl ComponentSearch<'_> {
 /// A sentence for each circle that is too large, and for each exception that is larger than needed.
 pub(crate) fn faults(circles: &[ImportCircle], exceptions: &[CircleException]) -> Vec<String> {
     let mut faults = Vec::new();
+    // No circle is larger than its crate may have.
     for circle in circles {
         let exception = exceptions.iter().find(|one| one.package == circle.package);
         let files_max = exception.map_or(FILES_MAX, |one| one.files_max);
@@ -165,6 +164,7 @@ pub(crate) fn faults(circles: &[ImportCircle], exceptions: &[CircleException]) -
             faults.push(describe(circle, files_max));
         }
     }
+    // No crate may have larger circles than it has.
     for exception in exceptions {
         let own = circles
             .iter()

@@ -54,6 +54,7 @@ pub(crate) fn measure(trees: &[ModuleTree]) -> Figures {
 
 impl Figures {
     fn add_file(&mut self, tree: &ModuleTree, file: &crate::sources::SourceFile) {
+        // Files of tests count for the ratio alone.
         let code = file.code_lines().count();
         let sizes = self.sizes.entry(tree.package.clone()).or_default();
         sizes.code += code;
@@ -62,6 +63,7 @@ impl Figures {
             return;
         }
 
+        // Lines are looked at as text, all else as syntax.
         self.files += 1;
         let path = file.path.display().to_string();
         for (number, line) in file.code_lines() {
@@ -94,15 +96,21 @@ impl Figures {
 
     /// The table, in Markdown.
     pub(crate) fn table(&self) -> String {
-        let survey = &self.survey;
         let mut text = String::from("| measured over non-test code | |\n|---|---|\n");
-        let mut row = |name: &str, value: String| {
-            let _ = writeln!(text, "| {name} | {value} |");
-        };
+        self.write_style(&mut text);
+        self.write_names_and_imports(&mut text);
+        self.write_sizes(&mut text);
+        self.write_ratios(&mut text);
+        text
+    }
+
+    fn write_style(&self, text: &mut String) {
+        let survey = &self.survey;
         let long = percent(self.long_lines, self.code_lines);
-        row("lines over 100 columns, %", format!("{long:.1}"));
+        write_row(text, "lines over 100 columns, %", format!("{long:.1}"));
         let comments = percent(survey.comment_lines, survey.body_lines);
-        row(
+        write_row(
+            text,
             "comments per 100 lines in bodies >= 12 lines",
             format!("{comments:.1}"),
         );
@@ -112,40 +120,40 @@ impl Figures {
             FindingKind::BoolParameter,
         ] {
             let per_thousand = percent(survey.count(kind), self.code_lines) * 10.0;
-            row(
-                &format!("{} per kLoC", kind.text()),
-                format!("{per_thousand:.1}"),
-            );
+            let name = format!("{} per kLoC", kind.text());
+            write_row(text, &name, format!("{per_thousand:.1}"));
         }
+        let unmarked = FindingKind::UnmarkedBody;
+        write_row(text, unmarked.text(), survey.count(unmarked).to_string());
+    }
+
+    fn write_names_and_imports(&self, text: &mut String) {
+        let survey = &self.survey;
         let shared = percent(survey.shared_type_count(), survey.type_count());
-        row(
+        write_row(
+            text,
             "types that share their name in the tree, %",
             format!("{shared:.0}"),
         );
         let short = percent(survey.one_word_type_count(), survey.type_count());
-        row("one-word type names, %", format!("{short:.0}"));
+        write_row(text, "one-word type names, %", format!("{short:.0}"));
         let circles = percent(self.files_in_circles, self.files);
-        row(
+        write_row(
+            text,
             "files in import circles, % / largest",
             format!("{circles:.0} / {}", self.largest_circle),
         );
-        row(
-            "largest file, lines",
-            format!("{} ({})", self.largest_file.0, self.largest_file.1),
-        );
-        row(
+    }
+
+    fn write_sizes(&self, text: &mut String) {
+        let (lines, place) = &self.largest_file;
+        write_row(text, "largest file, lines", format!("{lines} ({place})"));
+        let (lines, place) = &self.survey.largest_function;
+        write_row(
+            text,
             "largest function, lines",
-            format!(
-                "{} ({})",
-                survey.largest_function.0, survey.largest_function.1
-            ),
+            format!("{lines} ({place})"),
         );
-        row(
-            FindingKind::UnmarkedBody.text(),
-            survey.count(FindingKind::UnmarkedBody).to_string(),
-        );
-        self.write_ratios(&mut text);
-        text
     }
 
     fn write_ratios(&self, text: &mut String) {
@@ -157,6 +165,10 @@ impl Figures {
         }
         write_ratio(text, "all", all);
     }
+}
+
+fn write_row(text: &mut String, name: &str, value: String) {
+    let _ = writeln!(text, "| {name} | {value} |");
 }
 
 fn write_ratio(text: &mut String, package: &str, sizes: Sizes) {

@@ -141,6 +141,7 @@ impl PathCollector {
     }
 
     fn add_use(&mut self, tree: &syn::UseTree, before: &[String]) {
+        // `before` is what stands left of this part; `self` in a group is that path itself.
         let mut path = before.to_vec();
         match tree {
             syn::UseTree::Path(tree) => {
@@ -178,6 +179,7 @@ impl PathCollector {
 
     /// Paths in what a macro is given, which is not parsed: words with `::` between them.
     fn add_tokens(&mut self, tokens: TokenStream) {
+        // A word after two colons goes on with the path; any other ends it and begins the next.
         let mut path: Vec<String> = Vec::new();
         let mut colons = 0;
         for token in tokens {

@@ -27,6 +27,7 @@ usage: house check [DIRECTORY]            walls between crates, import circles
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    // The working directory is the checkout, unless another one is named.
     let done = match words.as_slice() {
         ["check"] => check(Path::new(".")),
         ["check", directory] => check(Path::new(directory)),
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    // A broken rule and a checkout that cannot be read both end with one.
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -174,6 +174,7 @@ impl TreeReader<'_> {
     ) -> anyhow::Result<()> {
         let name = declared.ident.to_string();
         let own = below.join(&name);
+        // In braces it stands in the file of its parent, else beside or in the parent's directory.
         let child = match &declared.content {
             Some((_, items)) => {
                 let file = self.tree.modules[parent].file;
@@ -191,6 +192,7 @@ impl TreeReader<'_> {
                 self.read_file(&path, &own, Some(parent), purpose)?
             }
         };
+        // Code cannot name a module that exists for tests alone.
         if purpose == TargetPurpose::Product {
             self.tree.modules[parent].children.insert(name, child);
         }

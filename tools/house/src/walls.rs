@@ -52,6 +52,7 @@ impl NameWall {
 pub(crate) fn dependency_faults(packages: &[Package]) -> Vec<String> {
     let mut faults = Vec::new();
     for package in packages {
+        // A crate of this workspace without a row could depend on anything.
         let Some(wall) = table::CRATES
             .iter()
             .find(|wall| wall.package == package.name)
@@ -62,6 +63,7 @@ pub(crate) fn dependency_faults(packages: &[Package]) -> Vec<String> {
             ));
             continue;
         };
+        // Its own row says what it may use; the library's row says whose it is.
         for dependency in product_dependencies(package) {
             let ours = packages.iter().any(|one| one.name == dependency.name);
             if !wall.allows(dependency, ours) {
@@ -114,14 +116,19 @@ pub(crate) fn path_faults(trees: &[ModuleTree]) -> Vec<String> {
 
 /// Whether the code of a crate names `module`, like `monofs_store::state`.
 fn names(tree: &ModuleTree, module: &str) -> bool {
-    let wanted: Vec<&str> = module.split("::").collect();
-    let begins = |path: &[String]| {
-        path.len() >= wanted.len() && path.iter().zip(&wanted).all(|(word, want)| word == want)
-    };
+    let words: Vec<&str> = module.split("::").collect();
     tree.modules.iter().any(|module| {
-        module.paths.iter().any(|path| begins(path))
-            || module.imports.iter().any(|import| begins(&import.path))
+        let imported = module.imports.iter().map(|import| &import.path);
+        module
+            .paths
+            .iter()
+            .chain(imported)
+            .any(|path| begins_with(path, &words))
     })
+}
+
+fn begins_with(path: &[String], words: &[&str]) -> bool {
+    path.len() >= words.len() && path.iter().zip(words).all(|(word, wanted)| word == wanted)
 }
 
 #[cfg(test)]
