@@ -289,3 +289,119 @@ impl Write for ChildWriter {
         self.pipe.flush()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::source::FetchLimits;
+
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut shell = command("sh");
+        shell.args(["-c", script]);
+        shell
+    }
+
+    fn task(idle_timeout: Duration) -> Arc<FetchTask> {
+        FetchTask::new(FetchLimits {
+            idle_timeout,
+            ..FetchLimits::default()
+        })
+    }
+
+    fn output(command: Command, task: &Arc<FetchTask>) -> (String, ExitStatus, String) {
+        let mut child = GitChild::spawn(command, task, |_| {}).unwrap();
+        let (mut reader, writer) = child.take_pipes();
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        let (status, said) = child.finish().unwrap();
+        (text, status, said)
+    }
+
+    #[test]
+    fn a_child_sees_no_configuration_of_the_user() {
+        let task = task(Duration::from_secs(60));
+        let (variables, status, _) = output(shell("env"), &task);
+        assert!(status.success());
+        let set = |line: &str| variables.lines().any(|one| one == line);
+        assert!(set("GIT_CONFIG_NOSYSTEM=1") && set("GIT_CONFIG_GLOBAL=/dev/null"));
+        assert!(set("GIT_TERMINAL_PROMPT=0") && set("LC_ALL=C"));
+
+        let mut config = git();
+        config.args(["config", "--list"]);
+        let (settings, ..) = output(config, &task);
+        let safe = |line: &str| settings.lines().any(|one| one == line);
+        assert!(safe("core.hookspath=/dev/null") && safe("protocol.ext.allow=never"));
+        assert!(!settings.contains("user.name="), "{settings}");
+    }
+
+    #[test]
+    fn its_last_words_are_kept_and_lines_are_seen_as_they_come() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let seen = lines.clone();
+        let script = "printf 'one\\rtwo\\nthree\\n' >&2; yes x | head -c 100000 >&2; echo last >&2";
+        let mut child = GitChild::spawn(shell(script), &task(Duration::from_secs(60)), {
+            move |line| seen.lock().push(line.to_owned())
+        })
+        .unwrap();
+        drop(child.take_pipes());
+        let (status, said) = child.finish().unwrap();
+        assert!(status.success());
+        assert_eq!(lines.lock()[..3], ["one", "two", "three"]);
+        assert_eq!(said.len(), STDERR_BYTES_MAX);
+        assert!(said.ends_with("last\n"));
+    }
+
+    #[test]
+    fn a_child_that_is_silent_too_long_is_killed_with_all_that_it_started() {
+        let mut child = GitChild::spawn(
+            shell("sleep 1000 & sleep 1000"),
+            &task(Duration::from_millis(200)),
+            |_| {},
+        )
+        .unwrap();
+        let (mut reader, _writer) = child.take_pipes();
+        let error = reader.read_to_string(&mut String::new()).unwrap_err();
+        assert_eq!(
+            error.kind(),
+            io::ErrorKind::TimedOut,
+            "the pipe ends only when both processes are gone"
+        );
+        assert!(child.timed_out());
+        let (status, _) = child.finish().unwrap();
+        assert!(!status.success());
+    }
+
+    #[test]
+    fn a_cancelled_task_stops_its_child_without_calling_it_silent() {
+        let task = task(Duration::from_secs(60));
+        let mut child = GitChild::spawn(shell("sleep 1000"), &task, |_| {}).unwrap();
+        let (mut reader, _writer) = child.take_pipes();
+        task.cancel();
+        assert_eq!(reader.read(&mut [0; 16]).unwrap(), 0);
+        assert!(!child.timed_out());
+        assert!(!child.finish().unwrap().0.success());
+    }
+
+    #[test]
+    fn a_dropped_child_is_gone() {
+        let mut child =
+            GitChild::spawn(shell("sleep 1000"), &task(Duration::from_secs(60)), |_| {}).unwrap();
+        let (mut reader, _writer) = child.take_pipes();
+        drop(child);
+        assert_eq!(reader.read(&mut [0; 16]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_program_that_is_missing_is_named_with_what_to_do() {
+        let missing = command("no-such-program");
+        let error = match GitChild::spawn(missing, &task(Duration::from_secs(60)), |_| {}) {
+            Ok(_) => panic!("there is no such program"),
+            Err(error) => error,
+        };
+        assert!(error.message.contains("'no-such-program'"), "{error}");
+        assert!(error.message.contains("install it"), "{error}");
+    }
+}

@@ -140,3 +140,98 @@ impl BufRead for MeteredPack<'_> {
         self.inner.consume(count);
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use crate::source::FetchLimits;
+
+    use super::*;
+
+    fn task(bytes_max: u64) -> Arc<FetchTask> {
+        FetchTask::new(FetchLimits {
+            bytes_max,
+            ..FetchLimits::default()
+        })
+    }
+
+    #[test]
+    fn a_pack_is_counted_once_however_it_is_read() {
+        let task = task(u64::MAX);
+        let mut bytes = &[7_u8; 100][..];
+        let mut pack = MeteredPack {
+            inner: &mut bytes,
+            task: &task,
+        };
+        let mut head = [0; 12];
+        pack.read_exact(&mut head).unwrap();
+        let buffered = pack.fill_buf().unwrap().len();
+        pack.consume(buffered);
+        assert_eq!(pack.fill_buf().unwrap(), b"");
+        assert_eq!(task.bytes(), 100);
+    }
+
+    #[test]
+    fn a_pack_over_the_limit_is_cut_off() {
+        let task = task(50);
+        let mut bytes = &[7_u8; 100][..];
+        let mut pack = MeteredPack {
+            inner: &mut bytes,
+            task: &task,
+        };
+        let mut rest = Vec::new();
+        pack.read_to_end(&mut rest).unwrap_err();
+        assert!(task.over_limit());
+    }
+
+    #[test]
+    fn a_cancelled_task_reads_no_further() {
+        let task = task(u64::MAX);
+        let mut bytes = &[7_u8; 100][..];
+        let mut pack = MeteredPack {
+            inner: &mut bytes,
+            task: &task,
+        };
+        pack.fill_buf().unwrap();
+        task.cancel();
+        pack.fill_buf().unwrap_err();
+    }
+
+    #[test]
+    fn the_counters_of_gix_become_the_progress_of_the_task() {
+        let task = task(u64::MAX);
+        let mut root = ProgressGauge::new(&task);
+        let mut other = root.add_child("something else");
+        other.init(Some(3), None);
+        other.inc_by(3);
+        assert_eq!(task.progress().phase, FetchPhase::Connecting);
+
+        let mut indexed = root.add_child_with_id("objects", INDEX_OBJECTS);
+        indexed.init(Some(40), None);
+        indexed.inc_by(12);
+        let progress = task.progress();
+        assert_eq!(progress.phase, FetchPhase::Receiving);
+        assert_eq!((progress.objects_done, progress.objects_total), (12, 40));
+
+        let mut resolved = root.add_child_with_id("deltas", RESOLVE_OBJECTS);
+        resolved.init(Some(8), None);
+        resolved.set(5);
+        let progress = task.progress();
+        assert_eq!(progress.phase, FetchPhase::Indexing);
+        assert_eq!((progress.objects_done, progress.objects_total), (5, 8));
+    }
+
+    #[test]
+    fn what_a_remote_says_is_kept_when_it_may_explain_a_failure() {
+        let task = task(u64::MAX);
+        let mut gauge = ProgressGauge::new(&task);
+        gauge.set_name("remote: Counting objects".into());
+        gauge.message(MessageLevel::Info, "Compressing".into());
+        gauge.message(MessageLevel::Failure, "upload-pack: not our ref".into());
+        gauge.set_name("fatal: the remote end hung up".into());
+        assert_eq!(
+            task.heard(),
+            "upload-pack: not our ref\nfatal: the remote end hung up\n"
+        );
+    }
+}

@@ -101,3 +101,86 @@ fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Error {
         _ => Error::internal(message),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn git_takes_the_directory_for_a_bare_repository_of_its_format() {
+        for (format, word) in [
+            (ObjectFormat::Sha1, "sha1"),
+            (ObjectFormat::Sha256, "sha256"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            create(dir.path(), format).unwrap();
+            let shown = Command::new("git")
+                .arg("--git-dir")
+                .arg(dir.path())
+                .args(["rev-parse", "--is-bare-repository", "--show-object-format"])
+                .output()
+                .unwrap();
+            let text = String::from_utf8(shown.stdout).unwrap();
+            assert_eq!(text, format!("true\n{word}\n"));
+            assert_eq!(packed_ids(dir.path(), format).unwrap(), []);
+        }
+    }
+
+    #[test]
+    fn a_sweep_removes_what_is_not_whole_and_keeps_what_is() {
+        let dir = tempfile::tempdir().unwrap();
+        create(dir.path(), ObjectFormat::Sha1).unwrap();
+        let packs = dir.path().join("objects/pack");
+        for name in [
+            "pack-1.pack",
+            "pack-1.idx",
+            "pack-1.rev",
+            "pack-2.pack",
+            "pack-3.idx",
+            "tmp_pack_x",
+        ] {
+            fs::write(packs.join(name), "x").unwrap();
+        }
+        fs::write(dir.path().join("shallow.lock"), "").unwrap();
+        sweep(dir.path()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(&packs)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["pack-1.idx", "pack-1.pack", "pack-1.rev"]);
+        assert!(!dir.path().join("shallow.lock").exists());
+        sweep(dir.path()).expect("a second sweep finds nothing to do");
+    }
+
+    #[test]
+    fn indices_come_in_a_stable_order_and_a_broken_one_is_corrupt() {
+        let dir = tempfile::tempdir().unwrap();
+        create(dir.path(), ObjectFormat::Sha1).unwrap();
+        let packs = dir.path().join("objects/pack");
+        for name in ["pack-b.idx", "pack-a.idx", "pack-a.pack"] {
+            fs::write(packs.join(name), "no index").unwrap();
+        }
+        let indices = pack_indices(dir.path()).unwrap();
+        assert_eq!(
+            indices,
+            [packs.join("pack-a.idx"), packs.join("pack-b.idx")]
+        );
+        let error = packed_ids(dir.path(), ObjectFormat::Sha1).unwrap_err();
+        assert_eq!(error.kind, monofs_model::ErrorKind::Corrupt);
+        assert!(error.message.contains("pack-a.idx"), "{error}");
+    }
+
+    #[test]
+    fn the_size_of_a_directory_is_that_of_all_files_below_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir_all(dir.path().join("a/b")).unwrap();
+        fs::write(dir.path().join("one"), [0; 10]).unwrap();
+        fs::write(dir.path().join("a/b/two"), [0; 32]).unwrap();
+        assert_eq!(disk_bytes(dir.path()), 42);
+        assert_eq!(disk_bytes(&dir.path().join("gone")), 0);
+    }
+}

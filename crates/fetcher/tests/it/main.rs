@@ -5,6 +5,7 @@ mod cache;
 mod content;
 mod fallback;
 mod faults;
+mod flights;
 mod hostile;
 mod names;
 mod protocols;
