@@ -99,3 +99,28 @@ impl Repository {
         self.path.storage_id()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn is_stored_as<'de, T: Deserialize<'de> + PartialEq>(word: &'static str, value: T) -> bool {
+        let word: serde::de::value::StrDeserializer<'_, serde::de::value::Error> =
+            serde::de::IntoDeserializer::into_deserializer(word);
+        T::deserialize(word).unwrap() == value
+    }
+
+    #[test]
+    fn the_words_of_stored_values_never_change() {
+        assert!(is_stored_as("eager", ContentMode::Eager));
+        assert!(is_stored_as("lazy", ContentMode::Lazy));
+        assert!(is_stored_as("eventual", Consistency::Eventual));
+        assert!(is_stored_as("strong", Consistency::Strong));
+        assert!(is_stored_as("ingesting", RepositoryState::Ingesting));
+        assert!(is_stored_as("ready", RepositoryState::Ready));
+        assert!(is_stored_as("failed", RepositoryState::Failed));
+        assert!(is_stored_as("recovering", crate::MemberState::Recovering));
+        assert!(is_stored_as("fetcher", crate::view::Role::Fetcher));
+    }
+}

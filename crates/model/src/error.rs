@@ -119,4 +119,22 @@ mod tests {
             assert_eq!(ErrorKind::parse(kind.as_str()), Some(kind));
         }
     }
+
+    #[test]
+    fn words_are_told_apart_and_an_unknown_one_is_no_kind() {
+        let words: std::collections::BTreeSet<_> =
+            ErrorKind::ALL.iter().map(|kind| kind.as_str()).collect();
+        assert_eq!(words.len(), ErrorKind::ALL.len());
+        assert_eq!(ErrorKind::parse("teapot"), None);
+        assert_eq!(ErrorKind::parse(""), None);
+    }
+
+    #[test]
+    fn what_was_being_done_stands_in_front_and_the_kind_stays() {
+        let error = Error::full("no space left")
+            .context("write pack-1")
+            .context("fetch h/x");
+        assert_eq!(error.kind, ErrorKind::Full);
+        assert_eq!(error.to_string(), "fetch h/x: write pack-1: no space left");
+    }
 }

@@ -210,4 +210,35 @@ mod tests {
         assert!("b6fc".parse::<Oid>().is_err());
         assert!("é".repeat(20).parse::<Oid>().is_err());
     }
+
+    #[test]
+    fn ids_survive_their_text_and_other_lengths_are_refused() {
+        for format in [ObjectFormat::Sha1, ObjectFormat::Sha256] {
+            let oid = Oid::of(format, ObjectKind::Blob, b"some bytes");
+            assert_eq!(oid.to_string().len(), 2 * format.oid_len());
+            assert_eq!(oid.to_string().parse::<Oid>().unwrap(), oid);
+            assert_eq!(Oid::from_bytes(oid.as_bytes()).unwrap(), oid);
+            assert_eq!(oid.format(), format);
+        }
+        for length in [0, 19, 21, 31, 33, 64] {
+            assert!(Oid::from_bytes(&vec![1; length]).is_err(), "{length}");
+            assert!("0".repeat(2 * length).parse::<Oid>().is_err(), "{length}");
+        }
+        assert!("g".repeat(40).parse::<Oid>().is_err());
+    }
+
+    #[test]
+    fn bytes_are_hashed_the_same_whole_and_in_pieces_and_the_kind_counts() {
+        let bytes = b"0123456789".repeat(1000);
+        for format in [ObjectFormat::Sha1, ObjectFormat::Sha256] {
+            let whole = Oid::of(format, ObjectKind::Blob, &bytes);
+            let mut hasher = ObjectHasher::new(format, ObjectKind::Blob, bytes.len() as u64);
+            bytes.chunks(37).for_each(|piece| hasher.update(piece));
+            assert_eq!(hasher.finish(), whole);
+            whole.verify(ObjectKind::Blob, &bytes).unwrap();
+            let error = whole.verify(ObjectKind::Tree, &bytes).unwrap_err();
+            assert_eq!(error.kind, crate::ErrorKind::Corrupt);
+            assert!(whole.verify(ObjectKind::Blob, &bytes[1..]).is_err());
+        }
+    }
 }

@@ -233,4 +233,35 @@ mod tests {
         assert!(path("a/b").overlaps(&path("a/b")));
         assert!(!path("a/b").overlaps(&path("a/bc")));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn an_accepted_path_stays_below_what_it_is_joined_to(text in "[a-zA-Z0-9./\\\\ _é-]{0,40}") {
+            let Ok(path) = DisplayPath::new(&text) else { return Ok(()) };
+            proptest::prop_assert_eq!(&DisplayPath::new(path.as_str()).unwrap(), &path);
+            let joined = std::path::Path::new("/mount").join(path.as_str());
+            proptest::prop_assert!(joined.starts_with("/mount"));
+            let below = joined.components().skip(2);
+            proptest::prop_assert!(
+                below.clone().all(|one| matches!(one, std::path::Component::Normal(_)))
+            );
+            proptest::prop_assert_eq!(below.count(), path.components().count());
+        }
+
+        #[test]
+        fn a_storage_id_is_its_number(number in proptest::num::u128::ANY) {
+            let id = StorageId::of_number(number);
+            proptest::prop_assert_eq!(id.number(), number);
+            proptest::prop_assert_eq!(StorageId::new(id.as_str()).unwrap(), id);
+        }
+    }
+
+    #[test]
+    fn what_is_no_storage_id_is_refused() {
+        let long = "0".repeat(33);
+        let upper = "A".repeat(32);
+        for bad in ["", "0", "../../etc", &long, &upper] {
+            assert!(StorageId::new(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -412,4 +412,28 @@ mod tests {
             assert!(RefName::new(bad).is_err(), "{bad}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn an_accepted_source_is_its_own_normal_form_and_no_option(
+            text in "(https|ssh|git|file|http)?(://|:|)[a-zA-Z0-9@:/.%~-]{0,30}"
+        ) {
+            let Ok(source) = SourceUrl::new(&text) else { return Ok(()) };
+            let again = SourceUrl::new(source.as_str()).unwrap();
+            proptest::prop_assert_eq!(&again, &source);
+            proptest::prop_assert!(!source.as_str().starts_with('-'));
+            proptest::prop_assert!(!source.host().starts_with('-'));
+            proptest::prop_assert!(!source.path().split('/').any(|segment| segment == ".."));
+        }
+
+        #[test]
+        fn a_refused_source_never_repeats_its_password(password in "[a-z0-9]{12}") {
+            let secret = format!("https://robot:{password}@host/org/x.git");
+            let error = SourceUrl::new(&secret).unwrap_err();
+            proptest::prop_assert!(!error.message.contains(&password), "{}", error);
+            let broken = format!("ftp://robot:{password}@host/x y");
+            let error = SourceUrl::new(&broken).unwrap_err();
+            proptest::prop_assert!(!error.message.contains(&password), "{}", error);
+        }
+    }
 }

@@ -109,6 +109,7 @@ fn endpoint(address: &str) -> Result<Endpoint> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -119,5 +120,26 @@ mod tests {
             assert!(pool.get(bad).is_err(), "{bad:?}");
         }
         assert!(pool.get("localhost:9090").is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_pool_of_its_own_counts_with_the_one_that_it_is_apart_from() {
+        let pool = ChannelPool::default();
+        let apart = pool.apart();
+        assert!(Arc::ptr_eq(pool.calls(), apart.calls()));
+        pool.get("localhost:9090").unwrap();
+        assert_eq!(pool.peers.read().len(), 1);
+        assert_eq!(apart.peers.read().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_pool_remembers_a_bounded_number_of_peers() {
+        let pool = ChannelPool::default();
+        for port in 1..=PEERS_MAX + 1 {
+            pool.get(&format!("localhost:{port}")).unwrap();
+            pool.get(&format!("localhost:{port}")).unwrap();
+            assert!(pool.peers.read().len() <= PEERS_MAX);
+        }
+        assert_eq!(pool.peers.read().len(), 1, "it began again");
     }
 }

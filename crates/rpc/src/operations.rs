@@ -84,6 +84,7 @@ fn health(problems: &[String]) -> (StatusCode, String) {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -94,5 +95,58 @@ mod tests {
             health(&["disk full".into()]),
             (StatusCode::SERVICE_UNAVAILABLE, "disk full\n".into())
         );
+    }
+
+    struct TestRole(Vec<String>);
+
+    impl Operations for TestRole {
+        fn role(&self) -> &'static str {
+            "test"
+        }
+
+        fn problems(&self) -> Vec<String> {
+            self.0.clone()
+        }
+
+        fn samples(&self, out: &mut Samples) {
+            out.gauge("test_files", "Files.", 3_u64);
+        }
+    }
+
+    /// The answers of a role with these problems to `/health`, `/ready` and `/metrics`.
+    async fn answers(problems: &[&str]) -> [String; 3] {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let problems = problems.iter().map(|line| (*line).to_owned()).collect();
+        let stop = CancellationToken::new();
+        let address = serve(listener, Arc::new(TestRole(problems)), stop.clone()).unwrap();
+        let mut answers = ["/health", "/ready", "/metrics"].map(str::to_owned);
+        for answer in &mut answers {
+            let request = format!("GET {answer} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            answer.clear();
+            stream.read_to_string(answer).await.unwrap();
+        }
+        stop.cancel();
+        answers
+    }
+
+    #[tokio::test]
+    async fn a_healthy_role_says_so_and_tells_its_samples() {
+        let [health, ready, told] = answers(&[]).await;
+        assert!(health.starts_with("HTTP/1.1 200 ") && health.ends_with("healthy\n"));
+        assert!(ready.starts_with("HTTP/1.1 200 ") && ready.ends_with("ready\n"));
+        assert!(told.contains(metrics::CONTENT_TYPE), "{told}");
+        assert!(told.contains("\ntest_files 3\n"), "{told}");
+        assert!(told.contains("monofs_build_info{role=\"test\""), "{told}");
+    }
+
+    #[tokio::test]
+    async fn a_role_with_problems_names_each_and_stays_reachable() {
+        let [health, ready, metrics] = answers(&["the disk is full", "no router answers"]).await;
+        assert!(health.starts_with("HTTP/1.1 503 "), "{health}");
+        assert!(health.ends_with("the disk is full\nno router answers\n"));
+        assert!(ready.starts_with("HTTP/1.1 200 ") && metrics.starts_with("HTTP/1.1 200 "));
     }
 }

@@ -167,4 +167,73 @@ mod tests {
         });
         assert!(client.is_ok() && server.unwrap().unwrap().nodelay().unwrap());
     }
+
+    async fn answer_of(address: SocketAddr, request: &str) -> String {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn health_of(
+        address: SocketAddr,
+    ) -> tonic_health::pb::health_check_response::ServingStatus {
+        let channel = crate::ChannelPool::default()
+            .get(&address.to_string())
+            .unwrap();
+        tonic_health::pb::health_client::HealthClient::new(channel)
+            .check(tonic_health::pb::HealthCheckRequest::default())
+            .await
+            .unwrap()
+            .into_inner()
+            .status()
+    }
+
+    #[tokio::test]
+    async fn a_server_says_that_it_is_ready_once_its_role_is() {
+        use tonic_health::pb::health_check_response::ServingStatus as Answer;
+        let listener = bind("127.0.0.1:0").await.unwrap();
+        let server = serve(listener, Routes::default(), CancellationToken::new()).unwrap();
+        server.set_health(ServingStatus::NotServing).await;
+        assert_eq!(health_of(server.address()).await, Answer::NotServing);
+        server.announce_ready().await;
+        assert_eq!(health_of(server.address()).await, Answer::Serving);
+        server.shutdown(Duration::from_secs(10)).await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_was_shut_down_has_given_its_port_back() {
+        let stop = CancellationToken::new();
+        let listener = bind("127.0.0.1:0").await.unwrap();
+        let server = serve(listener, Routes::default(), stop.clone()).unwrap();
+        let address = server.address();
+        assert_eq!(
+            bind(&address.to_string()).await.unwrap_err().kind,
+            monofs_model::ErrorKind::Unavailable
+        );
+        server.shutdown(Duration::from_secs(10)).await;
+        bind(&address.to_string()).await.expect("the port is free");
+    }
+
+    #[tokio::test]
+    async fn a_server_ends_by_its_token_too() {
+        let stop = CancellationToken::new();
+        let listener = bind("127.0.0.1:0").await.unwrap();
+        let mut server = serve(listener, Routes::default(), stop.clone()).unwrap();
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(10), server.ended())
+            .await
+            .expect("it ends");
+    }
+
+    #[tokio::test]
+    async fn a_load_balancer_may_probe_with_plain_http() {
+        let listener = bind("127.0.0.1:0").await.unwrap();
+        let server = serve(listener, Routes::default(), CancellationToken::new()).unwrap();
+        let probe = "GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+        let answer = answer_of(server.address(), probe).await;
+        assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
+    }
 }
