@@ -107,3 +107,36 @@ impl Config {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_that_nothing_was_said_about_make_sense() {
+        Config::default().check().unwrap();
+        assert_eq!(Config::default().local_files(), LocalFiles::Allowed);
+    }
+
+    #[test]
+    fn settings_that_make_no_sense_are_refused_with_the_flag_to_change() {
+        type Change = fn(&mut Config);
+        let wrong: [(Change, &str); 7] = [
+            (|c| c.fetcher_id.clear(), "--fetcher-id"),
+            (|c| c.fetch_workers = 0, "--prefetch-workers"),
+            (|c| c.fetch_workers = FETCH_WORKERS_MAX + 1, "1 to 256"),
+            (|c| c.cache_bytes_max = 0, "--max-cache-gb"),
+            (|c| c.cache_age = Duration::ZERO, "--cache-age-hours"),
+            (|c| c.connect_timeout = Duration::ZERO, "timeouts"),
+            (|c| c.idle_timeout = Duration::ZERO, "timeouts"),
+        ];
+        for (change, named) in wrong {
+            let mut config = Config::default();
+            change(&mut config);
+            let error = config.check().unwrap_err();
+            assert_eq!(error.kind, monofs_model::ErrorKind::Invalid);
+            assert!(error.message.contains(named), "{error}");
+        }
+    }
+}

@@ -214,3 +214,68 @@ impl FetchTask {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn task(bytes_max: u64) -> Arc<FetchTask> {
+        FetchTask::new(FetchLimits {
+            bytes_max,
+            ..FetchLimits::default()
+        })
+    }
+
+    #[test]
+    fn progress_counts_what_its_phase_is_about() {
+        let task = task(u64::MAX);
+        task.set_total(10);
+        task.received.store(7, Ordering::Relaxed);
+        task.resolved.store(3, Ordering::Relaxed);
+        assert!(task.add_bytes(99));
+        let done_in = |phase| {
+            task.set_phase(phase);
+            let progress = task.progress();
+            assert_eq!((progress.phase, progress.objects_total), (phase, 10));
+            assert_eq!(progress.bytes_done, 99);
+            progress.objects_done
+        };
+        assert_eq!(done_in(FetchPhase::Connecting), 0);
+        assert_eq!(done_in(FetchPhase::Receiving), 7);
+        assert_eq!(done_in(FetchPhase::Indexing), 3);
+        assert_eq!(done_in(FetchPhase::Walking), 10);
+        assert_eq!(done_in(FetchPhase::Done), 10);
+    }
+
+    #[test]
+    fn a_remote_may_send_as_much_as_the_limit_and_no_more() {
+        let task = task(100);
+        assert!(task.add_bytes(60) && task.add_bytes(40));
+        assert!(!task.over_limit());
+        assert!(!task.add_bytes(1));
+        assert!(task.over_limit());
+    }
+
+    #[test]
+    fn a_cancelled_task_says_so_to_all_that_look() {
+        let task = task(1);
+        task.check().unwrap();
+        task.cancel();
+        let error = task.check().unwrap_err();
+        assert_eq!(error.kind, monofs_model::ErrorKind::Unavailable);
+        assert!(task.cancelled().load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_talkative_remote_is_heard_within_bounds() {
+        let task = task(1);
+        task.hear("first words");
+        for _ in 0..100 {
+            task.hear(&"blah ".repeat(100));
+        }
+        let heard = task.heard();
+        assert!(heard.starts_with("first words\n"));
+        assert!(heard.len() <= SAID_BYTES_MAX, "{} bytes", heard.len());
+    }
+}

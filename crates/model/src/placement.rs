@@ -24,7 +24,7 @@ const HRW_SEED: u64 = 0x6d6f_6e6f_6673_0001;
 /// Sets [`spread`] apart from the ranking.
 const SPREAD_SEED: u64 = 0x0073_6861_7265;
 
-/// The unique name of a node or fetcher: 1..=64 of `[A-Za-z0-9._-]`, not starting with `-` or `.`.
+/// The unique name of a node or fetcher: 1..=64 of `[A-Za-z0-9._:-]`, not starting with `-` or `.`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct NodeId(String);
@@ -273,5 +273,49 @@ mod tests {
             let without: Vec<NodeId> = before.into_iter().filter(|id| id != gone).collect();
             prop_assert_eq!(without, rank(&key(seed), &rest));
         }
+    }
+
+    #[test]
+    fn a_node_id_is_a_word_that_is_safe_in_files_and_arguments() {
+        for good in [
+            "node1",
+            "fetcher-host-9200",
+            "a.b_c",
+            "10.0.0.1:9000",
+            &"n".repeat(64),
+        ] {
+            assert_eq!(NodeId::new(good).unwrap().as_str(), good);
+        }
+        for bad in ["", "-x", ".x", "a/b", "a b", "a\n", "é", &"n".repeat(65)] {
+            assert!(NodeId::new(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_weight_that_makes_no_sense_counts_as_one() {
+        let sane = nodes(&[1.0, 1.0, 1.0]);
+        for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let mut odd = sane.clone();
+            odd[1].weight = weight;
+            for n in 0..50 {
+                assert_eq!(rank(&key(n), &odd), rank(&key(n), &sane), "{weight}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_candidates_and_no_copies_are_no_replicas() {
+        assert!(rank(&key(1), &[]).is_empty());
+        assert!(replicas(&key(1), &[], 3).is_empty());
+        assert!(replicas(&key(1), &nodes(&[1.0, 1.0]), 0).is_empty());
+    }
+
+    #[test]
+    fn the_hash_of_a_repository_and_a_node_spreads_evenly() {
+        let node = NodeId::new("node1").unwrap();
+        let below_half = (0..2000)
+            .filter(|n| spread(&key(*n), &node) % 100 < 50)
+            .count();
+        assert!((900..1100).contains(&below_half), "{below_half} of 2000");
     }
 }

@@ -448,7 +448,78 @@ mod tests {
         assert!(encode(b" a\0aaaaaaaaaaaaaaaaaaaa").is_err());
     }
 
+    #[test]
+    fn a_record_of_one_tree_does_not_pass_for_another() {
+        let one = encode(&git_tree(&[("100644", b"a", 1)])).unwrap();
+        let other = git_tree(&[("100644", b"a", 2)]);
+        let oid = Oid::of(ObjectFormat::Sha1, ObjectKind::Tree, &other);
+        let error = TreeRecord::parse_verified(one.bytes().clone(), &oid).unwrap_err();
+        assert_eq!(error.kind, crate::ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn a_tree_of_the_other_object_format_is_encoded_too() {
+        let mut tree = b"100644 file\0".to_vec();
+        tree.extend_from_slice(&[5; 32]);
+        let record = TreeRecord::encode(&tree, ObjectFormat::Sha256, |_, _, _| Ok(9)).unwrap();
+        assert_eq!(record.format(), ObjectFormat::Sha256);
+        let entry = record.get(0).unwrap();
+        assert_eq!((entry.name, entry.size), (&b"file"[..], 9));
+        assert_eq!(entry.oid.as_bytes(), [5; 32]);
+        assert!(encode(&tree).is_err(), "as SHA-1 it is malformed");
+    }
+
+    #[test]
+    fn an_empty_directory_has_a_record() {
+        let record = encode(b"").unwrap();
+        assert!(record.is_empty() && record.get(0).is_none() && record.find(b"x").is_none());
+        let parsed = TreeRecord::parse(record.bytes().clone()).unwrap();
+        assert_eq!(parsed.iter().len(), 0);
+        let empty = "4b825dc642cb6eb9a060e54bf8d69288fbee4904".parse().unwrap();
+        parsed.verify(&empty).expect("Git's empty tree");
+    }
+
+    #[test]
+    fn what_the_contents_cannot_be_stops_the_encoding() {
+        let tree = git_tree(&[("100644", b"a", 1)]);
+        let refused = TreeRecord::encode(&tree, ObjectFormat::Sha1, |name, kind, _| {
+            assert_eq!((name, kind), (&b"a"[..], EntryKind::File));
+            Err(Error::corrupt("it is missing"))
+        });
+        assert_eq!(refused.unwrap_err(), Error::corrupt("it is missing"));
+    }
+
+    #[test]
+    fn modes_of_git_are_kinds_and_others_are_none() {
+        for (mode, kind) in [
+            (0o100644, EntryKind::File),
+            (0o100664, EntryKind::File),
+            (0o100755, EntryKind::Executable),
+            (0o120000, EntryKind::Symlink),
+            (0o040000, EntryKind::Directory),
+        ] {
+            assert_eq!(EntryKind::from_git_mode(mode), Some(kind), "{mode:o}");
+            assert_eq!(kind.is_blob(), kind != EntryKind::Directory);
+        }
+        for mode in [0, 0o644, 0o060000, 0o140000, u32::MAX] {
+            assert_eq!(EntryKind::from_git_mode(mode), None, "{mode:o}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn every_entry_is_found_by_its_name_and_no_other(
+            names in prop::collection::btree_set("[a-c]{1,4}", 0..40), asked in "[a-c]{1,4}"
+        ) {
+            let entries: Vec<_> = names.iter().map(|name| ("100644", name.as_bytes(), 7)).collect();
+            let record = encode(&git_tree(&entries)).unwrap();
+            prop_assert_eq!(record.len(), names.len());
+            for name in &names {
+                prop_assert_eq!(record.find(name.as_bytes()).unwrap().name, name.as_bytes());
+            }
+            prop_assert_eq!(record.find(asked.as_bytes()).is_some(), names.contains(&asked));
+        }
+
         #[test]
         fn no_bytes_can_make_the_decoder_panic(mut bytes: Vec<u8>, magic: bool) {
             if magic {
