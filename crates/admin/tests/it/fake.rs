@@ -10,14 +10,15 @@ mod tree;
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use monofs_model::{Error, Oid};
 use monofs_proto::v1;
 use monofs_rpc::to_status;
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Response, Status};
@@ -169,7 +170,7 @@ impl World {
     }
 
     fn find(&self, path: &str) -> Result<v1::Repository, Status> {
-        let repositories = self.repositories.lock().unwrap();
+        let repositories = self.repositories.lock();
         let found = repositories
             .iter()
             .find(|repository| repository.path == path)

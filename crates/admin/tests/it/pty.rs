@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use monofs_testkit::process::binary;
 use monofs_testkit::wait::wait_for;
 use monofs_testkit::wait_until;
+use parking_lot::Mutex;
 
 /// How long anything on the terminal may take.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -62,7 +63,7 @@ impl Pty {
         let reader = std::thread::spawn(move || {
             let mut piece = [0; 4096];
             while let Ok(read @ 1..) = stdout.read(&mut piece) {
-                filled.lock().unwrap().extend_from_slice(&piece[..read]);
+                filled.lock().extend_from_slice(&piece[..read]);
             }
         });
         let keys = child.stdin.take();
@@ -76,7 +77,7 @@ impl Pty {
 
     /// Everything that was written to the terminal so far.
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.output.lock().unwrap()).into_owned()
+        String::from_utf8_lossy(&self.output.lock()).into_owned()
     }
 
     /// Waits until the terminal was told this; all that it was told.

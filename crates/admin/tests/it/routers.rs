@@ -96,7 +96,7 @@ fn a_router_that_is_down_or_unable_is_passed_over_by_every_verb() {
         "{}",
         ingest.text()
     );
-    assert!(unable.world().ingests.lock().unwrap().is_empty());
+    assert!(unable.world().ingests.lock().is_empty());
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn an_ingest_reports_progress_and_where_to_look() {
      by node1, node2\n\
                     look into it: monofs-admin ls example.com/x\n";
     assert_eq!(ran.text(), expected);
-    let asked = fake.world().ingests.lock().unwrap().pop().unwrap();
+    let asked = fake.world().ingests.lock().pop().unwrap();
     assert!(asked.wait_hydrated && asked.ref_name.is_empty() && asked.path.is_empty());
     let args = [
         "ingest",
@@ -102,7 +102,7 @@ fn an_ingest_reports_progress_and_where_to_look() {
     assert_eq!(json["repository"]["path"], "p/q");
     assert_eq!(json["unchanged"], false);
     assert_eq!(json["replicas"][0]["node_id"], "node1");
-    let asked = fake.world().ingests.lock().unwrap().pop().unwrap();
+    let asked = fake.world().ingests.lock().pop().unwrap();
     assert_eq!(
         (
             asked.ref_name.as_str(),

@@ -1,12 +1,13 @@
 //! Secrets stay where they belong: not in arguments, not in logs, not in errors.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use monofs_fetcher::Credentials;
 use monofs_testkit::Repo;
 use monofs_testkit::remotes::{HttpOptions, HttpRemote};
+use parking_lot::Mutex;
 
 use crate::rig::{Rig, error_of};
 
@@ -17,7 +18,7 @@ struct Captured(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Captured {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
     fn flush(&mut self) -> std::io::Result<()> {
@@ -102,7 +103,7 @@ async fn tokens_are_in_no_argument_log_or_error() {
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     let leaks: Vec<String> = watch.join().unwrap();
     assert!(leaks.is_empty(), "{leaks:?}");
-    let log = String::from_utf8_lossy(&captured.0.lock().unwrap()).into_owned();
+    let log = String::from_utf8_lossy(&captured.0.lock()).into_owned();
     assert!(log.contains("fetched"), "the log was captured");
     for secret in [
         TOKEN,

@@ -17,7 +17,7 @@ impl World {
         work: impl FnOnce(&mut Operations) -> Result<T, Error>,
     ) -> Result<Response<T>, Status> {
         self.able()?;
-        work(&mut self.operations.lock().unwrap())
+        work(&mut self.operations.lock())
             .map(Response::new)
             .map_err(to_status)
     }
@@ -36,7 +36,7 @@ impl v1::admin_server::Admin for World {
     ) -> Result<Response<Self::IngestStream>, Status> {
         self.able()?;
         let request = request.into_inner();
-        self.ingests.lock().unwrap().push(request.clone());
+        self.ingests.lock().push(request.clone());
         let source = request.source.as_str();
         if source.contains("taken") {
             return Err(to_status(Error::refused(
@@ -86,7 +86,7 @@ impl v1::admin_server::Admin for World {
         request: Request<v1::ListRepositoriesRequest>,
     ) -> Result<Response<v1::ListRepositoriesResponse>, Status> {
         let request = request.into_inner();
-        let all = self.repositories.lock().unwrap();
+        let all = self.repositories.lock();
         let mut matching = all
             .iter()
             .filter(|repository| repository.path.starts_with(&request.prefix))
@@ -161,7 +161,6 @@ impl v1::admin_server::Admin for World {
         self.find(&path)?;
         self.repositories
             .lock()
-            .unwrap()
             .retain(|repository| repository.path != path);
         Ok(Response::new(v1::DeleteResponse {}))
     }

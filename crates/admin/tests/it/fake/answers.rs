@@ -134,7 +134,7 @@ impl World {
             version: "0.1.0".into(),
             capacity_bytes: 1 << 40,
             used_bytes: 4096,
-            failed_over: self.operations.lock().unwrap().failed_over(id),
+            failed_over: self.operations.lock().failed_over(id),
             ..Default::default()
         }
     }
@@ -186,7 +186,6 @@ impl World {
         let count = |state| {
             self.repositories
                 .lock()
-                .unwrap()
                 .iter()
                 .filter(|r| r.state() == state)
                 .count() as u64
@@ -222,7 +221,7 @@ impl World {
             ..if self.unable {
                 v1::StatusResponse::default()
             } else {
-                self.operations.lock().unwrap().status()
+                self.operations.lock().status()
             }
         }
     }

@@ -24,7 +24,7 @@ impl v1::catalog_server::Catalog for World {
         request: Request<v1::ResolveRequest>,
     ) -> Result<Response<v1::ResolveResponse>, Status> {
         let path = request.into_inner().path;
-        let all = self.repositories.lock().unwrap();
+        let all = self.repositories.lock();
         let inside = |repository: &&v1::Repository| {
             path.strip_prefix(&repository.path)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -47,7 +47,7 @@ impl v1::catalog_server::Catalog for World {
     ) -> Result<Response<v1::ListResponse>, Status> {
         let prefix = request.into_inner().prefix;
         let mut entries: Vec<v1::ListEntry> = Vec::new();
-        for repository in self.repositories.lock().unwrap().iter() {
+        for repository in self.repositories.lock().iter() {
             let rest = if prefix.is_empty() {
                 Some(repository.path.as_str())
             } else {

@@ -1,13 +1,12 @@
 //! The repositories, and the tree of one of them: every kind of entry, and contents that are
 //! damaged or lost.
 
-use std::sync::Mutex;
-
 use bytes::Bytes;
 use monofs_model::tree::TreeRecord;
 use monofs_model::{ObjectFormat, ObjectKind, Oid};
 use monofs_proto::v1;
 use monofs_testkit::hostile::{RawEntry, tree_bytes};
+use parking_lot::Mutex;
 
 use super::{LARGE, REPO, World, ready};
 
