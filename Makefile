@@ -27,7 +27,7 @@ test:
 	@CARGO_TARGET_DIR=$(TARGET) scripts/require-axe
 # All targets, as nextest builds them: with the binaries alone, dependencies have other features and are compiled twice.
 	$(CARGO) build --workspace --all-targets
-	$(CARGO) nextest run --workspace
+	scripts/leaves-nothing $(CARGO) nextest run --workspace
 	$(MAKE) test-deployments
 
 # The pictures of the web page in docs/screenshots.
@@ -40,7 +40,7 @@ screenshots:
 # The deployment files against the binaries, HAProxy, systemd, Prometheus and Kubernetes' schemas; half a minute.
 test-deployments:
 	@scripts/require haproxy systemd python3 prometheus prometheus-alertmanager
-	BINARIES=$(abspath $(TARGET))/debug deploy/test/static
+	BINARIES=$(abspath $(TARGET))/debug scripts/leaves-nothing deploy/test/static
 
 # What takes minutes.
 test-long: test-faults test-api test-compose test-systemd test-monitoring test-otlp
@@ -50,7 +50,7 @@ test-faults:
 	@scripts/require fuse3 git iproute2 iptables faketime
 	@scripts/require-cargo
 	$(CARGO) build --workspace --all-targets
-	$(CARGO) nextest run --workspace --profile long --run-ignored only --no-capture -E 'not test(screenshots::)'
+	scripts/leaves-nothing $(CARGO) nextest run --workspace --profile long --run-ignored only --no-capture -E 'not test(screenshots::)'
 
 # The HTTP API: its OpenAPI document, the examples of its manual, and a fuzzer against a cluster. A minute or two.
 test-api:

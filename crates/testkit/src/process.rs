@@ -1,12 +1,20 @@
 //! Built binaries as child processes: start, read the log, kill -9, start again.
+//!
+//! Invariant: a dropped [`Process`] leaves nothing on the machine: it is killed with what it
+//! started, and what it mounted is unmounted.
+
+mod remains;
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::wait::{wait_for, wait_until};
 
@@ -38,7 +46,8 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// A running binary. Killed when dropped.
+/// A running binary. When it is dropped it is killed, with the processes that it started, and what
+/// it mounted is unmounted.
 pub struct Process {
     /// What starts the program; empty: the test itself.
     entry: Vec<OsString>,
@@ -47,6 +56,8 @@ pub struct Process {
     envs: Vec<(OsString, OsString)>,
     child: Child,
     log: Arc<Mutex<VecDeque<String>>>,
+    /// Where it mounts, if it does.
+    mount_point: Option<PathBuf>,
 }
 
 impl Process {
@@ -87,7 +98,15 @@ impl Process {
             envs,
             child,
             log,
+            mount_point: None,
         }
+    }
+
+    /// Says where the process mounts. A killed client leaves a dead mount, which is taken away when
+    /// this value is dropped; between a kill and a restart it stays, as it would on a real machine.
+    pub fn mounting_at(mut self, mount_point: &Path) -> Self {
+        self.mount_point = Some(mount_point.to_owned());
+        self
     }
 
     /// The process id.
@@ -95,22 +114,18 @@ impl Process {
         self.child.id()
     }
 
+    fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     /// Everything it wrote to standard output and error, oldest first, across restarts.
     pub fn log(&self) -> Vec<String> {
-        self.log
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .cloned()
-            .collect()
+        self.log.lock().iter().cloned().collect()
     }
 
     /// Forgets what it wrote so far.
     pub fn clear_log(&self) {
-        self.log
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.log.lock().clear();
     }
 
     /// Waits until a line of its log holds `word` and gives the line; panics with the log when the
@@ -143,7 +158,7 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// kill -9, and waits until it is gone.
+    /// kill -9 to this process alone, and waits until it is gone.
     pub fn kill(&mut self) {
         // Already ended is as good.
         let _ = self.child.kill();
@@ -151,18 +166,16 @@ impl Process {
     }
 
     /// Sends a signal.
-    pub fn signal(&self, signal: rustix::process::Signal) {
-        if let Some(pid) = rustix::process::Pid::from_raw(self.child.id() as i32) {
-            // A process that has ended needs no signal.
-            let _ = rustix::process::kill_process(pid, signal);
-        }
+    pub fn signal(&self, signal: Signal) {
+        // A process that has ended needs no signal.
+        let _ = kill_process(self.pid(), signal);
     }
 
     /// SIGTERM, and its status when it has ended; panics with the log when it does not within
     /// `limit`.
     #[track_caller]
     pub fn terminate(&mut self, limit: Duration) -> ExitStatus {
-        self.signal(rustix::process::Signal::TERM);
+        self.signal(Signal::TERM);
         self.wait(limit)
     }
 
@@ -190,7 +203,17 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        // The children are looked for while their parent runs: the id of one that has ended may
+        // belong to another process by now.
+        let children = match self.is_running() {
+            true => remains::descendants(self.pid()),
+            false => Vec::new(),
+        };
         self.kill();
+        remains::kill_all(&children);
+        if let Some(mount_point) = &self.mount_point {
+            remains::unmount_all(mount_point);
+        }
         if std::thread::panicking() {
             eprintln!(
                 "--- log of {}:\n{}",
@@ -249,7 +272,7 @@ fn start(
 fn follow(source: impl Read + Send + 'static, log: Arc<Mutex<VecDeque<String>>>) {
     std::thread::spawn(move || {
         for line in BufReader::new(source).split(b'\n').map_while(Result::ok) {
-            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut log = log.lock();
             log.push_back(String::from_utf8_lossy(&line).into_owned());
             if log.len() > LOG_LINES_MAX {
                 log.pop_front();

@@ -206,9 +206,8 @@ pub struct Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        // Its cache takes space that later mounts of a long run need.
         self.process.kill();
-        // A killed client leaves a dead mount; one that ended by itself leaves none.
-        let _ = rustix::mount::unmount(&self.root, rustix::mount::UnmountFlags::DETACH);
         let _ = std::fs::remove_dir_all(&self.cache);
     }
 }
@@ -503,6 +502,7 @@ impl Site {
             format!("--rpc-timeout={}s", RPC_TIMEOUT.as_secs()),
         ];
         let process = self.client_host.spawn("monofs-client", args, []);
+        let process = process.mounting_at(&root);
         self.client = Some(Client {
             process,
             root,

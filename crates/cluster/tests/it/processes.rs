@@ -108,7 +108,7 @@ impl Processes {
             self.dir.path().join("client").display()
         ));
         args.push("--rpc-timeout=5s".into());
-        Process::spawn_with(binary("monofs-client"), args, self.envs.clone())
+        Process::spawn_with(binary("monofs-client"), args, self.envs.clone()).mounting_at(at)
     }
 }
 

@@ -3,5 +3,6 @@
 #![allow(clippy::unwrap_used)]
 
 mod broken;
+mod left_behind;
 mod repositories;
 mod waiting;
