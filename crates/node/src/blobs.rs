@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use monofs_model::Result;
 use monofs_proto::{convert, v1};
-use monofs_store::repo::{Reader, RepoStore};
+use monofs_store::repo::{RepoReader, RepoStore};
 
 use crate::answer::{AnswerPieces, MessageBytes};
 use crate::chunk_span::ChunkSpan;
@@ -75,7 +75,7 @@ impl AnswerPieces for HeldPieces {
 }
 
 /// The frame of the first chunk of a span, if its blob is held.
-fn first_held<'r>(reader: &'r Reader<'_>, span: &ChunkSpan) -> Result<Option<&'r [u8]>> {
+fn first_held<'r>(reader: &'r RepoReader<'_>, span: &ChunkSpan) -> Result<Option<&'r [u8]>> {
     if span.is_large() {
         // Chunks of a large blob count only once the whole was verified.
         if !reader.has_blob(&span.oid) {

@@ -8,7 +8,7 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 
-/// Numbers looked at in a row that are not open before the search turns to the lower ones.
+/// The search turns to the lower numbers after this many in a row that are not open.
 const GAP_MAX: RawFd = 64;
 
 /// Sets close-on-exec on every descriptor of this process that refers to the same file as `file`;

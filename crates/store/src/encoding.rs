@@ -107,3 +107,98 @@ impl<'a> Decoder<'a> {
         Error::corrupt(format!("{}: the row ends early", self.what))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use monofs_model::ErrorKind;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const VERSION: u8 = 3;
+
+    fn sample() -> Vec<u8> {
+        let mut row = Encoder::new(VERSION);
+        row.u8(7).u64(1 << 40).bytes(b"text").bytes(&[1; 20]);
+        row.finish()
+    }
+
+    #[test]
+    fn the_layout_is_what_the_format_says() {
+        let mut row = Encoder::new(VERSION);
+        row.u8(7).u64(258).bytes(b"ab");
+        let expected = [
+            &[VERSION, 7][..],
+            &[0, 0, 0, 0, 0, 0, 1, 2],
+            &[0, 0, 0, 2, b'a', b'b'],
+        ];
+        assert_eq!(row.finish(), expected.concat());
+    }
+
+    #[test]
+    fn what_was_written_is_read_back_in_order() {
+        let row = sample();
+        let mut decoder = Decoder::new(&row, VERSION, "sample").unwrap();
+        assert_eq!(decoder.u8().unwrap(), 7);
+        assert_eq!(decoder.u64().unwrap(), 1 << 40);
+        assert_eq!(decoder.text().unwrap(), "text");
+        assert_eq!(decoder.oid().unwrap().as_bytes(), [1; 20]);
+        decoder.finish().unwrap();
+    }
+
+    #[test]
+    fn a_row_of_another_version_is_refused_with_both_versions() {
+        let row = sample();
+        let error = Decoder::new(&row, VERSION + 1, "sample").map(drop);
+        let error = error.unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Corrupt);
+        assert!(
+            error.message.contains("version 3") && error.message.contains("reads 4"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_row_that_ends_early_or_late_is_damage_wherever_it_is_cut() {
+        let row = sample();
+        for len in 0..row.len() {
+            let read = Decoder::new(&row[..len], VERSION, "sample").and_then(|mut decoder| {
+                decoder.u8()?;
+                decoder.u64()?;
+                decoder.bytes()?;
+                decoder.oid()?;
+                decoder.finish()
+            });
+            assert_eq!(read.unwrap_err().kind, ErrorKind::Corrupt, "{len} bytes");
+        }
+        let mut decoder = Decoder::new(&row, VERSION, "sample").unwrap();
+        decoder.u8().unwrap();
+        let error = decoder.finish().unwrap_err();
+        assert!(error.message.contains("bytes too many"), "{error}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_and_no_object_id_are_damage() {
+        let mut row = Encoder::new(VERSION);
+        row.bytes(b"\xff").bytes(b"short");
+        let row = row.finish();
+        let mut decoder = Decoder::new(&row, VERSION, "sample").unwrap();
+        assert_eq!(decoder.text().unwrap_err().kind, ErrorKind::Corrupt);
+        assert_eq!(decoder.oid().unwrap_err().kind, ErrorKind::Corrupt);
+    }
+
+    proptest! {
+        #[test]
+        fn byte_strings_and_numbers_round_trip(one: Vec<u8>, number: u64, two: Vec<u8>) {
+            let mut row = Encoder::new(VERSION);
+            row.bytes(&one).u64(number).bytes(&two);
+            let row = row.finish();
+            let mut decoder = Decoder::new(&row, VERSION, "sample").unwrap();
+            prop_assert_eq!(decoder.bytes().unwrap(), &one[..]);
+            prop_assert_eq!(decoder.u64().unwrap(), number);
+            prop_assert_eq!(decoder.bytes().unwrap(), &two[..]);
+            prop_assert!(decoder.finish().is_ok());
+        }
+    }
+}

@@ -11,11 +11,13 @@
 //! Callers: [`crate::repo`], [`crate::cache`], [`crate::state`]. They lock the directory above, so
 //! that one process uses an environment at a time.
 
+mod files;
+mod format;
+mod options;
+
 use std::cell::RefCell;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use heed::types::Bytes;
@@ -27,76 +29,19 @@ use parking_lot::{RwLock, RwLockReadGuard};
 
 use crate::descriptor::close_on_exec;
 use crate::fault::{damaged, io_error, lmdb_error, sync_dir};
-use crate::structure::{Depth, Meta, Unproved, prove};
+use crate::structure::{MetaPage, ProofDepth, ProofError, prove};
+
+pub(crate) use files::page_bytes;
+use files::{allocate_lock_file, first_map_bytes, prove_file};
+use format::{FORMAT_VERSION, KEY_KIND, KEY_VERSION, META_TABLE, check_format};
+pub(crate) use options::{DATA_FILE, IfMissing};
+pub use options::{Durability, EnvOptions, EnvUsage, READERS_MAX};
 
 /// Bytes to bytes: the codecs are ours.
 pub(crate) type Table = Database<'static, Bytes, Bytes>;
 
-/// Version of what is written on disk; newer ones are refused.
-pub(crate) const FORMAT_VERSION: u32 = 1;
-/// Smallest map: address space, not memory or disk.
-pub const MAP_BYTES_MIN: u64 = 64 << 20;
-/// The map never grows beyond this.
-pub const MAP_BYTES_MAX: u64 = 1 << 40;
-/// Read transactions at the same time in one environment.
-pub const READERS_MAX: u32 = 510;
-/// LMDB's lock file for [`READERS_MAX`] readers: a head and a cache line each.
-const LOCK_FILE_BYTES: u64 = 512 * 64;
-/// LMDB's data file in an environment's directory.
-pub(crate) const DATA_FILE: &str = "data.mdb";
-const LOCK_FILE: &str = "lock.mdb";
-
-/// Up to this many branch and leaf pages (a few hundred thousand objects, some milliseconds) are
-/// walked at every open.
-const PROVE_PAGES_AT_OPEN: u64 = 16_384;
 /// How often a walk of a live environment is begun anew because commits overtook it.
 const PROOF_ATTEMPTS: u32 = 100;
-
-const META_TABLE: &str = "meta";
-const KEY_VERSION: &[u8] = b"format-version";
-const KEY_KIND: &[u8] = b"kind";
-
-/// When a commit is on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Durability {
-    /// When it returns (fsync).
-    #[default]
-    Commit,
-    /// When the operating system gets to it: survives the death of the process, not that of the
-    /// machine.
-    System,
-}
-
-/// How environments are opened. The default is right for nodes and routers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EnvOptions {
-    /// The map is at least this large, in bytes.
-    pub map_bytes_min: u64,
-    /// The map never grows beyond this; reaching it is [`monofs_model::ErrorKind::Full`].
-    pub map_bytes_max: u64,
-    pub durability: Durability,
-}
-
-impl Default for EnvOptions {
-    fn default() -> Self {
-        Self {
-            map_bytes_min: MAP_BYTES_MIN,
-            map_bytes_max: MAP_BYTES_MAX,
-            durability: Durability::Commit,
-        }
-    }
-}
-
-/// How full environments are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct EnvUsage {
-    /// Address space that is mapped.
-    pub map_bytes: u64,
-    /// Bytes of pages in use, with those that wait to be used again.
-    pub used_bytes: u64,
-    /// Places for read transactions that were taken at the same time, at most.
-    pub readers: u64,
-}
 
 /// What went wrong in a transaction: LMDB's own, which may be cured by growing the map, or ours.
 #[derive(Debug)]
@@ -166,14 +111,15 @@ pub(crate) struct Environment {
 }
 
 impl Environment {
-    /// Opens the environment in `dir`, creating the directory and an empty environment when
-    /// `create` is set.
+    /// Opens the environment in `dir`; `if_missing` may create the directory and an empty
+    /// environment.
     pub(crate) fn open(
         dir: &Path,
         options: &EnvOptions,
         tables_max: u32,
-        create: bool,
+        if_missing: IfMissing,
     ) -> Result<Self> {
+        let create = if_missing == IfMissing::Create;
         if create {
             fs::create_dir_all(dir).map_err(|e| io_error(dir, "create directory", &e))?;
         }
@@ -226,17 +172,17 @@ impl Environment {
         Ok(this)
     }
 
-    /// Opens `names`, or creates them when `create` is set, and checks kind and format version.
+    /// Opens `names`, or creates them if `if_missing` says so, and checks kind and format version.
     pub(crate) fn tables<const N: usize>(
         &self,
         kind: &str,
         names: [&str; N],
-        create: bool,
+        if_missing: IfMissing,
     ) -> Result<[Table; N]> {
         if let Some(tables) = self.open_tables(kind, names)? {
             return Ok(tables);
         }
-        if !create {
+        if if_missing == IfMissing::Fail {
             let dir = self.dir.display();
             return Err(Error::corrupt(format!(
                 "{dir}: the database was never completed; remove it and fetch it again"
@@ -255,6 +201,7 @@ impl Environment {
             .env
             .read_txn()
             .map_err(|e| self.error("open tables", e))?;
+        // All handles or none: LMDB keeps them when the transaction commits.
         let opened = self
             .env
             .open_databases_and_commit(rtxn, |opener, rtxn| -> TxnResult<_> {
@@ -262,7 +209,8 @@ impl Environment {
                 else {
                     return Ok(CommitOrAbort::Abort(()));
                 };
-                self.check_format(
+                check_format(
+                    &self.dir,
                     kind,
                     meta.get(rtxn, KEY_KIND)?,
                     meta.get(rtxn, KEY_VERSION)?,
@@ -318,42 +266,29 @@ impl Environment {
         Ok(created.commit().expect("the closure never aborts"))
     }
 
-    fn check_format(&self, kind: &str, found: Option<&[u8]>, version: Option<&[u8]>) -> Result<()> {
-        let dir = self.dir.display();
-        if found != Some(kind.as_bytes()) {
-            let found = String::from_utf8_lossy(found.unwrap_or_default());
-            return Err(Error::refused(format!(
-                "{dir}: holds a '{found}' database, not a '{kind}'; give another directory"
-            )));
+    /// Passes the gate for one transaction.
+    fn enter(&self) -> RwLockReadGuard<'_, ()> {
+        // A thread that already reads must not queue behind a resize that waits for it.
+        if self.is_held() {
+            self.gate.read_recursive()
+        } else {
+            self.gate.read()
         }
-        let version = version
-            .and_then(|raw| raw.try_into().ok())
-            .map(u32::from_be_bytes)
-            .ok_or_else(|| Error::corrupt(format!("{dir}: the format version is missing")))?;
-        if version > FORMAT_VERSION {
-            return Err(Error::refused(format!(
-                "{dir}: format version {version} is newer than this program, which reads up to \
-                 {FORMAT_VERSION}; upgrade it"
-            )));
-        }
-        Ok(())
+    }
+
+    /// Whether this thread holds a read transaction.
+    fn is_held(&self) -> bool {
+        HELD.with_borrow(|held| held.contains(&self.address()))
     }
 
     /// Begins a read transaction. Never waits for writers, only for a resize of the map.
     pub(crate) fn read(&self) -> Result<ReadTxn<'_>> {
-        let address = self.address();
-        let nested = HELD.with_borrow(|held| held.contains(&address));
-        // A thread that already reads must not queue behind a resize that waits for it.
-        let gate = if nested {
-            self.gate.read_recursive()
-        } else {
-            self.gate.read()
-        };
+        let gate = self.enter();
         let txn = self
             .env
             .read_txn()
             .map_err(|e| self.error("begin reading", e))?;
-        HELD.with_borrow_mut(|held| held.push(address));
+        HELD.with_borrow_mut(|held| held.push(self.address()));
         Ok(ReadTxn {
             txn,
             _gate: gate,
@@ -403,12 +338,7 @@ impl Environment {
     }
 
     fn write_once<T>(&self, body: &mut impl FnMut(&mut RwTxn<'_>) -> TxnResult<T>) -> TxnResult<T> {
-        let nested = HELD.with_borrow(|held| held.contains(&self.address()));
-        let _gate = if nested {
-            self.gate.read_recursive()
-        } else {
-            self.gate.read()
-        };
+        let _gate = self.enter();
         let mut wtxn = self.env.write_txn()?;
         let value = body(&mut wtxn)?;
         wtxn.commit()?;
@@ -417,7 +347,7 @@ impl Environment {
     }
 
     fn grow(&self, doing: &str, seen: usize) -> Result<()> {
-        if HELD.with_borrow(|held| held.contains(&self.address())) {
+        if self.is_held() {
             return Err(Error::internal(format!(
                 "{doing}: the map must grow, but this thread still reads from it"
             )));
@@ -463,19 +393,19 @@ impl Environment {
     pub(crate) fn damage(&self) -> Result<Option<Error>> {
         for _ in 0..PROOF_ATTEMPTS {
             let txn = self.read()?;
-            let proved = match Meta::read(&self.file, Some(txn.id() as u64)) {
+            let proved = match MetaPage::read(&self.file, Some(txn.id() as u64)) {
                 // Two commits later the meta page of this view is overwritten, though not its
                 // tables.
                 Ok(None) => continue,
-                Ok(Some(meta)) => prove(&self.file, &meta, Depth::Everything),
+                Ok(Some(meta)) => prove(&self.file, &meta, ProofDepth::Everything),
                 Err(e) => Err(e),
             };
             return match proved {
                 Ok(_) => Ok(None),
-                Err(Unproved::Damage(found)) => {
+                Err(ProofError::Damage(found)) => {
                     Ok(Some(Error::corrupt(damaged(&self.dir, &found.to_string()))))
                 }
-                Err(Unproved::Io(e)) => Err(io_error(&self.dir, "read the data file", &e)),
+                Err(ProofError::Io(e)) => Err(io_error(&self.dir, "read the data file", &e)),
             };
         }
         Err(Error::unavailable(format!(
@@ -493,11 +423,10 @@ impl Environment {
     /// How full it is.
     pub(crate) fn usage(&self) -> EnvUsage {
         let info = self.env.info();
-        let (map_bytes, readers) = (info.map_size as u64, u64::from(info.number_of_readers));
         EnvUsage {
-            map_bytes,
+            map_bytes: info.map_size as u64,
             used_bytes: self.needed_bytes(),
-            readers,
+            readers: u64::from(info.number_of_readers),
         }
     }
 
@@ -521,11 +450,12 @@ impl Environment {
         &self.dir
     }
 
-    /// An error of LMDB in our words.
+    /// An error of LMDB as one of the model, with this environment's directory.
     pub(crate) fn error(&self, doing: &str, error: heed::Error) -> Error {
         lmdb_error(&self.dir, doing, error)
     }
 
+    /// What ended a transaction, as an error of the model.
     pub(crate) fn txn_error(&self, doing: &str, error: TxnError) -> Error {
         match error {
             TxnError::Lmdb(error) => self.error(doing, error),
@@ -551,78 +481,4 @@ pub(crate) fn put_changed(
     }
     table.put(wtxn, key, value)?;
     Ok(true)
-}
-
-/// LMDB writes its lock file through a map, page by page as readers come; on a full disk the first
-/// write to a page that has no block yet would kill the process (SIGBUS). So all blocks are taken
-/// beforehand.
-///
-/// Gives the number of a descriptor that was free just now: those of the environment come after it.
-fn allocate_lock_file(dir: &Path) -> Result<RawFd> {
-    let path = dir.join(LOCK_FILE);
-    let opened = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path);
-    let file = opened.map_err(|e| io_error(&path, "open", &e))?;
-    match rustix::fs::fallocate(
-        &file,
-        rustix::fs::FallocateFlags::empty(),
-        0,
-        LOCK_FILE_BYTES,
-    ) {
-        // Where blocks cannot be taken beforehand there is nothing to do.
-        Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => Ok(file.as_raw_fd()),
-        Err(e) => Err(io_error(&path, "allocate", &e.into())),
-    }
-}
-
-fn first_map_bytes(file_bytes: u64, options: &EnvOptions) -> usize {
-    let wanted = file_bytes
-        .saturating_mul(4)
-        .checked_next_power_of_two()
-        .unwrap_or(MAP_BYTES_MAX);
-    let bounded = wanted
-        .max(options.map_bytes_min)
-        .min(options.map_bytes_max)
-        .max(file_bytes);
-    bounded.next_multiple_of(page_bytes()) as usize
-}
-
-pub(crate) fn page_bytes() -> u64 {
-    rustix::param::page_size() as u64
-}
-
-/// Walks a data file that is about to be mapped: wholly if that is quick or if the file is shorter
-/// than it should be. LMDB leaves free pages at the end unwritten, so only pages in use decide.
-fn prove_file(dir: &Path) -> Result<()> {
-    let path = dir.join(DATA_FILE);
-    let failed = |e: &io::Error| io_error(&path, "read", e);
-    let file = File::open(&path).map_err(|e| failed(&e))?;
-    let have = file.metadata().map_err(|e| failed(&e))?.len();
-    let mut needed = 0;
-    let proved = Meta::read(&file, None).and_then(|meta| {
-        let meta = meta.expect("no transaction was asked for");
-        needed = meta.needed_bytes();
-        let depth = Depth::Index {
-            pages_max: if have < needed {
-                u64::MAX
-            } else {
-                PROVE_PAGES_AT_OPEN
-            },
-        };
-        prove(&file, &meta, depth)
-    });
-    match proved {
-        Ok(_) => Ok(()),
-        Err(Unproved::Io(e)) => Err(failed(&e)),
-        Err(Unproved::Damage(_)) if have < needed => Err(Error::corrupt(damaged(
-            dir,
-            &format!("it was cut off: {have} bytes are left of {needed}"),
-        ))),
-        Err(Unproved::Damage(found)) => Err(Error::corrupt(damaged(dir, &found.to_string()))),
-    }
 }

@@ -1,7 +1,7 @@
-//! What the operating system and LMDB report, in our words: a kind to act on, where it happened,
-//! what to try.
+//! Errors of the operating system and of LMDB as errors of the model: a kind to act on, where it
+//! happened, what to try.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
@@ -30,7 +30,16 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<()> {
         .map_err(|e| io_error(dir, "sync directory", &e))
 }
 
-/// An error of the operating system in our words.
+/// Removes a directory with all in it; a missing one is fine.
+pub(crate) fn remove_dir(dir: &Path) -> Result<()> {
+    match fs::remove_dir_all(dir) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(io_error(dir, "remove directory", &e)),
+    }
+}
+
+/// An error of the operating system as one of the model.
 pub(crate) fn io_error(path: &Path, doing: &str, error: &io::Error) -> Error {
     let line = format!("{}: {doing}: {error}", path.display());
     match error.kind() {
@@ -43,10 +52,11 @@ pub(crate) fn io_error(path: &Path, doing: &str, error: &io::Error) -> Error {
     }
 }
 
-/// An error of LMDB in our words. A short write (EIO) on a full disk is `Full`: LMDB does not tell
+/// An error of LMDB as one of the model. A short write (EIO) on a full disk is `Full`: LMDB does not tell
 /// the two apart.
 pub(crate) fn lmdb_error(dir: &Path, doing: &str, error: heed::Error) -> Error {
     let line = format!("{}: {doing}: {error}", dir.display());
+    // What the caller can do decides the kind: make room, try again, fetch it anew.
     match error {
         heed::Error::Io(e)
             if e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())

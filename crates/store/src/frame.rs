@@ -95,6 +95,7 @@ struct Header {
     check: u64,
 }
 
+/// Takes a frame apart; its payload is not looked at.
 fn split(frame: &[u8]) -> Result<(Header, &[u8])> {
     let Some((header, payload)) = frame.split_first_chunk::<HEADER_BYTES>() else {
         return Err(Error::corrupt(format!(
@@ -102,6 +103,7 @@ fn split(frame: &[u8]) -> Result<(Header, &[u8])> {
             frame.len()
         )));
     };
+    // Version and codec decide whether the rest can be understood.
     let [version, codec, rest @ ..] = header;
     if *version != VERSION {
         return Err(Error::corrupt(format!(
@@ -111,6 +113,7 @@ fn split(frame: &[u8]) -> Result<(Header, &[u8])> {
     if !matches!(*codec, CODEC_RAW | CODEC_ZSTD) {
         return Err(Error::corrupt(format!("frame: codec {codec} is unknown")));
     }
+    // A length beyond the bound is refused before anything is allocated for it.
     let (len, check) = rest.split_at(4);
     let raw_len = u32::from_le_bytes(len.try_into().expect("split at four")) as usize;
     let check = u64::from_le_bytes(check.try_into().expect("eight remain of twelve"));

@@ -30,8 +30,8 @@ pub use cache::{CacheOptions, CacheReader, CacheStats, CacheStore};
 pub use env::{Durability, EnvOptions, EnvUsage};
 pub use pool::RepoPool;
 pub use repo::{
-    BlobWalk, CheckProgress, CheckReport, Counts, GcReport, LargeWriter, Reader, RepoMeta,
-    RepoStore,
+    BlobWalk, CheckProgress, CheckReport, GcReport, LargeWriter, ObjectCounts, RepoMeta,
+    RepoReader, RepoStore,
 };
 pub use state::{CommitOutcome, Compare, Scan, StateEnv, Versioned, Write};
 

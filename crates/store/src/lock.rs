@@ -11,11 +11,12 @@ use monofs_model::{Error, Result};
 use crate::fault::io_error;
 
 const LOCK_FILE: &str = "LOCK";
-/// How long a holder may take to go. One that is just ending still has it, and so has, for a
-/// moment, a program that was started meanwhile: it inherits the lock until it has become another
-/// program.
-const HOLDER_GOES: Duration = Duration::from_secs(1);
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How long a lock that is held is waited for. A process that is just ending still holds its lock,
+/// and so does, for a moment, a child that it started: the child inherits the file until it has
+/// become another program.
+const HOLDER_WAIT: Duration = Duration::from_secs(1);
+/// Pause between two tries.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
 /// Creates `dir` if need be and locks it; the lock lives as long as the file. Errors: `Refused`
 /// while another process, or another place in this one, holds it and keeps it for a second. `what`
@@ -34,14 +35,14 @@ pub(crate) fn lock_directory(dir: &Path, what: &str) -> Result<File> {
     loop {
         match file.try_lock() {
             Ok(()) => break,
-            Err(TryLockError::WouldBlock) if begun.elapsed() < HOLDER_GOES => {
-                std::thread::sleep(LOOK_EVERY)
+            Err(TryLockError::WouldBlock) if begun.elapsed() < HOLDER_WAIT => {
+                std::thread::sleep(RETRY_PAUSE)
             }
             Err(TryLockError::WouldBlock) => return Err(in_use(dir, what, file)),
             Err(TryLockError::Error(e)) => return Err(io_error(&path, "lock", &e)),
         }
     }
-    // For the other process's error message alone, so a failure does not matter.
+    // Another process names this id in its error message; a failure to write it does not matter.
     let _ = file
         .set_len(0)
         .and_then(|()| write!(file, "{}", std::process::id()));
@@ -59,4 +60,49 @@ fn in_use(dir: &Path, what: &str, file: File) -> Error {
     Error::refused(format!(
         "{dir}: the {what} is in use by {holder}; stop that one or give another directory"
     ))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use monofs_model::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_second_lock_is_refused_and_names_the_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("made/when/missing");
+        let held = lock_directory(&at, "thing").unwrap();
+        let error = lock_directory(&at, "thing").unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Refused);
+        let holder = format!("the thing is in use by process {}", std::process::id());
+        assert!(error.message.contains(&holder), "{error}");
+        drop(held);
+        lock_directory(&at, "thing").unwrap();
+    }
+
+    #[test]
+    fn a_holder_that_is_just_ending_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = lock_directory(dir.path(), "thing").unwrap();
+        let (begun, begins) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                begins.recv().unwrap();
+                drop(held);
+            });
+            begun.send(()).unwrap();
+            lock_directory(dir.path(), "thing").unwrap();
+        });
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_made_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "in the way").unwrap();
+        let error = lock_directory(&file.join("below"), "thing").unwrap_err();
+        assert!(error.message.contains("create directory"), "{error}");
+    }
 }

@@ -9,7 +9,7 @@
 //!
 //! Invariants: a directory under `repos` named by a storage id is complete, since repositories are
 //! made and removed elsewhere and renamed; an environment is opened and closed by one thread at a
-//! time; only repositories that nobody uses are closed to make room.
+//! time; only repositories that are not in use are closed to make room.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ use monofs_model::{Error, Result, StorageId};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::env::{DATA_FILE, EnvOptions, EnvUsage};
-use crate::fault::{io_error, sync_dir};
+use crate::fault::{io_error, remove_dir, sync_dir};
 use crate::lock::lock_directory;
 use crate::repo::{RepoMeta, RepoStore};
 
@@ -31,15 +31,15 @@ pub const OPEN_MAX: usize = 256;
 /// Most copies of one repository that are set aside.
 const QUARANTINE_MAX: u32 = 100;
 
-struct Open {
+struct OpenRepo {
     store: Arc<RepoStore>,
-    /// When it was last asked for, in ticks of `State::clock`.
+    /// When it was last asked for, in ticks of `PoolState::clock`.
     used: u64,
 }
 
 #[derive(Default)]
-struct State {
-    open: HashMap<StorageId, Open>,
+struct PoolState {
+    open: HashMap<StorageId, OpenRepo>,
     /// Being opened, closed, made or removed by some thread.
     busy: HashSet<StorageId>,
     /// Admitted by `make_room` and not in `open` yet.
@@ -47,7 +47,7 @@ struct State {
     clock: u64,
 }
 
-impl State {
+impl PoolState {
     fn use_open(&mut self, id: &StorageId) -> Option<Arc<RepoStore>> {
         self.clock += 1;
         let open = self.open.get_mut(id)?;
@@ -61,21 +61,21 @@ pub struct RepoPool {
     root: PathBuf,
     max_open: usize,
     options: EnvOptions,
-    state: Mutex<State>,
-    /// An id left `busy`.
+    state: Mutex<PoolState>,
+    /// Notified when an id leaves `busy`.
     idle: Condvar,
     /// Makes names in `new` and `trash` unique.
     serial: AtomicU64,
     _lock: File,
 }
 
-/// The right to open, close or rename one repository; others wait for its end.
-struct Busy<'p> {
+/// The right to open, close or rename one repository. Other threads wait until it is dropped.
+struct BusyRepo<'p> {
     pool: &'p RepoPool,
     id: StorageId,
 }
 
-impl Drop for Busy<'_> {
+impl Drop for BusyRepo<'_> {
     fn drop(&mut self) {
         self.pool.state.lock().busy.remove(&self.id);
         self.pool.idle.notify_all();
@@ -127,21 +127,24 @@ impl RepoPool {
         })
     }
 
+    /// The repository, opened if it is not, or made if there is none and `create` says of what.
     fn get_with(
         &self,
         id: &StorageId,
         create: Option<&RepoMeta>,
     ) -> Result<Option<Arc<RepoStore>>> {
+        // One thread opens it; the others wait and find it open.
         let mut state = self.wait_idle(id);
         if let Some(store) = state.use_open(id) {
             return Ok(Some(store));
         }
         state.busy.insert(id.clone());
         drop(state);
-        let _busy = Busy {
+        let _busy = BusyRepo {
             pool: self,
             id: id.clone(),
         };
+        // The disk is used without the lock on the state.
         let dir = self.dir(id);
         if create.is_none() && !dir.exists() {
             return Ok(None);
@@ -151,13 +154,14 @@ impl RepoPool {
             Some(meta) if !dir.exists() => self.create(meta, &dir),
             _ => RepoStore::open_existing_with(&dir, &self.options),
         };
+        // What was admitted is open now, or has failed to open.
         let mut state = self.state.lock();
         state.opening -= 1;
         let store = Arc::new(opened?);
         let used = state.clock;
         state.open.insert(
             id.clone(),
-            Open {
+            OpenRepo {
                 store: store.clone(),
                 used,
             },
@@ -165,7 +169,8 @@ impl RepoPool {
         Ok(Some(store))
     }
 
-    fn wait_idle(&self, id: &StorageId) -> MutexGuard<'_, State> {
+    /// Waits until no thread opens, closes or renames this repository.
+    fn wait_idle(&self, id: &StorageId) -> MutexGuard<'_, PoolState> {
         let mut state = self.state.lock();
         while state.busy.contains(id) {
             self.idle.wait(&mut state);
@@ -173,13 +178,14 @@ impl RepoPool {
         state
     }
 
-    fn claim(&self, id: &StorageId) -> (Busy<'_>, Option<Open>) {
+    /// Takes a repository out of the open ones and keeps every other thread from it.
+    fn claim(&self, id: &StorageId) -> (BusyRepo<'_>, Option<OpenRepo>) {
         let mut state = self.wait_idle(id);
         state.busy.insert(id.clone());
         let open = state.open.remove(id);
         drop(state);
         (
-            Busy {
+            BusyRepo {
                 pool: self,
                 id: id.clone(),
             },
@@ -209,8 +215,8 @@ impl RepoPool {
         }
     }
 
-    /// Closes the least recently used repositories that nobody uses until one more fits, and admits
-    /// that one.
+    /// Closes those that are not in use, the least recently used first, until one more fits, and
+    /// admits that one.
     fn make_room(&self) -> Result<()> {
         loop {
             let mut state = self.state.lock();
@@ -232,10 +238,11 @@ impl RepoPool {
                     self.max_open
                 )));
             };
+            // Closing takes time, so it happens without the lock.
             let closing = state.open.remove(&id);
             state.busy.insert(id.clone());
             drop(state);
-            let busy = Busy { pool: self, id };
+            let busy = BusyRepo { pool: self, id };
             drop(closing);
             drop(busy);
         }
@@ -341,13 +348,4 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
         to.parent()
             .expect("repositories have a directory above them"),
     )
-}
-
-/// Removes a directory with all in it; a missing one is fine.
-pub(crate) fn remove_dir(dir: &Path) -> Result<()> {
-    match fs::remove_dir_all(dir) {
-        Ok(()) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(io_error(dir, "remove directory", &e)),
-    }
 }

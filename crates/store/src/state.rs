@@ -16,7 +16,7 @@ use std::path::Path;
 
 use monofs_model::{Error, Result};
 
-use crate::env::{EnvOptions, Environment, Table, TxnResult};
+use crate::env::{EnvOptions, Environment, IfMissing, Table, TxnResult};
 use crate::fault::io_error;
 use crate::lock::lock_directory;
 
@@ -81,8 +81,9 @@ impl StateEnv {
     /// Opens the state in `dir`, creating it when missing.
     pub fn open(dir: &Path) -> Result<Self> {
         let lock = lock_directory(dir, "router state")?;
-        let env = Environment::open(dir, &EnvOptions::default(), 8, true)?;
-        let [rows, facts] = env.tables(KIND, ["rows", "facts"], true)?;
+        let env = Environment::open(dir, &EnvOptions::default(), 8, IfMissing::Create)?;
+        let [rows, facts] = env.tables(KIND, ["rows", "facts"], IfMissing::Create)?;
+        // The epoch is made once, when the database is new.
         let epoch = match read_epoch(&env, facts)? {
             Some(epoch) => epoch,
             None => {
@@ -147,7 +148,7 @@ impl StateEnv {
         self.scan_ranges(&ranges, |key| !key.starts_with(prefix))
     }
 
-    /// From each of these bounds on, as long as keys are `wanted`.
+    /// The rows from each of these bounds on, as long as their keys are `wanted`.
     fn scan_ranges(&self, from: &[Bound<&[u8]>], wanted: impl Fn(&[u8]) -> bool) -> Result<Scan> {
         let broken = |e| self.env.error("scan state", e);
         let txn = self.env.read()?;
@@ -183,6 +184,7 @@ impl StateEnv {
         }
         self.env
             .write("commit state", |wtxn| -> TxnResult<CommitOutcome> {
+                // All conditions hold before the first write.
                 for compare in compares {
                     let found = match compare.key.len() {
                         1..=KEY_BYTES_MAX => self
@@ -200,6 +202,7 @@ impl StateEnv {
                 if writes.is_empty() {
                     return Ok(CommitOutcome::Done { revision });
                 }
+                // All rows of a commit carry its revision.
                 revision += 1;
                 for write in writes {
                     match write {

@@ -22,9 +22,9 @@ const HEADER_BYTES: usize = 16;
 const NODE_BYTES: usize = 8;
 const DB_BYTES: usize = 48;
 const PAGE_BYTES: std::ops::RangeInclusive<u64> = 512..=65_536;
-/// A root that is not there.
+/// The root of an empty table.
 const NO_PAGE: u64 = u64::MAX;
-/// LMDB's own cursor stack.
+/// Levels of a tree; LMDB's own cursors have room for as many.
 const DEPTH_MAX: u16 = 32;
 
 const PAGE_BRANCH: u16 = 0x01;
@@ -37,12 +37,12 @@ const TABLE_INTEGER_KEY: u16 = 0x08;
 
 /// What is wrong, and on which page.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Damage {
+pub(crate) struct PageDamage {
     pub page: u64,
     pub what: &'static str,
 }
 
-impl std::fmt::Display for Damage {
+impl std::fmt::Display for PageDamage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "page {}: {}", self.page, self.what)
     }
@@ -50,15 +50,15 @@ impl std::fmt::Display for Damage {
 
 /// Why a walk ended without a proof.
 #[derive(Debug)]
-pub(crate) enum Unproved {
-    Damage(Damage),
+pub(crate) enum ProofError {
+    Damage(PageDamage),
     Io(io::Error),
 }
 
-type Proof<T> = Result<T, Unproved>;
+type ProofResult<T> = Result<T, ProofError>;
 
-fn damage<T>(page: u64, what: &'static str) -> Proof<T> {
-    Err(Unproved::Damage(Damage { page, what }))
+fn damage<T>(page: u64, what: &'static str) -> ProofResult<T> {
+    Err(ProofError::Damage(PageDamage { page, what }))
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
@@ -75,7 +75,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 
 /// The root of one table.
 #[derive(Debug, Clone, Copy)]
-struct Root {
+struct TableRoot {
     flags: u16,
     depth: u16,
     index_pages: u64,
@@ -83,8 +83,8 @@ struct Root {
     page: u64,
 }
 
-impl Root {
-    /// Of `MDB_db`: pad u32, flags u16, depth u16, branch, leaf and overflow pages, entries, root.
+impl TableRoot {
+    /// Reads an `MDB_db`: pad u32, flags u16, depth u16, branch, leaf and overflow pages, entries, root.
     fn read(db: &[u8]) -> Self {
         Self {
             flags: u16_at(db, 4),
@@ -98,18 +98,18 @@ impl Root {
 
 /// One of the two meta pages: the start of a consistent view.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Meta {
+pub(crate) struct MetaPage {
     page_bytes: u64,
-    free: Root,
-    main: Root,
+    free: TableRoot,
+    main: TableRoot,
     last_page: u64,
     txn: u64,
 }
 
-impl Meta {
+impl MetaPage {
     /// The view that LMDB would open, or the one of transaction `txn`; `None` when that is gone
     /// already.
-    pub(crate) fn read(file: &File, txn: Option<u64>) -> Proof<Option<Self>> {
+    pub(crate) fn read(file: &File, txn: Option<u64>) -> ProofResult<Option<Self>> {
         let first = Self::read_at(file, 0, 0)?;
         let second = Self::read_at(file, 1, first.page_bytes)?;
         if first.page_bytes != second.page_bytes {
@@ -126,10 +126,11 @@ impl Meta {
         })
     }
 
-    fn read_at(file: &File, page: u64, offset: u64) -> Proof<Self> {
+    fn read_at(file: &File, page: u64, offset: u64) -> ProofResult<Self> {
         let mut bytes = [0; META_BYTES];
         read_exact_at(file, &mut bytes, offset, page)?;
         let meta = &bytes[HEADER_BYTES..];
+        // Nothing else of the page means anything before these two and the page size are right.
         if u32_at(meta, 0) != MAGIC || u32_at(meta, 4) != DATA_VERSION {
             return damage(page, "no meta page");
         }
@@ -137,20 +138,17 @@ impl Meta {
         if !PAGE_BYTES.contains(&page_bytes) || !page_bytes.is_power_of_two() {
             return damage(page, "the page size is impossible");
         }
-        let mut free = Root::read(&meta[24..]);
-        // Of this table the flags are the environment's, with its key's kind mixed in.
+        // The roots of LMDB's own two tables, and how far the file is in use.
+        let mut free = TableRoot::read(&meta[24..]);
+        // The flags stored with this table are the environment's and its own key's kind together.
         free.flags &= TABLE_INTEGER_KEY;
-        let main = Root::read(&meta[24 + DB_BYTES..]);
-        let (last_page, txn) = (
-            u64_at(meta, 24 + 2 * DB_BYTES),
-            u64_at(meta, 32 + 2 * DB_BYTES),
-        );
-        if last_page
+        let main = TableRoot::read(&meta[24 + DB_BYTES..]);
+        let last_page = u64_at(meta, 24 + 2 * DB_BYTES);
+        let txn = u64_at(meta, 32 + 2 * DB_BYTES);
+        let needed_bytes = last_page
             .checked_add(1)
-            .and_then(|pages| pages.checked_mul(page_bytes))
-            .is_none()
-            || last_page < 1
-        {
+            .and_then(|pages| pages.checked_mul(page_bytes));
+        if needed_bytes.is_none() || last_page < 1 {
             return damage(page, "the last page is impossible");
         }
         Ok(Self {
@@ -168,51 +166,52 @@ impl Meta {
     }
 }
 
-fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64, page: u64) -> Proof<()> {
+fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64, page: u64) -> ProofResult<()> {
     match file.read_exact_at(bytes, offset) {
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
             damage(page, "lies beyond the end of the file")
         }
-        read => read.map_err(Unproved::Io),
+        read => read.map_err(ProofError::Io),
     }
 }
 
-/// How much of a file is read.
+/// How much of a file a proof reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Depth {
-    /// Branch and leaf pages: what reads through the map rely on. Nothing at all when there are
-    /// more than this many.
+pub(crate) enum ProofDepth {
+    /// Branch and leaf pages, which reads through the map rely on. When there are more than this
+    /// many, nothing is read at all.
     Index { pages_max: u64 },
-    /// And the headers of large values, on which only their removal relies.
+    /// Branch and leaf pages, and the headers of large values, on which only their removal relies.
     Everything,
 }
 
 /// Walks all tables of a view. Gives false, and proves nothing, when they have too many pages for
 /// `depth`.
-pub(crate) fn prove(file: &File, meta: &Meta, depth: Depth) -> Proof<bool> {
-    let file_bytes = file.metadata().map_err(Unproved::Io)?.len();
+pub(crate) fn prove(file: &File, meta: &MetaPage, depth: ProofDepth) -> ProofResult<bool> {
+    let file_bytes = file.metadata().map_err(ProofError::Io)?.len();
     let used = vec![0; (meta.last_page / 64 + 1) as usize];
     let pages_left = match depth {
-        Depth::Index { pages_max } => pages_max,
-        Depth::Everything => u64::MAX,
+        ProofDepth::Index { pages_max } => pages_max,
+        ProofDepth::Everything => u64::MAX,
     };
     let file_pages = file_bytes / meta.page_bytes;
-    let mut walk = Walk {
+    let mut walk = TableWalk {
         file,
         meta,
         file_pages,
         used,
         pages_left,
-        headers: depth == Depth::Everything,
+        headers: depth == ProofDepth::Everything,
     };
+    // LMDB's own tables come first: one of them names all the others.
     let mut tables = Vec::new();
-    for (root, kind) in [(meta.free, Kind::Free), (meta.main, Kind::Main)] {
+    for (root, kind) in [(meta.free, TableKind::Free), (meta.main, TableKind::Main)] {
         if !walk.table(&root, kind, &mut tables)? {
             return Ok(false);
         }
     }
     for root in std::mem::take(&mut tables) {
-        if !walk.table(&root, Kind::Ours, &mut tables)? {
+        if !walk.table(&root, TableKind::Ours, &mut tables)? {
             return Ok(false);
         }
     }
@@ -220,7 +219,7 @@ pub(crate) fn prove(file: &File, meta: &Meta, depth: Depth) -> Proof<bool> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum TableKind {
     /// LMDB's lists of free pages, by transaction.
     Free,
     /// The tables by name.
@@ -229,9 +228,9 @@ enum Kind {
     Ours,
 }
 
-struct Walk<'f> {
+struct TableWalk<'f> {
     file: &'f File,
-    meta: &'f Meta,
+    meta: &'f MetaPage,
     /// Whole pages in the file.
     file_pages: u64,
     /// A bit per page.
@@ -241,16 +240,17 @@ struct Walk<'f> {
     headers: bool,
 }
 
-impl Walk<'_> {
-    /// Takes a page; none may be taken twice. `on_disk`: it must lie within the file.
-    fn take(&mut self, page: u64, on_disk: bool) -> Proof<()> {
+impl TableWalk<'_> {
+    /// Takes a page; none may be taken twice. With `on_disk` it must lie within the file.
+    fn take(&mut self, page: u64, on_disk: bool) -> ProofResult<()> {
         if page < META_PAGES || page > self.meta.last_page {
             return damage(page, "is outside the database");
         }
         if on_disk && page >= self.file_pages {
             return damage(page, "lies beyond the end of the file");
         }
-        let (word, bit) = (&mut self.used[(page / 64) as usize], 1 << (page % 64));
+        let word = &mut self.used[(page / 64) as usize];
+        let bit = 1 << (page % 64);
         if *word & bit != 0 {
             return damage(page, "is used twice");
         }
@@ -259,9 +259,15 @@ impl Walk<'_> {
     }
 
     /// Walks one table; the roots of tables found in it go to `tables`.
-    fn table(&mut self, root: &Root, kind: Kind, tables: &mut Vec<Root>) -> Proof<bool> {
+    fn table(
+        &mut self,
+        root: &TableRoot,
+        kind: TableKind,
+        tables: &mut Vec<TableRoot>,
+    ) -> ProofResult<bool> {
+        // What the root says of the table is checked before any of its pages is read.
         let integer = root.flags & TABLE_INTEGER_KEY != 0;
-        if root.flags & !TABLE_INTEGER_KEY != 0 || integer != (kind == Kind::Free) {
+        if root.flags & !TABLE_INTEGER_KEY != 0 || integer != (kind == TableKind::Free) {
             return damage(root.page, "is the root of a table of an unknown kind");
         }
         if root.page == NO_PAGE {
@@ -277,6 +283,7 @@ impl Walk<'_> {
         if root.index_pages > self.pages_left {
             return Ok(false);
         }
+        // Each page is read, checked and left again; its children wait on the stack.
         let mut entries = 0;
         let mut stack = vec![(root.page, 1)];
         let mut page = vec![0; self.meta.page_bytes as usize];
@@ -287,16 +294,13 @@ impl Walk<'_> {
             }
             self.pages_left -= 1;
             read_exact_at(self.file, &mut page, number * self.meta.page_bytes, number)?;
-            let nodes = nodes(
-                &page,
-                number,
-                if level == root.depth {
-                    PAGE_LEAF
-                } else {
-                    PAGE_BRANCH
-                },
-            )?;
-            check_order(&page, number, &nodes, kind, level == root.depth)?;
+            let page_flag = if level == root.depth {
+                PAGE_LEAF
+            } else {
+                PAGE_BRANCH
+            };
+            let nodes = nodes(&page, number, page_flag)?;
+            check_order(&page, number, &nodes, kind, page_flag)?;
             for node in &nodes {
                 if level < root.depth {
                     stack.push((node.child, level + 1));
@@ -306,6 +310,7 @@ impl Walk<'_> {
                 }
             }
         }
+        // The root also says how many entries its leaves hold.
         if entries != root.entries {
             return damage(
                 root.page,
@@ -315,14 +320,17 @@ impl Walk<'_> {
         Ok(true)
     }
 
+    /// Checks one entry of a leaf page: that its data lies within the page, or within the large
+    /// value that it names, and is of the kind that the table holds.
     fn leaf(
         &mut self,
         page: &[u8],
         number: u64,
-        node: &Node,
-        kind: Kind,
-        tables: &mut Vec<Root>,
-    ) -> Proof<()> {
+        node: &PageEntry,
+        kind: TableKind,
+        tables: &mut Vec<TableRoot>,
+    ) -> ProofResult<()> {
+        // How many bytes of the entry's data lie in the page itself.
         let inline = match node.flags {
             NODE_BIG => 8,
             0 | NODE_TABLE => node.data_len,
@@ -332,15 +340,16 @@ impl Walk<'_> {
             Some(data) => data,
             None => return damage(number, "has an entry that leaves the page"),
         };
+        // Each kind of table allows its own kinds of data.
         match (kind, node.flags) {
-            (Kind::Ours, 0) => Ok(()),
-            (Kind::Ours, NODE_BIG) => self.overflow(u64_at(data, 0), node.data_len).map(drop),
-            (Kind::Main, NODE_TABLE) if data.len() == DB_BYTES => {
-                tables.push(Root::read(data));
+            (TableKind::Ours, 0) => Ok(()),
+            (TableKind::Ours, NODE_BIG) => self.overflow(u64_at(data, 0), node.data_len).map(drop),
+            (TableKind::Main, NODE_TABLE) if data.len() == DB_BYTES => {
+                tables.push(TableRoot::read(data));
                 Ok(())
             }
-            (Kind::Free, 0) => self.free_list(number, data),
-            (Kind::Free, NODE_BIG) => {
+            (TableKind::Free, 0) => self.free_list(number, data),
+            (TableKind::Free, NODE_BIG) => {
                 let first = u64_at(data, 0);
                 self.overflow(first, node.data_len)?;
                 let mut list = vec![0; node.data_len];
@@ -353,7 +362,7 @@ impl Walk<'_> {
     }
 
     /// Takes the pages of a large value.
-    fn overflow(&mut self, first: u64, bytes: usize) -> Proof<()> {
+    fn overflow(&mut self, first: u64, bytes: usize) -> ProofResult<()> {
         let pages = (HEADER_BYTES as u64 - 1 + bytes as u64) / self.meta.page_bytes + 1;
         for page in first..first.saturating_add(pages) {
             self.take(page, true)?;
@@ -374,7 +383,7 @@ impl Walk<'_> {
 
     /// A list of free pages: its length, then page numbers in descending order. They may lie beyond
     /// the end of the file.
-    fn free_list(&mut self, page: u64, list: &[u8]) -> Proof<()> {
+    fn free_list(&mut self, page: u64, list: &[u8]) -> ProofResult<()> {
         if list.len() < 8
             || !list.len().is_multiple_of(8)
             || u64_at(list, 0) != list.len() as u64 / 8 - 1
@@ -395,33 +404,38 @@ impl Walk<'_> {
 }
 
 /// One entry of a branch or leaf page.
-struct Node {
+struct PageEntry {
     key_at: usize,
     key_len: usize,
     flags: u16,
-    /// Of a leaf: where the data starts and how long it is (not inline if large).
+    /// In a leaf: where the data starts and how long it is. Large data lies on pages of its own.
     data_at: usize,
     data_len: usize,
-    /// Of a branch.
+    /// In a branch: the page below.
     child: u64,
 }
 
 /// The entries of a page, after checking its header. Each key lies within the page.
-fn nodes(page: &[u8], number: u64, kind: u16) -> Proof<Vec<Node>> {
-    let (lower, upper) = (u16_at(page, 12) as usize, u16_at(page, 14) as usize);
-    if u64_at(page, 0) != number || u16_at(page, 10) != kind {
+fn nodes(page: &[u8], number: u64, page_flag: u16) -> ProofResult<Vec<PageEntry>> {
+    // The header: pointers to entries fill the page up to `lower`, entries begin at `upper`.
+    let lower = u16_at(page, 12) as usize;
+    let upper = u16_at(page, 14) as usize;
+    if u64_at(page, 0) != number || u16_at(page, 10) != page_flag {
         return damage(number, "is not the page it should be");
     }
     if lower <= HEADER_BYTES || !lower.is_multiple_of(2) || lower > upper || upper > page.len() {
         return damage(number, "has an impossible header");
     }
+    // Each pointer leads to an entry: data length (or child) in two halves, flags, key length, key.
     let mut nodes = Vec::with_capacity((lower - HEADER_BYTES) / 2);
     for pointer in (HEADER_BYTES..lower).step_by(2) {
         let at = u16_at(page, pointer) as usize;
         if at < upper || !at.is_multiple_of(2) || at + NODE_BYTES > page.len() {
             return damage(number, "has an entry that leaves the page");
         }
-        let (low, high, flags) = (u16_at(page, at), u16_at(page, at + 2), u16_at(page, at + 4));
+        let low = u16_at(page, at);
+        let high = u16_at(page, at + 2);
+        let flags = u16_at(page, at + 4);
         let key_len = u16_at(page, at + 6) as usize;
         let key_at = at + NODE_BYTES;
         if key_at + key_len > page.len() {
@@ -429,7 +443,7 @@ fn nodes(page: &[u8], number: u64, kind: u16) -> Proof<Vec<Node>> {
         }
         let data_len = low as usize | (high as usize) << 16;
         let child = data_len as u64 | u64::from(flags) << 32;
-        nodes.push(Node {
+        nodes.push(PageEntry {
             key_at,
             key_len,
             flags,
@@ -443,16 +457,23 @@ fn nodes(page: &[u8], number: u64, kind: u16) -> Proof<Vec<Node>> {
 
 /// Keys ascend within a page; the first of a branch page means "everything before the second" and
 /// is not looked at.
-fn check_order(page: &[u8], number: u64, nodes: &[Node], kind: Kind, leaf: bool) -> Proof<()> {
+fn check_order(
+    page: &[u8],
+    number: u64,
+    nodes: &[PageEntry],
+    kind: TableKind,
+    page_flag: u16,
+) -> ProofResult<()> {
+    let unchecked = usize::from(page_flag == PAGE_BRANCH);
     let mut before: Option<&[u8]> = None;
-    for node in &nodes[usize::from(!leaf)..] {
+    for node in &nodes[unchecked..] {
         let key = &page[node.key_at..node.key_at + node.key_len];
-        if key.is_empty() || (kind == Kind::Free && key.len() != 8) {
+        if key.is_empty() || (kind == TableKind::Free && key.len() != 8) {
             return damage(number, "has a key of impossible length");
         }
         let ascends = match before {
             None => true,
-            Some(before) if kind == Kind::Free => u64_at(before, 0) < u64_at(key, 0),
+            Some(before) if kind == TableKind::Free => u64_at(before, 0) < u64_at(key, 0),
             Some(before) => before < key,
         };
         if !ascends {
@@ -461,4 +482,135 @@ fn check_order(page: &[u8], number: u64, nodes: &[Node], kind: Kind, leaf: bool)
         before = Some(key);
     }
     Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::env::{DATA_FILE, EnvOptions, Environment, IfMissing};
+
+    /// Rows of the sample: enough for branch pages.
+    const ROWS: u32 = 2000;
+
+    /// A database with branch, leaf and overflow pages, and a list of free pages.
+    fn sample(dir: &Path) -> Vec<u8> {
+        let env = Environment::open(dir, &EnvOptions::default(), 4, IfMissing::Create).unwrap();
+        let [table] = env.tables("sample", ["rows"], IfMissing::Create).unwrap();
+        env.write("fill", |wtxn| {
+            for row in 0..ROWS {
+                let value = vec![7; if row % 500 == 0 { 10_000 } else { 20 }];
+                table.put(wtxn, &row.to_be_bytes(), &value)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+        env.write("free pages", |wtxn| {
+            for row in 0..ROWS / 2 {
+                table.delete(wtxn, &row.to_be_bytes())?;
+            }
+            Ok(())
+        })
+        .unwrap();
+        drop(env);
+        std::fs::read(dir.join(DATA_FILE)).unwrap()
+    }
+
+    /// The proof of a file with these bytes.
+    fn proof(dir: &Path, bytes: &[u8]) -> ProofResult<bool> {
+        let path = dir.join("copy");
+        std::fs::write(&path, bytes).unwrap();
+        let file = File::open(&path).unwrap();
+        let meta = MetaPage::read(&file, None)?.expect("no transaction was asked for");
+        prove(&file, &meta, ProofDepth::Everything)
+    }
+
+    /// What is wrong with a file with these bytes.
+    #[track_caller]
+    fn damage_of(dir: &Path, bytes: &[u8]) -> PageDamage {
+        match proof(dir, bytes).unwrap_err() {
+            ProofError::Damage(damage) => damage,
+            ProofError::Io(error) => panic!("{error}"),
+        }
+    }
+
+    /// Offsets of the pages with this flag whose header names themselves.
+    fn pages(bytes: &[u8], flag: u16) -> Vec<usize> {
+        let page_bytes = u32_at(bytes, HEADER_BYTES + 24) as usize;
+        (2 * page_bytes..bytes.len())
+            .step_by(page_bytes)
+            .filter(|&at| u64_at(bytes, at) == (at / page_bytes) as u64)
+            .filter(|&at| u16_at(bytes, at + 10) == flag)
+            .collect()
+    }
+
+    #[test]
+    fn a_whole_database_is_proved_as_deep_as_it_was_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = sample(dir.path());
+        assert!(proof(dir.path(), &bytes).unwrap());
+        let file = File::open(dir.path().join(DATA_FILE)).unwrap();
+        let meta = MetaPage::read(&file, None).unwrap().unwrap();
+        assert!(meta.needed_bytes() <= bytes.len() as u64);
+        let index = |pages_max| prove(&file, &meta, ProofDepth::Index { pages_max }).unwrap();
+        assert!(index(1000));
+        assert!(!index(3), "too many pages prove nothing");
+    }
+
+    #[test]
+    fn each_kind_of_damage_is_named_with_its_page() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = sample(dir.path());
+        let leaf = *pages(&bytes, PAGE_LEAF).last().unwrap();
+        let cases: [(usize, &[u8], &str); 4] = [
+            (leaf, &[0xff], "is not the page it should be"),
+            (leaf + 12, &[0, 0], "has an impossible header"),
+            (leaf + 16, &[1, 0], "has an entry that leaves the page"),
+            (leaf + 10, &[2, 1], "is not the page it should be"),
+        ];
+        for (at, wrong, what) in cases {
+            let mut damaged = bytes.clone();
+            damaged[at..at + wrong.len()].copy_from_slice(wrong);
+            let found = damage_of(dir.path(), &damaged);
+            assert_eq!(found.what, what);
+            assert!(found.to_string().contains(&found.page.to_string()));
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_or_was_cut_off_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = sample(dir.path());
+        assert_eq!(damage_of(dir.path(), &[0; 8192]).what, "no meta page");
+        let cut = damage_of(dir.path(), &bytes[..bytes.len() / 2]);
+        assert_eq!(cut.what, "lies beyond the end of the file");
+        assert_eq!(damage_of(dir.path(), b"").page, 0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn no_flipped_bit_makes_the_proof_panic(flips in prop::collection::vec(any::<(u64, u8)>(), 1..4)) {
+            thread_local! {
+                static SAMPLE: (tempfile::TempDir, Vec<u8>) = {
+                    let dir = tempfile::tempdir().unwrap();
+                    let bytes = sample(dir.path());
+                    (dir, bytes)
+                };
+            }
+            SAMPLE.with(|(dir, bytes)| {
+                let mut damaged = bytes.clone();
+                for (at, bit) in &flips {
+                    let at = (at % damaged.len() as u64) as usize;
+                    damaged[at] ^= 1 << (bit % 8);
+                }
+                let _ = proof(dir.path(), &damaged);
+            });
+        }
+    }
 }

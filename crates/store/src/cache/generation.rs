@@ -15,9 +15,10 @@ use heed::{RoTxn, WithoutTls};
 use monofs_model::{Oid, Result};
 
 use super::segment::{PLACE_BYTES, Segment};
-use crate::env::{Durability, EnvOptions, Environment, Table, TxnResult, page_bytes, put_changed};
-use crate::fault::io_error;
-use crate::pool::remove_dir;
+use crate::env::{
+    Durability, EnvOptions, Environment, IfMissing, Table, TxnResult, page_bytes, put_changed,
+};
+use crate::fault::{io_error, remove_dir};
 use crate::repo::ChunkKey;
 
 /// Tells generations apart from those of earlier formats, which had the chunks in the environment:
@@ -35,48 +36,49 @@ const SPARE: u64 = 16;
 
 /// Which table a row is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Family {
+pub(super) enum RowFamily {
     Trees,
     Chunks,
 }
 
 /// A row's address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Row {
-    family: Family,
+pub(super) struct CacheRow {
+    family: RowFamily,
     key: Box<[u8]>,
 }
 
-impl Row {
+impl CacheRow {
     pub(super) fn tree(oid: &Oid) -> Self {
         Self {
-            family: Family::Trees,
+            family: RowFamily::Trees,
             key: oid.as_bytes().into(),
         }
     }
 
     pub(super) fn chunk(oid: &Oid, chunk: u32) -> Self {
         Self {
-            family: Family::Chunks,
+            family: RowFamily::Chunks,
             key: ChunkKey::new(oid, chunk).as_bytes().into(),
         }
     }
 }
 
 /// About what a row takes on disk.
-pub(super) fn row_bytes(row: &Row, value: &[u8]) -> u64 {
+pub(super) fn row_bytes(row: &CacheRow, value: &[u8]) -> u64 {
     let len = value.len() as u64;
     let value_bytes = match row.family {
-        Family::Chunks => len + PLACE_BYTES as u64,
-        Family::Trees if value.len() < OVERFLOW_BYTES => len,
-        Family::Trees => len.next_multiple_of(page_bytes()),
+        RowFamily::Chunks => len + PLACE_BYTES as u64,
+        RowFamily::Trees if value.len() < OVERFLOW_BYTES => len,
+        RowFamily::Trees => len.next_multiple_of(page_bytes()),
     };
     value_bytes + ROW_OVERHEAD
 }
 
 /// A view of a generation's tables.
-pub(super) type Txn = RoTxn<'static, WithoutTls>;
+pub(super) type GenerationTxn = RoTxn<'static, WithoutTls>;
 
+/// An open generation.
 pub(super) struct Generation {
     env: Environment,
     trees: Table,
@@ -99,8 +101,10 @@ impl Generation {
             map_bytes_max: bytes_max,
             durability: Durability::System,
         };
-        let env = Environment::open(&dir, &options, 4, true)?;
-        let [trees, chunks, ends] = env.tables(KIND, ["trees", "chunks", "segment"], true)?;
+        let env = Environment::open(&dir, &options, 4, IfMissing::Create)?;
+        let [trees, chunks, ends] =
+            env.tables(KIND, ["trees", "chunks", "segment"], IfMissing::Create)?;
+        // How far the segment has places; what lies behind that was never committed.
         let kept = {
             let txn = env.read()?;
             let end = ends
@@ -130,7 +134,7 @@ impl Generation {
         self.env.disk_bytes() + self.segment.bytes()
     }
 
-    fn has_room(&self, rows: &[(Row, &[u8])]) -> bool {
+    fn has_room(&self, rows: &[(CacheRow, &[u8])]) -> bool {
         let bytes: u64 = rows.iter().map(|(row, value)| row_bytes(row, value)).sum();
         self.env.needed_bytes() + self.segment.bytes() + bytes
             <= self.bytes_max - self.bytes_max / SPARE
@@ -147,7 +151,7 @@ impl Generation {
     }
 
     /// Begins reading; `None` when that fails, which reads as a miss.
-    pub(super) fn begin(&self) -> Option<Txn> {
+    pub(super) fn begin(&self) -> Option<GenerationTxn> {
         self.env
             .read_owned()
             .inspect_err(|e| tracing::warn!("the cache cannot be read: {e}"))
@@ -155,31 +159,31 @@ impl Generation {
     }
 
     /// The record of a directory.
-    pub(super) fn tree<'t>(&self, txn: &'t Txn, oid: &Oid) -> Option<&'t [u8]> {
+    pub(super) fn tree<'t>(&self, txn: &'t GenerationTxn, oid: &Oid) -> Option<&'t [u8]> {
         self.get(self.trees, txn, oid.as_bytes())
     }
 
-    pub(super) fn has_chunk(&self, txn: &Txn, oid: &Oid, chunk: u32) -> bool {
+    pub(super) fn has_chunk(&self, txn: &GenerationTxn, oid: &Oid, chunk: u32) -> bool {
         self.get(self.chunks, txn, ChunkKey::new(oid, chunk).as_bytes())
             .is_some()
     }
 
     /// The frame of a chunk.
-    pub(super) fn chunk(&self, txn: &Txn, oid: &Oid, chunk: u32) -> Option<Bytes> {
+    pub(super) fn chunk(&self, txn: &GenerationTxn, oid: &Oid, chunk: u32) -> Option<Bytes> {
         self.segment
             .read(self.get(self.chunks, txn, ChunkKey::new(oid, chunk).as_bytes())?)
     }
 
     /// What a row stands for.
-    fn value<'t>(&self, txn: &'t Txn, row: &Row) -> Option<Cow<'t, [u8]>> {
+    fn value<'t>(&self, txn: &'t GenerationTxn, row: &CacheRow) -> Option<Cow<'t, [u8]>> {
         let stored = self.get(self.table(row.family), txn, &row.key)?;
         match row.family {
-            Family::Trees => Some(Cow::Borrowed(stored)),
-            Family::Chunks => Some(Cow::Owned(self.segment.read(stored)?.into())),
+            RowFamily::Trees => Some(Cow::Borrowed(stored)),
+            RowFamily::Chunks => Some(Cow::Owned(self.segment.read(stored)?.into())),
         }
     }
 
-    fn get<'t>(&self, table: Table, txn: &'t Txn, key: &[u8]) -> Option<&'t [u8]> {
+    fn get<'t>(&self, table: Table, txn: &'t GenerationTxn, key: &[u8]) -> Option<&'t [u8]> {
         let found = table.get(txn, key);
         found
             .inspect_err(
@@ -191,21 +195,23 @@ impl Generation {
     /// Puts all rows in one transaction; false when the generation is full, and then nothing was
     /// put. Chunks come to stand in the order in which they are given; one that is there already
     /// stands twice from then on.
-    pub(super) fn put(&self, rows: &[(Row, &[u8])]) -> Result<bool> {
+    pub(super) fn put(&self, rows: &[(CacheRow, &[u8])]) -> Result<bool> {
         if !self.has_room(rows) {
             return Ok(false);
         }
+        // The frames are written first: a place is committed only for bytes that are there.
         let frames = rows
             .iter()
-            .filter(|(row, _)| row.family == Family::Chunks)
+            .filter(|(row, _)| row.family == RowFamily::Chunks)
             .map(|(_, frame)| *frame);
         let (places, end) = self.segment.append(frames)?;
+        // In the table a chunk's row is its place.
         let mut places = places.iter();
-        let mut entries: Vec<(&Row, &[u8])> = Vec::with_capacity(rows.len());
+        let mut entries: Vec<(&CacheRow, &[u8])> = Vec::with_capacity(rows.len());
         for (row, value) in rows {
             match row.family {
-                Family::Trees => entries.push((row, value)),
-                Family::Chunks => {
+                RowFamily::Trees => entries.push((row, value)),
+                RowFamily::Chunks => {
                     entries.push((row, places.next().expect("one place for each frame")))
                 }
             }
@@ -218,8 +224,8 @@ impl Generation {
             .write_fixed("fill the cache", |wtxn| -> TxnResult<()> {
                 for (row, value) in &entries {
                     match row.family {
-                        Family::Trees => drop(put_changed(self.trees, wtxn, &row.key, value)?),
-                        Family::Chunks => self.chunks.put(wtxn, &row.key, value)?,
+                        RowFamily::Trees => drop(put_changed(self.trees, wtxn, &row.key, value)?),
+                        RowFamily::Chunks => self.chunks.put(wtxn, &row.key, value)?,
                     }
                 }
                 put_changed(self.ends, wtxn, KEY_END, &end.to_le_bytes())?;
@@ -236,29 +242,30 @@ impl Generation {
     pub(super) fn copy_to(
         &self,
         to: &Generation,
-        rows: HashSet<Row>,
+        rows: HashSet<CacheRow>,
         bytes_max: usize,
-    ) -> Result<(u64, Vec<Row>)> {
+    ) -> Result<(u64, Vec<CacheRow>)> {
+        let (Some(from_txn), Some(to_txn)) = (self.begin(), to.begin()) else {
+            return Ok((0, Vec::new()));
+        };
+        // Rows are gathered from this generation up to the bound.
         let mut bytes = 0;
         let mut batch = Vec::new();
         let mut left = Vec::new();
-        let txn = (self.begin(), to.begin());
         for row in rows {
             if bytes >= bytes_max {
                 left.push(row);
                 continue;
             }
-            let (Some(from), Some(to_txn)) = (&txn.0, &txn.1) else {
-                break;
-            };
-            if to.get(to.table(row.family), to_txn, &row.key).is_none()
-                && let Some(value) = self.value(from, &row)
+            if to.get(to.table(row.family), &to_txn, &row.key).is_none()
+                && let Some(value) = self.value(&from_txn, &row)
             {
                 bytes += value.len();
                 batch.push((row, value));
             }
         }
-        let batch: Vec<(Row, &[u8])> = batch
+        // They are put in one transaction.
+        let batch: Vec<(CacheRow, &[u8])> = batch
             .iter()
             .map(|(row, value)| (row.clone(), &value[..]))
             .collect();
@@ -266,10 +273,10 @@ impl Generation {
         Ok((if copied { batch.len() as u64 } else { 0 }, left))
     }
 
-    fn table(&self, family: Family) -> Table {
+    fn table(&self, family: RowFamily) -> Table {
         match family {
-            Family::Trees => self.trees,
-            Family::Chunks => self.chunks,
+            RowFamily::Trees => self.trees,
+            RowFamily::Chunks => self.chunks,
         }
     }
 }

@@ -23,6 +23,7 @@ fn boot_id() -> Result<String> {
         .map_err(|e| io_error(path, "read", &e))
 }
 
+/// Whether the machine has run since the cache was opened last, or it was closed cleanly.
 pub(super) fn is_trusted(dir: &Path) -> Result<bool> {
     let path = dir.join(MARKER_FILE);
     match fs::read_to_string(&path) {
@@ -33,7 +34,7 @@ pub(super) fn is_trusted(dir: &Path) -> Result<bool> {
     }
 }
 
-/// Durable before the first write to a generation.
+/// Marks the cache as open. Durable when it returns, so before the first write to a generation.
 pub(super) fn write(dir: &Path) -> Result<()> {
     let path = dir.join(MARKER_FILE);
     let id = boot_id()?;
@@ -43,6 +44,7 @@ pub(super) fn write(dir: &Path) -> Result<()> {
     written.map_err(|e| io_error(&path, "write", &e))
 }
 
+/// Marks the cache as closed cleanly.
 pub(super) fn remove(dir: &Path) -> Result<()> {
     let path = dir.join(MARKER_FILE);
     match fs::remove_file(&path) {

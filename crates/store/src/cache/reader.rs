@@ -13,8 +13,8 @@ use bytes::Bytes;
 use monofs_model::Oid;
 use parking_lot::Mutex;
 
-use super::generation::{Generation, Row, Txn};
-use super::{CacheStore, Pair};
+use super::generation::{CacheRow, Generation, GenerationTxn};
+use super::{CacheStore, GenerationPair};
 
 /// Views that idle at most; threads share them by number.
 const IDLE_MAX: usize = 32;
@@ -24,42 +24,42 @@ const PROMOTE_ROWS_MAX: usize = 65_536;
 
 /// One consistent view of both generations. Transactions begin on first use; one that could not
 /// begin stays `None`.
-struct View {
+struct CacheView {
     // Order matters: transactions end before their environments are let go.
-    current: OnceCell<Option<Txn>>,
-    previous: OnceCell<Option<Txn>>,
-    pair: Arc<Pair>,
-    /// Of [`Idle`] before the view began.
+    current: OnceCell<Option<GenerationTxn>>,
+    previous: OnceCell<Option<GenerationTxn>>,
+    pair: Arc<GenerationPair>,
+    /// The epoch of [`IdleViews`] before the view began.
     epoch: u64,
 }
 
 /// A place for one view; on a cache line of its own.
 #[derive(Default)]
 #[repr(align(64))]
-struct Slot(Mutex<Option<View>>);
+struct ViewSlot(Mutex<Option<CacheView>>);
 
-/// Views of the past that wait for their next reader.
+/// Views that were read from and wait for their next reader.
 #[derive(Default)]
-pub(super) struct Idle {
+pub(super) struct IdleViews {
     /// Odd while a put runs; a view is as good as new while its own, even, epoch lasts.
     epoch: AtomicU64,
-    slots: [Slot; IDLE_MAX],
+    slots: [ViewSlot; IDLE_MAX],
 }
 
-/// While it lives no view is kept.
-pub(super) struct Changing<'i>(&'i Idle);
+/// A put under way: while this value lives no view is kept.
+pub(super) struct ViewsChanging<'i>(&'i IdleViews);
 
-impl Idle {
+impl IdleViews {
     /// Ends all idle views before a put; the caller is the only writer.
-    pub(super) fn changing(&self) -> Changing<'_> {
+    pub(super) fn changing(&self) -> ViewsChanging<'_> {
         self.epoch.fetch_add(1, Ordering::SeqCst);
         self.slots
             .iter()
             .for_each(|slot| drop(slot.0.lock().take()));
-        Changing(self)
+        ViewsChanging(self)
     }
 
-    fn slot(&self) -> &Mutex<Option<View>> {
+    fn slot(&self) -> &Mutex<Option<CacheView>> {
         static THREADS: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
             static NUMBER: usize = THREADS.fetch_add(1, Ordering::Relaxed);
@@ -67,12 +67,12 @@ impl Idle {
         &self.slots[NUMBER.with(|number| *number) % IDLE_MAX].0
     }
 
-    fn take(&self) -> Option<View> {
+    fn take(&self) -> Option<CacheView> {
         let view = self.slot().try_lock()?.take()?;
         (view.epoch == self.epoch.load(Ordering::SeqCst)).then_some(view)
     }
 
-    fn keep(&self, view: View) {
+    fn keep(&self, view: CacheView) {
         if let Some(mut slot) = self.slot().try_lock()
             && slot.is_none()
             // Looked at under the lock: a put that begins now finds the view in its slot.
@@ -84,7 +84,7 @@ impl Idle {
     }
 }
 
-impl Drop for Changing<'_> {
+impl Drop for ViewsChanging<'_> {
     fn drop(&mut self) {
         self.0.epoch.fetch_add(1, Ordering::SeqCst);
     }
@@ -94,7 +94,7 @@ impl CacheStore {
     /// Begins reading: one consistent view. Keep it short. A failure to begin reads as an empty
     /// cache.
     pub fn read(&self) -> CacheReader<'_> {
-        let view = self.idle.take().unwrap_or_else(|| View {
+        let view = self.idle.take().unwrap_or_else(|| CacheView {
             epoch: self.idle.epoch.load(Ordering::SeqCst),
             pair: self.pair(),
             current: OnceCell::new(),
@@ -106,7 +106,7 @@ impl CacheStore {
         }
     }
 
-    fn note_hit(&self, row: Row) {
+    fn note_hit(&self, row: CacheRow) {
         // Never wait here: a hit that is not noted is only less likely to stay.
         if let Some(mut promote) = self.promote.try_lock()
             && promote.len() < PROMOTE_ROWS_MAX
@@ -119,8 +119,8 @@ impl CacheStore {
 /// One consistent view of the cache.
 pub struct CacheReader<'c> {
     cache: &'c CacheStore,
-    /// Taken at the end alone.
-    view: Option<View>,
+    /// `None` only while the reader is being dropped.
+    view: Option<CacheView>,
 }
 
 impl CacheReader<'_> {
@@ -128,7 +128,7 @@ impl CacheReader<'_> {
     pub fn tree(&self, oid: &Oid) -> Option<&[u8]> {
         self.find(
             |generation, txn| generation.tree(txn, oid),
-            || Row::tree(oid),
+            || CacheRow::tree(oid),
         )
     }
 
@@ -136,13 +136,13 @@ impl CacheReader<'_> {
     pub fn chunk(&self, oid: &Oid, index: u32) -> Option<Bytes> {
         self.find(
             |generation, txn| generation.chunk(txn, oid, index),
-            || Row::chunk(oid, index),
+            || CacheRow::chunk(oid, index),
         )
     }
 
     /// Whether the frame of a chunk is here. It does not count as used.
     pub fn has_chunk(&self, oid: &Oid, index: u32) -> bool {
-        let has = |generation: &Generation, txn: &Txn| {
+        let has = |generation: &Generation, txn: &GenerationTxn| {
             generation.has_chunk(txn, oid, index).then_some(())
         };
         self.in_current(has)
@@ -152,8 +152,8 @@ impl CacheReader<'_> {
 
     fn find<'r, T>(
         &'r self,
-        look: impl Fn(&'r Generation, &'r Txn) -> Option<T>,
-        row: impl FnOnce() -> Row,
+        look: impl Fn(&'r Generation, &'r GenerationTxn) -> Option<T>,
+        row: impl FnOnce() -> CacheRow,
     ) -> Option<T> {
         self.in_current(&look).or_else(|| {
             let found = self.in_previous(&look)?;
@@ -164,7 +164,7 @@ impl CacheReader<'_> {
 
     fn in_current<'r, T>(
         &'r self,
-        look: impl Fn(&'r Generation, &'r Txn) -> Option<T>,
+        look: impl Fn(&'r Generation, &'r GenerationTxn) -> Option<T>,
     ) -> Option<T> {
         let view = self.view.as_ref()?;
         let newer = view.pair.current.as_deref()?;
@@ -173,7 +173,7 @@ impl CacheReader<'_> {
 
     fn in_previous<'r, T>(
         &'r self,
-        look: impl Fn(&'r Generation, &'r Txn) -> Option<T>,
+        look: impl Fn(&'r Generation, &'r GenerationTxn) -> Option<T>,
     ) -> Option<T> {
         let view = self.view.as_ref()?;
         let older = view.pair.previous.as_deref()?;

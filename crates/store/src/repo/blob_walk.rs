@@ -13,7 +13,7 @@ use std::ops::Range;
 use bytes::Bytes;
 use monofs_model::{EntryKind, Error, Oid, Result, TreeRecord};
 
-use super::Reader;
+use super::store::RepoReader;
 use super::trees::missing_tree;
 
 /// Where a walk over the blobs below one root tree is.
@@ -41,7 +41,11 @@ impl BlobWalk {
     /// the end. A blob that two directories name comes once per step at most, and again in a later
     /// step if it is still missing then. Errors: `NotHeld` when a directory record is missing,
     /// `Corrupt` when one does not parse.
-    pub fn next_missing(&mut self, reader: &Reader<'_>, limit: usize) -> Result<Vec<(Oid, u64)>> {
+    pub fn next_missing(
+        &mut self,
+        reader: &RepoReader<'_>,
+        limit: usize,
+    ) -> Result<Vec<(Oid, u64)>> {
         let mut missing = Vec::new();
         let mut named = HashSet::new();
         self.step(reader, |oid, size| {
@@ -59,7 +63,7 @@ impl BlobWalk {
     /// [`BlobWalk::next_missing`].
     pub fn next_held(
         &mut self,
-        reader: &Reader<'_>,
+        reader: &RepoReader<'_>,
         limit: usize,
         mut held: impl FnMut(&Oid, u64),
     ) -> Result<bool> {
@@ -77,7 +81,7 @@ impl BlobWalk {
     /// more.
     fn step(
         &mut self,
-        reader: &Reader<'_>,
+        reader: &RepoReader<'_>,
         mut visit: impl FnMut(&Oid, u64) -> bool,
     ) -> Result<bool> {
         while let Some((oid, from)) = self

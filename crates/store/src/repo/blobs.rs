@@ -11,8 +11,8 @@ use bytes::Bytes;
 use monofs_model::limits::CHUNK_BYTES;
 use monofs_model::{Error, Oid, Result};
 
+use super::store::{RepoReader, RepoStore};
 use super::trees::parts;
-use super::{Reader, RepoStore};
 use crate::env::{TxnResult, page_bytes};
 use crate::frame;
 
@@ -92,6 +92,7 @@ impl RepoStore {
                 "blob {oid}: {size} bytes are more than the store can number"
             ))
         })?;
+        // One writer per blob.
         if !self.writing.lock().insert(*oid) {
             return Err(Error::refused(format!(
                 "blob {oid} is already being written"
@@ -105,11 +106,11 @@ impl RepoStore {
             next: 0,
             batch: Vec::new(),
             bytes: 0,
-            mode: Mode::Fresh,
+            mode: WriterStage::Fresh,
         };
         // From here on dropping the writer frees the oid again.
         if self.read()?.has_blob(oid) {
-            writer.mode = Mode::Held;
+            writer.mode = WriterStage::Held;
         }
         Ok(writer)
     }
@@ -136,7 +137,9 @@ impl RepoStore {
             let done = self
                 .env
                 .write("remove a half-written blob", |wtxn| -> TxnResult<bool> {
-                    let (from, to) = (ChunkKey::new(oid, 0), ChunkKey::new(oid, u32::MAX));
+                    // At most so many rows of the blob in one transaction.
+                    let from = ChunkKey::new(oid, 0);
+                    let to = ChunkKey::new(oid, u32::MAX);
                     let range = (
                         Bound::Included(from.as_bytes()),
                         Bound::Included(to.as_bytes()),
@@ -150,6 +153,7 @@ impl RepoStore {
                             self.tables.blobs.delete(wtxn, key)?;
                         }
                     }
+                    // The mark goes with the last rows, so that a crash before leaves it.
                     let done = keys.len() < REMOVE_ROWS;
                     if done {
                         self.tables.pending.delete(wtxn, oid.as_bytes())?;
@@ -163,7 +167,7 @@ impl RepoStore {
     }
 }
 
-impl Reader<'_> {
+impl RepoReader<'_> {
     /// The frame of one chunk of a blob that is wholly held.
     pub fn chunk(&self, oid: &Oid, index: u32) -> Result<Option<&[u8]>> {
         let broken = |e| self.error("read contents", e);
@@ -194,7 +198,7 @@ impl Reader<'_> {
     }
 
     /// The frame of one chunk, also of a blob that is still being written and was not verified as a
-    /// whole. Whoever gets it verifies what it is put together to.
+    /// whole. The caller verifies what it is put together to.
     pub fn arriving_chunk(&self, oid: &Oid, index: u32) -> Result<Option<&[u8]>> {
         let frame = self
             .store
@@ -243,12 +247,13 @@ impl Reader<'_> {
     }
 }
 
+/// How far a [`LargeWriter`] is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
+enum WriterStage {
     /// Nothing was written yet.
     Fresh,
     /// Chunks and the pending mark are on disk.
-    Marked,
+    MarkedObjects,
     /// The blob was there before: chunks are only counted.
     Held,
     Finished,
@@ -264,7 +269,7 @@ pub struct LargeWriter<'s> {
     next: u32,
     batch: Vec<(u32, Bytes)>,
     bytes: usize,
-    mode: Mode,
+    mode: WriterStage,
 }
 
 impl LargeWriter<'_> {
@@ -272,27 +277,25 @@ impl LargeWriter<'_> {
     pub fn put(&mut self, index: u32, frame: Bytes) -> Result<()> {
         let oid = self.oid;
         if index != self.next || index >= self.chunks {
-            let (next, chunks) = (self.next, self.chunks);
             return Err(Error::invalid(format!(
-                "blob {oid}: chunk {index} came where {next} of {chunks} was due"
+                "blob {oid}: chunk {index} came where {} of {} was due",
+                self.next, self.chunks
             )));
         }
-        let (found, expected) = (
-            frame::raw_len(&frame)?,
-            frame::chunk_len(self.size, u64::from(index)),
-        );
+        let found = frame::raw_len(&frame)?;
+        let expected = frame::chunk_len(self.size, u64::from(index));
         if found != expected {
             return Err(Error::corrupt(format!(
                 "blob {oid}: chunk {index} has {found} bytes instead of {expected}"
             )));
         }
         self.next += 1;
-        if self.mode == Mode::Held {
+        if self.mode == WriterStage::Held {
             return Ok(());
         }
         self.bytes += frame.len();
         self.batch.push((index, frame));
-        // The first commits are small, so that whoever waits for the beginning gets it soon.
+        // The first commits are small: a reader that waits for the beginning gets it soon.
         let due = (self.next as usize * CHUNK_BYTES / 2).min(LARGE_BATCH_BYTES);
         if self.bytes >= due {
             self.commit(false)
@@ -316,18 +319,21 @@ impl LargeWriter<'_> {
                 "blob {oid}: only {next} of {chunks} chunks came"
             )));
         }
-        if self.mode != Mode::Held {
+        if self.mode != WriterStage::Held {
             self.commit(true)?;
         }
-        self.mode = Mode::Finished;
+        self.mode = WriterStage::Finished;
         Ok(())
     }
 
+    /// Writes the chunks that were gathered; with the `last` ones the blob becomes held.
     fn commit(&mut self, last: bool) -> Result<()> {
-        let (store, oid) = (self.store, self.oid);
+        let store = self.store;
+        let oid = self.oid;
         if !last {
-            self.mode = Mode::Marked;
+            self.mode = WriterStage::MarkedObjects;
         }
+        // With the last chunks the mark goes, in one transaction: the blob is held from then on.
         let mut held = store.held.lock();
         store.env.write("put contents", |wtxn| -> TxnResult<()> {
             for (index, frame) in &self.batch {
@@ -357,7 +363,7 @@ impl LargeWriter<'_> {
 
 impl Drop for LargeWriter<'_> {
     fn drop(&mut self) {
-        if self.mode == Mode::Marked
+        if self.mode == WriterStage::MarkedObjects
             && let Err(e) = self.store.remove_chunks(&self.oid)
         {
             // It stays pending, so it is not served, and the next open removes it.

@@ -15,9 +15,9 @@ use monofs_model::{Error, ObjectKind, Oid, Result, TreeRecord};
 
 use super::blobs::ChunkKey;
 use super::snapshots::decode;
-use super::trees::{Step, missing_tree, walk};
-use super::{Reader, RepoStore, Table};
-use crate::env::TxnResult;
+use super::store::{RepoReader, RepoStore};
+use super::trees::{TreeVisit, missing_tree, walk};
+use crate::env::{Table, TxnResult};
 use crate::frame;
 
 /// Problems kept in a report; the rest is only counted.
@@ -26,7 +26,7 @@ pub const PROBLEMS_MAX: usize = 1000;
 const SLICE_ROWS: usize = 1024;
 const SLICE_BYTES: usize = 8 << 20;
 
-/// How far a check is.
+/// How far a check has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CheckProgress {
     pub rows_done: u64,
@@ -66,12 +66,35 @@ impl CheckReport {
 }
 
 /// A blob whose chunks are being hashed.
-struct Hashing {
+struct BlobHash {
     oid: Oid,
     next: u32,
     size: u64,
     /// `None` once a chunk was found broken; the remaining ones are passed over.
     hasher: Option<ObjectHasher>,
+}
+
+impl BlobHash {
+    /// A blob of `size` bytes whose chunks are to come.
+    fn new(oid: Oid, size: u64) -> Self {
+        let hasher = ObjectHasher::new(oid.format(), ObjectKind::Blob, size);
+        Self {
+            oid,
+            next: 0,
+            size,
+            hasher: Some(hasher),
+        }
+    }
+
+    /// A blob that is not hashed, of which `chunk` was seen.
+    fn passed_over(oid: Oid, chunk: u32) -> Self {
+        Self {
+            oid,
+            next: chunk.saturating_add(1),
+            size: 0,
+            hasher: None,
+        }
+    }
 }
 
 impl RepoStore {
@@ -101,8 +124,10 @@ impl RepoStore {
 
     fn rows(&self) -> Result<u64> {
         let txn = self.env.read()?;
-        let len = |table: Table| table.len(&txn).map_err(|e| self.env.error("count rows", e));
-        Ok(len(self.tables.trees)? + len(self.tables.blobs)?)
+        let trees = self.tables.trees.len(&txn);
+        let blobs = self.tables.blobs.len(&txn);
+        let counted = trees.and_then(|trees| Ok(trees + blobs?));
+        counted.map_err(|e| self.env.error("count rows", e))
     }
 
     fn check_trees(
@@ -134,7 +159,7 @@ impl RepoStore {
         state: &mut CheckProgress,
         progress: &mut dyn FnMut(&CheckProgress) -> bool,
     ) -> Result<bool> {
-        let mut hashing: Option<Hashing> = None;
+        let mut hashing: Option<BlobHash> = None;
         let mut raw = Vec::new();
         let went_on = self.slices(
             self.tables.blobs,
@@ -161,10 +186,11 @@ impl RepoStore {
         report: &mut CheckReport,
         state: &mut CheckProgress,
         progress: &mut dyn FnMut(&CheckProgress) -> bool,
-        mut each: impl FnMut(&mut CheckReport, &Reader<'_>, &[u8], &[u8]),
+        mut each: impl FnMut(&mut CheckReport, &RepoReader<'_>, &[u8], &[u8]),
     ) -> Result<bool> {
         let mut after: Option<Vec<u8>> = None;
         loop {
+            // A slice begins behind the last row of the one before, in a view of its own.
             let reader = self.read()?;
             let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
             let range = match table.range(&reader.txn, &(from, Bound::Unbounded)) {
@@ -174,7 +200,9 @@ impl RepoStore {
                     return Ok(true);
                 }
             };
-            let (mut rows, mut bytes) = (0, 0);
+            // It ends with the table, with damage, or when it is large enough.
+            let mut rows = 0;
+            let mut bytes = 0;
             let mut last = None;
             for row in range {
                 let (key, value) = match row {
@@ -193,6 +221,7 @@ impl RepoStore {
                     break;
                 }
             }
+            // The caller may stop between two slices, while no view is open.
             state.rows_done += rows as u64;
             state.bytes_done += bytes as u64;
             let ended = last.is_none() || (rows < SLICE_ROWS && bytes < SLICE_BYTES);
@@ -213,6 +242,7 @@ impl RepoStore {
         let broken = |e| self.env.error("check snapshots", e);
         for row in self.tables.snapshots.iter(&reader.txn).map_err(broken)? {
             let (commit, row) = row.map_err(broken)?;
+            // A row that cannot be read is one problem; its closure is not looked at.
             report.snapshots += 1;
             let root = match decode(row) {
                 Ok(snapshot) => snapshot.root,
@@ -225,6 +255,7 @@ impl RepoStore {
                     continue;
                 }
             };
+            // Trees that an earlier snapshot reached were checked with it.
             let walked = walk(
                 self.tables,
                 &reader.txn,
@@ -232,8 +263,8 @@ impl RepoStore {
                 &mut seen,
                 |step| -> TxnResult<bool> {
                     match step {
-                        Step::Missing(oid) => report.problem(missing_tree(&root, &oid)),
-                        Step::Tree(oid, record) => check_sizes(report, &reader, &oid, record)?,
+                        TreeVisit::Missing(oid) => report.problem(missing_tree(&root, &oid)),
+                        TreeVisit::Tree(oid, record) => check_sizes(report, &reader, &oid, record)?,
                     }
                     Ok(true)
                 },
@@ -250,7 +281,7 @@ impl RepoStore {
 /// held do.
 fn check_sizes(
     report: &mut CheckReport,
-    reader: &Reader<'_>,
+    reader: &RepoReader<'_>,
     oid: &Oid,
     record: &TreeRecord,
 ) -> Result<()> {
@@ -274,10 +305,13 @@ fn check_sizes(
     Ok(())
 }
 
+/// Adds a chunk to the hash of its blob. The first chunk of a blob ends the one before, and a chunk
+/// that does not follow is a gap. Errors: what is wrong with this chunk; the rest of its blob is
+/// passed over then.
 fn check_chunk(
     report: &mut CheckReport,
-    reader: &Reader<'_>,
-    hashing: &mut Option<Hashing>,
+    reader: &RepoReader<'_>,
+    hashing: &mut Option<BlobHash>,
     raw: &mut Vec<u8>,
     key: &[u8],
     value: &[u8],
@@ -287,40 +321,22 @@ fn check_chunk(
         .as_ref()
         .is_some_and(|h| h.oid == oid && h.next == chunk);
     if !goes_on {
+        // Another blob begins.
         finish_blob(report, hashing.take());
         if chunk != 0 {
-            // The first of a gap says it; the rest of the blob is passed over.
-            *hashing = Some(Hashing {
-                oid,
-                next: chunk.saturating_add(1),
-                size: 0,
-                hasher: None,
-            });
+            *hashing = Some(BlobHash::passed_over(oid, chunk));
             return Err(Error::corrupt(format!(
                 "the chunk before number {chunk} is missing"
             )));
         }
-        if reader
-            .is_pending(&oid)
-            .map_err(|e| reader.error("check", e))?
-        {
-            *hashing = Some(Hashing {
-                oid,
-                next: 1,
-                size: 0,
-                hasher: None,
-            });
+        let pending = reader.is_pending(&oid);
+        if pending.map_err(|e| reader.error("check", e))? {
+            *hashing = Some(BlobHash::passed_over(oid, chunk));
             return Ok(());
         }
-        let size = size_of(reader, &oid)?;
-        let hasher = ObjectHasher::new(oid.format(), ObjectKind::Blob, size);
-        *hashing = Some(Hashing {
-            oid,
-            next: 0,
-            size,
-            hasher: Some(hasher),
-        });
+        *hashing = Some(BlobHash::new(oid, size_of(reader, &oid)?));
     }
+    // The chunk counts as seen whether it is sound or not.
     let Some(current) = hashing.as_mut() else {
         return Ok(());
     };
@@ -339,8 +355,9 @@ fn check_chunk(
     Ok(())
 }
 
-fn finish_blob(report: &mut CheckReport, hashing: Option<Hashing>) {
-    let Some(Hashing {
+/// Compares the hash of a blob whose chunks were all seen with its id.
+fn finish_blob(report: &mut CheckReport, hashing: Option<BlobHash>) {
+    let Some(BlobHash {
         oid,
         size,
         hasher: Some(hasher),
@@ -359,7 +376,7 @@ fn finish_blob(report: &mut CheckReport, hashing: Option<Hashing>) {
 }
 
 /// Raw bytes of a blob, from the number of its last chunk and that chunk's length.
-fn size_of(reader: &Reader<'_>, oid: &Oid) -> Result<u64> {
+fn size_of(reader: &RepoReader<'_>, oid: &Oid) -> Result<u64> {
     let end = ChunkKey::new(oid, u32::MAX);
     let last = reader
         .store

@@ -12,9 +12,9 @@ use monofs_model::{Oid, Result};
 
 use super::blobs::{ChunkKey, pending_oids};
 use super::snapshots::decode;
-use super::trees::{Step, missing_tree, walk};
-use super::{RepoStore, Table};
-use crate::env::TxnResult;
+use super::store::RepoStore;
+use super::trees::{TreeVisit, missing_tree, walk};
+use crate::env::{ReadTxn, Table, TxnResult};
 
 /// Rows looked at per read transaction, and removed per write transaction.
 const SWEEP_ROWS: usize = 4096;
@@ -30,13 +30,21 @@ pub struct GcReport {
     pub bytes_removed: u64,
 }
 
-struct Marked {
+/// What the snapshots that stay reach.
+struct MarkedObjects {
     trees: HashSet<Oid>,
     blobs: HashSet<Oid>,
 }
 
+/// Rows that were removed, and the bytes of their values.
+#[derive(Default)]
+struct SweptRows {
+    rows: u64,
+    bytes: u64,
+}
+
 /// What a look at some rows found.
-struct Slice {
+struct SweepSlice {
     /// Keys to remove.
     gone: Vec<Vec<u8>>,
     /// The last key seen, if there may be more.
@@ -53,16 +61,16 @@ impl RepoStore {
             ..GcReport::default()
         };
         let marked = self.mark()?;
-        let trees = |key: &[u8]| Ok(marked.trees.contains(&Oid::from_bytes(key)?));
-        (report.trees_removed, report.bytes_removed) =
-            self.sweep_table(self.tables.trees, trees)?;
-        let blobs = |key: &[u8]| {
+        let trees = self.sweep_table(self.tables.trees, |key| {
+            Ok(marked.trees.contains(&Oid::from_bytes(key)?))
+        })?;
+        let chunks = self.sweep_table(self.tables.blobs, |key| {
             let (oid, _) = ChunkKey::split(key)?;
             Ok(marked.blobs.contains(&oid) || self.writing.lock().contains(&oid))
-        };
-        let (chunks, bytes) = self.sweep_table(self.tables.blobs, blobs)?;
-        report.chunks_removed = chunks;
-        report.bytes_removed += bytes;
+        })?;
+        report.trees_removed = trees.rows;
+        report.chunks_removed = chunks.rows;
+        report.bytes_removed = trees.bytes + chunks.bytes;
         Ok(report)
     }
 
@@ -83,71 +91,61 @@ impl RepoStore {
         })
     }
 
-    fn mark(&self) -> Result<Marked> {
-        let mut marked = Marked {
+    fn mark(&self) -> Result<MarkedObjects> {
+        let mut marked = MarkedObjects {
             trees: HashSet::new(),
             blobs: pending_oids(self),
         };
         let txn = self.env.read()?;
-        let mut marking = || -> TxnResult<()> {
-            for row in self.tables.snapshots.iter(&txn)? {
-                let root = decode(row?.1)?.root;
-                walk(
-                    self.tables,
-                    &txn,
-                    &root,
-                    &mut marked.trees,
-                    |step| match step {
-                        Step::Missing(oid) => Err(missing_tree(&root, &oid).into()),
-                        Step::Tree(_, record) => {
-                            marked.blobs.extend(
-                                record
-                                    .iter()
-                                    .filter(|entry| entry.kind.is_blob())
-                                    .map(|entry| entry.oid),
-                            );
-                            Ok(true)
-                        }
-                    },
-                )?;
-            }
-            Ok(())
-        };
-        marking().map_err(|e| self.env.txn_error("mark what snapshots reach", e))?;
+        self.mark_reachable(&txn, &mut marked)
+            .map_err(|e| self.env.txn_error("mark what snapshots reach", e))?;
         Ok(marked)
     }
 
-    /// Removes the rows of `table` whose key is not kept; gives their number and bytes.
-    fn sweep_table(
-        &self,
-        table: Table,
-        kept: impl Fn(&[u8]) -> Result<bool>,
-    ) -> Result<(u64, u64)> {
-        let (mut rows, mut bytes) = (0, 0);
+    /// Adds the trees and blobs that snapshots reach.
+    fn mark_reachable(&self, txn: &ReadTxn<'_>, marked: &mut MarkedObjects) -> TxnResult<()> {
+        let MarkedObjects { trees, blobs } = marked;
+        for row in self.tables.snapshots.iter(txn)? {
+            let root = decode(row?.1)?.root;
+            walk(self.tables, txn, &root, trees, |visit| match visit {
+                TreeVisit::Missing(oid) => Err(missing_tree(&root, &oid).into()),
+                TreeVisit::Tree(_, record) => {
+                    let entries = record.iter().filter(|entry| entry.kind.is_blob());
+                    blobs.extend(entries.map(|entry| entry.oid));
+                    Ok(true)
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Removes the rows of `table` whose key is not kept.
+    fn sweep_table(&self, table: Table, kept: impl Fn(&[u8]) -> Result<bool>) -> Result<SweptRows> {
+        let mut swept = SweptRows::default();
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let Slice { gone, last } = self.sweep_slice(table, after.as_deref(), &kept)?;
+            let SweepSlice { gone, last } = self.sweep_slice(table, after.as_deref(), &kept)?;
             for part in gone.chunks(SWEEP_ROWS) {
+                // The next call that asks for the number of blobs counts them anew.
                 let mut held = self.held.lock();
-                // Whoever asks next counts anew.
                 *held = None;
-                let removed = self.env.write("sweep", |wtxn| -> TxnResult<(u64, u64)> {
-                    let (mut rows, mut bytes) = (0, 0);
+                let removed = self.env.write("sweep", |wtxn| -> TxnResult<SweptRows> {
+                    let mut removed = SweptRows::default();
                     for key in part {
                         if let Some(value) = table.get(wtxn, key)? {
-                            bytes += value.len() as u64;
+                            removed.bytes += value.len() as u64;
                             table.delete(wtxn, key)?;
-                            rows += 1;
+                            removed.rows += 1;
                         }
                     }
-                    Ok((rows, bytes))
+                    Ok(removed)
                 })?;
-                rows += removed.0;
-                bytes += removed.1;
+                swept.rows += removed.rows;
+                swept.bytes += removed.bytes;
             }
             match last {
                 Some(last) => after = Some(last),
-                None => return Ok((rows, bytes)),
+                None => return Ok(swept),
             }
         }
     }
@@ -158,11 +156,12 @@ impl RepoStore {
         table: Table,
         after: Option<&[u8]>,
         kept: &impl Fn(&[u8]) -> Result<bool>,
-    ) -> Result<Slice> {
+    ) -> Result<SweepSlice> {
         let broken = |e| self.env.error("look for unreachable objects", e);
         let txn = self.env.read()?;
         let keys = table.remap_data_type::<DecodeIgnore>();
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        // A bounded number of rows, so that the view is short.
         let mut gone = Vec::new();
         let mut last = None;
         for (seen, row) in keys
@@ -179,6 +178,6 @@ impl RepoStore {
                 break;
             }
         }
-        Ok(Slice { gone, last })
+        Ok(SweepSlice { gone, last })
     }
 }

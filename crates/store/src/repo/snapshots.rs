@@ -7,8 +7,9 @@ use heed::RwTxn;
 use monofs_model::limits::SUBMODULES_MAX;
 use monofs_model::{Error, Oid, Result, Snapshot, Submodule};
 
-use super::trees::{Step, missing_tree, walk};
-use super::{KEY_META, RepoMeta, RepoStore, TXN_BYTES};
+use super::meta::RepoMeta;
+use super::store::{KEY_META, RepoStore, TXN_BYTES};
+use super::trees::{TreeVisit, missing_tree, walk};
 use crate::encoding::{Decoder, Encoder};
 use crate::env::{TxnResult, put_changed};
 
@@ -37,6 +38,7 @@ impl RepoStore {
         let _sweep = self.sweep.read();
         let facts = meta.encode();
         loop {
+            // Records are gathered up to the size of one transaction.
             let mut bytes = 0;
             let mut batch = Vec::new();
             while bytes < TXN_BYTES {
@@ -46,6 +48,7 @@ impl RepoStore {
                 bytes += record.len();
                 batch.push((oid, record));
             }
+            // A full batch goes by itself; the rest goes with the snapshot.
             if bytes >= TXN_BYTES {
                 self.put_trees(&batch)?;
                 continue;
@@ -70,8 +73,8 @@ impl RepoStore {
             &snapshot.root,
             &mut HashSet::new(),
             |step| match step {
-                Step::Missing(oid) => Err(missing_tree(&snapshot.root, &oid).into()),
-                Step::Tree(..) => Ok(true),
+                TreeVisit::Missing(oid) => Err(missing_tree(&snapshot.root, &oid).into()),
+                TreeVisit::Tree(..) => Ok(true),
             },
         )?;
         self.tables
@@ -143,6 +146,7 @@ pub(super) fn decode(row: &[u8]) -> Result<Snapshot> {
         bytes: row.u64()?,
         submodules: Vec::new(),
     };
+    // The list is read only after its length was found possible.
     let count = row.u64()?;
     if count > SUBMODULES_MAX as u64 {
         return Err(Error::corrupt(format!(

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use heed::RoTxn;
 use monofs_model::{EntryKind, Error, Oid, Result, TreeRecord};
 
-use super::{Reader, RepoStore, TXN_BYTES, Tables};
+use super::store::{RepoReader, RepoStore, RepoTables, TXN_BYTES};
 use crate::env::{TxnError, TxnResult, put_changed};
 
 impl RepoStore {
@@ -45,7 +45,7 @@ pub(super) fn parts<T>(batch: &[T], bytes_of: impl Fn(&T) -> usize) -> impl Iter
     })
 }
 
-impl Reader<'_> {
+impl RepoReader<'_> {
     /// The directory record of a tree.
     pub fn tree(&self, oid: &Oid) -> Result<Option<&[u8]>> {
         self.store
@@ -65,7 +65,7 @@ impl Reader<'_> {
     pub fn missing_trees(&self, root: &Oid, limit: usize) -> Result<Vec<Oid>> {
         let mut missing = Vec::new();
         self.closure(root, |step| {
-            if let Step::Missing(oid) = step {
+            if let TreeVisit::Missing(oid) = step {
                 missing.push(oid);
             }
             Ok(missing.len() < limit)
@@ -81,12 +81,16 @@ impl Reader<'_> {
         mut visit: impl FnMut(&Oid, &TreeRecord) -> Result<bool>,
     ) -> Result<()> {
         self.closure(root, |step| match step {
-            Step::Missing(oid) => Err(missing_tree(root, &oid).into()),
-            Step::Tree(oid, record) => Ok(visit(&oid, record)?),
+            TreeVisit::Missing(oid) => Err(missing_tree(root, &oid).into()),
+            TreeVisit::Tree(oid, record) => Ok(visit(&oid, record)?),
         })
     }
 
-    fn closure(&self, root: &Oid, visit: impl FnMut(Step<'_>) -> TxnResult<bool>) -> Result<()> {
+    fn closure(
+        &self,
+        root: &Oid,
+        visit: impl FnMut(TreeVisit<'_>) -> TxnResult<bool>,
+    ) -> Result<()> {
         let walked = walk(
             self.store.tables,
             &self.txn,
@@ -98,12 +102,13 @@ impl Reader<'_> {
     }
 }
 
-/// One station of [`walk`].
-pub(super) enum Step<'a> {
+/// What [`walk`] shows its visitor.
+pub(super) enum TreeVisit<'a> {
     Tree(Oid, &'a TreeRecord),
     Missing(Oid),
 }
 
+/// The error for a directory record that a closure lacks.
 pub(super) fn missing_tree(root: &Oid, oid: &Oid) -> Error {
     Error::not_held(format!("tree {oid} below the root tree {root} is missing"))
 }
@@ -111,29 +116,30 @@ pub(super) fn missing_tree(root: &Oid, oid: &Oid) -> Error {
 /// Walks the distinct trees below `root` that are not in `seen` and adds them to it; iterative, so
 /// depth costs heap alone. `visit` says whether to go on.
 pub(super) fn walk(
-    tables: Tables,
+    tables: RepoTables,
     txn: &RoTxn<'_>,
     root: &Oid,
     seen: &mut HashSet<Oid>,
-    mut visit: impl FnMut(Step<'_>) -> TxnResult<bool>,
+    mut visit: impl FnMut(TreeVisit<'_>) -> TxnResult<bool>,
 ) -> TxnResult<()> {
     let mut stack = Vec::new();
     if seen.insert(*root) {
         stack.push(*root);
     }
     while let Some(oid) = stack.pop() {
-        let step = match tables.trees.get(txn, oid.as_bytes())? {
+        // A record that is missing is the visitor's to judge; one that does not parse ends the walk.
+        let parsed = match tables.trees.get(txn, oid.as_bytes())? {
             None => {
-                if !visit(Step::Missing(oid))? {
+                if !visit(TreeVisit::Missing(oid))? {
                     return Ok(());
                 }
                 continue;
             }
             Some(bytes) => TreeRecord::parse(Bytes::copy_from_slice(bytes)),
         };
-        let record = step
+        let record = parsed
             .map_err(|e| TxnError::Model(Error::corrupt(format!("tree {oid}: {}", e.message))))?;
-        if !visit(Step::Tree(oid, &record))? {
+        if !visit(TreeVisit::Tree(oid, &record))? {
             return Ok(());
         }
         // Reversed, so that the first directory is popped first and keys come in the order they

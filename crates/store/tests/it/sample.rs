@@ -107,7 +107,7 @@ pub fn sample(format: ObjectFormat, seed: u64, dirs: usize, files: usize, shared
     result
 }
 
-/// A chain of directories with many files each, whose contents nobody has.
+/// A chain of directories with many files each, whose contents the store lacks.
 pub fn wide(dirs: u64, files: u64) -> Sample {
     let format = ObjectFormat::Sha1;
     let mut result = sample(format, 1, 1, 0, 0);

@@ -34,11 +34,11 @@ use parking_lot::{Mutex, RwLock};
 
 pub use self::reader::CacheReader;
 
-use self::generation::{Generation, Row};
-use self::reader::Idle;
-use crate::env::{EnvOptions, Environment, Table, TxnResult};
+use self::generation::{CacheRow, Generation};
+use self::reader::IdleViews;
+use crate::env::{EnvOptions, Environment, IfMissing, Table, TxnResult};
+use crate::fault::{io_error, remove_dir};
 use crate::lock::lock_directory;
-use crate::pool::remove_dir;
 
 /// Smallest bound: below, a generation would not hold a few chunks.
 pub const CACHE_BYTES_MIN: u64 = 32 << 20;
@@ -61,9 +61,11 @@ pub struct CacheOptions {
 /// What a cache holds and did since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CacheStats {
-    /// Bytes of the data files.
+    /// Bytes of the current generation's files.
     pub current_bytes: u64,
+    /// Bytes of the previous generation's files.
     pub previous_bytes: u64,
+    /// The bound of both together.
     pub max_bytes: u64,
     /// How often a generation was dropped to make room.
     pub rotations: u64,
@@ -74,8 +76,9 @@ pub struct CacheStats {
     pub promoted: u64,
 }
 
+/// The generations that a view reads.
 #[derive(Default)]
-struct Pair {
+struct GenerationPair {
     /// `None` after the disk was too full to start one; the next put tries again.
     current: Option<Arc<Generation>>,
     previous: Option<Arc<Generation>>,
@@ -86,12 +89,12 @@ pub struct CacheStore {
     dir: PathBuf,
     max_bytes: u64,
     /// Locked for the moment of copying or swapping the pointer only.
-    pair: RwLock<Arc<Pair>>,
+    pair: RwLock<Arc<GenerationPair>>,
     /// The right to write, and the number of the next generation.
     writer: Mutex<u64>,
     /// Hits in the previous generation.
-    promote: Mutex<HashSet<Row>>,
-    idle: Idle,
+    promote: Mutex<HashSet<CacheRow>>,
+    idle: IdleViews,
     values: Environment,
     values_table: Table,
     rotations: AtomicU64,
@@ -117,11 +120,12 @@ impl CacheStore {
              emptying it");
             generation::remove_all(dir)?;
         }
+        // From here on a crash of the machine is noticed by the next open.
         marker::write(dir)?;
         let (current, previous) = open_generations(dir, max_bytes / 2)?;
         let (values, values_table) = open_values(&dir.join("values"))?;
         let next = current.number() + 1;
-        let pair = Pair {
+        let pair = GenerationPair {
             current: Some(Arc::new(current)),
             previous: previous.map(Arc::new),
         };
@@ -131,7 +135,7 @@ impl CacheStore {
             pair: RwLock::new(Arc::new(pair)),
             writer: Mutex::new(next),
             promote: Mutex::default(),
-            idle: Idle::default(),
+            idle: IdleViews::default(),
             values,
             values_table,
             rotations: AtomicU64::new(0),
@@ -142,7 +146,7 @@ impl CacheStore {
         })
     }
 
-    fn pair(&self) -> Arc<Pair> {
+    fn pair(&self) -> Arc<GenerationPair> {
         self.pair.read().clone()
     }
 
@@ -150,7 +154,7 @@ impl CacheStore {
     pub fn put_trees(&self, batch: &[(Oid, Bytes)]) -> Result<()> {
         let rows = batch
             .iter()
-            .map(|(oid, record)| (Row::tree(oid), &record[..]))
+            .map(|(oid, record)| (CacheRow::tree(oid), &record[..]))
             .collect::<Vec<_>>();
         self.put(rows)
     }
@@ -159,12 +163,12 @@ impl CacheStore {
     pub fn put_chunks(&self, batch: &[(Oid, u32, Bytes)]) -> Result<()> {
         let rows = batch
             .iter()
-            .map(|(oid, chunk, frame)| (Row::chunk(oid, *chunk), &frame[..]))
+            .map(|(oid, chunk, frame)| (CacheRow::chunk(oid, *chunk), &frame[..]))
             .collect::<Vec<_>>();
         self.put(rows)
     }
 
-    fn put(&self, rows: Vec<(Row, &[u8])>) -> Result<()> {
+    fn put(&self, rows: Vec<(CacheRow, &[u8])>) -> Result<()> {
         let mut next = self.writer.lock();
         let _changing = self.idle.changing();
         self.promote_some()?;
@@ -186,7 +190,7 @@ impl CacheStore {
 
     /// Puts rows in one transaction, making room by one rotation. Rows too large for any generation
     /// are passed over.
-    fn put_part(&self, next: &mut u64, part: &[(Row, &[u8])]) -> Result<()> {
+    fn put_part(&self, next: &mut u64, part: &[(CacheRow, &[u8])]) -> Result<()> {
         if let Some(current) = &self.pair().current {
             match current.put(part) {
                 Ok(true) => return Ok(()),
@@ -201,7 +205,7 @@ impl CacheStore {
     /// Copies noted hits of the previous generation to the current one; at most [`PROMOTE_BYTES`].
     fn promote_some(&self) -> Result<()> {
         match &*self.pair() {
-            Pair {
+            GenerationPair {
                 current: Some(current),
                 previous: Some(previous),
             } => self.promote_from(previous, current),
@@ -235,6 +239,7 @@ impl CacheStore {
         if let Some(gone) = &old.previous {
             self.evict(gone)?;
         }
+        // On a disk that is full even then, the current one goes too.
         let started = match self.start(next) {
             Err(e) if e.kind == ErrorKind::Full => {
                 *self.pair.write() = Arc::default();
@@ -244,7 +249,7 @@ impl CacheStore {
                 self.promote.lock().clear();
                 drop(old);
                 let current = self.start(next)?;
-                *self.pair.write() = Arc::new(Pair {
+                *self.pair.write() = Arc::new(GenerationPair {
                     current: Some(current.clone()),
                     previous: None,
                 });
@@ -252,7 +257,8 @@ impl CacheStore {
             }
             started => started?,
         };
-        *self.pair.write() = Arc::new(Pair {
+        // From here on readers look into the new one first.
+        *self.pair.write() = Arc::new(GenerationPair {
             current: Some(started.clone()),
             previous: old.current.clone(),
         });
@@ -353,6 +359,7 @@ impl Drop for CacheStore {
     }
 }
 
+/// Opens the two newest generations that can be used, the current one first, and removes the rest.
 fn open_generations(dir: &Path, bytes_max: u64) -> Result<(Generation, Option<Generation>)> {
     let mut numbers = generation::list(dir)?;
     let mut opened = Vec::new();
@@ -379,20 +386,22 @@ fn open_generations(dir: &Path, bytes_max: u64) -> Result<(Generation, Option<Ge
     }
 }
 
+/// Opens the named values. Damaged ones are dropped: the cache can be filled again.
 fn open_values(dir: &Path) -> Result<(Environment, Table)> {
-    let open = || -> Result<(Environment, Table)> {
-        let env = Environment::open(dir, &EnvOptions::default(), 4, true)?;
-        let [table] = env.tables("values", ["values"], true)?;
-        Ok((env, table))
-    };
-    match open() {
+    match open_values_table(dir) {
         Err(e) if e.kind == ErrorKind::Corrupt => {
             tracing::warn!("dropping the cache's named values: {e}");
             remove_dir(dir)?;
-            open()
+            open_values_table(dir)
         }
         opened => opened,
     }
+}
+
+fn open_values_table(dir: &Path) -> Result<(Environment, Table)> {
+    let env = Environment::open(dir, &EnvOptions::default(), 4, IfMissing::Create)?;
+    let [table] = env.tables("values", ["values"], IfMissing::Create)?;
+    Ok((env, table))
 }
 
 /// Removes the cache in `dir`. Errors: `Refused` while a process uses it.
@@ -406,5 +415,5 @@ pub fn wipe(dir: &Path) -> Result<()> {
     marker::remove(dir)?;
     fs::read_dir(dir)
         .map(drop)
-        .map_err(|e| crate::fault::io_error(dir, "list", &e))
+        .map_err(|e| io_error(dir, "list", &e))
 }
