@@ -83,6 +83,7 @@ pub fn address(text: &str) -> Result<String> {
 
 /// Splits `host:port`, `[v6]:port` or `:port`.
 fn split_address(text: &str) -> Result<(&str, u16)> {
+    // The port is behind the last colon; an IPv6 address has colons of its own, so brackets.
     let text = text.trim();
     let wrong =
         |why: &str| Error::invalid(format!("'{}' {why}; write host:port", text.escape_debug()));
@@ -99,8 +100,10 @@ fn split_address(text: &str) -> Result<(&str, u16)> {
             .map_err(|_| wrong("has a broken IPv6 address"))?;
         return Ok((inner, port));
     }
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    if host.len() > HOST_BYTES_MAX || !host.chars().all(allowed) {
+    let is_name = host
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+    if host.len() > HOST_BYTES_MAX || !is_name {
         return Err(wrong("has a host that is no name (put IPv6 in brackets)"));
     }
     Ok((host, port))
@@ -143,6 +146,7 @@ impl Listen {
             );
             Error::refused(wrong)
         })?;
+        // The runtime accepts on it, which must never block a thread.
         listener
             .set_nonblocking(true)
             .map_err(|error| Error::internal(format!("listener on {self}: {error}")))?;
@@ -202,6 +206,7 @@ impl FromStr for Peers {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
+        // Every item is checked before any id is made.
         let mut parsed: Vec<(Option<&str>, &str)> = Vec::new();
         for item in items(text)? {
             let (id, at) = item
@@ -213,13 +218,12 @@ impl FromStr for Peers {
             address(at)?;
             parsed.push((id, at));
         }
+        // Where no id is given, the shortest name that no other peer has.
         let names: Vec<[&str; 3]> = parsed.iter().map(|(_, at)| names_of(at)).collect();
-        let unique =
-            |name: &str, rank: usize| names.iter().filter(|other| other[rank] == name).count() == 1;
         let mut peers: Vec<Peer> = Vec::with_capacity(parsed.len());
         for (index, (id, at)) in parsed.iter().enumerate() {
             let rank = (0..2)
-                .find(|rank| unique(names[index][*rank], *rank))
+                .find(|rank| is_unique(&names, names[index][*rank], *rank))
                 .unwrap_or(2);
             let named = id.is_some();
             let id = id.unwrap_or(names[index][rank]).to_owned();
@@ -236,6 +240,11 @@ impl FromStr for Peers {
         }
         Ok(Self(peers))
     }
+}
+
+/// Whether only one peer has this name among those of a rank.
+fn is_unique(names: &[[&str; 3]], name: &str, rank: usize) -> bool {
+    names.iter().filter(|other| other[rank] == name).count() == 1
 }
 
 /// `id=value,...`, such as weights (`n1=2.0,n2=0.5`) or zones (`n1=eu-west`).

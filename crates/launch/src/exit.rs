@@ -46,7 +46,7 @@ pub const fn code_of(kind: ErrorKind) -> Code {
     }
 }
 
-/// What to do about a kind of error when nobody knows better.
+/// What to do about a kind of error when the error itself does not say.
 pub const fn hint_of(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::NotFound => "check the spelling of the name; it does not exist there",
@@ -106,6 +106,7 @@ impl std::error::Error for Failure {}
 /// What a process says when it fails: exit code, error line and hint line.
 pub fn describe(error: &anyhow::Error) -> Failure {
     let message = one_line(&format!("{error:#}"));
+    // An error that knows its own code and hint.
     if let Some(failure) = error
         .chain()
         .find_map(|cause| cause.downcast_ref::<Failure>())
@@ -120,6 +121,7 @@ pub fn describe(error: &anyhow::Error) -> Failure {
             hint: Some(one_line(&hint)),
         };
     }
+    // An error of the model: its kind decides.
     if let Some(kind) = error
         .chain()
         .find_map(|cause| cause.downcast_ref::<Error>())
@@ -131,6 +133,7 @@ pub fn describe(error: &anyhow::Error) -> Failure {
             hint: Some(hint_of(kind).to_owned()),
         };
     }
+    // An error of the operating system has a hint only where one is known.
     let io = error
         .chain()
         .find_map(|cause| cause.downcast_ref::<std::io::Error>());
@@ -164,7 +167,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     } else {
         ("", "", "")
     };
-    // Nobody may be listening any more; the code still tells.
+    // Standard error may be closed; the exit code still says how it ended.
     let _ = writeln!(stderr, "{red}error:{plain} {}", failure.message);
     if let Some(hint) = &failure.hint {
         let _ = writeln!(stderr, "{bold}hint:{plain} {hint}");
@@ -174,17 +177,6 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 
 /// Prints a message of the command line parser (or the help or version text) and gives the code.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
-    // Not by clap itself: it would also colour what is not a terminal when CLICOLOR_FORCE is set.
-    fn print(mut stream: impl Write + IsTerminal, error: &clap::Error) {
-        let text = error.render();
-        // Nobody may be listening any more; the code still tells.
-        let _ = if colour::wanted(&stream) {
-            write!(stream, "{}", text.ansi())
-        } else {
-            write!(stream, "{text}")
-        };
-        let _ = stream.flush();
-    }
     if error.use_stderr() {
         print(std::io::stderr().lock(), error);
         Code::Usage.into()
@@ -192,6 +184,19 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
         print(std::io::stdout().lock(), error);
         Code::Done.into()
     }
+}
+
+/// Writes a message of the parser. Not by clap itself: it would also colour what is not a terminal
+/// when CLICOLOR_FORCE is set.
+fn print(mut stream: impl Write + IsTerminal, error: &clap::Error) {
+    let text = error.render();
+    // The stream may be closed; the exit code still says how it ended.
+    let _ = if colour::wanted(&stream) {
+        write!(stream, "{}", text.ansi())
+    } else {
+        write!(stream, "{text}")
+    };
+    let _ = stream.flush();
 }
 
 /// Text from anywhere on one line, with control characters made visible.

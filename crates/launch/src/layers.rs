@@ -25,7 +25,7 @@ const FILE_VARIABLE: &str = "MONOFS_CONFIG";
 
 /// Why there are no settings.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum SettingsError {
     /// The command line is wrong, or asks for help.
     #[error(transparent)]
     Usage(#[from] clap::Error),
@@ -38,16 +38,16 @@ pub enum Error {
 pub fn matches(
     command: Command,
     argv: impl IntoIterator<Item = OsString>,
-) -> Result<ArgMatches, Error> {
+) -> Result<ArgMatches, SettingsError> {
     let argv: Vec<OsString> = argv.into_iter().collect();
     let mut command = with_environment(command);
     if let Some(path) = file_named_by(&argv) {
-        let text = read_file(&path).map_err(Error::File)?;
-        command = with_file(command, &path, &text).map_err(Error::File)?;
+        let text = read_file(&path).map_err(SettingsError::File)?;
+        command = with_file(command, &path, &text).map_err(SettingsError::File)?;
     }
     command
         .try_get_matches_from_mut(&argv)
-        .map_err(|error| Error::Usage(name_the_variable(error, &argv)))
+        .map_err(|error| SettingsError::Usage(name_the_variable(error, &argv)))
 }
 
 /// The environment variable of a flag: `rpc-timeout` reads `MONOFS_RPC_TIMEOUT`.
@@ -79,7 +79,7 @@ fn flag_with_value(arg: Arg) -> Arg {
         .hide_possible_values(true)
 }
 
-/// `[default: ""]` tells nobody anything.
+/// Hides `[default: ""]`, which tells a reader of the help nothing.
 fn no_empty_default(arg: Arg) -> Arg {
     let empty = arg
         .get_default_values()
@@ -161,6 +161,7 @@ fn with_file(command: Command, path: &Path, text: &str) -> Result<Command, Failu
     with_table(command, path, "", table)
 }
 
+/// The command with the values of a table as its defaults; `prefix` names the table in errors.
 fn with_table(
     mut command: Command,
     path: &Path,
@@ -176,6 +177,7 @@ fn with_table(
                 wrong(path, format!("key '{full}' is there twice")).hint("keep one of the two")
             );
         }
+        // A key that is a flag becomes its default, if the flag would take the value.
         if let Some(id) = argument_named(&command, &name) {
             let values = texts(value)
                 .map_err(|why| wrong(path, format!("key '{full}': {why}")).hint("see --help"))?;
@@ -189,12 +191,11 @@ fn with_table(
             command = command.mut_arg(id, |arg| arg.required(false).default_values(values));
             continue;
         }
-        match (
-            command
-                .find_subcommand(&name)
-                .map(|sub| sub.get_name().to_owned()),
-            value,
-        ) {
+        // A table that is named like a subcommand holds that one's keys; anything else is unknown.
+        let subcommand = command
+            .find_subcommand(&name)
+            .map(|sub| sub.get_name().to_owned());
+        match (subcommand, value) {
             (Some(sub), toml::Value::Table(inner)) => {
                 let mut outcome = Ok(());
                 command = command.mut_subcommand(sub, |sub| {
@@ -216,24 +217,23 @@ fn with_table(
 
 /// The id of the argument that a key means.
 fn argument_named(command: &Command, name: &str) -> Option<clap::Id> {
-    let settable = |arg: &&Arg| arg.get_action().takes_values() && arg.get_id() != FILE_FLAG;
-    let named = |arg: &&Arg| {
-        arg.get_long() == Some(name)
-            || arg
-                .get_all_aliases()
-                .is_some_and(|aliases| aliases.contains(&name))
-    };
     command
         .get_arguments()
-        .filter(settable)
-        .find(named)
+        .filter(|arg| is_settable(arg))
+        .find(|arg| {
+            let aliases = arg.get_all_aliases().unwrap_or_default();
+            arg.get_long() == Some(name) || aliases.contains(&name)
+        })
         .map(|arg| arg.get_id().clone())
 }
 
+/// Whether a settings file may have a key for this argument.
+fn is_settable(arg: &Arg) -> bool {
+    arg.get_action().takes_values() && arg.get_id() != FILE_FLAG
+}
+
 fn known_keys(command: &Command) -> String {
-    let keys = command
-        .get_arguments()
-        .filter(|arg| arg.get_action().takes_values() && arg.get_id() != FILE_FLAG);
+    let keys = command.get_arguments().filter(|arg| is_settable(arg));
     let tables = command
         .get_subcommands()
         .map(|sub| format!("[{}]", sub.get_name()));
@@ -249,21 +249,26 @@ fn known_keys(command: &Command) -> String {
 /// A TOML value as the words of a command line. A table of plain values is a list of `key=value`.
 fn texts(value: toml::Value) -> Result<Vec<String>, &'static str> {
     use toml::Value;
-    let plain = |value: Value| match value {
+    match value {
+        Value::Array(values) => values.into_iter().map(plain_text).collect(),
+        Value::Table(table) => table
+            .into_iter()
+            .map(|(key, value)| Ok(format!("{key}={}", plain_text(value)?)))
+            .collect(),
+        single => Ok(vec![plain_text(single)?]),
+    }
+}
+
+/// A TOML value that is neither a list nor a table, as one word.
+fn plain_text(value: toml::Value) -> Result<String, &'static str> {
+    use toml::Value;
+    match value {
         Value::String(text) => Ok(text),
         Value::Integer(number) => Ok(number.to_string()),
         Value::Float(number) => Ok(number.to_string()),
         Value::Boolean(yes) => Ok(yes.to_string()),
         Value::Datetime(time) => Ok(time.to_string()),
         Value::Array(_) | Value::Table(_) => Err("is nested too deeply"),
-    };
-    match value {
-        Value::Array(values) => values.into_iter().map(plain).collect(),
-        Value::Table(table) => table
-            .into_iter()
-            .map(|(key, value)| Ok(format!("{key}={}", plain(value)?)))
-            .collect(),
-        single => Ok(vec![plain(single)?]),
     }
 }
 
@@ -280,6 +285,7 @@ fn join(arg: &Arg, values: Vec<String>) -> Vec<String> {
 /// Whether the flag would take these values; clap itself only checks defaults by panicking in debug
 /// builds.
 fn probe(arg: &Arg, name: &str, values: &[String]) -> Result<(), String> {
+    // A copy of the argument, alone on a command line of its own.
     let mut copy = Arg::new("value")
         .long(name.to_owned())
         .action(arg.get_action().clone())

@@ -19,6 +19,7 @@ mod manual;
 mod panics;
 mod signals;
 mod spans;
+mod style;
 pub mod version;
 
 use std::future::Future;
@@ -30,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::exit::{Code, Failure};
 use crate::logging::{LogFormat, LogHandle};
+use crate::style::ProcessStyle;
 
 /// Address space for the stack of a thread of the runtime; only what is used becomes memory. In
 /// builds without optimisation each future is copied into the frame of its caller, and 2 MiB, the
@@ -43,8 +45,8 @@ const RUNTIME_STOP: Duration = Duration::from_secs(1);
 // The flags of every binary. No doc comment: clap would take it for the description of the whole
 // program.
 #[derive(Debug, Clone, clap::Args)]
-struct Shared {
-    /// Settings file (TOML): one key for each flag, a table for each subcommand; flags and
+struct CommonFlags {
+    /// ProcessSettings file (TOML): one key for each flag, a table for each subcommand; flags and
     /// environment win
     #[arg(
         long,
@@ -66,7 +68,7 @@ struct Shared {
 
 // The flags of every server.
 #[derive(Debug, Clone, clap::Args)]
-struct ServerShared {
+struct ServerFlags {
     /// How long open work may take to finish after SIGTERM
     #[arg(long, global = true, value_name = "DURATION", default_value = "10s", value_parser = args::duration, help_heading = "Every command")]
     shutdown_timeout: Duration,
@@ -95,7 +97,7 @@ where
     F: FnOnce(A, Context) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    start(name, Style::Server, role)
+    start(name, ProcessStyle::Server, role)
 }
 
 /// Runs an operator's tool: standard output belongs to its answers, so logs go to standard error at
@@ -107,7 +109,7 @@ where
     F: FnOnce(A, Context) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    start(name, Style::Tool, work)
+    start(name, ProcessStyle::Tool, work)
 }
 
 /// Runs a tool that goes on until a signal and then has something to undo: like [`tool`], but
@@ -118,32 +120,26 @@ where
     F: FnOnce(A, Context) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    start(name, Style::Session, work)
+    start(name, ProcessStyle::Session, work)
 }
 
-/// Who the process works for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Style {
-    Server,
-    Tool,
-    Session,
-}
-
-fn start<A, F, Fut>(name: &'static str, style: Style, work: F) -> ExitCode
+fn start<A, F, Fut>(name: &'static str, style: ProcessStyle, work: F) -> ExitCode
 where
     A: Parser,
     F: FnOnce(A, Context) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
+    // ProcessSettings first: what is wrong with them is said before anything starts.
     let argv: Vec<std::ffi::OsString> = std::env::args_os().collect();
     if let Some(generated) = manual::generate(command::<A>(name, style), style, &argv) {
         return generated.map_or_else(|error| exit::report(&error), |()| Code::Done.into());
     }
     let (args, settings) = match prepare::<A>(name, style, argv) {
         Ok(ready) => ready,
-        Err(layers::Error::Usage(error)) => return exit::usage(&error),
-        Err(layers::Error::File(failure)) => return exit::report(&failure.into()),
+        Err(layers::SettingsError::Usage(error)) => return exit::usage(&error),
+        Err(layers::SettingsError::File(failure)) => return exit::report(&failure.into()),
     };
+    // The log and the export of spans need the runtime.
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(WORKER_STACK_BYTES)
@@ -159,9 +155,11 @@ where
         Ok(ready) => ready,
         Err(failure) => return exit::report(&failure.into()),
     };
+    // The role runs until it ends, or until it has drained after a signal.
     panics::install(name);
     monofs_rpc::metrics::set_commit(version::COMMIT);
     let outcome = runtime.block_on(supervise(name, style, context.clone(), work(args, context)));
+    // What it logged last is exported too, and threads that are stuck do not keep the process.
     if let Some(export) = export {
         export.end();
     }
@@ -174,13 +172,13 @@ where
 
 /// The whole command line of a tool.
 pub fn tool_command<A: Parser>(name: &'static str) -> clap::Command {
-    command::<A>(name, Style::Tool)
+    command::<A>(name, ProcessStyle::Tool)
 }
 
 /// Manual pages of a tool and its subcommands, as file names and texts; the one of the tool itself
 /// is first.
 pub fn tool_pages<A: Parser>(name: &'static str) -> Vec<(String, Vec<u8>)> {
-    manual::pages(tool_command::<A>(name), Style::Tool)
+    manual::pages(tool_command::<A>(name), ProcessStyle::Tool)
 }
 
 /// What a shell needs to complete the command line of a tool.
@@ -188,41 +186,43 @@ pub fn tool_completions<A: Parser>(name: &'static str, shell: clap_complete::She
     manual::completions(&mut tool_command::<A>(name), shell)
 }
 
-fn command<A: Parser>(name: &'static str, style: Style) -> clap::Command {
-    let command = Shared::augment_args(A::command().name(name).version(version::LONG));
+fn command<A: Parser>(name: &'static str, style: ProcessStyle) -> clap::Command {
+    let command = CommonFlags::augment_args(A::command().name(name).version(version::LONG));
     match style {
-        Style::Server | Style::Session => ServerShared::augment_args(command),
-        Style::Tool => command,
+        ProcessStyle::Server | ProcessStyle::Session => ServerFlags::augment_args(command),
+        ProcessStyle::Tool => command,
     }
 }
 
 /// What `start` itself takes from the command line.
-struct Settings {
+struct ProcessSettings {
     log_format: LogFormat,
     shutdown_timeout: Duration,
     otlp_endpoint: Option<String>,
-    service: spans::Service,
+    service: spans::SpanService,
 }
 
+/// The flags of the binary and those of every process, from command line, environment and file.
 fn prepare<A: Parser>(
     name: &'static str,
-    style: Style,
+    style: ProcessStyle,
     argv: Vec<std::ffi::OsString>,
-) -> Result<(A, Settings), layers::Error> {
+) -> Result<(A, ProcessSettings), layers::SettingsError> {
+    // The flags that every process has are not part of the binary's own `A`.
     let mut matches = layers::matches(command::<A>(name, style), argv)?;
-    let log_format = Shared::from_arg_matches(&matches)?.log_format;
+    let log_format = CommonFlags::from_arg_matches(&matches)?.log_format;
     let (shutdown_timeout, otlp_endpoint) = match style {
-        Style::Server | Style::Session => {
-            let server = ServerShared::from_arg_matches(&matches)?;
+        ProcessStyle::Server | ProcessStyle::Session => {
+            let server = ServerFlags::from_arg_matches(&matches)?;
             (server.shutdown_timeout, server.otlp_endpoint)
         }
-        Style::Tool => (Duration::ZERO, None),
+        ProcessStyle::Tool => (Duration::ZERO, None),
     };
-    let service = spans::Service::new(name, &matches);
+    let service = spans::SpanService::new(name, &matches);
     let args = A::from_arg_matches_mut(&mut matches)?;
     Ok((
         args,
-        Settings {
+        ProcessSettings {
             log_format,
             shutdown_timeout,
             otlp_endpoint,
@@ -233,14 +233,14 @@ fn prepare<A: Parser>(
 
 /// Starts the log, and the export of spans where one is asked for.
 fn observe(
-    style: Style,
-    settings: &Settings,
+    style: ProcessStyle,
+    settings: &ProcessSettings,
     runtime: &tokio::runtime::Runtime,
-) -> Result<(Option<spans::Export>, Context), Failure> {
+) -> Result<(Option<spans::SpanExport>, Context), Failure> {
     let _inside = runtime.enter();
     let endpoint = settings.otlp_endpoint.as_deref();
     let export = endpoint
-        .map(|endpoint| spans::Export::start(&settings.service, endpoint))
+        .map(|endpoint| spans::SpanExport::start(&settings.service, endpoint))
         .transpose()?;
     let (export, layer) = export.unzip();
     let log = logging::init(style, settings.log_format, layer)?;
@@ -256,19 +256,26 @@ fn observe(
 }
 
 /// Drives the role until it returns, a second signal arrives or its time to drain is over.
-async fn supervise<Fut>(name: &str, style: Style, context: Context, work: Fut) -> anyhow::Result<()>
+async fn supervise<Fut>(
+    name: &str,
+    style: ProcessStyle,
+    context: Context,
+    work: Fut,
+) -> anyhow::Result<()>
 where
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    let mut signals = signals::Signals::listen()?;
+    // Until the first signal the role has the process to itself.
+    let mut signals = signals::StopSignals::listen()?;
     signals::follow_log_level(context.log.clone())?;
     tokio::pin!(work);
     let signal = tokio::select! {
         done = &mut work => return done,
         signal = signals.next() => signal,
     };
+    // From the first signal on it drains, for as long as the next signal and the timeout let it.
     context.shutdown.cancel();
-    if style == Style::Tool {
+    if style == ProcessStyle::Tool {
         // A tool that watches the token gets one poll's worth of time to say its last word.
         return tokio::select! {
             biased;

@@ -4,15 +4,16 @@
 //! signals through [`LogHandle::louder`] and [`LogHandle::reset`].
 
 use std::io::IsTerminal;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
-use crate::Style;
 use crate::exit::{Code, Failure};
 use crate::spans::SpanLayer;
+use crate::style::ProcessStyle;
 
 /// What a server logs unless told otherwise: libraries only when something is wrong.
 const SERVER_FILTER: &str = "info,h2=warn,hyper=warn,tower=warn,tonic=warn,rustls=warn";
@@ -86,8 +87,8 @@ impl LogHandle {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, LevelState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, LevelState> {
+        self.state.lock()
     }
 
     fn replace(&self, state: &mut LevelState, directives: &str) -> monofs_model::Result<()> {
@@ -112,11 +113,12 @@ fn parse(directives: &str) -> monofs_model::Result<EnvFilter> {
 /// Sets up the process's log and gives the handle that changes it; `spans` collects for another
 /// place than the log.
 pub(crate) fn init(
-    style: Style,
+    style: ProcessStyle,
     format: LogFormat,
     spans: Option<SpanLayer>,
 ) -> Result<LogHandle, Failure> {
-    let usual = if style == Style::Server {
+    // RUST_LOG wins over what is usual for this kind of process.
+    let usual = if style == ProcessStyle::Server {
         SERVER_FILTER
     } else {
         TOOL_FILTER
@@ -130,10 +132,11 @@ pub(crate) fn init(
             .hint("write it like RUST_LOG=info,monofs_store=debug")
     })?;
     let (filter, reload) = reload::Layer::new(filter);
+    // Standard output belongs to a tool's answers.
     let lines = match style {
-        Style::Server => lines(format, std::io::stdout().is_terminal(), std::io::stdout),
-        Style::Tool | Style::Session => {
-            lines(format, std::io::stderr().is_terminal(), std::io::stderr)
+        ProcessStyle::Server => lines(format, colours(&std::io::stdout()), std::io::stdout),
+        ProcessStyle::Tool | ProcessStyle::Session => {
+            lines(format, colours(&std::io::stderr()), std::io::stderr)
         }
     };
     // A second subscriber can only exist in a test that runs two launches in one process; the first
@@ -159,12 +162,33 @@ fn subscriber(
     tracing_subscriber::registry().with([lines].into_iter().chain(spans).collect::<Vec<_>>())
 }
 
-fn lines<W>(format: LogFormat, terminal: bool, writer: W) -> Box<dyn Layer<Registry> + Send + Sync>
+/// Whether lines are coloured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LineColours {
+    Plain,
+    Coloured,
+}
+
+fn colours(stream: &impl IsTerminal) -> LineColours {
+    let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if stream.is_terminal() && !forbidden {
+        LineColours::Coloured
+    } else {
+        LineColours::Plain
+    }
+}
+
+/// What writes log lines in this format.
+fn lines<W>(
+    format: LogFormat,
+    colours: LineColours,
+    writer: W,
+) -> Box<dyn Layer<Registry> + Send + Sync>
 where
     W: for<'a> fmt::MakeWriter<'a> + Send + Sync + 'static,
 {
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let layer = fmt::layer().with_writer(writer).with_ansi(colour);
+    let coloured = colours == LineColours::Coloured;
+    let layer = fmt::layer().with_writer(writer).with_ansi(coloured);
     match format {
         LogFormat::Text => layer.boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
@@ -185,7 +209,7 @@ mod tests {
             (SERVER_FILTER, LevelFilter::INFO),
         ] {
             let (filter, _reload) = reload::Layer::new(parse(directives).unwrap());
-            let lines = lines(LogFormat::Text, false, std::io::sink);
+            let lines = lines(LogFormat::Text, LineColours::Plain, std::io::sink);
             let subscriber = subscriber(lines.with_filter(filter).boxed(), None);
             assert_eq!(
                 tracing::Subscriber::max_level_hint(&subscriber),

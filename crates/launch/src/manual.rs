@@ -2,8 +2,7 @@
 //! command line that parses it.
 //!
 //! `BINARY --generate-man DIRECTORY` writes a page for the binary and for each of its subcommands,
-//! `BINARY
-//! --generate-completions SHELL` prints completions. Both are for whoever packages the binaries
+//! `BINARY --generate-completions SHELL` prints completions. Both are for packagers of the binaries
 //! (`make build`), so help does not list them; they are looked for before anything else, because
 //! flags that a role needs are not there then.
 
@@ -18,7 +17,8 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
 use crate::exit::{Code, Failure};
-use crate::{Style, layers, version};
+use crate::style::ProcessStyle;
+use crate::{layers, version};
 
 /// Writes manual pages.
 const MAN_FLAG: &str = "--generate-man";
@@ -28,13 +28,14 @@ const COMPLETIONS_FLAG: &str = "--generate-completions";
 /// Does what the hidden flags ask for; `None` = the command line has none of them.
 pub(crate) fn generate(
     command: Command,
-    style: Style,
+    style: ProcessStyle,
     argv: &[OsString],
 ) -> Option<anyhow::Result<()>> {
     let flag = argv.get(1)?.to_str()?;
     if flag != MAN_FLAG && flag != COMPLETIONS_FLAG {
         return None;
     }
+    // The flag has one value, and nothing else is on the command line.
     let Some(value) = argv
         .get(2)
         .and_then(|value| value.to_str())
@@ -61,7 +62,7 @@ pub(crate) fn generate(
 
 /// Writes the page of `command` and those of its subcommands into a directory, which is made if it
 /// is missing.
-fn write_pages(command: Command, style: Style, directory: &Path) -> anyhow::Result<()> {
+fn write_pages(command: Command, style: ProcessStyle, directory: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
     for (name, text) in pages(command, style) {
         let path = directory.join(name);
@@ -71,8 +72,12 @@ fn write_pages(command: Command, style: Style, directory: &Path) -> anyhow::Resu
 }
 
 /// The pages as file names and texts, the one of the binary itself first.
-pub(crate) fn pages(command: Command, style: Style) -> Vec<(String, Vec<u8>)> {
-    let section = if style == Style::Server { "8" } else { "1" };
+pub(crate) fn pages(command: Command, style: ProcessStyle) -> Vec<(String, Vec<u8>)> {
+    let section = if style == ProcessStyle::Server {
+        "8"
+    } else {
+        "1"
+    };
     // With the environment variables, which a page names beside each flag.
     let mut command = layers::with_environment(command).disable_help_subcommand(true);
     command.build();
@@ -100,34 +105,38 @@ fn page(command: &Command, name: &str, section: &str) -> Vec<u8> {
         .source(format!("MonoFS {}", version::VERSION))
         .manual("MonoFS");
     let mut text = Vec::new();
-    let mut parts = || -> std::io::Result<()> {
-        man.render_title(&mut text)?;
-        man.render_name_section(&mut text)?;
-        man.render_synopsis_section(&mut text)?;
-        man.render_description_section(&mut text)?;
-        man.render_options_section(&mut text)?;
-        if command.get_subcommands().any(|sub| !sub.is_hide_set()) {
-            man.render_subcommands_section(&mut text)?;
-        }
-        if let Some(more) = command.get_after_help() {
-            text.write_all(notes(&more.to_string()).render().as_bytes())?;
-        }
-        Ok(())
-    };
-    parts().expect("writing to memory does not fail");
+    write_sections(command, &man, &mut text).expect("writing to memory does not fail");
     // An empty line between two breaks, which formatters warn about.
     String::from_utf8_lossy(&text)
         .replace("\n.br\n\n.br\n", "\n.sp\n")
         .into_bytes()
 }
 
+/// The sections in the order that manual pages have them.
+fn write_sections(command: &Command, man: &Man, text: &mut Vec<u8>) -> std::io::Result<()> {
+    man.render_title(text)?;
+    man.render_name_section(text)?;
+    man.render_synopsis_section(text)?;
+    man.render_description_section(text)?;
+    man.render_options_section(text)?;
+    if command.get_subcommands().any(|sub| !sub.is_hide_set()) {
+        man.render_subcommands_section(text)?;
+    }
+    if let Some(more) = command.get_after_help() {
+        text.write_all(notes(&more.to_string()).render().as_bytes())?;
+    }
+    Ok(())
+}
+
 /// What stands below a help text: a line that ends with a colon opens a section, indented lines are
 /// shown as they are.
 fn notes(text: &str) -> Roff {
+    // `open`: a section is open. `verbatim`: lines are shown as they are.
     let mut roff = Roff::new();
     let mut open = false;
     let mut verbatim = false;
     for line in text.lines() {
+        // Lines that open or close something.
         let indented = line.starts_with("  ");
         if verbatim && !indented {
             roff.control("fi", []);
@@ -143,6 +152,7 @@ fn notes(text: &str) -> Roff {
             open = false;
             continue;
         }
+        // Lines of text, below a heading of their own if there is none.
         if !open {
             roff.control("SH", ["NOTES"]);
             open = true;
@@ -187,7 +197,8 @@ pub(crate) fn completions(command: &mut Command, shell: Shell) -> Vec<u8> {
     // clap_complete 4.6 spells a hyphen in the name of the program in two ways, and then never
     // finds the flags of a command.
     let name = command.get_name();
-    let (label, looked_up) = (name.replace('-', "__subcmd__"), name.replace('-', "__"));
+    let label = name.replace('-', "__subcmd__");
+    let looked_up = name.replace('-', "__");
     String::from_utf8_lossy(&text)
         .replace(&label, &looked_up)
         .into_bytes()
@@ -221,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_page_has_flags_with_their_variables_and_examples_as_they_are_typed() {
-        let pages = pages(server(), Style::Server);
+        let pages = pages(server(), ProcessStyle::Server);
         let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["monofs-x.8", "monofs-x-up.8"]);
         let text = String::from_utf8(pages[0].1.clone()).unwrap();
@@ -241,21 +252,28 @@ mod tests {
 
     #[test]
     fn only_the_hidden_flags_generate() {
-        let argv = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
-        assert!(generate(server(), Style::Server, &argv(&["x", "--port=1"])).is_none());
+        assert!(generate(server(), ProcessStyle::Server, &argv(&["x", "--port=1"])).is_none());
         assert!(
-            generate(server(), Style::Server, &argv(&["x", "--generate-man"]))
-                .unwrap()
-                .is_err()
+            generate(
+                server(),
+                ProcessStyle::Server,
+                &argv(&["x", "--generate-man"])
+            )
+            .unwrap()
+            .is_err()
         );
         let wrong = generate(
             server(),
-            Style::Server,
+            ProcessStyle::Server,
             &argv(&["x", "--generate-completions", "tcsh"]),
         )
         .unwrap();
         assert!(wrong.unwrap_err().to_string().contains("tcsh"));
         let bash = String::from_utf8(completions(&mut server(), Shell::Bash)).unwrap();
         assert!(bash.contains("complete -F"), "{bash}");
+    }
+
+    fn argv(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! Signals of the process as futures.
+//! StopSignals of the process as futures.
 //!
 //! SIGTERM, SIGINT and SIGHUP ask it to stop (SIGHUP only when it was not ignored at the start, as
 //! under `nohup`); SIGUSR1 makes the log more talkative, SIGUSR2 restores the level it was started
@@ -10,25 +10,23 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::logging::LogHandle;
 
 /// The signals that ask the process to stop.
-pub(crate) struct Signals {
+pub(crate) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Option<Signal>,
 }
 
-impl Signals {
+impl StopSignals {
     /// Takes over the signals from now on.
     pub(crate) fn listen() -> anyhow::Result<Self> {
-        let listen =
-            |kind, name: &str| signal(kind).with_context(|| format!("could not listen for {name}"));
         let hangup = if hangup_is_ignored() {
             None
         } else {
-            Some(listen(SignalKind::hangup(), "SIGHUP")?)
+            Some(listen_for(SignalKind::hangup(), "SIGHUP")?)
         };
         Ok(Self {
-            terminate: listen(SignalKind::terminate(), "SIGTERM")?,
-            interrupt: listen(SignalKind::interrupt(), "SIGINT")?,
+            terminate: listen_for(SignalKind::terminate(), "SIGTERM")?,
+            interrupt: listen_for(SignalKind::interrupt(), "SIGINT")?,
             hangup,
         })
     }
@@ -49,7 +47,11 @@ impl Signals {
     }
 }
 
-/// Whether whoever started this process told it to outlive its terminal.
+fn listen_for(kind: SignalKind, name: &str) -> anyhow::Result<Signal> {
+    signal(kind).with_context(|| format!("could not listen for {name}"))
+}
+
+/// Whether this process was started with SIGHUP ignored, to outlive its terminal.
 fn hangup_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -9,7 +9,7 @@
 mod otlp;
 
 #[cfg(feature = "otlp")]
-pub(crate) use otlp::Export;
+pub(crate) use otlp::SpanExport;
 use tracing_subscriber::{Layer, Registry};
 
 /// What a build without the feature says to the flag.
@@ -25,13 +25,13 @@ pub(crate) type SpanLayer = Box<dyn Layer<Registry> + Send + Sync>;
     not(feature = "otlp"),
     expect(dead_code, reason = "only the exporter asks")
 )]
-pub(crate) struct Service {
+pub(crate) struct SpanService {
     pub name: &'static str,
     /// The id of the node, fetcher or router, if it was given one.
     pub instance: Option<String>,
 }
 
-impl Service {
+impl SpanService {
     /// The service of this name; its id is the value of a role's flag: `--node-id` of
     /// `monofs-node`.
     pub(crate) fn new(name: &'static str, matches: &clap::ArgMatches) -> Self {
@@ -71,20 +71,20 @@ pub(crate) fn collector(text: &str) -> Result<String, String> {
 }
 
 #[cfg(not(feature = "otlp"))]
-pub(crate) use absent::Export;
+pub(crate) use absent::SpanExport;
 
 /// In this build nothing is exported.
 #[cfg(not(feature = "otlp"))]
 mod absent {
-    use super::{ABSENT, Service, SpanLayer};
+    use super::{ABSENT, SpanLayer, SpanService};
     use crate::exit::{Code, Failure};
 
     #[derive(Debug)]
-    pub(crate) enum Export {}
+    pub(crate) enum SpanExport {}
 
-    impl Export {
+    impl SpanExport {
         /// Never; the flag's parser has said so before.
-        pub(crate) fn start(_: &Service, endpoint: &str) -> Result<(Self, SpanLayer), Failure> {
+        pub(crate) fn start(_: &SpanService, endpoint: &str) -> Result<(Self, SpanLayer), Failure> {
             Err(Failure::new(
                 Code::Usage,
                 format!("--otlp-endpoint {endpoint}: {ABSENT}"),

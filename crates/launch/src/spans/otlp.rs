@@ -20,7 +20,7 @@ use tracing::Level;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 
-use super::{Service, SpanLayer};
+use super::{SpanLayer, SpanService};
 use crate::exit::{Code, Failure};
 use crate::version;
 
@@ -40,14 +40,17 @@ const EVENTS_MAX: u32 = 32;
 
 /// The running export.
 #[derive(Debug)]
-pub(crate) struct Export {
+pub(crate) struct SpanExport {
     provider: SdkTracerProvider,
 }
 
-impl Export {
+impl SpanExport {
     /// Starts to export to `endpoint`, and gives what collects the spans. Does not connect yet;
     /// must be called within the runtime, which drives the connection.
-    pub(crate) fn start(service: &Service, endpoint: &str) -> Result<(Self, SpanLayer), Failure> {
+    pub(crate) fn start(
+        service: &SpanService,
+        endpoint: &str,
+    ) -> Result<(Self, SpanLayer), Failure> {
         let sender = opentelemetry_otlp::SpanExporter::builder()
             .with_tonic()
             .with_endpoint(endpoint)
@@ -60,7 +63,7 @@ impl Export {
                 Failure::new(Code::Usage, format!("--otlp-endpoint {endpoint}: {error}"))
                     .hint("write it like http://localhost:4317")
             })?;
-        let sender = ByRequest {
+        let sender = RequestSpanExporter {
             sender,
             endpoint: endpoint.to_owned(),
             away: AtomicBool::new(false),
@@ -82,7 +85,7 @@ impl Export {
             .build();
         let layer = tracing_opentelemetry::layer()
             .with_tracer(provider.tracer("monofs"))
-            // Nobody reads OpenTelemetry's own context, and spans are entered at every poll.
+            // OpenTelemetry's own context is never read, and spans are entered at every poll.
             .with_context_activation(false)
             .with_tracked_inactivity(false)
             .with_threads(false)
@@ -103,7 +106,7 @@ impl Export {
     }
 }
 
-fn resource(service: &Service) -> Resource {
+fn resource(service: &SpanService) -> Resource {
     let instance = service
         .instance
         .iter()
@@ -117,14 +120,14 @@ fn resource(service: &Service) -> Resource {
 
 /// Sends spans under the trace of their request, and says once when the collector is away.
 #[derive(Debug)]
-struct ByRequest {
+struct RequestSpanExporter {
     sender: opentelemetry_otlp::SpanExporter,
     endpoint: String,
     /// The last batch could not be sent.
     away: AtomicBool,
 }
 
-impl SpanExporter for ByRequest {
+impl SpanExporter for RequestSpanExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let outcome = self
             .sender
@@ -151,23 +154,19 @@ impl SpanExporter for ByRequest {
 
 /// The span as an operator looks for it: in the trace of its request, named by what was done.
 fn of_request(mut span: SpanData) -> SpanData {
-    let text = |key: &str| {
-        let found = span
-            .attributes
-            .iter()
-            .find(|attribute| attribute.key.as_str() == key);
-        found.and_then(|attribute| match &attribute.value {
-            Value::String(text) => Some(text.as_str()),
-            _ => None,
-        })
-    };
-    let trace = text("request").and_then(trace_of);
-    let served = text("path").map(|path| path.trim_start_matches('/').to_owned());
-    let begun = text("doing").map(str::to_owned);
+    // What our own spans say of their request.
+    let trace = text_of(&span, "request").and_then(trace_of);
+    let served = text_of(&span, "path").map(|path| path.trim_start_matches('/').to_owned());
+    let begun = text_of(&span, "doing").map(str::to_owned);
     if let Some(trace) = trace {
         let old = &span.span_context;
-        let (flags, state) = (old.trace_flags(), old.trace_state().clone());
-        span.span_context = SpanContext::new(trace, old.span_id(), flags, old.is_remote(), state);
+        span.span_context = SpanContext::new(
+            trace,
+            old.span_id(),
+            old.trace_flags(),
+            old.is_remote(),
+            old.trace_state().clone(),
+        );
         // Each is where a request enters the process. A span around it is of another request, so of
         // another trace.
         span.parent_span_id = SpanId::INVALID;
@@ -179,6 +178,16 @@ fn of_request(mut span: SpanData) -> SpanData {
         span.name = doing.into();
     }
     span
+}
+
+/// The value of a span's attribute that is text.
+fn text_of<'s>(span: &'s SpanData, key: &str) -> Option<&'s str> {
+    let mut attributes = span.attributes.iter();
+    let found = attributes.find(|attribute| attribute.key.as_str() == key)?;
+    match &found.value {
+        Value::String(text) => Some(text.as_str()),
+        _ => None,
+    }
 }
 
 /// The trace of a request: its 16 hexadecimal digits with 16 zeros before them. An id of another
