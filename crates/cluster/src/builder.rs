@@ -7,16 +7,16 @@ use monofs_model::{NodeId, Result};
 
 use crate::running::Cluster;
 
-/// Ports to listen on; 0 picks free ones.
+/// Ports to listen on; with 0 for a role, each of its servers gets a free one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ports {
-    /// Of the first router; the others follow. 0 = free ones.
+    /// gRPC of the first router; the ports of the other routers follow.
     pub router: u16,
-    /// Of the first router; the others follow. 0 = free ones.
+    /// HTTP of the first router; the ports of the other routers follow.
     pub http: u16,
-    /// Of the first node; the others follow. 0 = free ones.
+    /// gRPC of the first node; the ports of the other nodes follow.
     pub first_node: u16,
-    /// Of the first fetcher; the others follow. 0 = free ones.
+    /// gRPC of the first fetcher; the ports of the other fetchers follow.
     pub first_fetcher: u16,
 }
 
@@ -38,7 +38,8 @@ impl Ports {
     };
 }
 
-type Tweak<T> = Box<dyn Fn(&mut T) + Send + Sync>;
+/// A change of a role's settings before it starts.
+type ConfigChange<T> = Box<dyn Fn(&mut T) + Send + Sync>;
 
 /// Builds a [`Cluster`] below one directory: `<dir>/router` (without etcd), `<dir>/node1`, ...,
 /// `<dir>/fetcher1`, ...
@@ -51,11 +52,11 @@ pub struct Builder {
     pub(crate) nodes: usize,
     pub(crate) fetchers: usize,
     pub(crate) metrics: bool,
-    pub(crate) router: Tweak<monofs_router::Config>,
-    /// After that one, for a router that is started again.
-    pub(crate) router_again: Tweak<monofs_router::Config>,
-    pub(crate) node: Tweak<monofs_node::Config>,
-    pub(crate) fetcher: Tweak<monofs_fetcher::Config>,
+    pub(crate) router: ConfigChange<monofs_router::Config>,
+    /// Applied after `router`, to a router that is started again.
+    pub(crate) router_again: ConfigChange<monofs_router::Config>,
+    pub(crate) node: ConfigChange<monofs_node::Config>,
+    pub(crate) fetcher: ConfigChange<monofs_fetcher::Config>,
 }
 
 impl Builder {
@@ -160,8 +161,10 @@ impl Builder {
         let mut config = monofs_router::Config::new(self.dir.join("router"));
         config.router_id = format!("router{number}");
         if !self.etcd.is_empty() {
-            let (endpoints, prefix) = (self.etcd.clone(), "monofs".to_owned());
-            config.state = monofs_control::StateLocation::Etcd { endpoints, prefix };
+            config.state = monofs_control::StateLocation::Etcd {
+                endpoints: self.etcd.clone(),
+                prefix: "monofs".to_owned(),
+            };
         }
         (self.router)(&mut config);
         (self.router_again)(&mut config);

@@ -22,7 +22,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
 
 /// A part of the cluster, and the address that it keeps over restarts.
-struct Slot<T> {
+struct MemberSlot<T> {
     address: SocketAddr,
     /// Where its metrics are, if they are served; another place after a restart.
     metrics: Option<SocketAddr>,
@@ -30,17 +30,17 @@ struct Slot<T> {
 }
 
 /// A role that was started, and where its metrics are.
-type Started<T> = (T, Option<SocketAddr>);
+type StartedMember<T> = (T, Option<SocketAddr>);
 
 /// A running cluster. Stop it with [`Cluster::shutdown`]; dropping it leaves its tasks to the
 /// runtime.
 pub struct Cluster {
     builder: Builder,
-    routers: Vec<Slot<RunningRouter>>,
-    /// Of the routers.
+    routers: Vec<MemberSlot<RunningRouter>>,
+    /// Addresses of the routers' HTTP, in their order.
     http: Vec<SocketAddr>,
-    nodes: Vec<Slot<RunningNode>>,
-    fetchers: Vec<Slot<RunningFetcher>>,
+    nodes: Vec<MemberSlot<RunningNode>>,
+    fetchers: Vec<MemberSlot<RunningFetcher>>,
     channels: ChannelPool,
 }
 
@@ -59,16 +59,17 @@ impl Cluster {
             let at = |first| format!("{}:{}", cluster.builder.host, nth(first, number));
             let running = cluster.spawn_router(number, &at(router), &at(http)).await?;
             cluster.http.push(running.http_address());
-            cluster.routers.push(Slot {
+            cluster.routers.push(MemberSlot {
                 address: running.address(),
                 metrics: None,
                 running: Some(running),
             });
         }
+        // Fetchers and nodes join the routers; a member keeps its address for as long as the cluster.
         for number in 0..cluster.builder.fetchers {
             let port = nth(cluster.builder.ports.first_fetcher, number);
             let (running, metrics) = cluster.spawn_fetcher(number, port).await?;
-            cluster.fetchers.push(Slot {
+            cluster.fetchers.push(MemberSlot {
                 address: running.address(),
                 metrics,
                 running: Some(running),
@@ -77,7 +78,7 @@ impl Cluster {
         for number in 0..cluster.builder.nodes {
             let port = nth(cluster.builder.ports.first_node, number);
             let (running, metrics) = cluster.spawn_node(number, port).await?;
-            cluster.nodes.push(Slot {
+            cluster.nodes.push(MemberSlot {
                 address: running.address(),
                 metrics,
                 running: Some(running),
@@ -143,19 +144,13 @@ impl Cluster {
 
     /// Where each role tells its metrics, by its name.
     pub fn metrics_addresses(&self) -> Vec<(String, String)> {
-        let of = |slots: &mut dyn Iterator<Item = Option<SocketAddr>>, role: &str| {
-            let named = slots
-                .enumerate()
-                .filter_map(|(n, at)| Some((format!("{role}{}", n + 1), reachable(at?))));
-            named.collect::<Vec<_>>()
-        };
-        let mut all = of(&mut self.http.iter().copied().map(Some), "router");
-        all.extend(of(&mut self.nodes.iter().map(|node| node.metrics), "node"));
-        all.extend(of(
-            &mut self.fetchers.iter().map(|fetcher| fetcher.metrics),
-            "fetcher",
-        ));
-        all
+        let routers = self.http.iter().copied().map(Some);
+        let nodes = self.nodes.iter().map(|node| node.metrics);
+        let fetchers = self.fetchers.iter().map(|fetcher| fetcher.metrics);
+        named_addresses("router", routers)
+            .chain(named_addresses("node", nodes))
+            .chain(named_addresses("fetcher", fetchers))
+            .collect()
     }
 
     /// An admin client of a router that runs.
@@ -190,26 +185,14 @@ impl Cluster {
     /// Waits until this many nodes and fetchers are active. Errors: `Unavailable`, saying how many
     /// are.
     pub async fn wait_members(&self, nodes: usize, fetchers: usize) -> Result<()> {
-        let active = |members: Vec<Option<v1::Member>>| {
-            let active = v1::MemberState::from(MemberState::Active);
-            members
-                .into_iter()
-                .flatten()
-                .filter(|member| member.state() == active)
-                .count()
-        };
+        // What was seen last is told when the time is over.
         let mut seen = (0, 0);
         let wait = async {
             loop {
                 if let Ok(status) = self.status().await {
-                    seen.0 = active(status.nodes.into_iter().map(|node| node.member).collect());
-                    seen.1 = active(
-                        status
-                            .fetchers
-                            .into_iter()
-                            .map(|fetcher| fetcher.member)
-                            .collect(),
-                    );
+                    let of_nodes = status.nodes.iter().map(|node| node.member.as_ref());
+                    let of_fetchers = status.fetchers.iter().map(|one| one.member.as_ref());
+                    seen = (count_active(of_nodes), count_active(of_fetchers));
                     if seen == (nodes, fetchers) {
                         return;
                     }
@@ -248,7 +231,7 @@ impl Cluster {
     pub async fn add_node(&mut self) -> Result<usize> {
         let number = self.nodes.len();
         let (running, metrics) = self.spawn_node(number, 0).await?;
-        self.nodes.push(Slot {
+        self.nodes.push(MemberSlot {
             address: running.address(),
             metrics,
             running: Some(running),
@@ -267,7 +250,8 @@ impl Cluster {
     pub async fn start_node(&mut self, number: usize) -> Result<()> {
         let port = self.nodes[number].address.port();
         let (running, metrics) = self.spawn_node(number, port).await?;
-        (self.nodes[number].running, self.nodes[number].metrics) = (Some(running), metrics);
+        self.nodes[number].running = Some(running);
+        self.nodes[number].metrics = metrics;
         Ok(())
     }
 
@@ -282,7 +266,8 @@ impl Cluster {
     pub async fn start_fetcher(&mut self, number: usize) -> Result<()> {
         let port = self.fetchers[number].address.port();
         let (running, metrics) = self.spawn_fetcher(number, port).await?;
-        (self.fetchers[number].running, self.fetchers[number].metrics) = (Some(running), metrics);
+        self.fetchers[number].running = Some(running);
+        self.fetchers[number].metrics = metrics;
         Ok(())
     }
 
@@ -324,7 +309,7 @@ impl Cluster {
         monofs_web::spawn(self.builder.router_config(number + 1), grpc, http).await
     }
 
-    async fn spawn_node(&self, number: usize, port: u16) -> Result<Started<RunningNode>> {
+    async fn spawn_node(&self, number: usize, port: u16) -> Result<StartedMember<RunningNode>> {
         let (listener, http) = self.listeners(port).await?;
         let node = monofs_node::spawn(
             self.builder
@@ -336,7 +321,11 @@ impl Cluster {
         Ok((node, metrics))
     }
 
-    async fn spawn_fetcher(&self, number: usize, port: u16) -> Result<Started<RunningFetcher>> {
+    async fn spawn_fetcher(
+        &self,
+        number: usize,
+        port: u16,
+    ) -> Result<StartedMember<RunningFetcher>> {
         let (listener, http) = self.listeners(port).await?;
         let config = self
             .builder
@@ -346,7 +335,7 @@ impl Cluster {
         Ok((fetcher, metrics))
     }
 
-    /// For gRPC, and for metrics if they are wanted.
+    /// A listener for gRPC, and one for metrics if the builder was told to serve them.
     async fn listeners(&self, port: u16) -> Result<(TcpListener, Option<TcpListener>)> {
         let host = &self.builder.host;
         let grpc = monofs_rpc::server::bind(&format!("{host}:{port}")).await?;
@@ -358,6 +347,26 @@ impl Cluster {
     }
 }
 
+/// The addresses of one role's servers that have metrics, each with the server's name.
+fn named_addresses(
+    role: &str,
+    addresses: impl Iterator<Item = Option<SocketAddr>>,
+) -> impl Iterator<Item = (String, String)> {
+    addresses
+        .zip(1..)
+        .filter_map(move |(at, number)| Some((format!("{role}{number}"), reachable(at?))))
+}
+
+/// How many of these members are active.
+fn count_active<'m>(members: impl Iterator<Item = Option<&'m v1::Member>>) -> usize {
+    let active = v1::MemberState::from(MemberState::Active);
+    members
+        .flatten()
+        .filter(|member| member.state() == active)
+        .count()
+}
+
+/// The port of a server, counted from 0, when the first one has port `first`.
 fn nth(first: u16, number: usize) -> u16 {
     if first == 0 { 0 } else { first + number as u16 }
 }

@@ -22,11 +22,9 @@ impl Etcd {
     #[track_caller]
     pub fn start() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let (port, peer) = (free_port(), free_port());
-        let (client, peer) = (
-            format!("http://127.0.0.1:{port}"),
-            format!("http://127.0.0.1:{peer}"),
-        );
+        let port = free_port();
+        let client = format!("http://127.0.0.1:{port}");
+        let peer = format!("http://127.0.0.1:{}", free_port());
         let args = [
             format!("--data-dir={}", dir.path().join("data").display()),
             "--name=one".to_owned(),
@@ -36,6 +34,7 @@ impl Etcd {
             format!("--initial-advertise-peer-urls={peer}"),
             format!("--initial-cluster=one={peer}"),
         ];
+        // It may have to start twice, should its ports be taken meanwhile.
         let mut etcd = Self {
             dir,
             port,
@@ -94,8 +93,8 @@ impl Etcd {
         );
     }
 
-    /// Starts it again when it ended: while it did not run, a connection of somebody else may have
-    /// had its port.
+    /// Starts it again when it ended: while it did not run, another program's connection may
+    /// have had its port.
     #[track_caller]
     fn wait_ready(&mut self) {
         wait_until("etcd answers", START_TIMEOUT, || {

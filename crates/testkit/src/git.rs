@@ -13,12 +13,13 @@ pub const IDENTITY: &str = "Test <test@example.com>";
 
 /// `git` that sees nothing but `dir` (a repository or an empty directory) and its arguments.
 pub fn command(dir: &Path) -> Command {
-    let mut command = Command::new(crate::require("git"));
+    let mut command = Command::new(crate::wait::require("git"));
     for (name, _) in
         std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"GIT_"))
     {
         command.env_remove(name);
     }
+    // The same identity and date everywhere, so that commits have the same ids in every run.
     let date = format!("{EPOCH} +0000");
     command
         .current_dir(dir)

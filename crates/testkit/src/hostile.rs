@@ -64,7 +64,8 @@ impl Repo {
     /// Puts the bytes of one loose object in the place of another, so that they no longer match its
     /// id. The repository must not have been packed.
     pub fn swap_loose_object(&self, victim: &Oid, other: &Oid) {
-        let (to, from) = (self.loose_path(victim), self.loose_path(other));
+        let to = self.loose_path(victim);
+        let from = self.loose_path(other);
         let bytes =
             std::fs::read(&from).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
         std::fs::remove_file(&to).unwrap_or_else(|error| panic!("{}: {error}", to.display()));
@@ -101,7 +102,7 @@ impl Repo {
 }
 
 /// A repository whose `main` is hostile in one way.
-pub struct Hostile {
+pub struct HostileRepo {
     /// What is wrong with it, as a test's message says it.
     pub what: &'static str,
     pub repo: Repo,
@@ -110,7 +111,15 @@ pub struct Hostile {
 
 /// Every kind of tree that must be refused as a whole: names that could leave the directory or that
 /// two readers would understand differently, and trees that are no trees.
-pub fn refused_trees() -> Vec<Hostile> {
+pub fn refused_trees() -> Vec<HostileRepo> {
+    let mut all = trees_with_bad_names();
+    all.extend(trees_that_are_ambiguous());
+    all.extend(trees_that_are_no_trees());
+    all
+}
+
+/// Names that could leave the directory, hide a repository or not be kept.
+fn trees_with_bad_names() -> Vec<HostileRepo> {
     let names: [(&'static str, &[u8]); 8] = [
         ("an entry named .git", b".git"),
         ("an entry named .GIT", b".GIT"),
@@ -121,7 +130,7 @@ pub fn refused_trees() -> Vec<Hostile> {
         ("an absolute entry", b"/etc/passwd"),
         ("an entry without a name", b""),
     ];
-    let mut all: Vec<Hostile> = names
+    let mut all: Vec<HostileRepo> = names
         .into_iter()
         .map(|(what, name)| {
             hostile(what, |repo, blob| {
@@ -133,44 +142,6 @@ pub fn refused_trees() -> Vec<Hostile> {
     all.push(hostile("a name of 256 bytes", |repo, blob| {
         repo.raw_tree(&[RawEntry::file(&long, blob)])
     }));
-    all.push(hostile("the same name twice", |repo, blob| {
-        repo.raw_tree(&[
-            RawEntry::file(b"same", blob),
-            RawEntry::file(b"same", repo.blob(b"other")),
-        ])
-    }));
-    all.push(hostile(
-        "a file and a directory of one name",
-        |repo, blob| {
-            let inner = repo.raw_tree(&[RawEntry::file(b"x", blob)]);
-            repo.raw_tree(&[
-                RawEntry::file(b"same", blob),
-                RawEntry {
-                    mode: "40000",
-                    name: b"same",
-                    oid: inner,
-                },
-            ])
-        },
-    ));
-    all.push(hostile(
-        "a tree object that ends in the middle of an entry",
-        |repo, blob| {
-            let mut bytes = tree_bytes(&[RawEntry::file(b"cut", blob)]);
-            bytes.truncate(bytes.len() - 5);
-            repo.raw_object("tree", &bytes)
-        },
-    ));
-    all.push(hostile(
-        "an entry with a mode that is no number",
-        |repo, blob| {
-            repo.raw_tree(&[RawEntry {
-                mode: "rwxr-xr-x",
-                name: b"x",
-                oid: blob,
-            }])
-        },
-    ));
     all.push(hostile("a .git entry deep below", |repo, blob| {
         let mut tree = repo.raw_tree(&[RawEntry::file(b".git", blob)]);
         for _ in 0..3 {
@@ -182,21 +153,62 @@ pub fn refused_trees() -> Vec<Hostile> {
         }
         tree
     }));
-    all.push(hostile(
-        "a directory entry that names a blob",
-        |repo, blob| {
+    all
+}
+
+/// Two entries of one name.
+fn trees_that_are_ambiguous() -> Vec<HostileRepo> {
+    vec![
+        hostile("the same name twice", |repo, blob| {
+            repo.raw_tree(&[
+                RawEntry::file(b"same", blob),
+                RawEntry::file(b"same", repo.blob(b"other")),
+            ])
+        }),
+        hostile("a file and a directory of one name", |repo, blob| {
+            let inner = repo.raw_tree(&[RawEntry::file(b"x", blob)]);
+            repo.raw_tree(&[
+                RawEntry::file(b"same", blob),
+                RawEntry {
+                    mode: "40000",
+                    name: b"same",
+                    oid: inner,
+                },
+            ])
+        }),
+    ]
+}
+
+/// Objects that cannot be read as the tree they should be.
+fn trees_that_are_no_trees() -> Vec<HostileRepo> {
+    vec![
+        hostile(
+            "a tree object that ends in the middle of an entry",
+            |repo, blob| {
+                let mut bytes = tree_bytes(&[RawEntry::file(b"cut", blob)]);
+                bytes.truncate(bytes.len() - 5);
+                repo.raw_object("tree", &bytes)
+            },
+        ),
+        hostile("an entry with a mode that is no number", |repo, blob| {
+            repo.raw_tree(&[RawEntry {
+                mode: "rwxr-xr-x",
+                name: b"x",
+                oid: blob,
+            }])
+        }),
+        hostile("a directory entry that names a blob", |repo, blob| {
             repo.raw_tree(&[RawEntry {
                 mode: "40000",
                 name: b"d",
                 oid: blob,
             }])
-        },
-    ));
-    all
+        }),
+    ]
 }
 
 /// A symlink whose target is `len` bytes long.
-pub fn long_symlink(len: usize) -> Hostile {
+pub fn long_symlink(len: usize) -> HostileRepo {
     hostile("a symlink that is too long", |repo, _| {
         let target = repo.blob(&vec![b'l'; len]);
         repo.raw_tree(&[RawEntry {
@@ -208,7 +220,7 @@ pub fn long_symlink(len: usize) -> Hostile {
 }
 
 /// A repository in which the bytes of one blob do not match its id; `repo` is loose.
-pub fn mismatched_blob() -> (Hostile, Oid) {
+pub fn mismatched_blob() -> (HostileRepo, Oid) {
     let mut victim = None;
     let made = hostile("a blob whose bytes do not match its id", |repo, _| {
         let good = repo.blob(&pattern(5000));
@@ -221,10 +233,11 @@ pub fn mismatched_blob() -> (Hostile, Oid) {
     (made, victim.expect("the closure ran"))
 }
 
-fn hostile(what: &'static str, root: impl FnOnce(&Repo, Oid) -> Oid) -> Hostile {
+/// A repository whose only commit has the root tree that `root` writes; it gets an honest blob.
+fn hostile(what: &'static str, root: impl FnOnce(&Repo, Oid) -> Oid) -> HostileRepo {
     let repo = Repo::with_format(ObjectFormat::Sha1);
     let blob = repo.blob(b"payload");
     let root = root(&repo, blob);
     let commit = repo.commit_raw_tree(&root);
-    Hostile { what, repo, commit }
+    HostileRepo { what, repo, commit }
 }

@@ -20,7 +20,7 @@ const XATTR_BYTES_MAX: usize = 8192;
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum ExpectedKind {
     File {
         exec: bool,
         size: u64,
@@ -37,8 +37,8 @@ pub enum Kind {
 
 /// One entry of the expected tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    pub kind: Kind,
+pub struct ExpectedEntry {
+    pub kind: ExpectedKind,
     pub oid: Oid,
 }
 
@@ -50,7 +50,7 @@ pub struct ExpectedTree {
     /// Committer time in seconds.
     pub commit_time: i64,
     /// By path below the root, `/` between the names.
-    pub entries: BTreeMap<Vec<u8>, Entry>,
+    pub entries: BTreeMap<Vec<u8>, ExpectedEntry>,
 }
 
 impl ExpectedTree {
@@ -61,10 +61,15 @@ impl ExpectedTree {
 
     /// The same for a repository that no generator made.
     pub fn of_path(repo: &Path, revision: &str) -> Self {
-        let named = |suffix: &str| format!("{revision}^{{{suffix}}}");
-        let commit = oid(&git::line(repo, ["rev-parse", &named("commit")]));
-        let root = oid(&git::line(repo, ["rev-parse", &named("tree")]));
-        let time = git::line(repo, ["show", "-s", "--format=%ct", &named("commit")]);
+        // The commit itself, even if the revision names a tag of it.
+        let peeled = format!("{revision}^{{commit}}");
+        let commit = oid(&git::line(repo, ["rev-parse", &peeled]));
+        let root = oid(&git::line(
+            repo,
+            ["rev-parse", &format!("{revision}^{{tree}}")],
+        ));
+        let time = git::line(repo, ["show", "-s", "--format=%ct", &peeled]);
+        // Every entry below the root, with sizes and exact names.
         let urls = submodule_urls(repo, &commit);
         let listing = git::run(
             repo,
@@ -94,10 +99,10 @@ impl ExpectedTree {
     }
 
     /// The paths that are files (with or without the exec bit).
-    pub fn files(&self) -> impl Iterator<Item = (&[u8], &Entry)> {
+    pub fn files(&self) -> impl Iterator<Item = (&[u8], &ExpectedEntry)> {
         self.entries
             .iter()
-            .filter(|(_, entry)| matches!(entry.kind, Kind::File { .. }))
+            .filter(|(_, entry)| matches!(entry.kind, ExpectedKind::File { .. }))
             .map(|(path, entry)| (path.as_slice(), entry))
     }
 
@@ -110,7 +115,10 @@ impl ExpectedTree {
                 None => (&b""[..], &path[..]),
             };
             children.entry(parent).or_default().insert(name);
-            if matches!(entry.kind, Kind::Directory | Kind::Submodule { .. }) {
+            if matches!(
+                entry.kind,
+                ExpectedKind::Directory | ExpectedKind::Submodule { .. }
+            ) {
                 children.entry(path).or_default();
             }
         }
@@ -119,7 +127,7 @@ impl ExpectedTree {
 }
 
 /// `<mode> SP <type> SP <oid> SP+ <size> TAB <path>`
-fn parse_row(row: &[u8], urls: &BTreeMap<Vec<u8>, String>) -> (Vec<u8>, Entry) {
+fn parse_row(row: &[u8], urls: &BTreeMap<Vec<u8>, String>) -> (Vec<u8>, ExpectedEntry) {
     let tab = row
         .iter()
         .position(|byte| *byte == b'\t')
@@ -130,49 +138,55 @@ fn parse_row(row: &[u8], urls: &BTreeMap<Vec<u8>, String>) -> (Vec<u8>, Entry) {
     let [mode, _, id, size] = fields[..] else {
         panic!("ls-tree printed {head:?}")
     };
-    let size = || {
-        size.parse()
-            .unwrap_or_else(|_| panic!("ls-tree printed {head:?}"))
+    // Directories and submodules have a dash there.
+    let size = match size {
+        "-" => 0,
+        digits => digits
+            .parse()
+            .unwrap_or_else(|_| panic!("ls-tree printed {head:?}")),
     };
     let kind = match mode {
-        "040000" => Kind::Directory,
-        "120000" => Kind::Symlink { size: size() },
-        "160000" => Kind::Submodule {
+        "040000" => ExpectedKind::Directory,
+        "120000" => ExpectedKind::Symlink { size },
+        "160000" => ExpectedKind::Submodule {
             url: urls.get(&path).cloned(),
         },
         // Old repositories have 100664 too; only the owner's exec bit means anything.
-        _ => Kind::File {
+        _ => ExpectedKind::File {
             exec: mode == "100755",
-            size: size(),
+            size,
         },
     };
-    (path, Entry { kind, oid: oid(id) })
+    (path, ExpectedEntry { kind, oid: oid(id) })
 }
 
+/// The URLs of a commit's submodules by path, as git itself reads `.gitmodules`.
 fn submodule_urls(repo: &Path, commit: &Oid) -> BTreeMap<Vec<u8>, String> {
+    let paths = gitmodules(repo, commit, r"^submodule\..*\.path$");
+    let urls = gitmodules(repo, commit, r"^submodule\..*\.url$");
+    let mut by_path = BTreeMap::new();
+    for (key, path) in paths {
+        let section = key.strip_suffix("path").unwrap_or(&key);
+        if let Some(url) = urls.get(&format!("{section}url")) {
+            by_path.insert(path.into_bytes(), url.clone());
+        }
+    }
+    by_path
+}
+
+/// The settings in a commit's `.gitmodules` whose keys match.
+fn gitmodules(repo: &Path, commit: &Oid, keys: &str) -> BTreeMap<String, String> {
     let blob = format!("{commit}:.gitmodules");
-    let config = |key: &str| {
-        let mut command = git::command(repo);
-        let output = command
-            .args(["config", "-z", "--blob", &blob, "--get-regexp", key])
-            .output()
-            .expect("git runs");
-        // No such file or key is an empty answer.
-        let rows = String::from_utf8_lossy(&output.stdout).into_owned();
-        let pair = |row: &str| {
-            row.split_once('\n')
-                .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        };
-        rows.split('\0')
-            .filter_map(pair)
-            .collect::<BTreeMap<String, String>>()
-    };
-    let paths = config(r"^submodule\..*\.path$");
-    let urls = config(r"^submodule\..*\.url$");
-    let url_of = |key: &String| urls.get(&format!("{}url", key.strip_suffix("path")?));
-    paths
-        .iter()
-        .filter_map(|(key, path)| Some((path.clone().into_bytes(), url_of(key)?.clone())))
+    let mut command = git::command(repo);
+    let output = command
+        .args(["config", "-z", "--blob", &blob, "--get-regexp", keys])
+        .output()
+        .expect("git runs");
+    // No such file or key is an empty answer.
+    let rows = String::from_utf8_lossy(&output.stdout);
+    rows.split('\0')
+        .filter_map(|row| row.split_once('\n'))
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .collect()
 }
 
@@ -215,17 +229,18 @@ pub fn assert_matches_with(mounted: &Path, expected: &ExpectedTree, checks: Chec
 
 /// Everything in which a directory differs from the expected tree, up to a bound.
 pub fn differences(mounted: &Path, expected: &ExpectedTree, checks: Checks) -> Vec<String> {
-    let mut compare = Compare {
+    let mut compare = TreeComparison {
         root: mounted,
         expected,
         checks,
         found: Vec::new(),
     };
+    // The root has no row of its own in the listing.
     compare.attributes(
         b"",
         mounted,
-        &Entry {
-            kind: Kind::Directory,
+        &ExpectedEntry {
+            kind: ExpectedKind::Directory,
             oid: expected.root,
         },
     );
@@ -239,14 +254,15 @@ pub fn differences(mounted: &Path, expected: &ExpectedTree, checks: Checks) -> V
     compare.found
 }
 
-struct Compare<'a> {
+/// A comparison under way.
+struct TreeComparison<'a> {
     root: &'a Path,
     expected: &'a ExpectedTree,
     checks: Checks,
     found: Vec<String>,
 }
 
-impl Compare<'_> {
+impl TreeComparison<'_> {
     fn say(&mut self, path: &[u8], what: impl std::fmt::Display) {
         if self.found.len() < DIFFERENCES_MAX {
             self.found.push(format!("{}: {what}", path.escape_ascii()));
@@ -263,6 +279,7 @@ impl Compare<'_> {
 
     /// Names in both directions, then every entry.
     fn directory(&mut self, directory: &[u8], names: &BTreeSet<&[u8]>) {
+        // What the directory lists, each name once.
         let at = self.at(directory);
         let mut listed = BTreeMap::new();
         match fs::read_dir(&at).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
@@ -279,6 +296,7 @@ impl Compare<'_> {
             }
             Err(error) => return self.say(directory, format_args!("cannot be listed: {error}")),
         }
+        // Names that should not be there, and names that are missing.
         for name in listed
             .keys()
             .filter(|name| !names.contains(name.as_slice()))
@@ -299,6 +317,7 @@ impl Compare<'_> {
                 None => self.say(&path, "is missing in its directory"),
             }
         }
+        // A name that was never there must not be found either.
         let absent = at.join(".no-such-name-in-any-commit");
         match fs::symlink_metadata(&absent) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -309,6 +328,7 @@ impl Compare<'_> {
         }
     }
 
+    /// An entry's attributes, and what it holds: a link's target, a file's bytes, a submodule's URL.
     fn entry(&mut self, path: &[u8], listed_ino: u64) {
         let expected = self.expected;
         let entry = &expected.entries[path];
@@ -319,15 +339,16 @@ impl Compare<'_> {
         {
             self.say(path, format_args!("st_ino is {ino}, d_ino is {listed_ino}"));
         }
+        // What it holds depends on its kind.
         match &entry.kind {
-            Kind::Symlink { .. } => match fs::read_link(&at) {
+            ExpectedKind::Symlink { .. } => match fs::read_link(&at) {
                 Ok(target) => self.bytes(path, entry, target.as_os_str().as_bytes()),
                 Err(error) => self.say(path, format_args!("the link cannot be read: {error}")),
             },
-            Kind::File { size, .. } if self.checks.contents => {
+            ExpectedKind::File { size, .. } if self.checks.contents => {
                 self.contents(path, &at, entry, *size)
             }
-            Kind::Submodule { url: Some(url) } if self.checks.mount => {
+            ExpectedKind::Submodule { url: Some(url) } if self.checks.mount => {
                 self.xattr(
                     path,
                     &at,
@@ -339,8 +360,8 @@ impl Compare<'_> {
         }
     }
 
-    /// Kind, exec bits, size, time and attributes; gives the inode number.
-    fn attributes(&mut self, path: &[u8], at: &Path, entry: &Entry) -> Option<u64> {
+    /// ExpectedKind, exec bits, size, time and attributes; gives the inode number.
+    fn attributes(&mut self, path: &[u8], at: &Path, entry: &ExpectedEntry) -> Option<u64> {
         let meta = match fs::symlink_metadata(at) {
             Ok(meta) => meta,
             Err(error) => {
@@ -348,11 +369,12 @@ impl Compare<'_> {
                 return None;
             }
         };
+        // A wrong kind makes everything else meaningless.
         let kind = meta.file_type();
         let (right, size) = match entry.kind {
-            Kind::File { size, .. } => (kind.is_file(), Some(size)),
-            Kind::Symlink { size } => (kind.is_symlink(), Some(size)),
-            Kind::Directory | Kind::Submodule { .. } => (kind.is_dir(), None),
+            ExpectedKind::File { size, .. } => (kind.is_file(), Some(size)),
+            ExpectedKind::Symlink { size } => (kind.is_symlink(), Some(size)),
+            ExpectedKind::Directory | ExpectedKind::Submodule { .. } => (kind.is_dir(), None),
         };
         if !right {
             self.say(
@@ -361,13 +383,14 @@ impl Compare<'_> {
             );
             return None;
         }
+        // Size and exec bit, where the kind has them.
         if let Some(size) = size.filter(|size| *size != meta.len()) {
             self.say(
                 path,
                 format_args!("has {} bytes, should have {size}", meta.len()),
             );
         }
-        if let Kind::File { exec, .. } = entry.kind
+        if let ExpectedKind::File { exec, .. } = entry.kind
             && (meta.mode() & 0o111 != 0) != exec
         {
             self.say(
@@ -380,34 +403,38 @@ impl Compare<'_> {
             );
         }
         if self.checks.mount {
-            let wrong = if self.checks.exact_times {
-                meta.mtime() != self.expected.commit_time
-            } else {
-                !(crate::git::EPOCH..=self.expected.commit_time).contains(&meta.mtime())
-            };
-            if wrong {
-                self.say(
-                    path,
-                    format_args!(
-                        "mtime is {}, the commit's is {}",
-                        meta.mtime(),
-                        self.expected.commit_time
-                    ),
-                );
-            }
-            // Linux answers ENODATA for every `user.*` attribute of a symlink without asking the
-            // file system.
-            if !kind.is_symlink() {
-                self.xattr(path, at, "user.monofs.oid", &entry.oid.to_string());
-                self.xattr(
-                    path,
-                    at,
-                    "user.monofs.commit",
-                    &self.expected.commit.to_string(),
-                );
-            }
+            self.mount_attributes(path, at, entry, &meta);
         }
         Some(meta.ino())
+    }
+
+    /// What only a mount has: the commit's time, and where the entry comes from.
+    fn mount_attributes(
+        &mut self,
+        path: &[u8],
+        at: &Path,
+        entry: &ExpectedEntry,
+        meta: &fs::Metadata,
+    ) {
+        let commit_time = self.expected.commit_time;
+        let earliest = if self.checks.exact_times {
+            commit_time
+        } else {
+            git::EPOCH
+        };
+        if !(earliest..=commit_time).contains(&meta.mtime()) {
+            self.say(
+                path,
+                format_args!("mtime is {}, the commit's is {commit_time}", meta.mtime()),
+            );
+        }
+        // Linux answers ENODATA for every `user.*` attribute of a symlink without asking the file
+        // system.
+        if !meta.file_type().is_symlink() {
+            let commit = self.expected.commit.to_string();
+            self.xattr(path, at, "user.monofs.oid", &entry.oid.to_string());
+            self.xattr(path, at, "user.monofs.commit", &commit);
+        }
     }
 
     fn xattr(&mut self, path: &[u8], at: &Path, name: &str, expected: &str) {
@@ -422,12 +449,13 @@ impl Compare<'_> {
     }
 
     /// The whole file, and one piece from its middle again through another read.
-    fn contents(&mut self, path: &[u8], at: &Path, entry: &Entry, size: u64) {
+    fn contents(&mut self, path: &[u8], at: &Path, entry: &ExpectedEntry, size: u64) {
         let bytes = match fs::read(at) {
             Ok(bytes) => bytes,
             Err(error) => return self.say(path, format_args!("cannot be read: {error}")),
         };
         self.bytes(path, entry, &bytes);
+        // A piece that begins at an odd place must be the same bytes.
         let offset = size / 3;
         let mut piece = vec![
             0;
@@ -447,7 +475,7 @@ impl Compare<'_> {
         }
     }
 
-    fn bytes(&mut self, path: &[u8], entry: &Entry, bytes: &[u8]) {
+    fn bytes(&mut self, path: &[u8], entry: &ExpectedEntry, bytes: &[u8]) {
         let actual = Oid::of(entry.oid.format(), ObjectKind::Blob, bytes);
         if actual != entry.oid {
             self.say(

@@ -28,7 +28,7 @@ use crate::wait::require;
 
 /// Where `ip netns` keeps the names of namespaces.
 const NAMES_DIR: &str = "/run/netns";
-/// Hosts of one network: the last byte of an address.
+/// Most hosts of one network: their number is the last byte of the address.
 const HOSTS_MAX: u8 = 250;
 /// Distinguishes the networks of one test process.
 static NETS: AtomicU32 = AtomicU32::new(0);
@@ -48,6 +48,7 @@ impl Net {
             rustix::process::geteuid().is_root(),
             "network namespaces need root: run this test as root"
         );
+        // The names tell the test that made them; see scripts/leaves-nothing.
         let prefix = format!(
             "monofs-{}-{}",
             std::process::id(),
@@ -76,9 +77,11 @@ impl Net {
             "a network has at most {HOSTS_MAX} hosts"
         );
         let namespace = format!("{}-{name}", self.prefix);
-        let (port, switch) = (format!("port{number}"), self.switch.clone());
+        let port = format!("port{number}");
+        let switch = self.switch.clone();
         let address = Ipv4Addr::new(10, 77, 0, number);
         self.add_namespace(&namespace);
+        // A cable between the two: one end is the host's interface, the other a port of the switch.
         let veth = [
             "link", "add", "name", "eth0", "type", "veth", "peer", "name", &port, "netns", &switch,
         ];
@@ -86,6 +89,7 @@ impl Net {
         ip(&[
             "-n", &switch, "link", "set", &port, "master", "bridge", "up",
         ]);
+        // Its address on the one network.
         ip(&[
             "-n",
             &namespace,
@@ -121,8 +125,8 @@ impl Default for Net {
 impl Drop for Net {
     fn drop(&mut self) {
         for name in self.namespaces.iter().rev() {
-            // A namespace lives as long as a process in it. Whatever fails here is said by the next
-            // line that fails.
+            // A namespace lives as long as a process in it. If this fails, deleting the namespace
+            // fails too and is reported.
             let inside = Command::new(require("ip"))
                 .args(["netns", "pids", name])
                 .output();
@@ -164,7 +168,7 @@ impl Host {
         &self.name
     }
 
-    /// Its address.
+    /// The address of its one interface.
     pub fn address(&self) -> Ipv4Addr {
         self.address
     }
@@ -253,7 +257,7 @@ impl Host {
         peer.deafen(self);
     }
 
-    /// Nothing that anybody sends arrives here (the host itself included: local connections stay).
+    /// Nothing that other hosts send arrives here; connections within the host stay.
     #[track_caller]
     pub fn deafen_all(&self) {
         self.iptables(&["-A", "INPUT", "-i", "eth0", "-j", "DROP"]);
@@ -293,10 +297,8 @@ impl Host {
     pub fn slow(&self, kbits: u32) {
         // A burst has to hold what the link carries in a tick of the kernel's clock (1 to 10 ms),
         // and one full packet.
-        let (rate, burst) = (
-            format!("{kbits}kbit"),
-            format!("{}b", (kbits * 1000 / 8 / 100).max(4096)),
-        );
+        let rate = format!("{kbits}kbit");
+        let burst = format!("{}b", (kbits * 1000 / 8 / 100).max(4096));
         for (namespace, device) in [
             (&self.namespace, "eth0"),
             (&self.switch, self.port.as_str()),

@@ -37,6 +37,7 @@ pub fn binary(name: &str) -> PathBuf {
                 dir
             }
         });
+    // Built by the same command as the tests, or by the caller.
     let path = dir.join(name);
     assert!(
         path.is_file(),
@@ -224,6 +225,7 @@ impl Drop for Process {
     }
 }
 
+/// Starts a program with a clean environment; its output goes to `log`.
 #[track_caller]
 fn start(
     entry: &[OsString],
@@ -232,6 +234,7 @@ fn start(
     envs: &[(OsString, OsString)],
     log: &Arc<Mutex<VecDeque<String>>>,
 ) -> Child {
+    // Settings of the test's own environment must not reach it.
     let mut command = match entry {
         [first, rest @ ..] => {
             let mut command = Command::new(first);
@@ -254,6 +257,7 @@ fn start(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
+    // Its output is read from the start, or it would wait with a full pipe.
     let mut child = command
         .spawn()
         .unwrap_or_else(|error| panic!("could not start {}: {error}", program.display()));

@@ -7,10 +7,12 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::netns::Host;
 
@@ -39,17 +41,17 @@ pub enum Fault {
     BlackHole,
     /// Both ends of every connection are reset, new ones too.
     Reset,
-    /// The receiver's side of every connection is closed; the sender is not told, and nobody reads
-    /// what it sends. New connections are accepted and lead nowhere.
+    /// The receiver's side of every connection is closed; the sender is not told, and what it sends
+    /// is not read. New connections are accepted and lead nowhere.
     HalfOpen,
 }
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// From whoever connects to the server.
+    /// From the client, which connected, to the server.
     Asks,
-    /// From the server back.
+    /// From the server back to the client.
     Answers,
 }
 
@@ -57,10 +59,11 @@ pub enum Direction {
 pub struct Proxy {
     address: SocketAddrV4,
     host: Option<Host>,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
 }
 
-struct Shared {
+/// What all connections of a proxy share.
+struct ProxyState {
     target: u16,
     asks: Mutex<Fault>,
     answers: Mutex<Fault>,
@@ -69,7 +72,7 @@ struct Shared {
     connections: AtomicU64,
 }
 
-impl Shared {
+impl ProxyState {
     fn slot(&self, direction: Direction) -> &Mutex<Fault> {
         match direction {
             Direction::Asks => &self.asks,
@@ -78,10 +81,7 @@ impl Shared {
     }
 
     fn fault(&self, direction: Direction) -> Fault {
-        *self
-            .slot(direction)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        *self.slot(direction).lock()
     }
 
     fn is_stopped(&self) -> bool {
@@ -107,7 +107,7 @@ impl Proxy {
     }
 
     fn serve(host: Option<Host>, address: SocketAddrV4, target: u16, fault: Fault) -> Self {
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ProxyState {
             target,
             asks: Mutex::new(Fault::None),
             answers: Mutex::new(fault),
@@ -117,7 +117,8 @@ impl Proxy {
         });
         let (tell, bound) = sync_channel(1);
         std::thread::spawn({
-            let (shared, host) = (shared.clone(), host.clone());
+            let shared = shared.clone();
+            let host = host.clone();
             move || {
                 // Sockets belong to the network of the thread that makes them; threads begin where
                 // their parent is.
@@ -158,11 +159,7 @@ impl Proxy {
     /// Switches the fault of one direction, for open connections too. Bytes are counted from the
     /// start of a connection.
     pub fn set(&self, direction: Direction, fault: Fault) {
-        *self
-            .shared
-            .slot(direction)
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = fault;
+        *self.shared.slot(direction).lock() = fault;
     }
 
     /// Switches the fault of both directions.
@@ -176,7 +173,8 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
         // Wakes the accepting thread, which then sees that it should end.
-        let (address, host) = (self.address, self.host.take());
+        let address = self.address;
+        let host = self.host.take();
         let wake = std::thread::spawn(move || {
             host.iter().for_each(Host::enter);
             TcpStream::connect_timeout(&address.into(), TICK * 100)
@@ -185,7 +183,8 @@ impl Drop for Proxy {
     }
 }
 
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+/// Takes connections and joins each to the server with two threads a direction.
+fn accept(listener: &TcpListener, shared: &Arc<ProxyState>) {
     for client in listener.incoming().map_while(Result::ok) {
         if shared.is_stopped() {
             return;
@@ -195,12 +194,12 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             continue;
         };
         for stream in [&client, &server] {
-            // Else small answers wait for acknowledgements that the other side delays.
+            // Without this small answers wait for acknowledgements that the other side delays.
             let _ = stream.set_nodelay(true);
             // A thread that reads sees a switch this late.
             let _ = stream.set_read_timeout(Some(TICK));
         }
-        let connection = Arc::<Connection>::default();
+        let connection = Arc::<ProxyConnection>::default();
         for (direction, from, to) in [
             (Direction::Asks, &client, &server),
             (Direction::Answers, &server, &client),
@@ -210,7 +209,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             else {
                 continue;
             };
-            let way = Way {
+            let way = OneWay {
                 direction,
                 shared: shared.clone(),
                 connection: connection.clone(),
@@ -223,29 +222,30 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-struct Piece {
+/// Bytes that were read at once.
+struct ProxyPiece {
     read_at: Instant,
     bytes: Vec<u8>,
 }
 
 /// What the four threads of a connection tell each other.
 #[derive(Default)]
-struct Connection {
-    /// Everybody lets go of the sockets; the last one closes them.
+struct ProxyConnection {
+    /// All four threads drop their sockets; the last one closes them.
     ended: AtomicBool,
-    /// One side is closed, the other must not notice.
+    /// One side was closed, and the other must not notice.
     half_open: AtomicBool,
 }
 
 /// One direction of one connection.
 #[derive(Clone)]
-struct Way {
+struct OneWay {
     direction: Direction,
-    shared: Arc<Shared>,
-    connection: Arc<Connection>,
+    shared: Arc<ProxyState>,
+    connection: Arc<ProxyConnection>,
 }
 
-impl Way {
+impl OneWay {
     fn fault(&self) -> Fault {
         self.shared.fault(self.direction)
     }
@@ -254,8 +254,8 @@ impl Way {
         self.shared.is_stopped() || self.connection.ended.load(Ordering::SeqCst)
     }
 
-    /// Reads until the sender has nothing more to say, or nobody wants it.
-    fn collect(&self, mut from: TcpStream, pieces: &SyncSender<Piece>) {
+    /// Reads until the sender has ended its side, or the pieces have no receiver any more.
+    fn collect(&self, mut from: TcpStream, pieces: &SyncSender<ProxyPiece>) {
         let mut buffer = [0; PIECE_BYTES];
         while !self.is_over() {
             // What cannot pass is not read either: the sender's window fills, as with a peer that
@@ -267,7 +267,7 @@ impl Way {
             match from.read(&mut buffer) {
                 Ok(0) => return,
                 Ok(count) => {
-                    let piece = Piece {
+                    let piece = ProxyPiece {
                         read_at: Instant::now(),
                         bytes: buffer[..count].to_vec(),
                     };
@@ -282,15 +282,16 @@ impl Way {
     }
 
     /// Writes until the sender has said everything or the connection ends.
-    fn deliver(&self, from: &TcpStream, to: &TcpStream, pieces: &Receiver<Piece>) {
+    fn deliver(&self, from: &TcpStream, to: &TcpStream, pieces: &Receiver<ProxyPiece>) {
         let mut passed = 0;
         // What came just when nothing may pass any more.
         let mut held = None;
         while !self.is_over() {
+            // Faults under which nothing passes.
             match self.fault() {
                 Fault::Reset => {
-                    // It may be gone already, which is as good. Whoever closes it last sends the
-                    // reset.
+                    // It may be gone already, which is as good. The thread that closes it last
+                    // sends the reset.
                     for stream in [from, to] {
                         let _ =
                             rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
@@ -311,6 +312,7 @@ impl Way {
                 }
                 _ => {}
             }
+            // The next piece, unless the fault was switched while it was waited for.
             match held.take().map_or_else(|| pieces.recv_timeout(TICK), Ok) {
                 Ok(piece)
                     if matches!(
@@ -331,7 +333,8 @@ impl Way {
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     let _ = to.shutdown(Shutdown::Write);
-                    // A server that is done is done; whoever asked may still wait for the answer.
+                    // A client that has sent all of its request may still wait for the answer; a
+                    // server that has ended its answer is done.
                     if self.direction == Direction::Asks {
                         return;
                     }
@@ -347,15 +350,16 @@ impl Way {
     }
 
     fn is_half_open(&self) -> bool {
-        let now = |direction| self.shared.fault(direction) == Fault::HalfOpen;
-        self.connection.half_open.load(Ordering::SeqCst)
-            && (now(Direction::Asks) || now(Direction::Answers))
+        let faults = [Direction::Asks, Direction::Answers].map(|way| self.shared.fault(way));
+        self.connection.half_open.load(Ordering::SeqCst) && faults.contains(&Fault::HalfOpen)
     }
 
-    /// Passes a piece on, with what is done to it. False: the connection ends.
-    fn pass(&self, mut piece: Piece, passed: &mut u64, mut to: &TcpStream) -> bool {
+    /// Passes a piece on, changed, cut or late as the fault says. Gives false when the connection
+    /// ends with it.
+    fn pass(&self, mut piece: ProxyPiece, passed: &mut u64, mut to: &TcpStream) -> bool {
         let fault = self.fault();
         let end = *passed + piece.bytes.len() as u64;
+        // What happens to the piece before it passes.
         match fault {
             Fault::FlipAt(at) if (*passed..end).contains(&at) => {
                 piece.bytes[(at - *passed) as usize] ^= 0x10
@@ -386,6 +390,7 @@ impl Way {
             return false;
         }
         *passed = end;
+        // Some faults end the connection behind it.
         match fault {
             Fault::CutAfter(limit) => end <= limit,
             Fault::StallAfter(limit) if end > limit => {

@@ -6,7 +6,7 @@
 use monofs_model::Oid;
 use monofs_model::limits::NAME_BYTES_MAX;
 
-use crate::model::{ExpectedTree, Kind};
+use crate::model::{ExpectedKind, ExpectedTree};
 use crate::repo::{Changes, Repo, pattern};
 
 /// Deepest path a generator makes, in names.
@@ -72,15 +72,11 @@ pub fn populate(repo: &Repo, rng: &mut Rng, files: usize) -> Oid {
 /// exec bit, turn a file into a directory and back, retarget a link, delete a whole directory.
 pub fn edit(repo: &Repo, rng: &mut Rng, edits: usize) -> Oid {
     let before = ExpectedTree::of(repo, "main");
-    let live = |(_, entry): &(&Vec<u8>, _)| !matches!(entry, Kind::Submodule { .. });
-    let all = before
-        .entries
-        .iter()
-        .map(|(path, entry)| (path, entry.kind.clone()));
-    let mut entries: Vec<(Vec<u8>, Kind)> = all
-        .filter(live)
-        .filter(|(path, _)| *path != b"always")
-        .map(|(path, kind)| (path.clone(), kind))
+    let edited = before.entries.iter().filter(|(path, entry)| {
+        *path != b"always" && !matches!(entry.kind, ExpectedKind::Submodule { .. })
+    });
+    let mut entries: Vec<(Vec<u8>, ExpectedKind)> = edited
+        .map(|(path, entry)| (path.clone(), entry.kind.clone()))
         .collect();
     repo.commit(|changes| {
         for _ in 0..edits {
@@ -91,7 +87,8 @@ pub fn edit(repo: &Repo, rng: &mut Rng, edits: usize) -> Oid {
     })
 }
 
-fn one_edit(changes: &mut Changes<'_>, rng: &mut Rng, entries: &mut Vec<(Vec<u8>, Kind)>) {
+/// One change of a random kind; entries that it touched are taken out of `entries`.
+fn one_edit(changes: &mut Changes<'_>, rng: &mut Rng, entries: &mut Vec<(Vec<u8>, ExpectedKind)>) {
     if rng.one_in(3) {
         let path = path(rng);
         entries.retain(|(other, _)| !touches(other, &path));
@@ -103,10 +100,11 @@ fn one_edit(changes: &mut Changes<'_>, rng: &mut Rng, entries: &mut Vec<(Vec<u8>
     // What has been touched in this commit is left alone: fast-import refuses to rename what is no
     // longer there.
     entries.retain(|(other, _)| !touches(other, &path));
+    // What can happen to an entry depends on its kind.
     match (kind, rng.below(4)) {
-        (Kind::Directory, 0) => drop(changes.delete(&path)),
-        (Kind::Directory, 1) => drop(changes.file(&path, b"was a directory\n")),
-        (Kind::Directory, _) => {
+        (ExpectedKind::Directory, 0) => drop(changes.delete(&path)),
+        (ExpectedKind::Directory, 1) => drop(changes.file(&path, b"was a directory\n")),
+        (ExpectedKind::Directory, _) => {
             let to = [&path[..], b"-moved"].concat();
             if to
                 .rsplit(|&byte| byte == b'/')
@@ -119,12 +117,12 @@ fn one_edit(changes: &mut Changes<'_>, rng: &mut Rng, entries: &mut Vec<(Vec<u8>
                 changes.rename(&path, to);
             }
         }
-        (Kind::File { .. }, 0) => {
+        (ExpectedKind::File { .. }, 0) => {
             changes.delete(&path);
             let inner = [&path[..], b"/", &name(rng)].concat();
             add(changes, rng, &inner);
         }
-        (Kind::File { .. }, 1) => {
+        (ExpectedKind::File { .. }, 1) => {
             let to = self::path(rng);
             if !touches(&to, &path) {
                 entries.retain(|(other, _)| !touches(other, &to));
@@ -138,12 +136,13 @@ fn one_edit(changes: &mut Changes<'_>, rng: &mut Rng, entries: &mut Vec<(Vec<u8>
 
 /// Whether one path is the other or lies inside it.
 fn touches(a: &[u8], b: &[u8]) -> bool {
-    let inside = |outer: &[u8], inner: &[u8]| {
-        inner
-            .strip_prefix(outer)
-            .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
-    };
-    inside(a, b) || inside(b, a)
+    is_inside(a, b) || is_inside(b, a)
+}
+
+fn is_inside(outer: &[u8], inner: &[u8]) -> bool {
+    inner
+        .strip_prefix(outer)
+        .is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
 }
 
 fn add(changes: &mut Changes<'_>, rng: &mut Rng, path: &[u8]) {
@@ -186,17 +185,13 @@ fn name(rng: &mut Rng) -> Vec<u8> {
     ];
     match rng.below(12) {
         0 => {
+            // Any bytes but those that a name cannot have.
             let raw = rng.bits().to_le_bytes();
-            let safe = |byte: u8| {
-                if matches!(byte, 0 | b'/' | b'.') {
-                    b'_'
-                } else {
-                    byte
-                }
-            };
-            std::iter::once(b'r')
-                .chain(raw[..4].iter().map(|byte| safe(*byte)))
-                .collect()
+            let safe = raw[..4].iter().map(|byte| match byte {
+                0 | b'/' | b'.' => b'_',
+                byte => *byte,
+            });
+            std::iter::once(b'r').chain(safe).collect()
         }
         1 => vec![b'L'; 1 + rng.below(255) as usize],
         2 => format!("f{}", rng.below(1000)).into_bytes(),

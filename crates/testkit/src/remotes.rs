@@ -33,6 +33,7 @@ fn start(program: &Path, args: impl Fn(u16) -> Vec<OsString>) -> (Process, u16) 
     for _ in 0..START_TRIES {
         let port = free_port();
         let mut process = Process::spawn_with(program.to_owned(), args(port), server_env());
+        // It listens, or it has ended because the port was taken meanwhile.
         let mut up = false;
         wait_until(
             &format!("{} listens on port {port}", program.display()),
@@ -54,7 +55,7 @@ fn start(program: &Path, args: impl Fn(u16) -> Vec<OsString>) -> (Process, u16) 
     panic!("{} did not start in {START_TRIES} tries", program.display());
 }
 
-/// What servers see of Git's settings: nothing but that test repositories may belong to anybody.
+/// What servers see of Git's settings: nothing but that test repositories may belong to any user.
 fn server_env() -> Vec<(OsString, OsString)> {
     let pairs = [
         ("GIT_CONFIG_NOSYSTEM", "1"),
@@ -77,6 +78,6 @@ fn git_exec(program: &str) -> PathBuf {
     if path.is_file() {
         path
     } else {
-        crate::require(program)
+        crate::wait::require(program)
     }
 }

@@ -128,6 +128,7 @@ impl Repo {
             .args(["rev-parse", "--verify", "--quiet", &reference])
             .output()
             .is_ok_and(|output| output.status.success());
+        // The stream names the commit, its parent if there is one, and then the changes.
         let message = format!("commit {number}");
         let mut stream = format!("commit {reference}\n").into_bytes();
         stream.extend(
@@ -261,11 +262,10 @@ impl Changes<'_> {
         let names: Vec<String> = (0..count)
             .map(|index| format!("entry-{index:06}"))
             .collect();
-        let blob = |index: usize| blobs[index % blobs.len()];
         let entries: Vec<RawEntry<'_>> = names
             .iter()
             .enumerate()
-            .map(|(index, name)| RawEntry::file(name.as_bytes(), blob(index)))
+            .map(|(index, name)| RawEntry::file(name.as_bytes(), blobs[index % blobs.len()]))
             .collect();
         let tree = self.repo.raw_tree(&entries);
         self.line(&format!("M 040000 {tree} "), directory.as_bytes())
@@ -327,10 +327,11 @@ impl Changes<'_> {
         if self.modules.is_empty() {
             return;
         }
-        let section = |(path, url): (&String, &String)| {
-            format!("[submodule \"{path}\"]\n\tpath = {path}\n\turl = {url}\n")
-        };
-        let text: String = self.modules.iter().map(section).collect();
+        let sections = self
+            .modules
+            .iter()
+            .map(|(path, url)| format!("[submodule \"{path}\"]\n\tpath = {path}\n\turl = {url}\n"));
+        let text: String = sections.collect();
         self.file(".gitmodules", text);
     }
 }

@@ -11,14 +11,15 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use monofs_model::{ObjectFormat, ObjectKind, Oid};
-use monofs_testkit::model::{Checks, Entry, Kind, differences, xattr};
+use monofs_testkit::model::{Checks, ExpectedEntry, ExpectedKind, differences, xattr};
 use monofs_testkit::random::{self, Rng};
 use monofs_testkit::{ExpectedTree, Repo, wait_until};
+use parking_lot::Mutex;
 
 use crate::fault::Fault::{self, *};
 use crate::site::{Admin, Plan, RPC_TIMEOUT, Role, SOON, Site};
@@ -52,10 +53,7 @@ struct Tracked {
 
 impl Tracked {
     fn commits(&self) -> Vec<Arc<ExpectedTree>> {
-        self.commits
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.commits.lock().clone()
     }
 }
 
@@ -170,7 +168,7 @@ fn begin(site: &Site, path: &'static str, rng: &mut Rng) -> Tracked {
     }
 }
 
-/// Breaks one server for a while, once nobody needs it alone.
+/// Breaks one server for a while, once every repository has another holder.
 fn one_fault(site: &mut Site, rng: &mut Rng) {
     let role = [
         Role::Node,
@@ -219,12 +217,9 @@ fn commit(tracked: &[Tracked], admin: &Admin, mut rng: Rng, stop: &AtomicBool) -
     while !stop.load(Ordering::Relaxed) {
         let one = rng.pick(tracked).unwrap();
         random::edit(&one.repo, &mut rng, 6);
-        // Known to the readers before anybody can be shown it.
+        // The readers know the commit before the mount can show it.
         let expected = Arc::new(ExpectedTree::of(&one.repo, "main"));
-        one.commits
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(expected);
+        one.commits.lock().push(expected);
         // The router may be the one that is broken; the next refresh brings this commit too.
         acknowledged += usize::from(admin.run(&["refresh", one.path]).status.success());
         std::thread::sleep(Duration::from_millis(rng.below(1000)));
@@ -314,7 +309,7 @@ fn look(at: &Path) -> std::io::Result<Option<Vec<u8>>> {
 
 fn fits(
     result: &std::io::Result<Option<Vec<u8>>>,
-    entry: Option<&Entry>,
+    entry: Option<&ExpectedEntry>,
     format: ObjectFormat,
 ) -> bool {
     match result {
@@ -333,8 +328,8 @@ fn fits(
     }
 }
 
-fn is_file(entry: Option<&Entry>) -> bool {
-    entry.is_some_and(|entry| matches!(entry.kind, Kind::File { .. }))
+fn is_file(entry: Option<&ExpectedEntry>) -> bool {
+    entry.is_some_and(|entry| matches!(entry.kind, ExpectedKind::File { .. }))
 }
 
 fn timed<T>(found: &mut Found, at: &Path, call: impl FnOnce() -> T) -> T {

@@ -14,11 +14,11 @@ use crate::site::Server;
 pub enum Fault {
     /// kill -9; heals by a start.
     Kill,
-    /// SIGSTOP: sockets stay open, nobody answers.
+    /// SIGSTOP: sockets stay open and nothing answers.
     Stop,
-    /// Cut off from everybody, silently.
+    /// Cut off from all other hosts, silently.
     Partition,
-    /// Cut off from the client only; everybody else sees a healthy server.
+    /// Cut off from the client only; all others see a healthy server.
     PartitionFromClient,
     /// What others send does not arrive.
     Deaf,
@@ -32,7 +32,7 @@ pub enum Fault {
     FullDisk,
     /// Every connection is reset, new ones too.
     Reset,
-    /// Its connections are closed; whoever used them is not told.
+    /// Its connections are closed, and their clients are not told.
     HalfOpen,
     /// Connections stay; nothing comes back.
     NoAnswers,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use monofs_model::{ObjectKind, Oid};
 use monofs_testkit::ExpectedTree;
-use monofs_testkit::model::{Entry, Kind};
+use monofs_testkit::model::{ExpectedEntry, ExpectedKind};
 
 /// Bytes of one read, as `cat` and `rg` ask for.
 const READ_BYTES: usize = 128 << 10;
@@ -125,18 +125,18 @@ pub fn read_tree(at: &Path, expected: &ExpectedTree, done: &AtomicUsize) -> Seen
     for (path, entry) in &expected.entries {
         let full = at.join(OsStr::from_bytes(path));
         match entry.kind {
-            Kind::Directory => list(
+            ExpectedKind::Directory => list(
                 &mut seen,
                 &full,
                 names.get(path.as_slice()).copied().unwrap_or(0),
             ),
-            Kind::Submodule { .. } => {}
-            Kind::Symlink { .. } => {
+            ExpectedKind::Submodule { .. } => {}
+            ExpectedKind::Symlink { .. } => {
                 if let Some(target) = seen.timed("readlink", &full, || std::fs::read_link(&full)) {
                     compare(&mut seen, &full, entry, &target.into_os_string().into_vec());
                 }
             }
-            Kind::File { size, .. } => file(&mut seen, &full, entry, size),
+            ExpectedKind::File { size, .. } => file(&mut seen, &full, entry, size),
         }
         done.fetch_add(1, Ordering::Relaxed);
     }
@@ -160,7 +160,7 @@ fn list(seen: &mut Seen, at: &Path, expected: usize) {
     }
 }
 
-fn file(seen: &mut Seen, at: &Path, entry: &Entry, size: u64) {
+fn file(seen: &mut Seen, at: &Path, entry: &ExpectedEntry, size: u64) {
     let Some(meta) = seen.timed("stat", at, || std::fs::symlink_metadata(at)) else {
         return;
     };
@@ -186,7 +186,7 @@ fn file(seen: &mut Seen, at: &Path, entry: &Entry, size: u64) {
     compare(seen, at, entry, &bytes);
 }
 
-fn compare(seen: &mut Seen, at: &Path, entry: &Entry, bytes: &[u8]) {
+fn compare(seen: &mut Seen, at: &Path, entry: &ExpectedEntry, bytes: &[u8]) {
     let actual = Oid::of(entry.oid.format(), ObjectKind::Blob, bytes);
     if actual != entry.oid {
         note(

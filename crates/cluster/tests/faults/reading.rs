@@ -108,7 +108,7 @@ fn rows<const N: usize>(role: Role, faults: [Fault; N], pause_max: Duration) -> 
     faults.map(|fault| (role, fault, pause_max))
 }
 
-/// Each row on a site of its own: what was read once is on the nodes, and needs nobody any more.
+/// Each row on a site of its own: what was read once is on the nodes, and needs no fetcher any more.
 fn survives_lazily<const N: usize>(rows: [Row; N]) {
     rows.iter()
         .for_each(|row| survives(Plan::default(), "lazy", &[*row]));

@@ -114,7 +114,7 @@ async fn a_dead_cluster_serves_what_is_cached_and_fails_the_rest_in_time() {
     let (error, took) = off_thread(move || {
         assert_eq!(std::fs::read(&seen).unwrap(), b"cached");
         let from = Instant::now();
-        let error = std::fs::read(&unseen).expect_err("nobody can have it");
+        let error = std::fs::read(&unseen).expect_err("no server can have it");
         (error, from.elapsed())
     })
     .await;

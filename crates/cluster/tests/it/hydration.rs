@@ -198,7 +198,7 @@ async fn a_large_lazy_file_read_chunk_by_chunk_is_pulled_once() {
         (first[0].index, first.len(), last[0].index, last.len()),
         (0, 1, CHUNKS - 1, 1)
     );
-    // All of it is here without anybody having asked for the middle.
+    // All of it is here, though no reader asked for the middle.
     let whole = || async { held(&cluster, "h/r").await.hydrated_blobs == 1 };
     monofs_testkit::wait::wait_until_async("the whole blob is held", SOON, whole).await;
     cluster.stop_fetcher(0).await;

@@ -363,7 +363,7 @@ fn the_documentation_explains_every_name_and_no_others() {
     assert_eq!(
         explained.difference(&told).collect::<Vec<_>>(),
         Vec::<&&str>::new(),
-        "explained, and told by nobody"
+        "explained, and told by no role"
     );
     assert_eq!(
         told.difference(&explained).collect::<Vec<_>>(),

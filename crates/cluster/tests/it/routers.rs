@@ -129,7 +129,7 @@ async fn claim(etcd: &Etcd, path: &str, purpose: Purpose, source: &str) -> (Etcd
         .hold(&format!("ingest/{path}"), value, LEASE)
         .await
         .unwrap()
-        .expect("nobody works on it");
+        .expect("no router works on it");
     (store, hold)
 }
 

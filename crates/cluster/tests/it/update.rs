@@ -1,5 +1,5 @@
-//! Updates under readers: what changed is seen, what did not change is left alone, nobody sees a
-//! mix.
+//! Updates under readers: what changed is seen, what did not change is left alone, and no reader
+//! sees a mix.
 
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;

@@ -59,7 +59,7 @@ fn detach(at: &Path) -> bool {
     match unmount(at, UnmountFlags::DETACH) {
         // Only root may; other users ask the helper that mounted it.
         Err(Errno::PERM) => {
-            let mut command = Command::new(crate::require("fusermount3"));
+            let mut command = Command::new(crate::wait::require("fusermount3"));
             let done = command.args(["-u", "-z", "--"]).arg(at).output();
             done.is_ok_and(|done| done.status.success())
         }

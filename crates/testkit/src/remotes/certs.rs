@@ -3,6 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// A new key on a curve, which is much quicker to make than an RSA key.
+const NEW_KEY: [&str; 5] = [
+    "-newkey",
+    "ec",
+    "-pkeyopt",
+    "ec_paramgen_curve:P-256",
+    "-nodes",
+];
+
 /// An authority and one server certificate for 127.0.0.1 and localhost.
 pub struct Authority {
     dir: tempfile::TempDir,
@@ -14,33 +23,47 @@ impl Authority {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let authority = Self { dir };
-        let at = |name: &str| authority.dir.path().join(name).display().to_string();
-        let (ca_key, ca, key, request, cert) = (
-            at("ca.key"),
-            at("ca.pem"),
-            at("server.key"),
-            at("server.csr"),
-            at("server.pem"),
-        );
-        let curve = [
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:P-256",
-            "-nodes",
+        authority.make_own_certificate();
+        authority.make_request();
+        authority.sign_request();
+        authority
+    }
+
+    /// Where a file is, for a command line.
+    fn at(&self, name: &str) -> String {
+        self.dir.path().join(name).display().to_string()
+    }
+
+    /// The authority's key, and the certificate that it gives itself.
+    fn make_own_certificate(&self) {
+        let key = self.at("ca.key");
+        let certificate = self.at("ca.pem");
+        let files = [
+            "req",
+            "-x509",
+            "-days",
+            "30",
+            "-keyout",
+            &key,
+            "-out",
+            &certificate,
         ];
-        let authority_names = [
+        let names = [
             "-subj",
             "/CN=MonoFS test authority",
             "-addext",
             "basicConstraints=critical,CA:TRUE",
+            "-addext",
+            "keyUsage=critical,keyCertSign,cRLSign",
         ];
-        let uses = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"];
-        let own = [
-            "req", "-x509", "-days", "30", "-keyout", &ca_key, "-out", &ca,
-        ];
-        openssl(&[&own[..], &curve, &authority_names, &uses].concat());
-        let ask = [
+        openssl(&[&files[..], &NEW_KEY, &names].concat());
+    }
+
+    /// The server's key, and its request for a certificate.
+    fn make_request(&self) {
+        let key = self.key().display().to_string();
+        let request = self.at("server.csr");
+        let files = [
             "req",
             "-keyout",
             &key,
@@ -49,25 +72,23 @@ impl Authority {
             "-subj",
             "/CN=localhost",
         ];
-        openssl(&[&ask[..], &curve].concat());
-        let extensions = at("server.ext");
-        let text = "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\nbasicConstraints=CA:FALSE\n";
+        openssl(&[&files[..], &NEW_KEY].concat());
+    }
+
+    /// The server's certificate, for the names that tests use.
+    fn sign_request(&self) {
+        let extensions = self.at("server.ext");
+        let text = "subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n\
+                    basicConstraints=CA:FALSE\n";
         std::fs::write(&extensions, text).expect("write the extensions");
-        let sign = [
-            "x509",
-            "-req",
-            "-days",
-            "30",
-            "-in",
-            &request,
-            "-CA",
-            &ca,
-            "-CAkey",
-            &ca_key,
-            "-CAcreateserial",
-        ];
-        openssl(&[&sign[..], &["-out", &cert, "-extfile", &extensions]].concat());
-        authority
+        let request = self.at("server.csr");
+        let signer = self.at("ca.pem");
+        let signer_key = self.at("ca.key");
+        let certificate = self.at("server.pem");
+        let asked = ["x509", "-req", "-days", "30", "-in", &request];
+        let by = ["-CA", &signer, "-CAkey", &signer_key, "-CAcreateserial"];
+        let result = ["-out", &certificate, "-extfile", &extensions];
+        openssl(&[&asked[..], &by, &result].concat());
     }
 
     /// The authority's certificate: what a client must trust.
@@ -99,7 +120,7 @@ impl Default for Authority {
 
 #[track_caller]
 fn openssl(args: &[&str]) {
-    let out = Command::new(crate::require("openssl"))
+    let out = Command::new(crate::wait::require("openssl"))
         .args(args)
         .output()
         .expect("run openssl");

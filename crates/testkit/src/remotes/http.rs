@@ -34,11 +34,10 @@ impl HttpRemote {
     #[track_caller]
     pub fn serve(base: &Path, options: &HttpOptions<'_>) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        // nginx starts as root in containers and then reads as somebody else unless told not to:
-        // see `user` below.
+        // Git's own program runs behind a socket, as nginx cannot start programs.
         let socket = dir.path().join("fcgi.sock");
         let fcgiwrap = Process::spawn_with(
-            crate::require("fcgiwrap"),
+            crate::wait::require("fcgiwrap"),
             ["-s".to_owned(), format!("unix:{}", socket.display())],
             server_env(),
         );
@@ -50,7 +49,7 @@ impl HttpRemote {
             std::fs::write(dir.path().join("htpasswd"), line).expect("write the passwords");
         }
         let config = dir.path().join("nginx.conf");
-        let (nginx, port) = start(&crate::require("nginx"), |port| {
+        let (nginx, port) = start(&crate::wait::require("nginx"), |port| {
             std::fs::write(
                 &config,
                 configuration(port, base, dir.path(), &socket, options),
@@ -97,6 +96,8 @@ impl HttpRemote {
     }
 }
 
+/// The text of nginx.conf. Everything that nginx writes goes to `dir`, and it runs as one process:
+/// as workers of another user it could not read the repositories of the test.
 fn configuration(
     port: u16,
     base: &Path,
@@ -106,60 +107,79 @@ fn configuration(
 ) -> String {
     let at = |name: &str| dir.join(name).display().to_string();
     let mut text = String::from("daemon off;\nmaster_process off;\n");
-    let mut line = |words: std::fmt::Arguments<'_>| {
-        writeln!(text, "{words}").expect("a String takes everything")
-    };
-    line(format_args!(
-        "pid {};\nerror_log {};",
-        at("nginx.pid"),
-        at("error.log")
-    ));
-    line(format_args!(
-        "events {{ worker_connections 64; }}\nhttp {{\naccess_log {};",
-        at("access.log")
-    ));
+    add_line(
+        &mut text,
+        format_args!("pid {};\nerror_log {};", at("nginx.pid"), at("error.log")),
+    );
+    add_line(
+        &mut text,
+        format_args!(
+            "events {{ worker_connections 64; }}\nhttp {{\naccess_log {};",
+            at("access.log")
+        ),
+    );
     for kind in ["client_body", "fastcgi", "proxy", "scgi", "uwsgi"] {
-        line(format_args!("{kind}_temp_path {};", at(kind)));
+        add_line(&mut text, format_args!("{kind}_temp_path {};", at(kind)));
     }
+    // The server: where it listens, and with which certificate.
     let ssl = if options.authority.is_some() {
         " ssl"
     } else {
         ""
     };
-    line(format_args!(
-        "server {{\nlisten 127.0.0.1:{port}{ssl};\nclient_max_body_size 0;"
-    ));
+    add_line(
+        &mut text,
+        format_args!("server {{\nlisten 127.0.0.1:{port}{ssl};\nclient_max_body_size 0;"),
+    );
     if let Some(authority) = options.authority {
-        line(format_args!(
-            "ssl_certificate {};",
-            authority.certificate().display()
-        ));
-        line(format_args!(
-            "ssl_certificate_key {};",
-            authority.key().display()
-        ));
+        add_line(
+            &mut text,
+            format_args!("ssl_certificate {};", authority.certificate().display()),
+        );
+        add_line(
+            &mut text,
+            format_args!("ssl_certificate_key {};", authority.key().display()),
+        );
     }
-    line(format_args!(
-        "location /moved/ {{ rewrite ^/moved/(.*)$ /$1 redirect; }}"
-    ));
-    line(format_args!("location / {{"));
+    // Everything goes to Git, after a login if one is wanted; what has moved is redirected first.
+    add_line(
+        &mut text,
+        format_args!("location /moved/ {{ rewrite ^/moved/(.*)$ /$1 redirect; }}"),
+    );
+    add_line(&mut text, format_args!("location / {{"));
     if options.login.is_some() {
-        line(format_args!(
-            "auth_basic test;\nauth_basic_user_file {};",
-            at("htpasswd")
-        ));
+        add_line(
+            &mut text,
+            format_args!("auth_basic test;\nauth_basic_user_file {};", at("htpasswd")),
+        );
     }
+    add_line(
+        &mut text,
+        format_args!(
+            "fastcgi_pass unix:{};\nfastcgi_buffering off;",
+            socket.display()
+        ),
+    );
+    for (name, value) in backend_variables(base, options) {
+        add_line(&mut text, format_args!("fastcgi_param {name} \"{value}\";"));
+    }
+    add_line(&mut text, format_args!("}}\n}}\n}}"));
+    text
+}
+
+fn add_line(text: &mut String, words: std::fmt::Arguments<'_>) {
+    writeln!(text, "{words}").expect("a String takes everything");
+}
+
+/// What git-http-backend reads from its environment; names with a dollar are nginx's own.
+fn backend_variables(base: &Path, options: &HttpOptions<'_>) -> [(&'static str, String); 14] {
     let backend = git_exec("git-http-backend");
-    line(format_args!(
-        "fastcgi_pass unix:{};\nfastcgi_buffering off;",
-        socket.display()
-    ));
     let version = if options.old_protocol {
         ""
     } else {
         "$http_git_protocol"
     };
-    for (name, value) in [
+    [
         ("SCRIPT_FILENAME", backend.display().to_string()),
         ("GIT_PROJECT_ROOT", base.display().to_string()),
         ("GIT_HTTP_EXPORT_ALL", "1".to_owned()),
@@ -174,18 +194,14 @@ fn configuration(
         ("GIT_CONFIG_COUNT", "1".to_owned()),
         ("GIT_CONFIG_KEY_0", "safe.directory".to_owned()),
         ("GIT_CONFIG_VALUE_0", "*".to_owned()),
-    ] {
-        line(format_args!("fastcgi_param {name} \"{value}\";"));
-    }
-    line(format_args!("}}\n}}\n}}"));
-    text
+    ]
 }
 
 /// A password as nginx compares it.
 #[track_caller]
 fn hashed(password: &str) -> String {
     // Not as an argument: tests look for passwords there.
-    let mut command = Command::new(crate::require("openssl"));
+    let mut command = Command::new(crate::wait::require("openssl"));
     command.args(["passwd", "-apr1", "-stdin"]);
     let out = crate::git::output(&mut command, format!("{password}\n").as_bytes());
     String::from_utf8_lossy(&out).trim().to_owned()

@@ -20,17 +20,20 @@ impl SshRemote {
     /// Gives the current user `ssh` access; `base` is where URLs are relative to.
     #[track_caller]
     pub fn serve(base: &Path) -> Self {
-        Self::serve_with(base, false)
+        Self::serve_with(base, "GIT_PROTOCOL")
     }
 
     /// Like [`SshRemote::serve`], but as an old server that knows only protocol version 0.
     #[track_caller]
     pub fn serve_old(base: &Path) -> Self {
-        Self::serve_with(base, true)
+        Self::serve_with(base, "NOTHING")
     }
 
+    /// `accepted` is the variable that the server takes from clients: Git asks for a newer protocol
+    /// with one.
     #[track_caller]
-    fn serve_with(base: &Path, old: bool) -> Self {
+    fn serve_with(base: &Path, accepted: &str) -> Self {
+        // The server's key, one that may log in, and one that may not.
         let dir = tempfile::tempdir().expect("a temporary directory");
         let at = |name: &str| dir.path().join(name);
         for key in ["host_key", "user_key", "stranger_key"] {
@@ -48,6 +51,7 @@ impl SshRemote {
             );
         }
         std::fs::copy(at("user_key.pub"), at("authorized_keys")).expect("authorize the key");
+        // It serves as the user of the test, on a port of its own.
         let user = run("id", &["-un"]);
         if user == "root" {
             // sshd as root wants this directory for its unprivileged half.
@@ -55,7 +59,7 @@ impl SshRemote {
         }
         let path = std::env::var("PATH").unwrap_or_default();
         let config = at("sshd_config");
-        let (process, port) = start(&crate::require("sshd"), |port| {
+        let (process, port) = start(&crate::wait::require("sshd"), |port| {
             let text = format!(
                 "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile \
                  none\nStrictModes no\n\
@@ -63,11 +67,12 @@ impl SshRemote {
                  AcceptEnv {}\nLogLevel VERBOSE\nSetEnv PATH={path} GIT_CONFIG_NOSYSTEM=1\n",
                 at("host_key").display(),
                 at("authorized_keys").display(),
-                if old { "NOTHING" } else { "GIT_PROTOCOL" },
+                accepted,
             );
             std::fs::write(&config, text).expect("write sshd_config");
             vec!["-D".into(), "-e".into(), "-f".into(), config.clone().into()]
         });
+        // What a client that knows the server has on file, and one that was told another key.
         let host_key = std::fs::read_to_string(at("host_key.pub")).expect("the host's public key");
         let other_key =
             std::fs::read_to_string(at("stranger_key.pub")).expect("a stranger's public key");
@@ -122,7 +127,7 @@ impl SshRemote {
 
 #[track_caller]
 fn run(program: &str, args: &[&str]) -> String {
-    let out = Command::new(crate::require(program))
+    let out = Command::new(crate::wait::require(program))
         .args(args)
         .output()
         .expect("run a program");

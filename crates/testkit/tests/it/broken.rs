@@ -105,7 +105,7 @@ fn hosts_reach_each_other_until_they_are_parted() {
         let (enter, address) = (from.clone(), to.address());
         let dial = move || {
             enter.enter();
-            // Nobody listens: a refusal came from there.
+            // No program listens there, so a refusal came from that host.
             let error =
                 TcpStream::connect_timeout(&(address, 9).into(), Duration::from_millis(500))
                     .unwrap_err();
@@ -137,7 +137,7 @@ fn a_network_leaves_nothing_behind_even_after_a_panic() {
     let panicked = std::thread::spawn(move || {
         let mut net = Net::new();
         let host = net.host("one");
-        // Nobody ends it but the network.
+        // Only the network ends it.
         std::mem::forget(host.spawn_program(require("sleep"), ["1000"], []));
         assert!(names() > 0);
         panic!("on purpose");

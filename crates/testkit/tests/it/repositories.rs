@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use monofs_model::{ObjectFormat, Oid};
 use monofs_testkit::hostile;
-use monofs_testkit::model::{Checks, ExpectedTree, Kind, assert_matches_with, differences};
+use monofs_testkit::model::{Checks, ExpectedKind, ExpectedTree, assert_matches_with, differences};
 use monofs_testkit::random::{self, Rng};
 use monofs_testkit::{Repo, git};
 
@@ -52,11 +52,11 @@ fn one_of_everything_is_what_git_checks_out() {
         );
         assert!(matches!(
             expected.entries[&b"bin/run"[..]].kind,
-            Kind::File { exec: true, .. }
+            ExpectedKind::File { exec: true, .. }
         ));
         assert!(matches!(
             expected.entries[&b"raw-\xff\xfe-name"[..]].kind,
-            Kind::File {
+            ExpectedKind::File {
                 exec: false,
                 size: 4
             }
@@ -226,11 +226,11 @@ fn submodules_know_their_urls() {
     let url = Some("https://example.com/lib.git".to_owned());
     assert_eq!(
         expected.entries[&b"ext/lib"[..]].kind,
-        Kind::Submodule { url }
+        ExpectedKind::Submodule { url }
     );
     assert_eq!(
         expected.entries[&b"bare"[..]].kind,
-        Kind::Submodule { url: None }
+        ExpectedKind::Submodule { url: None }
     );
     assert!(expected.entries.contains_key(&b".gitmodules"[..]));
 }
@@ -254,7 +254,7 @@ fn hostile_repositories_hold_what_they_say() {
     let link = hostile::long_symlink(1 << 20);
     assert!(matches!(
         ExpectedTree::of(&link.repo, "main").entries[&b"link"[..]].kind,
-        Kind::Symlink { size: 1_048_576 }
+        ExpectedKind::Symlink { size: 1_048_576 }
     ));
     let (made, victim) = hostile::mismatched_blob();
     let checked = git::command(&made.repo.path())

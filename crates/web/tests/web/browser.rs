@@ -29,8 +29,8 @@ pub struct Browser {
 }
 
 /// Starts a driver on a free port. It looks for one with IPv6 and then takes the same with IPv4,
-/// where somebody else may have it: then it ends, and another is started.
-fn start_driver(envs: [(OsString, OsString); 1]) -> (Process, String) {
+/// where another program may have it: then it ends, and another is started.
+fn start_driver(envs: [(OsString, OsString); 2]) -> (Process, String) {
     loop {
         let mut driver = Process::spawn_with(require("chromedriver"), ["--port=0"], envs.clone());
         match driver.line_or_end("started successfully on port", START) {
@@ -63,7 +63,8 @@ impl Browser {
     /// Opens a browser for the pages at `site` (`host:port`).
     pub async fn open(site: &str) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let envs = [("HOME".into(), home.path().into())];
+        // Its profile is there too, so that nothing is left when it is killed.
+        let envs = ["HOME", "TMPDIR"].map(|name| (name.into(), home.path().into()));
         let (driver, port) = start_driver(envs);
         let address = format!("127.0.0.1:{port}");
         let args = [
