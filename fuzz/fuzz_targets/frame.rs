@@ -36,7 +36,11 @@ fn check(bytes: &[u8]) {
 
 /// Valid frames to start from.
 fn seed() {
-    for (name, raw) in [("empty", &b""[..]), ("raw", b"hello"), ("zstd", &[b'a'; 4096])] {
+    for (name, raw) in [
+        ("empty", &b""[..]),
+        ("raw", b"hello"),
+        ("zstd", &[b'a'; 4096]),
+    ] {
         monofs_fuzz::keep("frame", name, &frame::encode(raw));
     }
 }

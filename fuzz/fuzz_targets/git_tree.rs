@@ -7,10 +7,18 @@ use monofs_model::tree::{check_entry_name, parse_git_tree};
 use monofs_model::{ObjectFormat, TreeRecord};
 
 fuzz_target!(|data: &[u8]| {
-    let Some((first, tree)) = data.split_first() else { return };
-    let format = if first % 2 == 0 { ObjectFormat::Sha1 } else { ObjectFormat::Sha256 };
+    let Some((first, tree)) = data.split_first() else {
+        return;
+    };
+    let format = if first % 2 == 0 {
+        ObjectFormat::Sha1
+    } else {
+        ObjectFormat::Sha256
+    };
     let parsed = parse_git_tree(tree, format);
-    let record = TreeRecord::encode(tree, format, |name, _, oid| Ok(name.len() as u64 + oid.as_bytes().len() as u64));
+    let record = TreeRecord::encode(tree, format, |name, _, oid| {
+        Ok(name.len() as u64 + oid.as_bytes().len() as u64)
+    });
     let Ok(entries) = parsed else {
         assert!(record.is_err(), "a malformed tree was encoded");
         return;

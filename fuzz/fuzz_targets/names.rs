@@ -8,10 +8,14 @@ use monofs_model::{DisplayPath, NodeId, Oid, RefName, SourceUrl, StorageId};
 
 fuzz_target!(|data: &[u8]| {
     if check_entry_name(data).is_ok() {
-        assert!(!data.is_empty() && data.len() <= 255 && !data.contains(&b'/') && !data.contains(&0));
+        assert!(
+            !data.is_empty() && data.len() <= 255 && !data.contains(&b'/') && !data.contains(&0)
+        );
         assert!(data != b"." && data != b".." && !data.eq_ignore_ascii_case(b".git"));
     }
-    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
     if let Ok(path) = DisplayPath::new(text) {
         check_path(&path);
     }
@@ -26,7 +30,9 @@ fuzz_target!(|data: &[u8]| {
     }
     if let Ok(name) = RefName::new(text) {
         assert_eq!(name.as_str(), text);
-        assert!(!text.starts_with('-') && !text.contains("..") && !text.contains(char::is_whitespace));
+        assert!(
+            !text.starts_with('-') && !text.contains("..") && !text.contains(char::is_whitespace)
+        );
         let _ = name.may_be_commit();
     }
     let _ = redact(text);
@@ -40,13 +46,19 @@ fn check_path(path: &DisplayPath) {
     assert!(StorageId::new(path.storage_id().as_str()).is_ok());
     assert!(path.overlaps(path));
     let joined = std::path::Path::new("/mount").join(path.as_str());
-    assert!(joined.components().count() == path.components().count() + 2, "the path left its directory");
+    assert!(
+        joined.components().count() == path.components().count() + 2,
+        "the path left its directory"
+    );
 }
 
 fn check_source(source: &SourceUrl) {
     let url = source.as_str();
     assert!(!url.starts_with('-') && !url.contains(char::is_whitespace));
-    assert!(!source.host().starts_with('-'), "a host that is an option: {url}");
+    assert!(
+        !source.host().starts_with('-'),
+        "a host that is an option: {url}"
+    );
     let again = SourceUrl::new(url).expect("a normalised source is valid");
     assert_eq!(again.as_str(), url);
     let _ = (source.port(), source.path(), source.scheme());

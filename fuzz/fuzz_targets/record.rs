@@ -31,8 +31,10 @@ fuzz_target!(init: seed(), |data: &[u8]| {
 
 /// Valid records to start from: only the encoder knows how to make them.
 fn seed() {
-    let entry = |mode: &str, name: &[u8], len: usize| [mode.as_bytes(), b" ", name, b"\0", &vec![7; len]].concat();
-    for (format, name) in [(ObjectFormat::Sha1, "sha1"), (ObjectFormat::Sha256, "sha256")] {
+    for (format, name) in [
+        (ObjectFormat::Sha1, "sha1"),
+        (ObjectFormat::Sha256, "sha256"),
+    ] {
         let len = format.oid_len();
         let one = entry("100644", b"a", len);
         let many = [
@@ -48,4 +50,9 @@ fn seed() {
             monofs_fuzz::keep("record", &format!("{name}-{kind}"), record.bytes());
         }
     }
+}
+
+/// An entry of a tree object with an id of `len` bytes.
+fn entry(mode: &str, name: &[u8], len: usize) -> Vec<u8> {
+    [mode.as_bytes(), b" ", name, b"\0", &vec![7; len]].concat()
 }

@@ -34,12 +34,22 @@ fuzz_target!(init: seed(), |data: &[u8]| {
 
 fn check_view(view: &ClusterView) {
     let key = DisplayPath::new("h/x").expect("valid").storage_id();
-    let holders: Vec<NodeId> = view.members.iter().map(|member| member.id.clone()).collect();
+    let holders: Vec<NodeId> = view
+        .members
+        .iter()
+        .map(|member| member.id.clone())
+        .collect();
     let readers = view.readers(&key, &holders);
-    assert!(readers.iter().all(|member| member.role == Role::Node && member.state.serves()));
+    assert!(
+        readers
+            .iter()
+            .all(|member| member.role == Role::Node && member.state.serves())
+    );
     let _ = view.fetchers_for(&key);
-    let back = ClusterView::try_from(v1::ClusterView::from(view)).expect("what was taken can be \
-     sent on");
+    let back = ClusterView::try_from(v1::ClusterView::from(view)).expect(
+        "what was taken can be \
+     sent on",
+    );
     assert_eq!(back.members.len(), view.members.len());
 }
 
@@ -49,7 +59,10 @@ fn seed() {
         commit: vec![1; 20].into(),
         root: vec![2; 20].into(),
         commit_time: 3,
-        submodules: vec![v1::Submodule { path: b"a".to_vec().into(), url: "https://h/a".into() }],
+        submodules: vec![v1::Submodule {
+            path: b"a".to_vec().into(),
+            url: "https://h/a".into(),
+        }],
         ..Default::default()
     };
     monofs_fuzz::keep("wire", "snapshot", &snapshot.encode_to_vec());
@@ -65,15 +78,26 @@ fn seed() {
         ..Default::default()
     };
     monofs_fuzz::keep("wire", "repository", &repository.encode_to_vec());
-    let member = |id: &str, role, weight| v1::Member {
+    let members = vec![
+        member("node1", 1, 1.0),
+        member("node2", 1, f64::NAN),
+        member("fetcher1", 2, -1.0),
+    ];
+    let view = v1::ClusterView {
+        number: 1,
+        members,
+        replication_factor: 2,
+    };
+    monofs_fuzz::keep("wire", "view", &view.encode_to_vec());
+}
+
+fn member(id: &str, role: i32, weight: f64) -> v1::Member {
+    v1::Member {
         id: id.into(),
         role,
         address: "h:1".into(),
         weight,
         state: 2,
         ..Default::default()
-    };
-    let members = vec![member("node1", 1, 1.0), member("node2", 1, f64::NAN), member("fetcher1", 2, -1.0)];
-    let view = v1::ClusterView { number: 1, members, replication_factor: 2 };
-    monofs_fuzz::keep("wire", "view", &view.encode_to_vec());
+    }
 }
