@@ -69,12 +69,14 @@ pub(super) struct WalkParts {
 
 /// Starts a walk that follows the readers seen in `visits`, as a task.
 pub(super) fn start(parts: &WalkParts, repo: Arc<Repo>, visits: mpsc::Receiver<DirectoryVisit>) {
-    let walk = Walk::new(parts.clone(), repo, visits);
+    let walk_parts = parts.clone();
     parts.spawner.spawn(async move {
-        let repo = walk.repo.storage_id().clone();
+        let id = repo.storage_id().clone();
+        // Made here, since listing a large tree takes a while and the caller is a reader's miss.
+        let walk = Walk::new(walk_parts, repo, visits);
         match walk.run().await {
-            Ok(()) => tracing::debug!(%repo, "a walk ended"),
-            Err(error) => tracing::debug!(%repo, %error, "a walk was given up"),
+            Ok(()) => tracing::debug!(repo = %id, "a walk ended"),
+            Err(error) => tracing::debug!(repo = %id, %error, "a walk was given up"),
         }
     });
 }
