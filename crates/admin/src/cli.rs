@@ -8,10 +8,10 @@ use clap::{Parser, Subcommand};
 use monofs_launch::args;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::Cluster;
+use crate::cluster::ClusterClient;
 use crate::commands;
-use crate::output::{Format, reader_is_gone};
-use crate::session::Session;
+use crate::output::{OutputFormat, reader_is_gone};
+use crate::session::CommandSession;
 
 /// The name of the binary.
 pub const NAME: &str = "monofs-admin";
@@ -24,21 +24,22 @@ Examples:
   monofs-admin ls github.com/org/repo
   monofs-admin drain --reason=\"Scheduled maintenance\"
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cluster unreachable, 4 refused by the state of the cluster.";
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 cluster unreachable, 4 refused by the state of the
+cluster.";
 
 /// Operate a MonoFS cluster: add repositories, look into them, see what is wrong
 #[derive(Debug, Parser)]
 #[command(after_help = AFTER_HELP, subcommand_required = true, arg_required_else_help = true)]
 pub struct Args {
     #[command(flatten)]
-    pub global: Global,
+    pub global: GlobalArgs,
     #[command(subcommand)]
-    pub command: Command,
+    pub command: AdminCommand,
 }
 
 /// What every command understands.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Global {
+pub struct GlobalArgs {
     /// Routers, comma-separated; the next is tried when one is unreachable
     #[arg(
         long,
@@ -57,7 +58,7 @@ pub struct Global {
         default_value = "table",
         help_heading = "Every command"
     )]
-    pub format: Format,
+    pub format: OutputFormat,
     /// How long a router may take to answer one call
     #[arg(
         long,
@@ -72,7 +73,7 @@ pub struct Global {
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum AdminCommand {
     Ingest(commands::ingest::IngestArgs),
     Repos(commands::repos::ReposArgs),
     Repo(commands::repo::RepoArgs),
@@ -105,8 +106,8 @@ pub enum Command {
 /// Runs what the command line asks for, until it is done or `interrupt` is cancelled. That its
 /// output is read no further (`| head`) is no failure.
 pub async fn run(args: Args, interrupt: CancellationToken) -> Result<()> {
-    let session = Session {
-        cluster: Cluster::new(args.global.router, args.global.rpc_timeout),
+    let session = CommandSession {
+        cluster: ClusterClient::new(args.global.router, args.global.rpc_timeout),
         format: args.global.format,
         interrupt,
     };
@@ -116,34 +117,35 @@ pub async fn run(args: Args, interrupt: CancellationToken) -> Result<()> {
     }
 }
 
-async fn dispatch(command: Command, session: &Session) -> Result<()> {
+async fn dispatch(command: AdminCommand, session: &CommandSession) -> Result<()> {
+    // Each command is in the file of its name.
     match command {
-        Command::Ingest(args) => commands::ingest::run(args, session).await,
-        Command::Repos(args) => commands::repos::run(args, session).await,
-        Command::Repo(args) => commands::repo::run(args, session).await,
-        Command::Refresh(args) => commands::refresh::run(args, session).await,
-        Command::Delete(args) => commands::delete::run(args, session).await,
-        Command::Status(args) => commands::status::run(args, session).await,
-        Command::Stats(args) => commands::stats::run(args, session).await,
-        Command::Top(args) => commands::top::run(args, session).await,
-        Command::Nodes(args) => commands::nodes::run(args, session).await,
-        Command::Fetchers(args) => commands::fetchers::run(args, session).await,
-        Command::Drain(args) => commands::drain::run(args, session).await,
-        Command::Undrain(args) => commands::undrain::run(args, session).await,
-        Command::Failover(args) => commands::failover::run(args, session).await,
-        Command::TriggerFailover(args) => commands::trigger_failover::run(args, session).await,
-        Command::ClearFailover(args) => commands::clear_failover::run(args, session).await,
-        Command::Rebalance(args) => commands::rebalance::run(args, session).await,
-        Command::Jobs(args) => commands::jobs::run(args, session).await,
-        Command::RemoveMember(args) => commands::remove_member::run(args, session).await,
-        Command::NodeFiles(args) => commands::node_files::run(args, session).await,
-        Command::Ls(args) => commands::ls::run(args, session).await,
-        Command::Cat(args) => commands::cat::run(args, session).await,
-        Command::Stat(args) => commands::stat::run(args, session).await,
-        Command::Verify(args) => commands::verify::run(args, session).await,
-        Command::Bench(args) => commands::bench::run(args, session).await,
-        Command::Completions(args) => commands::completions::run::<Args>(args, NAME),
-        Command::Man(args) => commands::man::run::<Args>(args, NAME, session),
+        AdminCommand::Ingest(args) => commands::ingest::run(args, session).await,
+        AdminCommand::Repos(args) => commands::repos::run(args, session).await,
+        AdminCommand::Repo(args) => commands::repo::run(args, session).await,
+        AdminCommand::Refresh(args) => commands::refresh::run(args, session).await,
+        AdminCommand::Delete(args) => commands::delete::run(args, session).await,
+        AdminCommand::Status(args) => commands::status::run(args, session).await,
+        AdminCommand::Stats(args) => commands::stats::run(args, session).await,
+        AdminCommand::Top(args) => commands::top::run(args, session).await,
+        AdminCommand::Nodes(args) => commands::nodes::run(args, session).await,
+        AdminCommand::Fetchers(args) => commands::fetchers::run(args, session).await,
+        AdminCommand::Drain(args) => commands::drain::run(args, session).await,
+        AdminCommand::Undrain(args) => commands::undrain::run(args, session).await,
+        AdminCommand::Failover(args) => commands::failover::run(args, session).await,
+        AdminCommand::TriggerFailover(args) => commands::trigger_failover::run(args, session).await,
+        AdminCommand::ClearFailover(args) => commands::clear_failover::run(args, session).await,
+        AdminCommand::Rebalance(args) => commands::rebalance::run(args, session).await,
+        AdminCommand::Jobs(args) => commands::jobs::run(args, session).await,
+        AdminCommand::RemoveMember(args) => commands::remove_member::run(args, session).await,
+        AdminCommand::NodeFiles(args) => commands::node_files::run(args, session).await,
+        AdminCommand::Ls(args) => commands::ls::run(args, session).await,
+        AdminCommand::Cat(args) => commands::cat::run(args, session).await,
+        AdminCommand::Stat(args) => commands::stat::run(args, session).await,
+        AdminCommand::Verify(args) => commands::verify::run(args, session).await,
+        AdminCommand::Bench(args) => commands::bench::run(args, session).await,
+        AdminCommand::Completions(args) => commands::completions::run::<Args>(args, NAME),
+        AdminCommand::Man(args) => commands::man::run::<Args>(args, NAME, session),
     }
 }
 

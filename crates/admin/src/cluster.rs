@@ -21,8 +21,8 @@ use monofs_model::{Error, ErrorKind};
 use monofs_rpc::{ChannelPool, Context, from_status};
 use tonic::{Response, Status, Streaming};
 
-pub use explain::{About, explain};
-pub use router::{Answers, Router};
+pub use explain::{CallSubject, explain};
+pub use router::{AnswerStream, RouterClient};
 
 use explain::{answered, is_answer};
 
@@ -31,7 +31,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The routers.
 #[derive(Clone)]
-pub struct Cluster {
+pub struct ClusterClient {
     routers: Vec<String>,
     timeout: Duration,
     pool: ChannelPool,
@@ -39,7 +39,7 @@ pub struct Cluster {
     preferred: Arc<AtomicUsize>,
 }
 
-impl Cluster {
+impl ClusterClient {
     /// Nothing is connected yet.
     pub fn new(routers: Vec<String>, timeout: Duration) -> Self {
         Self {
@@ -77,11 +77,11 @@ impl Cluster {
     }
 
     /// Asks the first router that can answer.
-    pub async fn ask<T, F>(&self, call: impl Fn(Router) -> F) -> Result<T, Failure>
+    pub async fn ask<T, F>(&self, call: impl Fn(RouterClient) -> F) -> Result<T, Failure>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        self.ask_about(About::Cluster, call).await
+        self.ask_about(CallSubject::Cluster, call).await
     }
 
     /// Asks the first router that can answer for a stream; `silence` is the longest pause between
@@ -89,15 +89,15 @@ impl Cluster {
     /// before a router counts as one that can.
     pub async fn follow<T, F>(
         &self,
-        about: About,
+        about: CallSubject,
         silence: Duration,
-        call: impl Fn(Router) -> F,
-    ) -> Result<Answers<T>, Failure>
+        call: impl Fn(RouterClient) -> F,
+    ) -> Result<AnswerStream<T>, Failure>
     where
         F: Future<Output = Result<Response<Streaming<T>>, Status>>,
     {
         let prompt = silence <= self.timeout;
-        let open = |router: Router| {
+        let open = |router: RouterClient| {
             let opened = call(router);
             async move {
                 let mut stream = opened.await?.into_inner();
@@ -110,7 +110,7 @@ impl Cluster {
             }
         };
         let (first, stream) = self.ask_about(about, open).await?;
-        Ok(Answers {
+        Ok(AnswerStream {
             first,
             stream,
             silence,
@@ -121,13 +121,14 @@ impl Cluster {
     /// Asks the first router that can answer about something.
     pub async fn ask_about<T, F>(
         &self,
-        about: About,
-        call: impl Fn(Router) -> F,
+        about: CallSubject,
+        call: impl Fn(RouterClient) -> F,
     ) -> Result<T, Failure>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let mut passed = Passed::default();
+        // The router that answered last is asked first.
+        let mut passed = PassedRouters::default();
         let first = self.preferred.load(Ordering::Relaxed);
         for step in 0..self.routers.len() {
             let index = (first + step) % self.routers.len();
@@ -139,6 +140,7 @@ impl Cluster {
                     continue;
                 }
             };
+            // An answer is final, except for those that another router may better.
             let channel = router.channel.clone();
             match tokio::time::timeout(self.timeout, call(router)).await {
                 Ok(Ok(response)) => {
@@ -177,11 +179,11 @@ impl Cluster {
 
     /// A router that at least accepts connections, so that a dead one is passed over without
     /// waiting for a call.
-    async fn reach(&self, address: &str) -> Result<Router, String> {
+    async fn reach(&self, address: &str) -> Result<RouterClient, String> {
         let channel = self.pool.get(address).map_err(|error| error.message)?;
         let limit = CONNECT_TIMEOUT.min(self.timeout);
         match tokio::time::timeout(limit, tokio::net::TcpStream::connect(address)).await {
-            Ok(Ok(_)) => Ok(Router {
+            Ok(Ok(_)) => Ok(RouterClient {
                 channel,
                 context: Context::new(self.timeout),
             }),
@@ -207,7 +209,7 @@ fn is_of_a_proxy(status: &Status) -> bool {
 
 /// The routers that were passed over, and why.
 #[derive(Default)]
-struct Passed {
+struct PassedRouters {
     /// They never heard of it.
     unreached: Vec<String>,
     /// They are no routers.
@@ -218,7 +220,7 @@ struct Passed {
     unable: Vec<(String, Error)>,
 }
 
-impl Passed {
+impl PassedRouters {
     /// What a router answered after these had been passed over.
     fn before(&self, mut failure: Failure) -> Failure {
         let unable = self
@@ -236,8 +238,9 @@ impl Passed {
         failure
     }
 
-    /// Nobody is left to ask.
-    fn failure(self, about: About) -> Failure {
+    /// The failure when no router is left to ask.
+    fn failure(self, about: CallSubject) -> Failure {
+        // Without an answer of any router the cluster is out of reach.
         let strange = !self.strangers.is_empty();
         let mut silent = [self.strangers, self.unreached, self.lost].concat();
         let mut unable = self.unable.into_iter();
@@ -253,6 +256,7 @@ impl Passed {
                 "start one with `monofs-router`, or name a running one with --router=HOST:PORT"
             });
         };
+        // One that could not do it now says more than those that were silent.
         silent.extend(unable.map(|(address, error)| format!("{address}: {error}")));
         let mut failure = explain(first, about);
         if !silent.is_empty() {

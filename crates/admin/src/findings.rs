@@ -4,71 +4,17 @@
 //! say, because it is older or because nothing is wrong with it, follows from the rest of its
 //! answer.
 
+use monofs_api::{Finding, Health};
 use monofs_proto::v1;
-use serde::Serialize;
 
 use crate::text::shell_word;
 
-/// The cluster in one word; `GET /health` of a router uses the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Health {
-    Healthy,
-    /// Something is wrong; readers are served.
-    Degraded,
-    /// Readers are not served.
-    Unhealthy,
-}
-
-impl Health {
-    /// The word.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Degraded => "degraded",
-            Self::Unhealthy => "unhealthy",
-        }
-    }
-}
-
-/// Something wrong, and the command line to type next.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    pub problem: String,
-    pub next: Option<String>,
-}
-
-impl Finding {
-    fn new(problem: impl Into<String>, next: impl Into<String>) -> Self {
-        Self {
-            problem: problem.into(),
-            next: Some(next.into()),
-        }
-    }
-
-    /// What a router says.
-    fn said(line: &str) -> Self {
-        Self {
-            problem: line.to_owned(),
-            next: command_in(line).map(str::to_owned),
-        }
-    }
-
-    /// A router of the command line that does not answer.
-    pub fn silent_router(address: &str) -> Self {
-        Self::new(
-            format!("router {address} does not answer: start it, or take it out of --router"),
-            format!("monofs-admin status --router={}", shell_word(address)),
-        )
-    }
-}
-
-/// The first command line of ours between backquotes.
-fn command_in(line: &str) -> Option<&str> {
-    let quoted = line.split('`').skip(1).step_by(2);
-    let mut commands =
-        quoted.filter(|text| text.starts_with("monofs-") || text.starts_with("etcdctl "));
-    commands.next()
+/// A router of the command line that does not answer.
+pub fn silent_router(address: &str) -> Finding {
+    Finding::new(
+        format!("router {address} does not answer: start it, or take it out of --router"),
+        format!("monofs-admin status --router={}", shell_word(address)),
+    )
 }
 
 /// What is wrong, the router's lines first.
@@ -79,13 +25,11 @@ pub fn findings(status: &v1::StatusResponse) -> Vec<Finding> {
         .map(|line| Finding::said(line))
         .collect();
     for other in unsaid(status) {
-        let known = |found: &Finding| {
-            other
-                .next
-                .as_ref()
-                .is_some_and(|next| found.problem.contains(next.as_str()))
-        };
-        if !found.iter().any(known) {
+        let is_said = other.next.as_deref().is_some_and(|next| {
+            let mut lines = found.iter();
+            lines.any(|found| found.problem.contains(next))
+        });
+        if !is_said {
             found.push(other);
         }
     }
@@ -155,17 +99,16 @@ fn is_active(member: &Option<v1::Member>) -> bool {
 /// The word for a cluster with these problems.
 pub fn health(status: &v1::StatusResponse, findings: &[Finding]) -> Health {
     use v1::MemberState::{Active, Drained, Draining, Recovering, Suspect};
-    let serves = |member: &v1::Member| {
-        matches!(
-            member.state(),
-            Active | Suspect | Recovering | Draining | Drained
-        )
-    };
     let served = status
         .nodes
         .iter()
         .filter_map(|node| node.member.as_ref())
-        .any(serves);
+        .any(|member| {
+            matches!(
+                member.state(),
+                Active | Suspect | Recovering | Draining | Drained
+            )
+        });
     match (served, findings.is_empty()) {
         (false, _) => Health::Unhealthy,
         (true, false) => Health::Degraded,
@@ -192,18 +135,6 @@ pub fn next(status: &v1::StatusResponse, findings: &[Finding]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_command_of_a_line_is_the_first_of_ours_between_backquotes() {
-        let line =
-            "n1 is `x`: stop it and `monofs-admin undrain --node=n1`, or `monofs-admin nodes`";
-        assert_eq!(command_in(line), Some("monofs-admin undrain --node=n1"));
-        assert_eq!(
-            command_in("the state store is away (`etcdctl endpoint health`)"),
-            Some("etcdctl endpoint health")
-        );
-        assert_eq!(command_in("monofs-admin without quotes"), None);
-    }
 
     #[test]
     fn what_the_router_does_not_say_follows_from_the_rest() {

@@ -22,7 +22,6 @@ mod output;
 mod place;
 mod progress;
 mod session;
-mod shapes;
 mod text;
 mod top;
 

@@ -1,4 +1,4 @@
-//! What somebody may have meant: the known name that is nearest to one that is not known.
+//! What a user may have meant: the known name that is nearest to one that is not known.
 
 /// One wrong letter is forgiven in a name of this length, two in one twice as long, and so on.
 const LETTERS_PER_MISTAKE: usize = 5;
@@ -17,27 +17,34 @@ pub fn name<'a>(wanted: &str, known: impl IntoIterator<Item = &'a str>) -> Optio
     near.min().map(|(_, name)| name)
 }
 
-/// The path of a repository that somebody may have meant by `wanted`: with `.git` at its end, with
+/// The path of a repository that a user may have meant by `wanted`: with `.git` at its end, with
 /// the mount point before it, a place inside it, only its last names, or misspelt.
 pub fn path<'a>(wanted: &str, known: &[&'a str]) -> Option<&'a str> {
     let wanted = wanted.strip_suffix(".git").unwrap_or(wanted);
-    let find = |fits: &dyn Fn(&str) -> bool| known.iter().copied().find(|path| fits(path));
-    let below = |outer: &str, inner: &str| {
-        inner
-            .strip_prefix(outer)
-            .is_some_and(|rest| rest.starts_with('/'))
-    };
-    let ends = |whole: &str, end: &str| {
-        whole
-            .strip_suffix(end)
-            .is_some_and(|rest| rest.ends_with('/'))
-    };
-    find(&|path| path == wanted)
-        .or_else(|| find(&|path| below(path, wanted)))
-        .or_else(|| find(&|path| ends(wanted, path)))
-        .or_else(|| find(&|path| ends(path, wanted)))
-        .or_else(|| find(&|path| path.eq_ignore_ascii_case(wanted)))
-        .or_else(|| name(wanted, known.iter().copied()))
+    // From what is most likely meant to what is least.
+    let fits: [fn(&str, &str) -> bool; 5] = [
+        |path, wanted| path == wanted,
+        |path, wanted| is_below(path, wanted),
+        |path, wanted| ends_with_names(wanted, path),
+        |path, wanted| ends_with_names(path, wanted),
+        |path, wanted| path.eq_ignore_ascii_case(wanted),
+    ];
+    let paths = || known.iter().copied();
+    fits.iter()
+        .find_map(|fits| paths().find(|path| fits(path, wanted)))
+        .or_else(|| name(wanted, paths()))
+}
+
+fn is_below(outer: &str, inner: &str) -> bool {
+    inner
+        .strip_prefix(outer)
+        .is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn ends_with_names(whole: &str, end: &str) -> bool {
+    whole
+        .strip_suffix(end)
+        .is_some_and(|rest| rest.ends_with('/'))
 }
 
 /// How many letters must be added, removed, changed or swapped with their neighbour to get from one
@@ -46,9 +53,11 @@ fn distance(a: &str, b: &str) -> usize {
     if a.len() > NAME_BYTES_MAX || b.len() > NAME_BYTES_MAX {
         return usize::MAX;
     }
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let a: Vec<char> = a.chars().collect();
+    let b: Vec<char> = b.chars().collect();
     let mut before = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();
+    // One row of the table of distances after the other; three are needed at a time.
     for (i, from) in a.iter().enumerate() {
         let mut row = vec![i + 1];
         for (j, to) in b.iter().enumerate() {

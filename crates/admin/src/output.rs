@@ -4,15 +4,15 @@ use std::io::{IsTerminal, Write};
 
 use anyhow::Result;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
+use monofs_api::{CommandDocument, Tongue};
 use monofs_launch::colour;
-use serde::Serialize;
 
 use crate::mood::Mood;
 use crate::text::clean;
 
 /// How answers are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
+pub enum OutputFormat {
     /// For people
     Table,
     /// One JSON document
@@ -28,16 +28,17 @@ pub fn emit(text: &str) -> Result<()> {
 }
 
 /// Writes one JSON document to standard output.
-pub fn emit_json(value: &impl Serialize) -> Result<()> {
-    emit(&(serde_json::to_string_pretty(value)? + "\n"))
+pub fn emit_json(document: &impl CommandDocument) -> Result<()> {
+    let text = Tongue::CommandLine.write(|| serde_json::to_string_pretty(document))?;
+    emit(&(text + "\n"))
 }
 
-/// Writes a line to standard error; nobody may be listening.
+/// Writes a line to standard error, which may be closed.
 pub fn note(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// Whether the command failed because whoever read its output has seen enough (`| head`).
+/// Whether the command failed because the reader of its output has seen enough (`| head`).
 pub fn reader_is_gone(error: &anyhow::Error) -> bool {
     let io = error
         .chain()
@@ -75,12 +76,12 @@ pub fn painted(text: &str, mood: Mood) -> String {
 }
 
 /// A table under construction. Every cell is cleaned of control characters.
-pub struct Rows {
+pub struct TextTable {
     table: Table,
     colours: bool,
 }
 
-impl Rows {
+impl TextTable {
     /// A table with these columns; a heading that starts with `>` is for numbers.
     pub fn new(headings: &[&str]) -> Self {
         let colours = colour::wanted(&std::io::stdout());

@@ -8,12 +8,14 @@ use std::os::unix::ffi::OsStrExt;
 
 use anyhow::Result;
 use bytes::Bytes;
+use monofs_api::percent::percent_encoded;
+use monofs_api::repos::RepositoryCondition;
 use monofs_launch::exit::{Code, Failure};
 use monofs_model::tree::{EntryKind, TreeRecord};
 use monofs_model::{Error, Oid};
 use monofs_proto::v1;
 
-use crate::cluster::{About, Cluster, explain};
+use crate::cluster::{CallSubject, ClusterClient, RouterClient, explain};
 use crate::display_path::where_a_url_leads;
 use crate::text::{clean, clean_bytes, shell_word};
 
@@ -22,14 +24,14 @@ const PAGES_MAX: usize = 100_000;
 
 /// A path below the mount point, split at slashes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct TreePath(Vec<Vec<u8>>);
+pub struct NamespacePath(Vec<Vec<u8>>);
 
-impl TreePath {
+impl NamespacePath {
     /// Takes `/`, `a//b/`, `./a` as a shell user would; there is no way up.
     pub fn new(text: &OsStr) -> Result<Self, Failure> {
-        let shown = || clean_bytes(text.as_bytes());
+        let shown = clean_bytes(text.as_bytes());
         if let Some(hint) = text.to_str().and_then(where_a_url_leads) {
-            let what = format!("'{}' is a URL; a path in the tree is wanted", shown());
+            let what = format!("'{shown}' is a URL; a path in the tree is wanted");
             return Err(Failure::new(Code::Usage, what).hint(hint));
         }
         let parts = text
@@ -40,13 +42,37 @@ impl TreePath {
         if parts.iter().any(|part| part == b"..") {
             return Err(Failure::new(
                 Code::Usage,
-                format!("path '{}' has a '..' component", shown()),
+                format!("path '{shown}' has a '..' component"),
             )
             .hint(
                 "name the directory from the root of the tree: there is no current directory here",
             ));
         }
         Ok(Self(parts))
+    }
+
+    /// A path that is known to be one, such as one inside a commit.
+    pub fn from_bytes(path: &[u8]) -> Self {
+        let parts = path.split(|byte| *byte == b'/');
+        Self(
+            parts
+                .filter(|part| !part.is_empty())
+                .map(<[u8]>::to_vec)
+                .collect(),
+        )
+    }
+
+    /// The path to ask a URL with: percent-encoded, without a leading slash.
+    pub fn encoded(&self) -> String {
+        let parts = self.0.iter().map(|part| percent_encoded(part));
+        parts.collect::<Vec<_>>().join("/")
+    }
+
+    /// The path with `name` added.
+    pub fn join(&self, name: &[u8]) -> Self {
+        let mut parts = self.0.clone();
+        parts.push(name.to_vec());
+        Self(parts)
     }
 
     /// The path as text for people.
@@ -66,15 +92,15 @@ impl TreePath {
 }
 
 /// Where a path leads.
-pub enum Place {
+pub enum PathPlace {
     /// Above repositories.
     Namespace(Vec<v1::ListEntry>),
     /// Inside a repository (or its root).
-    Inside(Box<Inside>),
+    Inside(Box<InsideRepository>),
 }
 
 /// An entry inside a repository.
-pub struct Inside {
+pub struct InsideRepository {
     pub repository: v1::Repository,
     pub snapshot: v1::Snapshot,
     /// The names below the repository's root.
@@ -85,7 +111,7 @@ pub struct Inside {
     pub size: u64,
 }
 
-impl Inside {
+impl InsideRepository {
     /// Whether this is a directory.
     pub fn is_directory(&self) -> bool {
         self.kind == EntryKind::Directory
@@ -101,7 +127,8 @@ impl Inside {
     }
 
     /// The directory record of this directory.
-    pub async fn record(&self, cluster: &Cluster) -> Result<TreeRecord> {
+    pub async fn record(&self, cluster: &ClusterClient) -> Result<TreeRecord> {
+        // One directory, from any server that holds it.
         let request = v1::GetTreesRequest {
             storage_id: self.repository.storage_id.clone(),
             oids: vec![Bytes::copy_from_slice(self.oid.as_bytes())],
@@ -109,13 +136,14 @@ impl Inside {
             origin: Some(self.origin()),
             ..Default::default()
         };
-        let call = |router: crate::cluster::Router| {
+        let call = |router: RouterClient| {
             let request = router.stream(request.clone());
             async move { router.content().get_trees(request).await }
         };
         let mut answers = cluster
-            .follow(About::Cluster, cluster.timeout(), call)
+            .follow(CallSubject::Cluster, cluster.timeout(), call)
             .await?;
+        // Its record is what its id says, or damaged.
         while let Some(answer) = answers.next().await? {
             if let Some(tree) = answer
                 .trees
@@ -123,7 +151,7 @@ impl Inside {
                 .find(|tree| tree.oid == self.oid.as_bytes())
             {
                 let record = TreeRecord::parse_verified(tree.record, &self.oid);
-                return Ok(record.map_err(|error| explain(error, About::Cluster))?);
+                return Ok(record.map_err(|error| explain(error, CallSubject::Cluster))?);
             }
         }
         Err(not_held("directory", &self.oid).into())
@@ -169,12 +197,12 @@ pub fn not_held(what: &str, oid: &Oid) -> Failure {
 }
 
 /// Follows a path down from the root of the namespace.
-pub async fn locate(cluster: &Cluster, path: &TreePath) -> Result<Place> {
+pub async fn locate(cluster: &ClusterClient, path: &NamespacePath) -> Result<PathPlace> {
     let text = path.text();
     if text.is_empty() && path.0.is_empty() {
-        return Ok(Place::Namespace(list(cluster, "").await?));
+        return Ok(PathPlace::Namespace(list(cluster, "").await?));
     }
-    let call = |router: crate::cluster::Router| {
+    let call = |router: RouterClient| {
         let request = router.request(v1::ResolveRequest { path: text.clone() });
         async move { router.catalog().resolve(request).await }
     };
@@ -189,7 +217,7 @@ pub async fn locate(cluster: &Cluster, path: &TreePath) -> Result<Place> {
                 Ok(Vec::new())
             };
             return match entries {
-                Ok(entries) if !entries.is_empty() => Ok(Place::Namespace(entries)),
+                Ok(entries) if !entries.is_empty() => Ok(PathPlace::Namespace(entries)),
                 Err(other) if other.code == Code::Unreachable => Err(other.into()),
                 _ => Err(not_found(path).into()),
             };
@@ -197,22 +225,22 @@ pub async fn locate(cluster: &Cluster, path: &TreePath) -> Result<Place> {
         Err(failure) => return Err(failure.into()),
     };
     match repository {
-        Some(repository) => Ok(Place::Inside(Box::new(
+        Some(repository) => Ok(PathPlace::Inside(Box::new(
             descend(cluster, path, repository).await?,
         ))),
         None => Err(not_found(path).into()),
     }
 }
 
-fn not_found(path: &TreePath) -> Failure {
+fn not_found(path: &NamespacePath) -> Failure {
     explain(
         Error::not_found(format!("{} does not exist", path.shown())),
-        About::Cluster,
+        CallSubject::Cluster,
     )
 }
 
 /// The names below a path of the namespace.
-async fn list(cluster: &Cluster, prefix: &str) -> Result<Vec<v1::ListEntry>, Failure> {
+async fn list(cluster: &ClusterClient, prefix: &str) -> Result<Vec<v1::ListEntry>, Failure> {
     let mut entries = Vec::new();
     let mut token = String::new();
     for _ in 0..PAGES_MAX {
@@ -221,7 +249,7 @@ async fn list(cluster: &Cluster, prefix: &str) -> Result<Vec<v1::ListEntry>, Fai
             page_token: token,
             page_size: 0,
         };
-        let call = |router: crate::cluster::Router| {
+        let call = |router: RouterClient| {
             let request = router.request(message.clone());
             async move { router.catalog().list(request).await }
         };
@@ -237,10 +265,11 @@ async fn list(cluster: &Cluster, prefix: &str) -> Result<Vec<v1::ListEntry>, Fai
 
 /// From the root of a repository down to the entry.
 async fn descend(
-    cluster: &Cluster,
-    path: &TreePath,
+    cluster: &ClusterClient,
+    path: &NamespacePath,
     mut repository: v1::Repository,
-) -> Result<Inside> {
+) -> Result<InsideRepository> {
+    // Without a commit there is nothing to go down into.
     let Some(snapshot) = repository.snapshot.take() else {
         let shown = clean(&repository.path);
         return Err(Failure::new(
@@ -263,7 +292,7 @@ async fn descend(
         .count();
     let rest = path.0.get(depth..).unwrap_or_default();
     let root = Oid::from_bytes(&snapshot.root)?;
-    let mut here = Inside {
+    let mut here = InsideRepository {
         repository,
         snapshot,
         rest: Vec::new(),
@@ -271,6 +300,7 @@ async fn descend(
         oid: root,
         size: 0,
     };
+    // One directory record for each name.
     for name in rest {
         if !here.is_directory() {
             let shown = clean_bytes(&here.rest.join(&b'/'));
@@ -278,31 +308,22 @@ async fn descend(
                 "{} does not exist: '{shown}' is no directory",
                 path.shown()
             ));
-            return Err(explain(wrong, About::Cluster).into());
+            return Err(explain(wrong, CallSubject::Cluster).into());
         }
         let record = here.record(cluster).await?;
         let Some(entry) = record.find(name) else {
             return Err(not_found(path).into());
         };
-        (here.kind, here.oid, here.size) = (entry.kind, entry.oid, entry.size);
+        here.kind = entry.kind;
+        here.oid = entry.oid;
+        here.size = entry.size;
         here.rest.push(name.clone());
     }
     Ok(here)
 }
 
 fn state(repository: &v1::Repository) -> &'static str {
-    crate::shapes::repository_state(repository.state())
-}
-
-/// The word for a kind.
-pub fn kind_word(kind: EntryKind) -> &'static str {
-    match kind {
-        EntryKind::File => "file",
-        EntryKind::Executable => "executable",
-        EntryKind::Symlink => "symlink",
-        EntryKind::Directory => "directory",
-        EntryKind::Submodule => "submodule",
-    }
+    RepositoryCondition::from(repository.state()).word()
 }
 
 #[cfg(test)]
@@ -311,14 +332,14 @@ mod tests {
 
     #[test]
     fn paths_are_taken_as_a_shell_user_writes_them() {
-        let path = |text: &str| TreePath::new(OsStr::new(text)).map(|path| path.shown());
+        let path = |text: &str| NamespacePath::new(OsStr::new(text)).map(|path| path.shown());
         assert_eq!(path("/").ok().as_deref(), Some("/"));
         assert_eq!(
             path("github.com//org/./repo/").ok().as_deref(),
             Some("/github.com/org/repo")
         );
         assert!(path("a/../b").is_err());
-        let raw = TreePath::new(OsStr::from_bytes(b"a/b/\xff/c"));
+        let raw = NamespacePath::new(OsStr::from_bytes(b"a/b/\xff/c"));
         assert_eq!(
             raw.map(|raw| (raw.text(), raw.shown())).ok(),
             Some(("a/b".into(), "/a/b/\\xff/c".into()))

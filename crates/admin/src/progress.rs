@@ -22,7 +22,7 @@ const COMPLAINTS_MAX: usize = 100;
 
 /// Where the work is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub struct ProgressStep {
     /// What is being done.
     pub phase: &'static str,
     pub done: u64,
@@ -32,17 +32,39 @@ pub struct Step {
     pub detail: String,
 }
 
+impl ProgressStep {
+    /// A step of which no figures are known.
+    pub fn of(phase: &'static str) -> Self {
+        Self {
+            phase,
+            done: 0,
+            total: 0,
+            detail: String::new(),
+        }
+    }
+
+    /// A step that is over as soon as it is told.
+    fn whole(phase: &'static str) -> Self {
+        Self {
+            done: 1,
+            total: 1,
+            ..Self::of(phase)
+        }
+    }
+}
+
 /// Shows one piece of work.
-pub struct Progress {
+pub struct ProgressDisplay {
     subject: String,
     bar: Option<ProgressBar>,
-    last: Option<(Step, Instant)>,
+    last: Option<(ProgressStep, Instant)>,
     complaints: HashSet<String>,
 }
 
-impl Progress {
+impl ProgressDisplay {
     /// Progress of work on `subject`.
     pub fn new(subject: &str) -> Self {
+        // A bar where there is a terminal, lines elsewhere.
         let colours = colour::wanted(&std::io::stderr());
         let drawn = std::io::stderr().is_terminal() && !colour::is_plain_terminal();
         let bar = drawn.then(|| {
@@ -67,7 +89,8 @@ impl Progress {
     }
 
     /// Shows where the work is now.
-    pub fn show(&mut self, step: Step) {
+    pub fn show(&mut self, step: ProgressStep) {
+        // A bar is moved at every step.
         if let Some(bar) = &self.bar {
             bar.set_prefix(step.phase);
             bar.set_length(step.total.max(1));
@@ -79,6 +102,7 @@ impl Progress {
             bar.set_message(step.detail.clone());
             return;
         }
+        // Lines are printed at every phase, and now and then inside one.
         let new_phase = self
             .last
             .as_ref()
@@ -128,7 +152,7 @@ impl Progress {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressDisplay {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
@@ -137,58 +161,30 @@ impl Drop for Progress {
 }
 
 /// What an ingest's message says.
-fn ingest_step(wire: &v1::IngestProgress) -> Step {
-    let step = |phase, done, total, detail| Step {
-        phase,
-        done,
-        total,
-        detail,
-    };
+fn ingest_step(wire: &v1::IngestProgress) -> ProgressStep {
     match wire.phase() {
-        Phase::Unspecified | Phase::Resolving => step("resolving", 0, 0, String::new()),
+        Phase::Unspecified | Phase::Resolving => ProgressStep::of("resolving"),
         Phase::Fetching => fetch_step(wire.fetch.as_ref()),
-        Phase::Adopting => {
-            let each = |r: &v1::ReplicaProgress| replica(r, r.trees_done, r.trees_total, r.durable);
-            let (done, total) = sum(wire, |r| (r.trees_done, r.trees_total));
-            step(
-                "copying directories",
-                done,
-                total,
-                wire.replicas
-                    .iter()
-                    .map(each)
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            )
-        }
-        Phase::Published => step("published", 1, 1, String::new()),
-        Phase::Hydrating => {
-            let each = |r: &v1::ReplicaProgress| replica(r, r.blobs_done, r.blobs_total, false);
-            let (done, total) = sum(wire, |r| (r.blobs_done, r.blobs_total));
-            step(
-                "copying contents",
-                done,
-                total,
-                wire.replicas
-                    .iter()
-                    .map(each)
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            )
-        }
-        Phase::Done => step("done", 1, 1, String::new()),
+        Phase::Adopting => copy_step("copying directories", wire, |replica| CopyCount {
+            done: replica.trees_done,
+            total: replica.trees_total,
+            durable: replica.durable,
+        }),
+        Phase::Published => ProgressStep::whole("published"),
+        Phase::Hydrating => copy_step("copying contents", wire, |replica| CopyCount {
+            done: replica.blobs_done,
+            total: replica.blobs_total,
+            durable: false,
+        }),
+        Phase::Done => ProgressStep::whole("done"),
     }
 }
 
-fn fetch_step(fetch: Option<&v1::FetchProgress>) -> Step {
+fn fetch_step(fetch: Option<&v1::FetchProgress>) -> ProgressStep {
     let Some(fetch) = fetch else {
-        return Step {
-            phase: "fetching",
-            done: 0,
-            total: 0,
-            detail: String::new(),
-        };
+        return ProgressStep::of("fetching");
     };
+    // What a fetcher does, and the figures that it knows.
     let phase = match fetch.phase() {
         FetchPhase::Unspecified | FetchPhase::Receiving => "fetching",
         FetchPhase::Connecting => "connecting",
@@ -202,36 +198,46 @@ fn fetch_step(fetch: Option<&v1::FetchProgress>) -> Step {
         (done, total) => Some(format!("{done}/{total} objects")),
     };
     let bytes = (fetch.bytes_done > 0).then(|| size(fetch.bytes_done));
-    let detail = [objects, bytes]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join(", ");
-    Step {
+    let figures = [objects, bytes].into_iter().flatten();
+    ProgressStep {
         phase,
         done: fetch.objects_done,
         total: fetch.objects_total,
-        detail,
+        detail: figures.collect::<Vec<_>>().join(", "),
     }
 }
 
-fn replica(wire: &v1::ReplicaProgress, done: u64, total: u64, durable: bool) -> String {
-    let id = clean(&wire.node_id);
-    match (wire.error.is_empty(), durable, total) {
-        (false, _, _) => format!("{id} failed"),
-        (_, true, _) => format!("{id} durable"),
-        (_, _, 0) => format!("{id} {done}"),
-        _ => format!("{id} {done}/{total}"),
-    }
+/// How much of something a replica has.
+struct CopyCount {
+    done: u64,
+    /// 0 = not known.
+    total: u64,
+    /// It is written, and a power cut does not take it.
+    durable: bool,
 }
 
-fn sum(wire: &v1::IngestProgress, of: impl Fn(&v1::ReplicaProgress) -> (u64, u64)) -> (u64, u64) {
-    wire.replicas
-        .iter()
-        .map(of)
-        .fold((0, 0), |(a, b), (done, total)| {
-            (a.saturating_add(done), b.saturating_add(total))
-        })
+/// A step in which every replica copies something.
+fn copy_step(
+    phase: &'static str,
+    wire: &v1::IngestProgress,
+    of: fn(&v1::ReplicaProgress) -> CopyCount,
+) -> ProgressStep {
+    let mut step = ProgressStep::of(phase);
+    let mut details = Vec::new();
+    for replica in &wire.replicas {
+        let copied = of(replica);
+        step.done = step.done.saturating_add(copied.done);
+        step.total = step.total.saturating_add(copied.total);
+        let id = clean(&replica.node_id);
+        details.push(match (replica.error.is_empty(), &copied) {
+            (false, _) => format!("{id} failed"),
+            (true, CopyCount { durable: true, .. }) => format!("{id} durable"),
+            (true, CopyCount { done, total: 0, .. }) => format!("{id} {done}"),
+            (true, CopyCount { done, total, .. }) => format!("{id} {done}/{total}"),
+        });
+    }
+    step.detail = details.join(", ");
+    step
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use monofs_launch::exit::{Code, Failure};
 use monofs_proto::v1;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, Router};
+use crate::cluster::{ClusterClient, RouterClient};
 use crate::nearest;
-use crate::output::Format;
+use crate::output::OutputFormat;
 use crate::text::{clean, shell_word};
 
 /// Repositories that are looked through for what may have been meant.
@@ -17,22 +17,22 @@ const SUGGESTED_OF_MAX: usize = 10_000;
 const MEMBERS_NAMED_MAX: usize = 8;
 
 /// What a command works with.
-pub struct Session {
-    pub cluster: Cluster,
-    pub format: Format,
+pub struct CommandSession {
+    pub cluster: ClusterClient,
+    pub format: OutputFormat,
     /// Cancelled by Ctrl-C.
     pub interrupt: CancellationToken,
 }
 
-impl Session {
+impl CommandSession {
     /// Whether the answer is a JSON document.
     pub fn json(&self) -> bool {
-        self.format == Format::Json
+        self.format == OutputFormat::Json
     }
 
     /// What the cluster says of itself.
     pub async fn status(&self) -> Result<v1::StatusResponse, Failure> {
-        let call = |router: Router| async move {
+        let call = |router: RouterClient| async move {
             router
                 .admin()
                 .status(router.request(v1::StatusRequest::default()))
@@ -83,6 +83,7 @@ impl Session {
             Err(failure) if failure.code == Code::Failed && !id.is_empty() => failure,
             other => return other,
         };
+        // It is only about better words: if this fails too, the first failure stands as it is.
         let Ok(status) = self.status().await else {
             return Err(failure);
         };
@@ -98,6 +99,7 @@ impl Session {
         if known.contains(&id) {
             return Err(failure);
         }
+        // The nearest name, or all of them.
         let near = nearest::name(id, known.iter().copied());
         Err(match near {
             Some(near) => failure.hint(format!(
@@ -143,7 +145,7 @@ impl Session {
             ..Default::default()
         };
         loop {
-            let call = |router: Router| {
+            let call = |router: RouterClient| {
                 let request = router.request(message.clone());
                 async move { router.admin().list_repositories(request).await }
             };

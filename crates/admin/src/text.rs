@@ -1,17 +1,9 @@
 //! Text for people: names without control characters, sizes, times.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub use monofs_model::text::{clean, clean_bytes, size};
-use monofs_rpc::metrics::DURATION_BOUNDS;
-
-/// The last second of the year 9999, the last one RFC 3339 can write.
-const TIME_MAX: i64 = 253_402_300_799;
-
-/// Digest bytes as hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
+use monofs_proto::durations::DURATION_BOUNDS;
 
 /// The first twelve digits of an object id, or `-`.
 pub fn short(oid: &str) -> String {
@@ -28,17 +20,6 @@ pub fn count(number: u64, noun: &str) -> String {
         (1, _) => format!("1 {noun}"),
         (_, Some(stem)) => format!("{number} {stem}ies"),
         _ => format!("{number} {noun}s"),
-    }
-}
-
-/// Seconds since the epoch as RFC 3339; `None` for 0, which means never.
-pub fn time(seconds: i64) -> Option<String> {
-    match u64::try_from(seconds) {
-        Ok(0) => None,
-        Ok(since) if seconds <= TIME_MAX => Some(
-            humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(since)).to_string(),
-        ),
-        _ => Some(format!("@{seconds}")),
     }
 }
 
@@ -116,9 +97,11 @@ pub fn wrapped(text: &str, columns: usize) -> Vec<String> {
 
 /// A word of a shell command line, quoted where a shell needs it.
 pub fn shell_word(text: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:@%+=,".contains(c);
     let shown = clean(text);
-    if !shown.is_empty() && shown.chars().all(plain) {
+    let plain = shown
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "/._-:@%+=,".contains(c));
+    if plain && !shown.is_empty() {
         shown
     } else {
         format!("'{}'", shown.replace('\'', "'\\''"))
@@ -160,11 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn times_of_any_age_are_written() {
-        assert_eq!(time(0), None);
-        assert_eq!(time(1_700_000_000).as_deref(), Some("2023-11-14T22:13:20Z"));
-        assert_eq!(time(-5).as_deref(), Some("@-5"));
-        assert_eq!(time(i64::MAX).as_deref(), Some("@9223372036854775807"));
+    fn times_of_any_age_are_told() {
         assert_eq!(ago(i64::MAX), "0s");
         assert!(ago(1_000_000_000).ends_with('d'));
         let _ = ago(i64::MIN);

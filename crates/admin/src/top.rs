@@ -1,5 +1,6 @@
 //! `top`: the cluster live. A sample of the status becomes figures (differences of counters as
-//! rates), those become tables, and `View` decides by events what is drawn and what happens next.
+//! rates), those become tables, and `LiveView` decides by events what is drawn and what
+//! happens next.
 //!
 //! Invariants: `view` and `draw` do no IO and know no clock; whatever ends the process, the
 //! terminal is as it was before; every text that came from the cluster is cleaned before it is

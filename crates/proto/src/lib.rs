@@ -4,6 +4,7 @@
 //! Invariant: fields are only ever added. Roles one minor version apart work together.
 
 pub mod convert;
+pub mod durations;
 mod words;
 
 /// The generated messages, clients and servers.

@@ -25,7 +25,7 @@ use crate::parts::Work;
 pub use contents::{read, read_small};
 pub use found::{Child, Directory, Found, Inside, Namespace, PAGE, PAGE_MAX, Paging, kind_word};
 use monofs_control::Control;
-pub use path::{TreePath, percent_decoded, percent_encoded, shown};
+pub use path::{TreePath, shown};
 
 /// What is at `path`. Errors: `NotFound`; `Refused` while the repository has no commit;
 /// `Unavailable` when no holder answers.

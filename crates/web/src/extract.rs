@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::HttpError;
-use monofs_router::browse::percent_decoded;
+use monofs_api::percent::percent_decoded;
 
 /// Longest body of a request, in bytes.
 pub(super) const BODY_BYTES_MAX: usize = 64 << 10;

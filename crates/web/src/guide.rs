@@ -8,13 +8,13 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use futures::future::join_all;
+use monofs_api::Health;
+use monofs_api::guide::{FetchersDocument, HealthDocument, ReadyDocument, StatusDocument};
 use monofs_rpc::operations::exposition;
 
 use super::extract::Document;
 use super::overview as one_screen;
 use super::routes::Routes;
-use super::shapes::guide::{FetchersDocument, HealthDocument, Ready, StatusDocument};
-use super::shapes::overview::Health;
 use crate::site::Site;
 use monofs_router::parts::Parts;
 use monofs_router::status;
@@ -35,27 +35,21 @@ pub(super) fn routes() -> Routes {
     (status = 200, description = "It can", body = HealthDocument),
     (status = 503, description = "It cannot", body = HealthDocument)))]
 pub(super) async fn health(State(state): State<Arc<Parts>>) -> impl IntoResponse {
-    let (status, reasons) = one_screen::health(&state);
-    let code = if status == Health::Unhealthy {
+    let (health, findings) = one_screen::health(&state);
+    let code = if health == Health::Unhealthy {
         StatusCode::SERVICE_UNAVAILABLE
     } else {
         StatusCode::OK
     };
-    (
-        code,
-        Json(HealthDocument {
-            status,
-            reasons: reasons.into_iter().map(|reason| reason.message).collect(),
-        }),
-    )
+    (code, Json(HealthDocument::new(health, findings)))
 }
 
 /// Whether requests are answered
 ///
 /// The catalogue is loaded before the listener is served.
-#[utoipa::path(get, path = "/ready", tag = "overview", responses((status = 200, body = Ready)))]
+#[utoipa::path(get, path = "/ready", tag = "overview", responses((status = 200, body = ReadyDocument)))]
 pub(super) async fn ready(State(state): State<Arc<Parts>>) -> impl IntoResponse {
-    Json(Ready {
+    Json(ReadyDocument {
         status: "ready".into(),
         repositories: state.control.catalog.len(),
     })
@@ -75,7 +69,7 @@ pub(super) async fn metrics(State(site): State<Site>) -> impl IntoResponse {
 /// Everything about the cluster, with every member asked
 #[utoipa::path(get, path = "/api/status", tag = "overview", responses((status = 200, body = StatusDocument)))]
 pub(super) async fn status(State(state): State<Arc<Parts>>) -> Document<StatusDocument> {
-    Document(status::status(&state).await.into())
+    Document((&status::status(&state).await).into())
 }
 
 /// The fetchers alone
@@ -88,6 +82,6 @@ pub(super) async fn fetchers(State(state): State<Arc<Parts>>) -> Document<Fetche
     )
     .await;
     Document(FetchersDocument {
-        fetchers: asked.into_iter().map(Into::into).collect(),
+        fetchers: asked.iter().map(Into::into).collect(),
     })
 }

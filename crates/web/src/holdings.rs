@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use monofs_api::placement::{Loss, LossTarget, NamedNode, NodeShare, PlacementDocument, ZoneShare};
+use monofs_api::said;
 use monofs_model::placement::{Candidate, PlacementKey, Placer};
 use monofs_model::{ClusterView, Error, NodeId, Repository, Result};
 
-use crate::shapes::placement::{Loss, LossTarget, NodeShare, Placement, ZoneShare};
-use crate::shapes::said;
 use crate::site::Site;
 
 /// Entries looked at while the catalogue cannot change.
@@ -29,7 +29,7 @@ impl Held {
 
 /// Which node holds how much now, and what would be if `without` were not there. Errors: the router
 /// stops.
-pub(crate) async fn survey(site: &Site, without: Option<NodeId>) -> Result<Placement> {
+pub(crate) async fn survey(site: &Site, without: Option<NodeId>) -> Result<PlacementDocument> {
     let _place = site
         .surveys
         .acquire()
@@ -122,7 +122,7 @@ impl<'a> Survey<'a> {
         }
     }
 
-    fn finish(self) -> Placement {
+    fn finish(self) -> PlacementDocument {
         let all = self.held.values().fold(Held::default(), |sum, held| Held {
             copies: sum.copies + held.copies,
             bytes: sum.bytes + held.bytes,
@@ -152,7 +152,7 @@ impl<'a> Survey<'a> {
                 .iter()
                 .find(|candidate| candidate.id == member.id);
             nodes.push(NodeShare {
-                node: member.id.to_string(),
+                node: NamedNode::new(member.id.to_string()),
                 zone: said(&member.zone),
                 weight: member.weight,
                 state: member.state.into(),
@@ -170,7 +170,7 @@ impl<'a> Survey<'a> {
                 capacity_bytes: (member.capacity_bytes != 0).then_some(member.capacity_bytes),
             });
         }
-        Placement {
+        PlacementDocument {
             replication_factor: self.view.replication_factor,
             repositories: self.repositories,
             copies: all.copies,
@@ -212,14 +212,14 @@ impl LossSurvey {
 
     fn finish(self) -> Loss {
         let target = |(node, held): (NodeId, Held)| LossTarget {
-            node: node.to_string(),
+            node: NamedNode::new(node.to_string()),
             copies: held.copies,
             bytes: held.bytes,
         };
         let mut targets: Vec<LossTarget> = self.targets.into_iter().map(target).collect();
         targets.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.node.cmp(&b.node)));
         Loss {
-            node: self.node.to_string(),
+            node: NamedNode::new(self.node.to_string()),
             copies: self.lost.copies,
             below_copies: self.below,
             without_copy: self.without_copy,
@@ -343,7 +343,7 @@ mod tests {
         // d takes r/1; c or d takes r/2; both take r/3.
         assert_eq!(loss.bytes_to_copy, 100 + 10 + 2);
         assert_eq!(
-            (loss.targets[0].node.as_str(), loss.targets.len()),
+            (loss.targets[0].node.node_id.as_str(), loss.targets.len()),
             ("d", 2)
         );
     }

@@ -21,9 +21,9 @@ mod page;
 mod requests;
 mod routes;
 mod server;
-pub(crate) mod shapes;
 mod site;
 pub(crate) mod sse;
+mod tree;
 
 use std::sync::Arc;
 

@@ -4,15 +4,15 @@
 use std::time::Duration;
 
 use futures::{Stream, stream};
+use monofs_api::members::RouterDocument;
+use monofs_api::overview::{
+    MaintenanceDocument, MemberCounts, Overview, OverviewRates, OverviewReplaced, RepositoryCounts,
+};
+use monofs_api::reads::ReadRates;
+use monofs_api::{Finding, Health, Time, said};
 use monofs_model::view::Role;
 use monofs_model::{ClusterView, Error};
 
-use super::shapes::jobs::Job;
-use super::shapes::members::Router;
-use super::shapes::overview::{
-    Health, Maintenance, MemberCounts, Overview, Rates, Reason, RepositoryCounts,
-};
-use super::shapes::said;
 use super::sse::Event;
 use crate::site::Site;
 use monofs_router::history::Series;
@@ -36,24 +36,26 @@ pub(crate) fn overview(state: &Parts) -> Overview {
     jobs.retain(|job| !has_ended(job));
     let jobs_running = jobs.len();
     jobs.truncate(JOBS_MAX);
-    let (health, reasons) = health(state);
+    let (health, findings) = health(state);
     let position = state.control.catalog.position();
     let maintenance = state.control.tables.maintenance.get("");
+    let own = &state.control.own;
+    let routers = state.control.routers();
+    let routers: Vec<RouterDocument> = routers
+        .iter()
+        .map(|router| RouterDocument::new(router, &own.router_id))
+        .collect();
     Overview {
+        replaced: OverviewReplaced::new(&findings, &own.router_id, &routers, view.number),
         health,
-        reasons,
-        router: state.control.own.router_id.clone(),
-        version: state.control.own.version.clone(),
-        started_at: state.work.started_at,
-        routers: state
-            .control
-            .routers()
-            .iter()
-            .map(|router| Router::new(router, &state.control.own.router_id))
-            .collect(),
-        maintenance: maintenance.map(|row| Maintenance {
+        findings,
+        router_id: own.router_id.clone(),
+        version: own.version.clone(),
+        started_at: Time::new(state.work.started_at),
+        routers_known: routers,
+        maintenance: maintenance.map(|row| MaintenanceDocument {
             reason: said(&row.reason),
-            since: row.since,
+            since: Time::known(row.since),
         }),
         nodes: counts(&view, Role::Node),
         fetchers: counts(&view, Role::Fetcher),
@@ -68,41 +70,47 @@ pub(crate) fn overview(state: &Parts) -> Overview {
         replication_factor: view.replication_factor,
         clients: state.work.watchers.len(),
         rates: rates(state),
-        jobs: jobs.into_iter().map(Job::from).collect(),
+        jobs: jobs.iter().map(Into::into).collect(),
         jobs_running,
         ingests_running: state.work.ingests.len(),
-        view: view.number,
+        view_number: view.number,
         revision: position.revision,
     }
 }
 
 /// What is wrong, with the full disks that the last sample showed.
-pub(crate) fn health(state: &Parts) -> (Health, Vec<Reason>) {
+pub(crate) fn health(state: &Parts) -> (Health, Vec<Finding>) {
     let problems = status::problems(state);
     let full = state.work.history.sampled(|sample| {
         let stats = sample.nodes.values().flatten();
         stats
             .filter_map(status::full_disk)
-            .map(|message| Reason {
-                critical: false,
-                message,
-            })
+            .map(|line| finding(&line, false))
             .collect::<Vec<_>>()
     });
-    let told = problems.into_iter().map(|problem| Reason {
-        critical: problem.critical,
-        message: problem.line,
-    });
-    let reasons: Vec<Reason> = told.chain(full.into_iter().flatten()).collect();
+    let told = problems
+        .into_iter()
+        .map(|problem| finding(&problem.line, problem.critical));
+    let findings: Vec<Finding> = told.chain(full.into_iter().flatten()).collect();
     let health = match (
-        reasons.iter().any(|reason| reason.critical),
-        reasons.is_empty(),
+        findings
+            .iter()
+            .any(|finding| finding.critical == Some(true)),
+        findings.is_empty(),
     ) {
         (true, _) => Health::Unhealthy,
         (false, true) => Health::Healthy,
         (false, false) => Health::Degraded,
     };
-    (health, reasons)
+    (health, findings)
+}
+
+/// A problem that this router found.
+fn finding(line: &str, critical: bool) -> Finding {
+    Finding {
+        critical: Some(critical),
+        ..Finding::said(line)
+    }
 }
 
 fn counts(view: &ClusterView, role: Role) -> MemberCounts {
@@ -117,18 +125,22 @@ fn counts(view: &ClusterView, role: Role) -> MemberCounts {
     counts
 }
 
-fn rates(state: &Parts) -> Rates {
+fn rates(state: &Parts) -> OverviewRates {
     let Some(latest) = state.work.history.latest() else {
-        return Rates::default();
+        return OverviewRates::default();
     };
     let value = |series| latest.value(series);
-    Rates {
-        at: Some(latest.at),
-        reads_per_second: value(Series::Reads),
+    let reads = ReadRates {
+        requests_per_second: value(Series::Reads),
+        failed_per_second: value(Series::Errors),
         bytes_per_second: value(Series::Bytes),
-        errors_per_second: value(Series::Errors),
-        latency_p50_seconds: value(Series::LatencyP50),
-        latency_p99_seconds: value(Series::LatencyP99),
+        p50_seconds: value(Series::LatencyP50),
+        p99_seconds: value(Series::LatencyP99),
+    };
+    OverviewRates {
+        at: Some(Time::new(latest.at)),
+        replaced: (&reads).into(),
+        reads,
         node_hit_ratio: value(Series::NodeHitRatio),
         fetcher_hit_ratio: value(Series::FetcherHitRatio),
         client_hit_ratio: value(Series::ClientHitRatio),

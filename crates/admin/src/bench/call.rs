@@ -1,4 +1,4 @@
-//! One operation: the request, whom it is asked of, and what a complete answer is.
+//! One operation: the request, the servers that it goes to, and what a complete answer is.
 //!
 //! Servers are asked as a client of the file system asks them: one after the other in their order,
 //! those that failed lately last. Unlike a client this one does not hedge, so that a slow server is
@@ -19,36 +19,37 @@ use monofs_rpc::{Channel, ChannelPool, Context, from_status, within};
 use monofs_store::frame;
 
 use super::corpus::{Corpus, KnownFile, KnownRepository};
-use super::operation::{LARGE_CHUNKS_MAX, Operation, Task};
-use super::peers::Peers;
+use super::operation::{LARGE_CHUNKS_MAX, LoadOperation, LoadTask};
+use super::peers::LoadPeers;
 
 /// A client: connections of its own, one to each server.
-pub struct Caller<'a> {
+pub struct LoadCaller<'a> {
     pub corpus: &'a Corpus,
-    pub peers: &'a Peers,
+    pub peers: &'a LoadPeers,
     pub channels: &'a ChannelPool,
     /// For the whole of one operation.
     pub timeout: Duration,
 }
 
 /// A record or a number of frame bytes that arrived.
-enum Got {
+enum ReceivedAnswer {
     Record { bytes: u64, record: bytes::Bytes },
     Bytes(u64),
 }
 
-impl Caller<'_> {
+impl LoadCaller<'_> {
     /// Does what the task says. Gives when the answer was complete and its bytes of records or
     /// frames.
-    pub async fn perform(&self, task: Task) -> Result<(Instant, u64)> {
-        let Task {
+    pub async fn perform(&self, task: LoadTask) -> Result<(Instant, u64)> {
+        let LoadTask {
             operation,
             item,
             random,
         } = task;
+        // The request, and the directory that its answer must be.
         let (got, oid) = match operation {
-            Operation::Resolve => (self.resolve(&self.corpus.repositories[item]).await?, None),
-            Operation::Lookup | Operation::List => {
+            LoadOperation::Resolve => (self.resolve(&self.corpus.repositories[item]).await?, None),
+            LoadOperation::Lookup | LoadOperation::List => {
                 let directory = &self.corpus.directories[item];
                 let repository = &self.corpus.repositories[directory.repository as usize];
                 (
@@ -56,11 +57,11 @@ impl Caller<'_> {
                     Some(directory.oid),
                 )
             }
-            Operation::ReadSmall => (
+            LoadOperation::ReadSmall => (
                 self.contents(&self.corpus.small[item], 0, 0, false).await?,
                 None,
             ),
-            Operation::ReadLarge => {
+            LoadOperation::ReadLarge => {
                 let file = &self.corpus.large[item];
                 let chunks = u32::try_from(frame::chunk_count(file.size)).unwrap_or(u32::MAX);
                 let first = (random % u64::from(chunks)) as u32;
@@ -71,10 +72,11 @@ impl Caller<'_> {
                 )
             }
         };
+        // The answer is checked after its time was taken.
         let answered = Instant::now();
         match got {
-            Got::Bytes(bytes) => Ok((answered, bytes)),
-            Got::Record { bytes, record } => {
+            ReceivedAnswer::Bytes(bytes) => Ok((answered, bytes)),
+            ReceivedAnswer::Record { bytes, record } => {
                 check(operation, record, random).map_err(|error| match oid {
                     Some(oid) => error.context(format!("directory {oid}")),
                     None => error,
@@ -106,6 +108,7 @@ impl Caller<'_> {
             let mut trees = Vec::new();
             while let Some(answer) = answers.next().await {
                 let answer = answer?;
+                // A directory that is missing ends the attempt: another server may hold it.
                 if !answer.missing.is_empty() {
                     return Err(Error::not_held(format!(
                         "directories of {} are not there",
@@ -155,7 +158,7 @@ impl Caller<'_> {
                     if !matches!(error.kind, ErrorKind::NotHeld | ErrorKind::NotFound) {
                         self.peers.suspect(peer);
                     }
-                    // That somebody could not be reached says more than that somebody else does not
+                    // That a server could not be reached says more than that another one does not
                     // hold it.
                     if number == 0
                         || last.kind != ErrorKind::Unavailable
@@ -169,8 +172,9 @@ impl Caller<'_> {
         Err(last)
     }
 
-    async fn resolve(&self, repository: &KnownRepository) -> Result<Got> {
+    async fn resolve(&self, repository: &KnownRepository) -> Result<ReceivedAnswer> {
         let attempt = async |channel| {
+            // A catalogue that has it answers with the same path.
             let mut client =
                 CatalogClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
             let request = Context::new(self.timeout).request(v1::ResolveRequest {
@@ -182,7 +186,7 @@ impl Caller<'_> {
                 .into_inner()
                 .repository;
             match found {
-                Some(found) if found.path == repository.path => Ok(Got::Bytes(0)),
+                Some(found) if found.path == repository.path => Ok(ReceivedAnswer::Bytes(0)),
                 _ => Err(Error::internal(format!(
                     "resolve {}: the answer is another repository",
                     repository.path
@@ -192,8 +196,9 @@ impl Caller<'_> {
         self.first_of(&self.corpus.routers, attempt).await
     }
 
-    async fn record(&self, repository: &KnownRepository, oid: Oid) -> Result<Got> {
+    async fn record(&self, repository: &KnownRepository, oid: Oid) -> Result<ReceivedAnswer> {
         let wanted = oid_bytes(&oid);
+        // The record of this directory, whatever else comes along.
         let attempt = async |channel| {
             let request = v1::GetTreesRequest {
                 storage_id: repository.storage_id.clone(),
@@ -215,7 +220,7 @@ impl Caller<'_> {
             }
             let record =
                 got.ok_or_else(|| Error::not_held(format!("directory {oid} is not there")))?;
-            Ok(Got::Record {
+            Ok(ReceivedAnswer::Record {
                 bytes: record.len() as u64,
                 record,
             })
@@ -229,9 +234,11 @@ impl Caller<'_> {
         first_chunk: u32,
         chunk_count: u32,
         held_only: bool,
-    ) -> Result<Got> {
+    ) -> Result<ReceivedAnswer> {
         let repository = &self.corpus.repositories[file.repository as usize];
-        let (oid, size) = (oid_bytes(&file.oid), file.size);
+        let oid = oid_bytes(&file.oid);
+        let size = file.size;
+        // No count stands for all chunks of the file.
         let wanted = if chunk_count == 0 {
             frame::chunk_count(size)
         } else {
@@ -251,7 +258,9 @@ impl Caller<'_> {
                 held_only,
             };
             let mut answers = get_blobs(channel, &Context::new(self.timeout), request).await?;
-            let (mut count, mut bytes) = (0, 0);
+            // Chunks come in order, whole, and of this file alone.
+            let mut count = 0;
+            let mut bytes = 0;
             while let Some(answer) = answers.next().await {
                 for chunk in answer?.chunks {
                     if chunk.oid != oid || u64::from(chunk.index) != u64::from(first_chunk) + count
@@ -271,16 +280,16 @@ impl Caller<'_> {
                     file.oid
                 )));
             }
-            Ok(Got::Bytes(bytes))
+            Ok(ReceivedAnswer::Bytes(bytes))
         };
         self.first_of(&repository.peers, attempt).await
     }
 }
 
 /// Uses a record as the operation would.
-fn check(operation: Operation, record: bytes::Bytes, random: u64) -> Result<()> {
+fn check(operation: LoadOperation, record: bytes::Bytes, random: u64) -> Result<()> {
     let record = TreeRecord::parse(record)?;
-    if operation != Operation::Lookup || record.is_empty() {
+    if operation != LoadOperation::Lookup || record.is_empty() {
         return Ok(());
     }
     let name = record

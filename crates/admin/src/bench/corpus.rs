@@ -1,5 +1,5 @@
-//! What there is to ask for, and whom: the repositories with those who serve them, and the
-//! directories and files that the survey found.
+//! What there is to ask for: the repositories with the servers that have them, and the directories
+//! and files that the survey found.
 
 use std::fmt;
 use std::str::FromStr;
@@ -103,6 +103,7 @@ impl Corpus {
             ..Self::default()
         };
         corpus.routers = routers.iter().map(|router| corpus.peer(router)).collect();
+        // A node that is named must be one.
         let view = view(status)?;
         if let LoadTarget::Node(id) = target
             && !view.nodes().any(|node| node.id == *id)
@@ -112,6 +113,7 @@ impl Corpus {
                  node's id")
                 .into());
         }
+        // What has no commit or no server is left out.
         for wire in repositories {
             let Some(snapshot) = &wire.snapshot else {
                 continue;
@@ -161,6 +163,7 @@ impl Corpus {
         if *target == LoadTarget::Router {
             return Ok(self.routers.clone());
         }
+        // Holders in the order of placement, each by all of its addresses.
         let holders = wire
             .holders
             .iter()
@@ -181,6 +184,7 @@ impl Corpus {
                 }
             }
         }
+        // Routers come last: they pass requests on.
         if *target == LoadTarget::Nodes {
             peers.extend(&self.routers);
         }
@@ -207,18 +211,20 @@ fn view(status: v1::StatusResponse) -> Result<ClusterView> {
 }
 
 fn nothing_to_ask(repositories: &[v1::Repository], target: &LoadTarget) -> Failure {
-    let failure = |what: String| Failure::new(Code::Refused, what);
     if repositories.is_empty() {
-        return failure("there is no repository to ask for".to_owned())
+        return Failure::new(Code::Refused, "there is no repository to ask for")
             .hint("`monofs-admin ingest` adds one");
     }
     if repositories
         .iter()
         .all(|repository| repository.snapshot.is_none())
     {
-        return failure("none of the repositories has a commit yet".to_owned())
+        return Failure::new(Code::Refused, "none of the repositories has a commit yet")
             .hint("`monofs-admin repos` shows how their ingest goes");
     }
-    failure(format!("node {target} serves none of the repositories"))
-        .hint("`monofs-admin repos` shows who holds them; --target=nodes asks all holders")
+    Failure::new(
+        Code::Refused,
+        format!("node {target} serves none of the repositories"),
+    )
+    .hint("`monofs-admin repos` shows who holds them; --target=nodes asks all holders")
 }

@@ -16,21 +16,21 @@ use monofs_rpc::ChannelPool;
 use tokio::sync::Semaphore;
 use tokio::task::LocalSet;
 
-use super::call::Caller;
+use super::call::LoadCaller;
 use super::corpus::Corpus;
-use super::mix::Mix;
-use super::operation::{Operation, Task};
-use super::pace::{Arrivals, Timer};
-use super::peers::Peers;
-use super::rng::Rng;
-use super::tally::Tally;
+use super::mix::LoadMix;
+use super::operation::{LoadOperation, LoadTask};
+use super::pace::{Arrivals, PreciseTimer};
+use super::peers::LoadPeers;
+use super::rng::SeededRng;
+use super::tally::LoadTally;
 
 /// From the decision to begin until the first request may be due: threads start meanwhile.
 const START_IN: Duration = Duration::from_millis(50);
 
 /// How much and for how long.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
+pub struct LoadPlan {
     /// Requests per second of all clients; `None` = a closed loop.
     pub rate: Option<f64>,
     pub clients: usize,
@@ -45,85 +45,90 @@ pub struct Plan {
 }
 
 /// The threads at work.
-pub struct Running {
+pub struct LoadRun {
     /// When the first request may be due.
     pub start: Instant,
-    threads: Vec<std::thread::JoinHandle<Result<Tally>>>,
+    threads: Vec<std::thread::JoinHandle<Result<LoadTally>>>,
 }
 
-impl Running {
+impl LoadRun {
     /// Waits for the threads. Errors: a thread could not do its work at all.
-    pub async fn finish(self) -> Result<Tally> {
-        let join = move || -> Result<Tally> {
-            let mut all = Tally::default();
-            for thread in self.threads {
-                // A panic of a thread has already ended the process.
-                let tally = thread
-                    .join()
-                    .map_err(|_| Error::internal("a thread of the load generator ended"))??;
-                all.add(&tally);
-            }
-            Ok(all)
-        };
-        tokio::task::spawn_blocking(join)
+    pub async fn finish(self) -> Result<LoadTally> {
+        tokio::task::spawn_blocking(move || self.join())
             .await
             .context("waiting for the load generator")?
+    }
+
+    fn join(self) -> Result<LoadTally> {
+        let mut all = LoadTally::default();
+        for thread in self.threads {
+            // A panic of a thread has already ended the process.
+            let tally = thread
+                .join()
+                .map_err(|_| Error::internal("a thread of the load generator ended"))??;
+            all.add(&tally);
+        }
+        Ok(all)
     }
 }
 
 /// Starts the threads.
-pub fn start(plan: &Plan, corpus: Corpus, mix: Mix) -> Result<Running> {
-    let (corpus, mix) = (Arc::new(corpus), Arc::new(mix));
+pub fn start(plan: &LoadPlan, corpus: Corpus, mix: LoadMix) -> Result<LoadRun> {
+    let corpus = Arc::new(corpus);
+    let mix = Arc::new(mix);
     let start = Instant::now() + START_IN;
     let mut threads = Vec::new();
     for number in 0..plan.threads {
-        // Shares differ by one at most.
-        let share = |of: usize| of / plan.threads + usize::from(number < of % plan.threads);
-        let part = Plan {
+        let part = LoadPlan {
             rate: plan.rate.map(|rate| rate / plan.threads as f64),
-            clients: share(plan.clients),
-            in_flight: share(plan.in_flight).max(1),
+            clients: share(plan.clients, number, plan.threads),
+            in_flight: share(plan.in_flight, number, plan.threads).max(1),
             ..plan.clone()
         };
-        let (corpus, mix) = (Arc::clone(&corpus), Arc::clone(&mix));
-        let work = move || drive(part, start, number as u64, corpus, mix);
-        let thread = std::thread::Builder::new().name(format!("bench-{number}"));
-        threads.push(
-            thread
-                .spawn(work)
-                .context("starting a thread of the load generator")?,
-        );
+        let corpus = Arc::clone(&corpus);
+        let mix = Arc::clone(&mix);
+        let thread = std::thread::Builder::new()
+            .name(format!("bench-{number}"))
+            .spawn(move || drive(part, start, number as u64, corpus, mix));
+        threads.push(thread.context("starting a thread of the load generator")?);
     }
-    Ok(Running { start, threads })
+    Ok(LoadRun { start, threads })
+}
+
+/// The part of one of `threads` threads; parts differ by one at most.
+fn share(whole: usize, number: usize, threads: usize) -> usize {
+    whole / threads + usize::from(number < whole % threads)
 }
 
 fn drive(
-    plan: Plan,
+    plan: LoadPlan,
     start: Instant,
     number: u64,
     corpus: Arc<Corpus>,
-    mix: Arc<Mix>,
-) -> Result<Tally> {
+    mix: Arc<LoadMix>,
+) -> Result<LoadTally> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let runtime = runtime.context("starting a runtime of the load generator")?;
-    let worker = Rc::new(Worker {
+    // Everything of this thread hangs on one worker.
+    let worker = Rc::new(LoadWorker {
         clients: (0..plan.clients).map(|_| ChannelPool::default()).collect(),
         plan,
         start,
         corpus,
         mix,
-        peers: Peers::default(),
+        peers: LoadPeers::default(),
         tally: RefCell::default(),
     });
-    let rng = Rng::new(worker.plan.seed, number);
+    let rng = SeededRng::new(worker.plan.seed, number);
     let work = async {
         match worker.plan.rate {
             Some(rate) => open_loop(&worker, rate, rng).await,
             None => closed_loop(&worker, rng).await,
         }
     };
+    // It runs until the plan is over.
     LocalSet::new().block_on(&runtime, work)?;
     let mut tally = worker.tally.take();
     tally.failovers = worker.peers.failovers();
@@ -131,17 +136,17 @@ fn drive(
 }
 
 /// What the tasks of one thread share.
-struct Worker {
-    plan: Plan,
+struct LoadWorker {
+    plan: LoadPlan,
     start: Instant,
     corpus: Arc<Corpus>,
-    mix: Arc<Mix>,
+    mix: Arc<LoadMix>,
     clients: Vec<ChannelPool>,
-    peers: Peers,
-    tally: RefCell<Tally>,
+    peers: LoadPeers,
+    tally: RefCell<LoadTally>,
 }
 
-impl Worker {
+impl LoadWorker {
     fn begin(&self) -> Instant {
         self.start + self.plan.warmup
     }
@@ -151,12 +156,12 @@ impl Worker {
     }
 
     /// Does one task and counts it, unless it was due during the warm-up.
-    async fn run(&self, client: usize, task: Task, due: Instant) {
+    async fn run(&self, client: usize, task: LoadTask, due: Instant) {
         let sent = Instant::now();
-        let (corpus, peers, timeout) = (&*self.corpus, &self.peers, self.plan.timeout);
-        let caller = Caller {
-            corpus,
-            peers,
+        let timeout = self.plan.timeout;
+        let caller = LoadCaller {
+            corpus: &self.corpus,
+            peers: &self.peers,
             channels: &self.clients[client],
             timeout,
         };
@@ -174,7 +179,7 @@ impl Worker {
 
     fn count(
         &self,
-        operation: Operation,
+        operation: LoadOperation,
         due: Instant,
         sent: Instant,
         result: Result<(Instant, u64), Error>,
@@ -195,11 +200,11 @@ impl Worker {
 }
 
 /// Sends what is due when it is due. The schedule knows nothing of the answers.
-async fn open_loop(worker: &Rc<Worker>, rate: f64, mut rng: Rng) -> Result<()> {
-    let timer = Timer::new().context("making a timer")?;
+async fn open_loop(worker: &Rc<LoadWorker>, rate: f64, mut rng: SeededRng) -> Result<()> {
+    let timer = PreciseTimer::new().context("making a timer")?;
     let slots = Arc::new(Semaphore::new(worker.plan.in_flight));
     let give_up = worker.end() + worker.plan.timeout;
-    let mut arrivals = Arrivals::new(rate, Rng::new(rng.bits(), 0));
+    let mut arrivals = Arrivals::new(rate, SeededRng::new(rng.bits(), 0));
     let due = |offset: Duration| Some(worker.start + offset).filter(|due| *due < worker.end());
     let mut free_again = worker.start;
     for number in 0.. {
@@ -248,10 +253,11 @@ async fn open_loop(worker: &Rc<Worker>, rate: f64, mut rng: Rng) -> Result<()> {
 }
 
 /// Each client sends its next request when the last one was answered.
-async fn closed_loop(worker: &Rc<Worker>, mut rng: Rng) -> Result<()> {
+async fn closed_loop(worker: &Rc<LoadWorker>, mut rng: SeededRng) -> Result<()> {
     tokio::time::sleep_until(worker.start.into()).await;
     let client = |number: usize| {
-        let (worker, mut rng) = (Rc::clone(worker), Rng::new(rng.bits(), number as u64));
+        let worker = Rc::clone(worker);
+        let mut rng = SeededRng::new(rng.bits(), number as u64);
         tokio::task::spawn_local(async move {
             loop {
                 let now = Instant::now();

@@ -7,7 +7,7 @@ pub const LARGE_CHUNKS_MAX: u32 = 4;
 
 /// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Operation {
+pub enum LoadOperation {
     /// The router's catalogue: which repository is at this path.
     Resolve,
     /// One name in a directory: its record is asked for and searched. Large directories are asked
@@ -21,7 +21,7 @@ pub enum Operation {
     ReadLarge,
 }
 
-impl Operation {
+impl LoadOperation {
     /// The word used in tables and JSON.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -34,7 +34,7 @@ impl Operation {
     }
 }
 
-impl fmt::Display for Operation {
+impl fmt::Display for LoadOperation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
@@ -67,13 +67,13 @@ impl Workload {
     }
 
     /// What it asks for alone; of `mixed`, what it asks for most.
-    pub const fn only(self) -> Operation {
+    pub const fn only(self) -> LoadOperation {
         match self {
-            Self::Resolve => Operation::Resolve,
-            Self::Lookup | Self::Mixed => Operation::Lookup,
-            Self::List => Operation::List,
-            Self::ReadSmall => Operation::ReadSmall,
-            Self::ReadLarge => Operation::ReadLarge,
+            Self::Resolve => LoadOperation::Resolve,
+            Self::Lookup | Self::Mixed => LoadOperation::Lookup,
+            Self::List => LoadOperation::List,
+            Self::ReadSmall => LoadOperation::ReadSmall,
+            Self::ReadLarge => LoadOperation::ReadLarge,
         }
     }
 
@@ -85,8 +85,8 @@ impl Workload {
 
 /// One thing to ask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Task {
-    pub operation: Operation,
+pub struct LoadTask {
+    pub operation: LoadOperation,
     /// Which repository, directory, small or large file of the corpus, by the operation.
     pub item: usize,
     /// Chooses inside the item: a name, or where to begin.

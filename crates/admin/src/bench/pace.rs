@@ -11,18 +11,18 @@ use std::time::{Duration, Instant};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use tokio::io::unix::AsyncFd;
 
-use super::rng::Rng;
+use super::rng::SeededRng;
 
 /// Times after the start at which requests are due, for ever. Depends on nothing but rate and rng.
 pub struct Arrivals {
-    rng: Rng,
+    rng: SeededRng,
     per_second: f64,
     seconds: f64,
 }
 
 impl Arrivals {
     /// `per_second` on average.
-    pub fn new(per_second: f64, rng: Rng) -> Self {
+    pub fn new(per_second: f64, rng: SeededRng) -> Self {
         Self {
             rng,
             per_second,
@@ -43,9 +43,9 @@ impl Iterator for Arrivals {
 
 /// A timer of the kernel: the runtime's own one has a resolution of a millisecond, more than a
 /// whole request takes.
-pub struct Timer(AsyncFd<OwnedFd>);
+pub struct PreciseTimer(AsyncFd<OwnedFd>);
 
-impl Timer {
+impl PreciseTimer {
     /// Belongs to the runtime it is made in. Errors: the process has no file descriptor left.
     pub fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
@@ -57,11 +57,13 @@ impl Timer {
 
     /// Waits until `at`. When that has passed, others still get their turn first.
     pub async fn until(&self, at: Instant) -> io::Result<()> {
+        // A time that has passed needs no timer.
         let mut left = at.saturating_duration_since(Instant::now());
         if left.is_zero() {
             tokio::task::yield_now().await;
             return Ok(());
         }
+        // The timer may fire early; it is set until the time has come.
         while !left.is_zero() {
             let value = Timespec::try_from(left).map_err(io::Error::other)?;
             let once = Itimerspec {
@@ -87,7 +89,7 @@ mod tests {
 
     #[test]
     fn arrivals_have_their_rate_and_its_spread() {
-        let times: Vec<f64> = Arrivals::new(1000.0, Rng::new(9, 0))
+        let times: Vec<f64> = Arrivals::new(1000.0, SeededRng::new(9, 0))
             .take(100_000)
             .map(|time| time.as_secs_f64())
             .collect();
@@ -105,7 +107,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_timer_never_wakes_early() -> io::Result<()> {
-        let timer = Timer::new()?;
+        let timer = PreciseTimer::new()?;
         for micros in [0, 50, 300, 2_000] {
             let at = Instant::now() + Duration::from_micros(micros);
             timer.until(at).await?;

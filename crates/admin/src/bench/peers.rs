@@ -9,13 +9,13 @@ const SUSPECT_FOR: Duration = Duration::from_secs(5);
 
 /// What is known about the servers; shared by the clients of one thread.
 #[derive(Default)]
-pub struct Peers {
+pub struct LoadPeers {
     suspects: RefCell<HashSet<u32>>,
     since: Cell<Option<Instant>>,
     failovers: Cell<u64>,
 }
 
-impl Peers {
+impl LoadPeers {
     /// Times that another server had to be asked.
     pub fn failovers(&self) -> u64 {
         self.failovers.get()

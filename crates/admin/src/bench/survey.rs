@@ -14,12 +14,12 @@ use monofs_model::limits::TREE_CLOSURE_BYTES;
 use monofs_model::tree::{EntryKind, TreeRecord};
 use monofs_rpc::ChannelPool;
 
-use super::call::Caller;
+use super::call::LoadCaller;
 use super::corpus::{Corpus, KnownDirectory, KnownFile, KnownRepository};
-use super::operation::Operation;
-use super::peers::Peers;
-use super::rng::Rng;
-use crate::cluster::{About, explain};
+use super::operation::LoadOperation;
+use super::peers::LoadPeers;
+use super::rng::SeededRng;
+use crate::cluster::{CallSubject, explain};
 use crate::text::clean;
 
 /// Most repositories whose trees are looked into, drawn at random when there are more.
@@ -44,7 +44,7 @@ const LARGE_BYTES_MIN: u64 = 1 << 20;
 pub async fn survey(
     corpus: &mut Corpus,
     timeout: Duration,
-    rng: &mut Rng,
+    rng: &mut SeededRng,
     mut tell: impl FnMut(&Corpus),
 ) -> Result<()> {
     // Of more repositories than can be looked into, a random part is.
@@ -58,12 +58,12 @@ pub async fn survey(
     let directories = (DIRECTORIES_MAX / order.len()).max(SHARE_MIN);
     let files = (FILES_MAX / order.len()).max(SHARE_MIN);
     for number in order {
-        let quota = Quota {
+        let quota = WalkQuota {
             directories,
             small_files: files,
             large_files: files,
         };
-        TreeWalk::new(number, quota).run(corpus, &servers).await?;
+        CorpusWalk::new(number, quota).run(corpus, &servers).await?;
         tell(corpus);
     }
     Ok(())
@@ -71,11 +71,11 @@ pub async fn survey(
 
 /// Makes sure that contents come from the nodes and not, one by one, from the Git remote. Errors: a
 /// repository's contents are nowhere; those of a lazy one are told apart.
-pub async fn probe(corpus: &Corpus, timeout: Duration, operation: Operation) -> Result<()> {
+pub async fn probe(corpus: &Corpus, timeout: Duration, operation: LoadOperation) -> Result<()> {
     let chosen = match operation {
-        Operation::Resolve | Operation::Lookup | Operation::List => return Ok(()),
-        Operation::ReadSmall => &corpus.small,
-        Operation::ReadLarge => &corpus.large,
+        LoadOperation::Resolve | LoadOperation::Lookup | LoadOperation::List => return Ok(()),
+        LoadOperation::ReadSmall => &corpus.small,
+        LoadOperation::ReadLarge => &corpus.large,
     };
     let servers = SurveyServers::new(timeout);
     let caller = servers.caller(corpus);
@@ -85,7 +85,7 @@ pub async fn probe(corpus: &Corpus, timeout: Duration, operation: Operation) -> 
         let mut held = false;
         for file in group.iter().step_by(spacing).take(PROBES) {
             let answer = caller.holds(file).await;
-            held |= answer.map_err(|error| explain(error, About::Cluster))?;
+            held |= answer.map_err(|error| explain(error, CallSubject::Cluster))?;
         }
         if !held {
             return Err(no_contents(corpus.repository_of(&group[0])).into());
@@ -96,7 +96,7 @@ pub async fn probe(corpus: &Corpus, timeout: Duration, operation: Operation) -> 
 
 /// The servers while they are looked at: connections, and who failed lately.
 struct SurveyServers {
-    peers: Peers,
+    peers: LoadPeers,
     channels: ChannelPool,
     timeout: Duration,
 }
@@ -104,14 +104,14 @@ struct SurveyServers {
 impl SurveyServers {
     fn new(timeout: Duration) -> Self {
         Self {
-            peers: Peers::default(),
+            peers: LoadPeers::default(),
             channels: ChannelPool::default(),
             timeout,
         }
     }
 
-    fn caller<'a>(&'a self, corpus: &'a Corpus) -> Caller<'a> {
-        Caller {
+    fn caller<'a>(&'a self, corpus: &'a Corpus) -> LoadCaller<'a> {
+        LoadCaller {
             corpus,
             peers: &self.peers,
             channels: &self.channels,
@@ -121,17 +121,17 @@ impl SurveyServers {
 }
 
 /// How much more of one repository is taken.
-struct Quota {
+struct WalkQuota {
     directories: usize,
     small_files: usize,
     large_files: usize,
 }
 
 /// The walk over the tree of one repository, breadth first.
-struct TreeWalk {
+struct CorpusWalk {
     /// Which repository of the corpus.
     repository: u32,
-    quota: Quota,
+    quota: WalkQuota,
     /// Directories that are to be asked for.
     waiting: VecDeque<Oid>,
     /// Directories that were ever in `waiting`.
@@ -142,8 +142,8 @@ struct TreeWalk {
     files: HashSet<Oid>,
 }
 
-impl TreeWalk {
-    fn new(repository: u32, quota: Quota) -> Self {
+impl CorpusWalk {
+    fn new(repository: u32, quota: WalkQuota) -> Self {
         Self {
             repository,
             quota,
@@ -202,7 +202,7 @@ impl TreeWalk {
             let path = clean(&repository.path);
             explain(
                 error.context(format!("looking into {path}")),
-                About::Cluster,
+                CallSubject::Cluster,
             )
             .into()
         })
@@ -215,6 +215,7 @@ impl TreeWalk {
             oid,
             entries: record.len() as u32,
         });
+        // Files between the two sizes are asked for by no operation.
         for entry in record.iter() {
             let file = KnownFile {
                 repository: self.repository,

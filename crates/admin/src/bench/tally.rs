@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use monofs_model::ErrorKind;
 
-use super::operation::Operation;
+use super::operation::LoadOperation;
 
 /// Longest latency told apart, in microseconds (one hour); longer ones count as this.
 const LATENCY_US_MAX: u64 = 3_600_000_000;
@@ -81,7 +81,7 @@ impl Latencies {
 
 /// One operation's figures.
 #[derive(Clone, Default)]
-pub struct Figures {
+pub struct OperationFigures {
     /// Of what succeeded.
     pub latencies: Latencies,
     /// Records and frames as they were sent.
@@ -92,7 +92,7 @@ pub struct Figures {
     pub first_error: Option<String>,
 }
 
-impl Figures {
+impl OperationFigures {
     fn add(&mut self, other: &Self) {
         self.latencies.add(&other.latencies);
         self.bytes += other.bytes;
@@ -107,8 +107,8 @@ impl Figures {
 
 /// All figures of a thread, or of all of them.
 #[derive(Clone, Default)]
-pub struct Tally {
-    pub operations: BTreeMap<Operation, Figures>,
+pub struct LoadTally {
+    pub operations: BTreeMap<LoadOperation, OperationFigures>,
     /// From when a request was due until it was sent. Part of its latency.
     pub lag: Latencies,
     /// Requests that had to wait because too many were under way.
@@ -121,16 +121,16 @@ pub struct Tally {
     pub last: Option<Instant>,
 }
 
-impl Tally {
+impl LoadTally {
     /// Counts a success.
-    pub fn succeeded(&mut self, operation: Operation, latency: Duration, bytes: u64) {
+    pub fn succeeded(&mut self, operation: LoadOperation, latency: Duration, bytes: u64) {
         let figures = self.operations.entry(operation).or_default();
         figures.latencies.record(latency);
         figures.bytes += bytes;
     }
 
     /// Counts a failure.
-    pub fn failed(&mut self, operation: Operation, kind: ErrorKind, message: &str) {
+    pub fn failed(&mut self, operation: LoadOperation, kind: ErrorKind, message: &str) {
         let figures = self.operations.entry(operation).or_default();
         *figures.errors.entry(kind.as_str()).or_default() += 1;
         figures
@@ -151,8 +151,8 @@ impl Tally {
     }
 
     /// All operations as one.
-    pub fn total(&self) -> Figures {
-        let mut total = Figures::default();
+    pub fn total(&self) -> OperationFigures {
+        let mut total = OperationFigures::default();
         self.operations
             .values()
             .for_each(|figures| total.add(figures));
@@ -166,10 +166,13 @@ mod tests {
 
     #[test]
     fn percentiles_and_octaves_come_from_every_thread() {
-        let (mut one, mut two) = (Tally::default(), Tally::default());
-        (1..=90u64).for_each(|_| one.succeeded(Operation::List, Duration::from_micros(100), 10));
-        (1..=10u64).for_each(|_| two.succeeded(Operation::Lookup, Duration::from_millis(600), 5));
-        two.failed(Operation::List, ErrorKind::Unavailable, "gone");
+        let mut one = LoadTally::default();
+        let mut two = LoadTally::default();
+        (1..=90u64)
+            .for_each(|_| one.succeeded(LoadOperation::List, Duration::from_micros(100), 10));
+        (1..=10u64)
+            .for_each(|_| two.succeeded(LoadOperation::Lookup, Duration::from_millis(600), 5));
+        two.failed(LoadOperation::List, ErrorKind::Unavailable, "gone");
         one.add(&two);
         let total = one.total();
         assert_eq!(

@@ -9,7 +9,7 @@ use tonic::Status;
 
 /// What a call is about: decides what an error of it means, and what is said about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum About {
+pub enum CallSubject {
     /// Repositories and what they hold.
     Cluster,
     /// An ingest: what is unavailable is the Git remote, or whatever else it needs; the cluster was
@@ -38,7 +38,7 @@ pub fn is_answer(status: &Status) -> bool {
 }
 
 /// The failure of a command for a router's status.
-pub fn answered(status: Status, about: About) -> Failure {
+pub fn answered(status: Status, about: CallSubject) -> Failure {
     if status.code() == tonic::Code::Unimplemented {
         return Failure::new(Code::Failed, "the router does not know this command")
             .hint("compare `monofs-admin --version` with the router's in `monofs-admin status`");
@@ -46,24 +46,24 @@ pub fn answered(status: Status, about: About) -> Failure {
     let told = is_answer(&status);
     explain(
         from_status(status),
-        if told { about } else { About::Cluster },
+        if told { about } else { CallSubject::Cluster },
     )
 }
 
 /// The failure of a command for an error of the cluster.
-pub fn explain(error: Error, about: About) -> Failure {
+pub fn explain(error: Error, about: CallSubject) -> Failure {
     let code = match (error.kind, about) {
-        (ErrorKind::Unavailable, About::Work) => Code::Failed,
+        (ErrorKind::Unavailable, CallSubject::Work) => Code::Failed,
         (kind, _) => code_of(kind),
     };
     Failure::new(code, error.message).hint(hint(error.kind, about))
 }
 
-fn hint(kind: ErrorKind, about: About) -> &'static str {
+fn hint(kind: ErrorKind, about: CallSubject) -> &'static str {
     match kind {
         ErrorKind::NotFound => not_found(about),
         ErrorKind::Refused => refused(about),
-        ErrorKind::Unavailable if about == About::Work => {
+        ErrorKind::Unavailable if about == CallSubject::Work => {
             "check the source and the network, and `monofs-admin status` for nodes and fetchers; \
              then run it again"
         }
@@ -78,41 +78,44 @@ fn hint(kind: ErrorKind, about: About) -> &'static str {
     }
 }
 
-fn not_found(about: About) -> &'static str {
+fn not_found(about: CallSubject) -> &'static str {
     match about {
-        About::Work => {
+        CallSubject::Work => {
             "check --source, --ref and the path; `monofs-admin repos` lists what is there"
         }
-        About::Cluster => {
+        CallSubject::Cluster => {
             "`monofs-admin repos` lists the repositories, `monofs-admin ls` what is below a path"
         }
-        About::Rebalance => {
+        CallSubject::Rebalance => {
             "`monofs-admin repos` lists the repositories, `monofs-admin repo PATH` tells the \
              storage id"
         }
-        About::Node | About::Leaving => "`monofs-admin nodes` lists the nodes",
-        About::Removal => "`monofs-admin nodes` and `monofs-admin fetchers` list the members",
-        About::Job => "`monofs-admin jobs --all` lists the jobs that are known",
+        CallSubject::Node | CallSubject::Leaving => "`monofs-admin nodes` lists the nodes",
+        CallSubject::Removal => "`monofs-admin nodes` and `monofs-admin fetchers` list the members",
+        CallSubject::Job => "`monofs-admin jobs --all` lists the jobs that are known",
     }
 }
 
-fn refused(about: About) -> &'static str {
+fn refused(about: CallSubject) -> &'static str {
+    // What stands in the way differs by what was asked for.
     match about {
-        About::Leaving => {
+        CallSubject::Leaving => {
             "change first what the message names, such as by adding a node; --force goes on with \
              fewer copies than wanted"
         }
-        About::Node => "`monofs-admin status` shows what is wanted of each node; change that first",
-        About::Removal => {
+        CallSubject::Node => {
+            "`monofs-admin status` shows what is wanted of each node; change that first"
+        }
+        CallSubject::Removal => {
             "stop the member, or `monofs-admin drain --node ID` first; `monofs-admin status` shows \
              its state"
         }
-        About::Rebalance => {
+        CallSubject::Rebalance => {
             "`monofs-admin status` shows what is in the way, `monofs-admin undrain` ends a \
              maintenance"
         }
-        About::Job => "`monofs-admin jobs --all` shows how it ended",
-        About::Cluster | About::Work => {
+        CallSubject::Job => "`monofs-admin jobs --all` shows how it ended",
+        CallSubject::Cluster | CallSubject::Work => {
             "change first what the message names; `monofs-admin repos` and `status` show the state"
         }
     }

@@ -9,16 +9,16 @@ use monofs_proto::v1::content_client::ContentClient;
 use monofs_rpc::{Channel, Context};
 use tonic::{Request, Streaming};
 
-use super::explain::{About, answered};
+use super::explain::{CallSubject, answered};
 
 /// One router that accepted a connection.
 #[derive(Clone)]
-pub struct Router {
+pub struct RouterClient {
     pub(super) channel: Channel,
     pub(super) context: Context,
 }
 
-impl Router {
+impl RouterClient {
     /// The operator's verbs.
     pub fn admin(&self) -> AdminClient<Channel> {
         AdminClient::new(self.channel.clone())
@@ -48,15 +48,15 @@ impl Router {
 }
 
 /// The answers of a streaming call.
-pub struct Answers<T> {
+pub struct AnswerStream<T> {
     /// The first answer (`None`: there is not even one), if it has been taken from the stream.
     pub(super) first: Option<Option<T>>,
     pub(super) stream: Streaming<T>,
     pub(super) silence: Duration,
-    pub(super) about: About,
+    pub(super) about: CallSubject,
 }
 
-impl<T> Answers<T> {
+impl<T> AnswerStream<T> {
     /// The next answer; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<T>, Failure> {
         if let Some(first) = self.first.take() {

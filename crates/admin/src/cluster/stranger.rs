@@ -1,5 +1,4 @@
-//! Who is there, when what answers at a router's address is no router: the usual mistake is another
-//! port.
+//! What answers at a router's address when it is no router: the usual mistake is another port.
 
 use std::time::Duration;
 
@@ -41,6 +40,7 @@ pub async fn language(address: &str) -> Option<&'static str> {
 /// ours.
 pub async fn role(channel: &Channel) -> Option<String> {
     let context = Context::new(PATIENCE);
+    // Nodes and fetchers tell their ids.
     let node = async {
         let answer = NodeClient::new(channel.clone())
             .stat(context.request(v1::StatRequest {}))

@@ -2,64 +2,36 @@
 //! what to do next. Shared by drain, undrain, trigger-failover and clear-failover.
 
 use anyhow::Result;
-use serde::Serialize;
+use monofs_api::commands::AcceptedCommand;
+use monofs_api::jobs::Accepted;
 
 use crate::output::{emit, emit_json};
-use crate::session::Session;
+use crate::session::CommandSession;
 use crate::text::{clean, shell_word};
 
-/// A wish that the cluster has taken note of.
-#[derive(Debug, Serialize)]
-pub struct Accepted {
-    action: &'static str,
-    /// Null = the whole cluster.
-    node_id: Option<String>,
-    /// It was wanted already.
-    unchanged: bool,
-    /// The job that brings it about; null when there is nothing to move.
-    job_id: Option<String>,
-    /// The command line that leads on.
-    next: String,
-    /// For people: what is so now.
-    #[serde(skip)]
-    said: String,
+/// What people are told about a request that the cluster took note of.
+pub struct OutcomeWords<'a> {
+    /// What is so from now on.
+    pub done: String,
+    /// What is said instead where it was so already.
+    pub already: String,
+    /// The command line that leads on, unless there is a job to follow.
+    pub next: &'a str,
 }
 
-impl Accepted {
-    /// An `action` on a node, or on the whole cluster for the empty id. `next` leads on unless
-    /// there is a job to follow.
-    pub fn new(action: &'static str, node_id: &str, said: impl Into<String>, next: &str) -> Self {
-        let node_id = (!node_id.is_empty()).then(|| node_id.to_owned());
-        Self {
-            action,
-            node_id,
-            unchanged: false,
-            job_id: None,
-            next: next.to_owned(),
-            said: said.into(),
-        }
+/// Prints what became of a request.
+pub fn print(session: &CommandSession, accepted: Accepted, told: OutcomeWords<'_>) -> Result<()> {
+    let next = match &accepted.job_id {
+        Some(job_id) => format!("monofs-admin jobs watch {}", shell_word(job_id)),
+        None => told.next.to_owned(),
+    };
+    if session.json() {
+        return emit_json(&AcceptedCommand { accepted, next });
     }
-
-    /// The same with what the router answered: whether it was so already (then `said` says it), and
-    /// the job.
-    pub fn answered(mut self, unchanged: bool, said: impl Into<String>, job_id: &str) -> Self {
-        self.unchanged = unchanged;
-        if unchanged {
-            self.said = said.into();
-        }
-        if !job_id.is_empty() {
-            self.next = format!("monofs-admin jobs watch {}", shell_word(job_id));
-            self.job_id = Some(job_id.to_owned());
-        }
-        self
-    }
-
-    /// Prints it.
-    pub fn print(&self, session: &Session) -> Result<()> {
-        if session.json() {
-            emit_json(self)
-        } else {
-            emit(&format!("{}\nnext: {}\n", clean(&self.said), self.next))
-        }
-    }
+    let said = if accepted.unchanged {
+        told.already
+    } else {
+        told.done
+    };
+    emit(&format!("{}\nnext: {next}\n", clean(&said)))
 }

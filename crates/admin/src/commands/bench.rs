@@ -3,23 +3,24 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use clap::builder::RangedU64ValueParser;
+use monofs_api::bench::LoadSetting;
 use monofs_launch::args;
 use monofs_launch::exit::{Code, Failure};
 use monofs_model::Error;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::bench::corpus::{Corpus, LoadTarget, REPOSITORIES_MAX};
-use crate::bench::load::{self, Plan, Running};
-use crate::bench::mix::{Mix, ZIPF_MIXED};
+use crate::bench::load::{self, LoadPlan, LoadRun};
+use crate::bench::mix::{LoadMix, ZIPF_MIXED};
 use crate::bench::operation::Workload;
-use crate::bench::report::{Report, Setting};
-use crate::bench::rng::Rng;
+use crate::bench::report::{MeasuredLoad, check, report, text};
+use crate::bench::rng::SeededRng;
 use crate::bench::survey::{probe, survey};
-use crate::bench::tally::Tally;
 use crate::display_path::display_path;
 use crate::output::{emit, emit_json, note};
-use crate::progress::{Progress, Step};
-use crate::session::Session;
+use crate::progress::{ProgressDisplay, ProgressStep};
+use crate::session::CommandSession;
 use crate::text::{clean, count};
 
 /// Most clients.
@@ -41,9 +42,10 @@ Examples:
   monofs-admin bench --workload=list --rate=max --target=node1 --path=github.com/org/repo
   monofs-admin bench --workload=read-small --rate=5000 --clients=16 --format=json
 
-With a rate, requests follow a Poisson schedule fixed in advance, and a latency counts from the scheduled time: a server
-that stalls is charged for all that was due meanwhile. With --rate=max each client waits for its answer before it asks
-again (a closed loop): that finds the capacity, but its latencies hide waiting.";
+With a rate, requests follow a Poisson schedule fixed in advance, and a latency counts from the
+scheduled time: a server that stalls is charged for all that was due meanwhile. With --rate=max each
+client waits for its answer before it asks again (a closed loop): that finds the capacity, but its
+latencies hide waiting.";
 
 /// Put load on the cluster and report percentiles of its latency
 #[derive(Debug, clap::Args)]
@@ -54,16 +56,16 @@ pub struct BenchArgs {
     workload: Workload,
     /// Requests per second of all clients together; `max` (or 0) = as fast as answers come
     #[arg(long, value_name = "PER_SECOND|max", value_parser = rate)]
-    rate: Rate,
+    rate: RequestRate,
     /// Clients, each with connections of its own
-    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u64).range(1..=CLIENTS_MAX))]
+    #[arg(long, value_name = "N", default_value = "8", value_parser = up_to(CLIENTS_MAX))]
     clients: u64,
     /// Threads that the clients share [default: half of the processors]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=THREADS_MAX))]
+    #[arg(long, value_name = "N", value_parser = up_to(THREADS_MAX))]
     threads: Option<u64>,
     /// Most requests under way; what is due beyond waits and is counted as delayed [default: 64 for
     /// each client]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=IN_FLIGHT_MAX))]
+    #[arg(long, value_name = "N", value_parser = up_to(IN_FLIGHT_MAX))]
     in_flight: Option<u64>,
     /// How long to measure
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = args::duration)]
@@ -81,23 +83,28 @@ pub struct BenchArgs {
     /// Only repositories at or below this path (repeatable)
     #[arg(long, value_name = "PATH")]
     path: Vec<String>,
-    /// Whom to ask: `nodes` (the holders, as clients do), `router` (through its proxy) or the id of
-    /// one node
+    /// Servers to ask: `nodes` (the holders, as clients do), `router` (through its proxy) or the id
+    /// of one node
     #[arg(long, value_name = "nodes|router|NODE", default_value = "nodes")]
     target: LoadTarget,
 }
 
+/// A number from 1 to `most`.
+fn up_to(most: u64) -> RangedU64ValueParser {
+    clap::value_parser!(u64).range(1..=most)
+}
+
 /// Requests per second; `None` = as many as possible.
 #[derive(Debug, Clone, Copy)]
-struct Rate(Option<f64>);
+struct RequestRate(Option<f64>);
 
-fn rate(text: &str) -> Result<Rate, Error> {
+fn rate(text: &str) -> Result<RequestRate, Error> {
     if text == "max" {
-        return Ok(Rate(None));
+        return Ok(RequestRate(None));
     }
     match text.parse::<f64>() {
-        Ok(0.0) => Ok(Rate(None)),
-        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(Rate(Some(rate))),
+        Ok(0.0) => Ok(RequestRate(None)),
+        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(RequestRate(Some(rate))),
         _ => Err(Error::invalid(
             "write a number of requests per second, such as 1000, or max",
         )),
@@ -112,39 +119,42 @@ fn zipf(text: &str) -> Result<f64, Error> {
     exponent.ok_or_else(|| Error::invalid("write a number from 0 (all alike) to 10"))
 }
 
-pub async fn run(args: BenchArgs, session: &Session) -> Result<()> {
+pub async fn run(args: BenchArgs, session: &CommandSession) -> Result<()> {
+    // What is there, and what of it is asked for how often.
     let plan = args.plan(session)?;
-    let mut progress = Progress::new("bench");
+    let mut progress = ProgressDisplay::new("bench");
     let corpus = look_around(&args, session, &mut progress).await?;
     let zipf = args.zipf.unwrap_or(if args.workload == Workload::Mixed {
         ZIPF_MIXED
     } else {
         0.0
     });
-    let mix = Mix::new(args.workload, &corpus, zipf, args.seed)?;
+    let mix = LoadMix::new(args.workload, &corpus, zipf, args.seed)?;
     let setting = args.setting(&plan, &corpus, zipf);
     for operation in mix.operations() {
         probe(&corpus, plan.timeout, operation).await?;
     }
+    // The load itself.
     let running = load::start(&plan, corpus, mix)?;
-    let (tally, elapsed, cpu) = watch(running, &plan, &mut progress).await?;
+    let measured = watch(running, &plan, &mut progress).await?;
     drop(progress);
-    let report = Report::new(setting, &plan, &tally, elapsed, cpu);
+    let report = report(setting, &plan, &measured);
+    // The report is told even of a run that failed.
     if session.json() {
         emit_json(&report)?;
     } else {
-        emit(&report.text())?;
+        emit(&text(&report))?;
     }
-    report
-        .warnings
-        .iter()
-        .for_each(|warning| note(&format!("warning: {}", clean(warning))));
-    Ok(report.check()?)
+    for warning in &report.warnings {
+        note(&format!("warning: {}", clean(warning)));
+    }
+    Ok(check(&report)?)
 }
 
 impl BenchArgs {
-    fn plan(&self, session: &Session) -> Result<Plan> {
+    fn plan(&self, session: &CommandSession) -> Result<LoadPlan> {
         let clients = self.clients as usize;
+        // What cannot be measured is refused before anything is asked.
         if self.duration.is_zero() {
             return Err(
                 Error::invalid("--duration=0 measures nothing; write a time such as 10s").into(),
@@ -165,8 +175,9 @@ impl BenchArgs {
             .hint(format!("use --clients={needed} or more, or a lower --rate"))
             .into());
         }
+        // Half of the processors are left to the rest of the machine.
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Ok(Plan {
+        Ok(LoadPlan {
             rate: self.rate.0,
             clients,
             threads: self
@@ -183,8 +194,9 @@ impl BenchArgs {
         })
     }
 
-    fn setting(&self, plan: &Plan, corpus: &Corpus, zipf: f64) -> Setting {
-        Setting {
+    fn setting(&self, plan: &LoadPlan, corpus: &Corpus, zipf: f64) -> LoadSetting {
+        // The report repeats what was asked for, with all defaults filled in.
+        LoadSetting {
             workload: self.workload.as_str(),
             loop_kind: if plan.rate.is_some() {
                 "open"
@@ -212,16 +224,12 @@ impl BenchArgs {
 /// What there is to ask for.
 async fn look_around(
     args: &BenchArgs,
-    session: &Session,
-    progress: &mut Progress,
+    session: &CommandSession,
+    progress: &mut ProgressDisplay,
 ) -> Result<Corpus> {
-    let step = |detail| Step {
-        phase: "looking around",
-        done: 0,
-        total: 0,
-        detail,
-    };
-    progress.show(step(String::new()));
+    let step = ProgressStep::of("looking around");
+    progress.show(step.clone());
+    // The repositories that are named, or all.
     let mut repositories = Vec::new();
     if args.path.is_empty() {
         repositories = session.repositories_up_to("", REPOSITORIES_MAX).await?;
@@ -240,6 +248,7 @@ async fn look_around(
     repositories.sort_by(|a, b| a.path.cmp(&b.path));
     repositories.dedup_by(|a, b| a.path == b.path);
     repositories.truncate(REPOSITORIES_MAX);
+    // The servers that hold them, and their trees.
     let status = session.status().await?;
     let mut corpus = Corpus::new(
         &repositories,
@@ -248,43 +257,41 @@ async fn look_around(
         &args.target,
     )?;
     if args.workload.wants_trees() {
-        let mut rng = Rng::new(args.seed, u64::MAX - 1);
+        let mut rng = SeededRng::new(args.seed, u64::MAX - 1);
         let tell = |corpus: &Corpus| {
-            progress.show(step(format!(
-                "{} directories, {} files",
-                corpus.directories.len(),
-                corpus.small.len()
-            )));
+            progress.show(ProgressStep {
+                detail: format!(
+                    "{} directories, {} files",
+                    corpus.directories.len(),
+                    corpus.small.len()
+                ),
+                ..step.clone()
+            });
         };
         survey(&mut corpus, session.cluster.timeout(), &mut rng, tell).await?;
     }
     Ok(corpus)
 }
 
-/// Shows where the load is until it ends. Gives what happened, the time from the end of the warm-up
-/// to the last answer, and the processor time that this process used in it.
+/// Shows where the load is until it ends.
 async fn watch(
-    running: Running,
-    plan: &Plan,
-    progress: &mut Progress,
-) -> Result<(Tally, Duration, Duration)> {
+    running: LoadRun,
+    plan: &LoadPlan,
+    progress: &mut ProgressDisplay,
+) -> Result<MeasuredLoad> {
+    // The warm-up does not count.
     let start = running.start;
     let begin = start + plan.warmup;
-    let show = |phase, from: Instant, of: Duration| Step {
-        phase,
-        done: from.elapsed().as_secs(),
-        total: of.as_secs().max(1),
-        detail: format!("{}/{} s", from.elapsed().as_secs(), of.as_secs_f64()),
-    };
     while Instant::now() < begin {
-        progress.show(show("warming up", start, plan.warmup));
+        progress.show(timed_step("warming up", start, plan.warmup));
         tokio::time::sleep_until(begin.min(Instant::now() + TICK).into()).await;
     }
+    // The time that is measured.
     let before = cpu_time()?;
     let finish = running.finish();
     tokio::pin!(finish);
     let tally = loop {
-        progress.show(show("measuring", begin, plan.duration));
+        progress.show(timed_step("measuring", begin, plan.duration));
         tokio::select! {
             tally = &mut finish => break tally?,
             () = tokio::time::sleep(TICK) => {}
@@ -293,7 +300,22 @@ async fn watch(
     let elapsed = tally
         .last
         .map_or(plan.duration, |last| last.saturating_duration_since(begin));
-    Ok((tally, elapsed, cpu_time()?.saturating_sub(before)))
+    Ok(MeasuredLoad {
+        tally,
+        elapsed,
+        cpu: cpu_time()?.saturating_sub(before),
+    })
+}
+
+/// A step that takes `whole` from `from` on.
+fn timed_step(phase: &'static str, from: Instant, whole: Duration) -> ProgressStep {
+    let passed = from.elapsed().as_secs();
+    ProgressStep {
+        phase,
+        done: passed,
+        total: whole.as_secs().max(1),
+        detail: format!("{passed}/{} s", whole.as_secs_f64()),
+    }
 }
 
 /// Processor time of all threads of this process.
@@ -308,8 +330,11 @@ mod tests {
 
     #[test]
     fn rates_are_numbers_or_max() {
-        assert!(matches!(rate("max"), Ok(Rate(None))) && matches!(rate("0"), Ok(Rate(None))));
-        assert!(matches!(rate("2.5"), Ok(Rate(Some(2.5)))));
+        assert!(
+            matches!(rate("max"), Ok(RequestRate(None)))
+                && matches!(rate("0"), Ok(RequestRate(None)))
+        );
+        assert!(matches!(rate("2.5"), Ok(RequestRate(Some(2.5)))));
         for bad in ["", "-1", "inf", "NaN", "many"] {
             assert!(rate(bad).is_err(), "{bad:?}");
         }

@@ -3,14 +3,14 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use anyhow::Result;
+use monofs_api::commands::Deleted;
 use monofs_launch::exit::{Code, Failure};
 use monofs_proto::v1;
-use serde::Serialize;
 
-use crate::cluster::Router;
+use crate::cluster::RouterClient;
 use crate::display_path::display_path;
 use crate::output::{emit, emit_json};
-use crate::session::Session;
+use crate::session::CommandSession;
 use crate::text::{clean, shell_word};
 
 const AFTER_HELP: &str = "\
@@ -30,24 +30,19 @@ pub struct DeleteArgs {
     yes: bool,
 }
 
-#[derive(Serialize)]
-struct Answer {
-    deleted: String,
-}
-
-pub async fn run(args: DeleteArgs, session: &Session) -> Result<()> {
+pub async fn run(args: DeleteArgs, session: &CommandSession) -> Result<()> {
     let path = display_path(&args.path)?;
     if !args.yes {
         confirm(&path)?;
     }
-    let call = |router: Router| {
+    let call = |router: RouterClient| {
         let request = router.request(v1::DeleteRequest { path: path.clone() });
         async move { router.admin().delete(request).await }
     };
     let answer: Result<v1::DeleteResponse, Failure> = session.cluster.ask(call).await;
     session.meant_path(&path, answer).await?;
     if session.json() {
-        return emit_json(&Answer { deleted: path });
+        return emit_json(&Deleted { deleted: path });
     }
     emit(&format!(
         "{} is deleted; its copies are freed after a grace period for open readers\n",
@@ -56,6 +51,7 @@ pub async fn run(args: DeleteArgs, session: &Session) -> Result<()> {
 }
 
 fn confirm(path: &str) -> Result<()> {
+    // Without a terminal there is no answer to wait for.
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new(
             Code::Usage,
@@ -72,6 +68,7 @@ fn confirm(path: &str) -> Result<()> {
         "delete {} from the tree of every client? [y/N] ",
         clean(path)
     )?;
+    // Everything but a plain yes is a no.
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     if matches!(answer.trim(), "y" | "Y" | "yes") {

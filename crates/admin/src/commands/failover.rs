@@ -1,14 +1,14 @@
 //! `failover`: where reads go instead of where placement wants them, and why.
 
 use anyhow::Result;
+use monofs_api::jobs::FailoverList;
+use monofs_api::members::MemberCondition;
 use monofs_proto::v1;
-use serde::Serialize;
 
-use crate::cluster::{About, Router};
-use crate::mood::{Mood, member_mood};
-use crate::output::{Rows, emit, emit_json};
-use crate::session::Session;
-use crate::shapes::{self, member_state};
+use crate::cluster::{CallSubject, RouterClient};
+use crate::mood::{member_mood, plain};
+use crate::output::{TextTable, emit, emit_json};
+use crate::session::CommandSession;
 use crate::text::ago;
 
 const AFTER_HELP: &str = "\
@@ -21,19 +21,15 @@ Examples:
 #[command(after_help = AFTER_HELP)]
 pub struct FailoverArgs {}
 
-#[derive(Serialize)]
-struct Answer {
-    failovers: Vec<shapes::Failover>,
-}
-
-pub async fn run(_: FailoverArgs, session: &Session) -> Result<()> {
-    let call = |router: Router| {
+pub async fn run(_: FailoverArgs, session: &CommandSession) -> Result<()> {
+    let call = |router: RouterClient| {
         let request = router.request(v1::ListFailoversRequest {});
         async move { router.admin().list_failovers(request).await }
     };
-    let answer: v1::ListFailoversResponse = session.cluster.ask_about(About::Node, call).await?;
+    let answer: v1::ListFailoversResponse =
+        session.cluster.ask_about(CallSubject::Node, call).await?;
     if session.json() {
-        return emit_json(&Answer {
+        return emit_json(&FailoverList {
             failovers: answer.failovers.iter().map(Into::into).collect(),
         });
     }
@@ -44,7 +40,8 @@ fn table(failovers: &[v1::Failover]) -> String {
     if failovers.is_empty() {
         return "no failover: every repository is read where placement wants it\n".to_owned();
     }
-    let mut rows = Rows::new(&["NODE", "STATE", "SINCE", ">REPOS", "READ FROM", "REASON"]);
+    let mut rows = TextTable::new(&["NODE", "STATE", "SINCE", ">REPOS", "READ FROM", "REASON"]);
+    // One row for each node, with all that are read instead.
     for failover in failovers {
         let target =
             |target: &v1::FailoverTarget| format!("{} ({})", target.node_id, target.repositories);
@@ -54,11 +51,10 @@ fn table(failovers: &[v1::Failover]) -> String {
             .map(target)
             .collect::<Vec<_>>()
             .join(", ");
-        let plain = |text: String| (text, Mood::Plain);
         rows.row_with([
             plain(failover.node_id.clone()),
             (
-                member_state(failover.state()).to_owned(),
+                MemberCondition::from(failover.state()).word().to_owned(),
                 member_mood(failover.state()),
             ),
             plain(ago(failover.since)),

@@ -1,13 +1,13 @@
 //! `fetchers`: the fetchers and what each says of itself.
 
 use anyhow::Result;
+use monofs_api::ListPage;
+use monofs_api::members::{FetcherDocument, FetcherList, MemberCondition};
 use monofs_proto::v1;
-use serde::Serialize;
 
-use crate::mood::{Mood, member_mood};
-use crate::output::{Rows, emit, emit_json};
-use crate::session::Session;
-use crate::shapes::{self, member_state};
+use crate::mood::{Mood, member_mood, plain};
+use crate::output::{TextTable, emit, emit_json};
+use crate::session::CommandSession;
 use crate::text::{percent, size};
 
 const AFTER_HELP: &str = "\
@@ -20,16 +20,12 @@ Examples:
 #[command(after_help = AFTER_HELP)]
 pub struct FetchersArgs {}
 
-#[derive(Serialize)]
-struct Answer {
-    fetchers: Vec<shapes::Fetcher>,
-}
-
-pub async fn run(_: FetchersArgs, session: &Session) -> Result<()> {
+pub async fn run(_: FetchersArgs, session: &CommandSession) -> Result<()> {
     let status = session.status().await?;
     if session.json() {
-        return emit_json(&Answer {
-            fetchers: status.fetchers.iter().map(Into::into).collect(),
+        return emit_json(&FetcherList {
+            fetchers: FetcherDocument::of_status(&status),
+            page: ListPage::whole(status.fetchers.len()),
         });
     }
     emit(&table(&status.fetchers))
@@ -41,21 +37,21 @@ pub fn table(fetchers: &[v1::FetcherStatus]) -> String {
         "FETCHER", "STATE", "ADDRESS", "VERSION", ">CACHE", ">OF", ">HITS", ">RUNNING", ">WAITING",
         ">DONE", ">FAILED", "ERROR",
     ];
-    let mut rows = Rows::new(&headings);
+    let mut rows = TextTable::new(&headings);
     if fetchers.is_empty() {
         return "no fetchers\n".to_owned();
     }
+    // Figures of a fetcher that could not be asked are dashes.
     for fetcher in fetchers {
         let member = fetcher.member.clone().unwrap_or_default();
         let stat = fetcher.stat.as_ref();
-        let plain = |text: String| (text, Mood::Plain);
         let figure = |of: fn(&v1::FetcherStatResponse) -> String| {
             plain(stat.map_or_else(|| "-".to_owned(), of))
         };
         rows.row_with([
             plain(member.id.clone()),
             (
-                member_state(member.state()).to_owned(),
+                MemberCondition::from(member.state()).word().to_owned(),
                 member_mood(member.state()),
             ),
             plain(member.address.clone()),

@@ -9,9 +9,9 @@ use monofs_launch::exit::{Code, Failure};
 use monofs_proto::v1;
 use monofs_proto::v1::job::State;
 
-use crate::cluster::{About, Router};
-use crate::progress::{Progress, Step};
-use crate::session::Session;
+use crate::cluster::{CallSubject, RouterClient};
+use crate::progress::{ProgressDisplay, ProgressStep};
+use crate::session::CommandSession;
 use crate::text::{clean, shell_word, size};
 
 /// A job that did not change for this long is asked for again: a router that hangs cannot be told
@@ -23,28 +23,35 @@ const TRIES_MAX: u32 = 10;
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What one stream told.
-enum Told {
+/// How the stream of one router ended.
+enum StreamEnd {
     /// The job has ended.
     Ended(Box<v1::Job>),
-    /// It goes on; the stream does not.
-    Something,
-    Nothing,
+    /// The job goes on; the stream does not.
+    Open,
+    /// The stream told nothing about the job.
+    Silent,
 }
 
 /// Shows the progress of a job until it has ended; the last that was said of it. Errors: `Failed`
 /// on Ctrl-C, `Unreachable` when no router tells about it any more.
-pub async fn to_the_end(session: &Session, id: &str) -> Result<v1::Job, Failure> {
-    let mut progress = Progress::new(id);
-    let (mut known, mut tries) = (false, 0);
+pub async fn to_the_end(session: &CommandSession, id: &str) -> Result<v1::Job, Failure> {
+    let mut progress = ProgressDisplay::new(id);
+    let mut known = false;
+    let mut tries = 0;
     loop {
+        // A stream that broke says nothing about the job.
         match until_it_breaks(session, id, &mut progress).await {
-            Ok(Told::Ended(job)) => return Ok(*job),
-            Ok(Told::Something) => (known, tries) = (true, 0),
-            Ok(Told::Nothing) => tries += 1,
+            Ok(StreamEnd::Ended(job)) => return Ok(*job),
+            Ok(StreamEnd::Open) => {
+                known = true;
+                tries = 0;
+            }
+            Ok(StreamEnd::Silent) => tries += 1,
             Err(failure) if known && failure.code == Code::Unreachable => tries += 1,
             Err(failure) => return Err(failure),
         }
+        // After too many silent routers it is given up.
         if tries >= TRIES_MAX {
             let message = format!("the routers tell nothing more about job {}", clean(id));
             return Err(Failure::new(Code::Unreachable, message).hint(format!(
@@ -61,28 +68,30 @@ pub async fn to_the_end(session: &Session, id: &str) -> Result<v1::Job, Failure>
 
 /// Shows what one stream tells.
 async fn until_it_breaks(
-    session: &Session,
+    session: &CommandSession,
     id: &str,
-    progress: &mut Progress,
-) -> Result<Told, Failure> {
-    let call = |router: Router| {
+    progress: &mut ProgressDisplay,
+) -> Result<StreamEnd, Failure> {
+    let call = |router: RouterClient| {
         let request = router.stream(v1::WatchJobRequest { id: id.to_owned() });
         async move { router.admin().watch_job(request).await }
     };
+    // The stream of one router, unless the user ends it first.
     let mut answers = tokio::select! {
-        answers = session.cluster.follow(About::Job, SILENCE, call) => answers?,
+        answers = session.cluster.follow(CallSubject::Job, SILENCE, call) => answers?,
         () = session.interrupt.cancelled() => return Err(interrupted(id)),
     };
-    let mut told = Told::Nothing;
+    // Progress until the job or the stream has ended.
+    let mut told = StreamEnd::Silent;
     loop {
         let answer = tokio::select! {
             answer = answers.next() => answer,
             () = session.interrupt.cancelled() => return Err(interrupted(id)),
         };
         match answer {
-            Ok(Some(job)) if !is_open(job.state()) => return Ok(Told::Ended(Box::new(job))),
+            Ok(Some(job)) if !is_open(job.state()) => return Ok(StreamEnd::Ended(Box::new(job))),
             Ok(Some(job)) => {
-                told = Told::Something;
+                told = StreamEnd::Open;
                 if !job.last_error.is_empty() {
                     progress.complain(&format!("warning: {}", clean(&job.last_error)));
                 }
@@ -110,7 +119,7 @@ fn interrupted(id: &str) -> Failure {
     ))
 }
 
-fn step(job: &v1::Job) -> Step {
+fn step(job: &v1::Job) -> ProgressStep {
     let bytes = (job.bytes_total > 0)
         .then(|| format!("{} of {}", size(job.bytes_done), size(job.bytes_total)));
     let steps =
@@ -121,7 +130,7 @@ fn step(job: &v1::Job) -> Step {
         .flatten()
         .collect::<Vec<_>>()
         .join(", ");
-    Step {
+    ProgressStep {
         phase: job.state().word(),
         done: job.steps_done,
         total: job.steps_total,
@@ -131,9 +140,10 @@ fn step(job: &v1::Job) -> Step {
 
 /// One line about a job that is done.
 pub fn summary(job: &v1::Job) -> String {
-    let (id, kind) = (clean(&job.id), job.kind().word());
     format!(
-        "{kind} {id} is done: {} steps, {}\n",
+        "{} {} is done: {} steps, {}\n",
+        job.kind().word(),
+        clean(&job.id),
         job.steps_done,
         size(job.bytes_done)
     )
@@ -141,18 +151,13 @@ pub fn summary(job: &v1::Job) -> String {
 
 /// Whether a job that has ended has done its work. Errors: `Failed` when it has not.
 pub fn verdict(job: &v1::Job) -> Result<(), Failure> {
-    let (id, steps) = (
-        clean(&job.id),
-        format!("{}/{} steps were done", job.steps_done, job.steps_total),
-    );
+    let id = clean(&job.id);
+    let steps = format!("{}/{} steps were done", job.steps_done, job.steps_total);
     match job.state() {
         State::Done => Ok(()),
         State::Cancelled => Err(Failure::new(
             Code::Failed,
-            format!(
-                "job {id} was cancelled; \
-         {steps}"
-            ),
+            format!("job {id} was cancelled; {steps}"),
         )
         .hint("`monofs-admin rebalance --dry-run` shows what is left to do")),
         _ => Err(Failure::new(

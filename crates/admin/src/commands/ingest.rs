@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use monofs_api::hex;
+use monofs_api::ingest::IngestDocument;
+use monofs_api::repos::ref_word;
 use monofs_launch::exit::{Code, Failure};
 use monofs_model::{RefName, SourceUrl};
 use monofs_proto::v1;
 use monofs_proto::v1::ingest_progress::Phase;
-use serde::Serialize;
 
-use crate::cluster::{About, Answers, Router};
+use crate::cluster::{AnswerStream, CallSubject, RouterClient};
 use crate::display_path::display_path;
 use crate::output::{emit, emit_json};
-use crate::progress::Progress;
-use crate::session::Session;
-use crate::shapes;
+use crate::progress::ProgressDisplay;
+use crate::session::CommandSession;
 use crate::text::{clean, count, shell_word, short, size};
 
 /// Longest pause between two signs of life of an ingest: a large remote may think for minutes
@@ -47,69 +48,58 @@ pub struct IngestArgs {
     path: Option<String>,
     /// Readers see it when the first replica holds it (eventual), or all of them (strong)
     #[arg(long, default_value = "eventual")]
-    consistency: Consistency,
+    consistency: ConsistencyChoice,
     /// Copy contents to the nodes at once (eager) or when first read (lazy)
     #[arg(long, default_value = "eager")]
-    content: Content,
+    content: ContentChoice,
     /// Return only when contents are on all replicas, too
     #[arg(long)]
     wait: bool,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Consistency {
+enum ConsistencyChoice {
     Eventual,
     Strong,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Content {
+enum ContentChoice {
     Eager,
     Lazy,
 }
 
-#[derive(Serialize)]
-struct Answer {
-    repository: shapes::Repository,
-    unchanged: bool,
-    replicas: Vec<Replica>,
-}
-
-#[derive(Serialize)]
-struct Replica {
-    node_id: String,
-    durable: bool,
-    directories: u64,
-    files: u64,
-    error: Option<String>,
-}
-
-pub async fn run(args: IngestArgs, session: &Session) -> Result<()> {
+pub async fn run(args: IngestArgs, session: &CommandSession) -> Result<()> {
     let path = args
         .path
         .as_deref()
         .map(display_path)
         .transpose()?
         .unwrap_or_default();
+    // The request, with the path as a user may write it.
     let message = v1::IngestRequest {
         source: args.source.to_string(),
         ref_name: args.reference.as_str().to_owned(),
         path: path.clone(),
         consistency: match args.consistency {
-            Consistency::Eventual => v1::Consistency::Eventual.into(),
-            Consistency::Strong => v1::Consistency::Strong.into(),
+            ConsistencyChoice::Eventual => v1::Consistency::Eventual.into(),
+            ConsistencyChoice::Strong => v1::Consistency::Strong.into(),
         },
         content: match args.content {
-            Content::Eager => v1::ContentMode::Eager.into(),
-            Content::Lazy => v1::ContentMode::Lazy.into(),
+            ContentChoice::Eager => v1::ContentMode::Eager.into(),
+            ContentChoice::Lazy => v1::ContentMode::Lazy.into(),
         },
         wait_hydrated: args.wait,
     };
-    let call = |router: Router| {
+    let call = |router: RouterClient| {
         let request = router.stream(message.clone());
         async move { router.admin().ingest(request).await }
     };
-    let answers = session.cluster.follow(About::Work, SILENCE, call).await?;
+    let answers = session
+        .cluster
+        .follow(CallSubject::Work, SILENCE, call)
+        .await?;
+    // The progress is shown until the last answer.
     let subject = if path.is_empty() {
         args.source.to_string()
     } else {
@@ -117,7 +107,7 @@ pub async fn run(args: IngestArgs, session: &Session) -> Result<()> {
     };
     let done = follow(
         answers,
-        Progress::new(&subject),
+        ProgressDisplay::new(&subject),
         session,
         "monofs-admin repos",
     )
@@ -125,35 +115,22 @@ pub async fn run(args: IngestArgs, session: &Session) -> Result<()> {
     let Some(repository) = &done.repository else {
         return Err(cut_short().into());
     };
+    // How it ended.
     if session.json() {
-        return emit_json(&Answer {
-            repository: repository.into(),
-            unchanged: done.unchanged,
-            replicas: done.replicas.iter().map(replica).collect(),
-        });
+        return emit_json(&IngestDocument::from(&done));
     }
     let look = shell_word(&repository.path);
     emit(&format!(
         "{}\nlook into it: monofs-admin ls {look}\n",
-        describe(repository, done.unchanged)
+        describe(&done)
     ))
-}
-
-fn replica(wire: &v1::ReplicaProgress) -> Replica {
-    Replica {
-        node_id: wire.node_id.clone(),
-        durable: wire.durable,
-        directories: wire.trees_done,
-        files: wire.blobs_done,
-        error: shapes::some(&wire.error),
-    }
 }
 
 /// Shows the progress of an ingest or refresh until its last message, which is returned.
 pub async fn follow(
-    mut answers: Answers<v1::IngestProgress>,
-    mut progress: Progress,
-    session: &Session,
+    mut answers: AnswerStream<v1::IngestProgress>,
+    mut progress: ProgressDisplay,
+    session: &CommandSession,
     watch: &str,
 ) -> Result<v1::IngestProgress, Failure> {
     let mut repository = None;
@@ -194,27 +171,26 @@ fn cut_short() -> Failure {
         .hint("`monofs-admin repos` shows the state; run the command again to go on")
 }
 
-/// One line about where a repository is now.
-pub fn describe(repository: &v1::Repository, unchanged: bool) -> String {
-    let shape = shapes::Repository::from(repository);
-    let commit = short(shape.commit.as_deref().unwrap_or_default());
-    let verb = if unchanged { "is still at" } else { "is at" };
-    let (directories, files) = (
-        count(shape.directories, "directory"),
-        count(shape.files, "file"),
-    );
-    let holders = shape
-        .holders
-        .iter()
-        .map(|id| clean(id))
-        .collect::<Vec<_>>()
-        .join(", ");
-    let (path, reference, bytes) = (
-        clean(&shape.path),
-        clean(&shape.ref_name),
-        size(shape.bytes),
-    );
+/// One line about where a repository is now; empty when the work did not say.
+pub fn describe(done: &v1::IngestProgress) -> String {
+    let Some(repository) = &done.repository else {
+        return String::new();
+    };
+    let snapshot = repository.snapshot.clone().unwrap_or_default();
+    let verb = if done.unchanged {
+        "is still at"
+    } else {
+        "is at"
+    };
+    let holders = repository.holders.iter().map(|id| clean(id));
     format!(
-        "{path} {verb} {commit} ({reference}): {directories}, {files}, {bytes}; held by {holders}"
+        "{} {verb} {} ({}): {}, {}, {}; held by {}",
+        clean(&repository.path),
+        short(&hex(&snapshot.commit)),
+        clean(&ref_word(&repository.ref_name)),
+        count(snapshot.trees, "directory"),
+        count(snapshot.blobs, "file"),
+        size(snapshot.bytes),
+        holders.collect::<Vec<_>>().join(", "),
     )
 }

@@ -2,16 +2,17 @@
 
 use anyhow::Result;
 use clap::Subcommand;
+use monofs_api::ListPage;
+use monofs_api::commands::OneJob;
+use monofs_api::jobs::JobList;
 use monofs_launch::exit::{Code, Failure};
 use monofs_proto::v1;
-use serde::Serialize;
 
-use crate::cluster::{About, Router};
+use crate::cluster::{CallSubject, RouterClient};
 use crate::commands::follow;
-use crate::mood::Mood;
-use crate::output::{Rows, emit, emit_json};
-use crate::session::Session;
-use crate::shapes;
+use crate::mood::{Mood, plain};
+use crate::output::{TextTable, emit, emit_json};
+use crate::session::CommandSession;
 use crate::text::{ago, clean, size};
 
 const AFTER_HELP: &str = "\
@@ -39,56 +40,47 @@ pub struct JobsArgs {
     #[arg(long)]
     all: bool,
     #[command(subcommand)]
-    verb: Option<Verb>,
+    verb: Option<JobsVerb>,
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {
+enum JobsVerb {
     /// Show the progress of a job until it has ended
     #[command(after_help = WATCH_AFTER_HELP)]
-    Watch(One),
+    Watch(OneJobArgs),
     /// Stop a job; copies that it has made stay
     #[command(after_help = CANCEL_AFTER_HELP)]
-    Cancel(One),
+    Cancel(OneJobArgs),
 }
 
 #[derive(Debug, clap::Args)]
-struct One {
+struct OneJobArgs {
     /// Which job: `monofs-admin jobs` lists them
     #[arg(value_name = "ID")]
     id: String,
 }
 
-#[derive(Serialize)]
-struct Answer {
-    jobs: Vec<shapes::Job>,
-}
-
-#[derive(Serialize)]
-struct OneAnswer {
-    job: shapes::Job,
-}
-
-pub async fn run(args: JobsArgs, session: &Session) -> Result<()> {
+pub async fn run(args: JobsArgs, session: &CommandSession) -> Result<()> {
     match (args.verb, args.all) {
         (None, all) => list(session, all).await,
         (Some(_), true) => Err(Failure::new(Code::Usage, "--all is for the list of jobs")
             .hint("leave it away, or the ID")
             .into()),
-        (Some(Verb::Watch(one)), false) => watch(session, &one.id).await,
-        (Some(Verb::Cancel(one)), false) => cancel(session, &one.id).await,
+        (Some(JobsVerb::Watch(one)), false) => watch(session, &one.id).await,
+        (Some(JobsVerb::Cancel(one)), false) => cancel(session, &one.id).await,
     }
 }
 
-async fn list(session: &Session, all: bool) -> Result<()> {
-    let call = |router: Router| {
+async fn list(session: &CommandSession, all: bool) -> Result<()> {
+    let call = |router: RouterClient| {
         let request = router.request(v1::ListJobsRequest { all });
         async move { router.admin().list_jobs(request).await }
     };
-    let answer: v1::ListJobsResponse = session.cluster.ask_about(About::Job, call).await?;
+    let answer: v1::ListJobsResponse = session.cluster.ask_about(CallSubject::Job, call).await?;
     if session.json() {
-        return emit_json(&Answer {
+        return emit_json(&JobList {
             jobs: answer.jobs.iter().map(Into::into).collect(),
+            page: ListPage::whole(answer.jobs.len()),
         });
     }
     match (answer.jobs.is_empty(), all) {
@@ -102,11 +94,11 @@ async fn list(session: &Session, all: bool) -> Result<()> {
 
 /// Jobs as a table.
 pub fn table(jobs: &[v1::Job]) -> String {
-    let mut rows = Rows::new(&[
+    let mut rows = TextTable::new(&[
         "JOB", "KIND", "STATE", "ABOUT", ">STEPS", ">BYTES", "STARTED", "ENDED", "NOW", "REASON",
     ]);
+    // What a job does now gives way to its last error.
     for job in jobs {
-        let plain = |text: String| (text, Mood::Plain);
         let subject = if job.subject.is_empty() {
             "everything"
         } else {
@@ -182,28 +174,29 @@ pub fn mood(state: v1::job::State) -> Mood {
     }
 }
 
-async fn watch(session: &Session, id: &str) -> Result<()> {
+async fn watch(session: &CommandSession, id: &str) -> Result<()> {
     let job = follow::to_the_end(session, id).await?;
     if session.json() {
-        emit_json(&OneAnswer { job: (&job).into() })?;
+        emit_json(&OneJob { job: (&job).into() })?;
     } else if job.state() == v1::job::State::Done {
         emit(&follow::summary(&job))?;
     }
     Ok(follow::verdict(&job)?)
 }
 
-async fn cancel(session: &Session, id: &str) -> Result<()> {
-    let call = |router: Router| {
+async fn cancel(session: &CommandSession, id: &str) -> Result<()> {
+    let call = |router: RouterClient| {
         let request = router.request(v1::CancelJobRequest { id: id.to_owned() });
         async move { router.admin().cancel_job(request).await }
     };
-    let answer: v1::CancelJobResponse = session.cluster.ask_about(About::Job, call).await?;
+    let answer: v1::CancelJobResponse = session.cluster.ask_about(CallSubject::Job, call).await?;
+    // A router of an older version does not tell the job.
     let job = answer.job.unwrap_or_else(|| v1::Job {
         id: id.to_owned(),
         ..Default::default()
     });
     if session.json() {
-        return emit_json(&OneAnswer { job: (&job).into() });
+        return emit_json(&OneJob { job: (&job).into() });
     }
     let id = clean(&job.id);
     if job.state() == v1::job::State::Cancelled {

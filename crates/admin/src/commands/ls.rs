@@ -3,15 +3,16 @@
 use std::ffi::OsString;
 
 use anyhow::Result;
+use monofs_api::browse::{PathKind, ShownCommit, TreeDocument, TreeEntry};
+use monofs_api::repos::{RepositoryCondition, ref_word};
+use monofs_api::{Time, hex};
 use monofs_model::tree::{Entry, EntryKind};
 use monofs_proto::v1;
-use serde::Serialize;
 
-use crate::output::{Rows, emit, emit_json};
-use crate::place::{Inside, Place, TreePath, kind_word, locate};
-use crate::session::Session;
-use crate::shapes::repository_state;
-use crate::text::{clean, clean_bytes, hex, short};
+use crate::output::{TextTable, emit, emit_json};
+use crate::place::{InsideRepository, NamespacePath, PathPlace, locate};
+use crate::session::CommandSession;
+use crate::text::{clean, clean_bytes, short};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -30,133 +31,166 @@ pub struct LsArgs {
     long: bool,
 }
 
-#[derive(Serialize)]
-struct Answer {
-    path: String,
-    entries: Vec<Item>,
-}
-
-/// One entry of a listing.
-#[derive(Debug, Serialize)]
-struct Item {
-    name: String,
-    /// The name's bytes, when they are no UTF-8.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name_hex: Option<String>,
-    kind: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    size: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    oid: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    state: Option<&'static str>,
-    #[serde(skip)]
-    shown: String,
-}
-
-pub async fn run(args: LsArgs, session: &Session) -> Result<()> {
-    let path = TreePath::new(&args.path)?;
-    let items: Vec<Item> = match locate(&session.cluster, &path).await? {
-        Place::Namespace(entries) => entries.iter().map(namespace_item).collect(),
-        Place::Inside(inside) if inside.is_directory() => inside
-            .record(&session.cluster)
-            .await?
-            .iter()
-            .map(|entry| item(&entry))
-            .collect(),
-        Place::Inside(inside) => vec![itself(&inside)],
-    };
+pub async fn run(args: LsArgs, session: &CommandSession) -> Result<()> {
+    let path = NamespacePath::new(&args.path)?;
+    let mut listing = PathListing::of(&path);
+    match locate(&session.cluster, &path).await? {
+        PathPlace::Namespace(entries) => {
+            for entry in &entries {
+                listing.add_name(&path, entry);
+            }
+        }
+        PathPlace::Inside(inside) => listing.look_inside(session, &path, &inside).await?,
+    }
     if session.json() {
-        return emit_json(&Answer {
-            path: path.shown(),
-            entries: items,
-        });
+        return emit_json(&listing.document);
     }
     emit(&if args.long {
-        long(&items)
+        listing.long()
     } else {
-        short_form(&items)
+        listing.short()
     })
 }
 
-fn namespace_item(entry: &v1::ListEntry) -> Item {
-    let commit = entry
-        .repository
-        .as_ref()
-        .and_then(|repository| repository.snapshot.as_ref());
-    Item {
-        name: entry.name.clone(),
-        name_hex: None,
-        kind: if entry.repository.is_some() {
-            "repository"
+/// What is at a path, and how each of its entries is shown to people.
+struct PathListing {
+    document: TreeDocument,
+    shown: Vec<String>,
+}
+
+impl PathListing {
+    /// Nothing is known of what is at `path`.
+    fn of(path: &NamespacePath) -> Self {
+        let document = TreeDocument {
+            path: path.shown(),
+            path_encoded: path.encoded(),
+            kind: PathKind::Namespace,
+            repository: None,
+            oid: None,
+            size: None,
+            target: None,
+            url: None,
+            entries: Vec::new(),
+            total: None,
+            next_offset: None,
+            next_after: None,
+        };
+        Self {
+            document,
+            shown: Vec::new(),
+        }
+    }
+
+    /// Adds a name of the namespace at `path`.
+    fn add_name(&mut self, path: &NamespacePath, entry: &v1::ListEntry) {
+        let repository = entry.repository.as_ref();
+        let snapshot = repository.and_then(|repository| repository.snapshot.as_ref());
+        self.shown.push(clean(&entry.name) + "/");
+        self.document.entries.push(TreeEntry {
+            name: entry.name.clone(),
+            path_encoded: path.join(entry.name.as_bytes()).encoded(),
+            kind: if repository.is_some() {
+                PathKind::Repository
+            } else {
+                PathKind::Namespace
+            },
+            oid: snapshot.map(|snapshot| hex(&snapshot.commit)),
+            size: snapshot.map(|snapshot| snapshot.bytes),
+            state: repository.map(|repository| repository.state().into()),
+            name_hex: None,
+        });
+    }
+
+    /// Takes what is at `path` inside a repository. A path that names no directory lists itself, as
+    /// everywhere.
+    async fn look_inside(
+        &mut self,
+        session: &CommandSession,
+        path: &NamespacePath,
+        inside: &InsideRepository,
+    ) -> Result<()> {
+        // What is known of the entry itself.
+        let document = &mut self.document;
+        document.kind = inside.kind.into();
+        document.oid = Some(inside.oid.to_string());
+        document.size = inside.kind.is_blob().then_some(inside.size);
+        document.repository = Some(ShownCommit {
+            path: inside.repository.path.clone(),
+            ref_name: ref_word(&inside.repository.ref_name),
+            commit: hex(&inside.snapshot.commit),
+            commit_time: Time::new(inside.snapshot.commit_time),
+            generation: inside.repository.generation,
+        });
+        if inside.kind == EntryKind::Submodule {
+            document.url = inside.submodule_url().map(str::to_owned);
+        }
+        // Its entries.
+        if inside.is_directory() {
+            let record = inside.record(&session.cluster).await?;
+            document.total = Some(record.len());
+            for entry in record.iter() {
+                self.add_entry(path.join(entry.name), &entry);
+            }
         } else {
-            "directory"
-        },
-        size: None,
-        oid: commit.map(|snapshot| hex(&snapshot.commit)),
-        state: entry
-            .repository
-            .as_ref()
-            .map(|repository| repository_state(repository.state())),
-        shown: clean(&entry.name) + "/",
+            let name = inside.rest.last().map_or(&b""[..], Vec::as_slice);
+            let itself = Entry {
+                name,
+                kind: inside.kind,
+                oid: inside.oid,
+                size: inside.size,
+            };
+            self.add_entry(path.clone(), &itself);
+        }
+        Ok(())
+    }
+
+    fn add_entry(&mut self, path: NamespacePath, entry: &Entry<'_>) {
+        let mark = match entry.kind {
+            EntryKind::Directory | EntryKind::Submodule => "/",
+            EntryKind::Executable => "*",
+            EntryKind::Symlink => "@",
+            EntryKind::File => "",
+        };
+        let is_text = std::str::from_utf8(entry.name).is_ok();
+        self.shown.push(clean_bytes(entry.name) + mark);
+        self.document.entries.push(TreeEntry {
+            name: String::from_utf8_lossy(entry.name).into_owned(),
+            path_encoded: path.encoded(),
+            kind: entry.kind.into(),
+            oid: Some(entry.oid.to_string()),
+            size: entry.kind.is_blob().then_some(entry.size),
+            state: None,
+            name_hex: (!is_text).then(|| hex(entry.name)),
+        });
+    }
+
+    fn short(&self) -> String {
+        self.shown.iter().map(|name| format!("{name}\n")).collect()
+    }
+
+    fn long(&self) -> String {
+        let mut rows = TextTable::new(&["KIND", ">SIZE", "OBJECT", "NAME"]);
+        for (entry, name) in self.document.entries.iter().zip(&self.shown) {
+            let size = entry.size.filter(|_| entry.kind != PathKind::Repository);
+            let note = entry
+                .state
+                .filter(|state| *state != RepositoryCondition::Ready)
+                .map_or(String::new(), |state| format!("  ({})", state.word()));
+            rows.row([
+                long_word(entry.kind).to_owned(),
+                size.map_or_else(|| "-".to_owned(), |size| size.to_string()),
+                short(entry.oid.as_deref().unwrap_or_default()),
+                format!("{name}{note}"),
+            ]);
+        }
+        rows.render()
     }
 }
 
-fn item(entry: &Entry<'_>) -> Item {
-    let mark = match entry.kind {
-        EntryKind::Directory | EntryKind::Submodule => "/",
-        EntryKind::Executable => "*",
-        EntryKind::Symlink => "@",
-        EntryKind::File => "",
-    };
-    Item {
-        name: String::from_utf8_lossy(entry.name).into_owned(),
-        name_hex: std::str::from_utf8(entry.name)
-            .is_err()
-            .then(|| hex(entry.name)),
-        kind: kind_word(entry.kind),
-        size: entry.kind.is_blob().then_some(entry.size),
-        oid: Some(entry.oid.to_string()),
-        state: None,
-        shown: clean_bytes(entry.name) + mark,
+/// The word of `ls -l`, to which everything with entries is a directory.
+fn long_word(kind: PathKind) -> &'static str {
+    match kind {
+        PathKind::Namespace => PathKind::Directory.word(),
+        kind => kind.word(),
     }
-}
-
-/// A path that names no directory lists itself, as everywhere.
-fn itself(inside: &Inside) -> Item {
-    let name = inside.rest.last().map_or(&b""[..], Vec::as_slice);
-    item(&Entry {
-        name,
-        kind: inside.kind,
-        oid: inside.oid,
-        size: inside.size,
-    })
-}
-
-fn short_form(items: &[Item]) -> String {
-    items
-        .iter()
-        .map(|item| format!("{}\n", item.shown))
-        .collect()
-}
-
-fn long(items: &[Item]) -> String {
-    let mut rows = Rows::new(&["KIND", ">SIZE", "OBJECT", "NAME"]);
-    for item in items {
-        let size = item
-            .size
-            .map_or_else(|| "-".to_owned(), |size| size.to_string());
-        let note = item
-            .state
-            .filter(|state| *state != "ready")
-            .map_or(String::new(), |state| format!("  ({state})"));
-        let oid = short(item.oid.as_deref().unwrap_or_default());
-        rows.row([
-            item.kind.to_owned(),
-            size,
-            oid,
-            format!("{}{note}", item.shown),
-        ]);
-    }
-    rows.render()
 }

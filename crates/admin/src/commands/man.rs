@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use monofs_api::commands::PagesWritten;
 use monofs_launch::exit::{Code, Failure};
-use serde::Serialize;
 
 use crate::output::{emit, emit_json};
-use crate::session::Session;
+use crate::session::CommandSession;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -17,8 +17,8 @@ Examples:
   monofs-admin man jobs-watch | man --local-file -
   monofs-admin man --dir=/usr/local/share/man/man1
 
-Every other binary writes its pages with `BINARY --generate-man DIRECTORY`, and completions with `BINARY
---generate-completions SHELL`.";
+Every other binary writes its pages with `BINARY --generate-man DIRECTORY`, and completions with
+`BINARY --generate-completions SHELL`.";
 
 /// Print a manual page, or write all of them into a directory
 #[derive(Debug, clap::Args)]
@@ -33,14 +33,14 @@ pub struct ManArgs {
     dir: Option<PathBuf>,
 }
 
-#[derive(Serialize)]
-struct Answer {
-    written: Vec<String>,
-}
-
 /// Prints or writes the pages of the command line `Program` of the binary `program`.
-pub fn run<Program: Parser>(args: ManArgs, program: &'static str, session: &Session) -> Result<()> {
+pub fn run<Program: Parser>(
+    args: ManArgs,
+    program: &'static str,
+    session: &CommandSession,
+) -> Result<()> {
     let pages = monofs_launch::tool_pages::<Program>(program);
+    // All pages, into a directory.
     if let Some(dir) = args.dir {
         std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         for (name, text) in &pages {
@@ -48,7 +48,7 @@ pub fn run<Program: Parser>(args: ManArgs, program: &'static str, session: &Sess
             std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         }
         if session.json() {
-            return emit_json(&Answer {
+            return emit_json(&PagesWritten {
                 written: pages.into_iter().map(|(name, _)| name).collect(),
             });
         }
@@ -58,6 +58,7 @@ pub fn run<Program: Parser>(args: ManArgs, program: &'static str, session: &Sess
             dir.display()
         ));
     }
+    // One page, to standard output.
     let name = args.command.map_or(program.to_owned(), |command| {
         format!("{program}-{}", command.replace(' ', "-"))
     });

@@ -1,17 +1,17 @@
 //! `node-files`: what a node holds.
 
 use anyhow::Result;
+use monofs_api::commands::{FilesOfNode, NodeFiles};
+use monofs_api::{hex, said};
 use monofs_launch::exit::{Code, Failure};
 use monofs_proto::v1;
-use serde::Serialize;
 
-use crate::cluster::Router;
+use crate::cluster::RouterClient;
 use crate::display_path::display_path;
-use crate::mood::Mood;
-use crate::output::{Rows, emit, emit_json, note};
-use crate::session::Session;
-use crate::shapes;
-use crate::text::{clean, hex, percent, short, size};
+use crate::mood::{Mood, plain};
+use crate::output::{TextTable, emit, emit_json, note};
+use crate::session::CommandSession;
+use crate::text::{clean, percent, short, size};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -35,28 +35,17 @@ pub struct NodeFilesArgs {
     path: String,
 }
 
-#[derive(Serialize)]
-struct Answer {
-    nodes: Vec<Node>,
-}
-
-#[derive(Serialize)]
-struct Node {
-    node_id: String,
-    repositories: Vec<shapes::Held>,
-    error: Option<String>,
-}
-
-pub async fn run(args: NodeFilesArgs, session: &Session) -> Result<()> {
+pub async fn run(args: NodeFilesArgs, session: &CommandSession) -> Result<()> {
     let path = display_path(&args.path)?;
     let message = v1::NodeFilesRequest {
         node_id: args.node_id.clone(),
         path: path.clone(),
     };
-    let call = |router: Router| {
+    let call = |router: RouterClient| {
         let request = router.request(message.clone());
         async move { router.admin().node_files(request).await }
     };
+    // A path or a node that is not there is told with what may have been meant.
     let answer = session
         .meant_path(&path, session.cluster.ask(call).await)
         .await;
@@ -71,8 +60,9 @@ pub async fn run(args: NodeFilesArgs, session: &Session) -> Result<()> {
         .iter()
         .filter(|node| !node.error.is_empty())
         .count();
+    // Nodes that could not be asked are told beside what the others hold.
     if session.json() {
-        emit_json(&Answer {
+        emit_json(&NodeFiles {
             nodes: answer.nodes.iter().map(node).collect(),
         })?;
     } else {
@@ -89,16 +79,16 @@ pub async fn run(args: NodeFilesArgs, session: &Session) -> Result<()> {
     Ok(())
 }
 
-fn node(wire: &v1::node_files_response::Entry) -> Node {
-    Node {
+fn node(wire: &v1::node_files_response::Entry) -> FilesOfNode {
+    FilesOfNode {
         node_id: wire.node_id.clone(),
         repositories: wire.repositories.iter().map(Into::into).collect(),
-        error: shapes::some(&wire.error),
+        error: said(&wire.error),
     }
 }
 
 fn table(nodes: &[v1::node_files_response::Entry]) -> String {
-    let mut rows = Rows::new(&[
+    let mut rows = TextTable::new(&[
         "NODE",
         "PATH",
         "COMMIT",
@@ -108,6 +98,7 @@ fn table(nodes: &[v1::node_files_response::Entry]) -> String {
         ">DISK",
         "LAST ERROR",
     ]);
+    // One row for each repository of each node.
     for node in nodes {
         for held in &node.repositories {
             let newest = held
@@ -115,7 +106,6 @@ fn table(nodes: &[v1::node_files_response::Entry]) -> String {
                 .last()
                 .map(|snapshot| hex(&snapshot.commit))
                 .unwrap_or_default();
-            let plain = |text: String| (text, Mood::Plain);
             rows.row_with([
                 plain(node.node_id.clone()),
                 plain(held.path.clone()),

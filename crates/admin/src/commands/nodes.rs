@@ -1,13 +1,13 @@
 //! `nodes`: the nodes and what each says of itself.
 
 use anyhow::Result;
+use monofs_api::ListPage;
+use monofs_api::members::{NodeDocument, NodeList};
 use monofs_proto::v1;
-use serde::Serialize;
 
-use crate::mood::{Mood, member_mood};
-use crate::output::{Rows, emit, emit_json};
-use crate::session::Session;
-use crate::shapes::{self, member_state};
+use crate::mood::{Mood, node_mood, plain};
+use crate::output::{TextTable, emit, emit_json};
+use crate::session::CommandSession;
 use crate::text::size;
 
 const AFTER_HELP: &str = "\
@@ -20,16 +20,12 @@ Examples:
 #[command(after_help = AFTER_HELP)]
 pub struct NodesArgs {}
 
-#[derive(Serialize)]
-struct Answer {
-    nodes: Vec<shapes::Node>,
-}
-
-pub async fn run(_: NodesArgs, session: &Session) -> Result<()> {
+pub async fn run(_: NodesArgs, session: &CommandSession) -> Result<()> {
     let status = session.status().await?;
     if session.json() {
-        return emit_json(&Answer {
-            nodes: status.nodes.iter().map(Into::into).collect(),
+        return emit_json(&NodeList {
+            nodes: NodeDocument::of_status(&status),
+            page: ListPage::whole(status.nodes.len()),
         });
     }
     emit(&table(&status.nodes))
@@ -37,22 +33,22 @@ pub async fn run(_: NodesArgs, session: &Session) -> Result<()> {
 
 /// The nodes as a table.
 pub fn table(nodes: &[v1::NodeStatus]) -> String {
-    let mut rows = Rows::new(&[
+    let mut rows = TextTable::new(&[
         "NODE", "STATE", "ADDRESS", "ZONE", ">WEIGHT", "VERSION", ">REPOS", ">DISK", ">FREE",
         "ERROR",
     ]);
     if nodes.is_empty() {
         return "no nodes\n".to_owned();
     }
+    // Figures of a node that could not be asked are dashes.
     for node in nodes {
         let member = node.member.clone().unwrap_or_default();
         let stat = node.stat.as_ref();
-        let plain = |text: String| (text, Mood::Plain);
         let figure =
             |of: fn(&v1::StatResponse) -> String| plain(stat.map_or_else(|| "-".to_owned(), of));
         rows.row_with([
             plain(member.id.clone()),
-            state(&member),
+            node_mood(&member),
             plain(member.address.clone()),
             plain(member.zone.clone()),
             plain(member.weight.to_string()),
@@ -64,19 +60,4 @@ pub fn table(nodes: &[v1::NodeStatus]) -> String {
         ]);
     }
     rows.render()
-}
-
-/// A node's state, and what it does not do although it should.
-pub fn state(member: &v1::Member) -> (String, Mood) {
-    let (state, mood) = (member_state(member.state()), member_mood(member.state()));
-    let uneasy = if mood == Mood::Bad {
-        Mood::Bad
-    } else {
-        Mood::Uneasy
-    };
-    match (member.failed_over, member.share_percent) {
-        (true, _) => (format!("{state}, failed over"), uneasy),
-        (false, percent @ 1..100) => (format!("{state}, {percent} % of reads"), uneasy),
-        (false, _) => (state.to_owned(), mood),
-    }
 }

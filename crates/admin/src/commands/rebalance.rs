@@ -2,15 +2,15 @@
 
 use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
+use monofs_api::commands::Rebalanced;
+use monofs_api::jobs::{MoveKind, PlanMode, RebalancePlan};
 use monofs_proto::v1;
-use serde::Serialize;
 
-use crate::cluster::{About, Router};
+use crate::cluster::{CallSubject, RouterClient};
 use crate::commands::follow;
 use crate::display_path::display_path;
-use crate::output::{Rows, emit, emit_json};
-use crate::session::Session;
-use crate::shapes::{self, move_kind};
+use crate::output::{TextTable, emit, emit_json};
+use crate::session::CommandSession;
 use crate::text::{count, shell_word, size};
 
 /// Steps of a plan that are shown to people; JSON has all that the router tells (10,000 at most).
@@ -28,7 +28,12 @@ Examples:
 #[command(after_help = AFTER_HELP)]
 pub struct RebalanceArgs {
     /// Only the repository with this storage id (`monofs-admin repo PATH` shows it)
-    #[arg(long, value_name = "ID", conflicts_with = "path", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(
+        long,
+        value_name = "ID",
+        conflicts_with = "path",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
     storage_id: Option<String>,
     /// Only the repository at this display path
     #[arg(long, value_name = "PATH", value_parser = NonEmptyStringValueParser::new())]
@@ -41,47 +46,48 @@ pub struct RebalanceArgs {
     wait: bool,
 }
 
-#[derive(Serialize)]
-struct Answer {
-    dry_run: bool,
-    moves: Vec<shapes::Move>,
-    copies_total: u64,
-    deletes_total: u64,
-    bytes_total: u64,
-    job_id: Option<String>,
-    /// How the job ended; null unless it was waited for.
-    job: Option<shapes::Job>,
-}
-
-pub async fn run(args: RebalanceArgs, session: &Session) -> Result<()> {
+pub async fn run(args: RebalanceArgs, session: &CommandSession) -> Result<()> {
     let path = args
         .path
         .as_deref()
         .map(display_path)
         .transpose()?
         .unwrap_or_default();
+    let mode = if args.dry_run {
+        PlanMode::DryRun
+    } else {
+        PlanMode::Started
+    };
+    // The plan, which the router starts unless it is a dry run.
     let message = v1::RebalanceRequest {
         storage_id: args.storage_id.unwrap_or_default(),
         path: path.clone(),
         dry_run: args.dry_run,
     };
-    let call = |router: Router| {
+    let call = |router: RouterClient| {
         let request = router.request(message.clone());
         async move { router.admin().rebalance(request).await }
     };
-    let plan = session.cluster.ask_about(About::Rebalance, call).await;
+    let plan = session
+        .cluster
+        .ask_about(CallSubject::Rebalance, call)
+        .await;
     let plan: v1::RebalanceResponse = session.meant_path(&path, plan).await?;
     let wait = args.wait && !plan.job_id.is_empty();
     if !session.json() {
         emit(&text(&plan, args.dry_run, wait))?;
     }
+    // The job, until it has ended.
     let job = if wait {
         Some(follow::to_the_end(session, &plan.job_id).await?)
     } else {
         None
     };
     if session.json() {
-        emit_json(&answer(&plan, args.dry_run, job.as_ref()))?;
+        emit_json(&Rebalanced {
+            plan: RebalancePlan::new(&plan, mode),
+            job: job.as_ref().map(Into::into),
+        })?;
     }
     let Some(job) = job else { return Ok(()) };
     follow::verdict(&job)?;
@@ -92,24 +98,13 @@ pub async fn run(args: RebalanceArgs, session: &Session) -> Result<()> {
     }
 }
 
-fn answer(plan: &v1::RebalanceResponse, dry_run: bool, job: Option<&v1::Job>) -> Answer {
-    Answer {
-        dry_run,
-        moves: plan.moves.iter().map(Into::into).collect(),
-        copies_total: plan.copies_total,
-        deletes_total: plan.deletes_total,
-        bytes_total: plan.bytes_total,
-        job_id: shapes::some(&plan.job_id),
-        job: job.map(Into::into),
-    }
-}
-
 fn text(plan: &v1::RebalanceResponse, dry_run: bool, wait: bool) -> String {
     let total = plan.copies_total + plan.deletes_total;
     if total == 0 {
         return "nothing to do: every copy is where placement wants it\n".to_owned();
     }
-    let mut rows = Rows::new(&["STEP", "PATH", "NODE", "FROM", ">SIZE", "WHY"]);
+    // The steps of the plan, the first of them.
+    let mut rows = TextTable::new(&["STEP", "PATH", "NODE", "FROM", ">SIZE", "WHY"]);
     for step in plan.moves.iter().take(MOVES_SHOWN_MAX) {
         let from = match (step.kind(), step.from.is_empty()) {
             (v1::planned_move::Kind::Copy, true) => "a fetcher".to_owned(),
@@ -118,7 +113,7 @@ fn text(plan: &v1::RebalanceResponse, dry_run: bool, wait: bool) -> String {
         };
         let bytes = size(step.bytes);
         rows.row([
-            move_kind(step.kind()),
+            MoveKind::from(step.kind()).word(),
             &step.path,
             &step.node_id,
             &from,
@@ -131,12 +126,11 @@ fn text(plan: &v1::RebalanceResponse, dry_run: bool, wait: bool) -> String {
     if hidden > 0 {
         text.push_str(&format!("and {hidden} more\n"));
     }
-    let (copies, deletes) = (
+    // The sums, and what comes next.
+    text.push_str(&format!(
+        "\n{}, {}, {} to copy\n",
         count(plan.copies_total, "copy"),
         count(plan.deletes_total, "deletion"),
-    );
-    text.push_str(&format!(
-        "\n{copies}, {deletes}, {} to copy\n",
         size(plan.bytes_total)
     ));
     match (dry_run, wait) {

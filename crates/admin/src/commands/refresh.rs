@@ -1,17 +1,17 @@
 //! `refresh`: look upstream now.
 
 use anyhow::Result;
+use monofs_api::commands::{RefreshOutcome, RefreshResult, Refreshed};
+use monofs_api::repos::RepositoryDocument;
 use monofs_launch::exit::{Code, Failure};
 use monofs_proto::v1;
-use serde::Serialize;
 
-use crate::cluster::{About, Router};
+use crate::cluster::{CallSubject, RouterClient};
 use crate::commands::ingest::{SILENCE, describe, follow};
 use crate::display_path::display_path;
 use crate::output::{emit, emit_json, note};
-use crate::progress::Progress;
-use crate::session::Session;
-use crate::shapes;
+use crate::progress::ProgressDisplay;
+use crate::session::CommandSession;
 use crate::text::{clean, count};
 
 const AFTER_HELP: &str = "\
@@ -35,21 +35,8 @@ pub struct RefreshArgs {
     all: bool,
 }
 
-#[derive(Serialize)]
-struct Answer {
-    refreshed: Vec<Outcome>,
-}
-
-#[derive(Serialize)]
-struct Outcome {
-    path: String,
-    /// `updated`, `unchanged` or `failed`.
-    result: &'static str,
-    commit: Option<String>,
-    error: Option<String>,
-}
-
-pub async fn run(args: RefreshArgs, session: &Session) -> Result<()> {
+pub async fn run(args: RefreshArgs, session: &CommandSession) -> Result<()> {
+    // One repository, or all of them.
     let paths = match (args.path, args.all) {
         (Some(path), _) => vec![display_path(&path)?],
         (None, true) => session
@@ -64,32 +51,35 @@ pub async fn run(args: RefreshArgs, session: &Session) -> Result<()> {
                 .into());
         }
     };
-    if let ([path], false) = (paths.as_slice(), args.all) {
+    // A single one fails as a whole.
+    if let [path] = paths.as_slice()
+        && !args.all
+    {
         let done = refresh(session, path).await;
         let done = session.meant_path(path, done).await?;
         return if session.json() {
-            emit_json(&Answer {
+            emit_json(&Refreshed {
                 refreshed: vec![outcome(path, &done)],
             })
         } else {
-            emit(&line(&done))
+            emit(&format!("{}\n", describe(&done)))
         };
     }
     refresh_all(session, &paths).await
 }
 
-async fn refresh_all(session: &Session, paths: &[String]) -> Result<()> {
+async fn refresh_all(session: &CommandSession, paths: &[String]) -> Result<()> {
     let mut refreshed = Vec::with_capacity(paths.len());
     for path in paths {
         match refresh(session, path).await {
             Ok(done) => {
                 refreshed.push(outcome(path, &done));
                 if !session.json() {
-                    emit(&line(&done))?;
+                    emit(&format!("{}\n", describe(&done)))?;
                 }
             }
-            // Nobody is left to ask, or nobody wants to know: the other repositories will not fare
-            // better.
+            // No router is left to ask, or the user has seen enough: the other repositories would
+            // not fare better.
             Err(failure)
                 if failure.code == Code::Unreachable || session.interrupt.is_cancelled() =>
             {
@@ -97,9 +87,9 @@ async fn refresh_all(session: &Session, paths: &[String]) -> Result<()> {
             }
             Err(failure) => {
                 note(&format!("{}: {}", clean(path), clean(&failure.message)));
-                refreshed.push(Outcome {
+                refreshed.push(RefreshOutcome {
                     path: path.clone(),
-                    result: "failed",
+                    result: RefreshResult::Failed,
                     commit: None,
                     error: Some(failure.message),
                 });
@@ -108,14 +98,14 @@ async fn refresh_all(session: &Session, paths: &[String]) -> Result<()> {
     }
     let failed = refreshed
         .iter()
-        .filter(|outcome| outcome.result == "failed")
+        .filter(|outcome| outcome.result == RefreshResult::Failed)
         .count();
     let total = refreshed.len();
     if session.json() {
-        emit_json(&Answer { refreshed })?;
+        emit_json(&Refreshed { refreshed })?;
     }
     if failed > 0 {
-        let (failed, of) = (failed as u64, count(total as u64, "repository"));
+        let of = count(total as u64, "repository");
         return Err(Failure::new(
             Code::Failed,
             format!("{failed} of {of} could not be refreshed"),
@@ -126,36 +116,38 @@ async fn refresh_all(session: &Session, paths: &[String]) -> Result<()> {
     Ok(())
 }
 
-async fn refresh(session: &Session, path: &str) -> Result<v1::IngestProgress, Failure> {
-    let call = |router: Router| {
+async fn refresh(session: &CommandSession, path: &str) -> Result<v1::IngestProgress, Failure> {
+    let call = |router: RouterClient| {
         let request = router.stream(v1::RefreshRequest {
             path: path.to_owned(),
             follow: false,
         });
         async move { router.admin().refresh(request).await }
     };
-    let answers = session.cluster.follow(About::Work, SILENCE, call).await?;
-    follow(answers, Progress::new(path), session, "monofs-admin repos").await
+    let answers = session
+        .cluster
+        .follow(CallSubject::Work, SILENCE, call)
+        .await?;
+    follow(
+        answers,
+        ProgressDisplay::new(path),
+        session,
+        "monofs-admin repos",
+    )
+    .await
 }
 
-fn outcome(path: &str, done: &v1::IngestProgress) -> Outcome {
-    let repository = done.repository.as_ref().map(shapes::Repository::from);
+fn outcome(path: &str, done: &v1::IngestProgress) -> RefreshOutcome {
+    let repository = done.repository.as_ref().map(RepositoryDocument::from);
     let result = if done.unchanged {
-        "unchanged"
+        RefreshResult::Unchanged
     } else {
-        "updated"
+        RefreshResult::Updated
     };
-    Outcome {
+    RefreshOutcome {
         path: path.to_owned(),
         result,
         commit: repository.and_then(|repository| repository.commit),
         error: None,
     }
-}
-
-fn line(done: &v1::IngestProgress) -> String {
-    done.repository
-        .as_ref()
-        .map(|repository| describe(repository, done.unchanged) + "\n")
-        .unwrap_or_default()
 }

@@ -1,16 +1,19 @@
 //! `repo`: one repository in full.
 
 use anyhow::Result;
+use monofs_api::Time;
+use monofs_api::repos::{
+    ReplicaDocument, RepositoryCondition, RepositoryDocument, RepositoryInFull, SubmoduleDocument,
+};
 use monofs_launch::exit::{Code, Failure};
 use monofs_proto::v1;
-use serde::Serialize;
 
-use crate::cluster::Router;
+use crate::cluster::RouterClient;
 use crate::display_path::display_path;
 use crate::mood::Mood;
-use crate::output::{Rows, emit, emit_json, fields};
-use crate::session::Session;
-use crate::shapes;
+use crate::output::{TextTable, emit, emit_json, fields};
+use crate::place::NamespacePath;
+use crate::session::CommandSession;
 use crate::text::{ago, percent, shell_word, size};
 
 const AFTER_HELP: &str = "\
@@ -26,23 +29,9 @@ pub struct RepoArgs {
     path: String,
 }
 
-#[derive(Serialize)]
-struct Answer {
-    repository: shapes::Repository,
-    replicas: Vec<Replica>,
-}
-
-#[derive(Serialize)]
-struct Replica {
-    node_id: String,
-    holder: bool,
-    held: Option<shapes::Held>,
-    error: Option<String>,
-}
-
-pub async fn run(args: RepoArgs, session: &Session) -> Result<()> {
+pub async fn run(args: RepoArgs, session: &CommandSession) -> Result<()> {
     let path = display_path(&args.path)?;
-    let call = |router: Router| {
+    let call = |router: RouterClient| {
         let request = router.request(v1::GetRepositoryRequest { path: path.clone() });
         async move { router.admin().get_repository(request).await }
     };
@@ -56,96 +45,105 @@ pub async fn run(args: RepoArgs, session: &Session) -> Result<()> {
         .hint("compare `monofs-admin --version` with the router's in `monofs-admin status`")
         .into());
     };
-    let shape = shapes::Repository::from(&repository);
-    let replicas: Vec<Replica> = answer.replicas.iter().map(replica).collect();
+    let document = in_full(&repository, &answer.replicas);
     if session.json() {
-        return emit_json(&Answer {
-            repository: shape,
-            replicas,
-        });
+        return emit_json(&document);
     }
-    emit(&text(&shape, &repository, &replicas))
+    emit(&text(&document, &repository))
 }
 
-fn replica(wire: &v1::ReplicaStatus) -> Replica {
-    Replica {
-        node_id: wire.node_id.clone(),
-        holder: wire.holder,
-        held: wire.held.as_ref().map(Into::into),
-        error: shapes::some(&wire.error),
+/// The repository as its document. What placement wants, and who works on it, is not told.
+fn in_full(repository: &v1::Repository, replicas: &[v1::ReplicaStatus]) -> RepositoryInFull {
+    let document = RepositoryDocument::from(repository);
+    let modules = repository.snapshot.iter().flat_map(|at| &at.submodules);
+    RepositoryInFull {
+        replicas: replicas
+            .iter()
+            .map(|wire| ReplicaDocument::new(wire, None, document.commit.as_deref()))
+            .collect(),
+        repository: document,
+        wanted: None,
+        worked_on_by: None,
+        submodules: modules
+            .map(|module| SubmoduleDocument {
+                path_encoded: NamespacePath::from_bytes(&module.path).encoded(),
+                url: module.url.clone(),
+            })
+            .collect(),
     }
 }
 
-fn text(shape: &shapes::Repository, wire: &v1::Repository, replicas: &[Replica]) -> String {
-    let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+fn text(document: &RepositoryInFull, wire: &v1::Repository) -> String {
+    // Everything of the repository, then its replicas.
+    let repository = &document.repository;
     let mut text = fields(&[
-        ("path", shape.path.clone()),
-        ("state", shape.state.to_owned()),
-        ("source", shape.source.clone()),
-        ("ref", shape.ref_name.clone()),
-        ("commit", or_dash(&shape.commit)),
-        ("commit time", or_dash(&shape.commit_time)),
-        ("generation", shape.generation.to_string()),
-        ("directories", shape.directories.to_string()),
-        ("files", shape.files.to_string()),
-        ("size", size(shape.bytes)),
-        ("submodules", shape.submodules.to_string()),
-        ("content", shape.content.to_owned()),
-        ("consistency", shape.consistency.to_owned()),
+        ("path", repository.path.clone()),
+        ("state", repository.state.word().to_owned()),
+        ("source", repository.source.clone()),
+        ("ref", repository.ref_name.clone()),
+        ("commit", or_dash(repository.commit.clone())),
         (
-            "created",
-            format!(
-                "{} ({} ago)",
-                or_dash(&shape.created_at),
-                ago(wire.created_at)
-            ),
+            "commit time",
+            or_dash(repository.commit_time.map(Time::text)),
         ),
-        (
-            "last refresh",
-            format!(
-                "{} ({} ago)",
-                or_dash(&shape.refreshed_at),
-                ago(wire.refreshed_at)
-            ),
-        ),
-        ("last error", or_dash(&shape.last_error)),
-        ("storage id", shape.storage_id.clone()),
+        ("generation", repository.generation.to_string()),
+        ("directories", figure(repository.directories)),
+        ("files", figure(repository.files)),
+        ("size", or_dash(repository.bytes.map(size))),
+        ("submodules", figure(repository.submodules)),
+        ("content", repository.content.word().to_owned()),
+        ("consistency", repository.consistency.word().to_owned()),
+        ("created", with_age(wire.created_at)),
+        ("last refresh", with_age(wire.refreshed_at)),
+        ("last error", or_dash(repository.last_error.clone())),
+        ("storage id", repository.storage_id.clone()),
     ]);
-    let mut rows = Rows::new(&["REPLICA", "HOLDS COMMIT", ">DISK", ">CONTENTS", "ERROR"]);
-    for replica in replicas {
-        let held = replica.held.as_ref();
-        let contents = held.map_or_else(
-            || "-".to_owned(),
-            |held| percent(held.hydrated_files, held.total_files),
-        );
-        let error = replica
-            .error
-            .clone()
-            .or_else(|| held.and_then(|held| held.last_error.clone()))
-            .unwrap_or_default();
-        rows.row_with([
-            (replica.node_id.clone(), Mood::Plain),
-            if replica.holder {
-                ("yes".to_owned(), Mood::Good)
-            } else {
-                ("no".to_owned(), Mood::Uneasy)
-            },
-            (
-                held.map_or_else(|| "-".to_owned(), |held| size(held.disk_bytes)),
-                Mood::Plain,
-            ),
-            (contents, Mood::Plain),
-            (error, Mood::Bad),
-        ]);
-    }
     text.push('\n');
-    text.push_str(&rows.render());
-    if shape.state == "failed" {
-        let source = shell_word(&shape.source);
+    text.push_str(&replica_table(&document.replicas));
+    if repository.state == RepositoryCondition::Failed {
         text.push_str(&format!(
-            "\ntry again: monofs-admin ingest --source={source} --path={}\n",
-            shell_word(&shape.path)
+            "\ntry again: monofs-admin ingest --source={} --path={}\n",
+            shell_word(&repository.source),
+            shell_word(&repository.path)
         ));
     }
     text
+}
+
+/// A text, or `-` where there is none.
+fn or_dash(text: Option<String>) -> String {
+    text.unwrap_or_else(|| "-".to_owned())
+}
+
+/// A number, or `-` where it is not known.
+fn figure<T: ToString>(number: Option<T>) -> String {
+    or_dash(number.map(|number| number.to_string()))
+}
+
+/// When something was, and how long ago that is.
+fn with_age(seconds: i64) -> String {
+    let time = or_dash(Time::known(seconds).map(Time::text));
+    format!("{time} ({} ago)", ago(seconds))
+}
+
+fn replica_table(replicas: &[ReplicaDocument]) -> String {
+    let mut rows = TextTable::new(&["REPLICA", "HOLDS COMMIT", ">DISK", ">CONTENTS", "ERROR"]);
+    for replica in replicas {
+        let contents = replica.contents_held.zip(replica.contents_total);
+        let contents = contents.map(|(held, total)| percent(held, total));
+        let error = replica.error.clone().or_else(|| replica.last_error.clone());
+        let holds = if replica.holder {
+            ("yes".to_owned(), Mood::Good)
+        } else {
+            ("no".to_owned(), Mood::Uneasy)
+        };
+        rows.row_with([
+            (replica.node_id.clone(), Mood::Plain),
+            holds,
+            (or_dash(replica.disk_bytes.map(size)), Mood::Plain),
+            (or_dash(contents), Mood::Plain),
+            (error.unwrap_or_default(), Mood::Bad),
+        ]);
+    }
+    rows.render()
 }

@@ -1,15 +1,15 @@
 //! `repos`: all repositories.
 
 use anyhow::Result;
+use monofs_api::repos::{RepositoryCondition, RepositoryList, ref_word};
+use monofs_api::{ListPage, hex};
 use monofs_proto::v1;
-use serde::Serialize;
 
 use crate::display_path::display_path;
-use crate::mood::{Mood, repository_mood};
-use crate::output::{Rows, emit, emit_json, note};
-use crate::session::Session;
-use crate::shapes::{self, repository_state};
-use crate::text::{ago, hex, short, size};
+use crate::mood::{Mood, plain, repository_mood};
+use crate::output::{TextTable, emit, emit_json, note};
+use crate::session::CommandSession;
+use crate::text::{ago, short, size};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -25,17 +25,13 @@ pub struct ReposArgs {
     prefix: String,
 }
 
-#[derive(Serialize)]
-struct Answer {
-    repositories: Vec<shapes::Repository>,
-}
-
-pub async fn run(args: ReposArgs, session: &Session) -> Result<()> {
+pub async fn run(args: ReposArgs, session: &CommandSession) -> Result<()> {
     let prefix = display_path(&args.prefix)?;
     let repositories = session.repositories(&prefix).await?;
     if session.json() {
-        return emit_json(&Answer {
+        return emit_json(&RepositoryList {
             repositories: repositories.iter().map(Into::into).collect(),
+            page: ListPage::whole(repositories.len()),
         });
     }
     if repositories.is_empty() {
@@ -50,7 +46,7 @@ pub async fn run(args: ReposArgs, session: &Session) -> Result<()> {
 
 /// The repositories as a table.
 pub fn table(repositories: &[v1::Repository]) -> String {
-    let mut rows = Rows::new(&[
+    let mut rows = TextTable::new(&[
         "PATH",
         "STATE",
         "REF",
@@ -61,21 +57,18 @@ pub fn table(repositories: &[v1::Repository]) -> String {
         "HOLDERS",
         "LAST ERROR",
     ]);
+    // A repository without a commit has no figures.
     for repository in repositories {
         let snapshot = repository.snapshot.as_ref();
-        let plain = |text: String| (text, Mood::Plain);
-        let reference = if repository.ref_name.is_empty() {
-            "HEAD"
-        } else {
-            &repository.ref_name
-        };
         rows.row_with([
             plain(repository.path.clone()),
             (
-                repository_state(repository.state()).to_owned(),
+                RepositoryCondition::from(repository.state())
+                    .word()
+                    .to_owned(),
                 repository_mood(repository.state()),
             ),
-            plain(reference.to_owned()),
+            plain(ref_word(&repository.ref_name)),
             plain(short(
                 &snapshot
                     .map(|snapshot| hex(&snapshot.commit))

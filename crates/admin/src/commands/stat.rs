@@ -3,15 +3,16 @@
 use std::ffi::OsString;
 
 use anyhow::Result;
+use monofs_api::browse::{PathDocument, PathKind};
+use monofs_api::{Time, hex};
 use monofs_model::limits::SYMLINK_BYTES_MAX;
 use monofs_model::tree::EntryKind;
-use serde::Serialize;
 
 use crate::commands::cat;
 use crate::output::{emit, emit_json, fields};
-use crate::place::{Inside, Place, TreePath, kind_word, locate};
-use crate::session::Session;
-use crate::text::{clean_bytes, hex, size, time};
+use crate::place::{InsideRepository, NamespacePath, PathPlace, locate};
+use crate::session::CommandSession;
+use crate::text::{clean_bytes, size};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -27,69 +28,63 @@ pub struct StatArgs {
     path: OsString,
 }
 
-#[derive(Default, Serialize)]
-struct Answer {
-    path: String,
-    kind: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    entries: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    size: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    oid: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    target: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    submodule: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    repository: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    commit: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    commit_time: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    holders: Option<Vec<String>>,
-}
-
-pub async fn run(args: StatArgs, session: &Session) -> Result<()> {
-    let path = TreePath::new(&args.path)?;
-    let answer = match locate(&session.cluster, &path).await? {
-        Place::Namespace(entries) => Answer {
-            path: path.shown(),
-            kind: "namespace",
-            entries: Some(entries.len()),
-            ..Answer::default()
-        },
-        Place::Inside(inside) => describe(session, &path, &inside).await?,
+pub async fn run(args: StatArgs, session: &CommandSession) -> Result<()> {
+    let path = NamespacePath::new(&args.path)?;
+    // Nothing is known yet.
+    let mut document = PathDocument {
+        path: path.shown(),
+        path_encoded: path.encoded(),
+        kind: PathKind::Namespace,
+        total: None,
+        entries: None,
+        size: None,
+        oid: None,
+        target: None,
+        url: None,
+        submodule: None,
+        repository: None,
+        source: None,
+        commit: None,
+        commit_time: None,
+        holders: None,
     };
+    // What is there.
+    match locate(&session.cluster, &path).await? {
+        PathPlace::Namespace(entries) => document.total = Some(entries.len()),
+        PathPlace::Inside(inside) => describe(&mut document, session, &inside).await?,
+    }
+    document.entries = document.total;
     if session.json() {
-        emit_json(&answer)
+        emit_json(&document)
     } else {
-        emit(&text(&answer))
+        emit(&text(&document))
     }
 }
 
-async fn describe(session: &Session, path: &TreePath, inside: &Inside) -> Result<Answer> {
-    let mut answer = Answer {
-        path: path.shown(),
-        kind: if inside.rest.is_empty() {
-            "repository"
-        } else {
-            kind_word(inside.kind)
-        },
-        size: inside.kind.is_blob().then_some(inside.size),
-        oid: Some(inside.oid.to_string()),
-        repository: Some(inside.repository.path.clone()),
-        source: Some(inside.repository.source.clone()),
-        commit: Some(hex(&inside.snapshot.commit)),
-        commit_time: time(inside.snapshot.commit_time),
-        holders: Some(inside.repository.holders.clone()),
-        ..Answer::default()
+/// Adds what is known of a path inside a repository.
+async fn describe(
+    document: &mut PathDocument,
+    session: &CommandSession,
+    inside: &InsideRepository,
+) -> Result<()> {
+    // What every entry of a repository has.
+    document.kind = if inside.rest.is_empty() {
+        PathKind::Repository
+    } else {
+        inside.kind.into()
     };
+    document.size = inside.kind.is_blob().then_some(inside.size);
+    document.oid = Some(inside.oid.to_string());
+    document.repository = Some(inside.repository.path.clone());
+    document.source = Some(inside.repository.source.clone());
+    document.commit = Some(hex(&inside.snapshot.commit));
+    document.commit_time = Time::known(inside.snapshot.commit_time);
+    document.holders = Some(inside.repository.holders.clone());
+    // What only its kind has.
     match inside.kind {
-        EntryKind::Directory => answer.entries = Some(inside.record(&session.cluster).await?.len()),
+        EntryKind::Directory => {
+            document.total = Some(inside.record(&session.cluster).await?.len());
+        }
         EntryKind::Symlink if inside.size <= SYMLINK_BYTES_MAX => {
             let mut target = Vec::new();
             cat::copy(&session.cluster, inside, |bytes| {
@@ -97,24 +92,22 @@ async fn describe(session: &Session, path: &TreePath, inside: &Inside) -> Result
                 Ok(())
             })
             .await?;
-            answer.target = Some(clean_bytes(&target));
+            document.target = Some(clean_bytes(&target));
         }
         EntryKind::Submodule => {
-            answer.submodule = Some(format!(
-                "{}@{}",
-                inside.submodule_url().unwrap_or("?"),
-                inside.oid
-            ))
+            let url = inside.submodule_url();
+            document.url = url.map(str::to_owned);
+            document.submodule = Some(format!("{}@{}", url.unwrap_or("?"), inside.oid));
         }
         _ => {}
     }
-    Ok(answer)
+    Ok(())
 }
 
-fn text(answer: &Answer) -> String {
+fn text(answer: &PathDocument) -> String {
     let mut pairs = vec![
         ("path", answer.path.clone()),
-        ("kind", answer.kind.to_owned()),
+        ("kind", answer.kind.word().to_owned()),
     ];
     let mut add = |name, value: Option<String>| pairs.extend(value.map(|value| (name, value)));
     add("entries", answer.entries.map(|entries| entries.to_string()));
@@ -134,7 +127,7 @@ fn text(answer: &Answer) -> String {
     add("repository", answer.repository.clone());
     add("source", answer.source.clone());
     add("commit", answer.commit.clone());
-    add("commit time", answer.commit_time.clone());
+    add("commit time", answer.commit_time.map(Time::text));
     add(
         "held by",
         answer.holders.as_ref().map(|holders| holders.join(", ")),

@@ -3,16 +3,17 @@
 mod totals;
 
 use anyhow::Result;
+use monofs_api::clients::ClientDocument;
+use monofs_api::members::{FetcherDocument, NodeDocument};
+use monofs_api::reads::ReadCounts;
+use monofs_api::stats::{ClusterFigures, totals};
 use monofs_proto::v1;
-use serde::Serialize;
 
 use crate::commands::{fetchers, nodes};
-use crate::output::{Rows, emit, emit_json};
-use crate::session::Session;
-use crate::shapes::{self, Requests};
+use crate::output::{TextTable, emit, emit_json};
+use crate::session::CommandSession;
 use crate::text::{ago, latency, percent, size};
-pub use totals::durations;
-use totals::{Totals, lines, totals};
+use totals::lines;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -20,20 +21,21 @@ Examples:
   monofs-admin stats --type=nodes
   monofs-admin stats --type=all --format=json
 
-Counters are since the member, or the mount, started; `monofs-admin top` shows them as rates. A `-` stands for what a member
-does not tell, because it cannot be asked or is older. Latencies are upper bounds.";
+Counters are since the member, or the mount, started; `monofs-admin top` shows them as rates. A `-`
+stands for what a member does not tell, because it cannot be asked or is older. Latencies are upper
+bounds.";
 
 /// Show figures of the cluster, of its nodes, fetchers and mounts, or all
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct StatsArgs {
-    /// Whose figures
+    /// Which figures
     #[arg(long = "type", default_value = "cluster")]
-    kind: Kind,
+    kind: FigureKind,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Kind {
+enum FigureKind {
     /// Sums over all of it
     Cluster,
     Nodes,
@@ -43,46 +45,49 @@ enum Kind {
     All,
 }
 
-#[derive(Serialize)]
-struct Answer {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cluster: Option<Totals>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    nodes: Option<Vec<shapes::Node>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    fetchers: Option<Vec<shapes::Fetcher>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    clients: Option<Vec<shapes::Client>>,
-}
-
-pub async fn run(args: StatsArgs, session: &Session) -> Result<()> {
-    let wants = |kind| args.kind == kind || args.kind == Kind::All;
+pub async fn run(args: StatsArgs, session: &CommandSession) -> Result<()> {
+    // Only sums over the catalogue need the list of it.
     let status = session.status().await?;
-    let cluster = match wants(Kind::Cluster) {
+    let cluster = match args.kind.includes(FigureKind::Cluster) {
         true => Some(totals(&status, &session.repositories("").await?)),
         false => None,
     };
     if session.json() {
-        return emit_json(&Answer {
+        return emit_json(&ClusterFigures {
             cluster,
-            nodes: wants(Kind::Nodes).then(|| status.nodes.iter().map(Into::into).collect()),
-            fetchers: wants(Kind::Fetchers)
-                .then(|| status.fetchers.iter().map(Into::into).collect()),
-            clients: wants(Kind::Clients).then(|| status.clients.iter().map(Into::into).collect()),
+            nodes: args
+                .kind
+                .includes(FigureKind::Nodes)
+                .then(|| NodeDocument::of_status(&status)),
+            fetchers: args
+                .kind
+                .includes(FigureKind::Fetchers)
+                .then(|| FetcherDocument::of_status(&status)),
+            clients: args
+                .kind
+                .includes(FigureKind::Clients)
+                .then(|| ClientDocument::of_status(&status)),
         });
     }
+    // The same as tables.
     let mut parts: Vec<String> = cluster.iter().map(lines).collect();
-    if wants(Kind::Nodes) {
+    if args.kind.includes(FigureKind::Nodes) {
         parts.push(nodes::table(&status.nodes));
         parts.push(served(&status.nodes));
     }
-    if wants(Kind::Fetchers) {
+    if args.kind.includes(FigureKind::Fetchers) {
         parts.push(fetchers::table(&status.fetchers));
     }
-    if wants(Kind::Clients) {
+    if args.kind.includes(FigureKind::Clients) {
         parts.push(mounts(&status.clients));
     }
     emit(&parts.join("\n"))
+}
+
+impl FigureKind {
+    fn includes(self, other: Self) -> bool {
+        self == other || self == Self::All
+    }
 }
 
 /// What each node did for readers.
@@ -104,16 +109,17 @@ fn served(nodes: &[v1::NodeStatus]) -> String {
         ">QUEUED",
         ">OPEN STORES",
     ];
-    let mut rows = Rows::new(&headings);
+    let mut rows = TextTable::new(&headings);
+    // Figures of a node that does not tell are dashes.
     for node in nodes {
         let id = node
             .member
             .as_ref()
             .map(|member| member.id.clone())
             .unwrap_or_default();
-        let requests = node.stat.as_ref().and_then(Requests::of);
+        let requests = node.stat.as_ref().and_then(ReadCounts::of);
         let asked =
-            |of: fn(&Requests) -> String| requests.as_ref().map_or_else(|| "-".to_owned(), of);
+            |of: fn(&ReadCounts) -> String| requests.as_ref().map_or_else(|| "-".to_owned(), of);
         let figure = |of: fn(&v1::StatResponse) -> String| {
             node.stat.as_ref().map_or_else(|| "-".to_owned(), of)
         };
@@ -161,7 +167,8 @@ fn mounts(clients: &[v1::ClientStatus]) -> String {
         ">MEMORY",
         ">REPORTED",
     ];
-    let mut rows = Rows::new(&headings);
+    let mut rows = TextTable::new(&headings);
+    // Figures of a mount that has not reported are dashes.
     for client in clients {
         let figure = |of: fn(&v1::ClientReport) -> String| {
             client.report.as_ref().map_or_else(|| "-".to_owned(), of)

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use monofs_api::commands::LiveFigures;
 use monofs_launch::args;
 
 use crate::output::{emit, emit_json};
-use crate::session::Session;
+use crate::session::CommandSession;
 use crate::text::{clean, latency, rate};
-use crate::top::figures::{Figures, History};
+use crate::top::figures::SampleHistory;
 use crate::top::{live, panels, terminal};
 
 /// Between the two samples of a snapshot, at most: what happens in it is shown as rates.
@@ -21,8 +22,9 @@ Examples:
   monofs-admin top --once
   monofs-admin top --once --format=json
 
-Keys: q quits, ? explains all of them. When the router goes away, the next one of --router is asked. Where standard output is
-no terminal, or with --once, one snapshot is printed: rates in it are over --interval, but 2s at most.";
+Keys: q quits, ? explains all of them. When the router goes away, the next one of --router is asked.
+Where standard output is no terminal, or with --once, one snapshot is printed: rates in it are over
+--interval, but 2s at most.";
 
 /// Show the cluster live: reads, latencies, disks, jobs, mounts
 #[derive(Debug, clap::Args)]
@@ -36,12 +38,12 @@ pub struct TopArgs {
     interval: Duration,
 }
 
-pub async fn run(args: TopArgs, session: &Session) -> Result<()> {
+pub async fn run(args: TopArgs, session: &CommandSession) -> Result<()> {
     if !args.once && !session.json() && terminal::is_there() {
         return live::run(session, args.interval).await;
     }
     let start = Instant::now();
-    let mut history = History::default();
+    let mut history = SampleHistory::default();
     history.take(live::sample(session, start).await?);
     tokio::time::sleep(args.interval.min(SNAPSHOT_INTERVAL_MAX)).await;
     let figures = history.take(live::sample(session, start).await?);
@@ -53,14 +55,15 @@ pub async fn run(args: TopArgs, session: &Session) -> Result<()> {
 }
 
 /// A snapshot as text.
-fn plain(figures: &Figures) -> String {
+fn plain(figures: &LiveFigures) -> String {
+    // The cluster in three lines.
     let reads = &figures.reads;
     let mut text = format!(
         "{}: router {}, {} leads\nreads {}  {}  p50 {}  p99 {}  failed {}\nrepositories {} ready, \
          {} being ingested, {} failed\n",
         figures.health.word(),
         clean(&figures.router),
-        clean(figures.leader.as_deref().unwrap_or("nobody")),
+        clean(figures.leader.as_deref().unwrap_or("no router")),
         rate(reads.requests_per_second),
         reads
             .bytes_per_second
@@ -72,6 +75,7 @@ fn plain(figures: &Figures) -> String {
         figures.repositories_ingesting,
         figures.repositories_failed,
     );
+    // What is wrong, then a table for each kind of member.
     for finding in &figures.findings {
         text.push_str(&format!("! {}\n", clean(&finding.problem)));
     }

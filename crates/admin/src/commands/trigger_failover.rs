@@ -2,11 +2,12 @@
 
 use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
+use monofs_api::jobs::RequestOutcome;
 use monofs_proto::v1;
 
-use crate::cluster::{About, Router};
-use crate::commands::accepted::Accepted;
-use crate::session::Session;
+use crate::cluster::{CallSubject, RouterClient};
+use crate::commands::accepted::{self, OutcomeWords};
+use crate::session::CommandSession;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -35,22 +36,30 @@ pub struct TriggerFailoverArgs {
     force: bool,
 }
 
-pub async fn run(args: TriggerFailoverArgs, session: &Session) -> Result<()> {
+pub async fn run(args: TriggerFailoverArgs, session: &CommandSession) -> Result<()> {
     let node_id = args.node_id;
     let message = v1::TriggerFailoverRequest {
         node_id: node_id.clone(),
         reason: args.reason,
         force: args.force,
     };
-    let call = |router: Router| {
+    let call = |router: RouterClient| {
         let request = router.request(message.clone());
         async move { router.admin().trigger_failover(request).await }
     };
-    let answer = session.cluster.ask_about(About::Leaving, call).await;
+    let answer = session.cluster.ask_about(CallSubject::Leaving, call).await;
     let answer: v1::TriggerFailoverResponse = session.meant_member(&node_id, answer).await?;
-    let said = format!("readers leave {node_id} now, and its copies are made elsewhere");
-    let already = format!("{node_id} was failed over already");
-    Accepted::new("trigger-failover", &node_id, said, "monofs-admin failover")
-        .answered(answer.unchanged, already, &answer.job_id)
-        .print(session)
+    let told = OutcomeWords {
+        done: format!("readers leave {node_id} now, and its copies are made elsewhere"),
+        already: format!("{node_id} was failed over already"),
+        next: "monofs-admin failover",
+    };
+    // What became of it.
+    let outcome = RequestOutcome {
+        action: "trigger-failover",
+        node_id: &node_id,
+        unchanged: answer.unchanged,
+        job_id: &answer.job_id,
+    };
+    accepted::print(session, outcome.into(), told)
 }

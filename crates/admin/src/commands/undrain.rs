@@ -2,11 +2,12 @@
 
 use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
+use monofs_api::jobs::RequestOutcome;
 use monofs_proto::v1;
 
-use crate::cluster::{About, Router};
-use crate::commands::accepted::Accepted;
-use crate::session::Session;
+use crate::cluster::{CallSubject, RouterClient};
+use crate::commands::accepted::{self, OutcomeWords};
+use crate::session::CommandSession;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -18,29 +19,47 @@ Examples:
 #[command(after_help = AFTER_HELP)]
 pub struct UndrainArgs {
     /// Only this node
-    #[arg(long, value_name = "ID", alias = "node-id", value_parser = NonEmptyStringValueParser::new())]
+    #[arg(
+        long,
+        value_name = "ID",
+        alias = "node-id",
+        value_parser = NonEmptyStringValueParser::new()
+    )]
     node: Option<String>,
 }
 
-pub async fn run(args: UndrainArgs, session: &Session) -> Result<()> {
+pub async fn run(args: UndrainArgs, session: &CommandSession) -> Result<()> {
     let node_id = args.node.unwrap_or_default();
-    let call = |router: Router| {
+    let call = |router: RouterClient| {
         let request = router.request(v1::UndrainRequest {
             node_id: node_id.clone(),
         });
         async move { router.admin().undrain(request).await }
     };
-    let answer = session.cluster.ask_about(About::Node, call).await;
+    let answer = session.cluster.ask_about(CallSubject::Node, call).await;
     let answer: v1::UndrainResponse = session.meant_member(&node_id, answer).await?;
-    let (said, already) = if node_id.is_empty() {
-        let said = "the cluster is no longer drained: members that are down are noticed, and \
-         missing copies are made again";
-        (said.to_owned(), "the cluster was not drained".to_owned())
+    // People are told what is so now, of the cluster or of one node.
+    let next = "monofs-admin status";
+    let told = if node_id.is_empty() {
+        OutcomeWords {
+            done: "the cluster is no longer drained: members that are down are noticed, and \
+                   missing copies are made again"
+                .to_owned(),
+            already: "the cluster was not drained".to_owned(),
+            next,
+        }
     } else {
-        let said = format!("{node_id} takes part again: copies that belong on it are made there");
-        (said, format!("{node_id} was not being drained"))
+        OutcomeWords {
+            done: format!("{node_id} takes part again: copies that belong on it are made there"),
+            already: format!("{node_id} was not being drained"),
+            next,
+        }
     };
-    Accepted::new("undrain", &node_id, said, "monofs-admin status")
-        .answered(answer.unchanged, already, "")
-        .print(session)
+    let outcome = RequestOutcome {
+        action: "undrain",
+        node_id: &node_id,
+        unchanged: answer.unchanged,
+        job_id: "",
+    };
+    accepted::print(session, outcome.into(), told)
 }

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
+use monofs_api::commands::{Verified, VerifiedReplica};
 use monofs_launch::exit::{Code, Failure};
 use monofs_proto::v1;
-use serde::Serialize;
 
-use crate::cluster::{About, Router};
+use crate::cluster::{CallSubject, RouterClient};
 use crate::display_path::display_path;
-use crate::mood::Mood;
-use crate::output::{Rows, emit, emit_json};
-use crate::progress::{Progress, Step};
-use crate::session::Session;
+use crate::mood::{Mood, plain};
+use crate::output::{TextTable, emit, emit_json};
+use crate::progress::{ProgressDisplay, ProgressStep};
+use crate::session::CommandSession;
 use crate::text::{clean, count, size};
 
 /// Longest pause between two signs of life: one huge object may take a while to read.
@@ -40,49 +40,32 @@ pub struct VerifyArgs {
     path: String,
 }
 
-#[derive(Serialize)]
-struct Answer {
-    ok: bool,
-    replicas: Vec<Replica>,
-}
-
-#[derive(Debug, Default, Serialize)]
-struct Replica {
-    node_id: String,
-    path: String,
-    objects: u64,
-    bytes: u64,
-    finished: bool,
-    damaged: u64,
-    errors: Vec<String>,
-}
-
-pub async fn run(args: VerifyArgs, session: &Session) -> Result<()> {
+pub async fn run(args: VerifyArgs, session: &CommandSession) -> Result<()> {
     let path = display_path(&args.path)?;
-    let call = |router: Router| {
+    let call = |router: RouterClient| {
         let request = router.stream(v1::AdminVerifyRequest { path: path.clone() });
         async move { router.admin().verify(request).await }
     };
     let mut answers = session
         .cluster
-        .follow(About::Cluster, SILENCE, call)
+        .follow(CallSubject::Cluster, SILENCE, call)
         .await?;
-    let mut progress = Progress::new("verify");
-    let mut replicas: BTreeMap<(String, String), Replica> = BTreeMap::new();
+    let mut progress = ProgressDisplay::new("verify");
+    let mut replicas: BTreeMap<(String, String), VerifiedReplica> = BTreeMap::new();
     // A path that is not there is said in place of the first answer.
     while let Some(answer) = session.meant_path(&path, answers.next().await).await? {
         let key = (answer.node_id.clone(), answer.path.clone());
-        let fresh = || Replica {
+        let fresh = || VerifiedReplica {
             node_id: answer.node_id.clone(),
             path: answer.path.clone(),
-            ..Replica::default()
+            ..VerifiedReplica::default()
         };
         add(replicas.entry(key).or_insert_with(fresh), &answer);
         let (objects, bytes) = replicas.values().fold((0, 0), |(a, b), replica| {
             (a + replica.objects, b + replica.bytes)
         });
         let detail = format!("{}, {}", count(objects, "object"), size(bytes));
-        progress.show(Step {
+        progress.show(ProgressStep {
             phase: "checking",
             done: objects,
             total: 0,
@@ -93,7 +76,7 @@ pub async fn run(args: VerifyArgs, session: &Session) -> Result<()> {
     report(session, replicas.into_values().collect())
 }
 
-fn add(replica: &mut Replica, answer: &v1::AdminVerifyProgress) {
+fn add(replica: &mut VerifiedReplica, answer: &v1::AdminVerifyProgress) {
     if let Some(progress) = &answer.progress {
         replica.objects = replica.objects.max(progress.objects_checked);
         replica.bytes = replica.bytes.max(progress.bytes_checked);
@@ -108,18 +91,20 @@ fn add(replica: &mut Replica, answer: &v1::AdminVerifyProgress) {
     }
 }
 
-fn report(session: &Session, replicas: Vec<Replica>) -> Result<()> {
+fn report(session: &CommandSession, replicas: Vec<VerifiedReplica>) -> Result<()> {
+    // A replica that was not checked to its end is not good either.
     let damaged: u64 = replicas.iter().map(|replica| replica.damaged).sum();
     let unfinished = replicas.iter().filter(|replica| !replica.finished).count();
     let ok = damaged == 0 && unfinished == 0;
     if session.json() {
-        emit_json(&Answer { ok, replicas })?;
+        emit_json(&Verified { ok, replicas })?;
     } else {
         emit(&text(&replicas))?;
     }
     if ok {
         return Ok(());
     }
+    // The failure says what was found.
     let what = match (damaged, unfinished as u64) {
         (0, unfinished) => format!(
             "{} could not be checked to the end",
@@ -142,18 +127,18 @@ fn report(session: &Session, replicas: Vec<Replica>) -> Result<()> {
         .into())
 }
 
-fn text(replicas: &[Replica]) -> String {
+fn text(replicas: &[VerifiedReplica]) -> String {
     if replicas.is_empty() {
         return "nothing to check\n".to_owned();
     }
-    let mut rows = Rows::new(&["NODE", "PATH", ">OBJECTS", ">BYTES", "RESULT"]);
+    // One row for each replica.
+    let mut rows = TextTable::new(&["NODE", "PATH", ">OBJECTS", ">BYTES", "RESULT"]);
     for replica in replicas {
         let (result, mood) = match (replica.damaged, replica.finished) {
             (0, true) => ("good".to_owned(), Mood::Good),
             (0, false) => ("not finished".to_owned(), Mood::Uneasy),
             (damaged, _) => (count(damaged, "error"), Mood::Bad),
         };
-        let plain = |text: String| (text, Mood::Plain);
         rows.row_with([
             plain(replica.node_id.clone()),
             plain(replica.path.clone()),
@@ -162,6 +147,7 @@ fn text(replicas: &[Replica]) -> String {
             (result, mood),
         ]);
     }
+    // The damaged objects, the first of each replica.
     let mut text = rows.render();
     for replica in replicas {
         for error in &replica.errors {

@@ -1,20 +1,20 @@
-//! The screen: the summary on top, the open panel, and a line of keys at the bottom. Pure: `View`
-//! in, buffer out.
+//! The screen: the summary on top, the open panel, and a line of keys at the bottom. Pure: the view
+//! in, a buffer out.
 
 use std::time::Duration;
 
+use monofs_api::Health;
+use monofs_api::commands::{LiveFigures, LiveNode};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 
-use crate::findings::Health;
 use crate::mood::Mood;
 use crate::text::{clean, count, latency, rate, size, wrapped};
-use crate::top::figures::Figures;
-use crate::top::grid::{Grid, style};
+use crate::top::grid::{Grid, Palette};
 use crate::top::panels;
-use crate::top::view::{Panel, View};
+use crate::top::view::{LiveView, Panel};
 
 /// Problems that the summary names; the rest is counted.
 const PROBLEMS_SHOWN_MAX: usize = 3;
@@ -39,17 +39,20 @@ LAG: repositories that a mount shows at an older commit. A `-` is not known: the
 member does not tell, was just started, or had nothing to do.";
 
 /// Draws the view.
-pub fn draw(frame: &mut Frame<'_>, view: &View, now: Duration, colours: bool) {
+pub fn draw(frame: &mut Frame<'_>, view: &LiveView, now: Duration, palette: Palette) {
+    // The header first, then as much of the rest as fits.
     let area = frame.area();
-    let (width, height) = (usize::from(area.width), usize::from(area.height));
-    let mut lines = header(view, now, width, colours);
+    let width = usize::from(area.width);
+    let height = usize::from(area.height);
+    let mut lines = header(view, now, width, palette);
     let footer = usize::from(height > lines.len() + 2);
     if let Some(figures) = &view.figures {
-        lines.extend(summary(figures, width, height, colours));
+        lines.extend(summary(figures, width, height, palette));
     }
     lines.truncate(height.saturating_sub(footer));
     let room = height.saturating_sub(lines.len() + footer);
-    lines.extend(body(view, width, room, colours));
+    lines.extend(body(view, width, room, palette));
+    // All but the last line, and the keys in that.
     frame.render_widget(
         Text::from(lines),
         Rect {
@@ -70,8 +73,8 @@ pub fn draw(frame: &mut Frame<'_>, view: &View, now: Duration, colours: bool) {
 }
 
 /// The word, who answers, and what is out of order with the view itself.
-fn header(view: &View, now: Duration, width: usize, colours: bool) -> Vec<Line<'static>> {
-    let bold = |mood| style(mood, colours).add_modifier(Modifier::BOLD);
+fn header(view: &LiveView, now: Duration, width: usize, palette: Palette) -> Vec<Line<'static>> {
+    // The word, and the routers.
     let mut spans = match &view.figures {
         Some(figures) => {
             let mood = match figures.health {
@@ -79,8 +82,8 @@ fn header(view: &View, now: Duration, width: usize, colours: bool) -> Vec<Line<'
                 Health::Degraded => Mood::Uneasy,
                 Health::Unhealthy => Mood::Bad,
             };
-            let word = Span::styled(figures.health.word(), bold(mood));
-            let leader = figures.leader.as_deref().unwrap_or("nobody");
+            let word = Span::styled(figures.health.word(), bold(palette, mood));
+            let leader = figures.leader.as_deref().unwrap_or("no router");
             vec![
                 word,
                 Span::raw(format!(
@@ -90,15 +93,16 @@ fn header(view: &View, now: Duration, width: usize, colours: bool) -> Vec<Line<'
                 )),
             ]
         }
-        None => vec![Span::styled("connecting", bold(Mood::Plain))],
+        None => vec![Span::styled("connecting", bold(palette, Mood::Plain))],
     };
     spans.push(Span::raw(format!(
         "  every {}",
         humantime::format_duration(view.interval)
     )));
     if view.paused {
-        spans.push(Span::styled("  PAUSED", bold(Mood::Uneasy)));
+        spans.push(Span::styled("  PAUSED", bold(palette, Mood::Uneasy)));
     }
+    // What is wrong with the view itself.
     let mut lines = vec![Line::from(spans)];
     if let Some((why, since)) = &view.failed {
         let waited = now.saturating_sub(*since).as_secs();
@@ -112,29 +116,39 @@ fn header(view: &View, now: Duration, width: usize, colours: bool) -> Vec<Line<'
             wrapped(&text, width)
                 .into_iter()
                 .take(3)
-                .map(|line| Line::styled(line, style(Mood::Bad, colours))),
+                .map(|line| Line::styled(line, palette.style(Mood::Bad))),
         );
     } else if let Some(notice) = view.notice(now) {
-        lines.push(Line::styled(clean(notice), style(Mood::Uneasy, colours)));
+        lines.push(Line::styled(clean(notice), palette.style(Mood::Uneasy)));
     }
     lines
 }
 
+fn bold(palette: Palette, mood: Mood) -> Style {
+    palette.style(mood).add_modifier(Modifier::BOLD)
+}
+
+/// The sum of a figure over the nodes that tell it.
+fn over_nodes(figures: &LiveFigures, figure: fn(&LiveNode) -> Option<u64>) -> u64 {
+    let told = figures.nodes.iter().filter_map(figure);
+    told.fold(0, u64::saturating_add)
+}
+
 /// The whole cluster in a few lines, and what is wrong.
-fn summary(figures: &Figures, width: usize, height: usize, colours: bool) -> Vec<Line<'static>> {
+fn summary(
+    figures: &LiveFigures,
+    width: usize,
+    height: usize,
+    palette: Palette,
+) -> Vec<Line<'static>> {
+    // Sums over the cluster.
     let reads = &figures.reads;
     let bytes = reads
         .bytes_per_second
         .map_or_else(|| "-".to_owned(), panels::byte_rate);
-    let disk = |of: fn(&crate::top::figures::Node) -> Option<u64>| {
-        figures
-            .nodes
-            .iter()
-            .filter_map(of)
-            .fold(0u64, u64::saturating_add)
-    };
-    let hydrations =
-        disk(|node| node.hydrations_running).saturating_add(disk(|node| node.hydrations_queued));
+    let running = over_nodes(figures, |node| node.hydrations_running);
+    let queued = over_nodes(figures, |node| node.hydrations_queued);
+    let hydrations = running.saturating_add(queued);
     let mut lines = vec![
         Line::raw(format!(
             "reads {}  {bytes}  p50 {}  p99 {}  failed {}",
@@ -149,10 +163,11 @@ fn summary(figures: &Figures, width: usize, height: usize, colours: bool) -> Vec
             figures.repositories_ready,
             figures.repositories_ingesting,
             figures.repositories_failed,
-            size(disk(|node| node.disk_used_bytes)),
-            size(disk(|node| node.disk_free_bytes))
+            size(over_nodes(figures, |node| node.disk_used_bytes)),
+            size(over_nodes(figures, |node| node.disk_free_bytes))
         )),
     ];
+    // The first problems, each cut so that its command is whole.
     let shown = if height < PROBLEMS_HEIGHT_MIN {
         0
     } else {
@@ -173,7 +188,7 @@ fn summary(figures: &Figures, width: usize, height: usize, colours: bool) -> Vec
                 .chain(next.chars())
                 .collect();
         }
-        lines.push(Line::styled(text, style(Mood::Bad, colours)));
+        lines.push(Line::styled(text, palette.style(Mood::Bad)));
     }
     let hidden = figures.findings.len().saturating_sub(shown);
     if hidden > 0 {
@@ -181,21 +196,23 @@ fn summary(figures: &Figures, width: usize, height: usize, colours: bool) -> Vec
         let problems = count(hidden as u64, "problem").replacen(' ', &format!(" {more}"), 1);
         lines.push(Line::styled(
             format!("! {problems}: monofs-admin status"),
-            style(Mood::Bad, colours),
+            palette.style(Mood::Bad),
         ));
     }
     lines
 }
 
-fn body(view: &View, width: usize, room: usize, colours: bool) -> Vec<Line<'static>> {
+fn body(view: &LiveView, width: usize, room: usize, palette: Palette) -> Vec<Line<'static>> {
+    // The help covers everything.
     if view.help {
         return HELP.lines().take(room).map(Line::raw).collect();
     }
     let Some(figures) = &view.figures else {
         return Vec::new();
     };
+    // The open panel, sorted and scrolled.
     let mut grid = match view.panel {
-        Panel::Overview => return overview(view, figures, width, room, colours),
+        Panel::Overview => return overview(view, figures, width, room, palette),
         Panel::Nodes => panels::nodes(figures),
         Panel::Fetchers => panels::fetchers(figures),
         Panel::Jobs => panels::jobs(figures),
@@ -215,18 +232,18 @@ fn body(view: &View, width: usize, room: usize, colours: bool) -> Vec<Line<'stat
         room.saturating_sub(1),
         view.scroll,
         Some(sort),
-        colours,
+        palette,
     ));
     lines
 }
 
 /// All panels below each other, each with as much room as it needs and there is.
 fn overview(
-    view: &View,
-    figures: &Figures,
+    view: &LiveView,
+    figures: &LiveFigures,
     width: usize,
     room: usize,
-    colours: bool,
+    palette: Palette,
 ) -> Vec<Line<'static>> {
     let mut nodes = panels::nodes(figures);
     nodes.sort(view.sorted());
@@ -250,12 +267,12 @@ fn overview(
         }
         lines.push(Line::raw(""));
         let sort = (number == 0 && !figures.nodes.is_empty()).then(|| view.sorted());
-        lines.extend(grid.lines(width, height - 1, 0, sort, colours));
+        lines.extend(grid.lines(width, height - 1, 0, sort, palette));
     }
     lines
 }
 
-/// `room` lines given to those who want some, one after the other until nobody wants more.
+/// `room` lines given to those that want some, in turns until all have what they want.
 fn shares(wanted: &[usize], room: usize) -> Vec<usize> {
     let mut given = vec![0; wanted.len()];
     let mut left = room;
@@ -276,7 +293,7 @@ fn shares(wanted: &[usize], room: usize) -> Vec<usize> {
 }
 
 /// The line of keys.
-fn keys(view: &View) -> Line<'static> {
+fn keys(view: &LiveView) -> Line<'static> {
     let mut spans = vec![Span::raw("q quit  ? help  s sort  p pause  ")];
     for (number, panel) in Panel::ALL.iter().enumerate() {
         let text = format!("{} {}", number + 1, panel.name());

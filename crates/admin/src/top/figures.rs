@@ -7,17 +7,17 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use monofs_api::commands::{LiveClient, LiveFetcher, LiveFigures, LiveNode};
+use monofs_api::reads::{ReadRates, hit_ratio};
+use monofs_api::said;
+use monofs_proto::durations::{counted, merged, quantile};
 use monofs_proto::v1;
-use monofs_rpc::metrics::quantile;
-use serde::Serialize;
 
-use crate::commands::stats::durations;
-use crate::findings::{Finding, Health, findings, health};
-use crate::shapes::{self, member_state, some};
+use crate::findings::{findings, health};
 
 /// What a router said, and when.
 #[derive(Debug, Clone, Default)]
-pub struct Sample {
+pub struct StatusSample {
     /// Since the start of the command.
     pub at: Duration,
     /// The address that answered.
@@ -25,117 +25,32 @@ pub struct Sample {
     pub status: v1::StatusResponse,
 }
 
-/// What is shown.
-#[derive(Debug, Serialize)]
-pub struct Figures {
-    pub health: Health,
-    pub findings: Vec<Finding>,
-    /// The router that answered.
-    pub router: String,
-    pub leader: Option<String>,
-    /// Seconds between the two samples; null = there is only one.
-    pub interval_seconds: Option<f64>,
-    pub repositories_ready: u64,
-    pub repositories_ingesting: u64,
-    pub repositories_failed: u64,
-    pub view_number: u64,
-    pub reads: Reads,
-    pub nodes: Vec<Node>,
-    pub fetchers: Vec<Fetcher>,
-    pub jobs: Vec<shapes::Job>,
-    pub clients: Vec<Client>,
-}
-
-/// Requests for content between two samples.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Reads {
-    pub requests_per_second: Option<f64>,
-    pub failed_per_second: Option<f64>,
-    pub bytes_per_second: Option<f64>,
-    /// Upper bounds; null = there were no requests, or they are not told.
-    pub p50_seconds: Option<f64>,
-    pub p99_seconds: Option<f64>,
-}
-
-#[derive(Debug, Serialize)]
-pub struct Node {
-    pub id: String,
-    pub state: &'static str,
-    #[serde(skip)]
-    pub member: v1::Member,
-    #[serde(flatten)]
-    pub reads: Reads,
-    /// Of the chunks asked for, those that were here, in per cent.
-    pub chunks_here_percent: Option<f64>,
-    pub repositories: Option<u64>,
-    pub disk_used_bytes: Option<u64>,
-    pub disk_free_bytes: Option<u64>,
-    pub hydrations_running: Option<u64>,
-    pub hydrations_queued: Option<u64>,
-    pub error: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-pub struct Fetcher {
-    pub id: String,
-    pub state: &'static str,
-    #[serde(skip)]
-    pub member: v1::Member,
-    pub bytes_per_second: Option<f64>,
-    pub fetches_per_second: Option<f64>,
-    pub fetches_running: Option<u64>,
-    pub fetches_waiting: Option<u64>,
-    pub fetches_failed: Option<u64>,
-    pub cache_bytes: Option<u64>,
-    pub cache_bytes_max: Option<u64>,
-    /// Since it started.
-    pub cache_hits_percent: Option<f64>,
-    pub error: Option<String>,
-}
-
-#[derive(Debug, Serialize)]
-pub struct Client {
-    pub id: String,
-    pub mount: String,
-    pub router_id: Option<String>,
-    /// Between its last two reports.
-    pub upcalls_per_second: Option<f64>,
-    pub bytes_per_second: Option<f64>,
-    /// Since it was mounted.
-    pub cache_hits_percent: Option<f64>,
-    pub cache_bytes: Option<u64>,
-    pub cache_bytes_max: Option<u64>,
-    pub failed: Option<u64>,
-    pub lagging_repositories: Option<u64>,
-    pub resident_bytes: Option<u64>,
-    pub version: String,
-}
-
 /// A report of a mount, with its time in seconds since the epoch.
-type Report = (i64, v1::ClientReport);
+type TimedReport = (i64, v1::ClientReport);
 
 /// What rates are computed from. Bounded by what one status names.
 #[derive(Debug, Default)]
-pub struct History {
-    last: Option<Sample>,
+pub struct SampleHistory {
+    last: Option<StatusSample>,
     /// The last report of each mount, and the one before it.
-    reports: HashMap<String, (Report, Option<Report>)>,
+    reports: HashMap<String, (TimedReport, Option<TimedReport>)>,
 }
 
-impl History {
+impl SampleHistory {
     /// The figures of a new sample.
-    pub fn take(&mut self, sample: Sample) -> Figures {
+    pub fn take(&mut self, sample: StatusSample) -> LiveFigures {
         self.remember_reports(&sample.status.clients);
+        // What lies between this sample and the one before.
         let status = &sample.status;
         let before = self.last.as_ref();
         let elapsed = before
             .map(|before| sample.at.saturating_sub(before.at))
             .filter(|time| !time.is_zero());
-        let between = Between {
+        let between = SampleGap {
             before: before.map(|before| &before.status),
             seconds: elapsed.map(|t| t.as_secs_f64()),
         };
-        let nodes: Vec<Node> = status.nodes.iter().map(|node| between.node(node)).collect();
+        let nodes: Vec<LiveNode> = status.nodes.iter().map(|node| between.node(node)).collect();
         let fetchers = status
             .fetchers
             .iter()
@@ -146,8 +61,9 @@ impl History {
             .iter()
             .map(|client| self.client(client))
             .collect();
+        // The figures of it.
         let found = findings(status);
-        let figures = Figures {
+        let figures = LiveFigures {
             health: health(status, &found),
             findings: found,
             router: sample.router.clone(),
@@ -178,7 +94,7 @@ impl History {
             let Some(report) = client.report else {
                 continue;
             };
-            let fresh: Report = (client.reported_at, report);
+            let fresh: TimedReport = (client.reported_at, report);
             match self.reports.get_mut(&client.client_id) {
                 Some((last, _)) if last.0 == fresh.0 => last.1 = fresh.1,
                 Some((last, before)) => *before = Some(std::mem::replace(last, fresh)),
@@ -187,47 +103,53 @@ impl History {
         }
     }
 
-    fn client(&self, wire: &v1::ClientStatus) -> Client {
+    /// A counter's rate between the last two reports of a mount.
+    fn report_rate(
+        &self,
+        wire: &v1::ClientStatus,
+        counter: fn(&v1::ClientReport) -> u64,
+    ) -> Option<f64> {
+        let (now, before) = self.reports.get(&wire.client_id)?;
+        let before = before.as_ref()?;
+        let seconds = (now.0 > before.0).then(|| (now.0 - before.0) as f64)?;
+        Some(counter(&now.1).checked_sub(counter(&before.1))? as f64 / seconds)
+    }
+
+    fn client(&self, wire: &v1::ClientStatus) -> LiveClient {
+        // Counters of the last report, and their rate since the one before.
         let report = wire.report.as_ref();
-        let of = |figure: fn(&v1::ClientReport) -> u64| report.map(figure);
-        let rate = |figure: fn(&v1::ClientReport) -> u64| {
-            let (now, before) = self.reports.get(&wire.client_id)?;
-            let before = before.as_ref()?;
-            let seconds = (now.0 > before.0).then(|| (now.0 - before.0) as f64)?;
-            Some(figure(&now.1).checked_sub(figure(&before.1))? as f64 / seconds)
-        };
-        Client {
+        let hits = report.and_then(|report| hit_ratio(report.cache_hits, report.cache_misses));
+        LiveClient {
             id: wire.client_id.clone(),
             mount: wire.mount.clone(),
-            router_id: some(&wire.router_id),
-            upcalls_per_second: rate(|report| report.upcalls),
-            bytes_per_second: rate(|report| report.bytes_fetched),
-            cache_hits_percent: report
-                .and_then(|report| share(report.cache_hits, report.cache_misses)),
-            cache_bytes: of(|report| report.cache_bytes),
-            cache_bytes_max: of(|report| report.cache_bytes_max),
-            failed: of(|report| report.failed),
-            lagging_repositories: of(|report| report.lagging),
-            resident_bytes: of(|report| report.resident_bytes),
+            router_id: said(&wire.router_id),
+            upcalls_per_second: self.report_rate(wire, |report| report.upcalls),
+            bytes_per_second: self.report_rate(wire, |report| report.bytes_fetched),
+            cache_hit_ratio: hits,
+            cache_hits_percent: per_cent(hits),
+            cache_bytes: report.map(|report| report.cache_bytes),
+            cache_bytes_max: report.map(|report| report.cache_bytes_max),
+            failed: report.map(|report| report.failed),
+            lagging_repositories: report.map(|report| report.lagging),
+            resident_bytes: report.map(|report| report.resident_bytes),
             version: wire.version.clone(),
         }
     }
 }
 
-/// `part` of `part + rest`, in per cent.
-fn share(part: u64, rest: u64) -> Option<f64> {
-    let whole = part as f64 + rest as f64;
-    (whole > 0.0).then(|| part as f64 / whole * 100.0)
+/// A ratio in per cent.
+fn per_cent(ratio: Option<f64>) -> Option<f64> {
+    ratio.map(|ratio| ratio * 100.0)
 }
 
 /// The time between two samples.
-struct Between<'a> {
+struct SampleGap<'a> {
     before: Option<&'a v1::StatusResponse>,
     /// `None` = there is no sample before.
     seconds: Option<f64>,
 }
 
-impl Between<'_> {
+impl SampleGap<'_> {
     fn rate(&self, before: u64, now: u64) -> Option<f64> {
         Some(now.checked_sub(before)? as f64 / self.seconds?)
     }
@@ -244,37 +166,41 @@ impl Between<'_> {
             .find(same)
     }
 
-    fn node(&self, wire: &v1::NodeStatus) -> Node {
+    fn node(&self, wire: &v1::NodeStatus) -> LiveNode {
+        // Rates need the same start of the node in both samples.
         let member = wire.member.clone().unwrap_or_default();
         let stat = wire.stat.as_ref();
         let before = stat.and_then(|stat| self.stat_before(stat));
         let here = stat.zip(before).and_then(|(now, before)| {
-            share(
+            hit_ratio(
                 now.chunks_held.checked_sub(before.chunks_held)?,
                 now.chunks_missed.checked_sub(before.chunks_missed)?,
             )
         });
-        Node {
+        LiveNode {
             id: member.id.clone(),
-            state: member_state(member.state()),
+            state: member.state().into(),
             reads: stat
                 .zip(before)
-                .map_or_else(Reads::default, |(now, before)| self.reads_of(now, before)),
-            chunks_here_percent: here,
+                .map_or_else(ReadRates::default, |(now, before)| {
+                    self.reads_of(now, before)
+                }),
+            node_hit_ratio: here,
+            chunks_here_percent: per_cent(here),
             repositories: stat.map(|stat| stat.repositories),
             disk_used_bytes: stat.map(|stat| stat.disk_used_bytes),
             disk_free_bytes: stat.map(|stat| stat.disk_free_bytes),
             hydrations_running: stat.map(|stat| stat.hydrations_running),
             hydrations_queued: stat.map(|stat| stat.hydrations_queued),
-            error: some(&wire.error),
+            error: said(&wire.error),
             member,
         }
     }
 
-    fn reads_of(&self, now: &v1::StatResponse, before: &v1::StatResponse) -> Reads {
+    fn reads_of(&self, now: &v1::StatResponse, before: &v1::StatResponse) -> ReadRates {
         let counts = more(&before.request_durations, &now.request_durations);
-        let counted = counts.as_ref().map(|counts| shapes::total(counts));
-        Reads {
+        let counted = counts.as_ref().map(|counts| counted(counts));
+        ReadRates {
             requests_per_second: counted.and_then(|counted| self.rate(0, counted)),
             failed_per_second: counted
                 .and_then(|_| self.rate(before.requests_failed, now.requests_failed)),
@@ -286,7 +212,8 @@ impl Between<'_> {
 
     /// What all nodes together did: rates are sums over those that tell, latencies are over all of
     /// their requests.
-    fn reads(&self, now: &v1::StatusResponse, nodes: &[Node]) -> Reads {
+    fn reads(&self, now: &v1::StatusResponse, nodes: &[LiveNode]) -> ReadRates {
+        // Latencies are over the requests of all nodes.
         let stats = now.nodes.iter().filter_map(|node| node.stat.as_ref());
         let counted = |stat: &v1::StatResponse| {
             more(
@@ -295,14 +222,14 @@ impl Between<'_> {
             )
         };
         let each: Vec<Vec<u64>> = stats.filter_map(counted).collect();
-        let counts = durations(each.iter().map(Vec::as_slice));
-        let sum = |of: fn(&Reads) -> Option<f64>| {
+        let counts = merged(each.iter().map(Vec::as_slice));
+        let sum = |of: fn(&ReadRates) -> Option<f64>| {
             nodes
                 .iter()
                 .filter_map(|node| of(&node.reads))
                 .reduce(|a, b| a + b)
         };
-        Reads {
+        ReadRates {
             requests_per_second: sum(|reads| reads.requests_per_second),
             failed_per_second: sum(|reads| reads.failed_per_second),
             bytes_per_second: sum(|reads| reads.bytes_per_second),
@@ -311,10 +238,10 @@ impl Between<'_> {
         }
     }
 
-    fn fetcher(&self, wire: &v1::FetcherStatus) -> Fetcher {
+    fn fetcher(&self, wire: &v1::FetcherStatus) -> LiveFetcher {
         let member = wire.member.clone().unwrap_or_default();
         let stat = wire.stat.as_ref();
-        let of = |figure: fn(&v1::FetcherStatResponse) -> u64| stat.map(figure);
+        // Rates need the same fetcher in both samples.
         let known = self
             .before
             .into_iter()
@@ -327,18 +254,20 @@ impl Between<'_> {
         });
         let rate =
             |figure: fn(&v1::FetcherStatResponse) -> u64| self.rate(figure(before?), figure(stat?));
-        Fetcher {
+        let hits = stat.and_then(|stat| hit_ratio(stat.cache_hits, stat.cache_misses));
+        LiveFetcher {
             id: member.id.clone(),
-            state: member_state(member.state()),
+            state: member.state().into(),
             bytes_per_second: rate(|stat| stat.bytes_fetched),
             fetches_per_second: rate(|stat| stat.fetches_done),
-            fetches_running: of(|stat| stat.fetches_running),
-            fetches_waiting: of(|stat| stat.fetches_waiting),
-            fetches_failed: of(|stat| stat.fetches_failed),
-            cache_bytes: of(|stat| stat.cache_bytes),
-            cache_bytes_max: of(|stat| stat.cache_bytes_max),
-            cache_hits_percent: stat.and_then(|stat| share(stat.cache_hits, stat.cache_misses)),
-            error: some(&wire.error),
+            fetches_running: stat.map(|stat| stat.fetches_running),
+            fetches_waiting: stat.map(|stat| stat.fetches_waiting),
+            fetches_failed: stat.map(|stat| stat.fetches_failed),
+            cache_bytes: stat.map(|stat| stat.cache_bytes),
+            cache_bytes_max: stat.map(|stat| stat.cache_bytes_max),
+            cache_hit_ratio: hits,
+            cache_hits_percent: per_cent(hits),
+            error: said(&wire.error),
             member,
         }
     }

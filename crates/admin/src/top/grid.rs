@@ -7,7 +7,7 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use crate::mood::Mood;
-use crate::output::Rows;
+use crate::output::TextTable;
 use crate::text::clean;
 
 /// Between two columns.
@@ -15,22 +15,49 @@ const GAP: usize = 2;
 /// A column that is cut short keeps at least this much.
 const CUT_MIN: usize = 6;
 
+/// Whether the screen has colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Palette {
+    Coloured,
+    Monochrome,
+}
+
+impl Palette {
+    /// How a mood looks.
+    pub fn style(self, mood: Mood) -> Style {
+        let colour = match mood {
+            Mood::Plain => return Style::new(),
+            Mood::Good => Color::Green,
+            Mood::Uneasy => Color::Yellow,
+            Mood::Bad => Color::Red,
+        };
+        let style = match self {
+            Self::Coloured => Style::new().fg(colour),
+            Self::Monochrome => Style::new(),
+        };
+        match mood {
+            Mood::Bad => style.add_modifier(Modifier::BOLD),
+            _ => style,
+        }
+    }
+}
+
 /// What rows are sorted by.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Order {
+pub enum SortKey {
     Text(String),
     /// Not known is less than anything.
     Number(Option<f64>),
 }
 
-impl Order {
+impl SortKey {
     /// Numbers from the largest down, texts from A to Z.
     fn compare(&self, other: &Self) -> Ordering {
         match (self, other) {
             (Self::Text(a), Self::Text(b)) => a.cmp(b),
             (Self::Number(a), Self::Number(b)) => {
-                let value = |number: &Option<f64>| number.unwrap_or(f64::NEG_INFINITY);
-                value(b).total_cmp(&value(a))
+                let unknown = f64::NEG_INFINITY;
+                b.unwrap_or(unknown).total_cmp(&a.unwrap_or(unknown))
             }
             (Self::Text(_), Self::Number(_)) => Ordering::Less,
             (Self::Number(_), Self::Text(_)) => Ordering::Greater,
@@ -40,18 +67,18 @@ impl Order {
 
 /// One cell.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Cell {
+pub struct GridCell {
     pub text: String,
     pub mood: Mood,
-    pub order: Order,
+    pub order: SortKey,
 }
 
-impl Cell {
+impl GridCell {
     /// A text; cleaned.
     pub fn text(text: &str) -> Self {
         let text = clean(text);
         Self {
-            order: Order::Text(text.clone()),
+            order: SortKey::Text(text.clone()),
             text,
             mood: Mood::Plain,
         }
@@ -62,7 +89,7 @@ impl Cell {
         Self {
             text,
             mood: Mood::Plain,
-            order: Order::Number(value),
+            order: SortKey::Number(value),
         }
     }
 
@@ -75,7 +102,7 @@ impl Cell {
 
 /// How the rows of a panel are sorted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sort {
+pub struct GridSort {
     pub column: usize,
     pub reversed: bool,
 }
@@ -85,12 +112,12 @@ pub struct Sort {
 #[derive(Debug, Clone, Default)]
 pub struct Grid {
     pub headings: Vec<&'static str>,
-    pub rows: Vec<Vec<Cell>>,
+    pub rows: Vec<Vec<GridCell>>,
 }
 
 impl Grid {
     /// Sorts the rows; those that are equal stay in the order of their first cell.
-    pub fn sort(&mut self, by: Sort) {
+    pub fn sort(&mut self, by: GridSort) {
         let column = by.column.min(self.headings.len().saturating_sub(1));
         self.rows.sort_by(|a, b| {
             let order = a[column].order.compare(&b[column].order);
@@ -101,7 +128,7 @@ impl Grid {
 
     /// The table for a stream that is no screen.
     pub fn plain(&self) -> String {
-        let mut rows = Rows::new(&self.headings);
+        let mut rows = TextTable::new(&self.headings);
         for row in &self.rows {
             rows.row_with(row.iter().map(|cell| (cell.text.as_str(), cell.mood)));
         }
@@ -115,12 +142,13 @@ impl Grid {
         width: usize,
         height: usize,
         first: usize,
-        sort: Option<Sort>,
-        colours: bool,
+        sort: Option<GridSort>,
+        palette: Palette,
     ) -> Vec<Line<'static>> {
         if height == 0 {
             return Vec::new();
         }
+        // The headings, and as many rows as fit.
         let widths = self.widths(width, sort);
         let mut lines = vec![self.heading(&widths, sort)];
         let room = height - 1;
@@ -132,12 +160,12 @@ impl Grid {
         };
         let first = first.min(self.rows.len().saturating_sub(shown.max(1)));
         for row in self.rows.iter().skip(first).take(shown) {
-            lines.push(line(row, &self.headings, &widths, colours));
+            lines.push(line(row, &self.headings, &widths, palette));
         }
+        // Which rows these are.
         if hidden > 0 && room > 1 {
-            let (from, to) = (first + 1, first + shown);
             lines.push(Line::styled(
-                format!("{from}-{to} of {}", self.rows.len()),
+                format!("{}-{} of {}", first + 1, first + shown, self.rows.len()),
                 Style::new().add_modifier(Modifier::DIM),
             ));
         }
@@ -145,7 +173,7 @@ impl Grid {
     }
 
     /// Widths of the columns that fit.
-    fn widths(&self, width: usize, sort: Option<Sort>) -> Vec<usize> {
+    fn widths(&self, width: usize, sort: Option<GridSort>) -> Vec<usize> {
         let mut widths = Vec::new();
         let mut used = 0;
         for (column, heading) in self.headings.iter().enumerate() {
@@ -171,7 +199,7 @@ impl Grid {
         widths
     }
 
-    fn heading(&self, widths: &[usize], sort: Option<Sort>) -> Line<'static> {
+    fn heading(&self, widths: &[usize], sort: Option<GridSort>) -> Line<'static> {
         let spans =
             self.headings
                 .iter()
@@ -179,53 +207,37 @@ impl Grid {
                 .enumerate()
                 .map(|(column, (heading, width))| {
                     let mark = match sort.filter(|sort| sort.column == column) {
-                        Some(Sort {
+                        Some(GridSort {
                             reversed: false, ..
                         }) => "*",
-                        Some(Sort { reversed: true, .. }) => "^",
+                        Some(GridSort { reversed: true, .. }) => "^",
                         None => "",
                     };
                     let text = format!("{}{mark}", heading.trim_start_matches('>'));
-                    Span::raw(padded(&text, *width, heading.starts_with('>'), column == 0))
+                    Span::raw(padded(&text, *width, heading, column))
                 });
         Line::from(spans.collect::<Vec<_>>())
             .style(Style::new().add_modifier(Modifier::BOLD | Modifier::UNDERLINED))
     }
 }
 
-fn line(row: &[Cell], headings: &[&str], widths: &[usize], colours: bool) -> Line<'static> {
+fn line(row: &[GridCell], headings: &[&str], widths: &[usize], palette: Palette) -> Line<'static> {
     let spans = row.iter().zip(headings).zip(widths).enumerate().map(
         |(column, ((cell, heading), width))| {
-            let text = padded(&cell.text, *width, heading.starts_with('>'), column == 0);
-            Span::styled(text, style(cell.mood, colours))
+            let text = padded(&cell.text, *width, heading, column);
+            Span::styled(text, palette.style(cell.mood))
         },
     );
     Line::from(spans.collect::<Vec<_>>())
 }
 
-fn padded(text: &str, width: usize, right: bool, first: bool) -> String {
+/// A text in its column: cut or filled up to `width`, with the gap before it, numbers to the right.
+fn padded(text: &str, width: usize, heading: &str, column: usize) -> String {
     let cut: String = text.chars().take(width).collect();
-    let gap = if first { 0 } else { GAP };
-    if right {
+    let gap = if column == 0 { 0 } else { GAP };
+    if heading.starts_with('>') {
         format!("{:gap$}{cut:>width$}", "")
     } else {
         format!("{:gap$}{cut:<width$}", "")
-    }
-}
-
-/// How a mood looks.
-pub fn style(mood: Mood, colours: bool) -> Style {
-    let coloured = |colour| {
-        if colours {
-            Style::new().fg(colour)
-        } else {
-            Style::new()
-        }
-    };
-    match mood {
-        Mood::Plain => Style::new(),
-        Mood::Good => coloured(Color::Green),
-        Mood::Uneasy => coloured(Color::Yellow),
-        Mood::Bad => coloured(Color::Red).add_modifier(Modifier::BOLD),
     }
 }

@@ -23,7 +23,8 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-use crate::top::view::{Event, Key};
+use crate::top::grid::Palette;
+use crate::top::view::{ViewEvent, ViewKey};
 
 /// Keys that were typed and are not handled yet; more than that wait in the terminal.
 const KEYS_MAX: usize = 64;
@@ -36,16 +37,16 @@ pub fn is_there() -> bool {
 }
 
 /// The terminal while it is ours.
-pub struct Screen {
+pub struct LiveScreen {
     terminal: Terminal<CrosstermBackend<Stdout>>,
-    colours: bool,
+    palette: Palette,
     stop: Arc<AtomicBool>,
     reader: Option<JoinHandle<()>>,
 }
 
-impl Screen {
+impl LiveScreen {
     /// Takes it over; keys and changes of its size arrive as events.
-    pub fn open() -> Result<(Self, mpsc::Receiver<Event>)> {
+    pub fn open() -> Result<(Self, mpsc::Receiver<ViewEvent>)> {
         give_back_on_panic();
         enable_raw_mode().context("set up the terminal")?;
         // From here on it is given back.
@@ -61,11 +62,15 @@ impl Screen {
             .spawn(move || read_keys(&send, &stopped));
         let reader = reader.context("start the thread that reads keys")?;
         std::mem::forget(given);
-        let colours = colour::wanted(&stdout());
+        let palette = if colour::wanted(&stdout()) {
+            Palette::Coloured
+        } else {
+            Palette::Monochrome
+        };
         Ok((
             Self {
                 terminal,
-                colours,
+                palette,
                 stop,
                 reader: Some(reader),
             },
@@ -74,19 +79,19 @@ impl Screen {
     }
 
     /// Draws.
-    pub fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>, bool)) -> Result<()> {
-        let colours = self.colours;
+    pub fn draw(&mut self, draw: impl FnOnce(&mut Frame<'_>, Palette)) -> Result<()> {
+        let palette = self.palette;
         self.terminal
-            .draw(|frame| draw(frame, colours))
+            .draw(|frame| draw(frame, palette))
             .context("draw on the terminal")?;
         Ok(())
     }
 }
 
-impl Drop for Screen {
+impl Drop for LiveScreen {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // First the thread: what it would read belongs to whoever has the terminal next.
+        // First the thread: what it would read belongs to the next program on the terminal.
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }
@@ -103,7 +108,7 @@ impl Drop for GiveBack {
     }
 }
 
-/// The terminal as it was. It may be gone; then there is nobody to tell.
+/// The terminal as it was. It may be gone; then there is nothing to give back.
 fn give_back() {
     let _ = execute!(stdout(), LeaveAlternateScreen, Show);
     let _ = disable_raw_mode();
@@ -117,7 +122,7 @@ fn give_back_on_panic() {
     }));
 }
 
-fn read_keys(send: &mpsc::Sender<Event>, stop: &AtomicBool) {
+fn read_keys(send: &mpsc::Sender<ViewEvent>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         // The end of this channel says that the terminal is gone.
         let Ok(()) = wait_for_key() else { return };
@@ -127,8 +132,8 @@ fn read_keys(send: &mpsc::Sender<Event>, stop: &AtomicBool) {
             Err(error) => Err(error),
         };
         let event = match told {
-            Ok(event::Event::Key(key)) => key_of(key).map(Event::Key),
-            Ok(event::Event::Resize(..)) => Some(Event::Redraw),
+            Ok(event::Event::Key(key)) => key_of(key).map(ViewEvent::Key),
+            Ok(event::Event::Resize(..)) => Some(ViewEvent::Redraw),
             Ok(_) => None,
             Err(_) => return,
         };
@@ -163,22 +168,24 @@ fn wait_for_key() -> std::io::Result<()> {
     }
 }
 
-fn key_of(key: KeyEvent) -> Option<Key> {
+fn key_of(key: KeyEvent) -> Option<ViewKey> {
     if key.kind == KeyEventKind::Release {
         return None;
     }
     Some(match key.code {
-        KeyCode::Char('c' | 'd') if key.modifiers.contains(KeyModifiers::CONTROL) => Key::Interrupt,
-        KeyCode::Char(c) => Key::Char(c),
-        KeyCode::Up => Key::Up,
-        KeyCode::Down => Key::Down,
-        KeyCode::PageUp => Key::PageUp,
-        KeyCode::PageDown => Key::PageDown,
-        KeyCode::Home => Key::Home,
-        KeyCode::End => Key::End,
-        KeyCode::Tab | KeyCode::Right => Key::Next,
-        KeyCode::BackTab | KeyCode::Left => Key::Previous,
-        KeyCode::Esc => Key::Escape,
+        KeyCode::Char('c' | 'd') if key.modifiers.contains(KeyModifiers::CONTROL) => {
+            ViewKey::Interrupt
+        }
+        KeyCode::Char(c) => ViewKey::Char(c),
+        KeyCode::Up => ViewKey::Up,
+        KeyCode::Down => ViewKey::Down,
+        KeyCode::PageUp => ViewKey::PageUp,
+        KeyCode::PageDown => ViewKey::PageDown,
+        KeyCode::Home => ViewKey::Home,
+        KeyCode::End => ViewKey::End,
+        KeyCode::Tab | KeyCode::Right => ViewKey::Next,
+        KeyCode::BackTab | KeyCode::Left => ViewKey::Previous,
+        KeyCode::Esc => ViewKey::Escape,
         _ => return None,
     })
 }

@@ -3,14 +3,16 @@
 
 use std::time::Duration;
 
+use monofs_api::commands::LiveFigures;
 use monofs_proto::v1;
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::draw::draw;
-use super::figures::{Figures, History, Sample};
+use super::figures::{SampleHistory, StatusSample};
+use super::grid::Palette;
 use super::panels;
-use super::view::{Command, Event, Key, Panel, View};
+use super::view::{LiveView, Panel, ViewCommand, ViewEvent, ViewKey};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -25,9 +27,10 @@ fn member(id: &str, state: v1::MemberState) -> Option<v1::Member> {
 }
 
 /// Two nodes (one down), a fetcher, a job and a mount; every counter grows with `time`, in seconds.
-fn sample(time: u64, router: &str) -> Sample {
+fn sample(time: u64, router: &str) -> StatusSample {
     let mut durations = vec![0; 17];
-    (durations[3], durations[9]) = (90 * time, 10 * time);
+    durations[3] = 90 * time;
+    durations[9] = 10 * time;
     let stat = v1::StatResponse {
         node_id: "node1".into(),
         repositories: 7,
@@ -98,15 +101,15 @@ fn sample(time: u64, router: &str) -> Sample {
         replication_factor: 2,
         ..Default::default()
     };
-    Sample {
+    StatusSample {
         at: Duration::from_secs(time),
         router: router.into(),
         status,
     }
 }
 
-fn figures(samples: &[Sample]) -> Figures {
-    let mut history = History::default();
+fn figures(samples: &[StatusSample]) -> LiveFigures {
+    let mut history = SampleHistory::default();
     samples
         .iter()
         .cloned()
@@ -115,24 +118,26 @@ fn figures(samples: &[Sample]) -> Figures {
         .unwrap()
 }
 
-fn told(time: u64, router: &str) -> Event {
-    Event::Told(Box::new(sample(time, router)))
+fn told(time: u64, router: &str) -> ViewEvent {
+    ViewEvent::Told(Box::new(sample(time, router)))
 }
 
 /// A view that has had two samples, two seconds apart.
-fn view() -> View {
-    let mut view = View::new(2 * SECOND);
-    view.step(Event::Tick, Duration::ZERO);
+fn view() -> LiveView {
+    let mut view = LiveView::new(2 * SECOND);
+    view.step(ViewEvent::Tick, Duration::ZERO);
     view.step(told(10, "r1:9090"), SECOND);
-    view.step(Event::Tick, 2 * SECOND);
+    view.step(ViewEvent::Tick, 2 * SECOND);
     view.step(told(12, "r1:9090"), 3 * SECOND);
     view
 }
 
 /// What a screen of this size shows.
-fn screen(view: &View, width: u16, height: u16, now: Duration) -> Vec<String> {
+fn screen(view: &LiveView, width: u16, height: u16, now: Duration) -> Vec<String> {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| draw(frame, view, now, true)).unwrap();
+    terminal
+        .draw(|frame| draw(frame, view, now, Palette::Coloured))
+        .unwrap();
     let buffer = terminal.backend().buffer();
     let cell = |x, y| buffer.cell((x, y)).unwrap().symbol().to_owned();
     (0..height)
@@ -171,7 +176,7 @@ fn rates_and_latencies_are_those_of_the_time_between_two_samples() {
     assert_eq!(two.reads, *node, "one node tells, so it is all of them");
     assert_eq!(
         two.nodes[1].reads.requests_per_second, None,
-        "nobody was asked"
+        "it was not asked"
     );
     assert_eq!(
         (
@@ -231,44 +236,47 @@ fn a_report_that_is_seen_twice_does_not_look_like_an_idle_mount() {
 
 #[test]
 fn it_asks_when_the_interval_is_over_and_never_twice_at_once() {
-    let mut view = View::new(2 * SECOND);
-    assert_eq!(view.step(Event::Tick, Duration::ZERO), Command::Ask);
+    let mut view = LiveView::new(2 * SECOND);
+    assert_eq!(view.step(ViewEvent::Tick, Duration::ZERO), ViewCommand::Ask);
     assert_eq!(
-        view.step(Event::Tick, 9 * SECOND),
-        Command::Nothing,
+        view.step(ViewEvent::Tick, 9 * SECOND),
+        ViewCommand::Nothing,
         "the first question is open"
     );
     assert_eq!(
         view.step(told(10, "r"), 10 * SECOND),
-        Command::Ask,
+        ViewCommand::Ask,
         "it was slower than the interval"
     );
-    assert_eq!(view.step(told(11, "r"), 11 * SECOND), Command::Nothing);
-    assert_eq!(view.step(Event::Tick, 12 * SECOND), Command::Ask);
-    view.step(Event::Failed("gone".into()), 12 * SECOND);
+    assert_eq!(view.step(told(11, "r"), 11 * SECOND), ViewCommand::Nothing);
+    assert_eq!(view.step(ViewEvent::Tick, 12 * SECOND), ViewCommand::Ask);
+    view.step(ViewEvent::Failed("gone".into()), 12 * SECOND);
     assert_eq!(
-        view.step(Event::Key(Key::Char(' ')), 13 * SECOND),
-        Command::Nothing
+        view.step(ViewEvent::Key(ViewKey::Char(' ')), 13 * SECOND),
+        ViewCommand::Nothing
     );
     assert_eq!(
-        view.step(Event::Tick, 90 * SECOND),
-        Command::Nothing,
+        view.step(ViewEvent::Tick, 90 * SECOND),
+        ViewCommand::Nothing,
         "paused"
     );
     assert_eq!(
-        view.step(Event::Key(Key::Char('p')), 91 * SECOND),
-        Command::Ask,
+        view.step(ViewEvent::Key(ViewKey::Char('p')), 91 * SECOND),
+        ViewCommand::Ask,
         "at once"
     );
-    for key in [Key::Char('q'), Key::Interrupt, Key::Escape] {
-        assert_eq!(view.step(Event::Key(key), 92 * SECOND), Command::Quit);
+    for key in [ViewKey::Char('q'), ViewKey::Interrupt, ViewKey::Escape] {
+        assert_eq!(
+            view.step(ViewEvent::Key(key), 92 * SECOND),
+            ViewCommand::Quit
+        );
     }
 }
 
 #[test]
 fn what_arrives_while_it_is_paused_does_not_change_the_screen() {
     let mut view = view();
-    view.step(Event::Key(Key::Char(' ')), 4 * SECOND);
+    view.step(ViewEvent::Key(ViewKey::Char(' ')), 4 * SECOND);
     let before = screen(&view, 100, 30, 4 * SECOND);
     view.step(told(90, "r2:9090"), 5 * SECOND);
     assert_eq!(screen(&view, 100, 30, 4 * SECOND), before);
@@ -279,7 +287,7 @@ fn what_arrives_while_it_is_paused_does_not_change_the_screen() {
 fn a_router_that_goes_away_is_told_and_the_next_one_is_named() {
     let mut view = view();
     view.step(
-        Event::Failed("no router could be reached: r1:9090: refused".into()),
+        ViewEvent::Failed("no router could be reached: r1:9090: refused".into()),
         10 * SECOND,
     );
     let lines = screen(&view, 120, 24, 15 * SECOND);
@@ -307,7 +315,10 @@ fn a_router_that_goes_away_is_told_and_the_next_one_is_named() {
 #[test]
 fn the_overview_has_everything_on_eighty_columns() {
     let lines = screen(&view(), 80, 24, 3 * SECOND);
-    assert_eq!(lines[0], "degraded  router r1:9090, nobody leads  every 2s");
+    assert_eq!(
+        lines[0],
+        "degraded  router r1:9090, no router leads  every 2s"
+    );
     assert_eq!(
         lines[1],
         "reads 100/s  1.0 MiB/s  p50 <300us  p99 <50ms  failed 1.0/s"
@@ -348,7 +359,7 @@ fn the_overview_has_everything_on_eighty_columns() {
 fn any_size_of_screen_is_drawn() {
     let mut view = view();
     for panel in ['1', '2', '3', '4', '5', '?'] {
-        view.step(Event::Key(Key::Char(panel)), 3 * SECOND);
+        view.step(ViewEvent::Key(ViewKey::Char(panel)), 3 * SECOND);
         for (width, height) in [
             (1, 1),
             (5, 2),
@@ -366,14 +377,14 @@ fn any_size_of_screen_is_drawn() {
             );
         }
     }
-    let empty = View::new(SECOND);
+    let empty = LiveView::new(SECOND);
     assert_eq!(screen(&empty, 40, 5, SECOND)[0], "connecting  every 1s");
 }
 
 #[test]
 fn narrow_screens_lose_the_last_columns_and_no_number_is_cut() {
     let mut view = view();
-    view.step(Event::Key(Key::Char('2')), 3 * SECOND);
+    view.step(ViewEvent::Key(ViewKey::Char('2')), 3 * SECOND);
     let lines = screen(&view, 31, 20, 3 * SECOND);
     let heading = lines.iter().find(|line| line.starts_with("NODE")).unwrap();
     assert_eq!(heading.as_str(), "NODE*  STATE   READS      BYTES");
@@ -382,7 +393,7 @@ fn narrow_screens_lose_the_last_columns_and_no_number_is_cut() {
 #[test]
 fn rows_are_sorted_by_the_column_that_is_chosen() {
     let mut view = view();
-    let first = |view: &View| {
+    let first = |view: &LiveView| {
         let lines = screen(view, 120, 24, 3 * SECOND);
         let heading = lines
             .iter()
@@ -393,23 +404,23 @@ fn rows_are_sorted_by_the_column_that_is_chosen() {
             lines[heading + 1].split(' ').next().unwrap().to_owned(),
         )
     };
-    view.step(Event::Key(Key::Char('2')), 3 * SECOND);
+    view.step(ViewEvent::Key(ViewKey::Char('2')), 3 * SECOND);
     assert_eq!(first(&view).1, "node1");
-    view.step(Event::Key(Key::Char('r')), 3 * SECOND);
+    view.step(ViewEvent::Key(ViewKey::Char('r')), 3 * SECOND);
     let (heading, row) = first(&view);
     assert!(
         heading.starts_with("NODE^") && row == "node2",
         "{heading} {row}"
     );
-    view.step(Event::Key(Key::Char('s')), 3 * SECOND);
-    view.step(Event::Key(Key::Char('s')), 3 * SECOND);
+    view.step(ViewEvent::Key(ViewKey::Char('s')), 3 * SECOND);
+    view.step(ViewEvent::Key(ViewKey::Char('s')), 3 * SECOND);
     let (heading, row) = first(&view);
     assert!(
         heading.contains("READS*") && row == "node1",
         "most first: {heading} {row}"
     );
     for _ in 0..3 {
-        view.step(Event::Key(Key::Char('S')), 3 * SECOND);
+        view.step(ViewEvent::Key(ViewKey::Char('S')), 3 * SECOND);
     }
     assert!(first(&view).0.contains("NOTE*"), "round to the last column");
 }
@@ -426,11 +437,11 @@ fn every_column_of_every_panel_can_be_sorted_by() {
     ]
     .map(|of| of(&figures));
     for (panel, grid) in Panel::ALL.iter().zip(grids) {
-        let mut view = View::new(SECOND);
+        let mut view = LiveView::new(SECOND);
         view.panel = *panel;
         for column in 0..grid.headings.len() {
             assert_eq!(view.sorted().column, column, "{panel:?}");
-            view.step(Event::Key(Key::Char('s')), SECOND);
+            view.step(ViewEvent::Key(ViewKey::Char('s')), SECOND);
         }
         assert_eq!(
             view.sorted().column,
@@ -454,29 +465,29 @@ fn long_lists_are_counted_and_scrolled() {
             ..one.clone()
         })
         .collect();
-    let mut view = View::new(SECOND);
-    view.step(Event::Told(Box::new(many)), SECOND);
+    let mut view = LiveView::new(SECOND);
+    view.step(ViewEvent::Told(Box::new(many)), SECOND);
     assert!(
         screen(&view, 80, 24, SECOND)
             .iter()
             .any(|line| line.starts_with("1-") && line.ends_with(" of 50"))
     );
-    view.step(Event::Key(Key::Char('2')), SECOND);
+    view.step(ViewEvent::Key(ViewKey::Char('2')), SECOND);
     for _ in 0..4 {
-        view.step(Event::Key(Key::PageDown), SECOND);
+        view.step(ViewEvent::Key(ViewKey::PageDown), SECOND);
     }
     assert!(
         screen(&view, 80, 24, SECOND)
             .iter()
             .any(|line| line.starts_with("node40"))
     );
-    view.step(Event::Key(Key::End), SECOND);
+    view.step(ViewEvent::Key(ViewKey::End), SECOND);
     let lines = screen(&view, 80, 24, SECOND);
     assert!(
         lines.iter().any(|line| line.starts_with("node49")),
         "{lines:#?}"
     );
-    view.step(Event::Key(Key::Home), SECOND);
+    view.step(ViewEvent::Key(ViewKey::Home), SECOND);
     assert!(
         screen(&view, 80, 24, SECOND)
             .iter()
@@ -487,14 +498,14 @@ fn long_lists_are_counted_and_scrolled() {
 #[test]
 fn help_names_every_key_and_colours_can_be_left_away() {
     let mut view = view();
-    view.step(Event::Key(Key::Char('?')), 3 * SECOND);
+    view.step(ViewEvent::Key(ViewKey::Char('?')), 3 * SECOND);
     let lines = screen(&view, 80, 24, 3 * SECOND).join("\n");
     for part in ["q, Esc", "space, p", "s S", "r  ", "PgUp", "+ -", "Tab"] {
         assert!(lines.contains(part), "{part} is missing in {lines}");
     }
     let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
     terminal
-        .draw(|frame| draw(frame, &view, 3 * SECOND, false))
+        .draw(|frame| draw(frame, &view, 3 * SECOND, Palette::Monochrome))
         .unwrap();
     let plain = terminal
         .backend()

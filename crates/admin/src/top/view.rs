@@ -10,9 +10,12 @@
 
 use std::time::Duration;
 
+use monofs_api::commands::LiveFigures;
+use monofs_launch::exit::Failure;
+
 use crate::text::clean;
-use crate::top::figures::{Figures, History, Sample};
-use crate::top::grid::Sort;
+use crate::top::figures::{SampleHistory, StatusSample};
+use crate::top::grid::GridSort;
 
 /// The shortest and the longest time between two samples.
 pub const INTERVAL_MIN: Duration = Duration::from_millis(200);
@@ -24,7 +27,7 @@ const PAGE: usize = 10;
 
 /// A key that means something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Key {
+pub enum ViewKey {
     Char(char),
     Up,
     Down,
@@ -43,10 +46,10 @@ pub enum Key {
 
 /// What happens to the view.
 #[derive(Debug)]
-pub enum Event {
-    Key(Key),
+pub enum ViewEvent {
+    Key(ViewKey),
     /// A router answered.
-    Told(Box<Sample>),
+    Told(Box<StatusSample>),
     /// No router did; why, in one line.
     Failed(String),
     /// The screen has another size, or must be drawn for another reason.
@@ -55,9 +58,18 @@ pub enum Event {
     Tick,
 }
 
+impl From<Result<StatusSample, Failure>> for ViewEvent {
+    fn from(answer: Result<StatusSample, Failure>) -> Self {
+        match answer {
+            Ok(sample) => Self::Told(Box::new(sample)),
+            Err(failure) => Self::Failed(failure.message),
+        }
+    }
+}
+
 /// What is to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Command {
+pub enum ViewCommand {
     Nothing,
     /// Take a sample; answer with `Told` or `Failed`.
     Ask,
@@ -112,20 +124,20 @@ impl Panel {
 
 /// The view.
 #[derive(Debug)]
-pub struct View {
+pub struct LiveView {
     pub panel: Panel,
-    pub sort: [Sort; Panel::ALL.len()],
+    pub sort: [GridSort; Panel::ALL.len()],
     pub scroll: usize,
     pub paused: bool,
     pub help: bool,
     pub interval: Duration,
-    pub figures: Option<Figures>,
+    pub figures: Option<LiveFigures>,
     /// When the figures were told.
     pub told_at: Duration,
-    /// Why nobody answers, and since when.
+    /// Why no router answers, and since when.
     pub failed: Option<(String, Duration)>,
     notice: Option<(String, Duration)>,
-    history: History,
+    history: SampleHistory,
     asking: bool,
     asked_at: Option<Duration>,
     dirty: bool,
@@ -133,12 +145,12 @@ pub struct View {
     shown: u64,
 }
 
-impl View {
+impl LiveView {
     /// Nothing is known yet.
     pub fn new(interval: Duration) -> Self {
         Self {
             panel: Panel::Overview,
-            sort: [Sort::default(); Panel::ALL.len()],
+            sort: [GridSort::default(); Panel::ALL.len()],
             scroll: 0,
             paused: false,
             help: false,
@@ -147,7 +159,7 @@ impl View {
             told_at: Duration::ZERO,
             failed: None,
             notice: None,
-            history: History::default(),
+            history: SampleHistory::default(),
             asking: false,
             asked_at: None,
             dirty: true,
@@ -162,37 +174,38 @@ impl View {
 
     /// Something to be told for a while.
     pub fn notice(&self, now: Duration) -> Option<&str> {
-        let fresh = |(_, since): &&(String, Duration)| now.saturating_sub(*since) < NOTICE;
-        self.notice
-            .as_ref()
-            .filter(fresh)
-            .map(|(text, _)| text.as_str())
+        let (text, since) = self.notice.as_ref()?;
+        (now.saturating_sub(*since) < NOTICE).then_some(text)
     }
 
     /// Takes an event; what is to be done about it.
-    pub fn step(&mut self, event: Event, now: Duration) -> Command {
+    pub fn step(&mut self, event: ViewEvent, now: Duration) -> ViewCommand {
+        // What the event changes.
         match event {
-            Event::Key(key) => return self.key(key, now),
-            Event::Told(sample) => self.told(*sample, now),
-            Event::Failed(why) => self.unanswered(why, now),
-            Event::Redraw => self.dirty = true,
-            Event::Tick => {
+            ViewEvent::Key(key) => return self.key(key, now),
+            ViewEvent::Told(sample) => self.told(*sample, now),
+            ViewEvent::Failed(why) => self.unanswered(why, now),
+            ViewEvent::Redraw => self.dirty = true,
+            ViewEvent::Tick => {
                 if self.shown != now.as_secs() {
-                    (self.shown, self.dirty) = (now.as_secs(), true);
+                    self.shown = now.as_secs();
+                    self.dirty = true;
                 }
             }
         }
+        // Whether it is time to ask.
         let due = self
             .asked_at
             .is_none_or(|asked| now.saturating_sub(asked) >= self.interval);
         if self.paused || self.asking || !due {
-            return Command::Nothing;
+            return ViewCommand::Nothing;
         }
-        (self.asking, self.asked_at) = (true, Some(now));
-        Command::Ask
+        self.asking = true;
+        self.asked_at = Some(now);
+        ViewCommand::Ask
     }
 
-    fn told(&mut self, sample: Sample, now: Duration) {
+    fn told(&mut self, sample: StatusSample, now: Duration) {
         self.asking = false;
         if self.paused {
             return;
@@ -207,7 +220,9 @@ impl View {
             self.notice = Some((format!("router {} answers again", sample.router), now));
         }
         self.figures = Some(self.history.take(sample));
-        (self.failed, self.told_at, self.dirty) = (None, now, true);
+        self.failed = None;
+        self.told_at = now;
+        self.dirty = true;
     }
 
     fn unanswered(&mut self, why: String, now: Duration) {
@@ -217,40 +232,45 @@ impl View {
         self.dirty = true;
     }
 
-    fn key(&mut self, key: Key, now: Duration) -> Command {
+    fn key(&mut self, key: ViewKey, now: Duration) -> ViewCommand {
+        // Every key may change the screen.
         self.dirty = true;
         match key {
-            Key::Interrupt | Key::Char('q') => return Command::Quit,
-            Key::Escape if self.help => self.help = false,
-            Key::Escape => return Command::Quit,
-            Key::Char('?' | 'h') => self.help = !self.help,
-            Key::Char(' ' | 'p') => {
+            ViewKey::Interrupt | ViewKey::Char('q') => return ViewCommand::Quit,
+            ViewKey::Escape if self.help => self.help = false,
+            ViewKey::Escape => return ViewCommand::Quit,
+            ViewKey::Char('?' | 'h') => self.help = !self.help,
+            ViewKey::Char(' ' | 'p') => {
                 self.paused = !self.paused;
                 if !self.paused {
-                    return self.step(Event::Tick, now);
+                    return self.step(ViewEvent::Tick, now);
                 }
             }
-            Key::Char(digit @ '1'..='5') => self.open(Panel::ALL[digit as usize - '1' as usize]),
-            Key::Next => self.open(self.neighbour(1)),
-            Key::Previous => self.open(self.neighbour(Panel::ALL.len() - 1)),
-            Key::Char('s') => self.sort_by(1),
-            Key::Char('S') => self.sort_by(self.panel.columns() - 1),
-            Key::Char('r') => self.sort_mut().reversed ^= true,
-            Key::Char('+') => self.interval = (self.interval / 2).max(INTERVAL_MIN),
-            Key::Char('-') => self.interval = (self.interval * 2).min(INTERVAL_MAX),
-            Key::Up | Key::Char('k') => self.scroll = self.scroll.saturating_sub(1),
-            Key::Down | Key::Char('j') => self.scroll_by(1),
-            Key::PageUp => self.scroll = self.scroll.saturating_sub(PAGE),
-            Key::PageDown => self.scroll_by(PAGE),
-            Key::Home => self.scroll = 0,
-            Key::End => self.scroll = self.rows().saturating_sub(1),
-            Key::Char(_) => {}
+            ViewKey::Char(digit @ '1'..='5') => {
+                self.open(Panel::ALL[digit as usize - '1' as usize])
+            }
+            ViewKey::Next => self.open(self.neighbour(1)),
+            ViewKey::Previous => self.open(self.neighbour(Panel::ALL.len() - 1)),
+            ViewKey::Char('s') => self.sort_by(1),
+            ViewKey::Char('S') => self.sort_by(self.panel.columns() - 1),
+            ViewKey::Char('r') => self.sort_mut().reversed ^= true,
+            ViewKey::Char('+') => self.interval = (self.interval / 2).max(INTERVAL_MIN),
+            ViewKey::Char('-') => self.interval = (self.interval * 2).min(INTERVAL_MAX),
+            ViewKey::Up | ViewKey::Char('k') => self.scroll = self.scroll.saturating_sub(1),
+            ViewKey::Down | ViewKey::Char('j') => self.scroll_by(1),
+            ViewKey::PageUp => self.scroll = self.scroll.saturating_sub(PAGE),
+            ViewKey::PageDown => self.scroll_by(PAGE),
+            ViewKey::Home => self.scroll = 0,
+            ViewKey::End => self.scroll = self.rows().saturating_sub(1),
+            ViewKey::Char(_) => {}
         }
-        Command::Nothing
+        ViewCommand::Nothing
     }
 
     fn open(&mut self, panel: Panel) {
-        (self.panel, self.scroll, self.help) = (panel, 0, false);
+        self.panel = panel;
+        self.scroll = 0;
+        self.help = false;
     }
 
     fn neighbour(&self, by: usize) -> Panel {
@@ -258,18 +278,18 @@ impl View {
     }
 
     /// How the open panel is sorted.
-    pub fn sorted(&self) -> Sort {
+    pub fn sorted(&self) -> GridSort {
         self.sort[self.panel.number()]
     }
 
-    fn sort_mut(&mut self) -> &mut Sort {
+    fn sort_mut(&mut self) -> &mut GridSort {
         &mut self.sort[self.panel.number()]
     }
 
     fn sort_by(&mut self, columns: usize) {
         let most = self.panel.columns();
         let sort = self.sort_mut();
-        *sort = Sort {
+        *sort = GridSort {
             column: (sort.column + columns) % most,
             reversed: false,
         };

@@ -29,7 +29,8 @@ fn jobs_are_listed_with_their_progress() {
         "started_at": "2023-11-14T22:15:00Z", "ended_at": null, "message": "copies github.com/org/repo to node1",
         "last_error": null, "router_id": "router1", "held_back": false,
     });
-    assert_eq!(json, json!({"jobs": [job]}));
+    let list = json!({"jobs": [job], "total": 1, "offset": 0, "limit": 1, "next_offset": null});
+    assert_eq!(json, list);
     let table = fake.admin(&["jobs"]).done().text();
     assert!(
         table.starts_with("JOB") && table.contains("everything"),

@@ -165,7 +165,7 @@ fn the_status_names_all_routers_and_who_leads() {
     let json = fake.admin(&["status", "--format=json"]).done().json();
     let expected = json!({
         "id": "router2", "address": "router2:9090", "http_address": "router2:8080", "version": "0.1.0",
-        "started_at": "2023-11-14T22:15:00Z", "leader": true,
+        "started_at": "2023-11-14T22:15:00Z", "leader": true, "own": false,
     });
     assert_eq!(json["routers_known"][1], expected);
 }
@@ -288,7 +288,7 @@ fn a_plan_is_shown_before_anything_moves() {
     );
     assert_eq!(
         fake.admin(&["jobs", "--format=json"]).done().json(),
-        json!({"jobs": []})
+        json!({"jobs": [], "total": 0, "offset": 0, "limit": 0, "next_offset": null})
     );
     let json = fake
         .admin(&["rebalance", "--dry-run", "--format=json"])

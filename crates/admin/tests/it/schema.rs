@@ -5,8 +5,11 @@
 //! (which must not show anything else).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::PathBuf;
 
+use monofs_api::tongue::{REPLACED_ON_THE_COMMAND_LINE, REPLACED_OVER_HTTP};
 use monofs_cluster::{Builder, Ingest};
 use monofs_testkit::repo::Repo;
 use serde_json::Value;
@@ -19,11 +22,23 @@ const UPDATE: &str = "UPDATE_GOLDEN";
 /// Commands that print something else than a document.
 const WITHOUT_JSON: [&str; 2] = ["cat", "completions"];
 /// What is null in every document of that command.
-const ALWAYS_NULL: [&str; 4] = [
+const ALWAYS_NULL: [&str; 9] = [
     "clear-failover .job_id",
     "undrain .job_id",
     "status .jobs[].ended_at",
     "top .jobs[].ended_at",
+    "ls .next_after",
+    "ls .target",
+    "repo .wanted",
+    "repo .worked_on_by",
+    "repo .replicas[].wanted",
+];
+/// What only the router that answers over HTTP knows: null on the command line, in any document.
+const TOLD_OVER_HTTP: [&str; 4] = [
+    "s[].since",
+    "[].repositories_recorded",
+    ".findings[].critical",
+    ".next_offset",
 ];
 
 /// For each `command path`: the types that were seen there.
@@ -100,6 +115,7 @@ const RUNS: &[&[&str]] = &[
     &["drain", "--node=node1", "--reason=disks", "--force"],
     &["trigger-failover", "--node-id=node2"],
     &["failover"],
+    &["nodes"],
     &["status"],
     &["top", "--interval=200ms"],
     &["stats", "--type=all"],
@@ -112,6 +128,8 @@ const RUNS: &[&[&str]] = &[
     &["ls"],
     &["ls", "gitlab.com"],
     &["ls", REPO],
+    &["ls", "github.com/org/repo/README.md"],
+    &["ls", "github.com/org/repo/ext"],
     &["stat", "gitlab.com"],
     &["stat", REPO],
     &["stat", "github.com/org/repo/README.md"],
@@ -174,7 +192,8 @@ fn documents_have_the_shape_that_is_promised() {
         .filter(|(path, kinds)| {
             let only = |kind| kinds.len() == 1 && kinds.contains(kind);
             let hollow = only("array") && !shapes.0.contains_key(&format!("{path}[]"));
-            (only("null") && !ALWAYS_NULL.contains(&path.as_str())) || hollow
+            let untold = TOLD_OVER_HTTP.iter().any(|end| path.ends_with(end));
+            (only("null") && !untold && !ALWAYS_NULL.contains(&path.as_str())) || hollow
         })
         .map(|(path, _)| path)
         .collect();
@@ -294,6 +313,100 @@ fn a_real_cluster_shows_nothing_that_is_not_promised() {
                 .any(|known| known == *seen)
         });
         assert!(holds, "{path} is {kinds:?}, promised is {kind}");
+    }
+    runtime.block_on(cluster.shutdown());
+}
+
+#[test]
+fn a_word_that_was_replaced_stands_beside_the_one_that_replaced_it() {
+    let promised = std::fs::read_to_string(golden()).unwrap();
+    let paths: BTreeSet<&str> = promised
+        .lines()
+        .filter_map(|line| line.rsplit_once(": "))
+        .map(|(path, _)| path)
+        .collect();
+    for (word, by) in REPLACED_ON_THE_COMMAND_LINE {
+        let old: Vec<&&str> = paths
+            .iter()
+            .filter(|path| path.ends_with(&format!(".{word}")))
+            .collect();
+        assert!(!old.is_empty(), "{word} has gone");
+        for path in old {
+            let new = path.strip_suffix(word).unwrap().to_owned() + by;
+            assert!(paths.contains(new.as_str()), "{path} without {new}");
+        }
+    }
+}
+
+/// The document that a router gives over HTTP.
+fn over_http(address: &str, path: &str) -> Value {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 "), "{path}: {answer}");
+    serde_json::from_str(body).unwrap()
+}
+
+/// The paths of all words of a document, without those of one tongue that were replaced.
+fn words(document: &Value, replaced: &[(&str, &str)]) -> BTreeSet<String> {
+    let mut shapes = Shapes::default();
+    shapes.walk("", document);
+    // A word counts with everything below it.
+    let is_replaced = |path: &String| {
+        let parts: Vec<&str> = path
+            .split('.')
+            .map(|part| part.trim_end_matches("[]"))
+            .collect();
+        let mut prefixes = (1..=parts.len()).map(|length| parts[..length].join("."));
+        prefixes.any(|prefix| {
+            replaced.iter().any(|(word, by)| {
+                prefix.ends_with(&format!(".{word}")) && !prefix.ends_with(&format!(".{by}"))
+            })
+        })
+    };
+    let words = shapes.0.into_keys();
+    words.filter(|path| !is_replaced(path)).collect()
+}
+
+#[test]
+fn both_tongues_tell_a_fact_in_the_same_words() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = runtime.block_on(Builder::new(dir.path()).start()).unwrap();
+    let repo = Repo::new();
+    repo.commit(|changes| {
+        changes.file("README.md", "hello\n");
+    });
+    runtime
+        .block_on(cluster.ingest(Ingest::of(repo.url()).shown_as("h/org/one").hydrated()))
+        .unwrap();
+    let router = format!("--router={}", cluster.router_address());
+    // Something to list: a node that readers have left.
+    run(&["trigger-failover", "--node-id=node1", "--force", &router]).done();
+    let same: [(&[&str], &str); 6] = [
+        (&["nodes"], "/api/v1/nodes"),
+        (&["fetchers"], "/api/v1/fetchers"),
+        (&["repos"], "/api/v1/repos"),
+        (&["repo", "h/org/one"], "/api/v1/repos/h%2Forg%2Fone"),
+        (&["failover"], "/api/v1/failover"),
+        (&["ls", "h/org/one"], "/api/v1/tree?path=h/org/one"),
+    ];
+    for (args, path) in same {
+        let told = run(&[args, &["--format=json", &router]].concat()).done();
+        let mut told = words(&told.json(), &REPLACED_ON_THE_COMMAND_LINE);
+        let mut answered = words(
+            &over_http(&cluster.http_address(), path),
+            &REPLACED_OVER_HTTP,
+        );
+        // What placement wants is null on the command line; what a node holds stood in a document
+        // of its own there.
+        answered.retain(|word| !word.ends_with(".wanted[]"));
+        told.retain(|word| !word.contains(".held."));
+        told.remove(".replicas[].held");
+        assert_eq!(told, answered, "{args:?} and {path}");
     }
     runtime.block_on(cluster.shutdown());
 }

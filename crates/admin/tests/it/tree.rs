@@ -22,10 +22,11 @@ fn the_namespace_is_listed_at_every_level() {
         .admin(&["ls", "gitlab.com", "--format=json"])
         .done()
         .json();
-    assert_eq!(
-        json["entries"][0],
-        serde_json::json!({"name": "a", "kind": "directory"})
-    );
+    let above = &json["entries"][0];
+    assert_eq!(above["name"], "a");
+    assert_eq!(above["kind"], "namespace");
+    assert_eq!(above["path_encoded"], "gitlab.com/a");
+    assert!(above["size"].is_null() && above["oid"].is_null() && above["state"].is_null());
     assert_eq!(json["entries"][1]["state"], "ingesting");
     assert!(
         fake.admin(&["ls", "-l", "gitlab.com"])
@@ -39,7 +40,10 @@ fn the_namespace_is_listed_at_every_level() {
         .json();
     assert_eq!(
         stat,
-        serde_json::json!({"path": "/gitlab.com", "kind": "namespace", "entries": 2})
+        serde_json::json!({
+            "path": "/gitlab.com", "path_encoded": "gitlab.com", "kind": "namespace", "total": 2,
+            "entries": 2
+        })
     );
 }
 
@@ -85,7 +89,10 @@ fn directories_are_listed_with_kinds_sizes_and_ids() {
     assert_eq!(entries[3]["name"], "evil\u{1b}[31m");
     assert_eq!(
         entries[0],
-        serde_json::json!({"name": "README.md", "kind": "file", "size": 8, "oid": "8954bb97349bfe2a7799e6a7a64c6f747c635d6c"})
+        serde_json::json!({
+            "name": "README.md", "path_encoded": format!("{REPO}/README.md"), "kind": "file", "size": 8,
+            "oid": "8954bb97349bfe2a7799e6a7a64c6f747c635d6c", "state": null, "name_hex": null
+        })
     );
     assert_eq!(
         fake.admin(&["ls", &format!("{REPO}/src")]).done().text(),

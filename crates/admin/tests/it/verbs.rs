@@ -162,7 +162,7 @@ fn repositories_have_a_stable_shape() {
         .done()
         .json();
     let mut expected = serde_json::json!({
-        "path": REPO, "state": "ready", "source": format!("https://{REPO}.git"), "ref": "main",
+        "path": REPO, "path_encoded": REPO.replace('/', "%2F"), "state": "ready", "source": format!("https://{REPO}.git"), "ref": "main",
         "commit": "ab".repeat(20), "commit_time": "2020-09-13T12:26:40Z", "root": null,
         "directories": 2, "files": 5, "bytes": 4096, "submodules": 1, "generation": 3,
         "holders": ["node1", "node2"], "content": "eager", "consistency": "eventual",
@@ -170,7 +170,10 @@ fn repositories_have_a_stable_shape() {
         "refreshed_at": "2023-11-14T22:14:20Z", "last_error": null,
     });
     expected["root"] = json["repositories"][0]["root"].clone();
-    assert_eq!(json, serde_json::json!({"repositories": [expected]}));
+    let list = serde_json::json!({
+        "repositories": [expected], "total": 1, "offset": 0, "limit": 1, "next_offset": null
+    });
+    assert_eq!(json, list);
     let table = fake.admin(&["repos"]).done().text();
     assert_eq!(table.lines().count(), 4, "{table}");
     assert!(
@@ -271,7 +274,7 @@ fn status_is_one_screen_with_what_is_wrong_and_what_to_type() {
     assert_eq!(json["problems"].as_array().unwrap().len(), 2);
     let expected = serde_json::json!({
         "problem": format!("router {dead} does not answer: start it, or take it out of --router"),
-        "next": format!("monofs-admin status --router={dead}"),
+        "next": format!("monofs-admin status --router={dead}"), "critical": null,
     });
     assert_eq!(json["findings"][1], expected);
     assert_eq!(

@@ -5,11 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds of the buckets, in seconds: from an answer out of memory to a call that ran into
-/// its deadline.
-pub const DURATION_BOUNDS: [f64; 16] = [
-    1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
-];
+pub use monofs_proto::durations::{DURATION_BOUNDS, quantile};
 
 /// A histogram of durations since the start.
 #[derive(Debug, Default)]
@@ -46,22 +42,6 @@ impl Durations {
     }
 }
 
-/// The duration that a `share` (0 to 1) of what `counts` counts did not exceed, in seconds: the
-/// upper bound of its bucket, the last bound for what is over it. `None` when nothing was counted.
-pub fn quantile(counts: &[u64], share: f64) -> Option<f64> {
-    let total: u64 = counts.iter().sum();
-    if total == 0 {
-        return None;
-    }
-    let rank = ((total as f64 * share).ceil() as u64).clamp(1, total);
-    let mut seen = 0;
-    let bucket = counts.iter().position(|count| {
-        seen += count;
-        seen >= rank
-    })?;
-    Some(DURATION_BOUNDS[bucket.min(DURATION_BOUNDS.len() - 1)])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,9 +60,6 @@ mod tests {
         let counts = durations.counts();
         assert_eq!((counts[0], counts[10], counts[16]), (2, 1, 1));
         assert!((durations.sum_seconds() - 99.10001).abs() < 1e-6);
-        assert_eq!(quantile(&counts, 0.5), Some(1e-5));
         assert_eq!(quantile(&counts, 0.75), Some(0.1));
-        assert_eq!(quantile(&counts, 0.99), Some(10.0));
-        assert_eq!(quantile(&[0; 17], 0.5), None);
     }
 }

@@ -9,6 +9,8 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use monofs_api::browse::TreeDocument;
+use monofs_api::percent::percent_encoded;
 use monofs_model::limits::SYMLINK_BYTES_MAX;
 use monofs_model::tree::EntryKind;
 use monofs_model::{Error, Result};
@@ -16,8 +18,8 @@ use monofs_model::{Error, Result};
 use crate::error::Answer;
 use crate::extract::{Document, RawQuery};
 use crate::routes::Routes;
-use crate::shapes::browse::Tree;
-use monofs_router::browse::{self, Found, Inside, Paging, TreePath, kind_word, percent_encoded};
+use crate::tree::tree_document;
+use monofs_router::browse::{self, Found, Inside, Paging, TreePath, kind_word};
 use monofs_router::parts::Parts;
 use range::Wanted;
 
@@ -46,11 +48,11 @@ pub(super) fn routes() -> Routes {
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 5000, description = "Entries in the answer"),
         ("directories_first" = Option<bool>, Query, description = "Directories come before files"),
     ),
-    responses((status = 200, body = Tree)))]
+    responses((status = 200, body = TreeDocument)))]
 pub(super) async fn tree(
     State(state): State<Arc<Parts>>,
     query: RawQuery,
-) -> Answer<Document<Tree>> {
+) -> Answer<Document<TreeDocument>> {
     query.only(&["path", "offset", "after", "limit", "directories_first"])?;
     let path = TreePath::new(query.bytes("path")?.unwrap_or_default())?;
     let limit = query.parsed::<u32>("limit")?.map(|limit| limit as usize);
@@ -70,7 +72,7 @@ pub(super) async fn tree(
         }
         _ => None,
     };
-    Ok(Document(Tree::new(&path, found, target.as_deref())))
+    Ok(Document(tree_document(&path, found, target.as_deref())))
 }
 
 /// The bytes of a file

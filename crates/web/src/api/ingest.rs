@@ -6,6 +6,8 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
+use monofs_api::ingest::{IngestDocument, IngestStarted};
+use monofs_api::requests::IngestRequest;
 use monofs_model::{DisplayPath, Error};
 use monofs_proto::v1::ingest_progress::Phase;
 use monofs_rpc::from_status;
@@ -15,7 +17,6 @@ use utoipa::IntoParams;
 use crate::error::Answer;
 use crate::extract::{Body, Document, Name, Query};
 use crate::routes::Routes;
-use crate::shapes::repos::{Ingest, IngestProgress, Started};
 use crate::site::Site;
 use crate::sse::{self, Event};
 use monofs_router::ingest;
@@ -31,14 +32,14 @@ pub(super) fn routes() -> Routes {
 /// Add a repository
 ///
 /// Begins its ingest, or joins the one that runs; the answer says where its progress is.
-#[utoipa::path(post, path = "/api/v1/repos", tag = "repositories", request_body = Ingest,
-    responses((status = 202, body = Started, headers(("location" = String, description = "Where the repository is")))))]
+#[utoipa::path(post, path = "/api/v1/repos", tag = "repositories", request_body = IngestRequest,
+    responses((status = 202, body = IngestStarted, headers(("location" = String, description = "Where the repository is")))))]
 pub(super) async fn add(
     State(state): State<Arc<Parts>>,
-    Body(asked): Body<Ingest>,
+    Body(asked): Body<IngestRequest>,
 ) -> Answer<Response> {
     let spec = verbs::spec(&asked.into())?;
-    let started = Started::at(&spec.path);
+    let started = IngestStarted::at(&spec.path);
     ingest::ingest(&state, spec).await?;
     let location = [(header::LOCATION, started.repository.clone())];
     Ok((StatusCode::ACCEPTED, location, Document(started)).into_response())
@@ -74,7 +75,7 @@ pub(super) async fn events(
         } else {
             "progress"
         };
-        Event::new(name, &IngestProgress::from(progress))
+        Event::new(name, &IngestDocument::from(&progress))
     });
     sse::answer(&site, events)
 }

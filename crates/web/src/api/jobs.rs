@@ -5,6 +5,13 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use futures::StreamExt;
+use monofs_api::ListPaging;
+use monofs_api::jobs::{
+    Accepted, FailoverList, JobDocument, JobList, RebalancePlan, RequestOutcome,
+};
+use monofs_api::requests::{
+    DrainRequest, FailoverRequest, LetBackRequest, RebalanceRequest, UndrainRequest, WantedJobs,
+};
 use monofs_model::Error;
 use monofs_proto::v1;
 use monofs_rpc::from_status;
@@ -13,11 +20,6 @@ use super::repos::Nothing;
 use crate::error::Answer;
 use crate::extract::{Body, Document, Name, Query};
 use crate::routes::Routes;
-use crate::shapes::jobs::{
-    Accepted, Drain, FailOver, Failover, Failovers, Job, Jobs, LetBack, Plan, Rebalance, Undrain,
-    WantedJobs,
-};
-use crate::shapes::{Paging, said};
 use crate::site::Site;
 use crate::sse::{self, Event};
 use monofs_router::parts::Parts;
@@ -41,33 +43,36 @@ pub(super) fn routes() -> Routes {
 /// Jobs
 ///
 /// Those that run, the newest first, and with `all` those that ended last.
-#[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", params(WantedJobs), responses((status = 200, body = Jobs)))]
+#[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", params(WantedJobs), responses((status = 200, body = JobList)))]
 pub(super) async fn list(
     State(state): State<Arc<Parts>>,
     Query(wanted): Query<WantedJobs>,
-) -> Answer<Document<Jobs>> {
-    let paging = Paging {
+) -> Answer<Document<JobList>> {
+    let paging = ListPaging {
         offset: wanted.offset,
         limit: wanted.limit,
     };
     let (jobs, page) = paging.cut(verbs::jobs::list(&state.control, wanted.all))?;
-    Ok(Document(Jobs {
-        jobs: jobs.into_iter().map(Job::from).collect(),
+    Ok(Document(JobList {
+        jobs: jobs.iter().map(JobDocument::from).collect(),
         page,
     }))
 }
 
 /// One job
 #[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs",
-    params(("id" = String, Path, description = "The id of the job")), responses((status = 200, body = Job)))]
-pub(super) async fn one(State(state): State<Arc<Parts>>, Name(id): Name) -> Answer<Document<Job>> {
+    params(("id" = String, Path, description = "The id of the job")), responses((status = 200, body = JobDocument)))]
+pub(super) async fn one(
+    State(state): State<Arc<Parts>>,
+    Name(id): Name,
+) -> Answer<Document<JobDocument>> {
     let job = state
         .control
         .tables
         .jobs
         .get(&id)
         .ok_or_else(|| verbs::jobs::unknown(&id))?;
-    Ok(Document(job.into()))
+    Ok(Document((&job).into()))
 }
 
 /// A job while it runs
@@ -81,7 +86,7 @@ pub(super) async fn events(State(site): State<Site>, Name(id): Name) -> Answer<R
     sse::answer(
         &site,
         jobs.map(|told| -> Result<Event, Error> {
-            Event::new("job", &Job::from(told.map_err(from_status)?))
+            Event::new("job", &JobDocument::from(&told.map_err(from_status)?))
         }),
     )
 }
@@ -90,58 +95,61 @@ pub(super) async fn events(State(site): State<Site>, Name(id): Name) -> Answer<R
 ///
 /// What it left undone is held back until a rebalance is asked for.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs",
-    params(("id" = String, Path, description = "The id of the job")), responses((status = 200, body = Job)))]
+    params(("id" = String, Path, description = "The id of the job")), responses((status = 200, body = JobDocument)))]
 pub(super) async fn cancel(
     State(state): State<Arc<Parts>>,
     Name(id): Name,
     Body(_): Body<Nothing>,
-) -> Answer<Document<Job>> {
+) -> Answer<Document<JobDocument>> {
     Ok(Document(
-        reconcile::jobs::cancel(&state.control, &id).await?.into(),
+        (&reconcile::jobs::cancel(&state.control, &id).await?).into(),
     ))
 }
 
 /// Drain a node or the cluster
 ///
 /// A node: its copies move off. Without one, maintenance: nobody fails over and nothing moves.
-#[utoipa::path(post, path = "/api/v1/drain", tag = "operations", request_body = Drain,
+#[utoipa::path(post, path = "/api/v1/drain", tag = "operations", request_body = DrainRequest,
     responses((status = 200, body = Accepted)))]
 pub(super) async fn drain(
     State(state): State<Arc<Parts>>,
-    Body(asked): Body<Drain>,
+    Body(asked): Body<DrainRequest>,
 ) -> Answer<Document<Accepted>> {
-    let node_id = named(asked.node)?;
+    let node_id = named(asked.node_id)?;
     let request = v1::DrainRequest {
-        node_id,
+        node_id: node_id.clone(),
         reason: asked.reason,
         force: asked.force,
     };
     let done = verbs::members::drain(&state.control, &state.fleet, request).await?;
-    Ok(Document(Accepted {
+    let outcome = RequestOutcome {
+        action: "drain",
+        node_id: &node_id,
         unchanged: done.unchanged,
-        job: said(&done.job_id),
-    }))
+        job_id: &done.job_id,
+    };
+    Ok(Document(outcome.into()))
 }
 
 /// End a drain
-#[utoipa::path(post, path = "/api/v1/undrain", tag = "operations", request_body = Undrain,
+#[utoipa::path(post, path = "/api/v1/undrain", tag = "operations", request_body = UndrainRequest,
     responses((status = 200, body = Accepted)))]
 pub(super) async fn undrain(
     State(state): State<Arc<Parts>>,
-    Body(asked): Body<Undrain>,
+    Body(asked): Body<UndrainRequest>,
 ) -> Answer<Document<Accepted>> {
-    let done = verbs::members::undrain(
-        &state.control,
-        &state.fleet,
-        v1::UndrainRequest {
-            node_id: named(asked.node)?,
-        },
-    )
-    .await?;
-    Ok(Document(Accepted {
+    let node_id = named(asked.node_id)?;
+    let request = v1::UndrainRequest {
+        node_id: node_id.clone(),
+    };
+    let done = verbs::members::undrain(&state.control, &state.fleet, request).await?;
+    let outcome = RequestOutcome {
+        action: "undrain",
+        node_id: &node_id,
         unchanged: done.unchanged,
-        job: None,
-    }))
+        job_id: "",
+    };
+    Ok(Document(outcome.into()))
 }
 
 /// A node that is named; an empty name would mean the whole cluster, which is asked for by naming
@@ -149,80 +157,80 @@ pub(super) async fn undrain(
 fn named(node: Option<String>) -> Result<String, Error> {
     match node {
         Some(id) if id.is_empty() => Err(Error::invalid(
-            "'node' is empty: leave it out for the whole cluster",
+            "'node_id' is empty: leave it out for the whole cluster",
         )),
         node => Ok(node.unwrap_or_default()),
     }
 }
 
 /// Where reads go instead of where placement wants them
-#[utoipa::path(get, path = "/api/v1/failover", tag = "operations", responses((status = 200, body = Failovers)))]
-pub(super) async fn failovers(State(state): State<Arc<Parts>>) -> Answer<Document<Failovers>> {
+#[utoipa::path(get, path = "/api/v1/failover", tag = "operations", responses((status = 200, body = FailoverList)))]
+pub(super) async fn failovers(State(state): State<Arc<Parts>>) -> Answer<Document<FailoverList>> {
     let listed = verbs::failovers::list_failovers(&state).await?.failovers;
-    let failovers = listed
-        .into_iter()
-        .map(Failover::try_from)
-        .collect::<Result<Vec<_>, Error>>()?;
-    Ok(Document(Failovers { failovers }))
+    Ok(Document(FailoverList {
+        failovers: listed.iter().map(Into::into).collect(),
+    }))
 }
 
 /// Move reads and copies off a node
-#[utoipa::path(post, path = "/api/v1/failover", tag = "operations", request_body = FailOver,
+#[utoipa::path(post, path = "/api/v1/failover", tag = "operations", request_body = FailoverRequest,
     responses((status = 200, body = Accepted)))]
 pub(super) async fn fail_over(
     State(state): State<Arc<Parts>>,
-    Body(asked): Body<FailOver>,
+    Body(asked): Body<FailoverRequest>,
 ) -> Answer<Document<Accepted>> {
     let request = v1::TriggerFailoverRequest {
-        node_id: asked.node,
+        node_id: asked.node_id.clone(),
         reason: asked.reason,
         force: asked.force,
     };
     let done = verbs::members::trigger_failover(&state.control, &state.fleet, request).await?;
-    Ok(Document(Accepted {
+    let outcome = RequestOutcome {
+        action: "trigger-failover",
+        node_id: &asked.node_id,
         unchanged: done.unchanged,
-        job: said(&done.job_id),
-    }))
+        job_id: &done.job_id,
+    };
+    Ok(Document(outcome.into()))
 }
 
 /// Let a node back
 ///
 /// What it lacks is copied to it, then reads return to it.
-#[utoipa::path(post, path = "/api/v1/failover/clear", tag = "operations", request_body = LetBack,
+#[utoipa::path(post, path = "/api/v1/failover/clear", tag = "operations", request_body = LetBackRequest,
     responses((status = 200, body = Accepted)))]
 pub(super) async fn clear(
     State(state): State<Arc<Parts>>,
-    Body(asked): Body<LetBack>,
+    Body(asked): Body<LetBackRequest>,
 ) -> Answer<Document<Accepted>> {
-    let done = verbs::members::clear_failover(
-        &state.control,
-        &state.fleet,
-        v1::ClearFailoverRequest {
-            node_id: asked.node,
-        },
-    )
-    .await?;
-    Ok(Document(Accepted {
+    let request = v1::ClearFailoverRequest {
+        node_id: asked.node_id.clone(),
+    };
+    let done = verbs::members::clear_failover(&state.control, &state.fleet, request).await?;
+    let outcome = RequestOutcome {
+        action: "clear-failover",
+        node_id: &asked.node_id,
         unchanged: done.unchanged,
-        job: None,
-    }))
+        job_id: "",
+    };
+    Ok(Document(outcome.into()))
 }
 
 /// Bring copies to where placement wants them
 ///
 /// With `dry_run` it only says what it would do.
-#[utoipa::path(post, path = "/api/v1/rebalance", tag = "operations", request_body = Rebalance,
-    responses((status = 200, body = Plan)))]
+#[utoipa::path(post, path = "/api/v1/rebalance", tag = "operations", request_body = RebalanceRequest,
+    responses((status = 200, body = RebalancePlan)))]
 pub(super) async fn rebalance(
     State(state): State<Arc<Parts>>,
-    Body(asked): Body<Rebalance>,
-) -> Answer<Document<Plan>> {
+    Body(asked): Body<RebalanceRequest>,
+) -> Answer<Document<RebalancePlan>> {
+    let mode = asked.mode();
     let request = v1::RebalanceRequest {
         storage_id: asked.storage_id.unwrap_or_default(),
         path: asked.path.unwrap_or_default(),
         dry_run: asked.dry_run,
     };
-    Ok(Document(
-        verbs::jobs::rebalance(&state, request).await?.into(),
-    ))
+    let plan = verbs::jobs::rebalance(&state, request).await?;
+    Ok(Document(RebalancePlan::new(&plan, mode)))
 }

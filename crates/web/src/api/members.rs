@@ -5,6 +5,10 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use futures::StreamExt;
+use monofs_api::ListPaging;
+use monofs_api::clients::{ClientDocument, ClientList, MissingRouter};
+use monofs_api::members::{FetcherDocument, FetcherList};
+use monofs_api::requests::WantedClients;
 use monofs_model::Member;
 use monofs_proto::v1;
 
@@ -12,8 +16,6 @@ use super::nodes::since;
 use crate::error::Answer;
 use crate::extract::{Document, Name, Query};
 use crate::routes::Routes;
-use crate::shapes::Paging;
-use crate::shapes::members::{Client, Clients, Fetcher, Fetchers, MissingRouter, WantedClients};
 use monofs_router::parts::Parts;
 use monofs_router::status;
 use monofs_router::verbs;
@@ -31,22 +33,19 @@ pub(super) fn routes() -> Routes {
 /// Fetchers
 ///
 /// Each fetcher of the answer is asked how it is.
-#[utoipa::path(get, path = "/api/v1/fetchers", tag = "members", params(Paging),
-    responses((status = 200, body = Fetchers)))]
+#[utoipa::path(get, path = "/api/v1/fetchers", tag = "members", params(ListPaging),
+    responses((status = 200, body = FetcherList)))]
 pub(super) async fn fetchers(
     State(state): State<Arc<Parts>>,
-    Query(paging): Query<Paging>,
-) -> Answer<Document<Fetchers>> {
+    Query(paging): Query<ListPaging>,
+) -> Answer<Document<FetcherList>> {
     let view = state.fleet.members.view();
     let (members, page) = paging.cut(view.fetchers().cloned().collect())?;
     let ask = |member: Member| {
         let state = state.clone();
         async move {
-            Fetcher::new(
-                &member,
-                since(&state, &member.id),
-                status::fetcher_status(&state.fleet, &member).await,
-            )
+            let told = status::fetcher_status(&state.fleet, &member).await;
+            FetcherDocument::new(&told, since(&state, &member.id))
         }
     };
     let fetchers = futures::stream::iter(members)
@@ -54,19 +53,19 @@ pub(super) async fn fetchers(
         .buffered(ASKED_MAX)
         .collect()
         .await;
-    Ok(Document(Fetchers { fetchers, page }))
+    Ok(Document(FetcherList { fetchers, page }))
 }
 
 /// Clients
 ///
 /// The mounts that are connected, of all routers.
 #[utoipa::path(get, path = "/api/v1/clients", tag = "members", params(WantedClients),
-    responses((status = 200, body = Clients)))]
+    responses((status = 200, body = ClientList)))]
 pub(super) async fn clients(
     State(state): State<Arc<Parts>>,
     Query(wanted): Query<WantedClients>,
-) -> Answer<Document<Clients>> {
-    let paging = Paging {
+) -> Answer<Document<ClientList>> {
+    let paging = ListPaging {
         offset: wanted.offset,
         limit: wanted.limit,
     };
@@ -84,14 +83,13 @@ pub(super) async fn clients(
     clients.sort_by(|a, b| (&a.client_id, a.connected_at).cmp(&(&b.client_id, b.connected_at)));
     let (clients, page) = paging.cut(clients)?;
     let revision = state.control.catalog.position().revision;
-    let missing = missing.into_iter().map(|(router, error)| MissingRouter {
-        router,
-        error: error.to_string(),
-    });
-    Ok(Document(Clients {
+    let missing = missing
+        .into_iter()
+        .map(|(router, error)| MissingRouter::new(router, error.to_string()));
+    Ok(Document(ClientList {
         clients: clients
-            .into_iter()
-            .map(|client| Client::new(client, revision))
+            .iter()
+            .map(|client| ClientDocument::new(client, revision))
             .collect(),
         page,
         missing: missing.collect(),

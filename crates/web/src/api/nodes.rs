@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use futures::StreamExt;
+use monofs_api::members::{
+    MemberStateChange, NodeDocument, NodeInFull, NodeList, Probe, RouterKnowledge,
+};
+use monofs_api::repos::RepositoryDocument;
+use monofs_api::{ListPaging, Time};
 use monofs_model::{Member, NodeId};
 
 use crate::error::Answer;
 use crate::extract::{Document, Name, Query};
 use crate::routes::Routes;
-use crate::shapes::Paging;
-use crate::shapes::members::{Known, Node, NodeInFull, Nodes, Probe, StateChange};
-use crate::shapes::repos::Repository;
 use monofs_control::clock;
 use monofs_router::membership;
 use monofs_router::parts::Parts;
@@ -29,11 +31,11 @@ pub(super) fn routes() -> Routes {
 /// Nodes
 ///
 /// Each node of the answer is asked how it is.
-#[utoipa::path(get, path = "/api/v1/nodes", tag = "members", params(Paging), responses((status = 200, body = Nodes)))]
+#[utoipa::path(get, path = "/api/v1/nodes", tag = "members", params(ListPaging), responses((status = 200, body = NodeList)))]
 pub(super) async fn list(
     State(state): State<Arc<Parts>>,
-    Query(paging): Query<Paging>,
-) -> Answer<Document<Nodes>> {
+    Query(paging): Query<ListPaging>,
+) -> Answer<Document<NodeList>> {
     let view = state.fleet.members.view();
     let (members, page) = paging.cut(view.nodes().cloned().collect())?;
     let ask = |member: Member| {
@@ -45,19 +47,19 @@ pub(super) async fn list(
         .buffered(ASKED_MAX)
         .collect()
         .await;
-    Ok(Document(Nodes { nodes, page }))
+    Ok(Document(NodeList { nodes, page }))
 }
 
 /// One node in full
 ///
 /// `offset` and `limit` are of its repositories.
 #[utoipa::path(get, path = "/api/v1/nodes/{id}", tag = "members",
-    params(("id" = String, Path, description = "The id of the node"), Paging),
+    params(("id" = String, Path, description = "The id of the node"), ListPaging),
     responses((status = 200, body = NodeInFull)))]
 pub(super) async fn one(
     State(state): State<Arc<Parts>>,
     Name(id): Name,
-    Query(paging): Query<Paging>,
+    Query(paging): Query<ListPaging>,
 ) -> Answer<Document<NodeInFull>> {
     let view = state.fleet.members.view();
     let member = membership::node(&view, &id)?;
@@ -71,36 +73,33 @@ pub(super) async fn one(
             last_error: heard.failure,
         },
         states: states
-            .map(|change| StateChange {
+            .map(|change| MemberStateChange {
                 state: change.state.into(),
-                since: change.since,
+                since: Time::new(change.since),
                 why: change.why,
             })
             .collect(),
         repositories: held
             .iter()
-            .map(|entry| Repository::from(&**entry))
+            .map(|entry| RepositoryDocument::from(&**entry))
             .collect(),
         page,
     }))
 }
 
 /// A node, asked how it is.
-pub(crate) async fn node(state: &Parts, member: &Member) -> Node {
-    let known = Known {
+pub(crate) async fn node(state: &Parts, member: &Member) -> NodeDocument {
+    let known = RouterKnowledge {
         since: since(state, &member.id),
         intent: state.control.tables.intents.get(member.id.as_str()),
-        repositories_recorded: state.control.catalog.count_held_by(&member.id),
+        repositories_recorded: Some(state.control.catalog.count_held_by(&member.id)),
     };
-    Node::new(
-        member,
-        known,
-        status::node_status(&state.fleet, member).await,
-    )
+    NodeDocument::new(&status::node_status(&state.fleet, member).await, &known)
 }
 
-/// Since when a member is in its state, in seconds since the epoch.
-pub(crate) fn since(state: &Parts, id: &NodeId) -> Option<i64> {
+/// Since when a member is in its state.
+pub(crate) fn since(state: &Parts, id: &NodeId) -> Option<Time> {
     let held_for = state.fleet.members.standing_for(id)?;
-    Some(clock::now() - i64::try_from(held_for.as_secs()).unwrap_or(i64::MAX))
+    let held_for = i64::try_from(held_for.as_secs()).unwrap_or(i64::MAX);
+    Some(Time::new(clock::now() - held_for))
 }

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use axum::http::header;
 use axum::response::IntoResponse;
+use monofs_api::ingest::IngestDocument;
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
@@ -11,7 +12,6 @@ use super::{browse, ingest, jobs, members, nodes, overview, placement, repos};
 use crate::error::ErrorDocument;
 use crate::guide;
 use crate::routes::Routes;
-use crate::shapes::repos::IngestProgress;
 
 pub(super) fn routes() -> Routes {
     Routes::default().get("/api/v1/openapi.json", openapi)
@@ -61,7 +61,7 @@ pub(super) fn routes() -> Routes {
         overview::history,
         openapi,
     ),
-    components(schemas(ErrorDocument, IngestProgress))
+    components(schemas(ErrorDocument, IngestDocument))
 )]
 struct Described;
 
@@ -183,6 +183,43 @@ mod tests {
                 .map(move |method| format!("{} {path}", method.to_uppercase()))
         });
         assert_eq!(operations.collect::<BTreeSet<_>>(), routed);
+    }
+
+    /// Every schema of an object, with its properties.
+    fn properties<'a>(value: &'a Value, found: &mut Vec<&'a serde_json::Map<String, Value>>) {
+        match value {
+            Value::Object(fields) => {
+                found.extend(fields.get("properties").and_then(Value::as_object));
+                fields.values().for_each(|value| properties(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| properties(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn a_word_that_was_replaced_is_deprecated() {
+        let document = document();
+        let mut schemas = Vec::new();
+        properties(&document["components"]["schemas"], &mut schemas);
+        let mut seen = 0;
+        for schema in schemas {
+            for (word, by) in monofs_api::tongue::REPLACED_OVER_HTTP {
+                // What it is counted in now has a schema of its own.
+                let is_new = by.ends_with(word) && !schema.contains_key("requests");
+                let Some(property) = schema.get(word).filter(|_| !is_new) else {
+                    continue;
+                };
+                if property.get("$ref").is_none() {
+                    seen += 1;
+                    assert_eq!(
+                        property["deprecated"], true,
+                        "{word} is {by} now: {schema:#?}"
+                    );
+                }
+            }
+        }
+        assert!(seen > 10, "only {seen} replaced words were found");
     }
 
     #[test]

@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
+use monofs_api::Time;
+use monofs_api::overview::{HistoryDocument, Overview};
+use monofs_api::requests::{WantedHistory, WantedRange};
 use monofs_model::{Error, NodeId};
 
 use crate::error::Answer;
 use crate::extract::{Document, Query};
 use crate::overview as one_screen;
 use crate::routes::Routes;
-use crate::shapes::overview::{History, Overview, WantedHistory};
 use crate::site::Site;
 use crate::sse;
+use monofs_router::history::{self, HistoryTable};
 use monofs_router::parts::Parts;
 
 pub(super) fn routes() -> Routes {
@@ -40,14 +43,17 @@ pub(super) async fn events(State(site): State<Site>) -> Answer<Response> {
 
 /// What the cluster did
 #[utoipa::path(get, path = "/api/v1/history", tag = "overview", params(WantedHistory),
-    responses((status = 200, body = History)))]
+    responses((status = 200, body = HistoryDocument)))]
 pub(super) async fn history(
     State(state): State<Arc<Parts>>,
     Query(wanted): Query<WantedHistory>,
-) -> Answer<Document<History>> {
-    let range = wanted.range.into();
+) -> Answer<Document<HistoryDocument>> {
+    let range = match wanted.range {
+        WantedRange::Hour => history::HistoryRange::Hour,
+        WantedRange::Day => history::HistoryRange::Day,
+    };
     let Some(node) = wanted.node else {
-        return Ok(Document(state.work.history.cluster(range).into()));
+        return Ok(Document(series(state.work.history.cluster(range))));
     };
     let table = state.work.history.node(&NodeId::new(&node)?, range);
     let none = || {
@@ -55,5 +61,17 @@ pub(super) async fn history(
             "there is no history of a node '{node}'; /api/v1/nodes lists the nodes"
         ))
     };
-    Ok(Document(table.ok_or_else(none)?.into()))
+    Ok(Document(series(table.ok_or_else(none)?)))
+}
+
+/// A history as its document.
+fn series(table: HistoryTable) -> HistoryDocument {
+    let series = table.series.into_iter();
+    HistoryDocument {
+        step_seconds: table.step_seconds,
+        at: table.at.into_iter().map(Time::new).collect(),
+        series: series
+            .map(|(name, values)| (name.to_owned(), values))
+            .collect(),
+    }
 }

@@ -1,12 +1,13 @@
 //! Which node holds how much, and what the loss of one would do.
 
 use axum::extract::State;
+use monofs_api::placement::PlacementDocument;
+use monofs_api::requests::WantedPlacement;
 
 use crate::error::Answer;
 use crate::extract::{Document, Query};
 use crate::holdings;
 use crate::routes::Routes;
-use crate::shapes::placement::{Placement, WantedPlacement};
 use crate::site::Site;
 use monofs_router::membership;
 
@@ -18,11 +19,11 @@ pub(super) fn routes() -> Routes {
 ///
 /// With `without`, also what the loss of that node would do.
 #[utoipa::path(get, path = "/api/v1/placement", tag = "operations", params(WantedPlacement),
-    responses((status = 200, body = Placement)))]
+    responses((status = 200, body = PlacementDocument)))]
 pub(super) async fn placement(
     State(site): State<Site>,
     Query(wanted): Query<WantedPlacement>,
-) -> Answer<Document<Placement>> {
+) -> Answer<Document<PlacementDocument>> {
     let without = match &wanted.without {
         Some(id) => Some(
             membership::node(&site.router.fleet.members.view(), id)?

@@ -4,18 +4,21 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::http::StatusCode;
+use monofs_api::ingest::IngestStarted;
+use monofs_api::jobs::RebalancePlan;
+use monofs_api::percent::{percent_decoded, percent_encoded};
+use monofs_api::repos::{
+    PublicationDocument, Publications, ReplicaDocument, RepositoryCondition, RepositoryDocument,
+    RepositoryInFull, RepositoryList, SubmoduleDocument,
+};
+use monofs_api::requests::{RebalanceOneRequest, RepositorySort, SortOrder, WantedRepositories};
+use monofs_api::{ListPage, ListPaging};
 use monofs_model::{DisplayPath, placement};
 use monofs_proto::v1;
 
 use crate::error::Answer;
 use crate::extract::{Body, Document, Name, Query};
 use crate::routes::Routes;
-use crate::shapes::jobs::{Plan, RebalanceOne};
-use crate::shapes::repos::{
-    Order, Publication, Publications, Replica, Repositories, Repository, RepositoryInFull, Sort,
-    Started, Submodule, Wanted,
-};
-use crate::shapes::{Page, bounds, said};
 use monofs_control::catalog::{
     RepositoryFilter, RepositoryQuery, RepositorySorting, SortDirection,
 };
@@ -41,13 +44,17 @@ pub(super) fn routes() -> Routes {
 /// Repositories
 ///
 /// Filtered, sorted and paged.
-#[utoipa::path(get, path = "/api/v1/repos", tag = "repositories", params(Wanted),
-    responses((status = 200, body = Repositories)))]
+#[utoipa::path(get, path = "/api/v1/repos", tag = "repositories", params(WantedRepositories),
+    responses((status = 200, body = RepositoryList)))]
 pub(super) async fn list(
     State(state): State<Arc<Parts>>,
-    Query(wanted): Query<Wanted>,
-) -> Answer<Document<Repositories>> {
-    let (offset, limit) = bounds(wanted.offset, wanted.limit)?;
+    Query(wanted): Query<WantedRepositories>,
+) -> Answer<Document<RepositoryList>> {
+    let paging = ListPaging {
+        offset: wanted.offset,
+        limit: wanted.limit,
+    };
+    let (offset, limit) = paging.checked()?;
     if wanted.q.len() > QUERY_MAX {
         return Err(
             monofs_model::Error::invalid(format!("'q' is longer than {QUERY_MAX} bytes")).into(),
@@ -57,41 +64,40 @@ pub(super) async fn list(
     let copies = view.copies_wanted();
     let filter = RepositoryFilter {
         words: wanted.q.split_whitespace().map(str::to_lowercase).collect(),
-        state: wanted.state.map(Into::into),
+        state: wanted.state.and_then(RepositoryCondition::state),
         troubled_below: wanted.troubled.then_some(copies),
     };
     let query = RepositoryQuery {
         filter,
-        sorting: wanted.sort.into(),
+        sorting: sorting(wanted.sort),
         direction: match wanted.order {
-            Order::Asc => SortDirection::Ascending,
-            Order::Desc => SortDirection::Descending,
+            SortOrder::Asc => SortDirection::Ascending,
+            SortOrder::Desc => SortDirection::Descending,
         },
         offset,
         limit,
     };
     let found = state.control.catalog.search(query).await?;
-    let page = Page::new(offset, limit, found.shown.len(), found.total);
+    let page = ListPage::new(offset, limit, found.shown.len(), found.total);
     let repositories = found
         .shown
         .iter()
-        .map(|entry| Repository::from(&**entry))
+        .map(|entry| RepositoryDocument::from(&**entry))
         .collect();
-    Ok(Document(Repositories { repositories, page }))
+    Ok(Document(RepositoryList { repositories, page }))
 }
 
-impl From<Sort> for RepositorySorting {
-    fn from(sort: Sort) -> Self {
-        match sort {
-            Sort::Path => Self::Path,
-            Sort::State => Self::State,
-            Sort::Bytes => Self::Bytes,
-            Sort::Files => Self::Files,
-            Sort::Copies => Self::Copies,
-            Sort::Created => Self::Created,
-            Sort::Refreshed => Self::Refreshed,
-            Sort::Committed => Self::Committed,
-        }
+/// The order of the catalogue that a sort asks for.
+fn sorting(sort: RepositorySort) -> RepositorySorting {
+    match sort {
+        RepositorySort::Path => RepositorySorting::Path,
+        RepositorySort::State => RepositorySorting::State,
+        RepositorySort::Bytes => RepositorySorting::Bytes,
+        RepositorySort::Files => RepositorySorting::Files,
+        RepositorySort::Copies => RepositorySorting::Copies,
+        RepositorySort::Created => RepositorySorting::Created,
+        RepositorySort::Refreshed => RepositorySorting::Refreshed,
+        RepositorySort::Committed => RepositorySorting::Committed,
     }
 }
 
@@ -132,19 +138,19 @@ pub(crate) async fn in_full(
     let encoded = |path: &[u8]| browse::TreePath::new(path).map(|path| path.encoded()).ok();
     RepositoryInFull {
         replicas: asked
-            .into_iter()
-            .map(|replica| Replica::new(replica, &wanted, commit.as_deref()))
+            .iter()
+            .map(|replica| ReplicaDocument::new(replica, Some(&wanted), commit.as_deref()))
             .collect(),
         worked_on_by: ingest::worked_on_by(&state.control, &state.work, &entry.path),
         submodules: modules
             .filter_map(|module| {
-                Some(Submodule {
+                Some(SubmoduleDocument {
                     path_encoded: encoded(&module.path)?,
                     url: module.url.clone(),
                 })
             })
             .collect(),
-        wanted,
+        wanted: Some(wanted),
         repository: entry.into(),
     }
 }
@@ -168,15 +174,18 @@ pub(super) async fn delete(
 /// Begins it, or joins one that runs.
 #[utoipa::path(post, path = "/api/v1/repos/{path}/refresh", tag = "repositories",
     params(("path" = String, Path, description = "Percent-encoded, slashes too")),
-    responses((status = 202, body = Started)))]
+    responses((status = 202, body = IngestStarted)))]
 pub(super) async fn refresh(
     State(state): State<Arc<Parts>>,
     Name(path): Name,
     Body(_): Body<Nothing>,
-) -> Answer<(StatusCode, Document<Started>)> {
+) -> Answer<(StatusCode, Document<IngestStarted>)> {
     let entry = state.control.catalog.require(&path)?;
     ingest::refresh(&state, &entry).await?;
-    Ok((StatusCode::ACCEPTED, Document(Started::at(&entry.path))))
+    Ok((
+        StatusCode::ACCEPTED,
+        Document(IngestStarted::at(&entry.path)),
+    ))
 }
 
 /// A body without anything in it.
@@ -187,21 +196,20 @@ pub(super) struct Nothing {}
 /// Bring the copies of one repository to where placement wants them
 #[utoipa::path(post, path = "/api/v1/repos/{path}/rebalance", tag = "repositories",
     params(("path" = String, Path, description = "Percent-encoded, slashes too")),
-    request_body = RebalanceOne, responses((status = 200, body = Plan)))]
+    request_body = RebalanceOneRequest, responses((status = 200, body = RebalancePlan)))]
 pub(super) async fn rebalance(
     State(state): State<Arc<Parts>>,
     Name(path): Name,
-    Body(asked): Body<RebalanceOne>,
-) -> Answer<Document<Plan>> {
+    Body(asked): Body<RebalanceOneRequest>,
+) -> Answer<Document<RebalancePlan>> {
     let entry = state.control.catalog.require(&path)?;
     let request = v1::RebalanceRequest {
         storage_id: String::new(),
         path: entry.path.to_string(),
         dry_run: asked.dry_run,
     };
-    Ok(Document(
-        verbs::jobs::rebalance(&state, request).await?.into(),
-    ))
+    let plan = verbs::jobs::rebalance(&state, request).await?;
+    Ok(Document(RebalancePlan::new(&plan, asked.mode())))
 }
 
 /// The commits that a repository showed
@@ -224,23 +232,7 @@ pub(crate) async fn publications(
     path: &DisplayPath,
 ) -> Result<Publications, monofs_model::Error> {
     let kept = state.control.published.of(path).await?;
-    let publication = |row: v1::Publication| {
-        Ok(Publication {
-            generation: row.generation,
-            commit: monofs_model::Oid::from_bytes(&row.commit)?.to_string(),
-            ref_name: said(&row.ref_name),
-            commit_time: row.commit_time,
-            published_at: row.published_at,
-            router: row.router_id,
-            files: row.blobs,
-            bytes: row.bytes,
-        })
-    };
-    let publications = kept
-        .into_iter()
-        .rev()
-        .map(publication)
-        .collect::<Result<Vec<_>, monofs_model::Error>>()?;
+    let publications = kept.iter().rev().map(PublicationDocument::from).collect();
     Ok(Publications {
         path: path.to_string(),
         publications,
@@ -262,7 +254,7 @@ pub(crate) struct Tail {
 /// other, because no repository lies inside another. `None`: there is only one component, or it is
 /// an action of such a one.
 pub(crate) fn split_tail(tail: &str, is_repository: impl Fn(&str) -> bool) -> Option<Tail> {
-    let decoded = |text: &str| String::from_utf8(browse::percent_decoded(text)).ok();
+    let decoded = |text: &str| String::from_utf8(percent_decoded(text)).ok();
     let (before, last) = tail.rsplit_once('/')?;
     let action = ACTIONS.into_iter().find(|action| *action == last);
     let action = action.filter(|_| !decoded(tail).is_some_and(|path| is_repository(&path)));
@@ -271,7 +263,7 @@ pub(crate) fn split_tail(tail: &str, is_repository: impl Fn(&str) -> bool) -> Op
     }
     let path = decoded(if action.is_some() { before } else { tail })?;
     Some(Tail {
-        path: browse::percent_encoded(path.as_bytes()),
+        path: percent_encoded(path.as_bytes()),
         action,
     })
 }

@@ -15,7 +15,7 @@ use super::Pages;
 use super::replicas::{self, Replica};
 use super::shell::Shell;
 use super::text::{Line, clean, encode_path, number, short, size};
-use monofs_router::browse::percent_decoded;
+use monofs_api::percent::percent_decoded;
 use monofs_router::ingest;
 
 #[derive(Template)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use askama::Template;
 use axum::response::Response;
+use monofs_api::percent::percent_encoded;
 use monofs_model::tree::EntryKind;
 use monofs_model::{Repository, Result, SourceUrl};
 use serde::Deserialize;
@@ -14,9 +15,7 @@ use super::highlight::{self, Code};
 use super::parts::State;
 use super::shell::Shell;
 use super::text::{When, clean, clean_bytes, encode_path, number, short, size};
-use monofs_router::browse::{
-    self, Child, Directory, Found, Inside, Namespace, Paging, TreePath, percent_encoded,
-};
+use monofs_router::browse::{self, Child, Directory, Found, Inside, Namespace, Paging, TreePath};
 
 /// Names on one page.
 const PAGE: usize = 500;

@@ -81,7 +81,7 @@ pub(super) async fn page(pages: &Pages, asked: &Asked) -> Page {
     let url = |page: usize| {
         format!(
             "/clients?q={}&page={page}",
-            monofs_router::browse::percent_encoded(asked.q.as_bytes())
+            monofs_api::percent::percent_encoded(asked.q.as_bytes())
         )
     };
     Page {

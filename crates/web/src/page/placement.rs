@@ -12,8 +12,8 @@ use super::parts::State;
 use super::shell::Shell;
 use super::text::{clean, count, encode_path, size};
 use crate::holdings;
-use crate::shapes::placement::{Loss, LossTarget, NodeShare, Placement};
-use monofs_router::browse::percent_encoded;
+use monofs_api::percent::percent_encoded;
+use monofs_api::placement::{Loss, LossTarget, NodeShare, PlacementDocument};
 use monofs_router::membership;
 
 /// Nodes in the picture; the table below has as many.
@@ -140,15 +140,15 @@ impl Amounts<'_> {
     }
 }
 
-fn draw(nodes: &[&Member], placement: &Placement) -> (Vec<Zone>, Vec<Row>, f64) {
+fn draw(nodes: &[&Member], placement: &PlacementDocument) -> (Vec<Zone>, Vec<Row>, f64) {
     let shares: HashMap<&str, &NodeShare> = placement
         .nodes
         .iter()
-        .map(|share| (share.node.as_str(), share))
+        .map(|share| (share.node.node_id.as_str(), share))
         .collect();
     let targets = placement.without.iter().flat_map(|loss| &loss.targets);
     let gains: HashMap<&str, &LossTarget> = targets
-        .map(|target| (target.node.as_str(), target))
+        .map(|target| (target.node.node_id.as_str(), target))
         .collect();
     let of = |node: &Member| {
         let share = shares.get(node.id.as_str()).copied();
@@ -165,7 +165,10 @@ fn draw(nodes: &[&Member], placement: &Placement) -> (Vec<Zone>, Vec<Row>, f64) 
         .max()
         .unwrap_or(0)
         .max(1);
-    let lost = placement.without.as_ref().map(|loss| loss.node.as_str());
+    let lost = placement
+        .without
+        .as_ref()
+        .map(|loss| loss.node.node_id.as_str());
     let mut zones = Vec::new();
     let mut rows = Vec::new();
     let mut y = 0.0;
@@ -189,7 +192,7 @@ fn draw(nodes: &[&Member], placement: &Placement) -> (Vec<Zone>, Vec<Row>, f64) 
 }
 
 /// Of the zone that `node` is the first of.
-fn heading(node: &Member, placement: &Placement, y: f64) -> Zone {
+fn heading(node: &Member, placement: &PlacementDocument, y: f64) -> Zone {
     let about = placement
         .zones
         .iter()
@@ -262,7 +265,7 @@ fn loss(loss: &Loss) -> LossShown {
     };
     let again: u64 = loss.targets.iter().map(|target| target.copies).sum();
     LossShown {
-        id: clean(&loss.node),
+        id: clean(&loss.node.node_id),
         lines: vec![
             ("It holds", count(loss.copies, "copy")),
             (

@@ -8,10 +8,10 @@ use super::Pages;
 use super::parts::State;
 use super::shell::Shell;
 use super::text::{When, clean, encode_path, number, short, size};
+use monofs_api::percent::percent_encoded;
 use monofs_control::catalog::{
     FoundRepositories, RepositoryFilter, RepositoryQuery, RepositorySorting, SortDirection,
 };
-use monofs_router::browse::percent_encoded;
 
 /// Entries on one page.
 const PAGE: usize = 50;

@@ -12,7 +12,7 @@ use super::parts::State;
 use super::replicas::{self, Replica};
 use super::shell::Shell;
 use super::text::{Line, When, clean, encode_path, number, size};
-use monofs_router::browse::{percent_decoded, percent_encoded};
+use monofs_api::percent::{percent_decoded, percent_encoded};
 use monofs_router::ingest;
 
 /// The published commit.

@@ -3,7 +3,7 @@
 use super::assets::{URLS, Urls};
 use super::text::{Line, clean, count, time_of_day};
 use crate::overview;
-use crate::shapes::overview::Reason;
+use monofs_api::Finding;
 use monofs_control::clock;
 
 use monofs_router::parts::Parts;
@@ -91,8 +91,10 @@ pub(super) struct Shown {
 }
 
 impl Health {
-    pub fn of(problems: &[Reason]) -> Self {
-        let critical = problems.iter().any(|problem| problem.critical);
+    pub fn of(problems: &[Finding]) -> Self {
+        let critical = problems
+            .iter()
+            .any(|problem| problem.critical == Some(true));
         let (word, tone, shape) = match (critical, problems.is_empty()) {
             (true, _) => ("Unhealthy", "bad", "i-cross"),
             (false, false) => ("Degraded", "warn", "i-triangle"),
@@ -119,12 +121,12 @@ impl Health {
     }
 }
 
-fn shown(problem: &Reason) -> Shown {
-    let (what, next) = match problem.message.split_once(": ") {
+fn shown(problem: &Finding) -> Shown {
+    let (what, next) = match problem.problem.split_once(": ") {
         Some((what, next)) => (what, Some(Line::new(next))),
-        None => (problem.message.as_str(), None),
+        None => (problem.problem.as_str(), None),
     };
-    let (shape, severity) = if problem.critical {
+    let (shape, severity) = if problem.critical == Some(true) {
         ("i-cross", "critical")
     } else {
         ("i-triangle", "warning")
@@ -143,9 +145,9 @@ mod tests {
 
     #[test]
     fn a_problem_is_what_is_wrong_and_the_next_thing_to_do() {
-        let problem = |line: &str, critical| Reason {
-            message: line.to_owned(),
-            critical,
+        let problem = |line: &str, critical| Finding {
+            critical: Some(critical),
+            ..Finding::said(line)
         };
         let health = Health::of(&[
             problem("no node is active: start `monofs-node`, then look", true),

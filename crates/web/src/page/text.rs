@@ -6,8 +6,8 @@ use askama::Template;
 use askama::filters::HtmlSafe;
 pub(super) use monofs_model::text::{clean, clean_bytes, is_odd, size};
 
+use monofs_api::percent::percent_encoded;
 use monofs_control::clock;
-use monofs_router::browse::percent_encoded;
 use monofs_router::status::ago;
 
 /// The last second of the year 9999, the last one that is written with four digits.

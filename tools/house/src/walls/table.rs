@@ -43,7 +43,7 @@ pub(super) const CRATES: &[CrateWall] = &[
     wall(
         API,
         &[MODEL, PROTO],
-        Only(&["serde", "serde_json", "utoipa"]),
+        Only(&["humantime", "serde", "serde_json", "utoipa"]),
     ),
     // Machines that are stepped: no runtime, no clock, no store.
     wall(FLEET, &[MODEL], AllBut(WAITING)),

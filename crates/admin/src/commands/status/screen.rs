@@ -6,14 +6,16 @@
 
 use std::collections::BTreeSet;
 
+use monofs_api::Health;
+use monofs_api::commands::ClusterStatus;
+use monofs_api::guide::RepositoriesByState;
+use monofs_api::members::MemberCondition;
+use monofs_proto::durations::quantile;
 use monofs_proto::v1;
 
-use super::{Answer, Repositories};
 use crate::commands::jobs::figures;
-use crate::findings::Health;
-use crate::mood::{Mood, member_mood};
-use crate::output::{Rows, painted, screen};
-use crate::shapes::{member_state, total};
+use crate::mood::{Mood, member_mood, node_mood, plain};
+use crate::output::{TextTable, painted, screen};
 use crate::text::{clean, count, latency, percent, size, wrapped};
 
 /// Lines that problems may take.
@@ -26,7 +28,7 @@ const NAME_WIDTH: usize = 14;
 const MEMBER_LINES_MIN: usize = 4;
 
 /// The screen.
-pub fn text(status: &v1::StatusResponse, answer: &Answer) -> String {
+pub fn text(status: &v1::StatusResponse, answer: &ClusterStatus) -> String {
     let (lines, columns) = screen();
     let mut text = problems(answer, columns);
     text.push('\n');
@@ -40,13 +42,14 @@ pub fn text(status: &v1::StatusResponse, answer: &Answer) -> String {
     text
 }
 
-fn problems(answer: &Answer, columns: usize) -> String {
+fn problems(answer: &ClusterStatus, columns: usize) -> String {
     let mood = match answer.health {
         Health::Healthy => Mood::Good,
         Health::Degraded => Mood::Uneasy,
         Health::Unhealthy => Mood::Bad,
     };
     let word = painted(answer.health.word(), mood);
+    // Nothing is wrong: only what to begin with.
     if answer.findings.is_empty() {
         let first = answer
             .next
@@ -58,6 +61,7 @@ fn problems(answer: &Answer, columns: usize) -> String {
         "{word}: {}\n",
         count(answer.findings.len() as u64, "problem")
     );
+    // Each problem with its command, as long as there is room.
     let mut told = BTreeSet::new();
     for (shown, finding) in answer.findings.iter().enumerate() {
         let mut lines = wrapped(&clean(&finding.problem), columns.saturating_sub(4));
@@ -85,8 +89,8 @@ fn problems(answer: &Answer, columns: usize) -> String {
 }
 
 /// One line for each kind of thing.
-fn summary(status: &v1::StatusResponse, answer: &Answer, columns: usize) -> String {
-    let Repositories {
+fn summary(status: &v1::StatusResponse, answer: &ClusterStatus, columns: usize) -> String {
+    let RepositoriesByState {
         ready,
         ingesting,
         failed,
@@ -95,6 +99,7 @@ fn summary(status: &v1::StatusResponse, answer: &Answer, columns: usize) -> Stri
         "{ready} ready, {ingesting} being ingested, {failed} failed; {} wanted",
         count(u64::from(answer.replication_factor), "copy")
     );
+    // A name, and lines that are broken where the screen ends.
     let mut text = String::new();
     let mut add = |name: &str, value: String| {
         for (number, line) in wrapped(&clean(&value), columns.saturating_sub(NAME_WIDTH))
@@ -121,20 +126,14 @@ fn summary(status: &v1::StatusResponse, answer: &Answer, columns: usize) -> Stri
     text
 }
 
-fn routers(status: &v1::StatusResponse, answer: &Answer) -> String {
-    let (silent, known) = (
-        answer
-            .routers
-            .iter()
-            .filter(|router| !router.reachable)
-            .count(),
-        status.routers.len(),
-    );
+fn routers(status: &v1::StatusResponse, answer: &ClusterStatus) -> String {
+    let asked = answer.routers.iter();
+    let silent = asked.filter(|router| !router.reachable).count();
     let leader = status.routers.iter().find(|router| router.leader);
     let leader = leader.map_or("no leader".to_owned(), |leader| {
         format!("{} leads", leader.router_id)
     });
-    let running = known.max(answer.routers.len() - silent);
+    let running = status.routers.len().max(answer.routers.len() - silent);
     let silent = if silent > 0 {
         format!(", {silent} without an answer")
     } else {
@@ -175,18 +174,21 @@ fn states<'a>(members: impl Iterator<Item = &'a Option<v1::Member>>) -> String {
     kinds.dedup();
     // Active ones first: they are the most, and what the rest is measured by.
     kinds.sort_by_key(|state| *state != v1::MemberState::Active);
-    let of = |kind: &v1::MemberState| {
-        format!(
-            "{} {}",
-            states.iter().filter(|state| *state == kind).count(),
-            member_state(*kind)
-        )
-    };
     if states.is_empty() {
         "none".to_owned()
     } else {
-        kinds.iter().map(of).collect::<Vec<_>>().join(", ")
+        let told = kinds.iter().map(|kind| {
+            let number = states.iter().filter(|state| *state == kind).count();
+            format!("{number} {}", MemberCondition::from(*kind).word())
+        });
+        told.collect::<Vec<_>>().join(", ")
     }
+}
+
+/// The sum of one figure.
+fn sum<T>(of: &[&T], figure: fn(&T) -> u64) -> u64 {
+    of.iter()
+        .fold(0, |sum, one| sum.saturating_add(figure(one)))
 }
 
 fn nodes(status: &v1::StatusResponse) -> String {
@@ -195,20 +197,13 @@ fn nodes(status: &v1::StatusResponse) -> String {
         .iter()
         .filter_map(|node| node.stat.as_ref())
         .collect();
-    let sum = |of: fn(&v1::StatResponse) -> u64| {
-        total(&stats.iter().map(|stat| of(stat)).collect::<Vec<_>>())
-    };
     let mut text = states(status.nodes.iter().map(|node| &node.member));
     if !stats.is_empty() {
-        let (used, free) = (
-            size(sum(|stat| stat.disk_used_bytes)),
-            size(sum(|stat| stat.disk_free_bytes)),
-        );
+        let used = size(sum(&stats, |stat| stat.disk_used_bytes));
+        let free = size(sum(&stats, |stat| stat.disk_free_bytes));
         text.push_str(&format!("; {used} used, {free} free"));
-        let (running, queued) = (
-            sum(|stat| stat.hydrations_running),
-            sum(|stat| stat.hydrations_queued),
-        );
+        let running = sum(&stats, |stat| stat.hydrations_running);
+        let queued = sum(&stats, |stat| stat.hydrations_queued);
         if running + queued > 0 {
             text.push_str(&format!("; {running} hydrating, {queued} queued"));
         }
@@ -222,20 +217,16 @@ fn fetchers(status: &v1::StatusResponse) -> String {
         .iter()
         .filter_map(|fetcher| fetcher.stat.as_ref())
         .collect();
-    let sum = |of: fn(&v1::FetcherStatResponse) -> u64| {
-        total(&stats.iter().map(|stat| of(stat)).collect::<Vec<_>>())
-    };
     let mut text = states(status.fetchers.iter().map(|fetcher| &fetcher.member));
     if !stats.is_empty() {
-        let (used, most) = (
-            size(sum(|stat| stat.cache_bytes)),
-            size(sum(|stat| stat.cache_bytes_max)),
-        );
-        let hits = sum(|stat| stat.cache_hits);
-        let hits = percent(hits, hits.saturating_add(sum(|stat| stat.cache_misses)));
+        let used = size(sum(&stats, |stat| stat.cache_bytes));
+        let most = size(sum(&stats, |stat| stat.cache_bytes_max));
+        let hits = sum(&stats, |stat| stat.cache_hits);
+        let misses = sum(&stats, |stat| stat.cache_misses);
+        let hits = percent(hits, hits.saturating_add(misses));
         text.push_str(&format!(
             "; cache {used} of {most}, {hits} hits; {} running",
-            sum(|stat| stat.fetches_running)
+            sum(&stats, |stat| stat.fetches_running)
         ));
     }
     text
@@ -246,36 +237,31 @@ fn clients(clients: &[v1::ClientStatus]) -> String {
         .iter()
         .filter_map(|client| client.report.as_ref())
         .collect();
-    let sum = |of: fn(&v1::ClientReport) -> u64| {
-        total(&reports.iter().map(|report| of(report)).collect::<Vec<_>>())
-    };
     let mut text = if clients.is_empty() {
         "none".to_owned()
     } else {
         count(clients.len() as u64, "mount")
     };
     if !reports.is_empty() {
-        let hits = sum(|report| report.cache_hits);
+        let hits = sum(&reports, |report| report.cache_hits);
+        let misses = sum(&reports, |report| report.cache_misses);
         text.push_str(&format!(
-            "; {} cache hits",
-            percent(hits, hits.saturating_add(sum(|report| report.cache_misses)))
-        ));
-        let (lagging, failed) = (sum(|report| report.lagging), sum(|report| report.failed));
-        text.push_str(&format!(
-            ", {lagging} lagging, {}",
-            count(failed, "failed read")
+            "; {} cache hits, {} lagging, {}",
+            percent(hits, hits.saturating_add(misses)),
+            sum(&reports, |report| report.lagging),
+            count(sum(&reports, |report| report.failed), "failed read")
         ));
     }
     text
 }
 
 fn jobs_in_short(jobs: &[v1::Job]) -> String {
-    let of = |state: v1::job::State| {
+    let open = [v1::job::State::Running, v1::job::State::Waiting];
+    let known = open.into_iter().filter_map(|state| {
         let number = jobs.iter().filter(|job| job.state() == state).count();
         (number > 0).then(|| format!("{number} {}", state.word()))
-    };
-    let kinds = [of(v1::job::State::Running), of(v1::job::State::Waiting)];
-    let known = kinds.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    });
+    let known = known.collect::<Vec<_>>().join(", ");
     match (known.is_empty(), jobs.len() > JOBS_SHOWN_MAX) {
         (true, _) => "none".to_owned(),
         (false, true) => format!("{known}: monofs-admin jobs"),
@@ -289,13 +275,12 @@ const HEADINGS: [&str; 9] = [
 
 /// Cuts the notes, which are last, to what the other columns leave: `monofs-admin nodes` has them
 /// whole.
-fn cut_notes(rows: &mut [Row], columns: usize) {
-    let width = |text: &str| clean(text).chars().count();
+fn cut_notes(rows: &mut [MemberRow], columns: usize) {
     let mut left = columns;
     for (column, heading) in HEADINGS.iter().enumerate().take(HEADINGS.len() - 1) {
         let widest = rows
             .iter()
-            .map(|row| width(&row.cells[column].0))
+            .map(|row| clean(&row.cells[column].0).chars().count())
             .max()
             .unwrap_or(0);
         left = left.saturating_sub(widest.max(heading.trim_start_matches('>').len()) + 2);
@@ -306,13 +291,19 @@ fn cut_notes(rows: &mut [Row], columns: usize) {
 }
 
 /// One row of the list of members.
-struct Row {
+struct MemberRow {
     cells: Vec<(String, Mood)>,
     good: bool,
 }
 
 /// The members, in `lines` lines: those with trouble first when not all fit.
-fn members(status: &v1::StatusResponse, answer: &Answer, lines: usize, columns: usize) -> String {
+fn members(
+    status: &v1::StatusResponse,
+    answer: &ClusterStatus,
+    lines: usize,
+    columns: usize,
+) -> String {
+    // All members, as far as they fit.
     let mut rows = router_rows(status, answer);
     rows.extend(status.nodes.iter().map(node_row));
     rows.extend(status.fetchers.iter().map(fetcher_row));
@@ -327,7 +318,8 @@ fn members(status: &v1::StatusResponse, answer: &Answer, lines: usize, columns: 
         rows.truncate(fit - 1);
     }
     cut_notes(&mut rows, columns);
-    let mut table = Rows::new(&HEADINGS);
+    // The table, and how many are not in it.
+    let mut table = TextTable::new(&HEADINGS);
     for row in rows {
         table.row_with(row.cells);
     }
@@ -347,13 +339,12 @@ fn row(
     version: &str,
     figures: [String; 4],
     note: &str,
-) -> Row {
-    let plain = |text: &str| (text.to_owned(), Mood::Plain);
+) -> MemberRow {
     let good = state.1 == Mood::Good && note.is_empty();
     let mut cells = vec![plain(id), plain(role), state, plain(version)];
     cells.extend(figures.into_iter().map(|figure| (figure, Mood::Plain)));
     cells.push((note.to_owned(), Mood::Bad));
-    Row { cells, good }
+    MemberRow { cells, good }
 }
 
 fn no_figures() -> [String; 4] {
@@ -361,9 +352,10 @@ fn no_figures() -> [String; 4] {
 }
 
 /// The routers as they know each other, then those that only the command line names.
-fn router_rows(status: &v1::StatusResponse, answer: &Answer) -> Vec<Row> {
+fn router_rows(status: &v1::StatusResponse, answer: &ClusterStatus) -> Vec<MemberRow> {
+    // A router that others know is active.
     let active = ("active".to_owned(), Mood::Good);
-    let mut rows: Vec<Row> = Vec::new();
+    let mut rows: Vec<MemberRow> = Vec::new();
     for router in &status.routers {
         let role = if router.leader {
             "router, leads"
@@ -379,6 +371,7 @@ fn router_rows(status: &v1::StatusResponse, answer: &Answer) -> Vec<Row> {
             "",
         ));
     }
+    // One that only the command line names may not be.
     let known = |id: &str| status.routers.iter().any(|router| router.router_id == id);
     for router in answer
         .routers
@@ -403,12 +396,13 @@ fn router_rows(status: &v1::StatusResponse, answer: &Answer) -> Vec<Row> {
     rows
 }
 
-fn node_row(node: &v1::NodeStatus) -> Row {
+fn node_row(node: &v1::NodeStatus) -> MemberRow {
+    // A node that could not be asked has dashes for figures.
     let member = node.member.clone().unwrap_or_default();
     let figures = node.stat.as_ref().map_or_else(
         || [const { String::new() }; 4].map(|_| "-".to_owned()),
         |stat| {
-            let p99 = latency(monofs_rpc::metrics::quantile(&stat.request_durations, 0.99));
+            let p99 = latency(quantile(&stat.request_durations, 0.99));
             [
                 stat.repositories.to_string(),
                 size(stat.disk_used_bytes),
@@ -420,17 +414,17 @@ fn node_row(node: &v1::NodeStatus) -> Row {
     row(
         &member.id,
         "node",
-        crate::commands::nodes::state(&member),
+        node_mood(&member),
         &member.version,
         figures,
         &node.error,
     )
 }
 
-fn fetcher_row(fetcher: &v1::FetcherStatus) -> Row {
+fn fetcher_row(fetcher: &v1::FetcherStatus) -> MemberRow {
     let member = fetcher.member.clone().unwrap_or_default();
     let state = (
-        member_state(member.state()).to_owned(),
+        MemberCondition::from(member.state()).word().to_owned(),
         member_mood(member.state()),
     );
     let mut figures = no_figures();

@@ -32,6 +32,7 @@ pub fn steps(done: v1::Repository, unchanged: bool) -> Vec<Result<v1::IngestProg
         repository: Some(done),
         unchanged,
         replicas: vec![replica.clone()],
+        fetch: Some(fetch.clone()),
         ..step(Phase::Done)
     };
     vec![

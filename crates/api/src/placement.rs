@@ -1,23 +1,15 @@
 //! Which node holds how much, and what the loss of one would do.
 
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::members::State;
-
-/// What is asked of the placement.
-#[derive(Debug, Clone, Default, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields, default)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct WantedPlacement {
-    /// What would the loss of this node do?
-    #[param(max_length = 64)]
-    pub without: Option<String>,
-}
+use crate::members::MemberCondition;
+use crate::tongue::not_http;
 
 /// Which node holds how much.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Placement {
+#[schema(as = Placement)]
+pub struct PlacementDocument {
     pub replication_factor: u32,
     /// Published repositories.
     pub repositories: u64,
@@ -31,11 +23,12 @@ pub(crate) struct Placement {
 
 /// What one node holds of all copies.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct NodeShare {
-    pub node: String,
+pub struct NodeShare {
+    #[serde(flatten)]
+    pub node: NamedNode,
     pub zone: Option<String>,
     pub weight: f64,
-    pub state: State,
+    pub state: MemberCondition,
     /// Copies that are recorded on it, and the sum of their sizes.
     pub copies: u64,
     pub bytes: u64,
@@ -51,7 +44,7 @@ pub(crate) struct NodeShare {
 
 /// What the nodes of one zone hold.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ZoneShare {
+pub struct ZoneShare {
     /// `null` = nodes without a zone.
     pub zone: Option<String>,
     pub nodes: usize,
@@ -61,8 +54,9 @@ pub(crate) struct ZoneShare {
 
 /// What the loss of a node would do, as things are now.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Loss {
-    pub node: String,
+pub struct Loss {
+    #[serde(flatten)]
+    pub node: NamedNode,
     /// Copies that it holds.
     pub copies: u64,
     /// Repositories that would have fewer copies than are wanted.
@@ -78,8 +72,30 @@ pub(crate) struct Loss {
 
 /// What a node would be given.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct LossTarget {
-    pub node: String,
+pub struct LossTarget {
+    #[serde(flatten)]
+    pub node: NamedNode,
     pub copies: u64,
     pub bytes: u64,
+}
+
+/// The node that a document is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+pub struct NamedNode {
+    pub node_id: String,
+    /// Replaced by `node_id`.
+    #[serde(skip_serializing_if = "not_http")]
+    #[schema(deprecated)]
+    node: String,
+}
+
+impl NamedNode {
+    /// The node with this id.
+    pub fn new(node_id: impl Into<String>) -> Self {
+        let node_id = node_id.into();
+        Self {
+            node: node_id.clone(),
+            node_id,
+        }
+    }
 }
