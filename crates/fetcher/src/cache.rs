@@ -182,7 +182,12 @@ impl RepoCache {
                 self.evicted.one();
                 self.evicted_bytes.add(repo.disk_bytes());
                 repo.doom();
-                tracing::info!(storage_id = %id, source = %repo.source, expired, "evicted a repository from the cache");
+                tracing::info!(
+                    storage_id = %id,
+                    source = %repo.source,
+                    expired,
+                    "evicted a repository from the cache"
+                );
                 evicted.push(repo);
             }
         }
@@ -245,6 +250,7 @@ fn load(dir: &Path) -> std::io::Result<LoadedRepos> {
             remove_any(&parent)?;
             continue;
         };
+        // The generations that are there; what has another name is removed.
         let mut generations: Vec<(u64, PathBuf)> = Vec::new();
         for entry in fs::read_dir(&parent)? {
             let path = entry?.path();
@@ -257,6 +263,7 @@ fn load(dir: &Path) -> std::io::Result<LoadedRepos> {
                 None => remove_any(&path)?,
             }
         }
+        // The newest one that can be opened stays.
         generations.sort();
         while let Some((number, path)) = generations.pop() {
             serial = serial.max(number + 1);

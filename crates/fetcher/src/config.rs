@@ -6,15 +6,12 @@ use std::time::Duration;
 use monofs_model::{Error, Result};
 
 use crate::credentials::Credentials;
-use crate::git::LocalFiles;
+use crate::source::{LocalFiles, OBJECT_BYTES_MAX};
 
 /// Fetches that may run at once unless configured otherwise.
 pub const FETCH_WORKERS: usize = 4;
 /// Most fetches that may be configured to run at once.
 pub const FETCH_WORKERS_MAX: usize = 256;
-
-/// Largest object held in memory while a pack is indexed, in bytes, unless configured otherwise.
-pub const OBJECT_BYTES_MAX: usize = 32 << 20;
 
 /// The settings of one fetcher.
 #[derive(Debug, Clone)]

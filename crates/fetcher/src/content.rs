@@ -52,6 +52,7 @@ pub fn send_trees(
     closure: &TreeClosure,
     answers: &AnswerSink<v1::GetTreesResponse>,
 ) -> Result<()> {
+    // Records are gathered into messages; the walk goes on while the reader takes them.
     let mut message = v1::GetTreesResponse::default();
     let mut bytes = 0;
     let mut open = true;
@@ -80,14 +81,14 @@ pub fn send_trees(
 
 /// A range of a blob's chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChunkSpan {
+pub struct BlobRange {
     pub oid: Oid,
     pub first_chunk: u32,
     /// 0 = to the end.
     pub chunk_count: u32,
 }
 
-impl TryFrom<&v1::BlobSpan> for ChunkSpan {
+impl TryFrom<&v1::BlobSpan> for BlobRange {
     type Error = Error;
 
     fn try_from(wire: &v1::BlobSpan) -> Result<Self> {
@@ -100,7 +101,7 @@ impl TryFrom<&v1::BlobSpan> for ChunkSpan {
     }
 }
 
-impl ChunkSpan {
+impl BlobRange {
     /// The chunks of a blob of `size` bytes that are asked for.
     fn chunks(&self, size: u64) -> std::ops::Range<u64> {
         let all = frame::chunk_count(size);
@@ -116,10 +117,11 @@ impl ChunkSpan {
 /// Streams blobs from [`READERS`] threads. Returns when all is sent or the reader is gone.
 pub fn send_blobs(
     repo: &Arc<CachedRepo>,
-    mut spans: Vec<ChunkSpan>,
+    mut spans: Vec<BlobRange>,
     answers: &AnswerSink<v1::GetBlobsResponse>,
     limits: FetchLimits,
 ) -> Result<()> {
+    // All threads take spans from one list.
     sort_by_place(repo, &mut spans)?;
     let next = AtomicUsize::new(0);
     let runtime = tokio::runtime::Handle::current();
@@ -137,6 +139,7 @@ pub fn send_blobs(
     if spans.len() < READERS {
         return work();
     }
+    // The calling thread is one of the readers; the first error counts.
     std::thread::scope(|scope| {
         let others: Vec<_> = (1..READERS).map(|_| scope.spawn(work)).collect();
         let mut result = work();
@@ -152,7 +155,7 @@ pub fn send_blobs(
 
 /// Brings the spans into the order of the packs: deltas find their bases in memory, and disks read
 /// forward.
-fn sort_by_place(repo: &CachedRepo, spans: &mut [ChunkSpan]) -> Result<()> {
+fn sort_by_place(repo: &CachedRepo, spans: &mut [BlobRange]) -> Result<()> {
     if spans.len() < 2 {
         return Ok(());
     }
@@ -161,6 +164,7 @@ fn sort_by_place(repo: &CachedRepo, spans: &mut [ChunkSpan]) -> Result<()> {
         .iter()
         .map(|path| layout::open_index(path, repo.format))
         .collect::<Result<_>>()?;
+    // What is in no pack comes last.
     spans.sort_by_cached_key(|span| {
         let id = ids::to_gix(&span.oid);
         let place = |(number, index): (usize, &gix::odb::pack::index::File)| {
@@ -200,7 +204,7 @@ struct BlobReader<'a> {
 }
 
 impl BlobReader<'_> {
-    fn run(mut self, spans: &[ChunkSpan], next: &AtomicUsize) -> Result<()> {
+    fn run(mut self, spans: &[BlobRange], next: &AtomicUsize) -> Result<()> {
         let mut buffer = Vec::new();
         // A few neighbours at a time, so that each thread stays in one part of the pack.
         const RUN: usize = 16;
@@ -226,7 +230,7 @@ impl BlobReader<'_> {
     }
 
     /// Sends one span; false when the reader is gone.
-    fn one(&mut self, span: &ChunkSpan, buffer: &mut Vec<u8>) -> Result<bool> {
+    fn one(&mut self, span: &BlobRange, buffer: &mut Vec<u8>) -> Result<bool> {
         match self.objects.header(&span.oid)? {
             Some((ObjectKind::Blob, size)) if size > STREAM_BLOB_BYTES => self.stream(span, size),
             Some((ObjectKind::Blob, size)) => {
@@ -253,7 +257,7 @@ impl BlobReader<'_> {
     }
 
     /// Sends a long blob as `git` reads it: one chunk is held at a time.
-    fn stream(&mut self, span: &ChunkSpan, size: u64) -> Result<bool> {
+    fn stream(&mut self, span: &BlobRange, size: u64) -> Result<bool> {
         let wanted = span.chunks(size);
         let mut blob = LongBlob::open(self.repo, &span.oid, self.limits)?;
         let mut hasher = ObjectHasher::new(self.repo.format, ObjectKind::Blob, size);

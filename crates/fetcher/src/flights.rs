@@ -199,8 +199,8 @@ impl FetchFlights {
     pub fn join(self: &Arc<Self>, origin: FetchOrigin) -> Result<FlightTicket> {
         let key = (origin.id.clone(), origin.commit, origin.source.clone());
         let mut flights = self.lock();
-        // A flight that failed stays until its last reader has left; a request that comes now gets a
-        // new try.
+        // A flight that failed stays until its last reader has left; a request that comes now gets
+        // a new try.
         if let Some(flight) = flights.get(&key).filter(|flight| !flight.has_failed()) {
             *flight.waiting.lock() += 1;
             return Ok(FlightTicket {
@@ -288,6 +288,7 @@ impl FetchFlights {
         known: Option<Arc<CachedRepo>>,
         task: &Arc<FetchTask>,
     ) -> Result<ReadyCommit> {
+        // What is cached needs a walk at most.
         if let Some(repo) = known {
             match self.walk(&origin.id, &repo.objects(), &origin.commit, task) {
                 Ok(snapshot) => {
@@ -302,6 +303,7 @@ impl FetchFlights {
                 Err(error) => return Err(error),
             }
         }
+        // All else is fetched, and the outcome logged and counted for its host.
         let began = std::time::Instant::now();
         let result = self.fetch(origin, task);
         match &result {
@@ -317,7 +319,12 @@ impl FetchFlights {
                 );
             }
             Err(error) => {
-                tracing::warn!(source = %origin.source, commit = %origin.commit, %error, "a fetch failed");
+                tracing::warn!(
+                    source = %origin.source,
+                    commit = %origin.commit,
+                    %error,
+                    "a fetch failed"
+                );
             }
         }
         let outcome = result.as_ref().map(drop).map_err(|error| error.kind);
@@ -328,6 +335,7 @@ impl FetchFlights {
     }
 
     fn fetch(&self, origin: &FetchOrigin, task: &Arc<FetchTask>) -> Result<ReadyCommit> {
+        // A repository that may grow takes only what the commit has beyond it.
         let format = origin.commit.format();
         if let Some(repo) = self
             .cache
@@ -344,6 +352,7 @@ impl FetchFlights {
                 Err(error) => return Err(error),
             }
         }
+        // Any other is fetched whole beside what is cached, and takes its place at the end.
         let work = self.cache.workspace(&origin.id)?;
         layout::create(work.dir(), format)?;
         self.source.fetch(&want(origin, &[], work.dir()), task)?;

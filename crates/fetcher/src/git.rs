@@ -18,15 +18,8 @@ use monofs_model::source::Scheme;
 use monofs_model::{Error, RefName, Result, SourceUrl};
 
 use crate::credentials::Credentials;
-use crate::source::{CommitWant, FetchTask, RemoteSource, ResolvedRef};
+use crate::source::{CommitWant, FetchTask, LocalFiles, RemoteSource, ResolvedRef};
 use failure::{GixVerdict, RemoteRequest};
-
-/// Whether `file` sources, which are repositories on the disk of the fetcher, may be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LocalFiles {
-    Allowed,
-    Refused,
-}
 
 /// Git remotes.
 pub struct GitSource {

@@ -110,6 +110,7 @@ impl TreeClosure {
         objects: &ObjectReader,
         give: &mut dyn FnMut(ClosureItem) -> bool,
     ) -> Result<()> {
+        // The queue begins with the roots, each once.
         let mut seen: HashSet<Oid> = HashSet::new();
         let mut queue: VecDeque<(Oid, u32)> = self
             .roots
@@ -129,12 +130,14 @@ impl TreeClosure {
                 }
                 continue;
             };
+            // Records below the roots are paid for out of the budget.
             if !is_root {
                 match left.checked_sub(record.bytes().len() as u64) {
                     Some(rest) => left = rest,
                     None => return Ok(()),
                 }
             }
+            // Directories below are answered later, level by level.
             let below = self.byte_budget > 0 && (self.depth == 0 || level < self.depth);
             if below && seen.len() < CLOSURE_TREES_MAX {
                 queue.extend(

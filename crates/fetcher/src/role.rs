@@ -93,6 +93,7 @@ pub async fn spawn_with(
     listener: TcpListener,
     source: Arc<dyn RemoteSource>,
 ) -> Result<RunningFetcher> {
+    // What is cached is taken over before anything is served.
     config.check()?;
     let dir = config.cache_dir.clone();
     let bytes_max = config.cache_bytes_max;
@@ -110,6 +111,7 @@ pub async fn spawn_with(
         bytes_max: config.cache_bytes_max,
     };
     let flights = FetchFlights::new(source, cache.clone(), records, config.fetch_workers, limits);
+    // Both services answer from the same flights.
     let service = FetcherService::new(&config.fetcher_id, flights.clone());
     let routes = Routes::new(
         FetcherServer::new(service.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX),
@@ -119,6 +121,7 @@ pub async fn spawn_with(
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX),
     );
+    // The server runs, then routers hear of it.
     let stop = CancellationToken::new();
     let requests = Arc::<Calls>::default();
     let routers = ChannelPool::default();
@@ -135,7 +138,11 @@ pub async fn spawn_with(
         stop.child_token(),
     ));
     announce(&config, server.address(), cache, routers, &stop)?;
-    tracing::info!(address = %server.address(), cache_dir = %config.cache_dir.display(), "fetcher ready");
+    tracing::info!(
+        address = %server.address(),
+        cache_dir = %config.cache_dir.display(),
+        "fetcher ready"
+    );
     Ok(RunningFetcher {
         server,
         flights,
@@ -168,6 +175,7 @@ fn announce(
     if config.routers.is_empty() {
         return Ok(());
     }
+    // Each heartbeat says how full the cache is.
     let id = NodeId::new(&config.fetcher_id)?;
     let address = advertised(config, listening);
     let external_address = config.external_addr.clone();

@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::cache::CachedRepo;
-use crate::content::{self, AnswerSink, ChunkSpan, MESSAGES_WAITING};
+use crate::content::{self, AnswerSink, BlobRange, MESSAGES_WAITING};
 use crate::flights::{FetchFlights, FetchOrigin, FlightTicket, ReadyCommit};
 use crate::records::TreeClosure;
 use crate::source::{FetchPhase, FetchProgress, FetchTask};
@@ -361,7 +361,7 @@ impl Content for FetcherService {
             let spans = request
                 .spans
                 .iter()
-                .map(ChunkSpan::try_from)
+                .map(BlobRange::try_from)
                 .collect::<Result<Vec<_>>>()?;
             Ok((origin_of(&id, request.origin.clone())?, id, spans))
         };

@@ -1,9 +1,9 @@
 //! The seam between a fetcher and where repositories come from.
 //!
-//! A [`RemoteSource`] resolves a name to a commit and brings exactly one commit, with all it reaches but
-//! its history, into a directory. Git is the first source; archives of package registries could be
-//! others. Implementations block: they are called on blocking threads, watch [`FetchTask::cancelled`]
-//! and respect its deadlines.
+//! A [`RemoteSource`] resolves a name to a commit and brings exactly one commit, with all it
+//! reaches but its history, into a directory. Git is the first source; archives of package
+//! registries could be others. Implementations block: they are called on blocking threads, watch
+//! [`FetchTask::cancelled`] and respect its deadlines.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,8 +14,17 @@ use gix::progress::StepShared;
 use monofs_model::{Error, Oid, RefName, Result, SourceUrl};
 use parking_lot::Mutex;
 
+/// Largest object held in memory while a pack is indexed, in bytes, unless configured otherwise.
+pub const OBJECT_BYTES_MAX: usize = 32 << 20;
 /// Most bytes that are kept of what a remote says beside the data.
 const SAID_BYTES_MAX: usize = 8 << 10;
+
+/// Whether `file` sources, which are repositories on the disk of the fetcher, may be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LocalFiles {
+    Allowed,
+    Refused,
+}
 
 /// What a ref is upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +107,7 @@ impl Default for FetchLimits {
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             bytes_max: u64::MAX,
-            object_bytes_max: crate::config::OBJECT_BYTES_MAX,
+            object_bytes_max: OBJECT_BYTES_MAX,
         }
     }
 }

@@ -131,6 +131,7 @@ fn size_of(objects: &ObjectReader, name: &[u8], kind: EntryKind, oid: &Oid) -> R
 
 impl SnapshotWalk<'_> {
     fn run(&mut self, root: Oid, keep: &mut dyn FnMut(&Oid, &TreeRecord)) -> Result<()> {
+        // Depth first: each step looks at the next entry of the deepest directory.
         self.descend(root, Vec::new(), keep)?;
         while let Some(level) = self.stack.last_mut() {
             let entry = level
@@ -162,6 +163,7 @@ impl SnapshotWalk<'_> {
         name: Vec<u8>,
         keep: &mut dyn FnMut(&Oid, &TreeRecord),
     ) -> Result<()> {
+        // The bounds are checked before anything is read.
         self.task.check()?;
         if self.heights.len() as u64 >= TREES_PER_SNAPSHOT_MAX
             || self.blobs.len() > BLOBS_PER_SNAPSHOT_MAX
@@ -173,6 +175,7 @@ impl SnapshotWalk<'_> {
         let read = self
             .objects
             .read_as(&oid, ObjectKind::Tree, &mut self.buffer);
+        // The record is made from the tree, and its distinct files are counted meanwhile.
         let blobs = &mut self.blobs;
         let bytes = &mut self.bytes;
         let mut seen = |(oid, size): (Oid, u64)| {

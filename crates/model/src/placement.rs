@@ -153,6 +153,7 @@ pub fn replicas(key: &StorageId, candidates: &[Candidate], count: usize) -> Vec<
             .find(|c| c.id == *id)
             .map_or("", |c| c.zone.as_str())
     };
+    // Each round takes one candidate of every zone that is left.
     let mut waiting = rank(key, candidates);
     let mut chosen = Vec::with_capacity(count.min(waiting.len()));
     while chosen.len() < count && !waiting.is_empty() {

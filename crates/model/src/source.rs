@@ -78,6 +78,7 @@ impl SourceUrl {
     }
 
     fn check(&self) -> std::result::Result<(), &'static str> {
+        // Credentials belong into the fetcher's file, never into a URL that is stored and shown.
         let authority = self.authority();
         let (user, host) = authority
             .rsplit_once('@')

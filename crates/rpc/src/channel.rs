@@ -1,7 +1,7 @@
 //! One channel per peer, made lazily and kept alive.
 //!
-//! tonic's own balancer picks at random and knows no health; callers decide which peer a request goes
-//! to (holders in HRW order), so this pool only maps an address to its connection.
+//! tonic's own balancer picks at random and knows no health; callers decide which peer a request
+//! goes to (holders in HRW order), so this pool only maps an address to its connection.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -33,7 +33,7 @@ const COMMITS_MAX: usize = 64;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RepoMeta {
+struct CachedRepoMeta {
     version: u32,
     source: SourceUrl,
     format: ObjectFormat,
@@ -75,7 +75,7 @@ impl CachedRepo {
         let used = fs::metadata(&path)
             .and_then(|m| m.modified())
             .map_err(|e| unusable(&e))?;
-        let meta: RepoMeta = toml::from_str(&text).map_err(|e| unusable(&e.message()))?;
+        let meta: CachedRepoMeta = toml::from_str(&text).map_err(|e| unusable(&e.message()))?;
         if meta.version != META_VERSION {
             return Err(unusable(&"written by another version"));
         }
@@ -147,7 +147,7 @@ impl CachedRepo {
     pub fn write_meta(dir: &Path, source: &SourceUrl, commits: &[Oid]) -> Result<()> {
         let format = commits.first().map_or(ObjectFormat::Sha1, Oid::format);
         let commits = commits.iter().map(Oid::to_string).collect();
-        let meta = RepoMeta {
+        let meta = CachedRepoMeta {
             version: META_VERSION,
             source: source.clone(),
             format,

@@ -63,6 +63,7 @@ pub fn choose(source: &SourceUrl, ref_name: &RefName, refs: &[AdvertisedRef]) ->
             full_ref,
         }))
     };
+    // No name stands for the remote's HEAD.
     if name.is_empty() {
         return match named("HEAD") {
             Some(head) => found(head),
@@ -75,6 +76,7 @@ pub fn choose(source: &SourceUrl, ref_name: &RefName, refs: &[AdvertisedRef]) ->
             ))),
         };
     }
+    // Then by name, in Git's order.
     let full_names = [
         format!("refs/heads/{name}"),
         format!("refs/tags/{name}"),
@@ -84,6 +86,7 @@ pub fn choose(source: &SourceUrl, ref_name: &RefName, refs: &[AdvertisedRef]) ->
     if let Some(by_name) = full_names.iter().find_map(|full| named(full)) {
         return found(by_name);
     }
+    // Last, a short commit id that only one advertised object begins with.
     if ref_name.may_be_commit() {
         let short = name.to_ascii_lowercase();
         let mut matches: Vec<&AdvertisedRef> = refs

@@ -109,6 +109,7 @@ impl GitChild {
         on_line: impl FnMut(&str) + Send + 'static,
     ) -> Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
+        // The child leads a process group, so that all it starts can be killed with it.
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -127,6 +128,7 @@ impl GitChild {
             ended: Mutex::new(false),
             wake: Condvar::new(),
         });
+        // One thread takes its error output, another one watches the time.
         let stderr = inner.stderr.take().map(|pipe| {
             let shared = shared.clone();
             std::thread::spawn(move || drain_stderr(pipe, &shared, on_line))

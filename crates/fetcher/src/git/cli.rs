@@ -194,6 +194,7 @@ fn run(
     on_line: impl FnMut(&str) + Send + 'static,
 ) -> Result<Vec<u8>> {
     use std::io::Read;
+    // Its output is bounded; nothing is written to it.
     let mut child = GitChild::spawn(command, task, on_line)?;
     let (read, write) = child.take_pipes();
     drop(write);
@@ -211,6 +212,7 @@ fn run(
     if status.success() && read.is_ok() {
         return Ok(output);
     }
+    // Otherwise the last line that names an error says why.
     let last = said
         .lines()
         .rev()
@@ -222,6 +224,7 @@ fn run(
 }
 
 fn parse_refs(listed: &[u8]) -> Vec<AdvertisedRef> {
+    // Lines are `ref: TARGET<tab>HEAD`, `OID<tab>NAME`, and `OID<tab>TAG^{}` after a tag.
     let mut refs: Vec<AdvertisedRef> = Vec::new();
     let mut head_target = None;
     for line in String::from_utf8_lossy(listed).lines() {

@@ -1,5 +1,5 @@
-//! Feeds what gix reports while it receives and indexes a pack into a [`FetchTask`], and bounds what it
-//! may receive.
+//! Feeds what gix reports while it receives and indexes a pack into a [`FetchTask`], and bounds
+//! what it may receive.
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;

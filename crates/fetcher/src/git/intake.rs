@@ -2,8 +2,8 @@
 //! objects, very many) the installed `git` indexes from a copy of what arrived so far and the rest
 //! of the same stream: nothing is sent twice.
 //!
-//! Invariants: memory is bounded by [`crate::source::FetchLimits::object_bytes_max`] per object and by
-//! [`OBJECTS_MAX`], whatever the remote sends; the copy has no name, so nothing is left behind.
+//! Invariants: memory is bounded by [`crate::source::FetchLimits::object_bytes_max`] per object and
+//! by [`OBJECTS_MAX`], whatever the remote sends; the copy has no name, so nothing is left behind.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, Write};
@@ -53,6 +53,7 @@ impl PackIntake<'_> {
         metered
             .read_exact(&mut header)
             .map_err(gix::Error::from_error)?;
+        // A pack of very many objects is git's from the start; what gix refuses later, too.
         let [.., a, b, c, d] = header;
         let objects = u32::from_be_bytes([a, b, c, d]) as usize;
         let git = cli::is_installed();
@@ -126,6 +127,7 @@ impl PackIntake<'_> {
             "gix leaves this pack to the installed git, which indexes what has arrived and the \
              rest of it"
         );
+        // The child reads what has arrived, then the rest of the stream.
         copy.rewind().map_err(gix::Error::from_error)?;
         let mut command = child::git();
         command

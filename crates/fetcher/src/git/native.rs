@@ -127,6 +127,7 @@ impl<'a> GixSession<'a> {
         into: &Path,
         format: ObjectFormat,
     ) -> GixResult<()> {
+        // Exactly this depth, no tags, and a pack that our intake takes.
         let shallow = Shallow::DepthAtRemote(NonZeroU32::new(depth).unwrap_or(NonZeroU32::MIN));
         let options = gix::protocol::fetch::Options {
             shallow_file: into.join("shallow"),
@@ -199,6 +200,7 @@ fn judge(
         );
         return GixVerdict::Clear(Error::full(message));
     }
+    // What a child said on its way out counts more than how the connection ended.
     if let Some(child) = remote.child {
         drop(remote.transport);
         if child.timed_out() {
@@ -271,6 +273,7 @@ pub fn fetch(
     credentials: &Credentials,
     task: &Arc<FetchTask>,
 ) -> std::result::Result<(), GixVerdict> {
+    // A remote of the other object format cannot have the commit.
     let mut session = GixSession::open(
         want.source,
         want.ref_name,
@@ -287,6 +290,7 @@ pub fn fetch(
         );
         return Err(GixVerdict::Clear(Error::invalid(message)));
     }
+    // The commits that are here are named, so that only the rest is sent.
     let have: Vec<ObjectId> = want.have.iter().map(to_gix).collect();
     let exact = ExactFetch {
         want: to_gix(&want.commit),
@@ -310,6 +314,7 @@ fn search_history(
     ref_name: &RefName,
     refs: &[AdvertisedRef],
 ) -> std::result::Result<ResolvedRef, GixVerdict> {
+    // Only a remote that can leave trees out is asked for its history.
     let fetch_features = session.handshake.capabilities.capability("fetch");
     let can_filter = fetch_features.is_some_and(|f| f.supports("filter").unwrap_or(false))
         || session.handshake.capabilities.contains("filter");

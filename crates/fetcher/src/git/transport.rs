@@ -65,6 +65,7 @@ fn open_git(asked: &RemoteRequest<'_>, task: &Arc<FetchTask>) -> Result<OpenRemo
         None => unreachable(asked, "its name cannot be resolved"),
         Some(e) => judge_io(&e, asked).unwrap_or_else(|| unreachable(asked, &e.to_string())),
     })?;
+    // Reads come in slices, so that a cancelled task is noticed.
     let idle = Some(task.limits.idle_timeout);
     let prepared = stream
         .set_read_timeout(Some(READ_SLICE))
@@ -355,6 +356,7 @@ pub fn basic(user: &str, token: &str) -> String {
 /// The path of a source with its percent escapes resolved. Errors: `Invalid` for what escapes had
 /// hidden.
 pub fn decoded_path(source: &SourceUrl) -> Result<String> {
+    // Each '%' and two digits are one byte.
     let mut bytes = Vec::new();
     let mut rest = source.path().bytes();
     while let Some(byte) = rest.next() {
@@ -375,6 +377,7 @@ pub fn decoded_path(source: &SourceUrl) -> Result<String> {
     }
     let path = String::from_utf8(bytes)
         .map_err(|_| Error::invalid(format!("source {source}: is not UTF-8")))?;
+    // What the URL was checked for must not come back by an escape.
     let hidden = path.chars().any(char::is_control)
         || path.split('/').any(|s| s == "..")
         || path.starts_with("/-");

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use monofs_fetcher::git::{GitSource, LocalFiles, cli, layout};
+use monofs_fetcher::git::{GitSource, cli, layout};
 use monofs_fetcher::objects::PackFiles;
-use monofs_fetcher::source::{CommitWant, FetchTask, RemoteSource, ResolvedRef};
+use monofs_fetcher::source::{CommitWant, FetchTask, LocalFiles, RemoteSource, ResolvedRef};
 use monofs_fetcher::{Credentials, walk};
 use monofs_model::{ErrorKind, ObjectFormat, Oid, RefName, Result, SourceUrl};
 use monofs_testkit::Repo;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use monofs_fetcher::Credentials;
 use monofs_fetcher::cache::RepoCache;
 use monofs_fetcher::flights::{FetchFlights, FetchOrigin};
-use monofs_fetcher::git::{GitSource, LocalFiles};
+use monofs_fetcher::git::GitSource;
 use monofs_fetcher::records::EncodedRecords;
 use monofs_fetcher::source::{
-    CommitWant, FetchLimits, FetchPhase, FetchTask, RemoteSource, ResolvedRef,
+    CommitWant, FetchLimits, FetchPhase, FetchTask, LocalFiles, RemoteSource, ResolvedRef,
 };
 use monofs_model::{Error, ErrorKind, RefName, Result, SourceUrl};
 use monofs_testkit::Repo;

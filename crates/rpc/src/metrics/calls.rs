@@ -1,8 +1,9 @@
 //! Rate, errors and durations of requests by method: those that a server was asked, or those that a
 //! caller made.
 //!
-//! Invariants: every request that begins ends once, as "cancelled" when its caller left before its end;
-//! methods that are not of our protocol are one method "other", so that no peer can make up labels.
+//! Invariants: every request that begins ends once, as "cancelled" when its caller left before its
+//! end; methods that are not of our protocol are one method "other", so that no peer can make up
+//! labels.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
