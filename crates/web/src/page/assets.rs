@@ -10,11 +10,37 @@ use std::sync::LazyLock;
 use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use rust_embed::RustEmbed;
+use xxhash_rust::xxh3::xxh3_64;
 
-#[derive(RustEmbed)]
-#[folder = "assets"]
-struct Files;
+/// A file that is part of the binary.
+struct EmbeddedFile {
+    name: &'static str,
+    contents: &'static [u8],
+}
+
+/// All that are served. What the directory holds besides is not.
+const FILES: [EmbeddedFile; 5] = [
+    EmbeddedFile {
+        name: "app.css",
+        contents: include_bytes!("../../assets/app.css"),
+    },
+    EmbeddedFile {
+        name: "theme.js",
+        contents: include_bytes!("../../assets/theme.js"),
+    },
+    EmbeddedFile {
+        name: "actions.js",
+        contents: include_bytes!("../../assets/actions.js"),
+    },
+    EmbeddedFile {
+        name: "live.js",
+        contents: include_bytes!("../../assets/live.js"),
+    },
+    EmbeddedFile {
+        name: "icon.svg",
+        contents: include_bytes!("../../assets/icon.svg"),
+    },
+];
 
 const KEEP: &str = "public, max-age=31536000, immutable";
 const ASK_AGAIN: &str = "no-cache";
@@ -30,28 +56,26 @@ pub(super) struct Urls {
 }
 
 /// The URLs of this binary's files.
-pub(super) static URLS: LazyLock<Urls> = LazyLock::new(|| {
-    let url = |name: &str| {
-        let mark = Files::get(name)
-            .map(|file| mark(&file.metadata.sha256_hash()))
-            .unwrap_or_default();
-        format!("/assets/{mark}/{name}")
-    };
-    let css = url("app.css");
-    let theme = url("theme.js");
-    let actions = url("actions.js");
-    Urls {
-        css,
-        theme,
-        actions,
-        live: url("live.js"),
-        icon: url("icon.svg"),
-    }
+pub(super) static URLS: LazyLock<Urls> = LazyLock::new(|| Urls {
+    css: url("app.css"),
+    theme: url("theme.js"),
+    actions: url("actions.js"),
+    live: url("live.js"),
+    icon: url("icon.svg"),
 });
 
+fn url(name: &str) -> String {
+    let mark = embedded(name).map(mark).unwrap_or_default();
+    format!("/assets/{mark}/{name}")
+}
+
+fn embedded(name: &str) -> Option<&'static EmbeddedFile> {
+    FILES.iter().find(|file| file.name == name)
+}
+
 /// What names the contents of a file in its URL.
-fn mark(hash: &[u8; 32]) -> String {
-    hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+fn mark(file: &EmbeddedFile) -> String {
+    format!("{:016x}", xxh3_64(file.contents))
 }
 
 fn content_type(name: &str) -> &'static str {
@@ -68,10 +92,10 @@ pub(super) async fn get(
     Path((asked, name)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    let Some(file) = Files::get(&name) else {
+    let Some(file) = embedded(&name) else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    let mark = mark(&file.metadata.sha256_hash());
+    let mark = mark(file);
     let tag = format!("\"{mark}\"");
     let same = headers
         .get(header::IF_NONE_MATCH)
@@ -85,7 +109,7 @@ pub(super) async fn get(
     ];
     match same {
         true => (StatusCode::NOT_MODIFIED, about).into_response(),
-        false => (about, file.data).into_response(),
+        false => (about, file.contents).into_response(),
     }
 }
 

@@ -113,7 +113,6 @@ pub(super) const LIBRARIES: &[NameWall] = &[
     // HTTP belongs to `web`; `rpc` has the page of /health and /metrics that every role serves.
     only("axum", &[RPC, WEB]),
     only("askama", &[WEB]),
-    only("rust-embed", &[WEB]),
     only("syntect", &[WEB]),
     only("two-face", &[WEB]),
 ];
