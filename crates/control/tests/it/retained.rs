@@ -1,0 +1,172 @@
+//! Snapshots that were replaced, and the commits that entries showed.
+
+use monofs_control::clock;
+use monofs_model::Repository;
+use monofs_proto::convert::oid_bytes;
+
+use crate::rig::{SharedStore, TestRouter, entry, node, path, snapshot};
+
+async fn created(router: &TestRouter, at: &str) {
+    router.control.entries.create(entry(at)).await.unwrap();
+}
+
+async fn publish(router: &TestRouter, at: &str, number: u64) -> std::sync::Arc<Repository> {
+    let entry = router.control.catalog.require(at).unwrap();
+    router
+        .control
+        .entries
+        .flip(&entry, &snapshot(number), &node("a"))
+        .await
+        .unwrap()
+}
+
+async fn expired(router: &TestRouter, before: i64) -> Vec<(String, u64)> {
+    let expired = router.control.retained.expired(before).await.unwrap();
+    let shown = expired
+        .iter()
+        .map(|(retained, _)| (retained.path.to_string(), retained.snapshot.blobs));
+    shown.collect()
+}
+
+#[tokio::test]
+async fn a_replaced_snapshot_is_retained_with_its_holders_until_it_is_forgotten() {
+    let store = SharedStore::open().await;
+    let router = store.router("only").await;
+    let (control, at) = (&router.control, path("h/x"));
+    created(&router, "h/x").await;
+    let first = publish(&router, "h/x", 1).await;
+    control
+        .entries
+        .add_holder(&at, first.generation, &node("b"))
+        .await
+        .unwrap();
+    let far = clock::now() + 1000;
+    assert_eq!(expired(&router, far).await, []);
+    publish(&router, "h/x", 2).await;
+    let retained = control.retained.expired(far).await.unwrap();
+    let [(snapshot, revision)] = &retained[..] else {
+        panic!("{retained:?}")
+    };
+    assert_eq!(
+        (snapshot.snapshot.blobs, &snapshot.holders[..]),
+        (1, &[node("a"), node("b")][..])
+    );
+    assert_eq!(snapshot.generation, 1);
+    let id = at.storage_id();
+    assert!(control.retained.is_on(&id, &node("b")).await.unwrap());
+    assert!(!control.retained.is_on(&id, &node("c")).await.unwrap());
+    let other = path("h/y").storage_id();
+    assert!(!control.retained.is_on(&other, &node("b")).await.unwrap());
+    control.retained.forget(snapshot, *revision).await.unwrap();
+    assert_eq!(expired(&router, far).await, []);
+    assert!(!control.retained.is_on(&id, &node("b")).await.unwrap());
+}
+
+#[tokio::test]
+async fn the_store_is_not_asked_while_nothing_can_have_expired() {
+    let store = SharedStore::open().await;
+    let router = store.router("only").await;
+    created(&router, "h/x").await;
+    publish(&router, "h/x", 1).await;
+    let now = clock::now();
+    expired(&router, now - 1000).await;
+    let scans = router.faults.scans();
+    assert_eq!(expired(&router, now + 1000).await, []);
+    assert_eq!(
+        router.faults.scans(),
+        scans,
+        "it is known that there is none"
+    );
+    publish(&router, "h/x", 2).await;
+    let scans = router.faults.scans();
+    assert_eq!(expired(&router, now - 1000).await, [], "it is too young");
+    assert_eq!(router.faults.scans(), scans);
+    let expected = [("h/x".to_owned(), 1)];
+    assert_eq!(expired(&router, now + 1000).await, expected);
+    assert_eq!(router.faults.scans(), scans + 1);
+}
+
+#[tokio::test]
+async fn what_another_router_retained_is_found_after_a_start_and_through_the_watch() {
+    let store = SharedStore::open().await;
+    let first = store.router("first").await;
+    created(&first, "h/x").await;
+    created(&first, "h/y").await;
+    for number in [1, 2] {
+        publish(&first, "h/x", number).await;
+    }
+    let second = store.router("second").await;
+    let far = clock::now() + 1000;
+    assert_eq!(expired(&second, far).await, [("h/x".to_owned(), 1)]);
+    for number in [5, 6] {
+        publish(&first, "h/y", number).await;
+    }
+    second.catches_up(&store).await;
+    assert_eq!(
+        expired(&second, far).await.len(),
+        2,
+        "it is not passed over because of what was known before"
+    );
+}
+
+#[tokio::test]
+async fn a_snapshot_that_was_replaced_again_is_not_forgotten() {
+    let store = SharedStore::open().await;
+    let router = store.router("only").await;
+    created(&router, "h/x").await;
+    for number in [1, 2] {
+        publish(&router, "h/x", number).await;
+    }
+    let far = clock::now() + 1000;
+    let retained = router.control.retained.expired(far).await.unwrap();
+    let (old, revision) = &retained[0];
+    // The same commit is shown and replaced once more.
+    for number in [1, 3] {
+        publish(&router, "h/x", number).await;
+    }
+    router
+        .control
+        .retained
+        .forget(old, *revision)
+        .await
+        .unwrap();
+    let mut left = expired(&router, far).await;
+    left.sort();
+    assert_eq!(left, [("h/x".to_owned(), 1), ("h/x".to_owned(), 2)]);
+}
+
+#[tokio::test]
+async fn a_removed_entry_leaves_its_snapshot_readable_and_takes_its_history_along() {
+    let store = SharedStore::open().await;
+    let router = store.router("only").await;
+    created(&router, "h/x").await;
+    publish(&router, "h/x", 1).await;
+    let at = path("h/x");
+    assert_eq!(router.control.published.of(&at).await.unwrap().len(), 1);
+    router.control.entries.remove(&at).await.unwrap();
+    let far = clock::now() + 1000;
+    assert_eq!(expired(&router, far).await, [("h/x".to_owned(), 1)]);
+    assert_eq!(router.control.published.of(&at).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn the_last_commits_that_an_entry_showed_are_kept_with_the_router_that_showed_them() {
+    let store = SharedStore::open().await;
+    let routers = [store.router("first").await, store.router("second").await];
+    created(&routers[0], "h/x").await;
+    for number in 1..=25 {
+        let router = &routers[number as usize % 2];
+        router.catches_up(&store).await;
+        publish(router, "h/x", number).await;
+    }
+    let shown = routers[0].control.published.of(&path("h/x")).await.unwrap();
+    let expected: Vec<_> = (6..=25).collect();
+    let numbers: Vec<u64> = shown.iter().map(|shown| shown.blobs).collect();
+    assert_eq!(numbers, expected, "the oldest go first");
+    for shown in &shown {
+        let router = ["first", "second"][shown.blobs as usize % 2];
+        assert_eq!(shown.router_id, router);
+        assert_eq!(shown.commit, oid_bytes(&snapshot(shown.blobs).commit));
+        assert_eq!(shown.generation, shown.blobs);
+    }
+}
