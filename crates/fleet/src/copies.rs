@@ -11,6 +11,8 @@ mod inputs;
 mod nodes;
 mod pending;
 mod plan;
+#[cfg(test)]
+mod properties;
 mod repository;
 #[cfg(test)]
 mod simulation;
