@@ -29,6 +29,7 @@ impl StateLocation {
         let rest = text
             .strip_prefix("etcd://")
             .ok_or_else(|| wrong_location(text))?;
+        // Hosts, and a prefix unless it is left out.
         let (hosts, prefix) = rest.split_once('/').unwrap_or((rest, ETCD_PREFIX));
         let endpoints: Vec<String> = hosts
             .split(',')

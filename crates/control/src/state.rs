@@ -26,7 +26,7 @@ use crate::location::StateLocation;
 pub use action::{StateAction, StateVerb};
 pub use embedded::EmbeddedState;
 pub use etcd::EtcdState;
-pub use follow::{SharedState, StateChange, StateFollower};
+pub use follow::{SharedState, StateFollower, StateTransaction};
 pub use measured::{MeasuredState, StateDurations};
 pub use store::{ASIDE, CommitBatch, HeldKey, KeyEvent, StateStore};
 pub use table::StateTable;

@@ -2,8 +2,8 @@
 //! holder, by when it is due.
 //!
 //! Owned by [`super::memory::CatalogMemory`], which tells it about every change of an entry.
-//! Invariant: it is a function of the entries alone, so that it always equals the one made by looking at all of
-//! them.
+//! Invariant: it is a function of the entries alone, so that it always equals the one made by
+//! looking at all of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -30,6 +30,7 @@ impl CatalogIndex {
     /// An entry is there now.
     pub fn add(&mut self, key: &PathKey, entry: &CatalogEntry) {
         let repository = &*entry.repository;
+        // By state; of ready ones also what only they are asked for.
         match repository.state {
             RepositoryState::Ingesting => drop(self.ingesting.insert(key.clone())),
             RepositoryState::Failed => drop(self.failed.insert(key.clone())),
@@ -46,6 +47,7 @@ impl CatalogIndex {
                 }
             }
         }
+        // Whatever its state, nodes may hold it.
         for holder in &repository.holders {
             self.by_holder
                 .entry(holder.clone())
@@ -57,6 +59,7 @@ impl CatalogIndex {
     /// An entry that was added is not there any more.
     pub fn remove(&mut self, key: &PathKey, entry: &CatalogEntry) {
         let repository = &*entry.repository;
+        // Every place that `add` put it in; a set that becomes empty goes.
         match repository.state {
             RepositoryState::Ingesting => drop(self.ingesting.remove(key)),
             RepositoryState::Failed => drop(self.failed.remove(key)),

@@ -2,8 +2,8 @@
 //! resume from.
 //!
 //! Invariant: entries are ordered by the components of their paths ([`path_key`]), so everything
-//! below a directory is one run, and the names of a directory come in order: a listing seeks from name to
-//! name and passes over what is below them.
+//! below a directory is one run, and the names of a directory come in order: a listing seeks from
+//! name to name and passes over what is below them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;

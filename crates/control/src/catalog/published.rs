@@ -66,6 +66,7 @@ pub(super) fn with_publication(
         blobs: snapshot.blobs,
         bytes: snapshot.bytes,
     };
+    // The last ones, and this one.
     let kept = before
         .iter()
         .skip((before.len() + 1).saturating_sub(KEPT_MAX))

@@ -37,6 +37,7 @@ pub async fn seed_catalogue(
                 repository.path
             )));
         }
+        // Many in one commit.
         writes.push(Write::Put {
             key: repo_key(&repository.path),
             value: encode_repository(&repository),

@@ -16,7 +16,7 @@ use super::memory::CatalogMemory;
 use super::published::{PublishedCommits, published_key, with_publication};
 use super::retained::retain;
 use crate::clock;
-use crate::state::{StateAction, StateChange, StateVerb};
+use crate::state::{StateAction, StateTransaction, StateVerb};
 
 /// The way to change the catalogue. Its changes are seen in [`Catalog`].
 pub struct CatalogWriter {
@@ -58,7 +58,7 @@ impl CatalogWriter {
             let mut writes: Vec<Write> = gone.map(|path| delete(repo_key(path))).collect();
             writes.push(put(key.clone(), value.clone()));
             writes.push(put(NAMES_KEY.into(), Vec::new()));
-            Ok(StateChange {
+            Ok(StateTransaction {
                 compares: vec![
                     compare(key.clone(), room.revision),
                     compare(NAMES_KEY.into(), room.names_revision),
@@ -94,7 +94,7 @@ impl CatalogWriter {
             let before = self.catalog.entry(path)?;
             let repository = &before.repository;
             let Some(changed) = change(repository)? else {
-                return Ok(StateChange::default());
+                return Ok(StateTransaction::default());
             };
             let mut writes = vec![put(key.clone(), encode_repository(&changed))];
             // A snapshot that is replaced stays readable for the grace.
@@ -102,7 +102,7 @@ impl CatalogWriter {
             let replaced = shown.filter(|old| Some(*old) != changed.snapshot.as_ref());
             writes.extend(replaced.map(|old| retain(repository, old)));
             writes.extend(also(&changed));
-            Ok(StateChange {
+            Ok(StateTransaction {
                 compares: vec![compare(key.clone(), before.revision)],
                 writes,
             })
@@ -233,9 +233,10 @@ impl CatalogWriter {
                 put(NAMES_KEY.into(), Vec::new()),
                 delete(published_key(&repository.storage_id())),
             ];
+            // What readers saw stays readable for the grace.
             let shown = repository.snapshot.as_ref();
             writes.extend(shown.map(|old| retain(repository, old)));
-            Ok(StateChange {
+            Ok(StateTransaction {
                 compares: vec![
                     compare(key.clone(), entry.revision),
                     compare(NAMES_KEY.into(), names_revision),
@@ -250,7 +251,7 @@ impl CatalogWriter {
         &self,
         verb: StateVerb,
         path: &DisplayPath,
-        attempt: impl FnMut() -> Result<StateChange>,
+        attempt: impl FnMut() -> Result<StateTransaction>,
     ) -> Result<()> {
         let subject = path.as_str();
         let action = StateAction { verb, subject };
@@ -263,6 +264,7 @@ impl CatalogWriter {
 fn room_for(memory: &CatalogMemory, path: &DisplayPath) -> Result<RoomForEntry> {
     let mut gone = Vec::new();
     for other in memory.overlapping(path) {
+        // Failed entries never had readers: they make room.
         let theirs = &other.repository.path;
         if other.repository.state != RepositoryState::Failed {
             let how = if theirs == path {

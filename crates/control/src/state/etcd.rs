@@ -82,6 +82,7 @@ impl EtcdState {
             history: RwLock::default(),
             seen: AtomicU64::new(0),
         };
+        // It may come up at the same time as this router.
         let give_up = tokio::time::Instant::now() + OPEN_TIMEOUT;
         while let Err(error) = store.name_history(None).await {
             if error.kind != ErrorKind::Unavailable || tokio::time::Instant::now() >= give_up {

@@ -40,7 +40,7 @@ pub trait StateFollower: Send + Sync {
 
 /// A change of the state: what must still be so, and what is written then.
 #[derive(Debug, Default)]
-pub struct StateChange {
+pub struct StateTransaction {
     pub compares: Vec<Compare>,
     pub writes: Vec<Write>,
 }
@@ -93,11 +93,11 @@ impl SharedState {
         &self,
         actor: &Actor,
         action: StateAction<'_>,
-        mut attempt: impl FnMut() -> Result<StateChange>,
+        mut attempt: impl FnMut() -> Result<StateTransaction>,
     ) -> Result<()> {
         for _ in 0..ATTEMPTS_MAX {
             let mut applied = self.applied.subscribe();
-            let StateChange { compares, writes } = attempt()?;
+            let StateTransaction { compares, writes } = attempt()?;
             if writes.is_empty() {
                 return Ok(());
             }

@@ -14,7 +14,7 @@ use prost::Message;
 use tokio::sync::watch;
 
 use super::action::{StateAction, StateVerb};
-use super::follow::{SharedState, StateChange, StateFollower};
+use super::follow::{SharedState, StateFollower, StateTransaction};
 use super::store::CommitBatch;
 
 /// Version of every value written.
@@ -84,7 +84,7 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> StateTabl
                 let before = known.as_ref().map(|known| &known.row);
                 after = change(before)?;
                 if after.as_ref() == before {
-                    return Ok(StateChange::default());
+                    return Ok(StateTransaction::default());
                 }
                 // Written if the store has what memory has.
                 let compare = Compare {
@@ -98,7 +98,7 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> StateTabl
                     },
                     None => Write::Delete { key: key.clone() },
                 };
-                Ok(StateChange {
+                Ok(StateTransaction {
                     compares: vec![compare],
                     writes: vec![write],
                 })

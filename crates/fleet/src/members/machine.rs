@@ -54,6 +54,7 @@ impl MemberMachine {
             number,
         };
         for fixed in fixed {
+            // A member without an id has a placeholder until it says what it calls itself.
             let mut tracked = TrackedMember::new(fixed.member(), now);
             tracked.placeholder = !fixed.named;
             tracked.fixed = Some(fixed.clone());
@@ -99,6 +100,7 @@ impl MemberMachine {
     /// Whether this member may announce itself. Errors: `Full`; `Refused` while another process has
     /// its id.
     pub fn admit(&self, member: &Member, now: Instant) -> Result<()> {
+        // A new member needs a place, a known one keeps its role.
         let Some(known) = self.members.get(&member.id) else {
             if self.members.len() >= MEMBERS_MAX {
                 return Err(Error::full(format!(
@@ -114,6 +116,7 @@ impl MemberMachine {
                 known.member.role.as_str()
             )));
         }
+        // Another process at another address, while this one was heard of: two have one id.
         let Some(announced) = known.announced.map(|at| now.saturating_duration_since(at)) else {
             return Ok(());
         };
@@ -185,6 +188,7 @@ impl MemberMachine {
             MemberEvent::Maintenance(on) => self.maintain(on, now, &mut out),
             MemberEvent::Tick => {}
         }
+        // Whatever is due by now is looked at, too.
         self.expire(now, &mut out);
         out
     }

@@ -3,7 +3,7 @@
 //! One lease per time to live, kept alive by a task; all keys that are held for that long share it.
 //!
 //! ```text
-//!  granted --kept every third of the ttl--> granted --four fifths of the ttl without an answer--> lost
+//!  granted --kept every third of the ttl--> granted --no answer for four fifths of it--> lost
 //!     \--------------------------------------- dropped: revoked
 //! ```
 //!
@@ -121,6 +121,7 @@ impl KeptLease {
                 }
                 () = tokio::time::sleep(pause) => {}
             }
+            // Counted from before the keep-alive was sent, so etcd's time ends later than ours.
             let asked = Instant::now();
             match tokio::time::timeout_at(self.ends(), self.keep()).await {
                 Ok(Ok(answer)) if answer.ttl > 0 => {

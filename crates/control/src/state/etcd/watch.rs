@@ -146,6 +146,7 @@ impl EtcdWatch {
         let kind = event.r#type();
         let Some(row) = event.kv else { return Ok(()) };
         let revision = row.mod_revision as u64;
+        // All events of one revision are one batch.
         if self
             .ready
             .back()
@@ -160,6 +161,7 @@ impl EtcdWatch {
         if self.keys.is_epoch(&row.key) {
             return Err(Error::not_held("the history was declared a new one"));
         }
+        // Keys that are not the state's own only move the revision.
         let Some(key) = self.keys.own(&row.key) else {
             return Ok(());
         };

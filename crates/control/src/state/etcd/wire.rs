@@ -121,6 +121,7 @@ pub(super) fn check(compares: &[Compare], writes: &[Write], more: usize) -> Resu
             "{operations} changes in one commit; etcd takes {OPERATIONS_MAX} at most"
         )));
     }
+    // All keys and values make one request.
     let mut total = 0;
     for write in writes {
         let (key, value) = match write {
