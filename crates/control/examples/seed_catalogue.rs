@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The first host has nine tenths of the repositories, the others share the rest. Names and object
-//! ids are a function of the numbers given. The sources are below `.example`, which nobody can
-//! register, so that a refresh asks nobody.
+//! ids are a function of the numbers given. The sources are below `.example`, which cannot be
+//! registered, so that a refresh reaches no host.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -267,7 +267,7 @@ fn every_lookup_agrees_with_the_paths() {
     );
     assert_eq!(resolved("h/a-b"), Some(("h/a-b".into(), String::new())));
     assert_eq!(resolved("h/a"), None);
-    // A path with the character that stands for a slash inside is nobody's.
+    // A path with the character that stands for a slash inside lies in no entry.
     assert_eq!(resolved("h\0a\0x"), None);
     let id = DisplayPath::new("h/a.b/y/z").unwrap().storage_id();
     assert_eq!(

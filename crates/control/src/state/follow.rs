@@ -67,7 +67,7 @@ impl SharedState {
     }
 
     /// The store itself, for what memory does not have.
-    pub fn store(&self) -> &dyn StateStore {
+    pub(crate) fn store(&self) -> &dyn StateStore {
         &*self.store
     }
 
@@ -89,7 +89,7 @@ impl SharedState {
     /// done). It is asked again when another change was faster. Returns after memory has the
     /// commit. Errors: `attempt`'s own; `Refused` after [`ATTEMPTS_MAX`] conflicts; `Unavailable`
     /// when the store is away.
-    pub async fn transact(
+    pub(crate) async fn transact(
         &self,
         actor: &Actor,
         action: StateAction<'_>,
@@ -127,7 +127,7 @@ impl SharedState {
     }
 
     /// The error of a change that could not be made, with what to do.
-    pub fn refused(&self, error: Error) -> Error {
+    pub(crate) fn refused(&self, error: Error) -> Error {
         if error.kind != ErrorKind::Unavailable {
             return error;
         }
@@ -141,7 +141,7 @@ impl SharedState {
 
     /// Waits until memory has the commit of `revision`. Errors: `Unavailable` when it takes too
     /// long.
-    pub async fn seen(&self, revision: u64) -> Result<()> {
+    pub(crate) async fn seen(&self, revision: u64) -> Result<()> {
         let mut applied = self.applied.subscribe();
         let wait = applied.wait_for(|applied| *applied >= revision);
         match tokio::time::timeout(ECHO_TIMEOUT, wait).await {

@@ -356,7 +356,7 @@ async fn what_is_held_is_held_once_and_goes_with_its_holder() {
                 .await
                 .unwrap()
                 .is_some(),
-            "it was let go"
+            "it was released"
         );
     })
     .await;
@@ -553,8 +553,8 @@ async fn an_emptied_etcd_is_another_history() {
 #[tokio::test]
 async fn one_of_several_endpoints_is_enough() {
     let etcd = Etcd::start();
-    let nobody = format!("127.0.0.1:{}", monofs_testkit::free_port());
-    let store = EtcdState::open(vec![nobody, etcd.endpoint()], "test")
+    let unused = format!("127.0.0.1:{}", monofs_testkit::free_port());
+    let store = EtcdState::open(vec![unused, etcd.endpoint()], "test")
         .await
         .unwrap();
     let revision = done(&store, vec![], vec![put("a", "1")]).await;

@@ -180,7 +180,7 @@ impl SimulatedFleet {
         let at = self.at();
         for command in self.machine.step(event, at) {
             if let MemberCommand::NoteReturn(id) = command {
-                // What the state store does, and tells everybody.
+                // What the state store does, and tells all routers.
                 self.audited.remove(&self.by_id[&id]);
                 let row = AuditFinding {
                     incarnation: None,
@@ -606,7 +606,7 @@ impl SimulatedFleet {
         );
     }
 
-    /// Whoever is away and alive comes back.
+    /// Every node that is away and alive comes back.
     fn faults_end(&mut self) {
         for node in 0..self.real.len() {
             if !self.real[node].dead && self.real[node].away_until.take().is_some() {

@@ -203,7 +203,7 @@ fn every_transition() {
             ],
         ),
         (
-            "a restart that nobody noticed is noticed by its incarnation",
+            "a restart that no probe missed is noticed by its incarnation",
             &[
                 (|rig| drop(rig.announce(1)), "active"),
                 (|rig| rig.audit(Some(1), false), "active"),
@@ -340,7 +340,7 @@ fn every_transition() {
             ],
         ),
         (
-            "during maintenance nobody goes down, and silence counts anew after it",
+            "during maintenance no member goes down, and silence counts anew after it",
             &[
                 (|rig| drop(rig.announce(1)), "active"),
                 (
@@ -435,7 +435,7 @@ fn a_member_named_by_its_address_is_there_once() {
         assert_eq!(
             rig.view[&id("pod-0.svc")].state,
             MemberState::Joining,
-            "nobody knows who that is"
+            "it has not said what it calls itself"
         );
         // It calls itself pod-0 and announces an address that only its own host knows.
         let announced = MemberEvent::Announced(member("pod-0", "pod-0:9000", 5));
@@ -594,7 +594,7 @@ fn any_event() -> impl Strategy<Value = MemberEvent> {
 
 proptest! {
     /// Whatever happens: the view's number and the view follow the commands (checked in every
-    /// step), silence ends in down, unless there is maintenance, and whoever is heard of and has
+    /// step), silence ends in down, unless there is maintenance, and a member that is heard of and has
     /// nothing recorded against it is active in the end.
     #[test]
     fn no_history_leaves_a_member_stuck(history in prop::collection::vec((any_event(), 0u64..4000), 1..80)) {
@@ -615,7 +615,7 @@ proptest! {
         let downs = |rig: &Rig| rig.view.values().filter(|member| member.state == MemberState::Down).count();
         let before = downs(&silent);
         silent.pass(10 * THRESHOLD);
-        prop_assert_eq!(downs(&silent), before, "nobody goes down during maintenance");
+        prop_assert_eq!(downs(&silent), before, "no member goes down during maintenance");
         silent.step(MemberEvent::Maintenance(false));
         silent.pass(THRESHOLD);
         prop_assert_eq!(downs(&silent), silent.view.len());
