@@ -18,15 +18,12 @@ use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-/// Where the embedded store marks the keys that are held.
-const HELD_PREFIX: &str = "held/";
-
 pub struct FaultyState {
     store: Arc<EmbeddedState>,
     away: watch::Sender<bool>,
     watches_wait: watch::Sender<bool>,
     watches_end: broadcast::Sender<ErrorKind>,
-    held: Mutex<HashMap<String, CancellationToken>>,
+    held: Mutex<HashMap<String, HeldRow>>,
     scans: AtomicUsize,
 }
 
@@ -57,21 +54,18 @@ impl FaultyState {
         self.watches_end.send(kind).unwrap();
     }
 
-    /// Takes a key that the router holds, and tells it so at once.
+    /// Takes a key that the router holds, after it told it so.
     pub async fn lose(&self, key: &str) {
-        self.expire(key).await;
-        let lost = self.held.lock().remove(key);
-        lost.expect("the key is held").cancel();
+        let held = self.held.lock().remove(key);
+        let held = held.expect("the key is held");
+        held.lost.cancel();
+        delete(&self.store, key, held.revision).await.unwrap();
     }
 
     /// Takes a key that the router holds without telling it: its process is suspended.
     pub async fn expire(&self, key: &str) {
-        let gone = [key.to_owned(), format!("{HELD_PREFIX}{key}")];
-        let deletions = gone.map(|key| Write::Delete { key: key.into() });
-        self.store
-            .commit(Vec::new(), deletions.to_vec())
-            .await
-            .unwrap();
+        let revision = self.held.lock()[key].revision;
+        delete(&self.store, key, revision).await.unwrap();
     }
 
     /// How often it was scanned.
@@ -117,13 +111,42 @@ impl StateStore for FaultyState {
         .boxed())
     }
 
-    async fn hold(&self, key: &str, value: Vec<u8>, ttl: Duration) -> Result<Option<HeldKey>> {
+    async fn hold(&self, key: &str, value: Vec<u8>, _ttl: Duration) -> Result<Option<HeldKey>> {
         self.check()?;
-        let held = self.store.hold(key, value, ttl).await?;
-        if let Some(held) = &held {
-            self.held.lock().insert(key.to_owned(), held.lost.clone());
-        }
-        Ok(held)
+        let compares = vec![Compare {
+            key: key.into(),
+            revision: 0,
+        }];
+        let writes = vec![Write::Put {
+            key: key.into(),
+            value,
+        }];
+        let CommitOutcome::Done { revision } = self.store.commit(compares, writes).await? else {
+            return Ok(None);
+        };
+        let lost = CancellationToken::new();
+        let row = HeldRow {
+            revision,
+            lost: lost.clone(),
+        };
+        self.held.lock().insert(key.to_owned(), row);
+        // A release deletes what this router put there, and nothing that came after it.
+        let released = CancellationToken::new();
+        let dropped = released.clone();
+        let gone = CancellationToken::new();
+        let ended = gone.clone().drop_guard();
+        let store = self.store.clone();
+        let key = key.to_owned();
+        tokio::spawn(async move {
+            dropped.cancelled().await;
+            delete(&store, &key, revision).await.unwrap();
+            drop(ended);
+        });
+        Ok(Some(HeldKey {
+            lost,
+            guard: released.drop_guard(),
+            gone,
+        }))
     }
 
     async fn reach(&self) -> Result<()> {
@@ -137,6 +160,22 @@ impl StateStore for FaultyState {
     fn is_shared(&self) -> bool {
         true
     }
+}
+
+/// A key that the router holds, or held before it was lost.
+struct HeldRow {
+    revision: u64,
+    lost: CancellationToken,
+}
+
+/// Deletes `key` if it is as it was written at `revision`.
+async fn delete(store: &EmbeddedState, key: &str, revision: u64) -> Result<()> {
+    let compare = Compare {
+        key: key.into(),
+        revision,
+    };
+    let delete = Write::Delete { key: key.into() };
+    store.commit(vec![compare], vec![delete]).await.map(drop)
 }
 
 struct FaultyWatch {

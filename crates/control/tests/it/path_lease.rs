@@ -7,6 +7,7 @@ use monofs_control::state::StateStore;
 use monofs_model::{ErrorKind, RefName, SourceUrl};
 use monofs_proto::v1;
 use monofs_proto::v1::path_claim::Purpose;
+use monofs_testkit::wait::wait_until_async;
 use tokio_util::sync::CancellationToken;
 
 use crate::rig::{LEASE, SOON, SharedStore, TestRouter, path, status};
@@ -98,7 +99,7 @@ async fn a_lease_that_is_dropped_is_free_in_a_moment() {
     let second = store.router("second").await;
     drop(mine(ingest(&first).await));
     second.catches_up(&store).await;
-    monofs_testkit::wait::wait_until_async("it is free", SOON, || async {
+    wait_until_async("it is free", SOON, || async {
         matches!(clean_up(&second).await, LeaseOutcome::Mine(_))
     })
     .await;
@@ -110,9 +111,12 @@ async fn a_row_of_an_earlier_life_of_the_router_is_waited_for() {
     let router = store.router("again").await;
     let held = store.raw.hold(KEY, earlier(&router.control), LEASE);
     let held = held.await.unwrap().expect("it is free");
-    let mut changed = router.control.tables.claims.changed();
     let (outcome, ()) = tokio::join!(ingest(&router), async {
-        changed.changed().await.unwrap();
+        let claims = &router.control.tables.claims;
+        wait_until_async("it is known to be held", SOON, || async {
+            claims.get(PATH).is_some()
+        })
+        .await;
         held.release(SOON).await;
     });
     mine(outcome).release().await;

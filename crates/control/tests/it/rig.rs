@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::faulty::FaultyState;
 
 pub const SOON: Duration = Duration::from_secs(20);
-pub const LEASE: Duration = Duration::from_millis(100);
+pub const LEASE: Duration = Duration::from_secs(1);
 
 /// A state store that any number of routers of a test share.
 pub struct SharedStore {
