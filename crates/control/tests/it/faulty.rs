@@ -14,9 +14,12 @@ use futures::stream::{BoxStream, StreamExt, unfold};
 use monofs_control::state::{CommitBatch, EmbeddedState, HeldKey, StateStore};
 use monofs_model::{Error, ErrorKind, Result};
 use monofs_store::state::{CommitOutcome, Compare, Scan, Write};
+use monofs_testkit::wait::wait_until_async;
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
+
+use crate::rig::SOON;
 
 pub struct FaultyState {
     store: Arc<EmbeddedState>,
@@ -49,9 +52,12 @@ impl FaultyState {
         self.watches_wait.send_replace(wait);
     }
 
-    /// Ends all watches with an error of this kind.
-    pub fn end_watches(&self, kind: ErrorKind) {
-        self.watches_end.send(kind).unwrap();
+    /// Ends the router's watch with an error of this kind, as soon as it has one.
+    pub async fn end_watch(&self, kind: ErrorKind) {
+        wait_until_async("it watches", SOON, || async {
+            self.watches_end.send(kind).is_ok()
+        })
+        .await;
     }
 
     /// Takes a key that the router holds, after it told it so.

@@ -35,7 +35,7 @@ async fn a_watch_that_breaks_is_made_again_where_it_ended() {
     second.faults.hold_watches_up(true);
     add_job(&first, "missed").await.unwrap();
     let scans = second.faults.scans();
-    second.faults.end_watches(ErrorKind::Unavailable);
+    second.faults.end_watch(ErrorKind::Unavailable).await;
     reachable(&second, false).await;
     second.faults.hold_watches_up(false);
     add_job(&first, "later").await.unwrap();
@@ -62,7 +62,7 @@ async fn after_a_forgotten_history_everything_is_read_again_and_clients_go_on() 
     publish(&first, "h/new", 1).await;
     add_job(&first, "job").await.unwrap();
     let scans = second.faults.scans();
-    second.faults.end_watches(ErrorKind::NotHeld);
+    second.faults.end_watch(ErrorKind::NotHeld).await;
     second.catches_up(&store).await;
     assert_eq!(second.faults.scans(), scans + 1);
     second.faults.hold_watches_up(false);
@@ -168,7 +168,7 @@ async fn while_the_store_is_away_changes_are_refused_and_reads_go_on() {
     assert!(router.control.catalog.require("h/x").is_ok());
     router.faults.set_away(false);
     // A watch that is made again is the proof that it can be reached.
-    router.faults.end_watches(ErrorKind::Unavailable);
+    router.faults.end_watch(ErrorKind::Unavailable).await;
     wait_until_async("it is tried again", SOON, || async {
         router.control.entries.create(entry("h/y")).await.is_ok()
     })
