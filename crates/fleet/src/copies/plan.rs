@@ -12,7 +12,7 @@
 //!   and never none;
 //! - a holder that does not answer is never deleted: it is recognised when it comes back, and then
 //!   one copy is too many;
-//! - one command for one repository at a time;
+//! - one command for one repository at a time, as long as it is not removed meanwhile;
 //! - an event costs what it changes: a node that comes or goes costs a look at each repository's
 //!   last rank, and placement anew only where that changes it.
 //!
