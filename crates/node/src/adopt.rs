@@ -78,7 +78,12 @@ impl Adopter {
             self.gather_from_any(gathering, servers).await?;
             let row = snapshot.clone();
             blocking(move || store.put_snapshot(&row)).await?;
-            tracing::info!(repository = %meta.path, commit = %snapshot.commit, trees = snapshot.trees, "adopted");
+            tracing::info!(
+                repository = %meta.path,
+                commit = %snapshot.commit,
+                trees = snapshot.trees,
+                "adopted"
+            );
         }
 
         let durable = v1::AdoptProgress {
@@ -107,7 +112,7 @@ impl Adopter {
                 self.served.corrupt.one();
             }
             if error.kind != ErrorKind::NotHeld {
-                tracing::warn!(%server, repository = %path, %error, "cannot adopt from this server");
+                tracing::warn!(%server, repository = %path, %error, "cannot adopt from it");
             }
             // Another server may have room where this one had none; if the full disk is this
             // node's, that is what to tell.
@@ -201,6 +206,7 @@ impl RecordGathering<'_> {
 
     /// The directories that these trees name and that are not in `seen`, which gets them.
     async fn children(&self, oids: Vec<Oid>, seen: &mut HashSet<Oid>) -> Result<Vec<Oid>> {
+        // The set goes to the thread that reads and comes back with what is new.
         let store = self.store.clone();
         let mut known = std::mem::take(seen);
         let (known, below) = blocking(move || {
@@ -254,10 +260,15 @@ impl RecordGathering<'_> {
 
         let mut batch = Vec::new();
         let mut batch_bytes = 0;
-        while let Some(answer) = upstreams
-            .wait(attempt, async { answers.next().await.transpose() })
-            .await?
-        {
+        let outcome = loop {
+            let answer = match upstreams
+                .wait(attempt, async { answers.next().await.transpose() })
+                .await
+            {
+                Ok(Some(answer)) => answer,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            };
             // One that is missing makes the rest useless.
             if let Some(oid) = answer.missing.first() {
                 let oid = Oid::from_bytes(oid)?;
@@ -275,8 +286,10 @@ impl RecordGathering<'_> {
                 self.write(std::mem::take(&mut batch)).await?;
                 batch_bytes = 0;
             }
-        }
-        self.write(batch).await
+        };
+        // What came before a failure need not come again.
+        self.write(batch).await?;
+        outcome
     }
 
     /// Verifies and stores records.
@@ -286,6 +299,7 @@ impl RecordGathering<'_> {
             .iter()
             .map(|(_, record)| record.len() as u64)
             .sum::<u64>();
+        // Nothing of a batch is stored before all of it proved itself.
         let store = self.store.clone();
         blocking(move || {
             for (oid, record) in &batch {

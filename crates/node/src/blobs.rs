@@ -55,6 +55,7 @@ impl AnswerPieces for HeldPieces {
             let Some(span) = self.spans.pop_front() else {
                 break;
             };
+            // A span is answered chunk by chunk, so that a large one is cut at the message's end.
             let Some(frame) = first_held(&reader, &span)? else {
                 self.missing.push(span);
                 continue;

@@ -125,6 +125,12 @@ impl Coverer {
             whole = is_whole(&store, held.root).await?;
         }
 
+        // What was taken into a store that is gone by now is covered by nothing.
+        if !self.stores.is_current(id, &store) {
+            return Err(not_held(id, commit));
+        }
+        HeldCommit::find(&store, id, commit).await?;
+
         if whole {
             // The hydrator counts what it took itself.
             self.stores.hydrated.of(id, commit).complete();
@@ -144,13 +150,6 @@ impl Coverer {
         meta: &RepoMeta,
         peer: &UpstreamServer,
     ) -> Result<()> {
-        let limit = self.limits.of(&cover.id);
-        let target = PullTarget {
-            store,
-            meta,
-            commit: Some(cover.commit),
-            limit: limit.as_deref(),
-        };
         let mut lists = match self.lists(cover, peer).await {
             Ok(lists) => lists,
             Err(error) if error.kind == ErrorKind::NotHeld => return Ok(()),
@@ -167,6 +166,13 @@ impl Coverer {
             let missing = blocking(move || still_missing(&looked, listed)).await?;
             let mut rest = missing.as_slice();
             while !rest.is_empty() {
+                let limit = self.limits.of(&cover.id);
+                let target = PullTarget {
+                    store,
+                    meta,
+                    commit: Some(cover.commit),
+                    limit: limit.as_deref(),
+                };
                 let (batch, after) = split_batch(rest, request_bytes(target.limit));
                 let peers = std::slice::from_ref(peer);
                 self.puller
@@ -265,6 +271,7 @@ pub(crate) async fn list_blobs(
         let snapshot = store
             .snapshot(&commit)?
             .ok_or_else(|| not_held(&id, &commit))?;
+        // The walk pauses between messages, so no view of the store is held while one is sent.
         let mut walk = BlobWalk::new(snapshot.root);
         let mut more = true;
         while more {

@@ -1,8 +1,8 @@
 //! Which contents are being pulled right now, so that none is pulled twice at a time, and how far
 //! large ones have come, so that readers get their chunks while the rest still arrives.
 //!
-//! Invariants: a blob has one claim at a time; when the claim is dropped, after a success, a failure
-//! or a panic, those that waited for it look at the store.
+//! Invariants: a blob has one claim at a time; when the claim is dropped, after a success, a
+//! failure or a panic, those that waited for it look at the store.
 //!
 //! Callers: `upstream::pull` and `service::pulled` claim, `upstream::receive` tells what has
 //! arrived.
@@ -100,6 +100,7 @@ impl PullFlights {
         let shared = watch::Sender::new(0);
         let mut running = self.running.lock();
         for span in spans {
+            // What is being pulled is followed, the rest is the caller's.
             let key = (id.clone(), span.oid);
             if let Some(flight) = running.get(&key) {
                 let arrival = ChunkArrival(flight.subscribe());
@@ -115,6 +116,16 @@ impl PullFlights {
             claimed.mine.push(span);
         }
         claimed
+    }
+
+    /// Whether a caller waits for one of these spans, which another one pulls.
+    pub fn is_awaited(&self, id: &StorageId, spans: &[ChunkSpan]) -> bool {
+        let running = self.running.lock();
+        spans.iter().any(|span| {
+            running
+                .get(&(id.clone(), span.oid))
+                .is_some_and(|flight| flight.receiver_count() > 0)
+        })
     }
 
     /// Tells those that wait for a large blob how many of its chunks are in the store.
@@ -235,6 +246,21 @@ mod tests {
         let first = flights.claim(&repository(), vec![small(b"a")]);
         let second = flights.claim(&other, vec![small(b"a")]);
         assert_eq!(first.mine, second.mine);
+    }
+
+    #[test]
+    fn a_pull_knows_whether_another_caller_waits_for_it() {
+        let flights = Arc::new(PullFlights::default());
+        let id = repository();
+        let spans = [small(b"a"), large()];
+        let leader = flights.claim(&id, spans.to_vec());
+        assert!(!flights.is_awaited(&id, &spans));
+        let follower = flights.claim(&id, vec![large()]);
+        assert!(flights.is_awaited(&id, &spans));
+        assert!(!flights.is_awaited(&id, &[small(b"a")]));
+        drop(follower);
+        assert!(!flights.is_awaited(&id, &spans));
+        drop(leader);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Copies the contents of adopted snapshots to this node in the background.
 //!
 //! One task per repository, a bounded number at work at a time, walks each snapshot once and pulls
-//! on the way; what fails is tried again with growing pauses, and the last error is shown by
-//! `ListHeld`. Lazy repositories are never queued: their contents come on first read.
+//! on the way; what fails is tried again with growing pauses, which a new start ends, and the last
+//! error is shown by `ListHeld`. Lazy repositories are never queued: their contents come on first
+//! read.
 //!
 //! Callers: `spawn` resumes what a stop left unfinished, `service::node` starts.
 
@@ -11,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use monofs_model::{ContentMode, Error, ErrorKind, Result, Snapshot, StorageId};
-use monofs_rpc::{context, metrics};
+use monofs_rpc::{Backoff, context, metrics};
 use monofs_store::repo::{BlobWalk, RepoMeta, RepoStore};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -51,6 +52,8 @@ struct HydrationTask {
     /// Asked for again while running: look once more before ending.
     again: bool,
     last_error: String,
+    /// Ends a pause.
+    wake: Arc<Notify>,
 }
 
 impl Hydrator {
@@ -113,28 +116,29 @@ impl Hydrator {
         Ok(())
     }
 
-    /// Starts hydrating a repository, or makes the running task look once more.
+    /// Starts hydrating a repository, or makes the running task look once more, at once if it
+    /// pauses.
     pub fn start(self: &Arc<Self>, id: StorageId) {
-        if !self.begin(&id) {
+        let Some(wake) = self.begin(&id) else {
             return;
-        }
+        };
         // The task holds the hydrator weakly, so that a node that was dropped is not kept alive by
         // its background work.
         let weak = Arc::downgrade(self);
         let stop = self.stop.clone();
         self.tasks.spawn(async move {
             stop.run_until_cancelled(async {
-                let mut pause = PAUSE_FIRST;
+                let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_LAST);
                 while let Some(hydrator) = weak.upgrade() {
                     match hydrator.run_once(&id).await {
                         TryOutcome::Ended => return,
-                        TryOutcome::AskedAgain => pause = PAUSE_FIRST,
+                        TryOutcome::AskedAgain => backoff.reset(),
                         TryOutcome::Failed(error) => {
+                            let pause = backoff.next_pause();
                             tracing::warn!(storage_id = %id, %error, ?pause, "hydration failed; \
                              trying again");
                             drop(hydrator);
-                            tokio::time::sleep(pause).await;
-                            pause = (pause * 2).min(PAUSE_LAST);
+                            let _ = tokio::time::timeout(pause, wake.notified()).await;
                         }
                     }
                 }
@@ -143,17 +147,18 @@ impl Hydrator {
         });
     }
 
-    /// Whether the caller became the one to run this repository's task.
-    fn begin(&self, id: &StorageId) -> bool {
+    /// What wakes this repository's task, if the caller became the one to run it.
+    fn begin(&self, id: &StorageId) -> Option<Arc<Notify>> {
         let mut queue = self.queue.lock();
         match queue.get_mut(id) {
             Some(task) => {
                 task.again = true;
-                false
+                task.wake.notify_one();
+                None
             }
             None => {
-                queue.insert(id.clone(), HydrationTask::default());
-                true
+                let task = queue.entry(id.clone()).or_default();
+                Some(task.wake.clone())
             }
         }
     }
@@ -210,6 +215,7 @@ impl Hydrator {
                 continue;
             }
             let pulled = SnapshotHydration {
+                stores: &self.stores,
                 puller: &self.puller,
                 limits: &self.limits,
                 store: &store,
@@ -219,11 +225,17 @@ impl Hydrator {
             }
             .run()
             .await;
-            if pulled.is_err() {
-                // Part of a batch may have been stored.
-                self.stores.hydrated.forget(id, &snapshot.commit);
+            let Err(error) = pulled else {
+                continue;
+            };
+            // Part of a batch may have been stored.
+            self.stores.hydrated.forget(id, &snapshot.commit);
+            let looked = store.clone();
+            let is_held = blocking(move || looked.has_snapshot(&snapshot.commit)).await?;
+            if is_held || !self.stores.is_current(id, &store) {
+                return Err(error);
             }
-            pulled?;
+            // It was collected meanwhile; the other snapshots still want their contents.
         }
         self.limits.set(id, 0);
         Ok(())
@@ -241,6 +253,7 @@ enum TryOutcome {
 
 /// The hydration of one snapshot.
 struct SnapshotHydration<'a> {
+    stores: &'a NodeStores,
     puller: &'a Puller,
     limits: &'a RateLimits,
     store: &'a Arc<RepoStore>,
@@ -279,26 +292,40 @@ impl SnapshotHydration<'_> {
             self.pull(&spans).await?;
         }
 
-        // Of a snapshot that was dropped meanwhile the contents may be, too.
-        let store = self.store.clone();
-        let commit = self.snapshot.commit;
-        if blocking(move || store.has_snapshot(&commit)).await? {
-            self.count.complete();
-        }
+        // Of a snapshot that was removed meanwhile the contents may be, too.
+        self.check_wanted().await?;
+        self.count.complete();
         Ok(())
     }
 
+    /// Errors: `NotHeld` when the repository was dropped or the commit collected meanwhile.
+    async fn check_wanted(&self) -> Result<()> {
+        let store = self.store.clone();
+        let commit = self.snapshot.commit;
+        let is_held = blocking(move || store.has_snapshot(&commit)).await?;
+        let id = &self.meta.storage_id;
+        if is_held && self.stores.is_current(id, self.store) {
+            return Ok(());
+        }
+        Err(Error::not_held(format!(
+            "commit {commit} of repository {id} was removed while its contents came"
+        )))
+    }
+
+    /// Pulls in requests that the limit allows, which may change between two of them.
     async fn pull(&self, spans: &[ChunkSpan]) -> Result<()> {
         let id = &self.meta.storage_id;
-        let limit = self.limits.of(id);
-        let target = PullTarget {
-            store: self.store,
-            meta: self.meta,
-            commit: Some(self.snapshot.commit),
-            limit: limit.as_deref(),
-        };
         let mut rest = spans;
         while !rest.is_empty() {
+            self.check_wanted().await?;
+            // The limit and the servers are those of this moment.
+            let limit = self.limits.of(id);
+            let target = PullTarget {
+                store: self.store,
+                meta: self.meta,
+                commit: Some(self.snapshot.commit),
+                limit: limit.as_deref(),
+            };
             let (batch, after) = split_batch(rest, request_bytes(target.limit));
             let servers = self.puller.upstreams.servers(id);
             self.puller

@@ -7,8 +7,8 @@
 //! - a node never asks another server on behalf of a request that says `held_only`, so replicas
 //!   cannot ask in circles.
 //!
-//! A read goes `service::content` -> store, and on a miss `service::pulled` -> `upstream` -> peer or
-//! fetcher -> store. An ingest goes `service::node` -> `adopt` -> store, then `hydrate` in the
+//! A read goes `service::content` -> store, and on a miss `service::pulled` -> `upstream` -> peer
+//! or fetcher -> store. An ingest goes `service::node` -> `adopt` -> store, then `hydrate` in the
 //! background. A copy that moves takes what the leaving one holds: `service::node` -> `cover` ->
 //! peer.
 //!
@@ -51,6 +51,7 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use adopt::Adopter;
+use answer::AnswerTasks;
 use blocking::blocking;
 pub use config::Config;
 use cover::Coverer;
@@ -72,6 +73,8 @@ pub struct RunningNode {
     /// Work that no connection waits for: a shutdown does.
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// Ends the answers that did not end by themselves.
+    cut: CancellationToken,
 }
 
 impl RunningNode {
@@ -89,6 +92,8 @@ impl RunningNode {
     pub async fn shutdown(self, limit: Duration) {
         self.stop.cancel();
         self.server.shutdown(limit).await;
+        // What still runs would keep the stores open and their directory locked.
+        self.cut.cancel();
         self.tasks.close();
         if tokio::time::timeout(limit, self.tasks.wait())
             .await
@@ -104,23 +109,31 @@ impl RunningNode {
 
 /// Starts a node on `listener`. Errors: the database directory cannot be used.
 pub async fn spawn(config: Config, listener: TcpListener) -> Result<RunningNode> {
+    // The parts come first, then what a stop left unfinished, then requests.
     let stop = CancellationToken::new();
+    let cut = CancellationToken::new();
     let address = config.advertised(&listener)?;
     let node = NodeParts::open(&config, address, &stop).await?;
     node.hydrator.resume().await?;
     let server = monofs_rpc::server::serve_counted(
         listener,
-        node.routes(&config, &stop),
+        node.routes(&config, &stop, &cut),
         node.requests.clone(),
         stop.child_token(),
     )?;
     server.announce_ready().await;
-    tracing::info!(node = %config.node_id, address = %server.address(), db = %config.db_path.display(), "node serves");
+    tracing::info!(
+        node = %config.node_id,
+        address = %server.address(),
+        db = %config.db_path.display(),
+        "node serves"
+    );
     Ok(RunningNode {
         server,
         operations: Arc::new(node.operations(&config)),
         tasks: node.tasks,
         stop,
+        cut,
     })
 }
 
@@ -140,12 +153,14 @@ struct NodeParts {
 
 impl NodeParts {
     async fn open(config: &Config, address: String, stop: &CancellationToken) -> Result<Self> {
+        // What is held.
         let served = Arc::<ServedCounters>::default();
         let root = config.db_path.clone();
         let open_max = config.open_stores_max;
         let counters = served.clone();
         let stores = Arc::new(blocking(move || NodeStores::open(&root, open_max, counters)).await?);
 
+        // Who else is there.
         let channels = ChannelPool::default();
         let incarnation = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -164,6 +179,7 @@ impl NodeParts {
             config.upstream_timeout,
         ));
 
+        // What brings contents here.
         let tasks = TaskTracker::new();
         let limits = Arc::<RateLimits>::default();
         let puller = Arc::new(Puller::new(
@@ -193,7 +209,8 @@ impl NodeParts {
         })
     }
 
-    fn routes(&self, config: &Config, stop: &CancellationToken) -> Routes {
+    fn routes(&self, config: &Config, stop: &CancellationToken, cut: &CancellationToken) -> Routes {
+        let answers = AnswerTasks::new(self.tasks.clone(), cut.clone());
         let content = ContentService::new(
             self.stores.clone(),
             self.served.clone(),
@@ -203,6 +220,7 @@ impl NodeParts {
                 self.tasks.clone(),
                 stop.clone(),
             )),
+            answers.clone(),
         );
         let node = NodeService {
             identity: NodeIdentity {
@@ -224,13 +242,18 @@ impl NodeParts {
                 self.puller.clone(),
                 self.limits.clone(),
             ),
+            answers,
             served: self.served.clone(),
             requests: self.requests.clone(),
         };
         let content = ContentServer::new(content)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        Routes::new(content).add_service(NodeServer::new(NodeCalls::new(node)))
+        // Snapshots name thousands of submodules.
+        let node = NodeServer::new(NodeCalls::new(node))
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Routes::new(content).add_service(node)
     }
 
     fn operations(&self, config: &Config) -> NodeOperations {

@@ -101,6 +101,7 @@ impl NodeOperations {
 
     /// What was done for others, and what is being done.
     fn worked(&self, out: &mut Samples) {
+        // Contents that are copied here.
         let served = &self.served;
         let running = self.hydrator.running();
         let waiting = self.hydrator.queued().saturating_sub(running);
@@ -117,6 +118,7 @@ impl NodeOperations {
             "Tries to copy contents here that failed.",
             errors,
         );
+        // Answers to others.
         out.counter(
             "monofs_node_trees_served_total",
             "Directory records sent.",

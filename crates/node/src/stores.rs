@@ -82,6 +82,14 @@ impl NodeStores {
         self.pool.get_open(id)
     }
 
+    /// Whether `store` still is the repository's: it was neither dropped nor set aside.
+    pub fn is_current(&self, id: &StorageId, store: &Arc<RepoStore>) -> bool {
+        // A store that is in use stays open.
+        self.pool
+            .get_open(id)
+            .is_some_and(|open| Arc::ptr_eq(&open, store))
+    }
+
     /// The store of a repository with these facts, made when there is none.
     pub async fn get_or_create(self: &Arc<Self>, meta: &RepoMeta) -> Result<Arc<RepoStore>> {
         let stores = self.clone();
@@ -137,5 +145,76 @@ impl NodeStores {
     /// Bytes of disk that the stores use.
     pub fn disk_used(&self) -> u64 {
         self.pool.disk_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use monofs_model::{ContentMode, DisplayPath, ObjectFormat, RefName, SourceUrl};
+
+    use super::*;
+
+    fn stores(dir: &Path) -> Arc<NodeStores> {
+        let stores = NodeStores::open(dir, 2, Arc::default());
+        Arc::new(stores.expect("a directory of its own"))
+    }
+
+    fn meta(path: &str) -> RepoMeta {
+        let path = DisplayPath::new(path).expect("a path");
+        RepoMeta {
+            storage_id: path.storage_id(),
+            path,
+            source: SourceUrl::new("https://h/r.git").expect("a source"),
+            ref_name: RefName::new("main").expect("a ref"),
+            content: ContentMode::Lazy,
+            format: ObjectFormat::Sha1,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dropped_store_is_not_the_one_that_is_made_after_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let stores = stores(dir.path());
+        let meta = meta("h/r");
+        let id = &meta.storage_id;
+        let first = stores.get_or_create(&meta).await.expect("made");
+        assert!(stores.is_current(id, &first));
+        assert_eq!(stores.drop_repository(id).await, Ok(true));
+        assert!(!stores.is_current(id, &first));
+        let second = stores.get_or_create(&meta).await.expect("made again");
+        assert!(!stores.is_current(id, &first));
+        assert!(stores.is_current(id, &second));
+    }
+
+    #[tokio::test]
+    async fn facts_are_those_of_the_last_adoption() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let stores = stores(dir.path());
+        let old = meta("h/r");
+        let store = stores.get_or_create(&old).await.expect("made");
+        let new = RepoMeta {
+            content: ContentMode::Eager,
+            ..old
+        };
+        stores.get_or_create(&new).await.expect("found");
+        assert_eq!(store.meta(), Ok(new));
+    }
+
+    #[tokio::test]
+    async fn writers_of_one_repository_wait_for_each_other_and_leave_no_lock_behind() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let stores = stores(dir.path());
+        let first = meta("h/r").storage_id;
+        let second = meta("h/other").storage_id;
+        let writer = stores.lock_writer(&first).await;
+        assert!(stores.lock_writer(&first).now_or_never().is_none());
+        let other = stores.lock_writer(&second).now_or_never();
+        assert!(other.is_some(), "another repository is free");
+        drop(writer);
+        drop(other);
+        let again = stores.lock_writer(&first).now_or_never();
+        assert!(again.is_some());
+        assert_eq!(stores.writers.lock().len(), 1);
     }
 }

@@ -20,7 +20,7 @@ use crate::turns::RequestSize;
 const SMALL_TREES: usize = 4;
 
 /// What to walk: requested trees at level 1, then downwards.
-pub(crate) struct TreeWalk {
+pub(crate) struct ClosureWalk {
     queue: VecDeque<WalkedTree>,
     seen: HashSet<Oid>,
     /// Bytes of records below level 1 that may still be added.
@@ -34,7 +34,7 @@ struct WalkedTree {
     level: u32,
 }
 
-impl TreeWalk {
+impl ClosureWalk {
     /// Checks a request. Errors: `Invalid`.
     pub fn new(request: &v1::GetTreesRequest) -> Result<Self> {
         if request.oids.len() > CONTENT_REQUEST_ITEMS_MAX {
@@ -106,13 +106,13 @@ impl TreeWalk {
 /// one.
 pub(crate) struct TreePieces {
     store: Arc<RepoStore>,
-    walk: TreeWalk,
+    walk: ClosureWalk,
     message_bytes: MessageBytes,
 }
 
 impl TreePieces {
     /// Walks `store`.
-    pub fn new(store: Arc<RepoStore>, walk: TreeWalk) -> Self {
+    pub fn new(store: Arc<RepoStore>, walk: ClosureWalk) -> Self {
         Self {
             store,
             walk,

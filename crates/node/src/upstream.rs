@@ -4,5 +4,5 @@
 //! other for contents, `receive` verifies and stores what arrives.
 
 pub(crate) mod pull;
-mod receive;
+pub(crate) mod receive;
 pub(crate) mod servers;

@@ -10,13 +10,13 @@ use monofs_store::repo::RepoStore;
 use tonic::{Request, Response, Status};
 
 use super::pulled::PulledAnswers;
-use crate::answer::{AnswerPieces, AnswerSink, StreamedAnswer, answer, send_pieces};
+use crate::answer::{AnswerPieces, AnswerSink, AnswerTasks, StreamedAnswer, send_pieces};
 use crate::blobs::HeldPieces;
 use crate::blocking::blocking;
 use crate::chunk_span::{ChunkSpan, chunk_total, request_size, requested_spans};
 use crate::served::ServedCounters;
 use crate::stores::NodeStores;
-use crate::trees::{TreePieces, TreeWalk};
+use crate::trees::{ClosureWalk, TreePieces};
 use crate::turns::{InlineTurns, RequestSize};
 
 /// See the module.
@@ -24,20 +24,23 @@ pub(crate) struct ContentService {
     stores: Arc<NodeStores>,
     served: Arc<ServedCounters>,
     pulled: Arc<PulledAnswers>,
+    answers: AnswerTasks,
     turns: InlineTurns,
 }
 
 impl ContentService {
-    /// Serves `stores`, and what `pulled` brings.
+    /// Serves `stores`, and what `pulled` brings, in tasks of `answers`.
     pub fn new(
         stores: Arc<NodeStores>,
         served: Arc<ServedCounters>,
         pulled: Arc<PulledAnswers>,
+        answers: AnswerTasks,
     ) -> Self {
         Self {
             stores,
             served,
             pulled,
+            answers,
             turns: InlineTurns::new(),
         }
     }
@@ -55,7 +58,7 @@ impl v1::content_server::Content for ContentService {
         request: Request<v1::GetTreesRequest>,
     ) -> Result<Response<BoxedAnswer<v1::GetTreesResponse>>, Status> {
         let request = request.into_inner();
-        let walk = TreeWalk::new(&request).map_err(to_status)?;
+        let walk = ClosureWalk::new(&request).map_err(to_status)?;
         let size = walk.size();
         let begun = self
             .begin(&request.storage_id, size, |store| {
@@ -65,8 +68,9 @@ impl v1::content_server::Content for ContentService {
         if begun.pieces.is_done() {
             return Ok(at_once(begun.first));
         }
+        // The rest of a long answer is made while the first message is on its way.
         let served = self.served.clone();
-        boxed(answer(|sink| async move {
+        boxed(self.answers.answer(|sink| async move {
             send_pieces(&served, begun.first, begun.pieces, &sink)
                 .await
                 .map(drop)
@@ -90,12 +94,16 @@ impl v1::content_server::Content for ContentService {
             self.served.chunks_held.add(requested);
             return Ok(at_once(begun.first));
         }
+        // The rest is sent, and what is not held pulled, in a task of its own.
         let rest = BlobsRest {
             served: self.served.clone(),
             pulled: (!request.held_only).then(|| self.pulled.clone()),
             requested,
         };
-        boxed(answer(|sink| async move { rest.send(begun, &sink).await }))
+        boxed(
+            self.answers
+                .answer(|sink| async move { rest.send(begun, &sink).await }),
+        )
     }
 }
 

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use super::verify::verify;
 use crate::adopt::{AdoptReports, Adopter};
-use crate::answer::{StreamedAnswer, answer};
+use crate::answer::{AnswerTasks, StreamedAnswer};
 use crate::blocking::blocking;
 use crate::cover::{self, ContentCover, Coverer};
 use crate::hydrate::Hydrator;
@@ -51,6 +51,7 @@ pub(crate) struct NodeService {
     pub hydrator: Arc<Hydrator>,
     pub adopter: Adopter,
     pub coverer: Coverer,
+    pub answers: AnswerTasks,
     pub served: Arc<ServedCounters>,
     /// Requests that the server got.
     pub requests: Arc<Calls>,
@@ -81,6 +82,7 @@ impl NodeService {
             servers,
             bytes_per_second_max,
         } = adoption;
+        // Contents come at this limit and from these fetchers, once the records are here.
         self.limits.set(&meta.storage_id, bytes_per_second_max);
         self.upstreams.name_fetchers(
             servers
@@ -105,6 +107,7 @@ impl NodeService {
         if !only.is_empty() {
             self.refuse_others(&id, &only).await?;
         }
+        self.limits.set(&id, 0);
         self.stores.drop_repository(&id).await
     }
 
@@ -144,6 +147,7 @@ impl NodeService {
     }
 
     async fn held(&self, id: StorageId, detail: HeldDetail) -> Result<v1::HeldRepository> {
+        // What the store knows at once.
         let store = self.stores.get(&id).await?;
         let looked = store.clone();
         let (meta, snapshots, counts) =
@@ -159,6 +163,7 @@ impl NodeService {
             total_blobs: 0,
             last_error: self.hydrator.last_error(&id),
         };
+        // What a walk over the files may be needed for.
         if detail == HeldDetail::Contents {
             for snapshot in &snapshots {
                 held.total_blobs += snapshot.blobs;
@@ -238,7 +243,9 @@ impl v1::node_server::Node for NodeCalls {
     async fn adopt(&self, request: Request<v1::AdoptRequest>) -> StreamedAnswer<v1::AdoptProgress> {
         let adoption = AdoptionRequest::parse(request.into_inner()).map_err(to_status)?;
         let node = self.0.clone();
-        answer(|reports| async move { node.run_adopt(adoption, reports).await })
+        self.0
+            .answers
+            .answer(|reports| async move { node.run_adopt(adoption, reports).await })
     }
 
     async fn cover(&self, request: Request<v1::CoverRequest>) -> StreamedAnswer<v1::CoverProgress> {
@@ -247,7 +254,7 @@ impl v1::node_server::Node for NodeCalls {
         let cover = ContentCover::parse(request).map_err(to_status)?;
         self.0.limits.set(cover.id(), limit);
         let node = self.0.clone();
-        answer(|sink| async move {
+        self.0.answers.answer(|sink| async move {
             let mut work = std::pin::pin!(node.coverer.run(&cover));
             let mut report = tokio::time::interval(COVER_REPORT_EVERY);
             loop {
@@ -271,7 +278,9 @@ impl v1::node_server::Node for NodeCalls {
     ) -> StreamedAnswer<v1::ListBlobsResponse> {
         let stores = self.0.stores.clone();
         let request = request.into_inner();
-        answer(|sink| async move { cover::list_blobs(&stores, request, sink).await })
+        self.0
+            .answers
+            .answer(|sink| async move { cover::list_blobs(&stores, request, sink).await })
     }
 
     async fn drop(
@@ -334,7 +343,7 @@ impl v1::node_server::Node for NodeCalls {
         let wanted = request.into_inner().storage_id;
         let ids = self.0.ids(&wanted).await.map_err(to_status)?;
         let stores = self.0.stores.clone();
-        answer(|sink| async move {
+        self.0.answers.answer(|sink| async move {
             for id in ids {
                 let store = stores.get(&id).await?;
                 let sink = sink.clone();
@@ -357,6 +366,7 @@ struct AdoptionRequest {
 
 impl AdoptionRequest {
     fn parse(request: v1::AdoptRequest) -> Result<Self> {
+        // Absent and malformed fields are refused before anything is done.
         let content: ContentMode = request.content().try_into()?;
         let origin = request
             .origin

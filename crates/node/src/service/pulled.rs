@@ -12,6 +12,7 @@ use monofs_proto::v1;
 use monofs_rpc::context;
 use monofs_store::repo::{RepoMeta, RepoStore};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +23,7 @@ use crate::chunk_span::ChunkSpan;
 use crate::flights::{ChunkArrival, ClaimedSpans, ForeignPull, PullClaim};
 use crate::served::ServedCounters;
 use crate::upstream::pull::{PullTarget, Puller};
+use crate::upstream::receive::ReaderTap;
 
 /// What such answers need of the node.
 pub(crate) struct PulledAnswers {
@@ -95,77 +97,100 @@ impl PulledAnswer<'_> {
 
     /// Blobs of one chunk, sent on as they arrive.
     async fn small(&self, spans: Vec<ChunkSpan>) -> Result<Vec<ChunkSpan>> {
-        let ClaimedSpans {
-            claim,
-            mine,
-            others,
-        } = self.claim(spans);
-
-        // What no other caller pulls is pulled here, and sent on by the writer.
-        let mut left = Vec::new();
-        if !mine.is_empty() {
-            let puller = &self.node.puller;
-            let target = PullTarget {
-                store: self.store,
-                meta: &self.meta,
-                commit: self.commit,
-                limit: None,
-            };
-            let servers = puller.upstreams.servers(&self.meta.storage_id);
-            let tap = Some(self.sink.clone());
-            left = puller.pull(target, &servers, mine, tap).await?;
-        }
-        drop(claim);
-
-        // The rest is in the store when the other pulls have ended.
         let patience = self.node.puller.upstreams.timeout();
-        let mut late = Vec::new();
-        for ForeignPull { span, mut arrival } in others {
-            tokio::time::timeout(patience, arrival.ended())
-                .await
-                .map_err(|_| still_pulled(&span))?;
-            late.push(span);
-        }
-        if !late.is_empty() {
-            left.extend(self.held(late).await?);
+        let mut wanted = spans;
+        let mut left = Vec::new();
+        while !wanted.is_empty() {
+            let ClaimedSpans {
+                claim,
+                mine,
+                others,
+            } = self.claim(wanted);
+            let tap = Arc::new(ReaderTap::new(self.sink.clone()));
+            if !mine.is_empty() {
+                left.extend(self.pull_small(mine, tap.clone()).await?);
+            }
+            drop(claim);
+
+            // What the reader was too slow for is in the store, and the rest when the other pulls
+            // have ended. What is not, because they failed, is claimed in the next round.
+            let deadline = Instant::now() + patience;
+            let mut late = tap.take_skipped();
+            for ForeignPull { span, mut arrival } in others {
+                tokio::time::timeout_at(deadline, arrival.ended())
+                    .await
+                    .map_err(|_| still_pulled(&span))?;
+                late.push(span);
+            }
+            wanted = self.held(late).await?;
         }
         Ok(left)
     }
 
+    /// Pulls what this answer claimed. Returns what no server has.
+    async fn pull_small(
+        &self,
+        mine: Vec<ChunkSpan>,
+        tap: Arc<ReaderTap>,
+    ) -> Result<Vec<ChunkSpan>> {
+        let puller = &self.node.puller;
+        let target = PullTarget {
+            store: self.store,
+            meta: &self.meta,
+            commit: self.commit,
+            limit: None,
+        };
+        let servers = puller.upstreams.servers(&self.meta.storage_id);
+        puller.pull(target, &servers, mine, Some(tap)).await
+    }
+
     /// Sends what the store holds by now; gives the rest.
     async fn held(&self, spans: Vec<ChunkSpan>) -> Result<Vec<ChunkSpan>> {
+        if spans.is_empty() {
+            return Ok(spans);
+        }
         let pieces = HeldPieces::new(self.store.clone(), spans);
         let sent = send_pieces(&self.node.served, None, pieces, self.sink).await?;
         // Without a receiver there is nothing left to send.
         Ok(sent.map(|held| held.missing).unwrap_or_default())
     }
 
-    /// Some chunks of a large blob. The whole of it is pulled, once, whichever reader asks for which
-    /// part and however soon they leave; the answer ends with the chunks that it is about.
+    /// Some chunks of a large blob. The whole of it is pulled, once, whichever reader asks for
+    /// which part and however soon they leave; the answer ends with the chunks that it is about.
     async fn large(&self, span: ChunkSpan) -> Result<Option<ChunkSpan>> {
-        let ClaimedSpans {
-            claim, mut others, ..
-        } = self.claim(vec![span]);
-        let mut pull = None;
-        let arrival = match others.pop() {
-            Some(other) => other.arrival,
-            None => {
-                let own = claim
-                    .follow(&span.oid)
-                    .expect("a claim covers what no other caller pulls");
-                pull = Some(self.pull_whole(span, claim));
-                own
+        let mut span = span;
+        loop {
+            let ClaimedSpans {
+                claim, mut others, ..
+            } = self.claim(vec![span]);
+            let mut pull = None;
+            let arrival = match others.pop() {
+                Some(other) => other.arrival,
+                None => {
+                    let own = claim
+                        .follow(&span.oid)
+                        .expect("a claim covers what no other caller pulls");
+                    pull = Some(self.pull_whole(span, claim));
+                    own
+                }
+            };
+
+            // Chunks are sent as they arrive, those that came last from the store.
+            let Some(rest) = self.follow(span, arrival).await? else {
+                return Ok(None);
+            };
+            let is_own = pull.is_some();
+            if let Some(pull) = pull {
+                pull.await.map_err(|e| {
+                    Error::internal(format!("pulling blob {} broke off: {e}", span.oid))
+                })??;
             }
-        };
-        let Some(rest) = self.follow(span, arrival).await? else {
-            return Ok(None);
-        };
-        if let Some(pull) = pull {
-            pull.await.map_err(|e| {
-                Error::internal(format!("pulling blob {} broke off: {e}", span.oid))
-            })??;
+            match self.held(vec![rest]).await?.pop() {
+                // The pull of another reader failed, so this one pulls itself.
+                Some(rest) if !is_own => span = rest,
+                left => return Ok(left),
+            }
         }
-        Ok(self.held(vec![rest]).await?.pop())
     }
 
     /// Pulls a large blob in a task of its own.
@@ -176,6 +201,7 @@ impl PulledAnswer<'_> {
         let commit = self.commit;
         let stop = self.node.stop.clone();
         self.node.tasks.spawn(context::carry(async move {
+            // The claim lasts as long as the pull, however that ends.
             let pull = async {
                 let _claim = claim;
                 let turns = puller.flights.large_turns.clone();

@@ -5,10 +5,12 @@
 //!
 //! Callers: `hydrate` and `cover` fill, `service::pulled` pulls what a reader waits for.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
-use monofs_model::{Error, ErrorKind, Oid, Result};
+use monofs_model::{Error, ErrorKind, Oid, Result, StorageId};
 use monofs_proto::{convert, v1};
 use monofs_rpc::context;
 use monofs_store::repo::{RepoMeta, RepoStore};
@@ -16,9 +18,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
-use super::receive::PulledWriter;
+use super::receive::{PulledWriter, ReaderTap};
 use super::servers::{ServerAttempt, UpstreamKind, UpstreamServer, Upstreams};
-use crate::answer::AnswerSink;
 use crate::blocking::blocking;
 use crate::chunk_span::{ChunkSpan, still_missing};
 use crate::flights::{ClaimedSpans, PullFlights};
@@ -27,9 +28,8 @@ use crate::served::ServedCounters;
 
 /// Messages between the network and the writer.
 const WRITE_QUEUE: usize = 8;
-
-/// Where a reader gets the chunks that are pulled for it.
-pub(crate) type ReaderTap = AnswerSink<v1::GetBlobsResponse>;
+/// While a limit holds a pull up: a reader that comes meanwhile waits this long at most.
+const READERS_LOOKED_FOR_EVERY: Duration = Duration::from_millis(50);
 
 /// Where pulled contents go.
 #[derive(Clone, Copy)]
@@ -77,17 +77,16 @@ impl Puller {
     }
 
     /// Pulls `spans` of one repository into its store from the first of `servers` that has them.
-    /// Frames of the spans are also sent to `tap` as they are verified (chunks of a large blob: as
-    /// they arrive; the whole is verified before it counts as held). Returns what no server had.
+    /// Small contents are also offered to `tap` as they are verified. Returns what no server had.
     pub async fn pull(
         &self,
         target: PullTarget<'_>,
         servers: &[UpstreamServer],
         spans: Vec<ChunkSpan>,
-        tap: Option<ReaderTap>,
+        tap: Option<Arc<ReaderTap>>,
     ) -> Result<Vec<ChunkSpan>> {
         let path = &target.meta.path;
-        let mut wanted = spans;
+        let mut wanted = self.lacking(target, spans, tap.as_deref()).await?;
         let mut failure = None;
         for attempt in ServerAttempt::each(servers) {
             if wanted.is_empty() {
@@ -123,6 +122,26 @@ impl Puller {
         }
     }
 
+    /// Those of `spans` that still have to be pulled: another pull may have ended between the look
+    /// that missed them and the claim. The reader gets the others from the store.
+    async fn lacking(
+        &self,
+        target: PullTarget<'_>,
+        spans: Vec<ChunkSpan>,
+        tap: Option<&ReaderTap>,
+    ) -> Result<Vec<ChunkSpan>> {
+        let store = target.store.clone();
+        let looked = spans.clone();
+        let lacking = blocking(move || still_missing(&store, looked)).await?;
+        if let Some(tap) = tap
+            && lacking.len() < spans.len()
+        {
+            let left: HashSet<Oid> = lacking.iter().map(|span| span.oid).collect();
+            tap.skip(spans.into_iter().filter(|span| !left.contains(&span.oid)));
+        }
+        Ok(lacking)
+    }
+
     /// Returns when all of `wanted` is held, whichever caller pulled it; `counted` is told of the
     /// blobs that came. Errors: `Unavailable` when none of `servers` has one.
     pub async fn fill(
@@ -133,6 +152,10 @@ impl Puller {
         mut counted: impl FnMut(usize),
     ) -> Result<()> {
         while !wanted.is_empty() {
+            // Nothing is claimed meanwhile, so no reader waits for the limit.
+            if let Some(limit) = target.limit {
+                limit.ready().await;
+            }
             let ClaimedSpans {
                 claim,
                 mine,
@@ -175,7 +198,7 @@ impl Puller {
         target: PullTarget<'_>,
         attempt: ServerAttempt<'_>,
         wanted: &[ChunkSpan],
-        tap: Option<ReaderTap>,
+        tap: Option<Arc<ReaderTap>>,
     ) -> Result<Vec<ChunkSpan>, PullFailure> {
         // The whole of each blob is requested, since only that can be verified.
         let PullTarget { store, meta, .. } = target;
@@ -197,7 +220,7 @@ impl Puller {
         // A thread of its own verifies and stores, while this task receives.
         let (queue, frames) = mpsc::channel(WRITE_QUEUE);
         let writer = self.start_writer(target, wanted, tap, frames);
-        let received = self.receive(target, attempt, answers, queue).await;
+        let received = self.receive(target, attempt, wanted, answers, queue).await;
         writer
             .await
             .map_err(|e| Error::internal(format!("the writer of pulled contents ended: {e}")))?
@@ -222,7 +245,7 @@ impl Puller {
         &self,
         target: PullTarget<'_>,
         wanted: &[ChunkSpan],
-        tap: Option<ReaderTap>,
+        tap: Option<Arc<ReaderTap>>,
         frames: mpsc::Receiver<Vec<v1::BlobChunk>>,
     ) -> JoinHandle<Result<()>> {
         let store = target.store.clone();
@@ -240,6 +263,7 @@ impl Puller {
         &self,
         target: PullTarget<'_>,
         attempt: ServerAttempt<'_>,
+        wanted: &[ChunkSpan],
         mut answers: impl futures::Stream<Item = Result<v1::GetBlobsResponse>> + Unpin,
         queue: mpsc::Sender<Vec<v1::BlobChunk>>,
     ) -> Result<usize> {
@@ -249,20 +273,29 @@ impl Puller {
             .wait(attempt, async { answers.next().await.transpose() })
             .await?
         {
+            // What came before must be within the limit first; the answer's end is not held up.
+            if let Some(limit) = target.limit {
+                self.wait_unless_awaited(limit, &target.meta.storage_id, wanted)
+                    .await;
+                let frames = answer.chunks.iter().map(|chunk| chunk.frame.len() as u64);
+                limit.note_pulled(frames.sum());
+            }
             missing += convert::oids(&answer.missing)?.len();
-            let bytes = answer
-                .chunks
-                .iter()
-                .map(|chunk| chunk.frame.len() as u64)
-                .sum();
             if queue.send(answer.chunks).await.is_err() {
                 // The writer failed and says why.
                 break;
             }
-            if let Some(limit) = target.limit {
-                limit.pulled(bytes).await;
-            }
         }
         Ok(missing)
+    }
+
+    /// Waits for the limit, unless a reader waits for one of these spans.
+    async fn wait_unless_awaited(&self, limit: &RateLimit, id: &StorageId, wanted: &[ChunkSpan]) {
+        while !self.flights.is_awaited(id, wanted) {
+            let ready = tokio::time::timeout(READERS_LOOKED_FOR_EVERY, limit.ready());
+            if ready.await.is_ok() {
+                return;
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! chunks enter as they arrive and count as held after the whole matched.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use monofs_model::oid::ObjectHasher;
@@ -11,6 +12,7 @@ use monofs_model::{Error, ObjectKind, Oid, Result, StorageId};
 use monofs_proto::v1;
 use monofs_store::frame;
 use monofs_store::repo::{LargeWriter, RepoStore};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::answer::AnswerSink;
@@ -25,6 +27,52 @@ const WRITE_BATCH_ITEMS: usize = 4096;
 /// Large contents that may arrive at the same time, chunk by chunk.
 const LARGE_ARRIVING_MAX: usize = 16;
 
+/// Where a reader gets the small contents that are pulled for it, as they arrive.
+pub(crate) struct ReaderTap {
+    sink: AnswerSink<v1::GetBlobsResponse>,
+    /// What the reader was too slow for, or was held already: it comes from the store later.
+    skipped: Mutex<Vec<ChunkSpan>>,
+}
+
+impl ReaderTap {
+    /// Sends to `sink`.
+    pub fn new(sink: AnswerSink<v1::GetBlobsResponse>) -> Self {
+        Self {
+            sink,
+            skipped: Mutex::default(),
+        }
+    }
+
+    /// Leaves these to the store.
+    pub fn skip(&self, spans: impl IntoIterator<Item = ChunkSpan>) {
+        self.skipped.lock().extend(spans);
+    }
+
+    /// What the reader did not get although it is held.
+    pub fn take_skipped(&self) -> Vec<ChunkSpan> {
+        std::mem::take(&mut self.skipped.lock())
+    }
+
+    /// Sends verified contents unless the reader is slow: other readers wait for the same pull.
+    fn offer(&self, tapped: TappedChunks) {
+        let TappedChunks { chunks, spans } = tapped;
+        let message = v1::GetBlobsResponse {
+            chunks,
+            ..Default::default()
+        };
+        if self.sink.try_send(Ok(message)).is_err() {
+            self.skip(spans);
+        }
+    }
+}
+
+/// Contents of one message that a reader waits for.
+#[derive(Default)]
+struct TappedChunks {
+    chunks: Vec<v1::BlobChunk>,
+    spans: Vec<ChunkSpan>,
+}
+
 /// See the module.
 pub(super) struct PulledWriter<'a> {
     store: &'a RepoStore,
@@ -33,7 +81,7 @@ pub(super) struct PulledWriter<'a> {
     id: &'a StorageId,
     /// What was asked for.
     spans: HashMap<Oid, ChunkSpan>,
-    tap: Option<AnswerSink<v1::GetBlobsResponse>>,
+    tap: Option<Arc<ReaderTap>>,
     arriving: HashMap<Oid, ArrivingBlob<'a>>,
     batch: Vec<(Oid, Bytes)>,
     batch_bytes: usize,
@@ -47,13 +95,14 @@ struct ArrivingBlob<'a> {
 }
 
 impl<'a> PulledWriter<'a> {
-    /// For `spans` of the repository `id`; what is verified is also sent to `tap`.
+    /// For `spans` of the repository `id`; small contents that are verified are also offered to
+    /// `tap`.
     pub fn new(
         store: &'a RepoStore,
         flights: &'a PullFlights,
         id: &'a StorageId,
         spans: &[ChunkSpan],
-        tap: Option<AnswerSink<v1::GetBlobsResponse>>,
+        tap: Option<Arc<ReaderTap>>,
     ) -> Self {
         Self {
             store,
@@ -72,18 +121,18 @@ impl<'a> PulledWriter<'a> {
     pub fn run(mut self, mut frames: mpsc::Receiver<Vec<v1::BlobChunk>>) -> Result<()> {
         let mut raw = Vec::new();
         while let Some(chunks) = frames.blocking_recv() {
-            let mut tapped = v1::GetBlobsResponse::default();
+            let mut tapped = TappedChunks::default();
             for chunk in chunks {
                 let span = self.take(&chunk, &mut raw)?;
-                if (span.first..span.end).contains(&chunk.index) {
+                if !span.is_large() {
                     tapped.chunks.push(chunk);
+                    tapped.spans.push(span);
                 }
             }
             if let Some(tap) = &self.tap
                 && !tapped.chunks.is_empty()
             {
-                // A reader that went away does not stop the contents from being kept.
-                let _ = tap.blocking_send(Ok(tapped));
+                tap.offer(tapped);
             }
             if self.batch_bytes >= WRITE_BATCH_BYTES || self.batch.len() >= WRITE_BATCH_ITEMS {
                 self.flush()?;

@@ -1,7 +1,7 @@
 //! The servers that this node can ask for what it lacks, and waiting for their answers.
 //!
-//! Invariants: peers come before fetchers, and servers that failed lately come last; a peer is asked
-//! only for what it holds, so replicas cannot ask in circles.
+//! Invariants: peers come before fetchers, and servers that failed lately come last; a peer is
+//! asked only for what it holds, so replicas cannot ask in circles.
 //!
 //! Callers: `adopt`, `cover` and `upstream::pull` ask; `service::node` names fetchers.
 
@@ -142,9 +142,12 @@ impl Upstreams {
         self.channels.get(&server.address)
     }
 
-    /// The router named these fetchers.
+    /// The router named these fetchers. A router that knows none at the moment does not make the
+    /// last ones useless.
     pub fn name_fetchers(&self, addresses: Vec<String>) {
-        *self.named_fetchers.write() = addresses;
+        if !addresses.is_empty() {
+            *self.named_fetchers.write() = addresses;
+        }
     }
 
     /// Peers that may hold the repository, then fetchers; those that failed lately last.
