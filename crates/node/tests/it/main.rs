@@ -1,0 +1,14 @@
+//! The node over loopback, beside peers and fetchers that speak the protocol and do as they are
+//! told.
+
+#![allow(clippy::unwrap_used)]
+
+mod adopting;
+mod covering;
+mod dropping;
+mod fake;
+mod hydrating;
+mod pulling;
+mod rig;
+mod serving;
+mod stopping;
