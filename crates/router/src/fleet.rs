@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use monofs_model::Error;
+use monofs_model::limits::MESSAGE_BYTES_MAX;
 use monofs_model::{
     ClusterView, ErrorKind, Member, Oid, RefName, Repository, Result, Snapshot, SourceUrl,
     StorageId,
@@ -59,7 +60,9 @@ impl Fleet {
 
     /// A client of this node.
     pub fn node_client(&self, member: &Member) -> Result<NodeClient<Channel>> {
-        Ok(NodeClient::new(self.channels.get(&member.address)?))
+        // Listings and snapshots name thousands of submodules.
+        Ok(NodeClient::new(self.channels.get(&member.address)?)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX))
     }
 
     /// Waits for an answer of a member for as long as the member is there: one that is stopped or
@@ -141,7 +144,8 @@ impl Fleet {
             storage_id: id.to_string(),
             origin: Some(origin.clone()),
         };
-        let mut client = FetcherClient::new(self.channels.get(&fetcher.address)?);
+        let mut client = FetcherClient::new(self.channels.get(&fetcher.address)?)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let call = client.fetch(Context::new(silence).stream(request));
         let answer = within(silence, "fetch", async { call.await.map_err(from_status) });
         let answer = self.while_there(fetcher, answer).await?;
