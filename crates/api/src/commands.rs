@@ -143,8 +143,19 @@ pub struct NodeFiles {
 #[derive(Debug, Serialize)]
 pub struct FilesOfNode {
     pub node_id: String,
-    pub repositories: Vec<HeldRepository>,
+    /// Of the repositories, those with commits that the catalogue does not name.
+    pub orphaned_repositories: usize,
+    pub repositories: Vec<HeldFiles>,
     pub error: Option<String>,
+}
+
+/// A repository on a node, and what of it is in the catalogue.
+#[derive(Debug, Serialize)]
+pub struct HeldFiles {
+    #[serde(flatten)]
+    pub held: HeldRepository,
+    /// Of the commits, those that neither the catalogue nor its history names.
+    pub orphaned_commits: Vec<String>,
 }
 
 /// Repositories that were looked at upstream.

@@ -167,6 +167,29 @@ pub struct RouterKnowledge {
     pub intent: Option<v1::NodeIntent>,
     /// Repositories that the catalogue counts on it for.
     pub repositories_recorded: Option<usize>,
+    /// What the leader found when it last asked the node.
+    pub audit: Option<v1::NodeAudit>,
+}
+
+/// Copies on a node that neither the catalogue nor its history names: nothing drops them.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct OrphanCopies {
+    /// Repositories.
+    pub copies: u64,
+    /// On the node's disk, of those of which no commit is named.
+    pub bytes: u64,
+    /// The paths of the first ones, as the node knows them.
+    pub first: Vec<String>,
+}
+
+impl From<&v1::NodeAudit> for OrphanCopies {
+    fn from(row: &v1::NodeAudit) -> Self {
+        Self {
+            copies: row.orphans,
+            bytes: row.orphan_bytes,
+            first: row.orphan_paths.clone(),
+        }
+    }
 }
 
 /// A node.
@@ -178,6 +201,8 @@ pub struct NodeDocument {
     pub intent: Option<IntentDocument>,
     /// Repositories that the catalogue counts on it for; `null` = the router was not asked.
     pub repositories_recorded: Option<usize>,
+    /// What it holds and the catalogue does not name; `null` = that is not known.
+    pub orphans: Option<OrphanCopies>,
     pub stat: Option<NodeStat>,
     /// Replaced by `stat`.
     #[serde(skip_serializing_if = "not_command_line")]
@@ -193,6 +218,7 @@ impl NodeDocument {
             member: MemberDocument::new(wire.member.as_ref(), known.since, &wire.error),
             intent: known.intent.as_ref().map(Into::into),
             repositories_recorded: known.repositories_recorded,
+            orphans: known.audit.as_ref().map(Into::into),
             figures: stat.clone(),
             stat,
         }

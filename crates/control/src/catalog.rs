@@ -40,7 +40,7 @@ pub use listing::CatalogListing;
 pub use memory::{CatalogChanges, CatalogPosition};
 pub use path_key::PathKey;
 pub use published::PublishedCommits;
-pub use retained::RetainedSnapshots;
+pub use retained::{RetainedById, RetainedSnapshots};
 pub use search::{RepositoryFilter, RepositoryQuery, RepositorySorting, SortDirection};
 pub use seed::seed_catalogue;
 pub use summary::{CatalogSummary, TroubledEntries};

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::BoxStream;
-use monofs_model::{ContentMode, DisplayPath, ErrorKind, Member, Repository, Result};
+use monofs_control::Control;
+use monofs_model::limits::MESSAGE_BYTES_MAX;
+use monofs_model::{ContentMode, DisplayPath, ErrorKind, Member, Repository, Result, StorageId};
+use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
 use monofs_rpc::content::guarded;
 use monofs_rpc::{Context, context, from_status, to_status, within};
@@ -19,6 +22,7 @@ use tonic::{Request, Response, Status};
 use crate::fleet::Fleet;
 use crate::ingest;
 use crate::parts::Parts;
+use crate::reconcile::leftovers::orphaned_commits;
 use crate::verbs::progress::{Progress, QUEUE, follow};
 use crate::verbs::{delete, failovers, ingests, jobs, members, removal, spec};
 use crate::{membership, reconcile, status, watch};
@@ -162,12 +166,18 @@ impl v1::admin_server::Admin for AdminService {
                 .to_string(),
         };
         let asked = nodes_named(&self.state.fleet, &request.node_id).map_err(to_status)?;
-        let nodes = join_all(
+        let mut nodes = join_all(
             asked
                 .iter()
                 .map(|node| files_on(&self.state.fleet, node, &storage_id)),
         )
         .await;
+        let control = &self.state.control;
+        if let Err(error) = mark_orphans(control, &storage_id, &mut nodes).await {
+            for node in &mut nodes {
+                node.error = format!("cannot say what the catalogue does not name: {error}");
+            }
+        }
         Ok(Response::new(v1::NodeFilesResponse { nodes }))
     }
 
@@ -316,7 +326,9 @@ async fn files_on(
     storage_id: &str,
 ) -> v1::node_files_response::Entry {
     let ask = async {
-        let mut client = fleet.node_client(node)?;
+        let mut client = fleet
+            .node_client(node)?
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let request = v1::ListHeldRequest {
             storage_id: storage_id.to_owned(),
         };
@@ -335,6 +347,25 @@ async fn files_on(
         repositories,
         error,
     }
+}
+
+/// Says of each repository that nodes hold which commits nothing names. `storage_id`: of the one
+/// that was asked for; empty = all. Errors: the state store's.
+async fn mark_orphans(
+    control: &Control,
+    storage_id: &str,
+    nodes: &mut [v1::node_files_response::Entry],
+) -> Result<()> {
+    let only = match storage_id {
+        "" => None,
+        id => Some(StorageId::new(id)?),
+    };
+    let retained = control.retained.of(only.as_ref()).await?;
+    for held in nodes.iter_mut().flat_map(|node| &mut node.repositories) {
+        let orphaned = orphaned_commits(control, &retained, held).await?;
+        held.orphaned_commits = orphaned.iter().map(oid_bytes).collect();
+    }
+    Ok(())
 }
 
 async fn verify_on(

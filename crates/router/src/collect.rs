@@ -5,19 +5,23 @@
 //! router has acknowledged the revision that replaced it: the other routers are asked, and while
 //! one of them does not answer nothing is collected. A repository that is being ingested is left
 //! alone: the new commit is on the nodes before it is in the catalogue.
+//!
+//! Invariant: a node is told which commits may go, never which to keep, so one that this state does
+//! not know of stays.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
-use monofs_model::{DisplayPath, ErrorKind, Member, Result};
+use monofs_model::{DisplayPath, NodeId, Oid, Result};
+use monofs_proto::v1;
 use monofs_proto::v1::cluster_client::ClusterClient;
-use monofs_proto::{convert, v1};
 use monofs_rpc::{Context, from_status, within};
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::Fleet;
 use crate::parts::Parts;
+use crate::reconcile::leftovers;
 use monofs_control::Control;
 use monofs_control::catalog::RetainedSnapshot;
 use monofs_control::clock;
@@ -58,7 +62,11 @@ async fn round(state: &Arc<Parts>) -> Result<()> {
         });
         if !gone.is_empty() {
             tokio::select! {
-                () = collect(&state.control, &state.fleet, &path, &gone, &kept) => {}
+                collected = collect(&state.control, &state.fleet, &path, &gone, &kept) => {
+                    if let Err(error) = collected {
+                        tracing::warn!(%path, %error, "cannot collect; trying again");
+                    }
+                }
                 // Another router may ingest there now.
                 () = away.lost() => {}
             }
@@ -96,95 +104,69 @@ async fn acknowledged_at(fleet: &Fleet, router: &v1::RouterStatus) -> Result<Opt
     Ok(answer.into_inner().revision)
 }
 
-/// Lets the nodes drop `gone` of one repository, and forgets those that every holder dropped.
+/// Lets the nodes drop `gone` of one repository, commit by commit, and forgets those that every
+/// holder dropped. Errors: the state store's.
 async fn collect(
     control: &Control,
     fleet: &Fleet,
     path: &DisplayPath,
     gone: &[(RetainedSnapshot, u64)],
     kept: &[(RetainedSnapshot, u64)],
-) {
+) -> Result<()> {
     let entry = control.catalog.get(path);
+    // What another router published there, before this one had the claim, may be on its way.
+    if !control.catalog.is_current(path, entry.as_deref()).await? {
+        return Ok(());
+    }
+    // The state may be an older one than the nodes know: a replaced commit stays while no node
+    // holds the one that took its place.
+    if let Some(entry) = entry.as_deref().filter(|entry| entry.snapshot.is_some())
+        && leftovers::confirmed_copies(fleet, entry, 1).await == 0
+    {
+        tracing::info!(%path, "replaced commits stay: no holder confirms the one that readers see");
+        return Ok(());
+    }
     let current = entry
         .as_ref()
         .and_then(|entry| entry.snapshot.as_ref())
         .map(|snapshot| snapshot.commit);
-    let keep: Vec<_> = kept
+    let is_kept = |commit: &Oid| {
+        let retained = kept.iter().map(|(retained, _)| retained.snapshot.commit);
+        current
+            .into_iter()
+            .chain(retained)
+            .any(|kept| kept == *commit)
+    };
+    let commits: Vec<Oid> = gone
         .iter()
         .map(|(retained, _)| retained.snapshot.commit)
-        .chain(current)
+        .filter(|commit| !is_kept(commit))
         .collect();
-    let gone_commits: Vec<_> = gone
-        .iter()
-        .map(|(retained, _)| convert::oid_bytes(&retained.snapshot.commit))
-        .collect();
+    // Each node is asked once, whichever of the snapshots it holds.
     let view = fleet.members.view();
-    for (retained, revision) in gone {
-        let mut all = true;
-        for id in &retained.holders {
-            // A member that is gone for good has nothing to drop.
-            let Some(node) = view.nodes().find(|member| member.id == *id) else {
-                continue;
-            };
-            let counts = entry
-                .as_ref()
-                .is_some_and(|entry| entry.holders.contains(id))
-                || kept
-                    .iter()
-                    .any(|(retained, _)| retained.holders.contains(id));
-            let dropped = match counts {
-                true => drop_on(fleet, node, path, &keep).await,
-                // The repository moved off this node: with the last snapshot that readers might use
-                // goes all of it, unless it is being copied there again.
-                false => match fleet
-                    .drop_copy(node, &path.storage_id(), gone_commits.clone())
-                    .await
-                {
-                    Err(error) if error.kind == ErrorKind::Refused => {
-                        drop_on(fleet, node, path, &keep).await
-                    }
-                    other => other,
-                },
-            };
-            if let Err(error) = dropped {
-                tracing::warn!(%path, node = %node.id, %error, "cannot collect; trying again");
-                all = false;
-            }
+    let mut holders: BTreeMap<&NodeId, bool> = BTreeMap::new();
+    for id in gone.iter().flat_map(|(retained, _)| &retained.holders) {
+        // A member that is gone for good has nothing to drop.
+        let Some(node) = view.nodes().find(|member| member.id == *id) else {
+            continue;
+        };
+        if holders.contains_key(id) {
+            continue;
         }
-        // Published again after it was replaced: the entry is in use, only the note of its
-        // replacement goes.
-        if all && let Err(error) = control.retained.forget(retained, *revision).await {
+        let dropped = fleet.drop_commits(node, &path.storage_id(), &commits).await;
+        if let Err(error) = &dropped {
+            tracing::warn!(%path, node = %node.id, %error, "cannot collect; trying again");
+        }
+        holders.insert(id, dropped.is_ok());
+    }
+    for (retained, revision) in gone {
+        let has_dropped = |id: &NodeId| holders.get(id).copied().unwrap_or(true);
+        // One that was published again is in use: only the note of its replacement goes.
+        if retained.holders.iter().all(has_dropped)
+            && let Err(error) = control.retained.forget(retained, *revision).await
+        {
             tracing::warn!(%path, %error, "cannot forget a collected snapshot; trying again");
         }
     }
-}
-
-async fn drop_on(
-    fleet: &Fleet,
-    node: &Member,
-    path: &DisplayPath,
-    keep: &[monofs_model::Oid],
-) -> Result<()> {
-    let storage_id = path.storage_id().to_string();
-    let mut client = fleet.node_client(node)?;
-    let context = Context::new(fleet.progress_timeout);
-    let outcome = within(context.deadline, "collect", async {
-        if keep.is_empty() {
-            let request = context.request(v1::DropRequest {
-                storage_id,
-                only_commits: Vec::new(),
-            });
-            return client.drop(request).await.map(drop).map_err(from_status);
-        }
-        let commits = keep.iter().map(convert::oid_bytes).collect();
-        let request = context.request(v1::RetainRequest {
-            storage_id,
-            commits,
-        });
-        client.retain(request).await.map(drop).map_err(from_status)
-    });
-    match outcome.await {
-        Err(error) if error.kind == ErrorKind::NotHeld => Ok(()),
-        other => other,
-    }
+    Ok(())
 }

@@ -4,7 +4,6 @@
 use std::future::Future;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use monofs_model::Error;
 use monofs_model::limits::MESSAGE_BYTES_MAX;
@@ -228,19 +227,19 @@ impl Fleet {
         )))
     }
 
-    /// Lets a node forget a repository, if it holds no other commits than these. Errors: `Refused`
-    /// when it does.
-    pub async fn drop_copy(
-        &self,
-        node: &Member,
-        id: &StorageId,
-        only_commits: Vec<Bytes>,
-    ) -> Result<()> {
+    /// Lets a node forget these commits of a repository; others that it holds stay. Invariant: the
+    /// request names what may go, so a commit that this router does not know of is never dropped.
+    pub async fn drop_commits(&self, node: &Member, id: &StorageId, commits: &[Oid]) -> Result<()> {
+        // A node of before `keep_others` takes a request that names nothing for one of everything.
+        if commits.is_empty() {
+            return Ok(());
+        }
         let context = Context::new(self.progress_timeout);
         let mut client = self.node_client(node)?;
         let request = context.request(v1::DropRequest {
             storage_id: id.to_string(),
-            only_commits,
+            only_commits: commits.iter().map(convert::oid_bytes).collect(),
+            keep_others: true,
         });
         let answer = within(context.deadline, "drop", async {
             client.drop(request).await.map_err(from_status)
@@ -248,11 +247,47 @@ impl Fleet {
         self.while_there(node, answer).await.map(drop)
     }
 
+    /// Returns when a node said that it holds the commit that `entry` shows. Errors: `NotHeld`;
+    /// those of a node that cannot be asked.
+    pub async fn confirm_held(&self, node: &Member, entry: &Repository) -> Result<()> {
+        let snapshot = entry
+            .snapshot
+            .as_ref()
+            .ok_or_else(|| Error::not_held(format!("{} shows no commit", entry.path)))?;
+        let limit = self.call_timeout;
+        let request = Context::new(limit).request(v1::CoverRequest {
+            storage_id: entry.storage_id().to_string(),
+            commit: convert::oid_bytes(&snapshot.commit),
+            ..Default::default()
+        });
+        let mut client = self.node_client(node)?;
+        let confirmed = within(limit, "confirm a copy", async {
+            let mut messages = client
+                .cover(request)
+                .await
+                .map_err(from_status)?
+                .into_inner();
+            while let Some(message) = messages.message().await.map_err(from_status)? {
+                if message.covered {
+                    return Ok(());
+                }
+            }
+            Err(Error::unavailable(format!(
+                "node {} does not say whether it holds {}",
+                node.id, entry.path
+            )))
+        });
+        self.while_there(node, confirmed).await
+    }
+
     /// What a node holds, in short.
     pub async fn held_commits(&self, node: &Member) -> Result<Vec<v1::HeldRepository>> {
         let limit = self.progress_timeout;
         let request = Context::new(limit).request(v1::ListHeldRequest::default());
-        let mut client = self.node_client(node)?;
+        // An answer is as large as its node holds repositories.
+        let mut client = self
+            .node_client(node)?
+            .max_decoding_message_size(MESSAGE_BYTES_MAX);
         let answer = within(limit, "list held", async {
             client.list_held(request).await.map_err(from_status)
         });

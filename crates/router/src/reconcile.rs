@@ -16,6 +16,8 @@
 //!   on upstream that did not before;
 //! - a holder leaves the catalogue by compare-and-set, which names the copies that stay, before its
 //!   data is dropped;
+//! - what is dropped is named commit by commit; what nothing names stays and is told
+//!   ([`leftovers::Orphan`]);
 //! - nothing is remembered but job rows: the plan follows from what is there, so a router that is
 //!   killed costs nothing.
 

@@ -1,7 +1,7 @@
 //! `node-files`: what a node holds.
 
 use anyhow::Result;
-use monofs_api::commands::{FilesOfNode, NodeFiles};
+use monofs_api::commands::{FilesOfNode, HeldFiles, NodeFiles};
 use monofs_api::{hex, said};
 use monofs_launch::exit::{Code, Failure};
 use monofs_proto::v1;
@@ -58,7 +58,7 @@ pub async fn run(args: NodeFilesArgs, session: &CommandSession) -> Result<()> {
     let failed = answer
         .nodes
         .iter()
-        .filter(|node| !node.error.is_empty())
+        .filter(|node| !node.error.is_empty() && node.repositories.is_empty())
         .count();
     // Nodes that could not be asked are told beside what the others hold.
     if session.json() {
@@ -67,8 +67,17 @@ pub async fn run(args: NodeFilesArgs, session: &CommandSession) -> Result<()> {
         })?;
     } else {
         emit(&table(&answer.nodes))?;
-        for node in answer.nodes.iter().filter(|node| !node.error.is_empty()) {
-            note(&format!("{}: {}", clean(&node.node_id), clean(&node.error)));
+        for node in &answer.nodes {
+            let id = clean(&node.node_id);
+            if !node.error.is_empty() {
+                note(&format!("{id}: {}", clean(&node.error)));
+            }
+            if let copies @ 1.. = orphans(node) {
+                note(&format!(
+                    "{id}: {copies} with commits that the catalogue does not name; nothing drops \
+                     them, `monofs-admin ingest` or `refresh` takes them back"
+                ));
+            }
         }
     }
     if failed > 0 && failed == answer.nodes.len() {
@@ -82,9 +91,34 @@ pub async fn run(args: NodeFilesArgs, session: &CommandSession) -> Result<()> {
 fn node(wire: &v1::node_files_response::Entry) -> FilesOfNode {
     FilesOfNode {
         node_id: wire.node_id.clone(),
-        repositories: wire.repositories.iter().map(Into::into).collect(),
+        orphaned_repositories: orphans(wire),
+        repositories: wire.repositories.iter().map(held_files).collect(),
         error: said(&wire.error),
     }
+}
+
+fn held_files(wire: &v1::HeldRepository) -> HeldFiles {
+    let orphaned = wire.orphaned_commits.iter();
+    HeldFiles {
+        held: wire.into(),
+        orphaned_commits: orphaned.map(|commit| hex(commit)).collect(),
+    }
+}
+
+fn orphans(wire: &v1::node_files_response::Entry) -> usize {
+    let held = wire.repositories.iter();
+    held.filter(|held| !held.orphaned_commits.is_empty())
+        .count()
+}
+
+/// Whether the catalogue names all commits that are held.
+fn named(held: &v1::HeldRepository) -> (String, Mood) {
+    let (word, mood) = match held.orphaned_commits.len() {
+        0 => ("named", Mood::Plain),
+        all if all == held.snapshots.len() => ("not named", Mood::Bad),
+        _ => ("in part", Mood::Bad),
+    };
+    (word.to_owned(), mood)
 }
 
 fn table(nodes: &[v1::node_files_response::Entry]) -> String {
@@ -96,6 +130,7 @@ fn table(nodes: &[v1::node_files_response::Entry]) -> String {
         ">FILES",
         ">CONTENTS",
         ">DISK",
+        "CATALOGUE",
         "LAST ERROR",
     ]);
     // One row for each repository of each node.
@@ -114,6 +149,7 @@ fn table(nodes: &[v1::node_files_response::Entry]) -> String {
                 plain(held.blobs.to_string()),
                 plain(percent(held.hydrated_blobs, held.total_blobs)),
                 plain(size(held.disk_bytes)),
+                named(held),
                 (held.last_error.clone(), Mood::Bad),
             ]);
         }

@@ -414,13 +414,14 @@ fn figures_and_holdings_are_told_in_both_formats() {
         .done()
         .json();
     assert_eq!(held["nodes"][0]["repositories"][0]["path"], REPO);
-    assert_eq!(held["nodes"][1]["error"], "connection refused");
-    assert!(
-        fake.admin(&["node-files", "--node-id=node1"])
-            .done()
-            .text()
-            .contains(REPO)
+    assert_eq!(held["nodes"][0]["orphaned_repositories"], 1);
+    assert_eq!(
+        held["nodes"][0]["repositories"][0]["orphaned_commits"][0],
+        "ab".repeat(20)
     );
+    assert_eq!(held["nodes"][1]["error"], "connection refused");
+    let text = fake.admin(&["node-files", "--node-id=node1"]).done().text();
+    assert!(text.contains(REPO) && text.contains("not named"), "{text}");
     fake.admin(&["node-files", "--node-id=node2"])
         .failed(3, "no node could be asked");
     fake.admin(&["node-files", "--node-id=node9"])

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use monofs_model::{DisplayPath, Error, NodeId, Repository, Result, StorageId};
-use monofs_store::state::{Scan, Versioned};
+use monofs_store::state::{CommitOutcome, Compare, Scan, Versioned};
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
@@ -239,6 +239,21 @@ impl Catalog {
             let matching = page.into_iter().filter(|entry| query.filter.takes(entry));
             found.extend(matching);
         }
+    }
+
+    /// Whether memory shows the entry at `path`, or that there is none, as the state store has it
+    /// now: what another router changed may be on its way. Errors: the state store's.
+    pub async fn is_current(&self, path: &DisplayPath, entry: Option<&Repository>) -> Result<bool> {
+        let known = self.memory.read().get(path.as_str()).cloned();
+        if known.as_ref().map(|known| &*known.repository) != entry {
+            return Ok(false);
+        }
+        let compares = vec![Compare {
+            key: repo_key(path),
+            revision: known.map_or(0, |known| known.revision),
+        }];
+        let compared = self.shared.store().commit(compares, Vec::new()).await?;
+        Ok(matches!(compared, CommitOutcome::Done { .. }))
     }
 
     /// The entry with the revision of its key. Errors: `NotFound`.

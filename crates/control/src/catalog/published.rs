@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use monofs_model::{DisplayPath, Error, Repository, Result, StorageId};
+use monofs_model::{DisplayPath, Error, ErrorKind, Oid, Repository, Result, StorageId};
 use monofs_proto::{convert, v1};
 use monofs_store::state::Write;
 use prost::Message;
@@ -45,6 +45,21 @@ impl PublishedCommits {
             return Ok(Vec::new());
         };
         decode(&row.value).map_err(|error| error.context(format!("what {path} showed")))
+    }
+
+    /// The commits that `entry` showed before what it shows now, as far as they are remembered.
+    /// Nothing while that cannot be understood. Errors: the state store's.
+    pub async fn replaced_in(&self, entry: &Repository) -> Result<Vec<Oid>> {
+        let shown = match self.of(&entry.path).await {
+            Err(error) if error.kind == ErrorKind::Unavailable => return Err(error),
+            shown => shown.unwrap_or_default(),
+        };
+        let current = entry.snapshot.as_ref().map(|snapshot| snapshot.commit);
+        let older = shown
+            .iter()
+            .filter(|publication| publication.generation < entry.generation);
+        let commits = older.filter_map(|publication| Oid::from_bytes(&publication.commit).ok());
+        Ok(commits.filter(|commit| Some(*commit) != current).collect())
     }
 }
 

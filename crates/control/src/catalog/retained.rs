@@ -1,6 +1,7 @@
 //! Snapshots that were replaced and may still be read: kept in the state store under keys of their
 //! own, never in memory.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -12,6 +13,9 @@ use super::entry::{
 };
 use crate::clock;
 use crate::state::{CommitBatch, SharedState, StateFollower};
+
+/// Replaced snapshots of each repository that has some.
+pub type RetainedById = HashMap<StorageId, Vec<RetainedSnapshot>>;
 
 /// Snapshots that were replaced and may still be read.
 pub struct RetainedSnapshots {
@@ -40,6 +44,22 @@ impl RetainedSnapshots {
             }
         }
         Ok(false)
+    }
+
+    /// Snapshots that were replaced and not yet collected, by repository: of `only`, or of all of
+    /// them. Those of a repository that was deleted are the evidence that it was.
+    pub async fn of(&self, only: Option<&StorageId>) -> Result<RetainedById> {
+        let prefix = match only {
+            Some(id) => format!("{RETAINED_PREFIX}{id}/"),
+            None => RETAINED_PREFIX.to_owned(),
+        };
+        let mut found = RetainedById::new();
+        for (_, versioned) in &self.shared.store().scan(&prefix).await?.rows {
+            let retained = decode_retained(&versioned.value)?;
+            let id = retained.path.storage_id();
+            found.entry(id).or_default().push(retained);
+        }
+        Ok(found)
     }
 
     /// Snapshots that were replaced and not yet collected, with the revision that replaced them.

@@ -221,6 +221,26 @@ impl CatalogWriter {
             .map(drop)
     }
 
+    /// Notes that `snapshot` was given to the holders of `tried` and never published, so that it is
+    /// collected like one that was replaced. A no-op when readers see it.
+    pub async fn abandon(&self, tried: &Repository, snapshot: &Snapshot) -> Result<()> {
+        let attempt = || {
+            // Deleted meanwhile: then this is all that names the commit.
+            let entry = self.catalog.entry(&tried.path).ok();
+            let shown = entry.as_ref().and_then(|e| e.repository.snapshot.as_ref());
+            if shown == Some(snapshot) {
+                return Ok(StateChange::default());
+            }
+            let revision = entry.map_or(0, |entry| entry.revision);
+            Ok(StateChange {
+                compares: vec![compare(repo_key(&tried.path), revision)],
+                writes: vec![retain(tried, snapshot)],
+            })
+        };
+        self.transact(StateVerb::AbandonCommit, &tried.path, attempt)
+            .await
+    }
+
     /// Removes an entry; its snapshot stays readable for the grace. Errors: `NotFound`.
     pub async fn remove(&self, path: &DisplayPath) -> Result<()> {
         let key = repo_key(path);

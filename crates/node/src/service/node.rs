@@ -100,50 +100,41 @@ impl NodeService {
         Ok(())
     }
 
-    async fn drop_repository(&self, request: v1::DropRequest) -> Result<bool> {
+    /// Forgets the commits that are named. Invariant: a commit that the request does not name stays.
+    /// Errors: `Refused` when others are held and the request does not say that they stay.
+    async fn drop_commits(&self, request: v1::DropRequest) -> Result<v1::DropResponse> {
         let id = StorageId::new(&request.storage_id)?;
-        let only = convert::oids(&request.only_commits)?;
+        let may_go = convert::oids(&request.only_commits)?;
         let _writer = self.stores.lock_writer(&id).await;
-        if !only.is_empty() {
-            self.refuse_others(&id, &only).await?;
-        }
-        self.limits.set(&id, 0);
-        self.stores.drop_repository(&id).await
-    }
-
-    /// Errors: `Refused` when another commit than `only` is held.
-    async fn refuse_others(&self, id: &StorageId, only: &[Oid]) -> Result<()> {
-        let store = match self.stores.get(id).await {
-            Err(error) if error.kind == ErrorKind::NotHeld => return Ok(()),
+        let store = match self.stores.get(&id).await {
+            Err(error) if error.kind == ErrorKind::NotHeld => {
+                return Ok(v1::DropResponse::default());
+            }
             store => store?,
         };
-        let snapshots = blocking(move || store.snapshots()).await?;
-        match snapshots
-            .iter()
-            .find(|snapshot| !only.contains(&snapshot.commit))
-        {
-            Some(other) => Err(Error::refused(format!(
-                "{id}: commit {} is held, too; it is not dropped",
-                other.commit
-            ))),
-            None => Ok(()),
+        let held = blocking(move || store.snapshots()).await?;
+        let commits = held.iter().map(|snapshot| snapshot.commit);
+        let others: Vec<Oid> = commits.filter(|commit| !may_go.contains(commit)).collect();
+        let mut response = v1::DropResponse::default();
+        match others.first() {
+            None => {
+                self.limits.set(&id, 0);
+                response.existed = self.stores.drop_repository(&id).await?;
+            }
+            Some(other) if !request.keep_others => {
+                return Err(Error::refused(format!(
+                    "{id}: commit {other} is held, too; it is not dropped"
+                )));
+            }
+            Some(_) if others.len() == held.len() => {}
+            Some(_) => {
+                let report = self.stores.retain(&id, &others).await?;
+                response.existed = true;
+                response.trees_dropped = report.trees_removed;
+                response.chunks_dropped = report.chunks_removed;
+            }
         }
-    }
-
-    async fn retain_commits(&self, request: v1::RetainRequest) -> Result<v1::RetainResponse> {
-        let id = StorageId::new(&request.storage_id)?;
-        let keep = convert::oids(&request.commits)?;
-        if keep.is_empty() {
-            return Err(Error::invalid(
-                "nothing to retain; use Drop to forget a repository",
-            ));
-        }
-        let _writer = self.stores.lock_writer(&id).await;
-        let report = self.stores.retain(&id, &keep).await?;
-        Ok(v1::RetainResponse {
-            trees_dropped: report.trees_removed,
-            chunks_dropped: report.chunks_removed,
-        })
+        Ok(response)
     }
 
     async fn held(&self, id: StorageId, detail: HeldDetail) -> Result<v1::HeldRepository> {
@@ -162,6 +153,7 @@ impl NodeService {
             hydrated_blobs: 0,
             total_blobs: 0,
             last_error: self.hydrator.last_error(&id),
+            orphaned_commits: Vec::new(),
         };
         // What a walk over the files may be needed for.
         if detail == HeldDetail::Contents {
@@ -250,9 +242,12 @@ impl v1::node_server::Node for NodeCalls {
 
     async fn cover(&self, request: Request<v1::CoverRequest>) -> StreamedAnswer<v1::CoverProgress> {
         let request = request.into_inner();
-        let limit = request.bytes_per_second_max;
+        // One that takes nothing changes no limit of one that does.
+        let limit = (!request.peers.is_empty()).then_some(request.bytes_per_second_max);
         let cover = ContentCover::parse(request).map_err(to_status)?;
-        self.0.limits.set(cover.id(), limit);
+        if let Some(limit) = limit {
+            self.0.limits.set(cover.id(), limit);
+        }
         let node = self.0.clone();
         self.0.answers.answer(|sink| async move {
             let mut work = std::pin::pin!(node.coverer.run(&cover));
@@ -287,21 +282,20 @@ impl v1::node_server::Node for NodeCalls {
         &self,
         request: Request<v1::DropRequest>,
     ) -> Result<Response<v1::DropResponse>, Status> {
-        match self.0.drop_repository(request.into_inner()).await {
-            Ok(existed) => Ok(Response::new(v1::DropResponse { existed })),
-            Err(error) => Err(to_status(error)),
-        }
+        self.0
+            .drop_commits(request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(to_status)
     }
 
     async fn retain(
         &self,
-        request: Request<v1::RetainRequest>,
+        _: Request<v1::RetainRequest>,
     ) -> Result<Response<v1::RetainResponse>, Status> {
-        self.0
-            .retain_commits(request.into_inner())
-            .await
-            .map(Response::new)
-            .map_err(to_status)
+        Err(to_status(Error::refused(
+            "a node drops only commits that are named; upgrade the router that asks for this",
+        )))
     }
 
     async fn stat(

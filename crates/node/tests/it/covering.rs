@@ -146,7 +146,8 @@ async fn a_cover_of_a_repository_that_is_dropped_meanwhile_is_no_cover() {
         .await;
         let dropped = v1::DropRequest {
             storage_id: source.id().to_string(),
-            ..Default::default()
+            only_commits: vec![oid_bytes(&source.repo.rev("main"))],
+            keep_others: false,
         };
         assert!(rig.drop_repository(dropped).await.unwrap());
         peer.admit(1000);

@@ -15,7 +15,13 @@ fn drop_of(source: &Source, only: &[Oid]) -> v1::DropRequest {
     v1::DropRequest {
         storage_id: source.id().to_string(),
         only_commits: only.iter().map(oid_bytes).collect(),
+        keep_others: false,
     }
+}
+
+/// All of a source with one commit.
+fn drop_all_of(source: &Source) -> v1::DropRequest {
+    drop_of(source, &[source.repo.rev("main")])
 }
 
 /// Two commits; the second one has other contents in one file and one directory less.
@@ -39,7 +45,7 @@ async fn a_dropped_repository_is_gone_and_can_be_adopted_again() {
             .unwrap();
         rig.wait_hydrated(&source.id()).await;
     }
-    assert!(rig.drop_repository(drop_of(&source, &[])).await.unwrap());
+    assert!(rig.drop_repository(drop_all_of(&source)).await.unwrap());
     assert_eq!(kind(rig.held(&source.id()).await), ErrorKind::NotHeld);
     let read = rig.read_held(&source, source.spans()).await;
     assert_eq!(kind(read), ErrorKind::NotHeld);
@@ -48,7 +54,7 @@ async fn a_dropped_repository_is_gone_and_can_be_adopted_again() {
     assert_eq!(left[0].storage_id, other.id().to_string());
 
     // Dropping is idempotent, and no obstacle to a new copy.
-    assert!(!rig.drop_repository(drop_of(&source, &[])).await.unwrap());
+    assert!(!rig.drop_repository(drop_all_of(&source)).await.unwrap());
     rig.adopt(source.adoption().with_fetcher(&fetcher))
         .await
         .unwrap();
@@ -100,7 +106,7 @@ async fn a_reader_in_the_middle_of_a_file_reads_it_to_its_end_after_a_drop() {
     };
     let mut stream = rig.content().get_blobs(request).await.unwrap().into_inner();
     let mut chunks = stream.message().await.unwrap().unwrap().chunks;
-    assert!(rig.drop_repository(drop_of(&source, &[])).await.unwrap());
+    assert!(rig.drop_repository(drop_all_of(&source)).await.unwrap());
     while let Some(message) = stream.message().await.unwrap() {
         assert_eq!(message.missing.len(), 0);
         chunks.extend(message.chunks);
@@ -109,7 +115,7 @@ async fn a_reader_in_the_middle_of_a_file_reads_it_to_its_end_after_a_drop() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn retaining_a_commit_keeps_all_of_it_and_collects_the_rest() {
+async fn dropping_a_commit_keeps_all_of_the_others_and_collects_the_rest() {
     let source = two_commits();
     let fetcher = source.server(FakeMode::Serve).await;
     let rig = Rig::start().await;
@@ -119,7 +125,7 @@ async fn retaining_a_commit_keeps_all_of_it_and_collects_the_rest() {
     }
     rig.wait_hydrated(&source.id()).await;
     let report = rig
-        .retain(&source.id(), &[source.repo.rev("main")])
+        .drop_others(&source.id(), &[source.repo.rev("main")])
         .await
         .unwrap();
     assert!(report.trees_dropped > 0);
@@ -133,53 +139,70 @@ async fn retaining_a_commit_keeps_all_of_it_and_collects_the_rest() {
     assert_eq!(held.hydrated_blobs, snapshot.blobs);
     assert_eq!(rig.verify().await, Vec::<String>::new());
     // Once more there is nothing to collect.
-    let again = rig.retain(&source.id(), &[source.repo.rev("main")]).await;
-    assert_eq!(again.unwrap(), v1::RetainResponse::default());
+    let again = rig
+        .drop_others(&source.id(), &[source.repo.rev("main")])
+        .await;
+    assert_eq!(again.unwrap(), v1::DropResponse::default());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collection_waits_for_an_adoption_under_way() {
-    let source = two_commits();
+    let repo = two_commits().repo;
+    repo.commit(|c| {
+        c.file("d0/e0/f0", "the newest contents").delete("d2");
+    });
+    let source = Source::new(repo);
     let fetcher = source.server(FakeMode::Serve).await;
     let rig = Rig::start().await;
-    let old = source.adoption_of("main~").with_fetcher(&fetcher);
-    rig.adopt(old).await.unwrap();
+    for revision in ["main~2", "main~"] {
+        let old = source.adoption_of(revision).with_fetcher(&fetcher);
+        rig.adopt(old).await.unwrap();
+    }
     rig.wait_idle().await;
 
     // The records of the new commit arrive one by one; no snapshot reaches them yet.
     fetcher.set(FakeMode::Gated);
     let new = source.adoption().lazy().with_fetcher(&fetcher);
-    let kept = [source.repo.rev("main~"), source.repo.rev("main")];
+    let oldest = v1::DropRequest {
+        keep_others: true,
+        ..drop_of(&source, &[source.repo.rev("main~2")])
+    };
     let before = fetcher.tree_requests();
     let collects = async {
         wait_until_async("the adoption is under way", SOON, || async {
             fetcher.tree_requests() > before
         })
         .await;
-        let id = source.id();
         let opens = async { fetcher.admit(1000) };
-        tokio::join!(rig.retain(&id, &kept), opens).0
+        tokio::join!(rig.drop_repository(oldest), opens).0
     };
     let (adopted, collected) = tokio::join!(rig.adopt(new), collects);
     adopted.unwrap();
-    collected.unwrap();
+    assert!(collected.unwrap());
     assert_eq!(rig.held(&source.id()).await.unwrap().snapshots.len(), 2);
     assert_eq!(rig.verify().await, Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn requests_that_would_collect_everything_are_invalid() {
+async fn what_is_not_named_is_not_dropped() {
     let source = Source::small();
     let fetcher = source.server(FakeMode::Serve).await;
     let rig = Rig::start().await;
     rig.adopt(source.adoption().with_fetcher(&fetcher))
         .await
         .unwrap();
-    let nothing = rig.retain(&source.id(), &[]).await;
-    assert_eq!(kind(nothing), ErrorKind::Invalid);
-    let unknown = Source::small().at("h/unknown");
-    let absent = rig.retain(&unknown.id(), &[source.repo.rev("main")]).await;
-    assert_eq!(kind(absent), ErrorKind::NotHeld);
+    let all = rig.drop_repository(drop_of(&source, &[])).await;
+    assert_eq!(kind(all), ErrorKind::Refused);
+    let nothing = v1::DropRequest {
+        keep_others: true,
+        ..drop_of(&source, &[])
+    };
+    assert!(!rig.drop_repository(nothing).await.unwrap());
+    // Which commits to keep, older routers said: others may be ones that they do not know of.
+    for kept in [&[][..], &[source.repo.rev("main")]] {
+        let retained = rig.retain(&source.id(), kept).await;
+        assert_eq!(kind(retained), ErrorKind::Refused);
+    }
     let no_id = v1::DropRequest {
         storage_id: "..".to_owned(),
         ..Default::default()

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use monofs_model::limits::CHUNK_BYTES;
+use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
 use monofs_testkit::Repo;
 use monofs_testkit::disk::SmallDisk;
@@ -265,7 +266,8 @@ async fn a_repository_that_is_dropped_is_not_pulled_any_more() {
     admit_until_held(&rig, &source, &fetcher, 2).await;
     let dropped = v1::DropRequest {
         storage_id: source.id().to_string(),
-        ..Default::default()
+        only_commits: vec![oid_bytes(&source.repo.rev("main"))],
+        keep_others: false,
     };
     assert!(rig.drop_repository(dropped).await.unwrap());
     fetcher.set(FakeMode::Serve);
@@ -303,7 +305,7 @@ async fn a_commit_that_is_collected_meanwhile_does_not_end_the_hydration_of_the_
     eager.bytes_per_second_max = 64 << 10;
     rig.adopt(eager).await.unwrap();
     admit_until_held(&rig, &source, &fetcher, 1).await;
-    rig.retain(&source.id(), &[source.repo.rev("main~")])
+    rig.drop_others(&source.id(), &[source.repo.rev("main~")])
         .await
         .unwrap();
     fetcher.set(FakeMode::Serve);

@@ -289,7 +289,21 @@ impl Rig {
         Ok(answer.into_inner().existed)
     }
 
-    /// Keeps these commits alone.
+    /// Drops all commits that are held but these, one by one.
+    pub async fn drop_others(&self, id: &StorageId, kept: &[Oid]) -> Result<v1::DropResponse> {
+        let held = self.held(id).await?.snapshots;
+        let commits = held.into_iter().map(|snapshot| snapshot.commit);
+        let kept: Vec<_> = kept.iter().map(oid_bytes).collect();
+        let request = v1::DropRequest {
+            storage_id: id.to_string(),
+            only_commits: commits.filter(|commit| !kept.contains(commit)).collect(),
+            keep_others: true,
+        };
+        let answer = self.node().drop(request).await.map_err(from_status)?;
+        Ok(answer.into_inner())
+    }
+
+    /// The request of older routers to keep these commits alone.
     pub async fn retain(&self, id: &StorageId, commits: &[Oid]) -> Result<v1::RetainResponse> {
         let request = v1::RetainRequest {
             storage_id: id.to_string(),

@@ -49,7 +49,18 @@ pub(super) async fn run(control: &Control, fleet: &Fleet, job: &Arc<Job>) -> Res
         )));
     }
     job.phase(Phase::Adopting);
-    replicate(control, fleet, job, &entry, &snapshot, replicas).await
+    let replicated = replicate(control, fleet, job, &entry, &snapshot, &replicas).await;
+    if replicated.is_err() {
+        let given = Repository {
+            holders: replicas.into_iter().map(|node| node.id).collect(),
+            ..entry
+        };
+        // Without this note the commit stays on the nodes that adopted it, and is told.
+        if let Err(error) = control.entries.abandon(&given, &snapshot).await {
+            tracing::warn!(path = %spec.path, %error, "cannot note what was not published");
+        }
+    }
+    replicated
 }
 
 /// The nodes that should hold the repository and can take it now. Errors: `Unavailable` when there
@@ -99,7 +110,7 @@ async fn replicate(
     job: &Arc<Job>,
     entry: &Repository,
     snapshot: &Snapshot,
-    replicas: Vec<Member>,
+    replicas: &[Member],
 ) -> Result<()> {
     let strong = job.spec.consistency == Consistency::Strong;
     let mut adoptions: FuturesUnordered<_> = replicas

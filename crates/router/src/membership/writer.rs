@@ -69,12 +69,11 @@ impl Writer {
         }
         if wish.returned {
             let away = |row: Option<&v1::NodeAudit>| {
-                let incarnation = row.map_or(0, |row| row.incarnation);
                 Ok(Some(v1::NodeAudit {
                     node_id: id.to_string(),
-                    incarnation,
                     at: 0,
                     behind: true,
+                    ..row.cloned().unwrap_or_default()
                 }))
             };
             self.audits.update(id.as_str(), away).await?;

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::try_join_all;
-use monofs_model::{Error, ErrorKind, Member, NodeId, Repository, Result, Snapshot, StorageId};
+use monofs_model::{Error, Member, NodeId, Oid, Repository, Result, Snapshot, StorageId};
 use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
 use monofs_rpc::content::guarded;
@@ -67,26 +66,28 @@ pub(super) async fn undo(state: &Arc<Parts>, command: &PlanCommand) -> Result<()
     };
     let id = StorageId::of_number(command.key);
     let entry = state.control.catalog.by_storage_id(&id);
-    if entry.as_ref().is_some_and(|entry| {
-        entry.holders.contains(node)
-            || ingest::worked_on_by(&state.control, &state.work, &entry.path).is_some()
-    }) || state.control.retained.is_on(&id, node).await?
+    if let Some(entry) = &entry
+        && (entry.holders.contains(node)
+            || ingest::worked_on_by(&state.control, &state.work, &entry.path).is_some())
     {
         return Ok(());
     }
-    let commits = entry
-        .iter()
-        .filter_map(|entry| entry.snapshot.as_ref())
-        .map(|s| oid_bytes(&s.commit))
+    let retained = state.control.retained.of(Some(&id)).await?;
+    let retained = retained.get(&id).map_or(&[][..], Vec::as_slice);
+    if retained.iter().any(|row| row.holders.contains(node)) {
+        return Ok(());
+    }
+    // What was being copied is shown now, or was replaced or deleted meanwhile.
+    let current = entry.as_ref().and_then(|entry| entry.snapshot.as_ref());
+    let replaced = retained.iter().map(|row| &row.snapshot);
+    let commits: Vec<Oid> = current
+        .into_iter()
+        .chain(replaced)
+        .map(|snapshot| snapshot.commit)
         .collect();
-    state
-        .fleet
-        .drop_copy(
-            membership::node(&state.fleet.members.view(), node.as_str())?,
-            &id,
-            commits,
-        )
-        .await
+    let view = state.fleet.members.view();
+    let node = membership::node(&view, node.as_str())?;
+    state.fleet.drop_commits(node, &id, &commits).await
 }
 
 struct Moved<'a> {
@@ -173,12 +174,10 @@ impl Moved<'_> {
             )));
         };
         verify().await?;
-        // Nobody ingests there now and readers use no replaced commit of it, so nothing that it
-        // holds is wanted.
-        let held = match leaving {
-            Some(leaving) => self.commits_on(leaving).await?,
-            None => Vec::new(),
-        };
+        // No router ingests there now and readers use no replaced commit of it, so what the entry
+        // shows and showed is not wanted on this node. Commits that nothing names stay.
+        let mut commits = state.control.published.replaced_in(entry).await?;
+        commits.push(self.snapshot.commit);
         // From here on in one piece: a holder that was taken off and not dropped would be found at
         // its next start only.
         let state = state.clone();
@@ -196,7 +195,7 @@ impl Moved<'_> {
                 .release_holder(&entry.path, entry.generation, &node, &keep)
                 .await?;
             if let Some(leaving) = leaving {
-                state.fleet.drop_copy(&leaving, &id, held).await?;
+                state.fleet.drop_commits(&leaving, &id, &commits).await?;
             }
             tracing::info!(path = %entry.path, node = %node, "deleted a copy that was one too many");
             Ok(())
@@ -206,19 +205,6 @@ impl Moved<'_> {
             .map_err(|e| Error::internal(format!("a deletion ended early: {e}")));
         away.release().await;
         released?
-    }
-
-    /// The commits that `node` holds.
-    async fn commits_on(&self, node: &Member) -> Result<Vec<Bytes>> {
-        match self.state.fleet.held(node, &self.entry.storage_id()).await {
-            Ok(held) => Ok(held
-                .snapshots
-                .into_iter()
-                .map(|snapshot| snapshot.commit)
-                .collect()),
-            Err(error) if error.kind == ErrorKind::NotHeld => Ok(Vec::new()),
-            Err(error) => Err(error),
-        }
     }
 
     /// Returns when `node` holds the commit and all contents that `peers` hold of it.

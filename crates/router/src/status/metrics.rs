@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use monofs_model::MemberState;
 use monofs_model::view::Role;
+use monofs_proto::v1;
 use monofs_proto::v1::job::{Kind, State};
 use monofs_rpc::metrics::Samples;
 
@@ -61,6 +62,28 @@ fn members(state: &Parts, out: &mut Samples) {
         "monofs_router_view_number",
         "Number of the cluster view; numbers of routers do not compare.",
         view.number,
+    );
+    let audits = &state.control.tables.audits;
+    let audited = view.nodes().map(|node| {
+        let row = audits.get(node.id.as_str()).unwrap_or_default();
+        (node.id.to_string(), row)
+    });
+    let audited: Vec<(String, v1::NodeAudit)> = audited.collect();
+    out.gauges_by(
+        "monofs_router_node_orphans",
+        "Repositories of which a node holds commits that the catalogue does not name.",
+        ["node"],
+        audited
+            .iter()
+            .map(|(node, row)| ([node.clone()], row.orphans)),
+    );
+    out.gauges_by(
+        "monofs_router_node_orphan_bytes",
+        "Bytes on a node of repositories of which the catalogue names no commit.",
+        ["node"],
+        audited
+            .iter()
+            .map(|(node, row)| ([node.clone()], row.orphan_bytes)),
     );
     let wanted = u64::from(view.replication_factor);
     out.gauge(

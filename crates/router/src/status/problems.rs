@@ -33,6 +33,8 @@ pub fn problems(state: &Parts) -> Vec<Problem> {
     lines.extend(state.control.tables.maintenance.get("").map(maintenance));
     let members = view.members.iter();
     lines.extend(members.filter_map(|member| of_member(&state.control, &state.fleet, member)));
+    let audits = state.control.tables.audits.list();
+    lines.extend(audits.iter().filter_map(orphans));
     let jobs = state.control.tables.jobs.list();
     lines.extend(jobs.iter().filter(|job| job.held_back).map(held_back));
     lines.extend(of_repositories(
@@ -85,6 +87,21 @@ fn maintenance(row: v1::Maintenance) -> String {
         ago(since(row.since)),
         because(&row.reason)
     )
+}
+
+/// The line about copies that a node holds and that neither the catalogue nor its history names.
+fn orphans(row: &v1::NodeAudit) -> Option<String> {
+    let first = row.orphan_paths.first()?;
+    let id = &row.node_id;
+    let copies = count(row.orphans as usize, "copy", "copies");
+    Some(format!(
+        "{id} holds {copies} that the catalogue does not name ({} bytes or more), first {}: nothing \
+         drops them. If the state was lost or is an older one, restore it, or `monofs-admin ingest` \
+         their paths again (`monofs-admin refresh` those that are listed); `monofs-admin node-files \
+         --node-id={id}` shows them",
+        row.orphan_bytes,
+        first.escape_debug()
+    ))
 }
 
 /// One line for each kind of trouble that repositories are in, with the first of them.

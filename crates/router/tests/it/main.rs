@@ -5,6 +5,7 @@
 mod bad_input;
 mod large;
 mod leader;
+mod lost_state;
 mod members;
 mod placing;
 mod reconcile;

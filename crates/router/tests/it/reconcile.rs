@@ -65,7 +65,7 @@ async fn entries(cluster: &Cluster) -> Vec<Repository> {
 }
 
 /// What a node has on its disk, asked itself.
-async fn on_disk(cluster: &Cluster, number: usize) -> BTreeSet<String> {
+pub async fn on_disk(cluster: &Cluster, number: usize) -> BTreeSet<String> {
     let channel = monofs_rpc::ChannelPool::default()
         .get(&cluster.node_address(number))
         .unwrap();

@@ -93,6 +93,7 @@ pub(crate) async fn node(state: &Parts, member: &Member) -> NodeDocument {
         since: since(state, &member.id),
         intent: state.control.tables.intents.get(member.id.as_str()),
         repositories_recorded: Some(state.control.catalog.count_held_by(&member.id)),
+        audit: state.control.tables.audits.get(member.id.as_str()),
     };
     NodeDocument::new(&status::node_status(&state.fleet, member).await, &known)
 }

@@ -187,6 +187,7 @@ impl v1::admin_server::Admin for World {
             blobs: 5,
             snapshots: ready(REPO).snapshot.into_iter().collect(),
             last_error: "fetcher1: no answer".into(),
+            orphaned_commits: vec![vec![0xab; 20].into()],
             ..Default::default()
         };
         let down = "connection refused".to_owned();
