@@ -1,8 +1,9 @@
 //! The catalogue: which repository is at which path and commit, and every change of it.
 //!
 //! Keys of the state store: `repo/<path>` (an entry), `retained/<storage id>/<commit>` (a snapshot
-//! that was replaced and may still be read), `names` (written with every creation and removal, so
-//! that two of them cannot pass each other), and kept aside `published/<storage id>` (the commits
+//! that was replaced and may still be read), `below/<path>` (written by every creation below that
+//! path, so that none overtakes one of the path itself, see `room`; `names` is what routers of before that
+//! write instead), and kept aside `published/<storage id>` (the commits
 //! that an entry showed). Values are a version byte and a message of the wire protocol, which only
 //! ever gains fields.
 //!
@@ -26,6 +27,7 @@ mod memory;
 mod path_key;
 mod published;
 mod retained;
+mod room;
 mod search;
 mod seed;
 mod summary;

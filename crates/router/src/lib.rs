@@ -173,6 +173,7 @@ fn own_status(config: &Config, grpc: SocketAddr, http: SocketAddr) -> v1::Router
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started_at: clock::now(),
         leader: false,
+        compares_directories: true,
     }
 }
 

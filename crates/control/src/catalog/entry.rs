@@ -13,6 +13,7 @@ use prost::Message;
 const VERSION: u8 = 1;
 pub(super) const REPO_PREFIX: &str = "repo/";
 pub(super) const RETAINED_PREFIX: &str = "retained/";
+pub(super) const BELOW_PREFIX: &str = "below/";
 pub(super) const NAMES_KEY: &str = "names";
 
 /// An entry as memory holds it.
@@ -38,7 +39,17 @@ pub struct RetainedSnapshot {
 }
 
 pub(super) fn repo_key(path: &DisplayPath) -> Vec<u8> {
+    repo_key_at(path.as_str())
+}
+
+/// The key of the entry at `path`, if there is one.
+pub(super) fn repo_key_at(path: &str) -> Vec<u8> {
     format!("{REPO_PREFIX}{path}").into_bytes()
+}
+
+/// The key that every creation below the directory `path` writes.
+pub(super) fn below_key(path: &str) -> Vec<u8> {
+    format!("{BELOW_PREFIX}{path}").into_bytes()
 }
 
 pub(super) fn retained_key(id: &StorageId, commit: &Oid) -> Vec<u8> {

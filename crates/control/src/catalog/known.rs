@@ -11,7 +11,8 @@ use tokio::sync::watch;
 
 use super::copies::{CopyCounts, copies};
 use super::entry::{
-    CatalogEntry, NAMES_KEY, REPO_PREFIX, decode_repository, no_repository, repo_key,
+    BELOW_PREFIX, CatalogEntry, NAMES_KEY, REPO_PREFIX, below_key, decode_repository,
+    no_repository, repo_key,
 };
 use super::listing::CatalogListing;
 use super::memory::{CatalogChanges, CatalogMemory, CatalogPosition};
@@ -284,15 +285,13 @@ impl Catalog {
         })
     }
 
-    /// The deletions of all entries.
+    /// The deletions of all keys that memory has.
     fn keys(&self) -> Vec<KeyEvent> {
         let memory = self.memory.read();
         let entries = memory.below("", "");
-        let deletions = entries.map(|entry| KeyEvent {
-            key: repo_key(&entry.repository.path),
-            value: None,
-        });
-        deletions.collect()
+        let entries = entries.map(|entry| repo_key(&entry.repository.path));
+        let keys = entries.chain(memory.with_below().map(below_key));
+        keys.map(|key| KeyEvent { key, value: None }).collect()
     }
 }
 
@@ -322,6 +321,8 @@ impl StateFollower for Catalog {
         for (key, versioned) in &scan.rows {
             if key.starts_with(REPO_PREFIX.as_bytes()) {
                 memory.load(decode_entry(key, versioned)?, versioned.revision);
+            } else if let Some(path) = below_path(key) {
+                memory.set_below_revision(path, versioned.revision);
             } else if key == NAMES_KEY.as_bytes() {
                 memory.names_revision = versioned.revision;
             }
@@ -362,16 +363,21 @@ enum MemoryChange {
     /// With the revision of the key.
     Put(Box<Repository>, u64),
     Remove(DisplayPath),
-    /// The revision of the key that every creation and removal writes.
+    /// The revision of the key that creations of routers of before `below/` write.
     Names(u64),
+    /// The revision of the key that every creation below this path writes.
+    Below(String, u64),
 }
 
 impl MemoryChange {
     /// `None` for a key of others. Errors: it cannot be understood.
     fn of(event: &KeyEvent) -> Result<Option<Self>> {
         let KeyEvent { key, value } = event;
+        let revision = value.as_ref().map_or(0, |versioned| versioned.revision);
+        if let Some(path) = below_path(key) {
+            return Ok(Some(Self::Below(path.to_owned(), revision)));
+        }
         let Some(path) = key.strip_prefix(REPO_PREFIX.as_bytes()) else {
-            let revision = value.as_ref().map_or(0, |versioned| versioned.revision);
             return Ok((key == NAMES_KEY.as_bytes()).then_some(Self::Names(revision)));
         };
         let change = match value {
@@ -393,8 +399,17 @@ impl MemoryChange {
                 memory.names_revision = revision;
                 false
             }
+            Self::Below(path, revision) => {
+                memory.set_below_revision(&path, revision);
+                false
+            }
         }
     }
+}
+
+/// The path whose key `below/<path>` this is.
+fn below_path(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key.strip_prefix(BELOW_PREFIX.as_bytes())?).ok()
 }
 
 fn decode_entry(key: &[u8], versioned: &Versioned) -> Result<Repository> {

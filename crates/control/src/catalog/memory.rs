@@ -38,8 +38,10 @@ pub(super) struct CatalogMemory {
     by_id: HashMap<u128, PathKey>,
     index: CatalogIndex,
     pub position: CatalogPosition,
-    /// Of the key that every creation and removal writes.
+    /// Of the key that creations of routers of before `below/` write.
     pub names_revision: u64,
+    /// Of the keys `below/<path>`, by path; a key that is absent is not here.
+    below_revisions: HashMap<Box<str>, u64>,
     log: VecDeque<(u64, PathKey)>,
     /// Changes up to here are no longer in the log.
     log_floor: u64,
@@ -54,9 +56,28 @@ impl CatalogMemory {
             index: CatalogIndex::default(),
             position,
             names_revision: 0,
+            below_revisions: HashMap::new(),
             log: VecDeque::new(),
             log_floor,
         }
+    }
+
+    /// The revision of the key that every creation below `path` writes; 0 = it is absent.
+    pub fn below_revision(&self, path: &str) -> u64 {
+        self.below_revisions.get(path).copied().unwrap_or(0)
+    }
+
+    /// Takes the revision of that key; 0 = it is absent.
+    pub fn set_below_revision(&mut self, path: &str, revision: u64) {
+        match revision {
+            0 => drop(self.below_revisions.remove(path)),
+            revision => drop(self.below_revisions.insert(path.into(), revision)),
+        }
+    }
+
+    /// The paths for which there is such a key.
+    pub fn with_below(&self) -> impl Iterator<Item = &str> {
+        self.below_revisions.keys().map(|path| &**path)
     }
 
     pub fn len(&self) -> usize {

@@ -7,67 +7,60 @@ use std::sync::Arc;
 use monofs_model::{
     DisplayPath, Error, ErrorKind, NodeId, Repository, RepositoryState, Result, Snapshot,
 };
+use monofs_proto::v1;
 use monofs_rpc::context;
-use monofs_store::state::{Compare, Write};
+use monofs_store::state::Write;
 
-use super::entry::{NAMES_KEY, encode_repository, repo_key};
+use super::entry::{encode_repository, repo_key};
 use super::known::Catalog;
-use super::memory::CatalogMemory;
 use super::published::{PublishedCommits, published_key, with_publication};
 use super::retained::retain;
+use super::room::{self, CreatingRouters, compare, delete, put};
 use crate::clock;
-use crate::state::{StateAction, StateTransaction, StateVerb};
+use crate::state::{StateAction, StateTable, StateTransaction, StateVerb};
 
 /// The way to change the catalogue. Its changes are seen in [`Catalog`].
 pub struct CatalogWriter {
     catalog: Arc<Catalog>,
     published: PublishedCommits,
+    routers: Arc<StateTable<v1::RouterStatus>>,
     /// As it is named in what this router publishes.
     router_id: String,
 }
 
-/// What an entry that is created replaces, and what must still be so then.
-struct RoomForEntry {
-    /// Of the entry's own key.
-    revision: u64,
-    /// Of the key that every creation and removal writes.
-    names_revision: u64,
-    /// Failed entries that it replaces.
-    gone: Vec<DisplayPath>,
-}
-
 impl CatalogWriter {
-    /// Changes the entries of `catalog` in the name of the router `router_id`.
-    pub fn new(catalog: &Arc<Catalog>, published: &PublishedCommits, router_id: &str) -> Self {
+    /// Changes the entries of `catalog` in the name of the router `router_id`, beside `routers`.
+    pub fn new(
+        catalog: &Arc<Catalog>,
+        published: &PublishedCommits,
+        routers: &Arc<StateTable<v1::RouterStatus>>,
+        router_id: &str,
+    ) -> Self {
         Self {
             catalog: catalog.clone(),
             published: published.clone(),
+            routers: routers.clone(),
             router_id: router_id.to_owned(),
         }
     }
 
     /// Adds an entry. Errors: `Refused` when a path is, encloses or lies inside another's.
     pub async fn create(&self, repository: Repository) -> Result<()> {
-        let key = repo_key(&repository.path);
-        let value = encode_repository(&repository);
         let attempt = || {
-            let room = self
-                .catalog
-                .look(|memory| room_for(memory, &repository.path))?;
-            let gone = room.gone.iter();
-            let mut writes: Vec<Write> = gone.map(|path| delete(repo_key(path))).collect();
-            writes.push(put(key.clone(), value.clone()));
-            writes.push(put(NAMES_KEY.into(), Vec::new()));
-            Ok(StateTransaction {
-                compares: vec![
-                    compare(key.clone(), room.revision),
-                    compare(NAMES_KEY.into(), room.names_revision),
-                ],
-                writes,
-            })
+            let routers = self.creating_routers();
+            self.catalog
+                .look(|memory| room::creation(memory, &repository, routers))
         };
         self.transact(StateVerb::CreateEntry, &repository.path, attempt)
             .await
+    }
+
+    fn creating_routers(&self) -> CreatingRouters {
+        let routers = self.routers.list();
+        match routers.iter().all(|router| router.compares_directories) {
+            true => CreatingRouters::AllCompareDirectories,
+            false => CreatingRouters::SomeCompareNames,
+        }
     }
 
     /// Changes an entry by compare-and-set; `change` says `None` to leave it. Errors: `NotFound`,
@@ -229,10 +222,10 @@ impl CatalogWriter {
             let entry = self.catalog.entry(&tried.path).ok();
             let shown = entry.as_ref().and_then(|e| e.repository.snapshot.as_ref());
             if shown == Some(snapshot) {
-                return Ok(StateChange::default());
+                return Ok(StateTransaction::default());
             }
             let revision = entry.map_or(0, |entry| entry.revision);
-            Ok(StateChange {
+            Ok(StateTransaction {
                 compares: vec![compare(repo_key(&tried.path), revision)],
                 writes: vec![retain(tried, snapshot)],
             })
@@ -243,26 +236,17 @@ impl CatalogWriter {
 
     /// Removes an entry; its snapshot stays readable for the grace. Errors: `NotFound`.
     pub async fn remove(&self, path: &DisplayPath) -> Result<()> {
-        let key = repo_key(path);
         let attempt = || {
             let entry = self.catalog.entry(path)?;
-            let names_revision = self.catalog.look(|memory| memory.names_revision);
             let repository = &entry.repository;
-            let mut writes = vec![
-                delete(key.clone()),
-                put(NAMES_KEY.into(), Vec::new()),
-                delete(published_key(&repository.storage_id())),
-            ];
-            // What readers saw stays readable for the grace.
+            let mut change = self.catalog.look(|memory| room::removal(memory, &entry));
+            let published = published_key(&repository.storage_id());
+            change.writes.push(delete(published));
             let shown = repository.snapshot.as_ref();
-            writes.extend(shown.map(|old| retain(repository, old)));
-            Ok(StateTransaction {
-                compares: vec![
-                    compare(key.clone(), entry.revision),
-                    compare(NAMES_KEY.into(), names_revision),
-                ],
-                writes,
-            })
+            change
+                .writes
+                .extend(shown.map(|old| retain(repository, old)));
+            Ok(change)
         };
         self.transact(StateVerb::RemoveEntry, path, attempt).await
     }
@@ -280,47 +264,8 @@ impl CatalogWriter {
     }
 }
 
-/// What creating an entry at `path` replaces. Errors: `Refused` when that is an entry with readers.
-fn room_for(memory: &CatalogMemory, path: &DisplayPath) -> Result<RoomForEntry> {
-    let mut gone = Vec::new();
-    for other in memory.overlapping(path) {
-        // Failed entries never had readers: they make room.
-        let theirs = &other.repository.path;
-        if other.repository.state != RepositoryState::Failed {
-            let how = if theirs == path {
-                "is already there"
-            } else {
-                "overlaps it; no repository can lie inside another"
-            };
-            return Err(Error::refused(format!(
-                "cannot add '{path}': '{theirs}' {how}; choose another --path"
-            )));
-        }
-        if theirs != path {
-            gone.push(theirs.clone());
-        }
-    }
-    Ok(RoomForEntry {
-        revision: memory.get(path.as_str()).map_or(0, |entry| entry.revision),
-        names_revision: memory.names_revision,
-        gone,
-    })
-}
-
 fn without_holder(entry: &Repository, node: &NodeId) -> Repository {
     let mut shrunk = entry.clone();
     shrunk.holders.retain(|holder| holder != node);
     shrunk
-}
-
-fn compare(key: Vec<u8>, revision: u64) -> Compare {
-    Compare { key, revision }
-}
-
-fn put(key: Vec<u8>, value: Vec<u8>) -> Write {
-    Write::Put { key, value }
-}
-
-fn delete(key: Vec<u8>) -> Write {
-    Write::Delete { key }
 }

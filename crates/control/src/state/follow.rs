@@ -12,6 +12,7 @@ use futures::StreamExt;
 use monofs_model::{Actor, Error, ErrorKind, Result};
 use monofs_store::state::{CommitOutcome, Compare, Scan, Write};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::action::StateAction;
@@ -20,9 +21,7 @@ use super::store::{CommitBatch, StateStore};
 /// How long a commit may take to come back through the watch.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Most tries of one change while others change the same keys.
-const ATTEMPTS_MAX: usize = 16;
-/// How long memory is given to hear of a change that was in the way.
-const CONFLICT_PAUSE: Duration = Duration::from_millis(50);
+const ATTEMPTS_MAX: usize = 64;
 /// Pauses between tries to watch again: doubled from the first to the last.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_LAST: Duration = Duration::from_secs(2);
@@ -43,6 +42,38 @@ pub trait StateFollower: Send + Sync {
 pub struct StateTransaction {
     pub compares: Vec<Compare>,
     pub writes: Vec<Write>,
+}
+
+/// What to commit after a conflict.
+struct NextAttempt {
+    change: StateTransaction,
+    /// Memory has heard of what was in the way.
+    is_news: bool,
+}
+
+impl NextAttempt {
+    /// Asks `attempt` again when memory has one of the keys of `compares` at another revision: until
+    /// then the same would fail again, whatever else is being changed. After [`ECHO_TIMEOUT`] it is
+    /// tried nevertheless. `applied`: has seen all that the last attempt looked at.
+    async fn after(
+        compares: &[Compare],
+        applied: &mut watch::Receiver<u64>,
+        attempt: &mut impl FnMut() -> Result<StateTransaction>,
+    ) -> Result<Self> {
+        let give_up = Instant::now() + ECHO_TIMEOUT;
+        loop {
+            let told = tokio::time::timeout_at(give_up, applied.changed()).await;
+            let change = attempt()?;
+            let is_news = change.compares != compares;
+            if is_news || told.is_err() {
+                return Ok(Self { change, is_news });
+            }
+        }
+    }
+}
+
+fn untold() -> Error {
+    Error::unavailable("the state store does not tell this router what others changed; try again")
 }
 
 /// The state store, and what follows it.
@@ -95,13 +126,17 @@ impl SharedState {
         action: StateAction<'_>,
         mut attempt: impl FnMut() -> Result<StateTransaction>,
     ) -> Result<()> {
+        let mut applied = self.applied.subscribe();
+        let mut next = NextAttempt {
+            change: attempt()?,
+            is_news: true,
+        };
         for _ in 0..ATTEMPTS_MAX {
-            let mut applied = self.applied.subscribe();
-            let StateTransaction { compares, writes } = attempt()?;
+            let StateTransaction { compares, writes } = next.change;
             if writes.is_empty() {
                 return Ok(());
             }
-            match self.store.commit(compares, writes).await {
+            match self.store.commit(compares.clone(), writes).await {
                 Ok(CommitOutcome::Done { revision }) => {
                     tracing::debug!(%action, %actor, revision, "changed the control state");
                     return self.seen(revision).await.map_err(|_| {
@@ -111,14 +146,14 @@ impl SharedState {
                         )
                     });
                 }
-                Ok(CommitOutcome::Conflict) => {}
+                Ok(CommitOutcome::Conflict) if next.is_news => {}
+                Ok(CommitOutcome::Conflict) => return Err(untold()),
                 Err(error) => {
                     tracing::debug!(%action, %actor, %error, "could not change the control state");
                     return Err(self.refused(error));
                 }
             }
-            // Memory hears of what was in the way in a moment.
-            let _ = tokio::time::timeout(CONFLICT_PAUSE, applied.changed()).await;
+            next = NextAttempt::after(&compares, &mut applied, &mut attempt).await?;
         }
         tracing::debug!(%action, %actor, "gave way to others that change the control state");
         Err(Error::refused(
@@ -146,9 +181,7 @@ impl SharedState {
         let wait = applied.wait_for(|applied| *applied >= revision);
         match tokio::time::timeout(ECHO_TIMEOUT, wait).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(Error::unavailable(
-                "the state store does not tell this router what others changed; try again",
-            )),
+            _ => Err(untold()),
         }
     }
 

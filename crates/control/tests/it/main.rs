@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod catalog;
+mod creating;
 mod faulty;
 mod follow;
 mod lead;

@@ -16,13 +16,13 @@ const SOON: Duration = Duration::from_secs(20);
 const TTL: Duration = Duration::from_secs(5);
 
 /// A place that a state store can be opened at, again and again.
-enum Place {
+pub enum Place {
     Embedded(tempfile::TempDir),
     Etcd(Etcd),
 }
 
 impl Place {
-    async fn open(&self) -> Arc<dyn StateStore> {
+    pub async fn open(&self) -> Arc<dyn StateStore> {
         match self {
             Place::Embedded(dir) => {
                 Arc::new(EmbeddedState::open(dir.path().to_owned()).await.unwrap())
@@ -39,7 +39,7 @@ async fn open_etcd(etcd: &Etcd) -> EtcdState {
 }
 
 /// Runs one case on every implementation.
-async fn on_both<F: Future<Output = ()>>(case: impl Fn(Place) -> F) {
+pub async fn on_both<F: Future<Output = ()>>(case: impl Fn(Place) -> F) {
     case(Place::Embedded(tempfile::tempdir().unwrap())).await;
     case(Place::Etcd(Etcd::start())).await;
 }
@@ -69,7 +69,7 @@ async fn done(store: &dyn StateStore, compares: Vec<Compare>, writes: Vec<Write>
     }
 }
 
-async fn rows(store: &dyn StateStore, prefix: &str) -> Vec<(String, String)> {
+pub async fn rows(store: &dyn StateStore, prefix: &str) -> Vec<(String, String)> {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let scan = store.scan(prefix).await.unwrap();
     scan.rows

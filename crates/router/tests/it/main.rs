@@ -7,6 +7,7 @@ mod large;
 mod leader;
 mod lost_state;
 mod members;
+mod onboarding;
 mod placing;
 mod reconcile;
 mod seeding;

@@ -64,6 +64,7 @@ impl Operations {
             version: "0.1.0".into(),
             started_at: SINCE,
             leader,
+            compares_directories: true,
         };
         v1::StatusResponse {
             routers: vec![router("router1", false), router("router2", true)],
