@@ -139,14 +139,14 @@ impl NodeFindings {
     fn new(control: &Control, node: &Member) -> Self {
         Self {
             incarnation: node.incarnation,
-            epoch: control.shared.store().epoch(),
+            epoch: control.catalog.position().epoch,
             revision: *control.catalog.changed().borrow(),
             orphans: Vec::new(),
         }
     }
 
     fn are_of(&self, control: &Control, node: &Member) -> bool {
-        self.incarnation == node.incarnation && self.epoch == control.shared.store().epoch()
+        self.incarnation == node.incarnation && self.epoch == control.catalog.position().epoch
     }
 
     /// Whether something that nothing named may be named now.
