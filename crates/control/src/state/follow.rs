@@ -20,8 +20,14 @@ use super::store::{CommitBatch, StateStore};
 
 /// How long a commit may take to come back through the watch.
 const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
-/// Most tries of one change while others change the same keys.
+/// Most tries of one change while others change the same keys and memory hears of it.
 const ATTEMPTS_MAX: usize = 64;
+/// Most tries in a row of which memory hears nothing new.
+const UNHEARD_MAX: u32 = 16;
+/// How long memory is given to hear of a change that was in the way: doubled from the first try to
+/// the last.
+const CONFLICT_PAUSE_FIRST: Duration = Duration::from_millis(50);
+const CONFLICT_PAUSE_LAST: Duration = Duration::from_millis(400);
 /// Pauses between tries to watch again: doubled from the first to the last.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_LAST: Duration = Duration::from_secs(2);
@@ -53,14 +59,15 @@ struct NextAttempt {
 
 impl NextAttempt {
     /// Asks `attempt` again when memory has one of the keys of `compares` at another revision: until
-    /// then the same would fail again, whatever else is being changed. After [`ECHO_TIMEOUT`] it is
-    /// tried nevertheless. `applied`: has seen all that the last attempt looked at.
+    /// then the same would fail again, whatever else is being changed. After `pause` it is tried
+    /// nevertheless. `applied`: has seen all that the last attempt looked at.
     async fn after(
         compares: &[Compare],
+        pause: Duration,
         applied: &mut watch::Receiver<u64>,
         attempt: &mut impl FnMut() -> Result<StateTransaction>,
     ) -> Result<Self> {
-        let give_up = Instant::now() + ECHO_TIMEOUT;
+        let give_up = Instant::now() + pause;
         loop {
             let told = tokio::time::timeout_at(give_up, applied.changed()).await;
             let change = attempt()?;
@@ -72,8 +79,10 @@ impl NextAttempt {
     }
 }
 
-fn untold() -> Error {
-    Error::unavailable("the state store does not tell this router what others changed; try again")
+/// The pause after the try with this number, counted from 1, of which memory heard nothing.
+fn conflict_pause(unheard: u32) -> Duration {
+    let doublings = unheard.saturating_sub(1).min(UNHEARD_MAX);
+    (CONFLICT_PAUSE_FIRST * 2u32.pow(doublings)).min(CONFLICT_PAUSE_LAST)
 }
 
 /// The state store, and what follows it.
@@ -118,7 +127,8 @@ impl SharedState {
     ///
     /// `attempt` looks at memory and says on what conditions to write what (nothing to write:
     /// done). It is asked again when another change was faster. Returns after memory has the
-    /// commit. Errors: `attempt`'s own; `Refused` after [`ATTEMPTS_MAX`] conflicts; `Unavailable`
+    /// commit. Errors: `attempt`'s own; `Refused` after [`ATTEMPTS_MAX`] conflicts, or
+    /// [`UNHEARD_MAX`] of which memory hears nothing; `Unavailable`
     /// when the store is away.
     pub(crate) async fn transact(
         &self,
@@ -131,6 +141,7 @@ impl SharedState {
             change: attempt()?,
             is_news: true,
         };
+        let mut unheard = 1;
         for _ in 0..ATTEMPTS_MAX {
             let StateTransaction { compares, writes } = next.change;
             if writes.is_empty() {
@@ -146,14 +157,16 @@ impl SharedState {
                         )
                     });
                 }
-                Ok(CommitOutcome::Conflict) if next.is_news => {}
-                Ok(CommitOutcome::Conflict) => return Err(untold()),
+                Ok(CommitOutcome::Conflict) if unheard == UNHEARD_MAX => break,
+                Ok(CommitOutcome::Conflict) => {}
                 Err(error) => {
                     tracing::debug!(%action, %actor, %error, "could not change the control state");
                     return Err(self.refused(error));
                 }
             }
-            next = NextAttempt::after(&compares, &mut applied, &mut attempt).await?;
+            let pause = conflict_pause(unheard);
+            next = NextAttempt::after(&compares, pause, &mut applied, &mut attempt).await?;
+            unheard = if next.is_news { 1 } else { unheard + 1 };
         }
         tracing::debug!(%action, %actor, "gave way to others that change the control state");
         Err(Error::refused(
@@ -181,7 +194,9 @@ impl SharedState {
         let wait = applied.wait_for(|applied| *applied >= revision);
         match tokio::time::timeout(ECHO_TIMEOUT, wait).await {
             Ok(Ok(_)) => Ok(()),
-            _ => Err(untold()),
+            _ => Err(Error::unavailable(
+                "the state store does not tell this router what others changed; try again",
+            )),
         }
     }
 
