@@ -18,6 +18,8 @@ pub mod browse;
 mod cluster;
 mod collect;
 mod config;
+#[cfg(test)]
+mod fixture;
 pub mod fleet;
 pub mod history;
 pub mod ingest;

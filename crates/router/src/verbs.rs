@@ -53,3 +53,87 @@ pub fn spec(request: &v1::IngestRequest) -> Result<IngestSpec> {
         consistency,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use monofs_model::ErrorKind;
+
+    use super::*;
+    use crate::fixture::TestRouter;
+
+    fn request(source: &str) -> v1::IngestRequest {
+        v1::IngestRequest {
+            source: source.into(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_request_gets_the_path_of_its_source_and_the_defaults() {
+        let spec = spec(&request("https://example.com/org/repo.git")).expect("well formed");
+        assert_eq!(spec.path.as_str(), "example.com/org/repo");
+        assert_eq!(spec.content, ContentMode::default());
+        assert_eq!(spec.consistency, Consistency::default());
+        let named = v1::IngestRequest {
+            path: "team/thing".into(),
+            ref_name: "v1.2".into(),
+            ..request("https://example.com/org/repo")
+        };
+        let named = super::spec(&named).expect("well formed");
+        assert_eq!(named.path.as_str(), "team/thing");
+        assert_eq!(named.ref_name.as_str(), "v1.2");
+    }
+
+    #[test]
+    fn bad_requests_are_refused_before_anything_happens() {
+        let bad = [
+            request(""),
+            request("not a source"),
+            v1::IngestRequest {
+                path: "../up".into(),
+                ..request("https://example.com/a")
+            },
+            v1::IngestRequest {
+                ref_name: "a..b".into(),
+                ..request("https://example.com/a/b")
+            },
+            v1::IngestRequest {
+                content: 77,
+                ..request("https://example.com/a/b")
+            },
+        ];
+        for request in bad {
+            // An unknown number is read as unspecified by the wire, which is the default.
+            let is_known = request.content == 0;
+            let outcome = spec(&request);
+            assert_eq!(outcome.is_err(), is_known, "{request:?}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_repository_is_deleted_unless_a_router_works_on_it() {
+        let router = TestRouter::start().await;
+        let parts = router.parts();
+        let missing = delete(&parts.control, &parts.work, "a/b").await;
+        assert_eq!(missing.expect_err("not there").kind, ErrorKind::NotFound);
+        let invalid = delete(&parts.control, &parts.work, "/../x").await;
+        assert_eq!(invalid.expect_err("no path").kind, ErrorKind::Invalid);
+        router.repository("a/b", &["n1"], 1).await;
+        let lease = v1::PathClaim {
+            path: "a/b".into(),
+            router_id: "router2".into(),
+            ..Default::default()
+        };
+        let claims = &parts.control.tables.claims;
+        let held = claims.update("a/b", |_| Ok(Some(lease.clone()))).await;
+        held.expect("written");
+        let refused = delete(&parts.control, &parts.work, "a/b").await;
+        let refused = refused.expect_err("router2 works on it");
+        assert!(refused.message.contains("router2"), "{refused}");
+        claims.update("a/b", |_| Ok(None)).await.expect("released");
+        delete(&parts.control, &parts.work, "a/b")
+            .await
+            .expect("gone");
+        assert_eq!(parts.control.catalog.len(), 0);
+    }
+}

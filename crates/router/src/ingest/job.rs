@@ -62,3 +62,29 @@ impl Job {
             .send_modify(|state| state.outcome = Some(outcome));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::entry;
+
+    #[tokio::test]
+    async fn followers_see_every_replica_once_and_the_outcome_last() {
+        let job = Job::new(IngestSpec::of_entry(&entry("a/b")));
+        let mut seen = job.follow();
+        job.phase(Phase::Adopting);
+        job.replica("n1", |replica| replica.trees_done = 1);
+        job.replica("n2", |replica| replica.trees_done = 5);
+        job.replica("n1", |replica| replica.durable = true);
+        seen.changed().await.expect("the job lives");
+        let now = seen.borrow_and_update().clone();
+        assert_eq!(now.progress.phase(), Phase::Adopting);
+        let replicas: Vec<_> = now.progress.replicas.iter().collect();
+        assert_eq!(replicas.len(), 2);
+        assert_eq!((replicas[0].trees_done, replicas[0].durable), (1, true));
+        assert!(now.outcome.is_none());
+        job.end(Err(Error::refused("no")));
+        seen.changed().await.expect("the job lives");
+        assert!(matches!(seen.borrow().outcome, Some(Err(_))));
+    }
+}

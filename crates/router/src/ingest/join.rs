@@ -107,3 +107,132 @@ fn same_outcome(before: &Repository, after: &Repository) -> bool {
         after.created_at,
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use monofs_model::ErrorKind;
+
+    use super::*;
+    use crate::fixture::{TestRouter, entry, node_id, path, snapshot};
+
+    fn theirs(purpose: Purpose) -> v1::PathClaim {
+        let spec = IngestSpec::of_entry(&entry("a/b"));
+        v1::PathClaim {
+            path: "a/b".into(),
+            router_id: "router2".into(),
+            purpose: purpose.into(),
+            source: spec.source.to_string(),
+            ref_name: spec.ref_name.as_str().into(),
+            since: 1,
+        }
+    }
+
+    /// The lease of another router, as this one sees it.
+    async fn hold(control: &Control, row: Option<v1::PathClaim>) {
+        let claims = &control.tables.claims;
+        let set = claims.update("a/b", |_| Ok(row.clone())).await;
+        set.expect("the row is written");
+    }
+
+    /// Follows router2 while `meanwhile` happens; then router2's lease is gone.
+    async fn followed(
+        router: &TestRouter,
+        meanwhile: impl Future<Output = ()>,
+    ) -> (Option<Result<()>>, v1::IngestProgress) {
+        let control = &router.parts().control;
+        let lease = theirs(Purpose::Ingest);
+        hold(control, Some(lease.clone())).await;
+        let job = Job::new(IngestSpec::of_entry(&entry("a/b")));
+        let before = control.catalog.get(&path("a/b"));
+        let acts = async {
+            meanwhile.await;
+            hold(control, None).await;
+        };
+        let (outcome, ()) = tokio::join!(follow(control, &job, &lease, before), acts);
+        let progress = job.follow().borrow().progress.clone();
+        (outcome, progress)
+    }
+
+    #[test]
+    fn only_the_same_ingest_may_be_joined() {
+        let spec = IngestSpec::of_entry(&entry("a/b"));
+        assert!(may_join(&spec, &theirs(Purpose::Ingest)).is_ok());
+        let cleaned = may_join(&spec, &theirs(Purpose::Collect)).expect_err("it is cleaned up");
+        assert_eq!(cleaned.kind, ErrorKind::Refused);
+        let other = v1::PathClaim {
+            ref_name: "next".into(),
+            ..theirs(Purpose::Ingest)
+        };
+        let refused = may_join(&spec, &other).expect_err("another ref");
+        assert!(refused.message.contains("by router router2"), "{refused}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_the_other_router_published_is_the_outcome() {
+        let router = TestRouter::start().await;
+        let (outcome, progress) = followed(&router, async {
+            router.repository("a/b", &["n1"], 1).await;
+        })
+        .await;
+        assert!(matches!(outcome, Some(Ok(()))), "{outcome:?}");
+        let shown = progress.repository.expect("it is told");
+        assert_eq!(shown.generation, 1);
+        assert!(!progress.unchanged);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_look_that_found_nothing_new_is_told_as_unchanged() {
+        let router = TestRouter::start().await;
+        let entry = router.repository("a/b", &["n1"], 1).await;
+        let (outcome, progress) = followed(&router, async {
+            let looked = |entry: &Repository| {
+                Ok(Some(Repository {
+                    refreshed_at: entry.refreshed_at + 1,
+                    ..entry.clone()
+                }))
+            };
+            let catalog = &router.parts().control.catalog;
+            catalog.update(&entry.path, looked).await.expect("noted");
+        })
+        .await;
+        assert!(matches!(outcome, Some(Ok(()))), "{outcome:?}");
+        assert!(progress.unchanged);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_failure_of_the_other_router_is_told() {
+        let router = TestRouter::start().await;
+        let (outcome, _) = followed(&router, async {
+            let catalog = &router.parts().control.catalog;
+            catalog.create(entry("a/b")).await.expect("created");
+            let failed = |entry: &Repository| {
+                Ok(Some(Repository {
+                    state: RepositoryState::Failed,
+                    last_error: "the remote is away".into(),
+                    ..entry.clone()
+                }))
+            };
+            catalog.update(&path("a/b"), failed).await.expect("noted");
+        })
+        .await;
+        let error = outcome.expect("it ended").expect_err("it failed");
+        assert_eq!(error.message, "router router2: the remote is away");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_router_that_vanishes_leaves_the_work_to_the_next_one() {
+        let router = TestRouter::start().await;
+        let (outcome, _) = followed(&router, async {
+            let catalog = &router.parts().control.catalog;
+            catalog.create(entry("a/b")).await.expect("created");
+        })
+        .await;
+        assert!(outcome.is_none(), "the entry is still being ingested");
+        let again = TestRouter::start().await;
+        again.repository("a/b", &["n1"], 1).await;
+        let (outcome, _) = followed(&again, async {}).await;
+        assert!(outcome.is_none(), "nothing came of it");
+        assert_eq!(snapshot(1).commit, snapshot(1).root);
+        assert_eq!(node_id("n1").as_str(), "n1");
+    }
+}

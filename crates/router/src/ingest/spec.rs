@@ -57,3 +57,41 @@ impl IngestSpec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{entry, node_id, snapshot};
+
+    #[test]
+    fn what_a_spec_says_otherwise_comes_with_the_flip_and_the_rest_stays() {
+        let shown = Repository {
+            snapshot: Some(snapshot(1)),
+            state: RepositoryState::Ready,
+            generation: 7,
+            holders: vec![node_id("n1")],
+            last_error: "the remote was away".into(),
+            ..entry("a/b")
+        };
+        let spec = IngestSpec {
+            ref_name: RefName::new("next").expect("a ref"),
+            content: ContentMode::Lazy,
+            ..IngestSpec::of_entry(&shown)
+        };
+        let applied = spec.applied_to(&shown);
+        assert_eq!(applied.ref_name.as_str(), "next");
+        assert_eq!(applied.content, ContentMode::Lazy);
+        assert_eq!(applied.last_error, "");
+        assert!(applied.refreshed_at > 0);
+        let kept = (applied.generation, applied.holders, applied.snapshot);
+        assert_eq!(kept, (7, shown.holders, shown.snapshot));
+    }
+
+    #[test]
+    fn a_new_entry_has_no_readers() {
+        let new = IngestSpec::of_entry(&entry("a/b")).new_entry();
+        assert_eq!(new.state, RepositoryState::Ingesting);
+        assert_eq!((new.generation, new.holders.len()), (0, 0));
+        assert!(new.snapshot.is_none() && new.created_at > 0);
+    }
+}

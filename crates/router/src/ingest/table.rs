@@ -219,3 +219,92 @@ pub(super) fn being_cleaned_up(path: &DisplayPath) -> Error {
         "'{path}' is being cleaned up; try again in a moment"
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{TestRouter, entry, path};
+
+    fn spec(at: &str, ref_name: &str) -> IngestSpec {
+        IngestSpec {
+            ref_name: monofs_model::RefName::new(ref_name).expect("a ref"),
+            ..IngestSpec::of_entry(&entry(at))
+        }
+    }
+
+    #[test]
+    fn the_same_request_joins_and_another_ref_is_refused() {
+        let ingests = Ingests::default();
+        let (job, is_new) = ingests.start_or_join(&spec("a/b", "main")).expect("starts");
+        assert!(is_new);
+        let (joined, is_new) = ingests.start_or_join(&spec("a/b", "main")).expect("joins");
+        assert!(!is_new && Arc::ptr_eq(&job, &joined));
+        let refused = ingests.start_or_join(&spec("a/b", "next")).err();
+        let refused = refused.expect("another ref");
+        assert_eq!(refused.kind, ErrorKind::Refused);
+        assert!(
+            refused.message.contains("(main) right now"),
+            "{}",
+            refused.message
+        );
+        assert_eq!(ingests.len(), 1);
+    }
+
+    #[test]
+    fn jobs_beyond_the_bound_are_refused_until_one_ends() {
+        let ingests = Ingests::default();
+        let at = |number: usize| spec(&format!("a/r{number}"), "main");
+        let started: Vec<_> = (0..JOBS_MAX)
+            .map(|number| ingests.start_or_join(&at(number)).expect("starts").0)
+            .collect();
+        let refused = ingests.start_or_join(&at(JOBS_MAX)).err();
+        assert_eq!(refused.expect("one too many").kind, ErrorKind::Full);
+        // Who asks for one that runs joins it all the same.
+        assert!(ingests.start_or_join(&at(7)).is_ok());
+        ingests.ended_now(&started[7]);
+        assert!(ingests.start_or_join(&at(JOBS_MAX)).is_ok());
+    }
+
+    #[test]
+    fn only_the_jobs_that_ended_last_are_remembered_one_a_path() {
+        let ingests = Ingests::default();
+        for number in 0..2 * ENDED_MAX {
+            let spec = spec(&format!("a/r{number}"), "main");
+            let (job, _) = ingests.start_or_join(&spec).expect("starts");
+            ingests.ended_now(&job);
+        }
+        assert_eq!(ingests.lock_ended().len(), ENDED_MAX);
+        assert!(ingests.ended(&path("a/r0")).is_none());
+        let last = format!("a/r{}", 2 * ENDED_MAX - 1);
+        let (again, _) = ingests.start_or_join(&spec(&last, "next")).expect("starts");
+        assert!(ingests.running(&path(&last)).is_some());
+        ingests.ended_now(&again);
+        let remembered = ingests.ended(&path(&last)).expect("it ended just now");
+        assert_eq!(remembered.spec.ref_name.as_str(), "next");
+        assert_eq!(ingests.lock_ended().len(), ENDED_MAX);
+        assert_eq!(ingests.len(), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_guarded_path_takes_no_ingest_and_a_running_ingest_no_guard() {
+        let router = TestRouter::start().await;
+        let control = &router.parts().control;
+        let ingests = Ingests::default();
+        let here = path("a/b");
+        let guard = ingests.keep_away(control, &here).await.expect("no fault");
+        let guard = guard.expect("nothing runs there");
+        let second = ingests.keep_away(control, &here).await.expect("no fault");
+        assert!(second.is_none(), "one guard at a time");
+        let refused = ingests.start_or_join(&spec("a/b", "main")).err();
+        assert_eq!(refused.expect("guarded").kind, ErrorKind::Refused);
+        assert!(ingests.start_or_join(&spec("a/c", "main")).is_ok());
+        guard.release().await;
+        let (job, _) = ingests.start_or_join(&spec("a/b", "main")).expect("free");
+        let none = ingests.keep_away(control, &here).await.expect("no fault");
+        assert!(none.is_none(), "an ingest runs there");
+        ingests.ended_now(&job);
+        // A guard that is dropped instead of released lets ingests in, too.
+        drop(ingests.keep_away(control, &here).await);
+        assert!(ingests.start_or_join(&spec("a/b", "main")).is_ok());
+    }
+}

@@ -425,3 +425,99 @@ async fn prune(control: &Control) -> Result<()> {
 fn shortened(text: &str) -> String {
     text.chars().take(TEXT_MAX).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use monofs_model::ErrorKind;
+
+    use super::*;
+    use crate::fixture::TestRouter;
+
+    async fn put(control: &Control, job: v1::Job) {
+        let id = job.id.clone();
+        let set = control.tables.jobs.update(&id, |_| Ok(Some(job.clone())));
+        set.await.expect("the row is written");
+    }
+
+    fn ended(id: &str, at: i64) -> v1::Job {
+        let mut job = v1::Job {
+            id: id.into(),
+            ended_at: at,
+            ..Default::default()
+        };
+        job.set_kind(Kind::Repair);
+        job.set_state(State::Done);
+        job
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_job_is_opened_once_and_the_next_of_its_kind_has_the_next_number() {
+        let router = TestRouter::start().await;
+        let control = &router.parts().control;
+        let first = open(control, Kind::Drain, "n1", "why")
+            .await
+            .expect("opened");
+        let same = open(control, Kind::Drain, "n1", "other")
+            .await
+            .expect("there");
+        assert_eq!((first.id.as_str(), &first), ("drain-n1-1", &same));
+        let other = open(control, Kind::Drain, "n2", "").await.expect("opened");
+        assert_eq!(other.id, "drain-n2-1");
+        let mut over = first.clone();
+        over.set_state(State::Done);
+        put(control, over).await;
+        let next = open(control, Kind::Drain, "n1", "").await.expect("opened");
+        assert_eq!(next.id, "drain-n1-2");
+        let path = open(control, Kind::Rebalance, "a/b", "")
+            .await
+            .expect("opened");
+        assert!(!path.id.contains('/'), "{}", path.id);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_job_is_cancelled_once_unless_it_follows_from_an_intent() {
+        let router = TestRouter::start().await;
+        let control = &router.parts().control;
+        let unknown = cancel(control, "nope").await.expect_err("unknown");
+        assert_eq!(unknown.kind, ErrorKind::NotFound);
+        for (kind, verb) in [(Kind::Drain, "undrain"), (Kind::Failover, "clear-failover")] {
+            let job = open(control, kind, "n1", "").await.expect("opened");
+            let refused = cancel(control, &job.id).await.expect_err("it is wanted");
+            assert!(refused.message.contains(verb), "{refused}");
+        }
+        let job = open(control, Kind::Rebalance, "", "")
+            .await
+            .expect("opened");
+        let cancelled = cancel(control, &job.id).await.expect("cancelled");
+        assert!(cancelled.held_back && has_ended(&cancelled));
+        assert_eq!(cancel(control, &job.id).await.expect("again"), cancelled);
+        release(control).await.expect("released");
+        let row = control.tables.jobs.get(&job.id).expect("a row");
+        assert!(!row.held_back);
+        put(control, ended("repair-1", 1)).await;
+        let over = cancel(control, "repair-1").await.expect_err("it ended");
+        assert_eq!(over.kind, ErrorKind::Refused);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn old_ended_jobs_go_and_what_is_held_back_stays() {
+        let router = TestRouter::start().await;
+        let control = &router.parts().control;
+        let mut held = ended("repair-held", 0);
+        held.held_back = true;
+        put(control, held).await;
+        for number in 0..ENDED_MAX + 5 {
+            put(
+                control,
+                ended(&format!("repair-{number:03}"), number as i64),
+            )
+            .await;
+        }
+        prune(control).await.expect("pruned");
+        let jobs = control.tables.jobs.list();
+        assert_eq!(jobs.len(), ENDED_MAX + 1);
+        assert!(jobs.iter().any(|job| job.id == "repair-held"));
+        assert!(!jobs.iter().any(|job| job.id == "repair-004"));
+        assert!(jobs.iter().any(|job| job.id == "repair-005"));
+    }
+}

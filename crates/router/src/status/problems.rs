@@ -250,3 +250,132 @@ pub fn ago(time: Duration) -> String {
 fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
+
+#[cfg(test)]
+mod tests {
+    use monofs_model::view::Role;
+    use monofs_model::{Repository, RepositoryState};
+
+    use super::*;
+    use crate::fixture::{TestRouter, entry, member, path};
+
+    fn lines(router: &TestRouter) -> Vec<String> {
+        let problems = problems(router.parts());
+        problems.into_iter().map(|problem| problem.line).collect()
+    }
+
+    fn is_told(router: &TestRouter, what: &str) -> bool {
+        lines(router).iter().any(|line| line.contains(what))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn without_a_node_the_router_cannot_work_and_says_that_first() {
+        let router = TestRouter::start().await;
+        let told = problems(router.parts());
+        assert!(told[0].critical && told[0].line.starts_with("no node is active"));
+        assert!(told[1..].iter().all(|problem| !problem.critical));
+        assert!(is_told(&router, "no fetcher is active"));
+        router.node("n1").await;
+        assert!(
+            problems(router.parts())
+                .iter()
+                .all(|problem| !problem.critical)
+        );
+        assert!(is_told(&router, "1 of 2 nodes needed for every copy"));
+        router.node("n2").await;
+        assert!(!is_told(&router, "needed for every copy"));
+        let fetcher = member("f1", Role::Fetcher, "127.0.0.1:9");
+        let members = &router.parts().fleet.members;
+        members.announced(fetcher).await.expect("admitted");
+        assert!(!is_told(&router, "no fetcher"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_operators_hold_back_is_told_with_its_reason() {
+        let router = TestRouter::start().await;
+        let tables = &router.parts().control.tables;
+        let row = v1::Maintenance {
+            reason: "new switch".into(),
+            since: monofs_control::clock::now(),
+        };
+        let set = tables
+            .maintenance
+            .update("", |_| Ok(Some(row.clone())))
+            .await;
+        set.expect("drained");
+        assert!(is_told(&router, "(new switch): nobody fails over"));
+        let job = v1::Job {
+            id: "rebalance-1".into(),
+            held_back: true,
+            steps_total: 3,
+            steps_done: 2,
+            ..Default::default()
+        };
+        let set = tables
+            .jobs
+            .update("rebalance-1", |_| Ok(Some(job.clone())))
+            .await;
+        set.expect("held back");
+        assert!(is_told(&router, "is held back (1 step)"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn repositories_in_trouble_are_counted_with_the_first_of_them() {
+        let router = TestRouter::start().await;
+        router.node("n1").await;
+        router.node("n2").await;
+        router.repository("a/few", &["n1"], 1).await;
+        assert!(is_told(
+            &router,
+            "1 repository below the wanted number of copies, first a/few"
+        ));
+        let catalog = &router.parts().control.catalog;
+        for name in ["b/two", "b/one"] {
+            catalog.create(entry(name)).await.expect("created");
+            let failed = |entry: &Repository| {
+                Ok(Some(Repository {
+                    state: RepositoryState::Failed,
+                    last_error: "no".into(),
+                    ..entry.clone()
+                }))
+            };
+            catalog.update(&path(name), failed).await.expect("noted");
+        }
+        assert!(is_told(
+            &router,
+            "2 repositories failed to ingest, first b/one"
+        ));
+        let stale = |entry: &Repository| {
+            Ok(Some(Repository {
+                last_error: "the remote is away".into(),
+                ..entry.clone()
+            }))
+        };
+        catalog.update(&path("a/few"), stale).await.expect("noted");
+        assert!(is_told(
+            &router,
+            "1 repository failed to refresh, first a/few"
+        ));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_peer_router_that_is_missing_is_named() {
+        let router = TestRouter::start().await;
+        let config = Config {
+            peer_routers: vec!["router9:9090".into()],
+            ..router.parts().config.clone()
+        };
+        let lines = of_routers(&config, &router.parts().control);
+        let named = lines
+            .iter()
+            .any(|line| line.contains("router router9:9090"));
+        assert!(named, "{lines:?}");
+    }
+
+    #[test]
+    fn times_are_for_people() {
+        let told = [0, 119, 120, 7199, 7200, 172_799, 172_800];
+        let told = told.map(|seconds| ago(Duration::from_secs(seconds)));
+        assert_eq!(told, ["0 s", "119 s", "2 m", "119 m", "2 h", "47 h", "2 d"]);
+    }
+}

@@ -239,3 +239,166 @@ fn other_intent(row: &v1::NodeIntent) -> String {
         _ => format!("{id} is being drained{why}; `monofs-admin undrain --node={id}` first"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use monofs_model::ErrorKind;
+    use monofs_model::view::Role;
+
+    use super::*;
+    use crate::fixture::{TestRouter, member};
+
+    fn drain_of(node: &str, force: bool) -> v1::DrainRequest {
+        v1::DrainRequest {
+            node_id: node.into(),
+            reason: "new disk".into(),
+            force,
+        }
+    }
+
+    fn failover_of(node: &str) -> v1::TriggerFailoverRequest {
+        v1::TriggerFailoverRequest {
+            node_id: node.into(),
+            reason: String::new(),
+            force: false,
+        }
+    }
+
+    async fn three_nodes() -> TestRouter {
+        let router = TestRouter::start().await;
+        for id in ["n1", "n2", "n3"] {
+            router.node(id).await;
+        }
+        router
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_drain_is_recorded_once_with_its_job_and_taken_back() {
+        let router = three_nodes().await;
+        let (control, fleet) = (&router.parts().control, &router.parts().fleet);
+        let first = drain(control, fleet, drain_of("n1", false)).await;
+        let first = first.expect("drained");
+        assert!(!first.unchanged && !first.job_id.is_empty());
+        let again = drain(control, fleet, drain_of("n1", false)).await;
+        let again = again.expect("drained already");
+        assert_eq!((again.unchanged, again.job_id), (true, first.job_id));
+        // Force is added to a drain that runs, and is not taken away again.
+        let forced = drain(control, fleet, drain_of("n1", true)).await;
+        assert!(!forced.expect("forced now").unchanged);
+        let kept = drain(control, fleet, drain_of("n1", false)).await;
+        assert!(kept.expect("still forced").unchanged);
+        assert!(
+            control
+                .tables
+                .intents
+                .get("n1")
+                .is_some_and(|row| row.force)
+        );
+        let back = v1::UndrainRequest {
+            node_id: "n1".into(),
+        };
+        let undone = undrain(control, fleet, back.clone()).await.expect("back");
+        assert!(!undone.unchanged);
+        // It may have missed something, so it is caught up before reads return.
+        assert!(
+            control
+                .tables
+                .audits
+                .get("n1")
+                .is_some_and(|row| row.behind)
+        );
+        let undone = undrain(control, fleet, back).await.expect("back already");
+        assert!(undone.unchanged);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_drain_that_leaves_too_few_nodes_needs_force() {
+        let router = TestRouter::start().await;
+        router.node("n1").await;
+        router.node("n2").await;
+        let (control, fleet) = (&router.parts().control, &router.parts().fleet);
+        let refused = drain(control, fleet, drain_of("n1", false)).await;
+        let refused = refused.expect_err("one node is left for two copies");
+        assert_eq!(refused.kind, ErrorKind::Refused);
+        assert!(refused.message.contains("--force"), "{refused}");
+        assert!(control.tables.intents.get("n1").is_none());
+        drain(control, fleet, drain_of("n1", true))
+            .await
+            .expect("forced");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn drain_and_failover_of_one_node_exclude_each_other() {
+        let router = three_nodes().await;
+        let (control, fleet) = (&router.parts().control, &router.parts().fleet);
+        let failed_over = trigger_failover(control, fleet, failover_of("n1")).await;
+        failed_over.expect("failed over");
+        let refused = drain(control, fleet, drain_of("n1", false)).await;
+        let refused = refused.expect_err("it is failed over");
+        assert!(refused.message.contains("clear-failover"), "{refused}");
+        let undrained = undrain(
+            control,
+            fleet,
+            v1::UndrainRequest {
+                node_id: "n1".into(),
+            },
+        )
+        .await;
+        assert_eq!(undrained.expect_err("not drained").kind, ErrorKind::Refused);
+        let clear = v1::ClearFailoverRequest {
+            node_id: "n1".into(),
+        };
+        let cleared = clear_failover(control, fleet, clear)
+            .await
+            .expect("cleared");
+        assert!(!cleared.unchanged);
+        drain(control, fleet, drain_of("n1", false))
+            .await
+            .expect("drained now");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_no_node_cannot_be_drained() {
+        let router = three_nodes().await;
+        let (control, fleet) = (&router.parts().control, &router.parts().fleet);
+        let fetcher = member("f1", Role::Fetcher, "127.0.0.1:9");
+        fleet.members.announced(fetcher).await.expect("admitted");
+        let unknown = drain(control, fleet, drain_of("n9", false)).await;
+        assert_eq!(unknown.expect_err("unknown").kind, ErrorKind::NotFound);
+        let fetcher = drain(control, fleet, drain_of("f1", false)).await;
+        assert_eq!(fetcher.expect_err("a fetcher").kind, ErrorKind::Refused);
+        for reason in ["two\nlines".to_owned(), "x".repeat(REASON_BYTES_MAX + 1)] {
+            let request = v1::DrainRequest {
+                reason,
+                ..drain_of("n1", false)
+            };
+            let invalid = drain(control, fleet, request).await;
+            assert_eq!(invalid.expect_err("no reason").kind, ErrorKind::Invalid);
+        }
+        assert!(control.tables.intents.list().is_empty());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn maintenance_of_the_cluster_keeps_its_first_reason() {
+        let router = TestRouter::start().await;
+        let (control, fleet) = (&router.parts().control, &router.parts().fleet);
+        let first = drain(control, fleet, drain_of("", false)).await;
+        assert!(!first.expect("drained").unchanged);
+        let second = v1::DrainRequest {
+            reason: "another".into(),
+            ..drain_of("", false)
+        };
+        assert!(
+            drain(control, fleet, second)
+                .await
+                .expect("already")
+                .unchanged
+        );
+        let row = control.tables.maintenance.get("").expect("a row");
+        assert_eq!(row.reason, "new disk");
+        let none = v1::UndrainRequest::default();
+        let undone = undrain(control, fleet, none.clone()).await.expect("over");
+        assert!(!undone.unchanged);
+        assert!(undrain(control, fleet, none).await.expect("over").unchanged);
+    }
+}

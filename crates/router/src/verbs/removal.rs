@@ -144,3 +144,88 @@ async fn no_holder(control: &Control, entry: &Repository, id: &NodeId) -> Result
         Err(error) => Err(error),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{TestRouter, member, path};
+
+    fn named(id: &str) -> v1::RemoveMemberRequest {
+        v1::RemoveMemberRequest {
+            member_id: id.into(),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_member_that_is_there_or_unknown_cannot_be_removed() {
+        let router = TestRouter::start().await;
+        router.node("n1").await;
+        let unknown = remove_member(router.parts(), named("n9")).await;
+        assert_eq!(unknown.expect_err("unknown").kind, ErrorKind::NotFound);
+        let invalid = remove_member(router.parts(), named("")).await;
+        assert_eq!(invalid.expect_err("no id").kind, ErrorKind::Invalid);
+        let active = remove_member(router.parts(), named("n1")).await;
+        let active = active.expect_err("it runs");
+        assert!(active.message.contains("monofs-admin drain"), "{active}");
+        let fetcher = member("f1", Role::Fetcher, "127.0.0.1:9");
+        let members = &router.parts().fleet.members;
+        members.announced(fetcher).await.expect("admitted");
+        let fetcher = remove_member(router.parts(), named("f1")).await;
+        let fetcher = fetcher.expect_err("it runs");
+        assert!(fetcher.message.ends_with("stop it first"), "{fetcher}");
+    }
+
+    #[test]
+    fn every_state_says_what_to_do_first() {
+        let config = Config::new("unused".into());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build();
+        runtime.expect("a runtime").block_on(async {
+            let router = TestRouter::start().await;
+            let control = &router.parts().control;
+            let of = |state| {
+                let node = Member {
+                    state,
+                    ..member("n1", Role::Node, "127.0.0.1:9")
+                };
+                removable(&config, control, &node)
+            };
+            assert!(of(MemberState::Down).is_ok());
+            for state in [
+                MemberState::Drained,
+                MemberState::Suspect,
+                MemberState::Joining,
+                MemberState::Active,
+                MemberState::Recovering,
+                MemberState::Draining,
+            ] {
+                let refused = of(state).expect_err("it may come back");
+                assert_eq!(refused.kind, ErrorKind::Refused, "{state:?}");
+            }
+            let drained = |_: Option<&v1::Maintenance>| Ok(Some(v1::Maintenance::default()));
+            let set = control.tables.maintenance.update("", drained).await;
+            set.expect("the cluster is drained");
+            let refused = of(MemberState::Suspect).expect_err("nobody is declared down");
+            assert!(refused.message.contains("undrain"), "{refused}");
+        });
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_only_holder_stays_one_and_others_are_taken_off() {
+        let router = TestRouter::start().await;
+        let control = &router.parts().control;
+        let only = router.repository("a/only", &["n1"], 1).await;
+        let n1 = NodeId::new("n1").expect("an id");
+        let refused = no_holder(control, &only, &n1).await;
+        assert_eq!(refused.expect_err("the last one").kind, ErrorKind::Refused);
+        let two = router.repository("a/two", &["n1", "n2"], 2).await;
+        no_holder(control, &two, &n1).await.expect("n2 is left");
+        let left = control.catalog.get(&path("a/two")).expect("it is there");
+        assert_eq!(left.holders, [NodeId::new("n2").expect("an id")]);
+        // Asked again, or for what is deleted, it is done already.
+        no_holder(control, &two, &n1).await.expect("done already");
+        control.catalog.remove(&two.path).await.expect("deleted");
+        no_holder(control, &two, &n1).await.expect("deleted");
+    }
+}

@@ -78,3 +78,61 @@ impl Watchers {
         self.clients.lock()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello(client: &str) -> v1::WatchHello {
+        v1::WatchHello {
+            client_id: client.into(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn what_all_acknowledged_is_what_the_slowest_did_and_never_goes_back() {
+        let watchers = Watchers::default();
+        assert_eq!(watchers.acknowledged_by_all(), None, "without clients");
+        let fast = watchers.join(&hello("fast"), 0).expect("joins");
+        let slow = watchers.join(&hello("slow"), 5).expect("joins");
+        assert_eq!(watchers.acknowledged_by_all(), Some(0));
+        watchers.acknowledge(fast, 9);
+        assert_eq!(watchers.acknowledged_by_all(), Some(5));
+        watchers.acknowledge(slow, 3);
+        assert_eq!(watchers.acknowledged_by_all(), Some(5), "a late message");
+        watchers.leave(slow);
+        assert_eq!(watchers.acknowledged_by_all(), Some(9));
+        // A message of a client that left changes nothing.
+        watchers.acknowledge(slow, 1);
+        assert_eq!(
+            (watchers.len(), watchers.acknowledged_by_all()),
+            (1, Some(9))
+        );
+    }
+
+    #[test]
+    fn two_connections_of_one_client_count_both() {
+        let watchers = Watchers::default();
+        let first = watchers.join(&hello("same"), 4).expect("joins");
+        let second = watchers.join(&hello("same"), 7).expect("joins");
+        assert_ne!(first, second);
+        watchers.leave(first);
+        let left: Vec<u64> = watchers.list().iter().map(|c| c.acked_revision).collect();
+        assert_eq!(left, [7]);
+    }
+
+    #[test]
+    fn a_report_is_kept_with_its_time() {
+        let watchers = Watchers::default();
+        let key = watchers.join(&hello("c"), 0).expect("joins");
+        let report = v1::ClientReport {
+            cache_bytes: 12,
+            ..Default::default()
+        };
+        watchers.reported(key, report.clone());
+        let client = watchers.list().remove(0);
+        assert_eq!(client.report, Some(report));
+        assert!(client.reported_at >= client.connected_at);
+    }
+}
