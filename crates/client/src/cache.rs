@@ -9,64 +9,37 @@
 //! Invariant: only verified content comes in here. The readers of records trust their bytes after
 //! parsing.
 
+mod backlog;
 mod ready;
+mod writer;
 
-use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use monofs_model::{Error, Oid, Result, TreeRecord};
 use monofs_store::cache::{CacheOptions, CacheStore};
-use parking_lot::{Mutex, MutexGuard, RwLock};
-use tokio::sync::Notify;
+use parking_lot::Mutex;
 
+pub use self::backlog::PENDING_BYTES_MAX;
+use self::backlog::{Backlog, ENTRY_BYTES};
 pub use self::ready::READY_BYTES_MAX;
-use self::ready::Ready;
+use self::ready::ReadyChunks;
+use self::writer::{CacheWriter, WriteJob};
 use crate::counters::Counters;
+use crate::want::ChunkKey;
 
 /// Bound of the validated records kept in memory.
 pub const RECORD_MEMORY_BYTES: u64 = 48 << 20;
-/// Bound of what waits for the writer; over it, content that somebody waits for is served without
-/// being written.
-pub const PENDING_BYTES_MAX: usize = 24 << 20;
-/// Prefetching stops while more than this waits for the writer.
-const PENDING_BYTES_HIGH: usize = PENDING_BYTES_MAX / 2;
-/// A write begins when this much waits for it: a second batch gathers meanwhile.
-const WRITE_BATCH_BYTES: usize = PENDING_BYTES_HIGH / 2;
-/// How long content may wait for more of its kind. Each write copies pages of the cache's index,
-/// whatever it brings.
-const GATHER: Duration = Duration::from_millis(250);
-/// Most frames remembered as damaged.
-const DISTRUST_MAX: usize = 4096;
-/// Cost of an entry besides its bytes.
-const ENTRY_BYTES: usize = 96;
-
-type ChunkKey = (Oid, u32);
-
-enum Job {
-    Tree(Oid, Bytes),
-    Chunk(ChunkKey, Bytes),
-    Value(&'static str, Vec<u8>),
-    /// Answers when everything before it is on disk.
-    Flush(Sender<()>),
-    Stop,
-}
-
-#[derive(Default)]
-struct Pending {
-    trees: HashMap<Oid, Bytes>,
-    chunks: HashMap<ChunkKey, Bytes>,
-}
+/// Records that are expected in memory.
+const RECORDS_EXPECTED: usize = 16_384;
 
 #[derive(Clone)]
-struct ByBytes;
+struct RecordWeight;
 
-impl quick_cache::Weighter<Oid, TreeRecord> for ByBytes {
+impl quick_cache::Weighter<Oid, TreeRecord> for RecordWeight {
     fn weight(&self, _: &Oid, record: &TreeRecord) -> u64 {
         (record.bytes().len() + ENTRY_BYTES) as u64
     }
@@ -76,33 +49,16 @@ impl quick_cache::Weighter<Oid, TreeRecord> for ByBytes {
 pub struct Cache {
     store: Arc<CacheStore>,
     counters: Arc<Counters>,
-    records: quick_cache::sync::Cache<Oid, TreeRecord, ByBytes>,
-    ready: Ready,
-    shared: Arc<Shared>,
-    jobs: Sender<Job>,
+    records: quick_cache::sync::Cache<Oid, TreeRecord, RecordWeight>,
+    ready: ReadyChunks,
+    backlog: Arc<Backlog>,
+    jobs: Sender<WriteJob>,
     writer: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// What the writer and the readers share.
-#[derive(Default)]
-struct Shared {
-    pending: Mutex<Pending>,
-    pending_bytes: AtomicUsize,
-    /// Frames found damaged on disk, until they are written again.
-    distrusted: RwLock<HashSet<ChunkKey>>,
-    room: Notify,
-    last_error: Mutex<Option<String>>,
-}
-
-impl Shared {
-    fn pending(&self) -> MutexGuard<'_, Pending> {
-        self.pending.lock()
-    }
 }
 
 /// How full one tier of the cache is, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tier {
+pub struct CacheTier {
     pub name: &'static str,
     pub bytes: u64,
     pub limit_bytes: u64,
@@ -124,24 +80,30 @@ impl Cache {
     /// uses it.
     pub fn open(dir: &Path, max_bytes: u64, counters: Arc<Counters>) -> Result<Arc<Self>> {
         let store = Arc::new(CacheStore::open(dir, &CacheOptions { max_bytes })?);
-        let shared = Arc::new(Shared::default());
+        let backlog = Arc::new(Backlog::default());
         let (jobs, inbox) = channel();
-        let writer = Writer {
+        let writer = CacheWriter {
             store: store.clone(),
-            shared: shared.clone(),
+            backlog: backlog.clone(),
             counters: counters.clone(),
             inbox,
         };
+        // One thread writes: batches are large, and a disk is one device.
         let thread = std::thread::Builder::new()
             .name("monofs-cache".into())
             .spawn(move || writer.run())
             .map_err(|e| Error::internal(format!("start the cache writer: {e}")))?;
+        let records = quick_cache::sync::Cache::with_weighter(
+            RECORDS_EXPECTED,
+            RECORD_MEMORY_BYTES,
+            RecordWeight,
+        );
         Ok(Arc::new(Self {
             store,
             counters,
-            records: quick_cache::sync::Cache::with_weighter(16_384, RECORD_MEMORY_BYTES, ByBytes),
-            ready: Ready::default(),
-            shared,
+            records,
+            ready: ReadyChunks::default(),
+            backlog,
             jobs,
             writer: Mutex::new(Some(thread)),
         }))
@@ -153,11 +115,7 @@ impl Cache {
             self.counters.records_in_memory.one();
             return Some(record);
         }
-        let waiting = self.shared.pending().trees.get(tree).cloned();
-        let bytes = match waiting {
-            Some(bytes) => Some(bytes),
-            None => self.stored_tree(tree),
-        };
+        let bytes = self.backlog.tree(tree).or_else(|| self.stored_tree(tree));
         let Some(record) = bytes.and_then(|bytes| TreeRecord::parse(bytes).ok()) else {
             self.counters.records_missed.one();
             return None;
@@ -198,11 +156,11 @@ impl Cache {
         look: impl FnOnce(&[u8]) -> R,
     ) -> Option<R> {
         let key = (*blob, index);
-        if let Some(frame) = self.frame_in_memory(&key) {
+        if let Some(frame) = self.backlog.chunk(&key) {
             self.counters.frames_in_memory.one();
             return Some(look(&frame));
         }
-        if !self.is_distrusted(&key)
+        if !self.backlog.is_distrusted(&key)
             && let Some(frame) = self.store.read().chunk(blob, index)
         {
             self.counters.frames_on_disk.one();
@@ -214,10 +172,9 @@ impl Cache {
 
     /// Which of these records are not at hand.
     pub fn missing_records(&self, trees: impl Iterator<Item = Oid>) -> Vec<Oid> {
-        let here = |tree: &Oid| {
-            self.records.contains_key(tree) || self.shared.pending().trees.contains_key(tree)
-        };
-        let mut missing: Vec<Oid> = trees.filter(|tree| !here(tree)).collect();
+        let mut missing: Vec<Oid> = trees
+            .filter(|tree| !self.records.contains_key(tree) && self.backlog.tree(tree).is_none())
+            .collect();
         // The view of the disk is taken last: what is not pending any more is in it.
         let reader = self.store.read();
         missing.retain(|tree| reader.tree(tree).is_none());
@@ -226,37 +183,29 @@ impl Cache {
 
     /// Which of these chunks are not at hand.
     pub fn missing_frames(&self, keys: impl Iterator<Item = ChunkKey>) -> Vec<ChunkKey> {
-        let here = |key: &ChunkKey| self.ready.has(key) || self.frame_in_memory(key).is_some();
-        let mut missing: Vec<ChunkKey> = keys.filter(|key| !here(key)).collect();
+        let mut missing: Vec<ChunkKey> = keys
+            .filter(|key| !self.ready.has(key) && self.backlog.chunk(key).is_none())
+            .collect();
+        // As above.
         let reader = self.store.read();
-        missing.retain(|key| !reader.has_chunk(&key.0, key.1) || self.is_distrusted(key));
+        missing.retain(|key| !reader.has_chunk(&key.0, key.1) || self.backlog.is_distrusted(key));
         missing
-    }
-
-    fn frame_in_memory(&self, key: &ChunkKey) -> Option<Bytes> {
-        self.shared.pending().chunks.get(key).cloned()
-    }
-
-    fn is_distrusted(&self, key: &ChunkKey) -> bool {
-        self.shared.distrusted.read().contains(key)
     }
 
     /// The frame on disk is damaged: do as if it were not there until it is written again.
     pub fn distrust(&self, blob: &Oid, index: u32) {
         self.counters.corrupt.one();
-        let mut distrusted = self.shared.distrusted.write();
-        if distrusted.len() < DISTRUST_MAX {
-            distrusted.insert((*blob, index));
-        }
+        self.backlog.distrust((*blob, index));
     }
 
     /// Takes in a verified record.
     pub fn put_record(&self, tree: Oid, record: TreeRecord) {
         let bytes = record.bytes().clone();
         self.records.insert(tree, record);
-        if self.reserve(bytes.len()) {
-            self.shared.pending().trees.insert(tree, bytes.clone());
-            self.send(Job::Tree(tree, bytes));
+        if self.backlog.add_tree(tree, &bytes) {
+            self.send(WriteJob::Tree(tree, bytes));
+        } else {
+            self.counters.cache_write_skipped.one();
         }
     }
 
@@ -264,36 +213,16 @@ impl Cache {
     pub fn put_frame(&self, blob: Oid, index: u32, frame: Bytes, raw: Bytes) {
         let key = (blob, index);
         self.ready.put(key, raw);
-        if self.reserve(frame.len()) {
-            self.shared.pending().chunks.insert(key, frame.clone());
-            self.send(Job::Chunk(key, frame));
-        }
-    }
-
-    /// Takes room for something to be written; false when the writer is too far behind.
-    fn reserve(&self, bytes: usize) -> bool {
-        let before = self
-            .shared
-            .pending_bytes
-            .fetch_add(bytes + ENTRY_BYTES, Ordering::AcqRel);
-        if before > PENDING_BYTES_MAX {
-            self.shared
-                .pending_bytes
-                .fetch_sub(bytes + ENTRY_BYTES, Ordering::AcqRel);
+        if self.backlog.add_chunk(key, &frame) {
+            self.send(WriteJob::Chunk(key, frame));
+        } else {
             self.counters.cache_write_skipped.one();
-            return false;
         }
-        true
     }
 
-    /// Waits until the writer has caught up enough for content that nobody waits for.
+    /// Waits until the writer has caught up enough for content that no reader waits for.
     pub async fn room(&self) {
-        while self.shared.pending_bytes.load(Ordering::Acquire) > PENDING_BYTES_HIGH {
-            let room = self.shared.room.notified();
-            if self.shared.pending_bytes.load(Ordering::Acquire) > PENDING_BYTES_HIGH {
-                room.await;
-            }
-        }
+        self.backlog.room().await;
     }
 
     /// A small named value.
@@ -303,10 +232,10 @@ impl Cache {
 
     /// Writes a small named value, some time soon.
     pub fn put_value(&self, name: &'static str, value: Vec<u8>) {
-        self.send(Job::Value(name, value));
+        self.send(WriteJob::Value(name, value));
     }
 
-    fn send(&self, job: Job) {
+    fn send(&self, job: WriteJob) {
         // Fails only when the writer has stopped: then nothing is to be written any more.
         let _ = self.jobs.send(job);
     }
@@ -314,38 +243,46 @@ impl Cache {
     /// Waits until everything taken in so far is on disk or was refused by it.
     pub fn flush(&self) {
         let (done, wait) = channel();
-        self.send(Job::Flush(done));
+        self.send(WriteJob::Flush(done));
+        // Fails when the writer has stopped, as above.
         let _ = wait.recv();
     }
 
     /// Writes what is pending and stops the writer.
     pub fn close(&self) {
-        self.send(Job::Stop);
+        self.send(WriteJob::Stop);
         let writer = self.writer.lock().take();
         if let Some(writer) = writer {
+            // A writer that panicked has said so.
             let _ = writer.join();
         }
     }
 
     /// How full each tier is: what waits decoded, records in memory, frames and records that wait
     /// for the disk, the disk.
-    pub fn tiers(&self) -> [Tier; 4] {
-        let tier = |name, bytes, limit_bytes| Tier {
-            name,
-            bytes,
-            limit_bytes,
-        };
+    pub fn tiers(&self) -> [CacheTier; 4] {
         let stats = self.store.stats();
-        let pending = self.shared.pending_bytes.load(Ordering::Relaxed) as u64;
         [
-            tier("ready", self.ready.bytes() as u64, READY_BYTES_MAX as u64),
-            tier("records_memory", self.records.weight(), RECORD_MEMORY_BYTES),
-            tier("frames_memory", pending, PENDING_BYTES_MAX as u64),
-            tier(
-                "disk",
-                stats.current_bytes + stats.previous_bytes,
-                stats.max_bytes,
-            ),
+            CacheTier {
+                name: "ready",
+                bytes: self.ready.bytes() as u64,
+                limit_bytes: READY_BYTES_MAX as u64,
+            },
+            CacheTier {
+                name: "records_memory",
+                bytes: self.records.weight(),
+                limit_bytes: RECORD_MEMORY_BYTES,
+            },
+            CacheTier {
+                name: "frames_memory",
+                bytes: self.backlog.bytes() as u64,
+                limit_bytes: PENDING_BYTES_MAX as u64,
+            },
+            CacheTier {
+                name: "disk",
+                bytes: stats.current_bytes + stats.previous_bytes,
+                limit_bytes: stats.max_bytes,
+            },
         ]
     }
 
@@ -362,119 +299,9 @@ impl Cache {
             disk_bytes: stats.current_bytes + stats.previous_bytes,
             disk_bytes_max: stats.max_bytes,
             memory_bytes: self.records.weight() + self.ready.bytes() as u64,
-            pending_bytes: self.shared.pending_bytes.load(Ordering::Relaxed) as u64,
-            last_error: self.shared.last_error.lock().clone(),
+            pending_bytes: self.backlog.bytes() as u64,
+            last_error: self.backlog.last_error(),
         }
-    }
-}
-
-/// The thread that writes.
-struct Writer {
-    store: Arc<CacheStore>,
-    shared: Arc<Shared>,
-    counters: Arc<Counters>,
-    inbox: Receiver<Job>,
-}
-
-#[derive(Default)]
-struct Batch {
-    trees: Vec<(Oid, Bytes)>,
-    chunks: Vec<(Oid, u32, Bytes)>,
-    bytes: usize,
-    flushed: Vec<Sender<()>>,
-}
-
-impl Writer {
-    fn run(self) {
-        let mut stopping = false;
-        while !stopping {
-            let Ok(first) = self.inbox.recv() else { return };
-            let until = Instant::now() + GATHER;
-            let mut batch = Batch::default();
-            let mut next = Some(first);
-            while let Some(job) = next {
-                match job {
-                    Job::Tree(tree, bytes) => {
-                        batch.bytes += bytes.len() + ENTRY_BYTES;
-                        batch.trees.push((tree, bytes));
-                    }
-                    Job::Chunk((blob, index), frame) => {
-                        batch.bytes += frame.len() + ENTRY_BYTES;
-                        batch.chunks.push((blob, index, frame));
-                    }
-                    Job::Value(name, value) => {
-                        self.note(self.store.kv_put(name, &value));
-                    }
-                    Job::Flush(done) => batch.flushed.push(done),
-                    Job::Stop => stopping = true,
-                }
-                let is_due =
-                    batch.bytes >= WRITE_BATCH_BYTES || stopping || !batch.flushed.is_empty();
-                next = if is_due {
-                    None
-                } else {
-                    self.inbox
-                        .recv_timeout(until.saturating_duration_since(Instant::now()))
-                        .ok()
-                };
-            }
-            self.write(batch);
-        }
-    }
-
-    fn write(&self, batch: Batch) {
-        if !batch.trees.is_empty() {
-            self.note(self.store.put_trees(&batch.trees));
-        }
-        let mut written = false;
-        if !batch.chunks.is_empty() {
-            written = self.note(self.store.put_chunks(&batch.chunks));
-        }
-        let distrusted = !self.shared.distrusted.read().is_empty();
-        if distrusted && written {
-            let mut distrusted = self.shared.distrusted.write();
-            for (blob, index, _) in &batch.chunks {
-                distrusted.remove(&(*blob, *index));
-            }
-        }
-        let mut pending = self.shared.pending();
-        batch
-            .trees
-            .iter()
-            .for_each(|(tree, _)| drop(pending.trees.remove(tree)));
-        batch
-            .chunks
-            .iter()
-            .for_each(|(blob, index, _)| drop(pending.chunks.remove(&(*blob, *index))));
-        drop(pending);
-        self.counters
-            .cache_written
-            .add((batch.trees.len() + batch.chunks.len()) as u64);
-        self.shared
-            .pending_bytes
-            .fetch_sub(batch.bytes, Ordering::AcqRel);
-        self.shared.room.notify_waiters();
-        for done in &batch.flushed {
-            let _ = done.send(());
-        }
-    }
-
-    /// Remembers how a write went. True: it went well.
-    fn note(&self, result: Result<()>) -> bool {
-        let error = result.err().map(|error| error.to_string());
-        let before = {
-            let mut last = self.shared.last_error.lock();
-            std::mem::replace(&mut *last, error.clone())
-        };
-        let Some(error) = error else { return true };
-        self.counters.cache_write_errors.one();
-        if before.as_ref() != Some(&error) {
-            tracing::warn!(
-                error,
-                "the cache cannot be written; serving goes on without it"
-            );
-        }
-        false
     }
 }
 
@@ -487,7 +314,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_somebody_waits_for_is_there_even_when_the_disk_is_behind() {
+    fn what_a_reader_waits_for_is_there_even_when_the_disk_is_behind() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::open(dir.path(), 256 << 20, Arc::default()).unwrap();
         let mut noise = vec![0u8; CHUNK_BYTES];
@@ -502,10 +329,7 @@ mod tests {
             assert!(cache.missing_frames([(blob, index)].into_iter()).is_empty());
             assert_eq!(cache.ready(&blob, index).unwrap(), noise);
         }
-        assert!(
-            cache.shared.pending_bytes.load(Ordering::Relaxed)
-                <= PENDING_BYTES_MAX + 2 * CHUNK_BYTES
-        );
+        assert!(cache.backlog.bytes() <= PENDING_BYTES_MAX + 2 * CHUNK_BYTES);
         cache.close();
     }
 }

@@ -2,9 +2,10 @@
 //! applies what it says.
 //!
 //! ```text
-//! watch (one router at a time, reconnects) --changes--> apply (flips, invalidations) --position--> watch (acknowledges)
-//!                                                          |
-//!                                                          +--> copy on disk, for a start without any router
+//! watch (one router at a time) --changes--> apply (flips, invalidations)
+//!   ^                                         |        |
+//!   +-- acknowledges <------ position --------+        +--> copy on disk, for a start without any
+//!                                                           router
 //! ```
 //!
 //! Invariant: a position is acknowledged only when everything up to it is shown and the kernel has

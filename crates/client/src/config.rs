@@ -82,6 +82,7 @@ impl Default for Config {
 impl Config {
     /// Refuses settings that cannot work, naming the one that is wrong.
     pub fn check(&self) -> Result<()> {
+        // What has no default that could be right.
         if self.mount.as_os_str().is_empty() {
             return Err(Error::invalid(
                 "no mount point given; use --mount DIRECTORY",
@@ -96,6 +97,7 @@ impl Config {
                 bad.escape_debug()
             )));
         }
+        // Numbers that leave nothing to work with.
         if self.rpc_timeout.is_zero() {
             return Err(Error::invalid(
                 "the rpc timeout is zero; give it some time, such as 10s",
@@ -124,14 +126,16 @@ impl Config {
 
 /// `$XDG_CACHE_HOME/monofs`, else `$HOME/.cache/monofs`, else `/var/cache/monofs`.
 pub fn default_cache_dir() -> PathBuf {
-    let set = |name: &str| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+    let base = environment_path("XDG_CACHE_HOME")
+        .or_else(|| environment_path("HOME").map(|home| home.join(".cache")));
     base.unwrap_or_else(|| PathBuf::from("/var/cache"))
         .join("monofs")
+}
+
+fn environment_path(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
 }
 
 fn is_host_port(text: &str) -> bool {

@@ -2,16 +2,19 @@
 //! read on disk.
 //!
 //! ```text
-//! kernel -> fuse (decode, reply) -> fs (names, attributes, bytes: synchronous) -> cache (memory, pending, disk)
-//!             |  misses                                                              ^ verified content
-//!             +--> prefetch -> content (single flight, replicas, hedging, deadline) -+
+//! kernel -> fuse (decode, reply) -> fs (names, attributes, bytes: synchronous) -> cache
+//!             |  misses                                   (memory, pending, disk) ^
+//!             +--> prefetch -> content (single flight, replicas, hedging) --------+ verified
 //!             +--> fill: what is at hand into the page cache, when a listing ends
-//! router -> catalog (watch, apply) -> fs::switch (one step) -> invalidate (a thread of its own) -> kernel
+//! router -> catalog (watch, apply) -> fs::switch (one step) -> invalidate (a thread) -> kernel
+//!
+//! below them: want (what is asked for), evidence (what readers did), repo, packed, switch_lock
 //! ```
 //!
 //! Invariants: opens are never seen (the kernel keeps its caches until it is told); bytes behind an
 //! inode never change; every request of the kernel is answered within the deadline; nothing is kept
-//! that was not verified.
+//! that was not verified; the switch lock is taken once by a thread and nothing is called under it
+//! that waits.
 
 pub mod cache;
 pub mod catalog;

@@ -56,28 +56,25 @@ fn let_go(dir: &Path) {
 /// Start and length of the read-only shared mappings of files below `dir`, from the text of
 /// `/proc/self/maps`.
 fn mappings(maps: &[u8], dir: &Path) -> Vec<(usize, usize)> {
-    let below = |path: &[u8]| {
-        path.strip_prefix(dir.as_os_str().as_bytes())
-            .is_some_and(|rest| rest.starts_with(b"/"))
-    };
-    let parse = |line: &[u8]| {
-        let path = line
-            .iter()
-            .position(|&byte| byte == b'/')
-            .map(|at| &line[at..])
-            .filter(|path| below(path))?;
-        let fields = std::str::from_utf8(&line[..line.len() - path.len()]).ok()?;
-        let (range, rest) = fields.split_once(' ')?;
-        let (start, end) = range.split_once('-')?;
-        let (start, end) = (
-            usize::from_str_radix(start, 16).ok()?,
-            usize::from_str_radix(end, 16).ok()?,
-        );
-        rest.starts_with("r--s").then_some((start, end - start))
-    };
     maps.split(|&byte| byte == b'\n')
-        .filter_map(parse)
+        .filter_map(|line| mapping(line, dir))
         .collect()
+}
+
+/// One line: `start-end permissions offset device inode path`, see `proc_pid_maps(5)`.
+fn mapping(line: &[u8], dir: &Path) -> Option<(usize, usize)> {
+    let at = line.iter().position(|&byte| byte == b'/')?;
+    let (fields, path) = line.split_at(at);
+    let below = path.strip_prefix(dir.as_os_str().as_bytes())?;
+    if !below.starts_with(b"/") {
+        return None;
+    }
+    let fields = std::str::from_utf8(fields).ok()?;
+    let (range, rest) = fields.split_once(' ')?;
+    let (start, end) = range.split_once('-')?;
+    let start = usize::from_str_radix(start, 16).ok()?;
+    let end = usize::from_str_radix(end, 16).ok()?;
+    rest.starts_with("r--s").then_some((start, end - start))
 }
 
 #[cfg(test)]

@@ -141,6 +141,7 @@ fn build(
         marks.clone(),
         spawner.clone(),
     );
+    // The file system serves the status of the mount that it is a part of.
     let document_source = source.clone();
     let documents = Box::new(move || document_source.document());
     let fs = Arc::new(Fs::new(cache, marks, documents, unix_seconds()));

@@ -36,6 +36,7 @@ impl Operations for StatusSource {
 
 /// What the kernel asked and was told.
 fn kernel(counters: &Counters, out: &mut Samples) {
+    // Requests, and how long their answers took.
     let asked = counters.operations().map(|(name, count)| ([name], count));
     out.counters_by(
         "monofs_fuse_upcalls_total",
@@ -63,6 +64,7 @@ fn kernel(counters: &Counters, out: &mut Samples) {
 
 /// How far what is shown follows the catalogue.
 fn catalogue(context: &MountContext, link: &RouterLink, out: &mut Samples) {
+    // As of now, without holding the connection's state.
     let state = link.state().clone();
     let view = context.content.replicas().view();
     out.counter(
@@ -169,6 +171,7 @@ fn caches(context: &MountContext, out: &mut Samples) {
 
 /// What was asked of nodes and routers, and ahead of readers.
 fn fetching(counters: &Counters, out: &mut Samples) {
+    // All of these are plain counters.
     for (name, help, counter) in [
         (
             "monofs_prefetch_blobs_total",

@@ -16,12 +16,12 @@ use crate::packed::{Packed, Volume};
 pub struct Repo {
     path: Box<str>,
     storage_id: OnceLock<StorageId>,
-    shown: RwLock<Shown>,
+    shown: RwLock<ShownEntry>,
     closure_asked: AtomicBool,
 }
 
 #[derive(Debug)]
-struct Shown {
+struct ShownEntry {
     packed: Packed,
     /// Decoded when it was first asked for.
     entry: Option<Arc<Repository>>,
@@ -31,10 +31,10 @@ impl Repo {
     /// A repository that readers see at `entry`'s snapshot. `None` without a snapshot: such entries
     /// are never shown.
     pub fn new(entry: Arc<Repository>) -> Option<Arc<Self>> {
-        let (path, packed) = (entry.path.clone(), Packed::of(&entry)?);
+        let packed = Packed::of(&entry)?;
         Some(Self::with(
-            path.into(),
-            Shown {
+            entry.path.clone().into(),
+            ShownEntry {
                 packed,
                 entry: Some(entry),
             },
@@ -45,18 +45,17 @@ impl Repo {
     pub fn packed(path: String, packed: Packed) -> Arc<Self> {
         Self::with(
             path,
-            Shown {
+            ShownEntry {
                 packed,
                 entry: None,
             },
         )
     }
 
-    fn with(path: String, shown: Shown) -> Arc<Self> {
-        let (path, storage_id) = (path.into_boxed_str(), OnceLock::new());
+    fn with(path: String, shown: ShownEntry) -> Arc<Self> {
         Arc::new(Self {
-            path,
-            storage_id,
+            path: path.into_boxed_str(),
+            storage_id: OnceLock::new(),
             shown: RwLock::new(shown),
             closure_asked: AtomicBool::new(false),
         })
@@ -78,7 +77,7 @@ impl Repo {
             return entry;
         }
         let mut shown = self.shown.write();
-        let Shown { packed, entry } = &mut *shown;
+        let ShownEntry { packed, entry } = &mut *shown;
         entry
             .get_or_insert_with(|| Arc::new(packed.decode()))
             .clone()
@@ -109,29 +108,28 @@ impl Repo {
         self.look(|shown| shown.packed.volume)
     }
 
-    /// Memory that it takes while nobody has touched it, in bytes, without what the allocator adds.
+    /// Memory that it takes before it is first looked at, in bytes, without what the allocator adds.
     pub fn memory_bytes(&self) -> usize {
         std::mem::size_of::<Self>()
             + self.path.len()
             + self.look(|shown| shown.packed.encoded_bytes())
     }
 
-    fn look<T>(&self, look: impl FnOnce(&Shown) -> T) -> T {
+    fn look<T>(&self, look: impl FnOnce(&ShownEntry) -> T) -> T {
         look(&self.shown.read())
     }
 
     /// Serves another entry from now on. Entries without a snapshot are ignored.
     pub(crate) fn set(&self, entry: Arc<Repository>) {
         if let Some(packed) = Packed::of(&entry) {
-            *self.shown.write() = Shown {
+            *self.shown.write() = ShownEntry {
                 packed,
                 entry: Some(entry),
             };
         }
     }
 
-    /// True for the first caller only: whoever touches a repository first asks for the whole
-    /// closure.
+    /// True for the first caller only, which asks for the whole closure.
     pub(crate) fn first_touch(&self) -> bool {
         !self.closure_asked.swap(true, Ordering::Relaxed)
     }

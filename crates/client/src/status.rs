@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
+use monofs_model::Member;
 use monofs_proto::v1;
 use serde::Serialize;
 
@@ -50,6 +51,16 @@ pub struct MemberStatus {
     pub id: String,
     pub address: String,
     pub state: &'static str,
+}
+
+impl MemberStatus {
+    fn of(member: &Member) -> Self {
+        Self {
+            id: member.id.to_string(),
+            address: member.address.clone(),
+            state: member.state.as_str(),
+        }
+    }
 }
 
 /// What is shown.
@@ -157,6 +168,7 @@ impl StatusSource {
         let router = self.router(&context);
         let catalog = self.catalog(&context);
         let problems = problems(&router, &catalog, &cache);
+        // The rest is counters.
         let counters = &context.counters;
         Some(Status {
             version: env!("CARGO_PKG_VERSION"),
@@ -213,11 +225,6 @@ impl StatusSource {
     fn router(&self, context: &MountContext) -> RouterStatus {
         let state = self.link.state().clone();
         let view = context.content.replicas().view();
-        let member = |member: &monofs_model::Member| MemberStatus {
-            id: member.id.to_string(),
-            address: member.address.clone(),
-            state: member.state.as_str(),
-        };
         RouterStatus {
             connected: state.connected_since.is_some(),
             address: state.router,
@@ -225,7 +232,7 @@ impl StatusSource {
             view_age_seconds: state.last_message.map(|last| last.elapsed().as_secs()),
             last_error: state.last_error,
             view_number: view.number,
-            members: view.members.iter().map(member).collect(),
+            members: view.members.iter().map(MemberStatus::of).collect(),
         }
     }
 
@@ -248,6 +255,7 @@ impl StatusSource {
 }
 
 fn reads(context: &MountContext) -> ReadStatus {
+    // One to one from the counters, besides what is in flight.
     let counters = &context.counters;
     ReadStatus {
         records_in_memory: counters.records_in_memory.get(),

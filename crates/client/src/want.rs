@@ -12,6 +12,9 @@ use crate::errno::Errno;
 use crate::fs::identity::Ino;
 use crate::repo::Repo;
 
+/// A chunk of a content, by its blob and index.
+pub type ChunkKey = (Oid, u32);
+
 /// One thing that is fetched: a directory record, or a chunk of a content by its index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ContentKey {

@@ -1,22 +1,23 @@
 //! Contents as the kernel wants them: verified, decoded, and not asked for yet.
 //!
 //! Content is decoded to be verified when it arrives. It is kept decoded here until it is read, so
-//! that reading it costs no second decoding, and so that whoever waited for it gets it even when
-//! the disk is too slow to take it. Once read to its end, a chunk is the kernel's to keep. Bounded:
+//! that reading it costs no second decoding, and so that the reader that waited for it gets it even
+//! when the disk is too slow to take it. Once read to its end, a chunk is the kernel's to keep. Bounded:
 //! the oldest goes first, and is then decoded again from its frame.
 
 use std::collections::{HashMap, VecDeque};
 
-use super::ChunkKey;
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
+
+use crate::want::ChunkKey;
 
 /// Most bytes kept, over all shards.
 pub const READY_BYTES_MAX: usize = 24 << 20;
 const SHARDS: usize = 8;
 
 #[derive(Default)]
-struct Shard {
+struct ReadyShard {
     contents: HashMap<ChunkKey, Bytes>,
     /// In the order of arrival; what was taken meanwhile is still named.
     order: VecDeque<ChunkKey>,
@@ -25,12 +26,12 @@ struct Shard {
 
 /// Decoded chunks.
 #[derive(Default)]
-pub struct Ready {
-    shards: [Mutex<Shard>; SHARDS],
+pub struct ReadyChunks {
+    shards: [Mutex<ReadyShard>; SHARDS],
 }
 
-impl Ready {
-    fn shard(&self, (blob, index): &ChunkKey) -> MutexGuard<'_, Shard> {
+impl ReadyChunks {
+    fn shard(&self, (blob, index): &ChunkKey) -> MutexGuard<'_, ReadyShard> {
         // The chunks of one blob are spread, too.
         let at = blob.as_bytes()[1] as usize + *index as usize;
         self.shards[at % SHARDS].lock()
@@ -98,7 +99,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_bounded_and_the_newest_stays() {
-        let ready = Ready::default();
+        let ready = ReadyChunks::default();
         let piece = Bytes::from(vec![7u8; 100_000]);
         for n in 0..2000 {
             ready.put(key(n), piece.clone());
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn what_was_read_is_gone_and_leaves_no_trace() {
-        let ready = Ready::default();
+        let ready = ReadyChunks::default();
         for n in 0..100_000 {
             ready.put(key(n), Bytes::from_static(b"x"));
             ready.put(key(n), Bytes::from_static(b"x"));

@@ -100,6 +100,7 @@ impl Applier {
 
     /// Applies changes until stopped.
     pub async fn run(mut self, mut changes: mpsc::Receiver<CatalogChange>) {
+        // What fails is tried again after a pause, and the copy on disk follows a while later.
         let mut pause = RETRY_FIRST;
         let mut copied = tokio::time::Instant::now();
         let mut copy_due = false;
@@ -153,6 +154,7 @@ impl Applier {
 
     /// Makes what is shown equal to what is wanted, as far as content can be had.
     async fn converge(&mut self) {
+        // Repositories that come and go first, then each one whose commit changed.
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs() as i64);
@@ -181,6 +183,8 @@ impl Applier {
                 }
             }
         }
+
+        // When all that is wanted is shown, the position is acknowledged.
         let mut state = self.parts.link.state();
         state
             .lagging

@@ -70,6 +70,7 @@ pub struct CatalogWatch {
 impl CatalogWatch {
     /// Runs until stopped.
     pub async fn run(self) {
+        // One router after the other; a pause once each of them has failed.
         let mut pause = RETRY_FIRST;
         let mut failed = 0;
         for router in self.routers.iter().cycle() {

@@ -45,6 +45,8 @@ impl NameKind {
     }
 }
 
+/// What is known about one kind.
+#[derive(Debug, Default)]
 struct KindRow {
     /// Milliseconds since the table was made, plus one; 0: never.
     read: AtomicU64,
@@ -67,16 +69,9 @@ pub struct ReadKinds {
 
 impl Default for ReadKinds {
     fn default() -> Self {
-        let row = |_| KindRow {
-            read: AtomicU64::new(0),
-            stored: AtomicU32::new(0),
-            fetched: AtomicU32::new(0),
-            used_before: AtomicU64::new(0),
-            whole: AtomicU32::new(0),
-        };
         Self {
             began: Instant::now(),
-            rows: std::array::from_fn(row),
+            rows: std::array::from_fn(|_| KindRow::default()),
             credit: AtomicI64::new(0),
         }
     }
@@ -118,11 +113,11 @@ impl ReadKinds {
     /// Whether a large file of this kind should be fetched whole, not only its first chunk; if so,
     /// it is taken for fetched.
     pub fn fetch_whole(&self, kind: NameKind) -> bool {
-        let one_less = |left: u32| left.checked_sub(1);
-        self.row(kind)
-            .whole
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less)
-            .is_ok()
+        let whole = &self.row(kind).whole;
+        let taken = whole.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+            left.checked_sub(1)
+        });
+        taken.is_ok()
     }
 
     /// Whether a file of this kind may be put into the kernel's page cache unasked.

@@ -15,6 +15,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use monofs_model::tree::Entry;
 use monofs_model::{EntryKind, Oid, Repository};
 use parking_lot::{Mutex, MutexGuard};
 
@@ -44,8 +45,15 @@ pub enum InodeTarget {
     },
 }
 
+impl InodeTarget {
+    /// Whether it stands for this entry of a directory.
+    pub fn is_entry(&self, entry: &Entry<'_>) -> bool {
+        matches!(self, Self::Entry { kind, oid, .. } if *kind == entry.kind && *oid == entry.oid)
+    }
+}
+
 /// Versions of a directory that were replaced, and the trees that they were.
-type History = [Option<(u32, Oid)>; HISTORY_MAX];
+type TreeHistory = [Option<(u32, Oid)>; HISTORY_MAX];
 
 /// One inode. There are as many as the kernel has names of the mount in memory, so its size counts
 /// (112 bytes).
@@ -66,7 +74,7 @@ pub struct Inode {
     lookups: u64,
     dead: bool,
     /// Of a directory that was switched: the newest version last.
-    history: Option<Box<History>>,
+    history: Option<Box<TreeHistory>>,
 }
 
 impl Inode {
@@ -124,9 +132,9 @@ impl Inode {
 
 /// Inode numbers are hashes already: spread them, no more.
 #[derive(Default)]
-struct Spread(u64);
+struct SpreadHasher(u64);
 
-impl Hasher for Spread {
+impl Hasher for SpreadHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -141,11 +149,11 @@ impl Hasher for Spread {
 }
 
 /// Boxed, since up to half of a table's places are empty.
-type Shard = HashMap<Ino, Box<Inode>, BuildHasherDefault<Spread>>;
+type InodeShard = HashMap<Ino, Box<Inode>, BuildHasherDefault<SpreadHasher>>;
 
 /// All inodes of one mount.
 pub struct InodeTable {
-    shards: [Mutex<Shard>; SHARDS],
+    shards: [Mutex<InodeShard>; SHARDS],
 }
 
 impl InodeTable {
@@ -166,7 +174,7 @@ impl InodeTable {
         table
     }
 
-    fn shard(&self, ino: Ino) -> MutexGuard<'_, Shard> {
+    fn shard(&self, ino: Ino) -> MutexGuard<'_, InodeShard> {
         // All slots of one hash value are in one shard.
         self.shards[(ino / SLOTS) as usize % SHARDS].lock()
     }
@@ -284,7 +292,7 @@ impl InodeTable {
         }
     }
 
-    /// Takes the inode away from new lookups; whoever holds it goes on seeing it as of `pinned`.
+    /// Takes the inode away from new lookups; a reader that holds it goes on seeing it as of `pinned`.
     pub fn retire(&self, ino: Ino, pinned: &Option<Arc<Repository>>) {
         if let Some(inode) = self.shard(ino).get_mut(&ino) {
             inode.dead = true;
@@ -306,22 +314,20 @@ impl InodeTable {
 }
 
 /// The live inode with this identity, or the first free slot for one.
-fn live_slot(shard: &Shard, identity: Identity) -> Result<Ino, Option<Ino>> {
+fn live_slot(shard: &InodeShard, identity: Identity) -> Result<Ino, Option<Ino>> {
     let slots = identity.base..identity.base + SLOTS;
-    let same = |ino: &Ino| {
-        shard
-            .get(ino)
-            .is_some_and(|inode| inode.check == identity.check && !inode.dead)
-    };
-    if same(&identity.base) {
-        return Ok(identity.base);
-    }
-    // A live one may sit behind a slot that has become free since, so all slots are looked at
-    // first.
-    match slots.clone().skip(1).find(same) {
+    // Nearly always it is in the first one. A live one may sit behind a slot that has become free
+    // since, so all slots are looked at first.
+    match slots.clone().find(|ino| is_live(shard, *ino, identity)) {
         Some(ino) => Ok(ino),
         None => Err(slots.into_iter().find(|ino| !shard.contains_key(ino))),
     }
+}
+
+fn is_live(shard: &InodeShard, ino: Ino, identity: Identity) -> bool {
+    shard
+        .get(&ino)
+        .is_some_and(|inode| inode.check == identity.check && !inode.dead)
 }
 
 #[cfg(test)]

@@ -112,12 +112,12 @@ impl Fs {
         entry: &Entry<'_>,
     ) -> Outcome<InodeAttr> {
         let identity = Identity::entry(parent, entry.name, entry.kind, &entry.oid);
-        let same = |inode: &Inode| matches!(&inode.what, InodeTarget::Entry { kind, oid, .. } if (*kind, *oid) == (entry.kind, entry.oid));
-        let make = || new_entry(identity, parent, repo, entry);
-        Ok(self
-            .inodes
-            .remember(identity, same, make)
-            .ok_or(Errno::IO)?)
+        let attr = self.inodes.remember(
+            identity,
+            |inode| inode.what.is_entry(entry),
+            || new_entry(identity, parent, repo, entry),
+        );
+        Ok(attr.ok_or(Errno::IO)?)
     }
 
     /// Registers an entry of a directory as it was before a switch. What the entry is now is told
@@ -137,11 +137,10 @@ impl Fs {
             }
             _ if entry.kind == EntryKind::Directory => {
                 let identity = Identity::directory(parent, entry.name);
-                let make = || new_entry(identity, parent, repo, entry);
-                Ok(self
+                let attr = self
                     .inodes
-                    .remember_retired(identity, make)
-                    .ok_or(Errno::IO)?)
+                    .remember_retired(identity, || new_entry(identity, parent, repo, entry));
+                Ok(attr.ok_or(Errno::IO)?)
             }
             _ => self.remember_entry(parent, repo, entry),
         }
@@ -156,37 +155,48 @@ impl Fs {
         child: &NamespaceChild,
     ) -> Outcome<InodeAttr> {
         let identity = Identity::directory(parent, name);
-        let same = |inode: &Inode| match (child, &inode.what) {
-            (NamespaceChild::Directory, InodeTarget::Namespace(_)) => true,
-            (NamespaceChild::Repository(repo), InodeTarget::Entry { repo: have, .. }) => {
-                Arc::ptr_eq(repo, have)
-            }
-            _ => false,
-        };
-        let make = || match child {
+        let attr = self.inodes.remember(
+            identity,
+            |inode| is_child(&inode.what, child),
+            || self.new_child(identity, parent, path, name, child),
+        );
+        Ok(attr.ok_or(Errno::IO)?)
+    }
+
+    fn new_child(
+        &self,
+        identity: Identity,
+        parent: Ino,
+        path: &str,
+        name: &[u8],
+        child: &NamespaceChild,
+    ) -> Inode {
+        let (what, mtime) = match child {
             NamespaceChild::Directory => {
                 let path = join(path, &String::from_utf8_lossy(name));
-                Inode::new(
-                    identity,
-                    parent,
-                    InodeTarget::Namespace(path.into()),
-                    DIRECTORY_BYTES,
-                    self.now(),
-                )
+                (InodeTarget::Namespace(path.into()), self.now())
             }
             NamespaceChild::Repository(repo) => {
-                let what = InodeTarget::Entry {
+                let root = InodeTarget::Entry {
                     kind: EntryKind::Directory,
                     oid: repo.root(),
                     repo: repo.clone(),
                 };
-                Inode::new(identity, parent, what, DIRECTORY_BYTES, repo.commit_time())
+                (root, repo.commit_time())
             }
         };
-        Ok(self
-            .inodes
-            .remember(identity, same, make)
-            .ok_or(Errno::IO)?)
+        Inode::new(identity, parent, what, DIRECTORY_BYTES, mtime)
+    }
+}
+
+/// Whether an inode stands for what a name above repositories means.
+fn is_child(what: &InodeTarget, child: &NamespaceChild) -> bool {
+    match (child, what) {
+        (NamespaceChild::Directory, InodeTarget::Namespace(_)) => true,
+        (NamespaceChild::Repository(repo), InodeTarget::Entry { repo: have, .. }) => {
+            Arc::ptr_eq(repo, have)
+        }
+        _ => false,
     }
 }
 

@@ -229,10 +229,8 @@ impl Namespace {
         let old = self.listings.get(path).cloned();
         let report = old.is_some() || path.is_empty();
         let mut changed = false;
-        let (totals, before) = (
-            &mut self.totals,
-            old.as_ref().map_or(&[][..], |old| &old.names),
-        );
+        let totals = &mut self.totals;
+        let before = old.as_ref().map_or(&[][..], |old| &old.names);
         let names = merge(before, edits, |name, was, is| {
             changed = true;
             if let Some(NamespaceChild::Repository(repo)) = was {
@@ -252,6 +250,7 @@ impl Namespace {
         if names.is_empty() && !path.is_empty() {
             return self.listings.remove(path).is_some();
         }
+        // A new version, which keeps a few before it.
         if changed || old.is_none() {
             let version = old
                 .as_ref()
@@ -290,14 +289,17 @@ fn merge(
 ) -> Vec<Name> {
     edits.sort_by(|a, b| a.0.cmp(&b.0));
     let mut names = Vec::with_capacity(old.len() + edits.len());
-    let (mut old, mut edits) = (old.iter().peekable(), edits.into_iter().peekable());
+    let mut old = old.iter().peekable();
+    let mut edits = edits.into_iter().peekable();
     while let Some((name, mut is)) = edits.next() {
+        // The last edit of this name, and what comes before it unchanged.
         while let Some((_, later)) = edits.next_if(|(next, _)| *next == name) {
             is = later;
         }
         while let Some(kept) = old.next_if(|(next, _)| *next < name) {
             names.push(kept.clone());
         }
+        // What the name was, and whether that differs.
         let was = old
             .next_if(|(next, _)| *next == name)
             .map(|(_, child)| child);

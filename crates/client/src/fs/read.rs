@@ -26,7 +26,7 @@ const READ_BYTES_MAX: u64 = 16 << 20;
 
 /// What a thread decoded last.
 #[derive(Default)]
-struct Scratch {
+struct DecodeScratch {
     key: Option<(Oid, u32)>,
     raw: Vec<u8>,
     /// A reply that spans chunks.
@@ -34,11 +34,11 @@ struct Scratch {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static SCRATCH: RefCell<DecodeScratch> = RefCell::default();
 }
 
 /// Bytes of something readable.
-enum Source {
+enum ReadSource {
     Text(Bytes),
     Blob {
         repo: Arc<Repo>,
@@ -61,23 +61,24 @@ impl Fs {
         take: &mut dyn FnMut(&[u8]),
     ) -> Outcome<Option<ChunkWant>> {
         match self.source(ino)? {
-            Source::Text(text) => {
+            ReadSource::Text(text) => {
                 let start = text.len().min(offset as usize);
                 let end = text.len().min(start + length as usize);
                 take(&text[start..end]);
                 Ok(None)
             }
-            Source::Blob { size, .. } if offset >= size || length == 0 => {
+            ReadSource::Blob { size, .. } if offset >= size || length == 0 => {
                 take(&[]);
                 Ok(None)
             }
-            Source::Blob {
+            ReadSource::Blob {
                 repo,
                 blob,
                 size,
                 directory,
                 kind,
             } => {
+                // Evidence for what to fetch ahead.
                 self.kinds.read(kind);
                 let end = size.min(offset + u64::from(length).min(READ_BYTES_MAX));
                 let first = (offset / CHUNK_BYTES as u64) as u32;
@@ -85,6 +86,7 @@ impl Fs {
                 if first > 0 {
                     self.kinds.read_on(kind);
                 }
+                // The chunks of the range.
                 let want = ChunkWant {
                     repo,
                     span: Span {
@@ -127,19 +129,16 @@ impl Fs {
         self.read(ino, offset, length, take).map(|_| ())
     }
 
-    fn source(&self, ino: Ino) -> Outcome<Source> {
+    fn source(&self, ino: Ino) -> Outcome<ReadSource> {
         let source = self.inodes.with(ino, |inode| match &inode.what {
-            InodeTarget::Document(text) => Ok(Source::Text(text.clone())),
-            InodeTarget::Entry { kind, oid, repo } if kind.is_blob() => {
-                let (size, directory, kind) = (inode.size, inode.parent, inode.name_kind);
-                Ok(Source::Blob {
-                    repo: repo.clone(),
-                    blob: *oid,
-                    size,
-                    directory,
-                    kind,
-                })
-            }
+            InodeTarget::Document(text) => Ok(ReadSource::Text(text.clone())),
+            InodeTarget::Entry { kind, oid, repo } if kind.is_blob() => Ok(ReadSource::Blob {
+                repo: repo.clone(),
+                blob: *oid,
+                size: inode.size,
+                directory: inode.parent,
+                kind: inode.name_kind,
+            }),
             _ => Err(Errno::ISDIR),
         });
         Ok(source.ok_or(Errno::STALE)??)
@@ -194,7 +193,7 @@ impl Fs {
     }
 
     /// Makes `scratch.raw` the bytes of one chunk.
-    fn decode(&self, want: &ChunkWant, index: u32, scratch: &mut Scratch) -> Outcome<()> {
+    fn decode(&self, want: &ChunkWant, index: u32, scratch: &mut DecodeScratch) -> Outcome<()> {
         let blob = want.span.blob;
         let key = (blob, index);
         if scratch.key == Some(key) {

@@ -122,6 +122,7 @@ impl ListingCall<'_> {
             .inodes
             .with(self.ino, |inode| inode.parent)
             .ok_or(Errno::STALE)?;
+        // The parent of the root is the root.
         for (index, name, ino) in [(0u64, &b"."[..], self.ino), (1, b"..", parent)] {
             if index < self.index {
                 continue;
@@ -221,6 +222,7 @@ impl ListingCall<'_> {
             return Ok(());
         };
         for (n, entry) in record.iter().enumerate().skip(start as usize) {
+            // In an earlier version, names lead to what they lead to now, if they still do.
             let attr = match (self.mode, now) {
                 (ListingMode::Names, _) => None,
                 (ListingMode::WithAttributes, None) => Some((

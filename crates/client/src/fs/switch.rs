@@ -37,7 +37,7 @@ pub struct FlipEffect {
 }
 
 /// Records that a flip needs and that are not here, all of one repository.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct MissingRecords {
     /// Of the new snapshot.
     pub new: Vec<Oid>,
@@ -52,6 +52,7 @@ struct DirectorySwitch {
     names: Vec<Box<[u8]>>,
 }
 
+/// All that a flip changes.
 #[derive(Default)]
 struct FlipPlan {
     changes: Vec<DirectorySwitch>,
@@ -59,6 +60,8 @@ struct FlipPlan {
     /// Files and symlinks that were replaced: they stay readable and belong to the old snapshot.
     replaced: Vec<Identity>,
     drop_all_names: bool,
+    /// Known directories that are still to be compared, each with the tree that it is to show.
+    pending: Vec<(Ino, Oid)>,
 }
 
 impl Fs {
@@ -87,9 +90,13 @@ impl Fs {
         removed: &[String],
     ) -> Vec<Invalidation> {
         let mut world = self.world_mut();
-        let shown = |path: &String| Some((path.clone(), world.repo(path)?.clone()));
-        let gone: HashMap<String, Arc<Repo>> = removed.iter().filter_map(shown).collect();
+        let gone: HashMap<&String, Arc<Repo>> = removed
+            .iter()
+            .filter_map(|path| Some((path, world.repo(path)?.clone())))
+            .collect();
         let changes = world.change(added, removed);
+
+        // What the kernel knows of the names that changed.
         let mut invalidations: Vec<Invalidation> = Vec::new();
         let mut retired = Vec::new();
         for change in changes {
@@ -138,11 +145,14 @@ impl Fs {
         lost: &HashSet<Oid>,
     ) -> Result<FlipEffect, MissingRecords> {
         let mut world = self.world_mut();
-        let (old, new) = (repo.entry(), snapshot_of(entry));
+        let old = repo.entry();
+        let new = snapshot_of(entry);
         let plan = match self.known(old.path.as_str()) {
             Some(root) => self.plan(root, new.root, lost)?,
             None => FlipPlan::default(),
         };
+
+        // All that is needed is here: from now on everything is switched.
         for change in &plan.changes {
             let mtime = (!change.names.is_empty()).then_some(new.commit_time);
             self.inodes
@@ -191,21 +201,22 @@ impl Fs {
         lost: &HashSet<Oid>,
     ) -> Result<FlipPlan, MissingRecords> {
         let mut plan = FlipPlan::default();
-        let mut needed = MissingRecords {
-            new: Vec::new(),
-            old: Vec::new(),
-        };
-        let mut pending = vec![(root, new_root)];
-        while let Some((directory, new)) = pending.pop() {
+        let mut missing = MissingRecords::default();
+        plan.pending.push((root, new_root));
+        while let Some((directory, new)) = plan.pending.pop() {
             let Some(old) = self.tree_of(directory).filter(|old| *old != new) else {
                 continue;
             };
+            let is_lost = lost.contains(&old);
             let old_record = self.cache.record(&old);
-            if old_record.is_none() && !lost.contains(&old) {
-                needed.old.push(old);
+            let new_record = self.cache.record(&new);
+            if old_record.is_none() && !is_lost {
+                missing.old.push(old);
             }
-            let Some(new_record) = self.cache.record(&new) else {
-                needed.new.push(new);
+            if new_record.is_none() {
+                missing.new.push(new);
+            }
+            let Some(new_record) = new_record else {
                 continue;
             };
             let mut change = DirectorySwitch {
@@ -215,64 +226,56 @@ impl Fs {
             };
             match &old_record {
                 Some(old_record) => compare(old_record, &new_record, |was, is| {
-                    self.compare_entry(directory, was, is, &mut change, &mut plan, &mut pending);
+                    self.plan_entry(was, is, &mut change, &mut plan);
                 }),
-                None if lost.contains(&old) => {
+                // Names that are gone cannot be listed, so the kernel must drop all it knows.
+                None if is_lost => {
                     plan.drop_all_names = true;
                     for entry in new_record.iter() {
-                        self.compare_entry(
-                            directory,
-                            None,
-                            Some(&entry),
-                            &mut change,
-                            &mut plan,
-                            &mut pending,
-                        );
+                        self.plan_entry(None, Some(&entry), &mut change, &mut plan);
                     }
                 }
                 None => continue,
             }
             plan.changes.push(change);
         }
-        if needed.new.is_empty() && needed.old.is_empty() {
+        if missing == MissingRecords::default() {
             Ok(plan)
         } else {
-            Err(needed)
+            Err(missing)
         }
     }
 
-    /// One name of a directory, before and after. At least one of the two is there, and they
-    /// differ.
-    fn compare_entry(
+    /// Plans for one name of a directory, before and after. At least one of the two is there, and
+    /// they differ.
+    fn plan_entry(
         &self,
-        directory: Ino,
         was: Option<&Entry<'_>>,
         is: Option<&Entry<'_>>,
         change: &mut DirectorySwitch,
         plan: &mut FlipPlan,
-        pending: &mut Vec<(Ino, Oid)>,
     ) {
         let Some(name) = was.or(is).map(|entry| entry.name) else {
             return;
         };
-        let is_directory = |entry: &Entry<'_>| entry.kind == EntryKind::Directory;
+        let directory = change.directory;
         let below = self.inodes.find(Identity::directory(directory, name));
-        if let (Some(is), Some(below)) = (is.filter(|is| is_directory(is)), below)
-            && was.is_none_or(is_directory)
+        let was_directory = was.is_some_and(is_directory);
+        if let Some(is) = is.filter(|is| is_directory(is))
+            && let Some(below) = below
+            && (was_directory || was.is_none())
         {
             // The name leads to the same inode; only what is below it may differ.
-            pending.push((below, is.oid));
-            if was.is_some() {
+            plan.pending.push((below, is.oid));
+            if was_directory {
                 return;
             }
-        } else if let (Some(was), Some(is)) = (was, is)
-            && is_directory(was)
-            && is_directory(is)
-        {
+        } else if was_directory && is.is_some_and(is_directory) {
+            // The kernel does not know the directory.
             return;
         } else if let Some(was) = was {
             match below {
-                Some(below) if is_directory(was) => plan.retired.push(below),
+                Some(below) if was_directory => plan.retired.push(below),
                 _ => plan
                     .replaced
                     .push(Identity::entry(directory, name, was.kind, &was.oid)),
@@ -282,14 +285,20 @@ impl Fs {
     }
 }
 
+fn is_directory(entry: &Entry<'_>) -> bool {
+    entry.kind == EntryKind::Directory
+}
+
 /// Calls `differ` for each name whose entry is not the same in both.
 fn compare(
     old: &TreeRecord,
     new: &TreeRecord,
     mut differ: impl FnMut(Option<&Entry<'_>>, Option<&Entry<'_>>),
 ) {
-    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    let mut old = old.iter().peekable();
+    let mut new = new.iter().peekable();
     loop {
+        // Both are sorted by name.
         let order = match (old.peek(), new.peek()) {
             (None, None) => return,
             (Some(_), None) => std::cmp::Ordering::Less,
@@ -298,8 +307,11 @@ fn compare(
         };
         let was = if order.is_le() { old.next() } else { None };
         let is = if order.is_ge() { new.next() } else { None };
-        let same = matches!((&was, &is), (Some(was), Some(is)) if (was.kind, was.oid) == (is.kind, is.oid));
-        if !same {
+        let is_same = match (&was, &is) {
+            (Some(was), Some(is)) => was.kind == is.kind && was.oid == is.oid,
+            _ => false,
+        };
+        if !is_same {
             differ(was.as_ref(), is.as_ref());
         }
     }

@@ -6,7 +6,7 @@
 //! | `user.monofs.commit` | commit that is shown |
 //! | `user.monofs.repo` | display path of the repository |
 //! | `user.monofs.source` | URL it comes from |
-//! | `user.monofs.submodule` | of a submodule only: `<url>@<commit>`; without a known URL `@<commit>` |
+//! | `user.monofs.submodule` | of a submodule: `<url>@<commit>`; without a known URL `@<commit>` |
 //!
 //! Directories above repositories have none.
 
@@ -27,7 +27,7 @@ const REPO: &[u8] = b"user.monofs.repo";
 const SOURCE: &[u8] = b"user.monofs.source";
 const SUBMODULE: &[u8] = b"user.monofs.submodule";
 
-struct Subject {
+struct XattrSubject {
     kind: EntryKind,
     oid: Oid,
     repo: Arc<Repo>,
@@ -81,9 +81,9 @@ impl Fs {
         Ok(list)
     }
 
-    fn subject(&self, ino: Ino) -> Outcome<Option<Subject>> {
+    fn subject(&self, ino: Ino) -> Outcome<Option<XattrSubject>> {
         let subject = self.inodes.with(ino, |inode| match &inode.what {
-            InodeTarget::Entry { kind, oid, repo } => Some(Subject {
+            InodeTarget::Entry { kind, oid, repo } => Some(XattrSubject {
                 kind: *kind,
                 oid: *oid,
                 repo: repo.clone(),
@@ -115,6 +115,7 @@ impl Fs {
     /// The path of an entry below its repository's root. Names are not kept with inodes, so each
     /// directory above is asked for the name that leads down.
     pub(crate) fn path_in_repo(&self, ino: Ino) -> Outcome<Vec<u8>> {
+        // From the entry up to the repository's root.
         let mut names: Vec<Vec<u8>> = Vec::new();
         let mut at = ino;
         loop {

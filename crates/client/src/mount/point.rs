@@ -28,6 +28,8 @@ pub fn prepare(path: &Path) -> Result<PathBuf> {
         Err(e) => return Err(Error::refused(format!("mount point {at}: {e}"))),
         Ok(_) => {}
     }
+
+    // A directory that nothing would be hidden in.
     let path = path
         .canonicalize()
         .map_err(|e| Error::refused(format!("mount point {at}: {e}")))?;
@@ -51,8 +53,8 @@ pub fn prepare(path: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Takes the mount away. When it is busy it goes all the same: whoever uses it gets errors from
-/// then on, as they would when this process ends.
+/// Takes the mount away. When it is busy it goes all the same: processes that use it get errors
+/// from then on, as they would when this process ends.
 pub fn release(path: &Path, unmounter: &mut fuser::SessionUnmounter) -> Result<()> {
     let at = path.display();
     let Err(error) = unmounter.unmount() else {
@@ -83,7 +85,7 @@ fn is_stale(error: &io::Error) -> bool {
 
 fn detach(path: &Path) -> io::Result<()> {
     match rustix::mount::unmount(path, UnmountFlags::DETACH) {
-        // Only root may; everybody else asks the helper that mounted it.
+        // Only root may; other users ask the helper that mounted it.
         Err(rustix::io::Errno::PERM) => {
             let done = Command::new("fusermount3")
                 .args(["-u", "-z", "--"])

@@ -11,10 +11,8 @@ pub fn widen(mount: &Path) {
     let Ok(stat) = rustix::fs::stat(mount) else {
         return;
     };
-    let (major, minor) = (
-        rustix::fs::major(stat.st_dev),
-        rustix::fs::minor(stat.st_dev),
-    );
+    let major = rustix::fs::major(stat.st_dev);
+    let minor = rustix::fs::minor(stat.st_dev);
     let path = format!("/sys/class/bdi/{major}:{minor}/read_ahead_kb");
     if let Err(error) = std::fs::write(&path, format!("{}", CHUNK_BYTES >> 10)) {
         tracing::debug!(path, %error, "readahead stays as the kernel set it");

@@ -76,6 +76,7 @@ fn session_options(config: &Config) -> fuser::Config {
         MountOption::NoDev,
         MountOption::DefaultPermissions,
     ];
+    // Who may look into it: the kernel asks nothing about others.
     let for_all_users = config
         .allow_other
         .unwrap_or_else(|| rustix::process::geteuid().is_root());

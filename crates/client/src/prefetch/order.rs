@@ -35,6 +35,7 @@ impl DirectoryOrders {
     /// From the directories in the order of the listing, each with the number of directories below
     /// it.
     pub fn new(nodes: Vec<Oid>, below: &[u32]) -> Self {
+        // A tree that occurs again is found where it occurs first.
         let index = nodes
             .iter()
             .enumerate()
@@ -129,15 +130,15 @@ impl WalkReader {
     fn advance(&mut self, node: Node, tree: &DirectoryOrders) -> u64 {
         for (votes, rank) in self.votes.iter_mut().zip(&tree.rank) {
             let step = i64::from(rank[node as usize]) - i64::from(rank[self.node as usize]);
-            *votes = (*votes
-                + if (1..=i64::from(SLACK)).contains(&step) {
-                    1
-                } else {
-                    -1
-                })
-            .clamp(-VOTES_MAX, VOTES_MAX);
+            let vote = if (1..=i64::from(SLACK)).contains(&step) {
+                1
+            } else {
+                -1
+            };
+            *votes = (*votes + vote).clamp(-VOTES_MAX, VOTES_MAX);
         }
         self.node = node;
+        // The other order explains its steps better: what was fetched in this one is passed.
         let other = 1 - self.order;
         if self.votes[other] > self.votes[self.order] + 1 {
             self.order = other;

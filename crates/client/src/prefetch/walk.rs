@@ -245,6 +245,8 @@ impl Walk {
         let mut spans = Vec::new();
         let mut is_part = false;
         let record = fs.cache.record(tree);
+        // Kinds that the readers pass over are left out; of large files, only as much is fetched as
+        // their readers read.
         for entry in record.iter().flat_map(TreeRecord::iter).filter(is_file) {
             let kind = NameKind::of(entry.name);
             if !fs.kinds.worth_fetching(kind, used_bytes) {
