@@ -50,8 +50,8 @@ struct Args {
     )]
     keep_cache: bool,
     /// Which address of a node to use
-    #[arg(long, value_enum, default_value_t = Addresses::Auto)]
-    addresses: Addresses,
+    #[arg(long, value_enum, default_value_t = AddressArg::Auto)]
+    addresses: AddressArg,
     /// Read through the routers only, where nodes cannot be reached
     #[arg(long)]
     via_router: bool,
@@ -85,7 +85,7 @@ struct Args {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Addresses {
+enum AddressArg {
     Auto,
     Internal,
     External,
@@ -101,9 +101,9 @@ impl From<Args> for Config {
             rpc_timeout: args.rpc_timeout,
             keep_cache: args.keep_cache,
             addresses: match args.addresses {
-                Addresses::Auto => AddressChoice::Auto,
-                Addresses::Internal => AddressChoice::Internal,
-                Addresses::External => AddressChoice::External,
+                AddressArg::Auto => AddressChoice::Auto,
+                AddressArg::Internal => AddressChoice::Internal,
+                AddressArg::External => AddressChoice::External,
             },
             via_router: args.via_router,
             allow_other: args.allow_other,

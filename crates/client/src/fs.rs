@@ -33,6 +33,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use monofs_model::{EntryKind, Oid, TreeRecord};
+use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 
 use self::identity::Ino;
 use self::inode::{InodeTable, InodeTarget};
@@ -41,7 +42,7 @@ use crate::cache::Cache;
 use crate::evidence::{Marks, ReadKinds};
 use crate::packed::Volume;
 use crate::repo::Repo;
-use crate::switch_lock::{SwitchLock, SwitchReadGuard, SwitchWriteGuard};
+use crate::switch_lock::{SwitchGuard, SwitchLock};
 use crate::want::{Miss, Outcome, TreeWant};
 
 /// Makes the text of the status document.
@@ -79,13 +80,13 @@ impl Fs {
 
     /// Takes the switch lock to look at the names above repositories.
     #[track_caller]
-    pub(crate) fn world(&self) -> SwitchReadGuard<'_, Namespace> {
+    pub(crate) fn world(&self) -> SwitchGuard<RwLockReadGuard<'_, Namespace>> {
         self.world.read()
     }
 
     /// Takes the switch lock to change what names lead to.
     #[track_caller]
-    fn world_mut(&self) -> SwitchWriteGuard<'_, Namespace> {
+    fn world_mut(&self) -> SwitchGuard<RwLockWriteGuard<'_, Namespace>> {
         self.world.write()
     }
 
@@ -124,14 +125,7 @@ impl Fs {
 
     /// The tree that a directory of a repository shows now.
     pub(crate) fn tree_of(&self, directory: Ino) -> Option<Oid> {
-        self.inodes.with(directory, |inode| match &inode.what {
-            InodeTarget::Entry {
-                kind: EntryKind::Directory,
-                oid,
-                ..
-            } => Some(*oid),
-            _ => None,
-        })?
+        self.repo_and_tree_of(directory).map(|(_, tree)| tree)
     }
 
     /// The size of everything shown.

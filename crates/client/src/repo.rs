@@ -108,7 +108,7 @@ impl Repo {
         self.look(|shown| shown.packed.volume)
     }
 
-    /// Memory that it takes before it is first looked at, in bytes, without what the allocator adds.
+    /// Bytes of memory that it takes before it is looked at, without what the allocator adds.
     pub fn memory_bytes(&self) -> usize {
         std::mem::size_of::<Self>()
             + self.path.len()

@@ -40,9 +40,9 @@ pub(crate) struct SwitchLock<T>(RwLock<T>);
 impl<T> SwitchLock<T> {
     /// Looks at the value. Other threads may look too.
     #[track_caller]
-    pub(crate) fn read(&self) -> SwitchReadGuard<'_, T> {
+    pub(crate) fn read(&self) -> SwitchGuard<RwLockReadGuard<'_, T>> {
         let mark = HeldMark::set();
-        SwitchReadGuard {
+        SwitchGuard {
             value: self.0.read(),
             _mark: mark,
         }
@@ -50,47 +50,32 @@ impl<T> SwitchLock<T> {
 
     /// Changes the value, alone.
     #[track_caller]
-    pub(crate) fn write(&self) -> SwitchWriteGuard<'_, T> {
+    pub(crate) fn write(&self) -> SwitchGuard<RwLockWriteGuard<'_, T>> {
         let mark = HeldMark::set();
-        SwitchWriteGuard {
+        SwitchGuard {
             value: self.0.write(),
             _mark: mark,
         }
     }
 }
 
-/// The read side, held.
-pub(crate) struct SwitchReadGuard<'a, T> {
+/// One side of the lock, held.
+pub(crate) struct SwitchGuard<G> {
     // Dropped before the mark.
-    value: RwLockReadGuard<'a, T>,
+    value: G,
     _mark: HeldMark,
 }
 
-/// The write side, held.
-pub(crate) struct SwitchWriteGuard<'a, T> {
-    // Dropped before the mark.
-    value: RwLockWriteGuard<'a, T>,
-    _mark: HeldMark,
-}
+impl<G: Deref> Deref for SwitchGuard<G> {
+    type Target = G::Target;
 
-impl<T> Deref for SwitchReadGuard<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
+    fn deref(&self) -> &G::Target {
         &self.value
     }
 }
 
-impl<T> Deref for SwitchWriteGuard<'_, T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.value
-    }
-}
-
-impl<T> DerefMut for SwitchWriteGuard<'_, T> {
-    fn deref_mut(&mut self) -> &mut T {
+impl<G: DerefMut> DerefMut for SwitchGuard<G> {
+    fn deref_mut(&mut self) -> &mut G::Target {
         &mut self.value
     }
 }

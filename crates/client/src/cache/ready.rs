@@ -2,8 +2,8 @@
 //!
 //! Content is decoded to be verified when it arrives. It is kept decoded here until it is read, so
 //! that reading it costs no second decoding, and so that the reader that waited for it gets it even
-//! when the disk is too slow to take it. Once read to its end, a chunk is the kernel's to keep. Bounded:
-//! the oldest goes first, and is then decoded again from its frame.
+//! when the disk is too slow to take it. Once read to its end, a chunk is the kernel's to keep.
+//! Bounded: the oldest goes first, and is then decoded again from its frame.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -149,7 +149,7 @@ impl CatalogWatch {
         loop {
             tokio::select! {
                 message = tokio::time::timeout(SILENCE_MAX, heard.next()) => {
-                    let message = message.map_err(|_| Error::unavailable(format!("silent for {SILENCE_MAX:?}")))?;
+                    let message = message.map_err(|_| silence())?;
                     let Some(message) = message else { return Ok(()) };
                     self.hear(router, message.map_err(from_status)?, &mut listing).await?;
                 }
@@ -228,6 +228,10 @@ impl CatalogWatch {
             tracing::info!(router, "following the catalogue");
         }
     }
+}
+
+fn silence() -> Error {
+    Error::unavailable(format!("silent for {SILENCE_MAX:?}"))
 }
 
 fn to_router(message: ToRouter) -> v1::WatchRequest {

@@ -111,8 +111,8 @@ impl PeerLoads {
         latency * f64::from(peer.under_way + 1)
     }
 
-    /// Whether it answers no request: silent for [`SILENCE_MAX`], now or when another one was quicker
-    /// lately.
+    /// Whether it answers no request: silent for [`SILENCE_MAX`], now or when another one was
+    /// quicker lately.
     pub fn hangs(&self, address: &str, now: Instant) -> bool {
         self.peers()
             .get(address)

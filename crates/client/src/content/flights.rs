@@ -1,8 +1,8 @@
-//! Single flight: each record and chunk is fetched by one request at a time; other callers that need
-//! it wait for that one.
+//! Single flight: each record and chunk is fetched by one request at a time; other callers that
+//! need it wait for that one.
 //!
-//! A [`FlightClaim`] owns the keys that no other request fetches. It tells the waiters as each key lands;
-//! when it is dropped, the rest is released, and the waiters of those look for themselves.
+//! A [`FlightClaim`] owns the keys that no other request fetches. It tells the waiters as each key
+//! lands; when it is dropped, the rest is released, and the waiters of those look for themselves.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};

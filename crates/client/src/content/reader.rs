@@ -39,8 +39,8 @@ impl ReplicaReader {
         }
     }
 
-    /// Gets what `progress` needs. While a reader waits for it, failures of all replicas are retried
-    /// until the deadline.
+    /// Gets what `progress` needs. While a reader waits for it, failures of all replicas are
+    /// retried until the deadline.
     pub async fn fetch(
         &self,
         repo: &Repo,
@@ -153,13 +153,10 @@ impl ReplicaReader {
         class: RequestClass,
         demand: Demand,
     ) -> Duration {
-        let node = |n: usize| {
-            candidates
-                .get(n)
-                .and_then(|candidate| candidate.node.as_ref())
-        };
-        match (node(0), node(1)) {
-            (Some(first), Some(second)) if first != second => {
+        match candidates {
+            [first, second, ..]
+                if first.node.is_some() && second.node.is_some() && first.node != second.node =>
+            {
                 self.peer.hedging.delay(class, demand)
             }
             _ => HEDGE_AFTER_MAX,

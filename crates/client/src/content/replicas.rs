@@ -1,6 +1,6 @@
-//! The order in which peers are asked: of the first two holders of a repository in HRW order that take part fully the less
-//! loaded one, then the others in that order, then those that hang, then the routers' proxy; those
-//! that failed lately last.
+//! The order in which peers are asked: of the first two holders of a repository in HRW order that
+//! take part fully the less loaded one, then the others in that order, then those that hang, then
+//! the routers' proxy; those that failed lately last.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -83,9 +83,9 @@ impl Replicas {
         &self.loads
     }
 
-    /// The peers to ask for this repository in a request of this class, best first. A node's second address
-    /// comes after the first addresses of all nodes, since it leads to the node that has just
-    /// failed or been slow.
+    /// The peers to ask for this repository in a request of this class, best first. A node's second
+    /// address comes after the first addresses of all nodes, since it leads to the node that has
+    /// just failed or been slow.
     pub fn candidates(
         &self,
         entry: &Repository,

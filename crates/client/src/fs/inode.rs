@@ -292,7 +292,7 @@ impl InodeTable {
         }
     }
 
-    /// Takes the inode away from new lookups; a reader that holds it goes on seeing it as of `pinned`.
+    /// Takes the inode away from new lookups; readers that hold it go on seeing it as of `pinned`.
     pub fn retire(&self, ino: Ino, pinned: &Option<Arc<Repository>>) {
         if let Some(inode) = self.shard(ino).get_mut(&ino) {
             inode.dead = true;

@@ -439,7 +439,7 @@ async fn old_records_that_nobody_has_do_not_block_a_flip() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_status_can_be_read_and_listed_while_commits_follow_each_other() {
     const READERS: usize = 4;
-    const COMMITS: usize = 150;
+    const COMMITS: usize = 100;
     let cluster = FakeCluster::start(1).await;
     let repo = Repo::new();
     let write = |n: usize| {
