@@ -37,9 +37,9 @@ pub const RECORD_MEMORY_BYTES: u64 = 48 << 20;
 const RECORDS_EXPECTED: usize = 16_384;
 
 #[derive(Clone)]
-struct RecordWeight;
+struct TreeRecordWeight;
 
-impl quick_cache::Weighter<Oid, TreeRecord> for RecordWeight {
+impl quick_cache::Weighter<Oid, TreeRecord> for TreeRecordWeight {
     fn weight(&self, _: &Oid, record: &TreeRecord) -> u64 {
         (record.bytes().len() + ENTRY_BYTES) as u64
     }
@@ -49,7 +49,7 @@ impl quick_cache::Weighter<Oid, TreeRecord> for RecordWeight {
 pub struct Cache {
     store: Arc<CacheStore>,
     counters: Arc<Counters>,
-    records: quick_cache::sync::Cache<Oid, TreeRecord, RecordWeight>,
+    records: quick_cache::sync::Cache<Oid, TreeRecord, TreeRecordWeight>,
     ready: ReadyChunks,
     backlog: Arc<Backlog>,
     jobs: Sender<WriteJob>,
@@ -96,7 +96,7 @@ impl Cache {
         let records = quick_cache::sync::Cache::with_weighter(
             RECORDS_EXPECTED,
             RECORD_MEMORY_BYTES,
-            RecordWeight,
+            TreeRecordWeight,
         );
         Ok(Arc::new(Self {
             store,
@@ -262,28 +262,20 @@ impl Cache {
     /// for the disk, the disk.
     pub fn tiers(&self) -> [CacheTier; 4] {
         let stats = self.store.stats();
+        let disk = stats.current_bytes + stats.previous_bytes;
+        let ready = self.ready.bytes() as u64;
+        let pending = self.backlog.bytes() as u64;
         [
-            CacheTier {
-                name: "ready",
-                bytes: self.ready.bytes() as u64,
-                limit_bytes: READY_BYTES_MAX as u64,
-            },
-            CacheTier {
-                name: "records_memory",
-                bytes: self.records.weight(),
-                limit_bytes: RECORD_MEMORY_BYTES,
-            },
-            CacheTier {
-                name: "frames_memory",
-                bytes: self.backlog.bytes() as u64,
-                limit_bytes: PENDING_BYTES_MAX as u64,
-            },
-            CacheTier {
-                name: "disk",
-                bytes: stats.current_bytes + stats.previous_bytes,
-                limit_bytes: stats.max_bytes,
-            },
+            ("ready", ready, READY_BYTES_MAX as u64),
+            ("records_memory", self.records.weight(), RECORD_MEMORY_BYTES),
+            ("frames_memory", pending, PENDING_BYTES_MAX as u64),
+            ("disk", disk, stats.max_bytes),
         ]
+        .map(|(name, bytes, limit_bytes)| CacheTier {
+            name,
+            bytes,
+            limit_bytes,
+        })
     }
 
     /// Generations of the cache on disk that were dropped, and their bytes.

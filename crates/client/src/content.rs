@@ -80,6 +80,7 @@ impl Content {
         } else {
             ContentPath::NodesFirst
         };
+        // One for all requests: what is known about peers and delays is shared.
         let peer = PeerReader {
             cache,
             counters,
@@ -217,9 +218,9 @@ impl Content {
         Ok(())
     }
 
-    /// Claims what is needed, not at hand and not in flight; also returns all that is wanted and not
-    /// at hand. That is looked up after the claim: else another's request could bring a key between
-    /// the look and the claim.
+    /// Claims what is needed, not at hand and not in flight; also returns all that is wanted and
+    /// not at hand. That is looked up after the claim: else another's request could bring a key
+    /// between the look and the claim.
     fn claim_missing(&self, need: &ContentNeed) -> (FlightClaim, Vec<ContentKey>) {
         let mut claim = need.claim(&self.flights);
         let absent = need.absent(&self.reader.peer.cache);

@@ -80,6 +80,13 @@ impl Adapter {
             }));
     }
 
+    /// Tells the kernel never to ask again, and to keep its caches: "not implemented" says so.
+    fn open_unseen(&self, operation: Operation, reply: fuser::ReplyOpen) {
+        let upcall = self.0.counters.begin(operation);
+        reply.error(fuser::Errno::ENOSYS);
+        self.0.counters.answered(upcall);
+    }
+
     /// Answers a listing of `ino` from `position` on.
     fn list<R: ListingReply>(&self, upcall: Upcall, ino: Ino, position: u64, mut reply: R) {
         let context = &self.0;
@@ -199,16 +206,11 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: fuser::ReplyOpen) {
-        let upcall = self.0.counters.begin(Operation::Open);
-        // "Not implemented" tells the kernel never to ask again and to keep its caches.
-        reply.error(fuser::Errno::ENOSYS);
-        self.0.counters.answered(upcall);
+        self.open_unseen(Operation::Open, reply);
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: fuser::ReplyOpen) {
-        let upcall = self.0.counters.begin(Operation::Opendir);
-        reply.error(fuser::Errno::ENOSYS);
-        self.0.counters.answered(upcall);
+        self.open_unseen(Operation::Opendir, reply);
     }
 
     fn read(

@@ -19,7 +19,7 @@ pub struct Status {
     pub version: &'static str,
     pub mount: String,
     pub uptime_seconds: u64,
-    pub router: RouterStatus,
+    pub router: RouterLinkStatus,
     pub catalog: CatalogStatus,
     pub cache: CacheStatus,
     pub reads: ReadStatus,
@@ -34,7 +34,7 @@ pub struct Status {
 
 /// The connection to the routers.
 #[derive(Debug, Clone, Serialize)]
-pub struct RouterStatus {
+pub struct RouterLinkStatus {
     pub connected: bool,
     pub address: Option<String>,
     pub connected_seconds: Option<u64>,
@@ -42,18 +42,18 @@ pub struct RouterStatus {
     pub view_age_seconds: Option<u64>,
     pub last_error: Option<String>,
     pub view_number: u64,
-    pub members: Vec<MemberStatus>,
+    pub members: Vec<ViewMember>,
 }
 
 /// A member of the view.
 #[derive(Debug, Clone, Serialize)]
-pub struct MemberStatus {
+pub struct ViewMember {
     pub id: String,
     pub address: String,
     pub state: &'static str,
 }
 
-impl MemberStatus {
+impl ViewMember {
     fn of(member: &Member) -> Self {
         Self {
             id: member.id.to_string(),
@@ -222,17 +222,17 @@ impl StatusSource {
         Some((self.context.get()?.upgrade()?, &self.link))
     }
 
-    fn router(&self, context: &MountContext) -> RouterStatus {
+    fn router(&self, context: &MountContext) -> RouterLinkStatus {
         let state = self.link.state().clone();
         let view = context.content.replicas().view();
-        RouterStatus {
+        RouterLinkStatus {
             connected: state.connected_since.is_some(),
             address: state.router,
             connected_seconds: state.connected_since.map(|since| since.elapsed().as_secs()),
             view_age_seconds: state.last_message.map(|last| last.elapsed().as_secs()),
             last_error: state.last_error,
             view_number: view.number,
-            members: view.members.iter().map(MemberStatus::of).collect(),
+            members: view.members.iter().map(ViewMember::of).collect(),
         }
     }
 
@@ -282,7 +282,11 @@ fn reads(context: &MountContext) -> ReadStatus {
     }
 }
 
-fn problems(router: &RouterStatus, catalog: &CatalogStatus, cache: &CacheStatus) -> Vec<String> {
+fn problems(
+    router: &RouterLinkStatus,
+    catalog: &CatalogStatus,
+    cache: &CacheStatus,
+) -> Vec<String> {
     let mut problems = Vec::new();
     if !router.connected {
         let why = router.last_error.as_deref().unwrap_or("connecting");

@@ -203,11 +203,11 @@ impl Applier {
         let mut removed = Vec::new();
         let mut changed = Vec::new();
         let nothing_shown = self.parts.fs.world().totals().repositories == 0;
+        // What is to happen at each path where something is wanted.
         for (path, packed) in std::mem::take(&mut self.wanted) {
-            let shown = if nothing_shown {
-                None
-            } else {
-                self.parts.fs.repo(&path)
+            let shown = match nothing_shown {
+                true => None,
+                false => self.parts.fs.repo(&path),
             };
             match (shown, packed) {
                 (None, Some(packed)) => added.push(Repo::packed(path, packed)),

@@ -71,6 +71,7 @@ impl ContentNeed {
     /// The request that brings `asked`, which is waited for, and what else is claimed.
     pub fn request(&self, asked: &[ContentKey], claim: &FlightClaim) -> ContentRequest {
         match self {
+            // What is waited for comes first.
             Self::Trees { ahead, budget, .. } => {
                 let ahead = ahead
                     .iter()

@@ -52,6 +52,18 @@ pub struct InodeAttr {
     pub mtime: i64,
 }
 
+impl InodeAttr {
+    /// Attributes of which the kernel takes only the number and the kind.
+    pub fn bare(ino: Ino, kind: FileKind) -> Self {
+        Self {
+            ino,
+            kind,
+            size: 0,
+            mtime: 0,
+        }
+    }
+}
+
 /// How long the kernel may believe a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameTrust {

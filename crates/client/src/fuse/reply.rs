@@ -79,12 +79,7 @@ pub(super) fn reply_entry(
         }
         Ok(LookupAnswer::Nothing) => {
             // Number zero: there is no such name, and the kernel may remember that.
-            let nothing = InodeAttr {
-                ino: 0,
-                kind: FileKind::File,
-                size: 0,
-                mtime: 0,
-            };
+            let nothing = InodeAttr::bare(0, FileKind::File);
             reply.entry(&FOREVER, &file_attr(owner, &nothing), Generation(0));
         }
         Err(error) => reply.error(errno(error)),
@@ -140,13 +135,8 @@ impl ListingReply for fuser::ReplyDirectoryPlus {
     const MODE: ListingMode = ListingMode::WithAttributes;
 
     fn add(&mut self, owner: FileOwner, item: &DirItem<'_>) -> bool {
-        let dots = InodeAttr {
-            ino: item.ino,
-            kind: item.kind,
-            size: 0,
-            mtime: 0,
-        };
         // The kernel ignores attributes and lifetime of `.` and `..`.
+        let dots = InodeAttr::bare(item.ino, item.kind);
         let (attr, trust) = item.attr.unwrap_or((dots, NameTrust::Once));
         fuser::ReplyDirectoryPlus::add(
             self,

@@ -73,7 +73,7 @@ pub(super) fn start(parts: &WalkParts, repo: Arc<Repo>, visits: mpsc::Receiver<D
     parts.spawner.spawn(async move {
         let id = repo.storage_id().clone();
         // Made here, since listing a large tree takes a while and the caller is a reader's miss.
-        let walk = Walk::new(walk_parts, repo, visits);
+        let walk = ReaderWalk::new(walk_parts, repo, visits);
         match walk.run().await {
             Ok(()) => tracing::debug!(repo = %id, "a walk ended"),
             Err(error) => tracing::debug!(repo = %id, %error, "a walk was given up"),
@@ -81,7 +81,7 @@ pub(super) fn start(parts: &WalkParts, repo: Arc<Repo>, visits: mpsc::Receiver<D
     });
 }
 
-struct Walk {
+struct ReaderWalk {
     parts: WalkParts,
     repo: Arc<Repo>,
     visits: mpsc::Receiver<DirectoryVisit>,
@@ -100,7 +100,7 @@ struct Walk {
     last_sign: Instant,
 }
 
-impl Walk {
+impl ReaderWalk {
     fn new(parts: WalkParts, repo: Arc<Repo>, visits: mpsc::Receiver<DirectoryVisit>) -> Self {
         let orders = directories::list(&parts.fs.cache, repo.root());
         let now = Instant::now();
