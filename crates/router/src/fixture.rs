@@ -77,18 +77,19 @@ impl TestRouter {
 
     /// Records a repository that `holders` hold at a commit made of `byte`.
     pub async fn repository(&self, path: &str, holders: &[&str], byte: u8) -> Arc<Repository> {
-        let catalog = &self.parts().control.catalog;
+        let control = &self.parts().control;
+        let entries = &control.entries;
         let new = entry(path);
-        catalog.create(new.clone()).await.expect("created");
+        entries.create(new.clone()).await.expect("created");
         let (first, more) = holders.split_first().expect("a holder");
-        let flipped = catalog.flip(&new, &snapshot(byte), &node_id(first)).await;
+        let flipped = entries.flip(&new, &snapshot(byte), &node_id(first)).await;
         let flipped = flipped.expect("published");
         for holder in more {
             let id = node_id(holder);
-            let added = catalog.add_holder(&flipped.path, flipped.generation, &id);
+            let added = entries.add_holder(&flipped.path, flipped.generation, &id);
             added.await.expect("added");
         }
-        catalog.get(&flipped.path).expect("it is there")
+        control.catalog.get(&flipped.path).expect("it is there")
     }
 }
 

@@ -191,8 +191,8 @@ mod tests {
                     ..entry.clone()
                 }))
             };
-            let catalog = &router.parts().control.catalog;
-            catalog.update(&entry.path, looked).await.expect("noted");
+            let entries = &router.parts().control.entries;
+            entries.update(&entry.path, looked).await.expect("noted");
         })
         .await;
         assert!(matches!(outcome, Some(Ok(()))), "{outcome:?}");
@@ -203,8 +203,8 @@ mod tests {
     async fn the_failure_of_the_other_router_is_told() {
         let router = TestRouter::start().await;
         let (outcome, _) = followed(&router, async {
-            let catalog = &router.parts().control.catalog;
-            catalog.create(entry("a/b")).await.expect("created");
+            let entries = &router.parts().control.entries;
+            entries.create(entry("a/b")).await.expect("created");
             let failed = |entry: &Repository| {
                 Ok(Some(Repository {
                     state: RepositoryState::Failed,
@@ -212,7 +212,7 @@ mod tests {
                     ..entry.clone()
                 }))
             };
-            catalog.update(&path("a/b"), failed).await.expect("noted");
+            entries.update(&path("a/b"), failed).await.expect("noted");
         })
         .await;
         let error = outcome.expect("it ended").expect_err("it failed");
@@ -223,8 +223,8 @@ mod tests {
     async fn a_router_that_vanishes_leaves_the_work_to_the_next_one() {
         let router = TestRouter::start().await;
         let (outcome, _) = followed(&router, async {
-            let catalog = &router.parts().control.catalog;
-            catalog.create(entry("a/b")).await.expect("created");
+            let entries = &router.parts().control.entries;
+            entries.create(entry("a/b")).await.expect("created");
         })
         .await;
         assert!(outcome.is_none(), "the entry is still being ingested");

@@ -125,6 +125,11 @@ impl Ingests {
         self.lock().len()
     }
 
+    /// Whether no job runs.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// A new job for `spec` (and true), or the one to join. Errors: `Refused`, `Full`.
     pub(super) fn start_or_join(&self, spec: &IngestSpec) -> Result<(Arc<Job>, bool)> {
         let mut jobs = self.lock();

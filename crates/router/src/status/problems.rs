@@ -329,9 +329,9 @@ mod tests {
             &router,
             "1 repository below the wanted number of copies, first a/few"
         ));
-        let catalog = &router.parts().control.catalog;
+        let entries = &router.parts().control.entries;
         for name in ["b/two", "b/one"] {
-            catalog.create(entry(name)).await.expect("created");
+            entries.create(entry(name)).await.expect("created");
             let failed = |entry: &Repository| {
                 Ok(Some(Repository {
                     state: RepositoryState::Failed,
@@ -339,7 +339,7 @@ mod tests {
                     ..entry.clone()
                 }))
             };
-            catalog.update(&path(name), failed).await.expect("noted");
+            entries.update(&path(name), failed).await.expect("noted");
         }
         assert!(is_told(
             &router,
@@ -351,7 +351,7 @@ mod tests {
                 ..entry.clone()
             }))
         };
-        catalog.update(&path("a/few"), stale).await.expect("noted");
+        entries.update(&path("a/few"), stale).await.expect("noted");
         assert!(is_told(
             &router,
             "1 repository failed to refresh, first a/few"

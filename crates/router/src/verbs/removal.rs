@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(left.holders, [NodeId::new("n2").expect("an id")]);
         // Asked again, or for what is deleted, it is done already.
         no_holder(control, &two, &n1).await.expect("done already");
-        control.catalog.remove(&two.path).await.expect("deleted");
+        control.entries.remove(&two.path).await.expect("deleted");
         no_holder(control, &two, &n1).await.expect("deleted");
     }
 }

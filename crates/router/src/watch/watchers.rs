@@ -28,6 +28,11 @@ impl Watchers {
         self.lock().len()
     }
 
+    /// Whether no client is connected.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The revision that every connected client acknowledged; `None` without clients.
     pub fn acknowledged_by_all(&self) -> Option<u64> {
         self.lock()
@@ -130,7 +135,7 @@ mod tests {
             cache_bytes: 12,
             ..Default::default()
         };
-        watchers.reported(key, report.clone());
+        watchers.reported(key, report);
         let client = watchers.list().remove(0);
         assert_eq!(client.report, Some(report));
         assert!(client.reported_at >= client.connected_at);

@@ -103,7 +103,7 @@ fn first_run(state: &Parts) -> Option<FirstRun> {
     let view = state.fleet.members.view();
     let has_node = view.nodes().next().is_some();
     let has_fetcher = view.fetchers().next().is_some();
-    let nothing = state.control.catalog.len() == 0;
+    let nothing = state.control.catalog.is_empty();
     (nothing || !has_node || !has_fetcher).then(|| FirstRun {
         router: clean(&state.control.own.address),
         has_node,
