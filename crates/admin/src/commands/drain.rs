@@ -18,7 +18,7 @@ Without --node no reader fails over and nothing moves until `monofs-admin undrai
 affected. With it the copies of the node move off while it goes on serving; when its job is done, it
 is `drained` and can be stopped.";
 
-/// Announce work on the whole cluster, so that no reader fails over, or empty one node
+/// Announce work on the whole cluster, so that none fails over, or empty one node
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub struct DrainArgs {
