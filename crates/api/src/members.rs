@@ -229,8 +229,10 @@ impl NodeDocument {
         let document = |wire: &v1::NodeStatus| {
             let id = wire.member.as_ref().map(|member| &member.id);
             let intent = status.intents.iter().find(|row| Some(&row.node_id) == id);
+            let audit = status.audits.iter().find(|row| Some(&row.node_id) == id);
             let known = RouterKnowledge {
                 intent: intent.cloned(),
+                audit: audit.cloned(),
                 ..RouterKnowledge::default()
             };
             Self::new(wire, &known)

@@ -102,6 +102,7 @@ pub fn own(state: &Parts) -> v1::StatusResponse {
             .collect(),
         started_at: state.work.started_at,
         maintenance: state.control.tables.maintenance.get(""),
+        audits: state.control.tables.audits.list(),
         intents: state.control.tables.intents.list(),
         jobs: state
             .control

@@ -34,10 +34,9 @@ const ALWAYS_NULL: [&str; 9] = [
     "repo .replicas[].wanted",
 ];
 /// What only the router that answers over HTTP knows: null on the command line, in any document.
-const TOLD_OVER_HTTP: [&str; 5] = [
+const TOLD_OVER_HTTP: [&str; 4] = [
     "s[].since",
     "[].repositories_recorded",
-    "[].orphans",
     ".findings[].critical",
     ".next_offset",
 ];

@@ -70,6 +70,14 @@ impl Operations {
             routers: vec![router("router1", false), router("router2", true)],
             maintenance: self.maintenance.clone(),
             intents: self.intents.clone(),
+            audits: vec![v1::NodeAudit {
+                node_id: "node1".into(),
+                at: SINCE,
+                orphans: 1,
+                orphan_bytes: 4096,
+                orphan_paths: vec!["github.com/org/lost".into()],
+                ..Default::default()
+            }],
             jobs: self
                 .jobs
                 .iter()
