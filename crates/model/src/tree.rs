@@ -2,7 +2,7 @@
 //!
 //! A record is encoded once, by the fetcher, and the very same bytes are stored by nodes, sent to
 //! clients and read in place from their caches. Layout: the 8 bytes [`MAGIC`] (the last one is the
-//! version), then an rkyv archive of [`Body`]: the raw tree object and an index of its entries
+//! version), then an rkyv archive of [`RecordBody`]: the raw tree object and an index of its entries
 //! sorted by plain byte order of the names.
 //!
 //! Invariants:

@@ -8,7 +8,7 @@
 //! Each router samples for itself and keeps it in memory: a restart begins anew. Invariants: a
 //! member that could not be asked adds nothing (its own series has a gap), and where nobody could
 //! be asked there is a gap, never a zero; a member that was restarted gives no spike; memory is
-//! bounded by [`rings::NODES_MAX`] and the lengths of the rings.
+//! bounded by `NODES_MAX` of [`rings`] and the lengths of the rings.
 
 mod meter;
 mod ring;

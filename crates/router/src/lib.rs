@@ -5,7 +5,7 @@
 //! Invariants:
 //! - the state store's copy of an entry is the only authority; memory is a copy of it, changed
 //!   after the store was;
-//! - of what must be done once in a cluster, the router that leads does it ([`leader`]);
+//! - of what must be done once in a cluster, the router that leads does it ([`monofs_control::lead`]);
 //! - a flip (a new commit, or its removal) is one compare-and-set, after verified acknowledgements
 //!   by its holders;
 //! - readers never see an entry without a snapshot.

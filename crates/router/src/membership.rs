@@ -3,8 +3,9 @@
 //!
 //! Whether a member lives, each router judges for itself, so that this goes on while the state
 //! store is away. What has to last is shared through the state store: registrations, what operators
-//! want, what the leader found on a node. One task ([`run`]) owns the [`machine`] that makes a view
-//! of both; everybody else reads what it shows or sends it events.
+//! want, what the leader found on a node. One task ([`run`]) owns the machine of
+//! `monofs_fleet::members` that makes a view of both; all others read what it shows or send it
+//! events.
 //!
 //! Invariants: only that task changes the view, so its number grows with every change; a member
 //! that registered is known to every router, and to this one after a restart, until it is removed.
