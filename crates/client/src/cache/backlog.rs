@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn what_waits_is_found_until_it_is_written_and_is_bounded() {
         let backlog = Backlog::default();
-        let frame = Bytes::from(vec![0; PENDING_BYTES_MAX]);
+        let frame = Bytes::from(vec![0; PENDING_BYTES_MAX - ENTRY_BYTES]);
         assert!(backlog.add_chunk(key(1), &frame));
         assert!(backlog.add_tree(key(2).0, &Bytes::from_static(b"record")));
         assert!(
@@ -181,7 +181,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_fetched_ahead_waits_for_room() {
         let backlog = Backlog::default();
-        let frame = Bytes::from(vec![0; PENDING_BYTES_MAX]);
+        let frame = Bytes::from(vec![0; PENDING_BYTES_MAX - ENTRY_BYTES]);
         backlog.room().await;
         backlog.add_chunk(key(1), &frame);
         let bytes = backlog.bytes();
