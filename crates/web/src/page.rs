@@ -2,12 +2,12 @@
 //! look for a repository.
 //!
 //! Pages read the router's state directly; whatever changes something is a call of `/api/v1` by the
-//! browser. Invariants: a page does not wait for members longer than [`ASK_TIMEOUT`], and most not
-//! at all; nothing from outside reaches HTML unescaped; no script or style is inline, and nothing
-//! is loaded from elsewhere, which the content security policy enforces; what takes long is bounded
-//! in time, size and number.
+//! browser. Invariants: a page does not wait for members longer than [`answer::ASK_TIMEOUT`], and
+//! most not at all; nothing from outside reaches HTML unescaped; what takes long is bounded in time,
+//! size and number.
 
 mod add;
+mod answer;
 mod assets;
 mod browse;
 mod chart;
@@ -27,81 +27,41 @@ mod shell;
 mod text;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use askama::Template;
 use axum::Router;
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::extract::{FromRef, Path, Query, State};
+use axum::http::{HeaderMap, Uri, header};
+use axum::response::{Redirect, Response};
 use axum::routing::get;
-use monofs_model::{ErrorKind, Result};
 use tokio::sync::Semaphore;
+
+pub(super) use answer::not_found;
+use answer::show;
 
 use crate::site::Site;
 use monofs_router::parts::Parts;
-use shell::Shell;
-use text::Line;
 
-/// How long a page waits for what a node, or another router, says.
-const ASK_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Only what this router serves itself.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
- connect-src 'self'; \
-                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
-
-/// What pages share.
-struct Pages {
+/// What the handlers of pages share.
+#[derive(Clone)]
+struct PageContext {
     site: Site,
-    state: Arc<Parts>,
+    /// The places for files that are highlighted.
     highlights: Arc<Semaphore>,
 }
 
-impl Pages {
-    /// The answer with a page, or with what went wrong instead; `section`: the part of the site.
-    fn show<T: Template>(&self, section: &'static str, page: Result<T>) -> Response {
-        match page {
-            Ok(page) => html(StatusCode::OK, &page),
-            Err(error) => {
-                let (code, title) = match error.kind {
-                    ErrorKind::NotFound => (StatusCode::NOT_FOUND, "Not found"),
-                    ErrorKind::Invalid => (StatusCode::BAD_REQUEST, "Not understood"),
-                    ErrorKind::Refused => (StatusCode::CONFLICT, "Not now"),
-                    ErrorKind::Unavailable | ErrorKind::NotHeld | ErrorKind::Full => {
-                        (StatusCode::SERVICE_UNAVAILABLE, "Not available now")
-                    }
-                    ErrorKind::Corrupt | ErrorKind::Internal => {
-                        (StatusCode::INTERNAL_SERVER_ERROR, "That failed")
-                    }
-                };
-                let shell = Shell::new(&self.state, title, section);
-                html(
-                    code,
-                    &Failed {
-                        shell,
-                        message: Line::new(&error.message),
-                        retry: code.is_server_error(),
-                    },
-                )
-            }
-        }
+impl FromRef<PageContext> for Arc<Parts> {
+    fn from_ref(pages: &PageContext) -> Self {
+        pages.site.router.clone()
     }
 }
 
-#[derive(Template)]
-#[template(path = "failed.html")]
-struct Failed {
-    shell: Shell,
-    message: Line,
-    retry: bool,
-}
+/// What most handlers need.
+type RouterParts = State<Arc<Parts>>;
 
 /// The page's part of the HTTP server.
 pub(super) fn routes(site: &Site) -> Router<Site> {
-    let pages = Pages {
+    let pages = PageContext {
         site: site.clone(),
-        state: site.router.clone(),
         highlights: Arc::new(Semaphore::new(highlight::AT_ONCE)),
     };
     Router::new()
@@ -120,7 +80,7 @@ pub(super) fn routes(site: &Site) -> Router<Site> {
         .route("/placement", get(placement))
         .route("/clients", get(clients))
         .route("/assets/{mark}/{name}", get(assets::get))
-        .with_state(Arc::new(pages))
+        .with_state(pages)
 }
 
 /// Whether an address that nothing is at was asked for by a person.
@@ -132,110 +92,72 @@ pub(super) fn is_for_people(uri: &Uri, headers: &HeaderMap) -> bool {
     !uri.path().starts_with("/api/") && wanted.contains("text/html")
 }
 
-/// The page that says that nothing is there.
-pub(super) fn not_found(state: &Arc<Parts>, uri: &Uri) -> Response {
-    let shell = Shell::new(state, "Not found", "");
-    let message = Line::new(&format!("There is no page at {}.", uri.path()));
-    html(
-        StatusCode::NOT_FOUND,
-        &Failed {
-            shell,
-            message,
-            retry: false,
-        },
-    )
+async fn overview(State(state): RouterParts, Query(query): Query<overview::Asked>) -> Response {
+    show(&state, "/", Ok(overview::page(&state, &query)))
 }
 
-fn html<T: Template>(code: StatusCode, page: &T) -> Response {
-    let body = match page.render() {
-        Ok(body) => body,
-        Err(error) => {
-            tracing::error!(%error, "a page cannot be rendered");
-            return (
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "this page cannot be shown; see the router's log",
-            )
-                .into_response();
-        }
-    };
-    let about = [
-        (
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/html; charset=utf-8"),
-        ),
-        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
-        (
-            header::CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static(POLICY),
-        ),
-        (
-            header::X_CONTENT_TYPE_OPTIONS,
-            HeaderValue::from_static("nosniff"),
-        ),
-        (
-            header::REFERRER_POLICY,
-            HeaderValue::from_static("same-origin"),
-        ),
-    ];
-    (code, about, body).into_response()
+async fn repositories(
+    State(state): RouterParts,
+    Query(query): Query<repositories::Asked>,
+) -> Response {
+    show(&state, "/repos", repositories::page(&state, &query).await)
 }
 
-type Shared = State<Arc<Pages>>;
-
-async fn overview(State(pages): Shared, Query(query): Query<overview::Asked>) -> Response {
-    pages.show("/", Ok(overview::page(&pages, &query)))
+async fn repository(State(state): RouterParts, uri: Uri) -> Response {
+    let encoded = &uri.path()["/repos/".len()..];
+    show(&state, "/repos", repository::page(&state, encoded).await)
 }
 
-async fn repositories(State(pages): Shared, Query(query): Query<repositories::Asked>) -> Response {
-    pages.show("/repos", repositories::page(&pages, &query).await)
+async fn add(State(state): RouterParts) -> Response {
+    show(&state, "/add", Ok(add::form(&state)))
 }
 
-async fn repository(State(pages): Shared, uri: Uri) -> Response {
-    pages.show(
-        "/repos",
-        repository::page(&pages, &uri.path()["/repos/".len()..]).await,
-    )
+async fn ingest(State(state): RouterParts, uri: Uri) -> Response {
+    let encoded = &uri.path()["/add/".len()..];
+    show(&state, "/add", add::progress(&state, encoded).await)
 }
 
-async fn add(State(pages): Shared) -> Response {
-    pages.show("/add", Ok(add::form(&pages)))
+async fn browse(
+    State(pages): State<PageContext>,
+    uri: Uri,
+    Query(query): Query<browse::Asked>,
+) -> Response {
+    let encoded = &uri.path()["/browse/".len()..];
+    browse::answer(&pages.site.router, &pages.highlights, encoded, &query).await
 }
 
-async fn ingest(State(pages): Shared, uri: Uri) -> Response {
-    pages.show(
-        "/add",
-        add::progress(&pages, &uri.path()["/add/".len()..]).await,
-    )
-}
-
-async fn browse(State(pages): Shared, uri: Uri, Query(query): Query<browse::Asked>) -> Response {
-    browse::answer(&pages, &uri.path()["/browse/".len()..], &query).await
-}
-
-async fn nodes(State(pages): Shared) -> Response {
-    pages.show("/nodes", Ok(nodes::page(&pages)))
+async fn nodes(State(state): RouterParts) -> Response {
+    show(&state, "/nodes", Ok(nodes::page(&state)))
 }
 
 async fn node(
-    State(pages): Shared,
+    State(state): RouterParts,
     Path(id): Path<String>,
     Query(query): Query<node::Asked>,
 ) -> Response {
-    pages.show("/nodes", node::page(&pages, &id, &query))
+    show(&state, "/nodes", node::page(&state, &id, &query))
 }
 
-async fn fetchers(State(pages): Shared) -> Response {
-    pages.show("/fetchers", Ok(fetchers::page(&pages)))
+async fn fetchers(State(state): RouterParts) -> Response {
+    show(&state, "/fetchers", Ok(fetchers::page(&state)))
 }
 
-async fn jobs(State(pages): Shared, Query(query): Query<jobs::Asked>) -> Response {
-    pages.show("/jobs", Ok(jobs::page(&pages, &query)))
+async fn jobs(State(state): RouterParts, Query(query): Query<jobs::Asked>) -> Response {
+    show(&state, "/jobs", Ok(jobs::page(&state, &query)))
 }
 
-async fn placement(State(pages): Shared, Query(query): Query<placement::Asked>) -> Response {
-    pages.show("/placement", placement::page(&pages, &query).await)
+async fn placement(
+    State(pages): State<PageContext>,
+    Query(query): Query<placement::Asked>,
+) -> Response {
+    let site = &pages.site;
+    show(
+        &site.router,
+        "/placement",
+        placement::page(site, &query).await,
+    )
 }
 
-async fn clients(State(pages): Shared, Query(query): Query<clients::Asked>) -> Response {
-    pages.show("/clients", Ok(clients::page(&pages, &query).await))
+async fn clients(State(state): RouterParts, Query(query): Query<clients::Asked>) -> Response {
+    show(&state, "/clients", Ok(clients::page(&state, &query).await))
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{git_exec, start};
+use super::server::{git_exec, start};
 use crate::process::Process;
 
 /// Serves every repository below a directory as `git://`.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use super::{Authority, git_exec, server_env, start};
+use super::certs::Authority;
+use super::server::{git_exec, server_env, start};
 use crate::process::Process;
 use crate::wait::wait_until;
 

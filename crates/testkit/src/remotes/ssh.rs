@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::start;
+use super::server::start;
 use crate::process::Process;
 
 /// The server.

@@ -11,12 +11,12 @@ use monofs_proto::v1;
 use monofs_proto::v1::fetch_progress::Phase as FetchPhase;
 use monofs_proto::v1::ingest_progress::Phase as JobPhase;
 
-use super::Pages;
 use super::replicas::{self, Replica};
 use super::shell::Shell;
 use super::text::{Line, clean, encode_path, number, short, size};
 use monofs_api::percent::percent_decoded;
 use monofs_router::ingest;
+use monofs_router::parts::Parts;
 
 #[derive(Template)]
 #[template(path = "add.html")]
@@ -26,8 +26,8 @@ pub(super) struct Form {
     lacks: Vec<&'static str>,
 }
 
-pub(super) fn form(pages: &Pages) -> Form {
-    let view = pages.state.fleet.members.view();
+pub(super) fn form(state: &Parts) -> Form {
+    let view = state.fleet.members.view();
     let mut lacks = Vec::new();
     if monofs_router::membership::placeable(&view).is_empty() {
         lacks.push("no node can take a copy now");
@@ -39,7 +39,7 @@ pub(super) fn form(pages: &Pages) -> Form {
         lacks.push("no fetcher is active");
     }
     Form {
-        shell: Shell::new(&pages.state, "Add a repository", "/add"),
+        shell: Shell::new(state, "Add a repository", "/add"),
         lacks,
     }
 }
@@ -138,8 +138,7 @@ impl IngestFacts<'_> {
 }
 
 /// `encoded`: the path as in the URL. Errors: `NotFound` when nothing is, or was, ingested there.
-pub(super) async fn progress(pages: &Pages, encoded: &str) -> Result<Page> {
-    let state = &pages.state;
+pub(super) async fn progress(state: &Parts, encoded: &str) -> Result<Page> {
     let text = String::from_utf8(percent_decoded(encoded))
         .map_err(|_| Error::invalid("the path of a repository is UTF-8; this is not"))?;
     let path = DisplayPath::new(&text)?;
@@ -160,7 +159,7 @@ pub(super) async fn progress(pages: &Pages, encoded: &str) -> Result<Page> {
         .unwrap_or_default();
     let published = entry.as_ref().filter(|entry| entry.snapshot.is_some());
     let replicas = match published {
-        Some(entry) => replicas::of(state, entry).await,
+        Some(entry) => replicas::of(&state.fleet, entry).await,
         None => Vec::new(),
     };
     let worked_on = ingest::worked_on_by(&state.control, &state.work, &path);

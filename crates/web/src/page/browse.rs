@@ -9,13 +9,17 @@ use monofs_api::percent::percent_encoded;
 use monofs_model::tree::EntryKind;
 use monofs_model::{Repository, Result, SourceUrl};
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
-use super::Pages;
+use super::answer::show;
 use super::highlight::{self, Code};
 use super::parts::State;
 use super::shell::Shell;
 use super::text::{When, clean, clean_bytes, encode_path, number, short, size};
+use monofs_control::Control;
 use monofs_router::browse::{self, Child, Directory, Found, Inside, Namespace, Paging, TreePath};
+use monofs_router::fleet::Fleet;
+use monofs_router::parts::Parts;
 
 /// Names on one page.
 const PAGE: usize = 500;
@@ -138,24 +142,33 @@ struct FilePage {
 }
 
 /// `encoded`: the path as in the URL.
-pub(super) async fn answer(pages: &Pages, encoded: &str, asked: &Asked) -> Response {
-    match found(pages, encoded, asked).await {
-        Ok((path, Found::Namespace(namespace))) => pages.show(
+pub(super) async fn answer(
+    state: &Arc<Parts>,
+    highlights: &Arc<Semaphore>,
+    encoded: &str,
+    asked: &Asked,
+) -> Response {
+    match found(state, encoded, asked).await {
+        Ok((path, Found::Namespace(namespace))) => show(
+            state,
             "/browse/",
-            Ok(self::namespace(pages, &path, namespace, asked)),
+            Ok(self::namespace(state, &path, namespace, asked)),
         ),
-        Ok((path, Found::Directory(directory))) => pages.show(
+        Ok((path, Found::Directory(directory))) => show(
+            state,
             "/browse/",
-            Ok(self::directory(pages, &path, directory).await),
+            Ok(self::directory(state, &path, directory).await),
         ),
-        Ok((path, Found::Entry(inside))) => {
-            pages.show("/browse/", file(pages, &path, inside).await)
-        }
-        Err(error) => pages.show::<NamespacePage>("/browse/", Err(error)),
+        Ok((path, Found::Entry(inside))) => show(
+            state,
+            "/browse/",
+            file(state, highlights, &path, inside).await,
+        ),
+        Err(error) => show::<NamespacePage>(state, "/browse/", Err(error)),
     }
 }
 
-async fn found(pages: &Pages, encoded: &str, asked: &Asked) -> Result<(TreePath, Found)> {
+async fn found(state: &Arc<Parts>, encoded: &str, asked: &Asked) -> Result<(TreePath, Found)> {
     let path = TreePath::decode(encoded)?;
     let paging = Paging {
         offset: asked.offset.parse().unwrap_or(0),
@@ -163,7 +176,7 @@ async fn found(pages: &Pages, encoded: &str, asked: &Asked) -> Result<(TreePath,
         limit: PAGE,
         directories_first: true,
     };
-    let found = browse::look(&pages.state, &path, &paging).await?;
+    let found = browse::look(state, &path, &paging).await?;
     Ok((path, found))
 }
 
@@ -194,8 +207,7 @@ fn title(path: &TreePath) -> String {
     }
 }
 
-fn namespace(pages: &Pages, path: &TreePath, namespace: Namespace, asked: &Asked) -> NamespacePage {
-    let state = &pages.state;
+fn namespace(state: &Parts, path: &TreePath, namespace: Namespace, asked: &Asked) -> NamespacePage {
     let view = state.fleet.members.view();
     let copies = view.copies_wanted();
     let name = |(name, repository): &(String, Option<Arc<Repository>>)| Name {
@@ -239,7 +251,7 @@ fn within(inside: &Inside) -> Within {
     }
 }
 
-async fn directory(pages: &Pages, path: &TreePath, directory: Directory) -> DirectoryPage {
+async fn directory(state: &Parts, path: &TreePath, directory: Directory) -> DirectoryPage {
     let Directory {
         inside,
         entries,
@@ -257,7 +269,7 @@ async fn directory(pages: &Pages, path: &TreePath, directory: Directory) -> Dire
         .nth(1)
         .map(|crumb| crumb.href);
     DirectoryPage {
-        shell: Shell::new(&pages.state, &title(path), "/browse/"),
+        shell: Shell::new(state, &title(path), "/browse/"),
         crumbs: crumbs(path),
         within: within(&inside),
         rows: entries.iter().map(|child| row(path, child)).collect(),
@@ -275,7 +287,7 @@ async fn directory(pages: &Pages, path: &TreePath, directory: Directory) -> Dire
         }),
         before: (offset > 0).then(|| page(offset.saturating_sub(PAGE))),
         next: (offset + shown < total).then(|| page(offset + shown)),
-        readme: readme(pages, path, &inside, &entries).await,
+        readme: readme(&state.fleet, path, &inside, &entries).await,
     }
 }
 
@@ -302,7 +314,7 @@ fn row(path: &TreePath, child: &Child) -> Row {
 
 /// The text of the README among `entries`, if one is and can be had.
 async fn readme(
-    pages: &Pages,
+    fleet: &Arc<Fleet>,
     path: &TreePath,
     inside: &Inside,
     entries: &[Child],
@@ -324,7 +336,7 @@ async fn readme(
     file.rest.push(child.name.clone());
     (file.kind, file.oid, file.size) = (child.kind, child.oid, child.size);
     // Without it the directory is shown all the same.
-    let bytes = browse::read_small(&pages.state.fleet, &file, README_BYTES_MAX)
+    let bytes = browse::read_small(fleet, &file, README_BYTES_MAX)
         .await
         .ok()?;
     let text = String::from_utf8_lossy(&bytes);
@@ -344,9 +356,14 @@ fn is_binary(bytes: &[u8]) -> bool {
     bytes.iter().take(BINARY_BYTES).any(|byte| *byte == 0)
 }
 
-async fn file(pages: &Pages, path: &TreePath, inside: Inside) -> Result<FilePage> {
+async fn file(
+    state: &Parts,
+    highlights: &Arc<Semaphore>,
+    path: &TreePath,
+    inside: Inside,
+) -> Result<FilePage> {
     let mut page = FilePage {
-        shell: Shell::new(&pages.state, &title(path), "/browse/"),
+        shell: Shell::new(state, &title(path), "/browse/"),
         crumbs: crumbs(path),
         within: within(&inside),
         kind: browse::kind_word(inside.kind),
@@ -358,15 +375,16 @@ async fn file(pages: &Pages, path: &TreePath, inside: Inside) -> Result<FilePage
         lossy: false,
     };
     match inside.kind {
-        EntryKind::Submodule => page.body = submodule(pages, &inside),
-        EntryKind::Symlink => page.body = symlink(pages, path, &inside).await?,
-        _ => contents(pages, path, &inside, &mut page).await?,
+        EntryKind::Submodule => page.body = submodule(&state.control, &inside),
+        EntryKind::Symlink => page.body = symlink(&state.fleet, path, &inside).await?,
+        _ => contents(&state.fleet, highlights, path, &inside, &mut page).await?,
     }
     Ok(page)
 }
 
 async fn contents(
-    pages: &Pages,
+    fleet: &Arc<Fleet>,
+    highlights: &Arc<Semaphore>,
     path: &TreePath,
     inside: &Inside,
     page: &mut FilePage,
@@ -374,7 +392,7 @@ async fn contents(
     if inside.size == 0 {
         return Ok(());
     }
-    let bytes = browse::read_small(&pages.state.fleet, inside, SHOWN_BYTES_MAX).await?;
+    let bytes = browse::read_small(fleet, inside, SHOWN_BYTES_MAX).await?;
     if is_binary(&bytes) {
         page.body = Body::Binary;
         return Ok(());
@@ -387,7 +405,7 @@ async fn contents(
         .last()
         .map(|name| clean_bytes(name))
         .unwrap_or_default();
-    page.body = Body::Code(highlight::show(&pages.highlights, name, text.into()).await);
+    page.body = Body::Code(highlight::show(highlights, name, text.into()).await);
     Ok(())
 }
 
@@ -418,9 +436,9 @@ fn shown(bytes: &[u8], whole: u64) -> (String, bool) {
     )
 }
 
-async fn symlink(pages: &Pages, path: &TreePath, inside: &Inside) -> Result<Body> {
+async fn symlink(fleet: &Arc<Fleet>, path: &TreePath, inside: &Inside) -> Result<Body> {
     let limit = monofs_model::limits::SYMLINK_BYTES_MAX as usize;
-    let target = browse::read_small(&pages.state.fleet, inside, limit).await?;
+    let target = browse::read_small(fleet, inside, limit).await?;
     Ok(Body::Symlink {
         target: clean_bytes(&target),
         href: pointed_at(path, &target).map(|path| href(&path)),
@@ -444,13 +462,11 @@ fn pointed_at(path: &TreePath, target: &[u8]) -> Option<TreePath> {
     TreePath::new(&parts.join(&b'/')).ok()
 }
 
-fn submodule(pages: &Pages, inside: &Inside) -> Body {
+fn submodule(control: &Control, inside: &Inside) -> Body {
     let url = inside.submodule_url();
     let shown_at = url.and_then(|url| SourceUrl::new(url).ok()?.display_path().ok());
     let known = shown_at.filter(|path| {
-        pages
-            .state
-            .control
+        control
             .catalog
             .get(path)
             .is_some_and(|entry| entry.snapshot.is_some())

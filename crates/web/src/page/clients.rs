@@ -5,10 +5,11 @@ use askama::Template;
 use monofs_proto::v1;
 use serde::Deserialize;
 
+use super::answer::ASK_TIMEOUT;
 use super::parts::Bar;
 use super::shell::Shell;
 use super::text::{When, clean, number, percent, size};
-use super::{ASK_TIMEOUT, Pages};
+use monofs_router::parts::Parts;
 use monofs_router::status;
 
 /// Clients on one page.
@@ -58,11 +59,10 @@ pub(super) struct Page {
     router: String,
 }
 
-pub(super) async fn page(pages: &Pages, asked: &Asked) -> Page {
-    let state = &pages.state;
+pub(super) async fn page(state: &Parts, asked: &Asked) -> Page {
     let revision = *state.control.catalog.changed().borrow();
     let filter = asked.q.trim().to_lowercase();
-    let (mut clients, missing) = connected(pages).await;
+    let (mut clients, missing) = connected(state).await;
     clients.retain(|client| {
         let text =
             format!("{} {} {}", client.client_id, client.mount, client.version).to_lowercase();
@@ -105,8 +105,8 @@ pub(super) async fn page(pages: &Pages, asked: &Asked) -> Page {
 }
 
 /// The clients of all routers, and whose could not be asked.
-async fn connected(pages: &Pages) -> (Vec<v1::ClientStatus>, Vec<String>) {
-    match tokio::time::timeout(ASK_TIMEOUT, status::clients(&pages.state)).await {
+async fn connected(state: &Parts) -> (Vec<v1::ClientStatus>, Vec<String>) {
+    match tokio::time::timeout(ASK_TIMEOUT, status::clients(state)).await {
         Ok(told) => {
             let missing = told
                 .missing
@@ -116,7 +116,7 @@ async fn connected(pages: &Pages) -> (Vec<v1::ClientStatus>, Vec<String>) {
         }
         Err(_) => {
             let late = format!("a router did not answer within {} s", ASK_TIMEOUT.as_secs());
-            (pages.state.work.watchers.list(), vec![late])
+            (state.work.watchers.list(), vec![late])
         }
     }
 }

@@ -4,7 +4,6 @@ use askama::Template;
 use monofs_model::Member;
 use monofs_proto::v1;
 
-use super::Pages;
 use super::parts::{Bar, State};
 use super::shell::Shell;
 use super::text::{When, clean, number, percent, size};
@@ -39,8 +38,7 @@ pub(super) struct Page {
     router: String,
 }
 
-pub(super) fn page(pages: &Pages) -> Page {
-    let state = &pages.state;
+pub(super) fn page(state: &Parts) -> Page {
     let view = state.fleet.members.view();
     Page {
         shell: Shell::new(state, "Fetchers", "/fetchers"),

@@ -5,10 +5,10 @@ use monofs_proto::v1;
 use monofs_proto::v1::job::Kind;
 use serde::Deserialize;
 
-use super::Pages;
 use super::parts::{Bar, State};
 use super::shell::Shell;
 use super::text::{Line, When, clean, encode_path, number, size};
+use monofs_router::parts::Parts;
 use monofs_router::reconcile::jobs::has_ended;
 
 /// The query of the page.
@@ -100,8 +100,7 @@ pub(super) struct Page {
     maintenance: Option<String>,
 }
 
-pub(super) fn page(pages: &Pages, asked: &Asked) -> Page {
-    let state = &pages.state;
+pub(super) fn page(state: &Parts, asked: &Asked) -> Page {
     let (mut ended, mut open): (Vec<_>, Vec<_>) = state
         .control
         .tables

@@ -7,7 +7,6 @@ use monofs_proto::v1;
 use monofs_proto::v1::node_intent::Kind;
 use serde::Deserialize;
 
-use super::Pages;
 use super::chart::{Chart, Unit};
 use super::jobs::Row as JobRow;
 use super::nodes::{disk, said, served, weight};
@@ -92,8 +91,7 @@ pub(super) struct Page {
 }
 
 /// Errors: `NotFound`; `Refused` for a fetcher.
-pub(super) fn page(pages: &Pages, id: &str, asked: &Asked) -> Result<Page> {
-    let state = &pages.state;
+pub(super) fn page(state: &Parts, id: &str, asked: &Asked) -> Result<Page> {
     let view = state.fleet.members.view();
     let node = membership::node(&view, id)?;
     let held = state.control.catalog.held_by(&node.id);

@@ -5,7 +5,6 @@ use askama::Template;
 use monofs_model::{Member, MemberState};
 use monofs_proto::v1;
 
-use super::Pages;
 use super::parts::{Bar, State};
 use super::shell::Shell;
 use super::text::{When, clean, encode_path, number, size};
@@ -38,8 +37,7 @@ pub(super) struct Page {
     router: String,
 }
 
-pub(super) fn page(pages: &Pages) -> Page {
-    let state = &pages.state;
+pub(super) fn page(state: &Parts) -> Page {
     let view = state.fleet.members.view();
     let mut nodes: Vec<&Member> = view.nodes().collect();
     // What needs a look comes first.

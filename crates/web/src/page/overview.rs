@@ -6,7 +6,6 @@ use monofs_proto::v1;
 use monofs_proto::v1::job;
 use serde::Deserialize;
 
-use super::Pages;
 use super::chart::{Chart, Spark, Unit, values};
 use super::jobs::Row as JobRow;
 use super::parts::State;
@@ -68,8 +67,7 @@ struct FirstRun {
     has_fetcher: bool,
 }
 
-pub(super) fn page(pages: &Pages, asked: &Asked) -> Page {
-    let state = &pages.state;
+pub(super) fn page(state: &Parts, asked: &Asked) -> Page {
     let day = asked.range == "24h";
     let hour = state.work.history.cluster(HistoryRange::Hour);
     let shown = if day {

@@ -6,12 +6,12 @@ use askama::Template;
 use monofs_model::{Member, Result};
 use serde::Deserialize;
 
-use super::Pages;
 use super::nodes::weight;
 use super::parts::State;
 use super::shell::Shell;
 use super::text::{clean, count, encode_path, size};
 use crate::holdings;
+use crate::site::Site;
 use monofs_api::percent::percent_encoded;
 use monofs_api::placement::{Loss, LossTarget, NodeShare, PlacementDocument};
 use monofs_router::membership;
@@ -89,14 +89,14 @@ pub(super) struct Page {
 }
 
 /// Errors: `NotFound` for a node that is none.
-pub(super) async fn page(pages: &Pages, asked: &Asked) -> Result<Page> {
-    let state = &pages.state;
+pub(super) async fn page(site: &Site, asked: &Asked) -> Result<Page> {
+    let state = &site.router;
     let view = state.fleet.members.view();
     let lost = match asked.without.as_str() {
         "" => None,
         id => Some(membership::node(&view, id)?.id.clone()),
     };
-    let placement = holdings::survey(&pages.site, lost).await?;
+    let placement = holdings::survey(site, lost).await?;
     let mut nodes: Vec<&Member> = view.nodes().collect();
     nodes.sort_by(|a, b| (&a.zone, &a.id).cmp(&(&b.zone, &b.id)));
     let more = nodes.len().saturating_sub(NODES_MAX);

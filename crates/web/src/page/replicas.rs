@@ -1,16 +1,14 @@
 //! The copies of one repository as its holders tell: who has it, who should, how far its contents
 //! are.
 
-use std::sync::Arc;
-
 use futures::future::join_all;
 use monofs_model::{ErrorKind, Member, MemberState, NodeId, Repository, placement};
 use monofs_proto::v1;
 
-use super::ASK_TIMEOUT;
+use super::answer::ASK_TIMEOUT;
 use super::parts::{Bar, State};
 use super::text::{clean, encode_path, number, size};
-use monofs_router::parts::Parts;
+use monofs_router::fleet::Fleet;
 
 /// One copy, or a place where one should be.
 pub(super) struct Replica {
@@ -29,12 +27,12 @@ pub(super) struct Replica {
 }
 
 /// Everybody who holds, or should hold, `entry`; each is asked within [`ASK_TIMEOUT`].
-pub(super) async fn of(state: &Arc<Parts>, entry: &Repository) -> Vec<Replica> {
-    let view = state.fleet.members.view();
+pub(super) async fn of(fleet: &Fleet, entry: &Repository) -> Vec<Replica> {
+    let view = fleet.members.view();
     let id = entry.storage_id();
     let wanted = placement::replicas(
         &id,
-        &state.fleet.members.placement_nodes(),
+        &fleet.members.placement_nodes(),
         view.replication_factor as usize,
     );
     let concerned = |node: &&Member| entry.holders.contains(&node.id) || wanted.contains(&node.id);
@@ -52,7 +50,7 @@ pub(super) async fn of(state: &Arc<Parts>, entry: &Repository) -> Vec<Replica> {
                     "it is down, so it was not asked".to_owned(),
                 );
             }
-            match tokio::time::timeout(ASK_TIMEOUT, state.fleet.held(node, id)).await {
+            match tokio::time::timeout(ASK_TIMEOUT, fleet.held(node, id)).await {
                 Ok(Ok(held)) => replica(node, holder, wanted, Some(held), String::new()),
                 Ok(Err(error)) if error.kind == ErrorKind::NotHeld && !holder => {
                     replica(node, holder, wanted, None, String::new())

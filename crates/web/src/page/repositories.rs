@@ -4,7 +4,6 @@ use askama::Template;
 use monofs_model::{Repository, RepositoryState, Result};
 use serde::Deserialize;
 
-use super::Pages;
 use super::parts::State;
 use super::shell::Shell;
 use super::text::{When, clean, encode_path, number, short, size};
@@ -12,6 +11,7 @@ use monofs_api::percent::percent_encoded;
 use monofs_control::catalog::{
     FoundRepositories, RepositoryFilter, RepositoryQuery, RepositorySorting, SortDirection,
 };
+use monofs_router::parts::Parts;
 
 /// Entries on one page.
 const PAGE: usize = 50;
@@ -155,8 +155,8 @@ pub(super) struct Page {
     after: Option<String>,
 }
 
-pub(super) async fn page(pages: &Pages, asked: &Asked) -> Result<Page> {
-    let view = pages.state.fleet.members.view();
+pub(super) async fn page(state: &Parts, asked: &Asked) -> Result<Page> {
+    let view = state.fleet.members.view();
     let copies = view.copies_wanted();
     let wanted = Wanted::new(asked);
     let from = wanted.page * PAGE;
@@ -171,7 +171,7 @@ pub(super) async fn page(pages: &Pages, asked: &Asked) -> Result<Page> {
         offset: from,
         limit: PAGE,
     };
-    let FoundRepositories { shown, total } = pages.state.control.catalog.search(query).await?;
+    let FoundRepositories { shown, total } = state.control.catalog.search(query).await?;
     let first = if shown.is_empty() { 0 } else { from + 1 };
     let last = from.min(total) + shown.len();
     let url = |page: usize| url(asked, &asked.sort, page);
@@ -181,7 +181,7 @@ pub(super) async fn page(pages: &Pages, asked: &Asked) -> Result<Page> {
         chosen: only == wanted.only,
     };
     Ok(Page {
-        shell: Shell::new(&pages.state, "Repositories", "/repos"),
+        shell: Shell::new(state, "Repositories", "/repos"),
         choices: CHOICES.into_iter().map(choice).collect(),
         headings: headings(asked, &wanted),
         rows: shown.iter().map(|entry| row(entry, copies)).collect(),

@@ -7,13 +7,14 @@ use askama::Template;
 use monofs_model::{Consistency, ContentMode, Error, Oid, Repository, Result};
 use monofs_proto::v1;
 
-use super::Pages;
 use super::parts::State;
 use super::replicas::{self, Replica};
 use super::shell::Shell;
 use super::text::{Line, When, clean, encode_path, number, size};
 use monofs_api::percent::{percent_decoded, percent_encoded};
+use monofs_control::Control;
 use monofs_router::ingest;
+use monofs_router::parts::Parts;
 
 /// The published commit.
 struct Published {
@@ -64,10 +65,12 @@ pub(super) struct Page {
 }
 
 /// `encoded`: the path as in the URL. Errors: `NotFound`, `Invalid`.
-pub(super) async fn page(pages: &Pages, encoded: &str) -> Result<Page> {
-    let state = &pages.state;
-    let entry = require(pages, encoded)?;
-    let (replicas, past) = futures::join!(replicas::of(state, &entry), past(pages, &entry));
+pub(super) async fn page(state: &Parts, encoded: &str) -> Result<Page> {
+    let entry = require(&state.control, encoded)?;
+    let (replicas, past) = futures::join!(
+        replicas::of(&state.fleet, &entry),
+        past(&state.control, &entry)
+    );
     let view = state.fleet.members.view();
     let copies = view.copies_wanted();
     Ok(Page {
@@ -109,20 +112,18 @@ pub(super) async fn page(pages: &Pages, encoded: &str) -> Result<Page> {
 }
 
 /// The entry that a URL names. Errors: `NotFound`, `Invalid`.
-pub(super) fn require(pages: &Pages, encoded: &str) -> Result<Arc<Repository>> {
+pub(super) fn require(control: &Control, encoded: &str) -> Result<Arc<Repository>> {
     let path = String::from_utf8(percent_decoded(encoded))
         .map_err(|_| Error::invalid("the path of a repository is UTF-8; this is not"))?;
-    pages.state.control.catalog.require(&path)
+    control.catalog.require(&path)
 }
 
 /// What was published, the last one first.
-async fn past(pages: &Pages, entry: &Repository) -> Result<Vec<Past>, Line> {
-    if !*pages.state.control.shared.reachable().borrow() {
+async fn past(control: &Control, entry: &Repository) -> Result<Vec<Past>, Line> {
+    if !*control.shared.reachable().borrow() {
         return Err(Line::new("the state store cannot be reached"));
     }
-    let kept = pages
-        .state
-        .control
+    let kept = control
         .published
         .of(&entry.path)
         .await
