@@ -13,14 +13,15 @@
 use std::future::Future;
 use std::time::Duration;
 
+use monofs_rpc::Backoff;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::state::StateStore;
 
-/// Pause between two tries to take a row that another router holds, or while the state store is
-/// away.
-const RETRY: Duration = Duration::from_secs(1);
+/// Pauses between tries to take a row that another router holds, or while the state store is away.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_LONGEST: Duration = Duration::from_secs(1);
 /// How long a release may take when the router stops; then the row goes with its lease.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -49,6 +50,7 @@ pub(crate) async fn keep(
     tell: impl Fn(RowHold),
     stop: CancellationToken,
 ) {
+    let mut retries = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
     loop {
         row.changed.mark_unchanged();
         let take = store.hold(&row.key, row.value.clone(), row.lease);
@@ -58,6 +60,7 @@ pub(crate) async fn keep(
         match taken {
             Ok(Some(held)) => {
                 tell(RowHold::Held);
+                retries.reset();
                 tokio::select! {
                     () = stop.cancelled() => {}
                     () = held.lost.cancelled() => {}
@@ -78,7 +81,7 @@ pub(crate) async fn keep(
         tokio::select! {
             () = stop.cancelled() => return,
             _ = row.changed.changed() => {}
-            () = tokio::time::sleep(RETRY) => {}
+            () = tokio::time::sleep(retries.next_pause()) => {}
         }
     }
 }

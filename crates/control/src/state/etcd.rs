@@ -25,7 +25,7 @@ use monofs_model::{Error, ErrorKind, Result};
 use monofs_proto::etcd::{
     KeyValue, RangeRequest, RangeResponse, RequestOp, ResponseHeader, TxnRequest, TxnResponse,
 };
-use monofs_rpc::Channel;
+use monofs_rpc::{Backoff, Channel};
 use monofs_store::state::{CommitOutcome, Compare, Scan, Versioned, Write};
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
@@ -40,8 +40,9 @@ use wire::{EtcdKeys, PAGE_KEYS, check, delete, equal, kv, put, range_of};
 const SCANS_MAX: usize = 5;
 /// How long etcd may take to come up while a router starts.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
-/// Pause between two tries to open.
-const OPEN_PAUSE: Duration = Duration::from_millis(500);
+/// Pauses between tries to open.
+const OPEN_PAUSE_FIRST: Duration = Duration::from_millis(100);
+const OPEN_PAUSE_LONGEST: Duration = Duration::from_secs(1);
 
 /// [`StateStore`] over etcd.
 pub struct EtcdState {
@@ -84,12 +85,13 @@ impl EtcdState {
         };
         // It may come up at the same time as this router.
         let give_up = tokio::time::Instant::now() + OPEN_TIMEOUT;
+        let mut retries = Backoff::new(OPEN_PAUSE_FIRST, OPEN_PAUSE_LONGEST);
         while let Err(error) = store.name_history(None).await {
             if error.kind != ErrorKind::Unavailable || tokio::time::Instant::now() >= give_up {
                 return Err(error.context("the state store; check --state and that etcd runs"));
             }
             tracing::warn!(%error, "waiting for etcd");
-            tokio::time::sleep(OPEN_PAUSE).await;
+            tokio::time::sleep(retries.next_pause()).await;
         }
         Ok(store)
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use monofs_model::{Actor, Error, ErrorKind, Result};
+use monofs_rpc::Backoff;
 use monofs_store::state::{CommitOutcome, Compare, Scan, Write};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -24,11 +25,11 @@ const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
 const ATTEMPTS_MAX: usize = 64;
 /// Most tries in a row of which memory hears nothing new.
 const UNHEARD_MAX: u32 = 16;
-/// How long memory is given to hear of a change that was in the way: doubled from the first try to
-/// the last.
+/// How long memory is given to hear of a change that was in the way: longer with each try of which
+/// it hears nothing.
 const CONFLICT_PAUSE_FIRST: Duration = Duration::from_millis(50);
 const CONFLICT_PAUSE_LAST: Duration = Duration::from_millis(400);
-/// Pauses between tries to watch again: doubled from the first to the last.
+/// Pauses between tries to watch again.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_LAST: Duration = Duration::from_secs(2);
 /// How often it is asked whether changes can be made.
@@ -77,12 +78,6 @@ impl NextAttempt {
             }
         }
     }
-}
-
-/// The pause after the try with this number, counted from 1, of which memory heard nothing.
-fn conflict_pause(unheard: u32) -> Duration {
-    let doublings = unheard.saturating_sub(1).min(UNHEARD_MAX);
-    (CONFLICT_PAUSE_FIRST * 2u32.pow(doublings)).min(CONFLICT_PAUSE_LAST)
 }
 
 /// The state store, and what follows it.
@@ -142,6 +137,7 @@ impl SharedState {
             is_news: true,
         };
         let mut unheard = 1;
+        let mut pauses = Backoff::new(CONFLICT_PAUSE_FIRST, CONFLICT_PAUSE_LAST);
         for _ in 0..ATTEMPTS_MAX {
             let StateTransaction { compares, writes } = next.change;
             if writes.is_empty() {
@@ -164,9 +160,13 @@ impl SharedState {
                     return Err(self.refused(error));
                 }
             }
-            let pause = conflict_pause(unheard);
+            let pause = pauses.next_pause();
             next = NextAttempt::after(&compares, pause, &mut applied, &mut attempt).await?;
-            unheard = if next.is_news { 1 } else { unheard + 1 };
+            unheard += 1;
+            if next.is_news {
+                unheard = 1;
+                pauses.reset();
+            }
         }
         tracing::debug!(%action, %actor, "gave way to others that change the control state");
         Err(Error::refused(
@@ -231,9 +231,9 @@ impl SharedState {
 
     /// Watches from `revision` on, and again whenever the watch ends.
     async fn keep_following(self: Arc<Self>, mut revision: u64) {
-        let mut pause = PAUSE_FIRST;
+        let mut retries = Backoff::new(PAUSE_FIRST, PAUSE_LAST);
         loop {
-            let Err(error) = self.follow(&mut revision, &mut pause).await else {
+            let Err(error) = self.follow(&mut revision, &mut retries).await else {
                 continue;
             };
             if error.kind == ErrorKind::NotHeld {
@@ -250,13 +250,13 @@ impl SharedState {
             } else {
                 self.away(&error);
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(PAUSE_LAST);
+            tokio::time::sleep(retries.next_pause()).await;
         }
     }
 
-    /// One watch, until it ends. `revision`: up to where memory is.
-    async fn follow(&self, revision: &mut u64, pause: &mut Duration) -> Result<()> {
+    /// One watch, until it ends. `revision`: up to where memory is. `retries` begin again with what
+    /// the watch brings.
+    async fn follow(&self, revision: &mut u64, retries: &mut Backoff) -> Result<()> {
         let mut batches = self.store.watch(*revision).await?;
         self.back();
         while let Some(batch) = batches.next().await {
@@ -268,7 +268,7 @@ impl SharedState {
                 }
             }
             *revision = batch.revision;
-            *pause = PAUSE_FIRST;
+            retries.reset();
             self.applied.send_replace(batch.revision);
         }
         Err(Error::unavailable("the state store ended the watch"))

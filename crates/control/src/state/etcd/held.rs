@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use monofs_model::Result;
 use monofs_proto::etcd::TxnRequest;
-use monofs_rpc::Channel;
+use monofs_rpc::{Backoff, Channel};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -15,8 +15,9 @@ use super::calls::{Endpoints, Repeat};
 use super::session::EtcdSession;
 use super::wire::{delete, kv, leased};
 
-/// Pause between two tries to release a key.
-const RELEASE_PAUSE: Duration = Duration::from_millis(500);
+/// Pauses between tries to release a key.
+const RELEASE_PAUSE_FIRST: Duration = Duration::from_millis(100);
+const RELEASE_PAUSE_LONGEST: Duration = Duration::from_millis(500);
 
 /// A key that this process holds, or may hold because an answer did not come.
 pub(super) struct EtcdHeldKey {
@@ -36,13 +37,14 @@ impl EtcdHeldKey {
             () = released.cancelled() => {}
             () = self.session.lost.cancelled() => {}
         }
+        let mut retries = Backoff::new(RELEASE_PAUSE_FIRST, RELEASE_PAUSE_LONGEST);
         while !self.session.lost.is_cancelled()
             && let Err(error) = self.release().await
         {
             tracing::debug!(key = self.key, %error, "cannot release a key; trying again until its \
              lease ends");
             tokio::select! {
-                () = tokio::time::sleep(RELEASE_PAUSE) => {}
+                () = tokio::time::sleep(retries.next_pause()) => {}
                 () = self.session.lost.cancelled() => {}
             }
         }

@@ -18,7 +18,7 @@ use monofs_proto::etcd::lease_client::LeaseClient;
 use monofs_proto::etcd::{
     LeaseGrantRequest, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseRevokeRequest,
 };
-use monofs_rpc::Channel;
+use monofs_rpc::{Backoff, Channel};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -26,11 +26,13 @@ use tonic::{Response, Status};
 
 use super::calls::{Endpoints, Repeat};
 
-/// Pause after a lease could not be kept, as a part of its time to live.
+/// Pause after a lease could not be kept, as a part of its time to live: what counts is how many
+/// tries fit into the rest of that time.
 const RETRY_PART: u32 = 10;
-/// How often, and how many times, it is tried to revoke a lease that was lost while etcd was away.
-const REVOKE_PAUSE: Duration = Duration::from_secs(1);
-const REVOKE_TRIES_MAX: usize = 600;
+/// Pauses between tries to revoke a lease that was lost while etcd was away, and most tries.
+const REVOKE_PAUSE_FIRST: Duration = Duration::from_millis(250);
+const REVOKE_PAUSE_LONGEST: Duration = Duration::from_secs(1);
+const REVOKE_TRIES_MAX: usize = 800;
 
 /// The leases of this process, one per time to live.
 pub(super) struct EtcdSessions {
@@ -177,10 +179,11 @@ impl KeptLease {
     /// it is back it is told that this one is over, so that others need not wait.
     async fn lose(&self, lost: &CancellationToken) {
         lost.cancel();
+        let mut retries = Backoff::new(REVOKE_PAUSE_FIRST, REVOKE_PAUSE_LONGEST);
         for _ in 0..REVOKE_TRIES_MAX {
             match self.revoke().await {
                 Err(error) if error.kind == ErrorKind::Unavailable => {
-                    tokio::time::sleep(REVOKE_PAUSE).await
+                    tokio::time::sleep(retries.next_pause()).await
                 }
                 _ => return,
             }
