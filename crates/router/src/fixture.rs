@@ -2,14 +2,14 @@
 //! crate: its loops run, nothing listens at the members' addresses.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use monofs_control::state::EmbeddedState;
 use monofs_model::view::Role;
 use monofs_model::{
-    Consistency, ContentMode, DisplayPath, Member, MemberState, NodeId, Oid, RefName, Repository,
-    RepositoryState, Snapshot, SourceUrl,
+    Actor, Consistency, ContentMode, DisplayPath, Door, Member, MemberState, NodeId, Oid, RefName,
+    Repository, RepositoryState, RequestId, Snapshot, SourceUrl,
 };
 use monofs_testkit::wait::wait_until;
 
@@ -80,17 +80,26 @@ impl TestRouter {
         let control = &self.parts().control;
         let entries = &control.entries;
         let new = entry(path);
-        entries.create(new.clone()).await.expect("created");
+        entries.create(actor(), new.clone()).await.expect("created");
         let (first, more) = holders.split_first().expect("a holder");
-        let flipped = entries.flip(&new, &snapshot(byte), &node_id(first)).await;
+        let flipped = entries
+            .flip(actor(), &new, &snapshot(byte), &node_id(first))
+            .await;
         let flipped = flipped.expect("published");
         for holder in more {
             let id = node_id(holder);
-            let added = entries.add_holder(&flipped.path, flipped.generation, &id);
+            let added = entries.add_holder(actor(), &flipped.path, flipped.generation, &id);
             added.await.expect("added");
         }
         control.catalog.get(&flipped.path).expect("it is there")
     }
+}
+
+/// On whose behalf these tests change something.
+pub fn actor() -> &'static Actor {
+    static ACTOR: LazyLock<Actor> =
+        LazyLock::new(|| Actor::anonymous(RequestId::from_number(1), Door::Worker));
+    &ACTOR
 }
 
 pub fn node_id(id: &str) -> NodeId {

@@ -20,7 +20,7 @@ pub mod table;
 use std::sync::Arc;
 
 use monofs_control::path_lease::{self, LeaseOutcome, PathLease, PathWork};
-use monofs_model::{DisplayPath, Error, Repository, RepositoryState, Result};
+use monofs_model::{Actor, DisplayPath, Error, Repository, RepositoryState, Result};
 use monofs_rpc::context;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -37,13 +37,13 @@ pub use table::{Ingests, PathGuard};
 const TURNS_MAX: usize = 8;
 
 /// Adds a repository, or brings an existing one of the same source to `spec`'s ref.
-pub async fn ingest(state: &Arc<Parts>, spec: IngestSpec) -> Result<Arc<Job>> {
-    start_or_join(state, spec, true).await
+pub async fn ingest(actor: &Actor, state: &Arc<Parts>, spec: IngestSpec) -> Result<Arc<Job>> {
+    start_or_join(actor, state, spec, true).await
 }
 
 /// Looks upstream for a new commit of a repository that is in the catalogue.
-pub async fn refresh(state: &Arc<Parts>, entry: &Repository) -> Result<Arc<Job>> {
-    start_or_join(state, IngestSpec::of_entry(entry), false).await
+pub async fn refresh(actor: &Actor, state: &Arc<Parts>, entry: &Repository) -> Result<Arc<Job>> {
+    start_or_join(actor, state, IngestSpec::of_entry(entry), false).await
 }
 
 /// Who works on `path` among the routers, this one included; `None`: nobody.
@@ -72,7 +72,7 @@ pub async fn resume(state: Arc<Parts>, stop: CancellationToken) {
                 continue;
             }
             tracing::info!(path = %entry.path, "going on with an interrupted ingest");
-            if let Err(error) = refresh(&state, entry).await {
+            if let Err(error) = refresh(&context::actor(), &state, entry).await {
                 tracing::warn!(path = %entry.path, %error, "an interrupted ingest cannot go on");
             }
         }
@@ -87,13 +87,13 @@ pub async fn resume(state: Arc<Parts>, stop: CancellationToken) {
 /// Writes a new entry as `ingesting`, or checks that the existing one may go on. What the spec says
 /// otherwise than that one (ref, content, consistency) comes with the flip, so that a failed ingest
 /// leaves it as it was.
-async fn record(control: &Control, spec: &IngestSpec) -> Result<()> {
+async fn record(actor: &Actor, control: &Control, spec: &IngestSpec) -> Result<()> {
     let Some(existing) = control
         .catalog
         .get(&spec.path)
         .filter(|entry| entry.state != RepositoryState::Failed)
     else {
-        return control.entries.create(spec.new_entry()).await;
+        return control.entries.create(actor, spec.new_entry()).await;
     };
     if existing.source == spec.source {
         return Ok(());
@@ -105,15 +105,21 @@ async fn record(control: &Control, spec: &IngestSpec) -> Result<()> {
 }
 
 /// A job for `spec`; `create`: its entry is made if it is not there. Errors: why it may not run.
-async fn start_or_join(state: &Arc<Parts>, spec: IngestSpec, create: bool) -> Result<Arc<Job>> {
+async fn start_or_join(
+    actor: &Actor,
+    state: &Arc<Parts>,
+    spec: IngestSpec,
+    create: bool,
+) -> Result<Arc<Job>> {
     let (job, mine) = state.work.ingests.start_or_join(&spec)?;
     if mine {
         let (admit, admitted) = oneshot::channel();
         let state = state.clone();
         let running = job.clone();
+        let caller = actor.clone();
         // On its own: the job goes on, or its claim is let go, also if the caller is gone.
         let run = async move {
-            let work = work(&state, &running, create, admit);
+            let work = work(&caller, &state, &running, create, admit);
             let outcome = state.work.stop.run_until_cancelled(work).await;
             state.work.ingests.ended_now(&running);
             let stopped = || {
@@ -123,10 +129,8 @@ async fn start_or_join(state: &Arc<Parts>, spec: IngestSpec, create: bool) -> Re
             };
             running.end(outcome.unwrap_or_else(stopped));
         };
-        tokio::spawn(context::go_on(
-            if create { "ingest" } else { "refresh" },
-            run,
-        ));
+        let doing = if create { "ingest" } else { "refresh" };
+        tokio::spawn(context::go_on(actor, doing, run));
         admitted
             .await
             .map_err(|_| Error::unavailable("this router stops; ask another one"))??;
@@ -136,6 +140,7 @@ async fn start_or_join(state: &Arc<Parts>, spec: IngestSpec, create: bool) -> Re
 
 /// One job: claims the path and runs it, or follows another router that does.
 async fn work(
+    actor: &Actor,
     state: &Arc<Parts>,
     job: &Arc<Job>,
     create: bool,
@@ -153,7 +158,7 @@ async fn work(
         let admitted = match &taken {
             Err(error) => Err(error.clone()),
             Ok(LeaseOutcome::Theirs(theirs)) => join::may_join(spec, theirs),
-            Ok(LeaseOutcome::Mine(_)) if create => record(&state.control, spec).await,
+            Ok(LeaseOutcome::Mine(_)) if create => record(actor, &state.control, spec).await,
             Ok(LeaseOutcome::Mine(_)) => Ok(()),
         };
         if admitted.is_err()
@@ -167,7 +172,7 @@ async fn work(
         admitted?;
         match taken? {
             LeaseOutcome::Mine(lease) => {
-                let outcome = run_with_lease(state, job, lease).await;
+                let outcome = run_with_lease(actor, state, job, lease).await;
                 state.work.ingests.outcomes[usize::from(!create)].ended(&outcome);
                 return outcome;
             }
@@ -191,9 +196,14 @@ fn tell(admit: &mut Option<oneshot::Sender<Result<()>>>, admitted: &Result<()>) 
     }
 }
 
-async fn run_with_lease(state: &Arc<Parts>, job: &Arc<Job>, lease: PathLease) -> Result<()> {
+async fn run_with_lease(
+    actor: &Actor,
+    state: &Arc<Parts>,
+    job: &Arc<Job>,
+    lease: PathLease,
+) -> Result<()> {
     let outcome = tokio::select! {
-        outcome = run::run(&state.control, &state.fleet, job) => outcome,
+        outcome = run::run(actor, &state.control, &state.fleet, job) => outcome,
         () = lease.lost() => {
             let path = &job.spec.path;
             tracing::warn!(%path, "cut off from the state store during an ingest; the leader goes \
@@ -206,7 +216,7 @@ async fn run_with_lease(state: &Arc<Parts>, job: &Arc<Job>, lease: PathLease) ->
     };
     if let Err(error) = &outcome {
         tracing::warn!(path = %job.spec.path, source = %job.spec.source, %error, "ingest failed");
-        run::note_failure(&state.control, job, error).await;
+        run::note_failure(actor, &state.control, job, error).await;
     }
     lease.release().await;
     outcome

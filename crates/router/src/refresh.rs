@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use monofs_rpc::context;
 use tokio_util::sync::CancellationToken;
 
 use crate::parts::Parts;
@@ -46,7 +47,7 @@ async fn start_due(state: &Arc<Parts>, interval: Duration) -> bool {
     let due = state.control.catalog.due(before, room + 1);
     for entry in due.iter().take(room) {
         state.control.catalog.looked(&entry.path);
-        if let Err(error) = ingest::refresh(state, entry).await {
+        if let Err(error) = ingest::refresh(&context::actor(), state, entry).await {
             tracing::warn!(path = %entry.path, %error, "cannot refresh");
         }
     }

@@ -77,7 +77,15 @@ pub fn begin_by<F: Future>(
     doing: &'static str,
     work: F,
 ) -> impl Future<Output = F::Output> {
-    let actor = new_actor(door);
+    begin_as(new_actor(door), doing, work)
+}
+
+/// Does `work` as the request of `actor`, which begins with it.
+fn begin_as<F: Future>(
+    actor: Actor,
+    doing: &'static str,
+    work: F,
+) -> impl Future<Output = F::Output> {
     let span = info_span!("request", doing, request = actor.request_id.as_str());
     let work = async move {
         tracing::debug!("begins");
@@ -89,12 +97,17 @@ pub fn begin_by<F: Future>(
     scope(actor, work.instrument(span))
 }
 
-/// `work` as part of the request of the task that calls this, or as a new one where there is none;
-/// for a task of its own.
-pub fn go_on<F: Future>(doing: &'static str, work: F) -> impl Future<Output = F::Output> {
-    match current() {
-        Some(_) => Either::Left(carry(work)),
-        None => Either::Right(begin(doing, work)),
+/// `work` as part of the request of `actor`, for a task of its own. Where the task that calls this
+/// does not work for that request, it begins here; `doing` names it in the log.
+pub fn go_on<F: Future>(
+    actor: &Actor,
+    doing: &'static str,
+    work: F,
+) -> impl Future<Output = F::Output> + use<F> {
+    if current().as_ref() == Some(actor) {
+        Either::Left(carry(work))
+    } else {
+        Either::Right(begin_as(actor.clone(), doing, work))
     }
 }
 
@@ -219,13 +232,17 @@ mod tests {
         let outside = actor();
         assert_eq!(outside.door, Door::Worker);
         assert_ne!(outside.request_id, actor().request_id);
-        let begun = go_on("test", async { request_id().unwrap() }).await;
-        assert_ne!(begun, outside.request_id);
-        let carried_on = begin("outer", async {
-            (actor(), go_on("inner", async { actor() }).await)
+        let begun = go_on(&outside, "test", async { actor() }).await;
+        assert_eq!(begun, outside, "it begins with the actor that is given");
+        let (outer, inner, other) = begin("outer", async {
+            let outer = actor();
+            let inner = go_on(&outer, "inner", async { actor() }).await;
+            let other = go_on(&outside, "other", async { actor() }).await;
+            (outer, inner, other)
         })
         .await;
-        assert_eq!(carried_on.0, carried_on.1);
+        assert_eq!(outer, inner);
+        assert_eq!(other, outside, "never in the name of the task that calls");
     }
 
     #[test]

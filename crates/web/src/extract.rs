@@ -1,6 +1,7 @@
 //! What requests carry, taken out and checked: every wrong one is answered with the one shape of an
 //! error.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -8,7 +9,8 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
-use monofs_model::Error;
+use monofs_model::{Actor, Error};
+use monofs_rpc::context;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -176,6 +178,17 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
             .await
             .map_err(wrong)?;
         Ok(Self(path.0))
+    }
+}
+
+/// The actor of the request: on whose behalf a verb that it asks for is done.
+pub(super) struct RequestActor(pub Actor);
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestActor {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(context::actor()))
     }
 }
 

@@ -1,14 +1,13 @@
 //! [`CatalogWriter`]: every change of what is at which path. Each one is a compare-and-set against
-//! what memory has, and returns after memory has the result. The actor is that of the request of
-//! the task that asks for the change.
+//! what memory has, and returns after memory has the result. Each is made on
+//! behalf of an actor, who is named in the log.
 
 use std::sync::Arc;
 
 use monofs_model::{
-    DisplayPath, Error, ErrorKind, NodeId, Repository, RepositoryState, Result, Snapshot,
+    Actor, DisplayPath, Error, ErrorKind, NodeId, Repository, RepositoryState, Result, Snapshot,
 };
 use monofs_proto::v1;
-use monofs_rpc::context;
 use monofs_store::state::Write;
 
 use super::entry::{encode_repository, repo_key};
@@ -45,13 +44,13 @@ impl CatalogWriter {
     }
 
     /// Adds an entry. Errors: `Refused` when a path is, encloses or lies inside another's.
-    pub async fn create(&self, repository: Repository) -> Result<()> {
+    pub async fn create(&self, actor: &Actor, repository: Repository) -> Result<()> {
         let attempt = || {
             let routers = self.creating_routers();
             self.catalog
                 .look(|memory| room::creation(memory, &repository, routers))
         };
-        self.transact(StateVerb::CreateEntry, &repository.path, attempt)
+        self.transact(actor, StateVerb::CreateEntry, &repository.path, attempt)
             .await
     }
 
@@ -67,16 +66,18 @@ impl CatalogWriter {
     /// `change`'s own.
     pub async fn update(
         &self,
+        actor: &Actor,
         path: &DisplayPath,
         change: impl FnMut(&Repository) -> Result<Option<Repository>>,
     ) -> Result<Arc<Repository>> {
-        self.change(StateVerb::UpdateEntry, path, change, |_| None)
+        self.change(actor, StateVerb::UpdateEntry, path, change, |_| None)
             .await
     }
 
     /// [`CatalogWriter::update`] with another verb, and with something written by the same commit.
     async fn change(
         &self,
+        actor: &Actor,
         verb: StateVerb,
         path: &DisplayPath,
         mut change: impl FnMut(&Repository) -> Result<Option<Repository>>,
@@ -100,7 +101,7 @@ impl CatalogWriter {
                 writes,
             })
         };
-        self.transact(verb, path, attempt).await?;
+        self.transact(actor, verb, path, attempt).await?;
         self.catalog.entry(path).map(|entry| entry.repository)
     }
 
@@ -108,6 +109,7 @@ impl CatalogWriter {
     /// meanwhile.
     pub async fn flip(
         &self,
+        actor: &Actor,
         entry: &Repository,
         snapshot: &Snapshot,
         holder: &NodeId,
@@ -141,7 +143,7 @@ impl CatalogWriter {
             }
         };
         let publish = StateVerb::PublishCommit;
-        self.change(publish, &entry.path, flip, |flipped| {
+        self.change(actor, publish, &entry.path, flip, |flipped| {
             with_publication(&before, flipped, &self.router_id, clock::now())
         })
         .await
@@ -150,6 +152,7 @@ impl CatalogWriter {
     /// Records that `node` holds the commit of `generation`; a no-op when the entry moved on.
     pub async fn add_holder(
         &self,
+        actor: &Actor,
         path: &DisplayPath,
         generation: u64,
         node: &NodeId,
@@ -163,7 +166,7 @@ impl CatalogWriter {
             grown.holders.sort();
             Ok(Some(grown))
         };
-        self.change(StateVerb::AddHolder, path, add, |_| None)
+        self.change(actor, StateVerb::AddHolder, path, add, |_| None)
             .await
             .map(drop)
     }
@@ -171,6 +174,7 @@ impl CatalogWriter {
     /// Records that `node` lost the commit of `generation`; a no-op when the entry moved on.
     pub async fn remove_holder(
         &self,
+        actor: &Actor,
         path: &DisplayPath,
         generation: u64,
         node: &NodeId,
@@ -181,7 +185,7 @@ impl CatalogWriter {
             }
             Ok(Some(without_holder(entry, node)))
         };
-        self.change(StateVerb::RemoveHolder, path, remove, |_| None)
+        self.change(actor, StateVerb::RemoveHolder, path, remove, |_| None)
             .await
             .map(drop)
     }
@@ -190,6 +194,7 @@ impl CatalogWriter {
     /// may go afterwards. Errors: `Refused` when the entry moved on, or one of them is no holder.
     pub async fn release_holder(
         &self,
+        actor: &Actor,
         path: &DisplayPath,
         generation: u64,
         node: &NodeId,
@@ -209,14 +214,19 @@ impl CatalogWriter {
             }
             Ok(Some(without_holder(entry, node)))
         };
-        self.change(StateVerb::ReleaseHolder, path, release, |_| None)
+        self.change(actor, StateVerb::ReleaseHolder, path, release, |_| None)
             .await
             .map(drop)
     }
 
     /// Notes that `snapshot` was given to the holders of `tried` and never published, so that it is
     /// collected like one that was replaced. A no-op when readers see it.
-    pub async fn abandon(&self, tried: &Repository, snapshot: &Snapshot) -> Result<()> {
+    pub async fn abandon(
+        &self,
+        actor: &Actor,
+        tried: &Repository,
+        snapshot: &Snapshot,
+    ) -> Result<()> {
         let attempt = || {
             // Deleted meanwhile: then this is all that names the commit.
             let entry = self.catalog.entry(&tried.path).ok();
@@ -230,12 +240,12 @@ impl CatalogWriter {
                 writes: vec![retain(tried, snapshot)],
             })
         };
-        self.transact(StateVerb::AbandonCommit, &tried.path, attempt)
+        self.transact(actor, StateVerb::AbandonCommit, &tried.path, attempt)
             .await
     }
 
     /// Removes an entry; its snapshot stays readable for the grace. Errors: `NotFound`.
-    pub async fn remove(&self, path: &DisplayPath) -> Result<()> {
+    pub async fn remove(&self, actor: &Actor, path: &DisplayPath) -> Result<()> {
         let attempt = || {
             let entry = self.catalog.entry(path)?;
             let repository = &entry.repository;
@@ -248,11 +258,13 @@ impl CatalogWriter {
                 .extend(shown.map(|old| retain(repository, old)));
             Ok(change)
         };
-        self.transact(StateVerb::RemoveEntry, path, attempt).await
+        self.transact(actor, StateVerb::RemoveEntry, path, attempt)
+            .await
     }
 
     async fn transact(
         &self,
+        actor: &Actor,
         verb: StateVerb,
         path: &DisplayPath,
         attempt: impl FnMut() -> Result<StateTransaction>,
@@ -260,7 +272,7 @@ impl CatalogWriter {
         let subject = path.as_str();
         let action = StateAction { verb, subject };
         let shared = self.catalog.shared();
-        shared.transact(&context::actor(), action, attempt).await
+        shared.transact(actor, action, attempt).await
     }
 }
 

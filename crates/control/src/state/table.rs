@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use monofs_model::{Error, Result};
-use monofs_rpc::context;
+use monofs_model::{Actor, Error, Result};
 use monofs_store::state::{Compare, Scan, Versioned, Write};
 use parking_lot::RwLock;
 use prost::Message;
@@ -62,12 +61,13 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> StateTabl
         self.changed.subscribe()
     }
 
-    /// Changes the row called `name` by compare-and-set: `change` is given what is there and says
+    /// Changes the row called `name` by compare-and-set, on behalf of `actor`: `change` is given what is there and says
     /// what should be (`None` = nothing); it is asked again when another change was faster. What is
-    /// equal already is not written. The actor is that of the request of this task. Returns the row
+    /// equal already is not written. Returns the row
     /// as it is then. Errors: `change`'s own; those of [`SharedState::transact`].
     pub async fn update(
         &self,
+        actor: &Actor,
         name: &str,
         mut change: impl FnMut(Option<&T>) -> Result<Option<T>>,
     ) -> Result<Option<T>> {
@@ -78,7 +78,7 @@ impl<T: Message + Default + Clone + PartialEq + Send + Sync + 'static> StateTabl
         };
         let mut after = None;
         self.shared
-            .transact(&context::actor(), action, || {
+            .transact(actor, action, || {
                 // What memory has, and what should be there.
                 let known = self.rows.read().get(name).cloned();
                 let before = known.as_ref().map(|known| &known.row);

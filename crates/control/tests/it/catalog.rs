@@ -8,10 +8,10 @@ use monofs_control::catalog::{
 use monofs_model::{ErrorKind, NodeId, Repository, RepositoryState, Result};
 use monofs_testkit::random::{Rng, seed_or};
 
-use crate::rig::{SharedStore, TestRouter, entry, node, path, snapshot};
+use crate::rig::{SharedStore, TestRouter, actor, entry, node, path, snapshot};
 
 async fn create(router: &TestRouter, at: &str) -> Result<()> {
-    router.control.entries.create(entry(at)).await
+    router.control.entries.create(actor(), entry(at)).await
 }
 
 async fn fail(router: &TestRouter, at: &str) {
@@ -22,7 +22,12 @@ async fn fail(router: &TestRouter, at: &str) {
         }))
     };
     let path = path(at);
-    router.control.entries.update(&path, failed).await.unwrap();
+    router
+        .control
+        .entries
+        .update(actor(), &path, failed)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -85,7 +90,7 @@ async fn a_flip_of_an_entry_that_moved_on_is_refused() {
     let flipped = first
         .control
         .entries
-        .flip(&seen, &snapshot(1), &node("a"))
+        .flip(actor(), &seen, &snapshot(1), &node("a"))
         .await
         .unwrap();
     assert_eq!(
@@ -95,7 +100,7 @@ async fn a_flip_of_an_entry_that_moved_on_is_refused() {
     let error = second
         .control
         .entries
-        .flip(&seen, &snapshot(2), &node("b"))
+        .flip(actor(), &seen, &snapshot(2), &node("b"))
         .await
         .unwrap_err();
     assert_eq!(error.kind, ErrorKind::Refused, "{error}");
@@ -113,7 +118,7 @@ async fn holders_change_for_the_generation_that_is_meant_and_the_last_ones_stay(
     let at = path("h/x");
     let fresh = router.control.catalog.require("h/x").unwrap();
     let generation = entries
-        .flip(&fresh, &snapshot(1), &node("b"))
+        .flip(actor(), &fresh, &snapshot(1), &node("b"))
         .await
         .unwrap()
         .generation;
@@ -129,21 +134,21 @@ async fn holders_change_for_the_generation_that_is_meant_and_the_last_ones_stay(
     // Twice, in order, and for another generation.
     for name in ["c", "a", "c"] {
         entries
-            .add_holder(&at, generation, &node(name))
+            .add_holder(actor(), &at, generation, &node(name))
             .await
             .unwrap();
     }
     entries
-        .add_holder(&at, generation + 1, &node("z"))
+        .add_holder(actor(), &at, generation + 1, &node("z"))
         .await
         .unwrap();
     assert_eq!(holders(), [node("a"), node("b"), node("c")]);
     entries
-        .remove_holder(&at, generation + 1, &node("a"))
+        .remove_holder(actor(), &at, generation + 1, &node("a"))
         .await
         .unwrap();
     entries
-        .remove_holder(&at, generation, &node("c"))
+        .remove_holder(actor(), &at, generation, &node("c"))
         .await
         .unwrap();
     assert_eq!(holders(), [node("a"), node("b")]);
@@ -156,13 +161,13 @@ async fn holders_change_for_the_generation_that_is_meant_and_the_last_ones_stay(
     ];
     for (generation, keep) in refused {
         let error = entries
-            .release_holder(&at, generation, &node("a"), keep)
+            .release_holder(actor(), &at, generation, &node("a"), keep)
             .await
             .unwrap_err();
         assert_eq!(error.kind, ErrorKind::Refused, "{keep:?}: {error}");
     }
     entries
-        .release_holder(&at, generation, &node("a"), &[node("b")])
+        .release_holder(actor(), &at, generation, &node("a"), &[node("b")])
         .await
         .unwrap();
     assert_eq!(holders(), [node("b")]);
@@ -175,9 +180,9 @@ async fn what_is_not_there_cannot_be_changed() {
     let at = path("h/x");
     let entries = &router.control.entries;
     let outcomes = [
-        entries.remove(&at).await.map(drop),
-        entries.add_holder(&at, 1, &node("a")).await,
-        entries.update(&at, |_| Ok(None)).await.map(drop),
+        entries.remove(actor(), &at).await.map(drop),
+        entries.add_holder(actor(), &at, 1, &node("a")).await,
+        entries.update(actor(), &at, |_| Ok(None)).await.map(drop),
     ];
     for outcome in outcomes {
         let error = outcome.unwrap_err();
@@ -248,7 +253,7 @@ async fn a_listing_is_made_once_for_all_that_wait_and_lists_what_readers_see() {
     router
         .control
         .entries
-        .flip(&fresh, &snapshot(1), &node("a"))
+        .flip(actor(), &fresh, &snapshot(1), &node("a"))
         .await
         .unwrap();
     let (one, other) = tokio::join!(catalog.listing(), catalog.listing());
@@ -289,14 +294,14 @@ async fn after_any_changes_by_any_router_all_of_them_know_the_same() {
                 }
             }
             (2, Some(_)) => {
-                entries.remove(&path(at)).await.unwrap();
+                entries.remove(actor(), &path(at)).await.unwrap();
                 expected.remove(at);
             }
             (3, Some(known)) => {
                 expected.insert(
                     at.to_owned(),
                     (*entries
-                        .flip(&known, &snapshot(step), &node("a"))
+                        .flip(actor(), &known, &snapshot(step), &node("a"))
                         .await
                         .unwrap())
                     .clone(),
@@ -305,7 +310,7 @@ async fn after_any_changes_by_any_router_all_of_them_know_the_same() {
             (_, Some(mut known)) => {
                 let holder = node(["b", "c"][rng.below(2) as usize]);
                 entries
-                    .add_holder(&path(at), known.generation, &holder)
+                    .add_holder(actor(), &path(at), known.generation, &holder)
                     .await
                     .unwrap();
                 if !known.holders.contains(&holder) {

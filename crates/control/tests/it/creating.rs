@@ -18,6 +18,7 @@ use monofs_testkit::wait::wait_until_async;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 
+use crate::rig::actor;
 use crate::state::{on_both, rows};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -55,12 +56,12 @@ fn entry(path: &str, state: RepositoryState) -> Repository {
 
 async fn create(router: &Control, path: &str) -> Result<()> {
     let entry = entry(path, RepositoryState::Ingesting);
-    router.entries.create(entry).await
+    router.entries.create(actor(), entry).await
 }
 
 async fn remove(router: &Control, path: &str) {
     let path = DisplayPath::new(path).unwrap();
-    router.entries.remove(&path).await.unwrap();
+    router.entries.remove(actor(), &path).await.unwrap();
 }
 
 async fn keys(store: &dyn StateStore, prefix: &str) -> BTreeSet<String> {
@@ -249,7 +250,7 @@ async fn failed_entries_give_way_to_those_around_and_inside_them() {
         let one = router(&store, "one", &stop).await;
         for path in ["h/a/x", "h/a/d/y"] {
             one.entries
-                .create(entry(path, RepositoryState::Failed))
+                .create(actor(), entry(path, RepositoryState::Failed))
                 .await
                 .unwrap();
         }
@@ -258,7 +259,7 @@ async fn failed_entries_give_way_to_those_around_and_inside_them() {
         assert_eq!(keys(&*store, "below/").await, ["below/h".into()].into());
         remove(&one, "h/a").await;
         one.entries
-            .create(entry("h/a", RepositoryState::Failed))
+            .create(actor(), entry("h/a", RepositoryState::Failed))
             .await
             .unwrap();
         create(&one, "h/a/x").await.unwrap();

@@ -8,7 +8,7 @@ use monofs_testkit::wait::wait_until_async;
 use tokio_util::sync::CancellationToken;
 
 use crate::faulty::FaultyState;
-use crate::rig::{LEASE, SOON, SharedStore, TestRouter, entry, path, status};
+use crate::rig::{LEASE, SOON, SharedStore, TestRouter, actor, entry, path, status};
 
 async fn add_job(router: &TestRouter, name: &str) -> monofs_model::Result<Option<v1::Job>> {
     let row = v1::Job {
@@ -16,7 +16,7 @@ async fn add_job(router: &TestRouter, name: &str) -> monofs_model::Result<Option
         ..v1::Job::default()
     };
     let jobs = &router.control.tables.jobs;
-    jobs.update(name, |_| Ok(Some(row.clone()))).await
+    jobs.update(actor(), name, |_| Ok(Some(row.clone()))).await
 }
 
 async fn reachable(router: &TestRouter, reachable: bool) {
@@ -51,14 +51,29 @@ async fn after_a_forgotten_history_everything_is_read_again_and_clients_go_on() 
     let first = store.router("first").await;
     let second = store.router("second").await;
     for name in ["h/stays", "h/goes"] {
-        first.control.entries.create(entry(name)).await.unwrap();
+        first
+            .control
+            .entries
+            .create(actor(), entry(name))
+            .await
+            .unwrap();
         publish(&first, name, 1).await;
     }
     second.catches_up(&store).await;
     let position = second.control.catalog.position();
     second.faults.hold_watches_up(true);
-    first.control.entries.remove(&path("h/goes")).await.unwrap();
-    first.control.entries.create(entry("h/new")).await.unwrap();
+    first
+        .control
+        .entries
+        .remove(actor(), &path("h/goes"))
+        .await
+        .unwrap();
+    first
+        .control
+        .entries
+        .create(actor(), entry("h/new"))
+        .await
+        .unwrap();
     publish(&first, "h/new", 1).await;
     add_job(&first, "job").await.unwrap();
     let scans = second.faults.scans();
@@ -86,7 +101,7 @@ async fn publish(router: &TestRouter, name: &str, number: u64) {
     router
         .control
         .entries
-        .flip(&entry, &crate::rig::snapshot(number), &holder)
+        .flip(actor(), &entry, &crate::rig::snapshot(number), &holder)
         .await
         .unwrap();
 }
@@ -96,7 +111,12 @@ async fn a_row_that_cannot_be_understood_stays_as_it_was_and_the_others_go_on() 
     let store = SharedStore::open().await;
     let router = store.router("only").await;
     add_job(&router, "known").await.unwrap();
-    router.control.entries.create(entry("h/x")).await.unwrap();
+    router
+        .control
+        .entries
+        .create(actor(), entry("h/x"))
+        .await
+        .unwrap();
     let intent = router
         .control
         .tables
@@ -154,12 +174,17 @@ async fn a_change_whose_echo_does_not_come_says_that_it_was_written() {
 async fn while_the_store_is_away_changes_are_refused_and_reads_go_on() {
     let store = SharedStore::open().await;
     let router = store.router("only").await;
-    router.control.entries.create(entry("h/x")).await.unwrap();
+    router
+        .control
+        .entries
+        .create(actor(), entry("h/x"))
+        .await
+        .unwrap();
     router.faults.set_away(true);
     let error = router
         .control
         .entries
-        .create(entry("h/y"))
+        .create(actor(), entry("h/y"))
         .await
         .unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable, "{error}");
@@ -170,7 +195,12 @@ async fn while_the_store_is_away_changes_are_refused_and_reads_go_on() {
     // A watch that is made again is the proof that it can be reached.
     router.faults.end_watch(ErrorKind::Unavailable).await;
     wait_until_async("it is tried again", SOON, || async {
-        router.control.entries.create(entry("h/y")).await.is_ok()
+        router
+            .control
+            .entries
+            .create(actor(), entry("h/y"))
+            .await
+            .is_ok()
     })
     .await;
     reachable(&router, true).await;
@@ -190,7 +220,7 @@ async fn one_that_always_loses_gives_way_after_a_bounded_number_of_tries() {
         .await;
     let mut tries = 0;
     let jobs = &router.control.tables.jobs;
-    let refused = jobs.update("job", |_| {
+    let refused = jobs.update(actor(), "job", |_| {
         tries += 1;
         Ok(Some(v1::Job::default()))
     });

@@ -8,7 +8,7 @@ use monofs_proto::v1;
 use monofs_testkit::wait::wait_until_async;
 use tokio_util::sync::CancellationToken;
 
-use crate::rig::{SOON, SharedStore};
+use crate::rig::{SOON, SharedStore, actor};
 
 /// The key that the leader holds.
 const LEADER: &str = "leader/";
@@ -150,7 +150,7 @@ async fn work_that_is_done_is_not_begun_again_in_the_same_term() {
         .control
         .tables
         .maintenance
-        .update("", |_| Ok(Some(v1::Maintenance::default())))
+        .update(actor(), "", |_| Ok(Some(v1::Maintenance::default())))
         .await
         .unwrap();
     assert_eq!(begun.load(Ordering::SeqCst), 1);
@@ -172,12 +172,12 @@ async fn a_suspended_leader_cannot_undo_what_its_successor_wrote() {
     second.leads(true).await;
     assert!(first.control.is_leading(), "as far as it knows");
     let jobs = &second.control.tables.jobs;
-    jobs.update("job", |_| Ok(Some(job("of the second", 1))))
+    jobs.update(actor(), "job", |_| Ok(Some(job("of the second", 1))))
         .await
         .unwrap();
     // It goes on and adds to a row that is not there in its memory.
     let tries = AtomicUsize::new(0);
-    let late = first.control.tables.jobs.update("job", |row| {
+    let late = first.control.tables.jobs.update(actor(), "job", |row| {
         tries.fetch_add(1, Ordering::SeqCst);
         let steps = row.map_or(0, |row| row.steps_done);
         Ok(Some(job("of the first", steps + 1)))
@@ -220,7 +220,7 @@ async fn a_router_without_the_state_store_names_no_routers() {
         .control
         .tables
         .jobs
-        .update("job", |_| Ok(Some(job("", 1))))
+        .update(actor(), "job", |_| Ok(Some(job("", 1))))
         .await
         .unwrap_err();
     assert!(refused.message.contains("reads go on"), "{refused}");

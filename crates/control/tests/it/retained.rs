@@ -4,10 +4,15 @@ use monofs_control::clock;
 use monofs_model::Repository;
 use monofs_proto::convert::oid_bytes;
 
-use crate::rig::{SharedStore, TestRouter, entry, node, path, snapshot};
+use crate::rig::{SharedStore, TestRouter, actor, entry, node, path, snapshot};
 
 async fn created(router: &TestRouter, at: &str) {
-    router.control.entries.create(entry(at)).await.unwrap();
+    router
+        .control
+        .entries
+        .create(actor(), entry(at))
+        .await
+        .unwrap();
 }
 
 async fn publish(router: &TestRouter, at: &str, number: u64) -> std::sync::Arc<Repository> {
@@ -15,7 +20,7 @@ async fn publish(router: &TestRouter, at: &str, number: u64) -> std::sync::Arc<R
     router
         .control
         .entries
-        .flip(&entry, &snapshot(number), &node("a"))
+        .flip(actor(), &entry, &snapshot(number), &node("a"))
         .await
         .unwrap()
 }
@@ -37,7 +42,7 @@ async fn a_replaced_snapshot_is_retained_with_its_holders_until_it_is_forgotten(
     let first = publish(&router, "h/x", 1).await;
     control
         .entries
-        .add_holder(&at, first.generation, &node("b"))
+        .add_holder(actor(), &at, first.generation, &node("b"))
         .await
         .unwrap();
     let far = clock::now() + 1000;
@@ -143,7 +148,7 @@ async fn a_removed_entry_leaves_its_snapshot_readable_and_takes_its_history_alon
     publish(&router, "h/x", 1).await;
     let at = path("h/x");
     assert_eq!(router.control.published.of(&at).await.unwrap().len(), 1);
-    router.control.entries.remove(&at).await.unwrap();
+    router.control.entries.remove(actor(), &at).await.unwrap();
     let far = clock::now() + 1000;
     assert_eq!(expired(&router, far).await, [("h/x".to_owned(), 1)]);
     assert_eq!(router.control.published.of(&at).await.unwrap(), []);

@@ -1,13 +1,13 @@
 //! Routers that share one state store, each with faults of its own.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use monofs_control::Control;
 use monofs_control::state::{EmbeddedState, StateStore};
 use monofs_model::{
-    Consistency, ContentMode, DisplayPath, NodeId, Oid, RefName, Repository, RepositoryState,
-    Snapshot, SourceUrl,
+    Actor, Consistency, ContentMode, DisplayPath, Door, NodeId, Oid, RefName, Repository,
+    RepositoryState, RequestId, Snapshot, SourceUrl,
 };
 use monofs_proto::v1;
 use monofs_store::state::Write;
@@ -112,6 +112,13 @@ impl TestRouter {
             .expect("leadership changes")
             .unwrap();
     }
+}
+
+/// On whose behalf these tests change the state.
+pub fn actor() -> &'static Actor {
+    static ACTOR: LazyLock<Actor> =
+        LazyLock::new(|| Actor::anonymous(RequestId::from_number(1), Door::Worker));
+    &ACTOR
 }
 
 pub fn status(id: &str) -> v1::RouterStatus {

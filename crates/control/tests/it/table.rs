@@ -3,7 +3,7 @@
 use monofs_model::{Error, ErrorKind};
 use monofs_proto::v1;
 
-use crate::rig::SharedStore;
+use crate::rig::{SharedStore, actor};
 
 fn steps(row: Option<&v1::Job>) -> u64 {
     row.map_or(0, |row| row.steps_done)
@@ -25,7 +25,7 @@ async fn no_change_is_lost_when_routers_change_one_row_at_the_same_time() {
         let mut counted = 0;
         for _ in 0..EACH {
             let jobs = &router.control.tables.jobs;
-            let change = jobs.update("job", |row| Ok(Some(with_steps(steps(row) + 1))));
+            let change = jobs.update(actor(), "job", |row| Ok(Some(with_steps(steps(row) + 1))));
             match change.await {
                 Ok(_) => counted += 1,
                 // The other one was faster again and again.
@@ -49,13 +49,19 @@ async fn what_is_equal_already_is_not_written() {
     let router = store.router("only").await;
     let jobs = &router.control.tables.jobs;
     let wanted = with_steps(3);
-    jobs.update("job", |_| Ok(Some(wanted.clone())))
+    jobs.update(actor(), "job", |_| Ok(Some(wanted.clone())))
         .await
         .unwrap();
     let before = *router.control.shared.applied().borrow();
-    let same = jobs.update("job", |row| Ok(row.cloned())).await.unwrap();
+    let same = jobs
+        .update(actor(), "job", |row| Ok(row.cloned()))
+        .await
+        .unwrap();
     assert_eq!(same, Some(wanted));
-    let none = jobs.update("nothing there", |_| Ok(None)).await.unwrap();
+    let none = jobs
+        .update(actor(), "nothing there", |_| Ok(None))
+        .await
+        .unwrap();
     assert_eq!(none, None);
     router.catches_up(&store).await;
     assert_eq!(*router.control.shared.applied().borrow(), before);
@@ -66,7 +72,9 @@ async fn a_change_that_is_refused_changes_nothing() {
     let store = SharedStore::open().await;
     let router = store.router("only").await;
     let jobs = &router.control.tables.jobs;
-    let refused = jobs.update("job", |_| Err(Error::refused("not now"))).await;
+    let refused = jobs
+        .update(actor(), "job", |_| Err(Error::refused("not now")))
+        .await;
     assert_eq!(refused.unwrap_err(), Error::refused("not now"));
     assert_eq!(jobs.list(), []);
 }
@@ -81,7 +89,9 @@ async fn rows_are_listed_by_name_and_waiters_wake_at_every_change() {
         changed.mark_unchanged();
         let jobs = &first.control.tables.jobs;
         let row = with_steps(steps);
-        jobs.update(name, |_| Ok(Some(row.clone()))).await.unwrap();
+        jobs.update(actor(), name, |_| Ok(Some(row.clone())))
+            .await
+            .unwrap();
         changed.changed().await.unwrap();
     }
     let jobs = &second.control.tables.jobs;
@@ -92,7 +102,7 @@ async fn rows_are_listed_by_name_and_waiters_wake_at_every_change() {
         .control
         .tables
         .jobs
-        .update("b", |_| Ok(None))
+        .update(actor(), "b", |_| Ok(None))
         .await
         .unwrap();
     second.catches_up(&store).await;
@@ -108,7 +118,7 @@ async fn a_row_that_was_read_from_the_store_is_in_memory_too() {
         .control
         .tables
         .jobs
-        .update("job", |_| Ok(Some(with_steps(1))))
+        .update(actor(), "job", |_| Ok(Some(with_steps(1))))
         .await
         .unwrap();
     let jobs = &second.control.tables.jobs;
@@ -125,12 +135,12 @@ async fn tables_do_not_see_rows_of_each_other() {
     let tables = &router.control.tables;
     tables
         .jobs
-        .update("x", |_| Ok(Some(with_steps(1))))
+        .update(actor(), "x", |_| Ok(Some(with_steps(1))))
         .await
         .unwrap();
     tables
         .maintenance
-        .update("", |_| Ok(Some(v1::Maintenance::default())))
+        .update(actor(), "", |_| Ok(Some(v1::Maintenance::default())))
         .await
         .unwrap();
     assert!(tables.maintenance.get("").is_some() && tables.jobs.get("").is_none());

@@ -113,7 +113,7 @@ mod tests {
     use monofs_model::ErrorKind;
 
     use super::*;
-    use crate::fixture::{TestRouter, entry, node_id, path, snapshot};
+    use crate::fixture::{TestRouter, actor, entry, node_id, path, snapshot};
 
     fn theirs(purpose: Purpose) -> v1::PathClaim {
         let spec = IngestSpec::of_entry(&entry("a/b"));
@@ -130,7 +130,7 @@ mod tests {
     /// The lease of another router, as this one sees it.
     async fn hold(control: &Control, row: Option<v1::PathClaim>) {
         let claims = &control.tables.claims;
-        let set = claims.update("a/b", |_| Ok(row.clone())).await;
+        let set = claims.update(actor(), "a/b", |_| Ok(row.clone())).await;
         set.expect("the row is written");
     }
 
@@ -192,7 +192,10 @@ mod tests {
                 }))
             };
             let entries = &router.parts().control.entries;
-            entries.update(&entry.path, looked).await.expect("noted");
+            entries
+                .update(actor(), &entry.path, looked)
+                .await
+                .expect("noted");
         })
         .await;
         assert!(matches!(outcome, Some(Ok(()))), "{outcome:?}");
@@ -204,7 +207,10 @@ mod tests {
         let router = TestRouter::start().await;
         let (outcome, _) = followed(&router, async {
             let entries = &router.parts().control.entries;
-            entries.create(entry("a/b")).await.expect("created");
+            entries
+                .create(actor(), entry("a/b"))
+                .await
+                .expect("created");
             let failed = |entry: &Repository| {
                 Ok(Some(Repository {
                     state: RepositoryState::Failed,
@@ -212,7 +218,10 @@ mod tests {
                     ..entry.clone()
                 }))
             };
-            entries.update(&path("a/b"), failed).await.expect("noted");
+            entries
+                .update(actor(), &path("a/b"), failed)
+                .await
+                .expect("noted");
         })
         .await;
         let error = outcome.expect("it ended").expect_err("it failed");
@@ -224,7 +233,10 @@ mod tests {
         let router = TestRouter::start().await;
         let (outcome, _) = followed(&router, async {
             let entries = &router.parts().control.entries;
-            entries.create(entry("a/b")).await.expect("created");
+            entries
+                .create(actor(), entry("a/b"))
+                .await
+                .expect("created");
         })
         .await;
         assert!(outcome.is_none(), "the entry is still being ingested");

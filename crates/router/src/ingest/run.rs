@@ -5,7 +5,8 @@ use std::sync::Arc;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use monofs_model::{
-    Consistency, Error, Member, NodeId, Repository, RepositoryState, Result, Snapshot, placement,
+    Actor, Consistency, Error, Member, NodeId, Oid, Repository, RepositoryState, Result, Snapshot,
+    placement,
 };
 use monofs_proto::v1;
 use monofs_proto::v1::ingest_progress::Phase;
@@ -17,7 +18,12 @@ use monofs_control::Control;
 use monofs_control::catalog::no_repository;
 
 /// Runs a job to its end.
-pub(super) async fn run(control: &Control, fleet: &Fleet, job: &Arc<Job>) -> Result<()> {
+pub(super) async fn run(
+    actor: &Actor,
+    control: &Control,
+    fleet: &Fleet,
+    job: &Arc<Job>,
+) -> Result<()> {
     let spec = &job.spec;
     let id = spec.path.storage_id();
     job.phase(Phase::Resolving);
@@ -36,7 +42,7 @@ pub(super) async fn run(control: &Control, fleet: &Fleet, job: &Arc<Job>) -> Res
         .filter(|current| current.commit == commit)
     {
         let commit = current.commit;
-        return unchanged(control, job, commit).await;
+        return unchanged(actor, control, job, commit).await;
     }
     job.phase(Phase::Fetching);
     let origin = fleet::origin(&spec.source, &spec.ref_name, &commit);
@@ -49,14 +55,14 @@ pub(super) async fn run(control: &Control, fleet: &Fleet, job: &Arc<Job>) -> Res
         )));
     }
     job.phase(Phase::Adopting);
-    let replicated = replicate(control, fleet, job, &entry, &snapshot, &replicas).await;
+    let replicated = replicate(actor, control, fleet, job, &entry, &snapshot, &replicas).await;
     if replicated.is_err() {
         let given = Repository {
             holders: replicas.into_iter().map(|node| node.id).collect(),
             ..entry
         };
         // Without this note the commit stays on the nodes that adopted it, and is told.
-        if let Err(error) = control.entries.abandon(&given, &snapshot).await {
+        if let Err(error) = control.entries.abandon(actor, &given, &snapshot).await {
             tracing::warn!(path = %spec.path, %error, "cannot note what was not published");
         }
     }
@@ -90,9 +96,12 @@ fn choose_replicas(fleet: &Fleet, job: &Job) -> Result<Vec<Member>> {
 }
 
 /// The ref has not moved.
-async fn unchanged(control: &Control, job: &Arc<Job>, commit: monofs_model::Oid) -> Result<()> {
+async fn unchanged(actor: &Actor, control: &Control, job: &Arc<Job>, commit: Oid) -> Result<()> {
     let looked = |entry: &Repository| Ok(Some(job.spec.applied_to(entry)));
-    let entry = control.entries.update(&job.spec.path, looked).await?;
+    let entry = control
+        .entries
+        .update(actor, &job.spec.path, looked)
+        .await?;
     tracing::debug!(path = %job.spec.path, %commit, "unchanged upstream");
     job.update(|progress| {
         progress.unchanged = true;
@@ -105,6 +114,7 @@ async fn unchanged(control: &Control, job: &Arc<Job>, commit: monofs_model::Oid)
 /// All replicas adopt in parallel; the flip comes with the first acknowledgement, or with `strong`
 /// after the last.
 async fn replicate(
+    actor: &Actor,
     control: &Control,
     fleet: &Fleet,
     job: &Arc<Job>,
@@ -136,11 +146,11 @@ async fn replicate(
             Some(entry) => {
                 control
                     .entries
-                    .add_holder(&job.spec.path, entry.generation, &node.id)
+                    .add_holder(actor, &job.spec.path, entry.generation, &node.id)
                     .await?
             }
             None if strong && held.len() < replicas.len() => {}
-            None => published = Some(publish(control, job, entry, snapshot, &held).await?),
+            None => published = Some(publish(actor, control, job, entry, snapshot, &held).await?),
         }
     }
     if published.is_none() {
@@ -176,6 +186,7 @@ async fn adopt_on<'a>(
 }
 
 async fn publish(
+    actor: &Actor,
     control: &Control,
     job: &Arc<Job>,
     entry: &Repository,
@@ -185,11 +196,11 @@ async fn publish(
     let (first, more) = held
         .split_first()
         .ok_or_else(|| Error::internal("publish without a holder"))?;
-    let flipped = control.entries.flip(entry, snapshot, first).await?;
+    let flipped = control.entries.flip(actor, entry, snapshot, first).await?;
     for node in more {
         control
             .entries
-            .add_holder(&job.spec.path, flipped.generation, node)
+            .add_holder(actor, &job.spec.path, flipped.generation, node)
             .await?;
     }
     tracing::info!(path = %job.spec.path, commit = %snapshot.commit, generation = flipped.generation, "published");
@@ -201,7 +212,7 @@ async fn publish(
 }
 
 /// Remembers why a job failed; an entry that never had readers becomes `failed`.
-pub(super) async fn note_failure(control: &Control, job: &Job, error: &Error) {
+pub(super) async fn note_failure(actor: &Actor, control: &Control, job: &Job, error: &Error) {
     let note = |entry: &Repository| {
         let mut noted = entry.clone();
         noted.last_error = error.to_string();
@@ -210,7 +221,7 @@ pub(super) async fn note_failure(control: &Control, job: &Job, error: &Error) {
         }
         Ok(Some(noted))
     };
-    if let Err(error) = control.entries.update(&job.spec.path, note).await {
+    if let Err(error) = control.entries.update(actor, &job.spec.path, note).await {
         tracing::warn!(path = %job.spec.path, %error, "cannot record why an ingest failed");
     }
 }

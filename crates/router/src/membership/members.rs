@@ -11,7 +11,7 @@ use monofs_control::state::{StateTable, StateTables};
 use monofs_fleet::members::{MemberEvent, MemberMachine, TrackedMember, keeps_copies};
 use monofs_model::placement::Candidate;
 use monofs_model::view::Role;
-use monofs_model::{ClusterView, Error, Member, MemberState, NodeId, Result};
+use monofs_model::{Actor, ClusterView, Error, Member, MemberState, NodeId, Result};
 use monofs_proto::v1;
 use parking_lot::RwLock;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -209,19 +209,22 @@ impl Members {
 
     /// The reconciler gave this node all that placement wants on it: reads may return to it.
     /// Errors: the state store's.
-    pub async fn caught_up(&self, id: &NodeId) -> Result<()> {
+    pub async fn caught_up(&self, actor: &Actor, id: &NodeId) -> Result<()> {
         let settle = |row: Option<&v1::NodeAudit>| {
             Ok(row.map(|row| v1::NodeAudit {
                 behind: row.behind && row.at == 0,
                 ..row.clone()
             }))
         };
-        self.audits.update(id.as_str(), settle).await.map(drop)
+        self.audits
+            .update(actor, id.as_str(), settle)
+            .await
+            .map(drop)
     }
 
     /// This node is held back no more and may lack what was placed meanwhile: it is caught up
     /// before reads return to it. Errors: the state store's.
-    pub async fn fell_behind(&self, id: &NodeId) -> Result<()> {
+    pub async fn fell_behind(&self, actor: &Actor, id: &NodeId) -> Result<()> {
         let behind = |row: Option<&v1::NodeAudit>| {
             let row = row.cloned().unwrap_or_else(|| v1::NodeAudit {
                 node_id: id.to_string(),
@@ -232,18 +235,24 @@ impl Members {
                 ..row
             }))
         };
-        self.audits.update(id.as_str(), behind).await.map(drop)
+        self.audits
+            .update(actor, id.as_str(), behind)
+            .await
+            .map(drop)
     }
 
     /// No copy is left on this node, which is being drained. Errors: the state store's.
-    pub async fn emptied(&self, id: &NodeId) -> Result<()> {
+    pub async fn emptied(&self, actor: &Actor, id: &NodeId) -> Result<()> {
         let empty = |row: Option<&v1::NodeIntent>| {
             Ok(row.map(|row| v1::NodeIntent {
                 emptied: row.kind() == v1::node_intent::Kind::Drain,
                 ..row.clone()
             }))
         };
-        self.intents.update(id.as_str(), empty).await.map(drop)
+        self.intents
+            .update(actor, id.as_str(), empty)
+            .await
+            .map(drop)
     }
 
     fn standing(&self, id: &NodeId) -> Option<ShownStanding> {

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use monofs_model::{ErrorKind, Member, MemberState, NodeId, Result};
+use monofs_model::{Actor, ErrorKind, Member, MemberState, NodeId, Result};
 use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
+use monofs_rpc::context;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -101,13 +102,14 @@ impl Audits {
                 // When this fails it is gone, and all is asked again.
                 let found = self.found.remove(&node.id).filter(|_| is_asked);
                 let (state, node) = (state.clone(), node.clone());
-                self.running.spawn(async move {
+                self.running.spawn(context::begin("audit", async move {
+                    let actor = context::actor();
                     let outcome = match found {
-                        Some(found) => look_again(&state, &node, found).await,
-                        None => audit(&state, &node, row).await,
+                        Some(found) => look_again(&actor, &state, &node, found).await,
+                        None => audit(&actor, &state, &node, row).await,
                     };
                     (node.id, outcome)
-                });
+                }));
             }
         }
     }
@@ -185,6 +187,7 @@ fn answers(node: &Member) -> bool {
 
 /// Corrects `holders` by what a node says it holds, and records that for this start of it.
 async fn audit(
+    actor: &Actor,
     state: &Arc<Parts>,
     node: &Member,
     before: Option<v1::NodeAudit>,
@@ -210,11 +213,11 @@ async fn audit(
             state
                 .control
                 .entries
-                .remove_holder(&entry.path, entry.generation, &node.id)
+                .remove_holder(actor, &entry.path, entry.generation, &node.id)
                 .await?;
         }
     }
-    found.orphans = leftovers::settle(state, node, &answer).await?;
+    found.orphans = leftovers::settle(actor, state, node, &answer).await?;
     let was_orphans = before.as_ref().map_or(0, |row| row.orphans);
     let row = found.noted_in(&v1::NodeAudit {
         node_id: node.id.to_string(),
@@ -235,13 +238,14 @@ async fn audit(
         false => Ok(stored.cloned()),
     };
     let audits = &state.control.tables.audits;
-    audits.update(node.id.as_str(), settle).await?;
+    audits.update(actor, node.id.as_str(), settle).await?;
     Ok(found)
 }
 
 /// Asks a node again about what nothing named and the catalogue has changed since, and records how
 /// much is left.
 async fn look_again(
+    actor: &Actor,
     state: &Arc<Parts>,
     node: &Member,
     before: NodeFindings,
@@ -269,11 +273,11 @@ async fn look_again(
             }
         }
     }
-    let settled = leftovers::settle(state, node, &answer).await?;
+    let settled = leftovers::settle(actor, state, node, &answer).await?;
     found.orphans.extend(settled);
     let note = |row: Option<&v1::NodeAudit>| Ok(row.map(|row| found.noted_in(row)));
     let audits = &state.control.tables.audits;
-    audits.update(node.id.as_str(), note).await?;
+    audits.update(actor, node.id.as_str(), note).await?;
     Ok(found)
 }
 

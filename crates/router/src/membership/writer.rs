@@ -9,8 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use monofs_model::{Member, NodeId, Result};
+use monofs_model::{Actor, Member, NodeId, Result};
 use monofs_proto::v1;
+use monofs_rpc::{Backoff, context};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -18,8 +19,9 @@ use super::input::MembershipInput;
 use monofs_control::state::{StateTable, StateTables};
 use monofs_fleet::members::MemberEvent;
 
-/// Pause after a write failed.
-const RETRY: Duration = Duration::from_secs(2);
+/// Pauses after writes that failed.
+const RETRY_FIRST: Duration = Duration::from_millis(250);
+const RETRY_LONGEST: Duration = Duration::from_secs(2);
 
 /// What waits to be written.
 pub(crate) struct Writer {
@@ -60,11 +62,11 @@ impl Writer {
         self.wake.notify_one();
     }
 
-    async fn write(&self, id: &NodeId, wish: &Wish) -> Result<()> {
+    async fn write(&self, actor: &Actor, id: &NodeId, wish: &Wish) -> Result<()> {
         if let Some(member) = &wish.record {
             let row = v1::Member::from(member);
             self.members
-                .update(id.as_str(), |_| Ok(Some(row.clone())))
+                .update(actor, id.as_str(), |_| Ok(Some(row.clone())))
                 .await?;
         }
         if wish.returned {
@@ -76,7 +78,7 @@ impl Writer {
                     ..row.cloned().unwrap_or_default()
                 }))
             };
-            self.audits.update(id.as_str(), away).await?;
+            self.audits.update(actor, id.as_str(), away).await?;
         }
         Ok(())
     }
@@ -89,12 +91,14 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) {
     let work = async {
+        let mut retries = Backoff::new(RETRY_FIRST, RETRY_LONGEST);
         loop {
             writer.wake.notified().await;
+            let actor = context::actor();
             let wishes = std::mem::take(&mut *writer.waiting.lock());
             let mut failed = None;
             for (id, wish) in wishes {
-                match writer.write(&id, &wish).await {
+                match writer.write(&actor, &id, &wish).await {
                     Ok(()) if wish.returned => {
                         // Fails when the router stops.
                         let _ = returns
@@ -111,11 +115,13 @@ pub(super) async fn run(
                     }
                 }
             }
-            if let Some(error) = failed {
-                tracing::warn!(%error, "cannot record what members say; trying again");
-                tokio::time::sleep(RETRY).await;
-                writer.wake.notify_one();
-            }
+            let Some(error) = failed else {
+                retries.reset();
+                continue;
+            };
+            tracing::warn!(%error, "cannot record what members say; trying again");
+            tokio::time::sleep(retries.next_pause()).await;
+            writer.wake.notify_one();
         }
     };
     stop.run_until_cancelled(work).await;

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use monofs_model::{DisplayPath, Error, NodeId, Result};
+use monofs_model::{Actor, DisplayPath, Error, NodeId, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::job::{Kind, State};
 
@@ -43,7 +43,13 @@ pub fn running(control: &Control, kind: Kind, subject: &str) -> Option<v1::Job> 
 }
 
 /// The job of this kind and subject that runs, or a new one. Errors: the state store's.
-pub async fn open(control: &Control, kind: Kind, subject: &str, reason: &str) -> Result<v1::Job> {
+pub async fn open(
+    actor: &Actor,
+    control: &Control,
+    kind: Kind,
+    subject: &str,
+    reason: &str,
+) -> Result<v1::Job> {
     let of_cause = |job: &&v1::Job| job.kind() == kind && job.subject == subject;
     if let Some(job) = running(control, kind, subject) {
         return Ok(job);
@@ -74,7 +80,7 @@ pub async fn open(control: &Control, kind: Kind, subject: &str, reason: &str) ->
     let made = control
         .tables
         .jobs
-        .update(&job.id, |row| {
+        .update(actor, &job.id, |row| {
             Ok(Some(row.cloned().unwrap_or_else(|| job.clone())))
         })
         .await?;
@@ -97,7 +103,7 @@ fn stem(kind: Kind, subject: &str) -> String {
 
 /// Ends a job and holds back what is left of it. Errors: `NotFound`; `Refused` when it has ended,
 /// or follows from an intent.
-pub async fn cancel(control: &Control, id: &str) -> Result<v1::Job> {
+pub async fn cancel(actor: &Actor, control: &Control, id: &str) -> Result<v1::Job> {
     let unknown = || {
         Error::not_found(format!(
             "no job '{}'; `monofs-admin jobs` lists them",
@@ -141,13 +147,13 @@ pub async fn cancel(control: &Control, id: &str) -> Result<v1::Job> {
     control
         .tables
         .jobs
-        .update(id, cancelled)
+        .update(actor, id, cancelled)
         .await?
         .ok_or_else(unknown)
 }
 
 /// What was cancelled may be done again. Errors: the state store's.
-pub async fn release(control: &Control) -> Result<()> {
+pub async fn release(actor: &Actor, control: &Control) -> Result<()> {
     for job in control
         .tables
         .jobs
@@ -155,20 +161,20 @@ pub async fn release(control: &Control) -> Result<()> {
         .iter()
         .filter(|job| job.held_back)
     {
-        let_go(control, &job.id).await?;
+        let_go(actor, control, &job.id).await?;
     }
     Ok(())
 }
 
 /// What this job was about is held back no more.
-async fn let_go(control: &Control, id: &str) -> Result<()> {
+async fn let_go(actor: &Actor, control: &Control, id: &str) -> Result<()> {
     let free = |row: Option<&v1::Job>| {
         Ok(row.map(|row| v1::Job {
             held_back: false,
             ..row.clone()
         }))
     };
-    control.tables.jobs.update(id, free).await.map(drop)
+    control.tables.jobs.update(actor, id, free).await.map(drop)
 }
 
 /// The cause that a row is about; `None` when its subject is nothing that the plan can know.
@@ -276,7 +282,12 @@ impl Book {
 
     /// Brings the rows up to what the plan says. Errors: the state store's; what could not be
     /// written is written next time.
-    pub async fn write(&mut self, control: &Control, planner: &mut Planner) -> Result<()> {
+    pub async fn write(
+        &mut self,
+        actor: &Actor,
+        control: &Control,
+        planner: &mut Planner,
+    ) -> Result<()> {
         let mut open_causes = BTreeSet::new();
         for job in control.tables.jobs.list() {
             let Some(cause) = cause(planner, &job) else {
@@ -285,7 +296,7 @@ impl Book {
             if has_ended(&job) {
                 let over = job.held_back && !planner.pending().contains_key(&cause);
                 if over {
-                    let_go(control, &job.id).await?;
+                    let_go(actor, control, &job.id).await?;
                 }
                 if job.held_back && !over {
                     open_causes.insert(cause);
@@ -293,7 +304,7 @@ impl Book {
                 continue;
             }
             open_causes.insert(cause);
-            self.write_one(control, planner, cause, &job).await?;
+            self.write_one(actor, control, planner, cause, &job).await?;
         }
         let missing: Vec<PlanCause> = self
             .begun
@@ -303,16 +314,17 @@ impl Book {
             .collect();
         for cause in missing {
             if let Some((kind, subject, reason)) = subject(planner, cause) {
-                let job = open(control, kind, &subject, &reason).await?;
-                self.write_one(control, planner, cause, &job).await?;
+                let job = open(actor, control, kind, &subject, &reason).await?;
+                self.write_one(actor, control, planner, cause, &job).await?;
             }
             self.begun.remove(&cause);
         }
-        prune(control).await
+        prune(actor, control).await
     }
 
     async fn write_one(
         &mut self,
+        actor: &Actor,
         control: &Control,
         planner: &Planner,
         cause: PlanCause,
@@ -348,7 +360,7 @@ impl Book {
             row.set_state(now_state);
             Ok(Some(row))
         };
-        control.tables.jobs.update(&job.id, change).await?;
+        control.tables.jobs.update(actor, &job.id, change).await?;
         self.done.remove(&cause);
         if now_state == State::Done {
             self.begun.remove(&cause);
@@ -410,14 +422,14 @@ impl Book {
     }
 }
 
-async fn prune(control: &Control) -> Result<()> {
+async fn prune(actor: &Actor, control: &Control) -> Result<()> {
     let mut ended: Vec<v1::Job> = control.tables.jobs.list();
     ended.retain(|job| has_ended(job) && !job.held_back);
     ended.sort_by(|a, b| (a.ended_at, &a.id).cmp(&(b.ended_at, &b.id)));
     let surplus = ended.len().saturating_sub(ENDED_MAX);
     for job in &ended[..surplus] {
         let gone = |row: Option<&v1::Job>| Ok(row.filter(|row| row.held_back).cloned());
-        control.tables.jobs.update(&job.id, gone).await?;
+        control.tables.jobs.update(actor, &job.id, gone).await?;
     }
     Ok(())
 }
@@ -431,11 +443,14 @@ mod tests {
     use monofs_model::ErrorKind;
 
     use super::*;
-    use crate::fixture::TestRouter;
+    use crate::fixture::{TestRouter, actor};
 
     async fn put(control: &Control, job: v1::Job) {
         let id = job.id.clone();
-        let set = control.tables.jobs.update(&id, |_| Ok(Some(job.clone())));
+        let set = control
+            .tables
+            .jobs
+            .update(actor(), &id, |_| Ok(Some(job.clone())));
         set.await.expect("the row is written");
     }
 
@@ -454,21 +469,25 @@ mod tests {
     async fn a_job_is_opened_once_and_the_next_of_its_kind_has_the_next_number() {
         let router = TestRouter::start().await;
         let control = &router.parts().control;
-        let first = open(control, Kind::Drain, "n1", "why")
+        let first = open(actor(), control, Kind::Drain, "n1", "why")
             .await
             .expect("opened");
-        let same = open(control, Kind::Drain, "n1", "other")
+        let same = open(actor(), control, Kind::Drain, "n1", "other")
             .await
             .expect("there");
         assert_eq!((first.id.as_str(), &first), ("drain-n1-1", &same));
-        let other = open(control, Kind::Drain, "n2", "").await.expect("opened");
+        let other = open(actor(), control, Kind::Drain, "n2", "")
+            .await
+            .expect("opened");
         assert_eq!(other.id, "drain-n2-1");
         let mut over = first.clone();
         over.set_state(State::Done);
         put(control, over).await;
-        let next = open(control, Kind::Drain, "n1", "").await.expect("opened");
+        let next = open(actor(), control, Kind::Drain, "n1", "")
+            .await
+            .expect("opened");
         assert_eq!(next.id, "drain-n1-2");
-        let path = open(control, Kind::Rebalance, "a/b", "")
+        let path = open(actor(), control, Kind::Rebalance, "a/b", "")
             .await
             .expect("opened");
         assert!(!path.id.contains('/'), "{}", path.id);
@@ -478,24 +497,33 @@ mod tests {
     async fn a_job_is_cancelled_once_unless_it_follows_from_an_intent() {
         let router = TestRouter::start().await;
         let control = &router.parts().control;
-        let unknown = cancel(control, "nope").await.expect_err("unknown");
+        let unknown = cancel(actor(), control, "nope").await.expect_err("unknown");
         assert_eq!(unknown.kind, ErrorKind::NotFound);
         for (kind, verb) in [(Kind::Drain, "undrain"), (Kind::Failover, "clear-failover")] {
-            let job = open(control, kind, "n1", "").await.expect("opened");
-            let refused = cancel(control, &job.id).await.expect_err("it is wanted");
+            let job = open(actor(), control, kind, "n1", "")
+                .await
+                .expect("opened");
+            let refused = cancel(actor(), control, &job.id)
+                .await
+                .expect_err("it is wanted");
             assert!(refused.message.contains(verb), "{refused}");
         }
-        let job = open(control, Kind::Rebalance, "", "")
+        let job = open(actor(), control, Kind::Rebalance, "", "")
             .await
             .expect("opened");
-        let cancelled = cancel(control, &job.id).await.expect("cancelled");
+        let cancelled = cancel(actor(), control, &job.id).await.expect("cancelled");
         assert!(cancelled.held_back && has_ended(&cancelled));
-        assert_eq!(cancel(control, &job.id).await.expect("again"), cancelled);
-        release(control).await.expect("released");
+        assert_eq!(
+            cancel(actor(), control, &job.id).await.expect("again"),
+            cancelled
+        );
+        release(actor(), control).await.expect("released");
         let row = control.tables.jobs.get(&job.id).expect("a row");
         assert!(!row.held_back);
         put(control, ended("repair-1", 1)).await;
-        let over = cancel(control, "repair-1").await.expect_err("it ended");
+        let over = cancel(actor(), control, "repair-1")
+            .await
+            .expect_err("it ended");
         assert_eq!(over.kind, ErrorKind::Refused);
     }
 
@@ -513,7 +541,7 @@ mod tests {
             )
             .await;
         }
-        prune(control).await.expect("pruned");
+        prune(actor(), control).await.expect("pruned");
         let jobs = control.tables.jobs.list();
         assert_eq!(jobs.len(), ENDED_MAX + 1);
         assert!(jobs.iter().any(|job| job.id == "repair-held"));

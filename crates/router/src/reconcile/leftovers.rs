@@ -15,7 +15,9 @@
 
 use std::sync::Arc;
 
-use monofs_model::{Error, ErrorKind, Member, Oid, Repository, RepositoryState, Result, StorageId};
+use monofs_model::{
+    Actor, Error, ErrorKind, Member, Oid, Repository, RepositoryState, Result, StorageId,
+};
 use monofs_proto::v1;
 
 use monofs_control::Control;
@@ -64,6 +66,7 @@ fn shown_by(entry: Option<&Repository>) -> Option<ShownCommit> {
 
 /// Settles what `node` said it holds; returns what nothing names. Errors: the state store's.
 pub(crate) async fn settle(
+    actor: &Actor,
     state: &Arc<Parts>,
     node: &Member,
     held: &[v1::HeldRepository],
@@ -76,7 +79,7 @@ pub(crate) async fn settle(
         let is_settled = match &entry {
             Some(entry) => {
                 let retained = retained.get(&id).map_or(&[][..], Vec::as_slice);
-                settle_known(state, node, entry, &commits_of(held)?, retained).await?
+                settle_known(actor, state, node, entry, &commits_of(held)?, retained).await?
             }
             None => true,
         };
@@ -128,6 +131,7 @@ fn commits_of(held: &v1::HeldRepository) -> Result<Vec<Oid>> {
 /// Settles what a node holds of a repository that the catalogue has. False: a router works on it,
 /// so it has to be looked at again.
 async fn settle_known(
+    actor: &Actor,
     state: &Arc<Parts>,
     node: &Member,
     entry: &Arc<Repository>,
@@ -152,7 +156,7 @@ async fn settle_known(
         return Ok(true);
     };
     if commits.contains(&current) && !is_holder {
-        return record_holder(state, node, entry).await;
+        return record_holder(actor, state, node, entry).await;
     }
     // The records that it has make the next copy cheaper.
     let candidates = state.fleet.members.placement_nodes();
@@ -168,7 +172,12 @@ async fn settle_known(
 }
 
 /// Makes the node a holder of what the entry shows. False: a router works on the path.
-async fn record_holder(state: &Arc<Parts>, node: &Member, entry: &Arc<Repository>) -> Result<bool> {
+async fn record_holder(
+    actor: &Actor,
+    state: &Arc<Parts>,
+    node: &Member,
+    entry: &Arc<Repository>,
+) -> Result<bool> {
     // The path is claimed so that nothing deletes the copy meanwhile, and the node is asked again
     // because something may have done so before.
     let Some(away) = state
@@ -187,7 +196,7 @@ async fn record_holder(state: &Arc<Parts>, node: &Member, entry: &Arc<Repository
             state
                 .control
                 .entries
-                .add_holder(path, generation, &node.id)
+                .add_holder(actor, path, generation, &node.id)
                 .await
         }
         Err(error) if error.kind == ErrorKind::NotHeld => Ok(()),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use monofs_model::{DisplayPath, Error, ErrorKind, MemberState, NodeId, Result};
+use monofs_model::{Actor, DisplayPath, Error, ErrorKind, MemberState, NodeId, Result};
 use monofs_rpc::context;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
@@ -51,6 +51,8 @@ struct Running {
 }
 
 struct Leader {
+    /// Who the rows are written by: this worker, in its term.
+    actor: Actor,
     state: Arc<Parts>,
     planner: Planner,
     nodes: (Vec<NodeFacts>, usize),
@@ -67,6 +69,7 @@ struct Leader {
 
 async fn lead(state: &Arc<Parts>) {
     let mut leader = Leader {
+        actor: context::actor(),
         state: state.clone(),
         planner: Planner::default(),
         nodes: Default::default(),
@@ -220,7 +223,7 @@ impl Leader {
             return;
         }
         for id in behind.iter().filter(|id| self.planner.lacks(id) == 0) {
-            match self.state.fleet.members.caught_up(id).await {
+            match self.state.fleet.members.caught_up(&self.actor, id).await {
                 Ok(()) => tracing::info!(node = %id, "the node has caught up"),
                 Err(error) => {
                     tracing::warn!(node = %id, %error, "cannot record that a node has caught up; \
@@ -229,7 +232,7 @@ impl Leader {
             }
         }
         for id in draining.iter().filter(|id| self.planner.holds(id) == 0) {
-            if let Err(error) = self.state.fleet.members.emptied(id).await {
+            if let Err(error) = self.state.fleet.members.emptied(&self.actor, id).await {
                 tracing::warn!(node = %id, %error, "cannot record that a node is empty; trying \
                  again");
             }
@@ -328,7 +331,7 @@ impl Leader {
                 let state = self.state.clone();
                 let command = command.clone();
                 let pace = pace.clone();
-                async move { work::perform(&state, &command, &pace).await }
+                async move { work::perform(&context::actor(), &state, &command, &pace).await }
             };
             let abort = self.work.spawn(context::begin("reconcile", work));
             self.running.insert(
@@ -465,7 +468,7 @@ impl Leader {
         }
         match self
             .book
-            .write(&self.state.control, &mut self.planner)
+            .write(&self.actor, &self.state.control, &mut self.planner)
             .await
         {
             Ok(()) => self.rows_due = false,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::StreamExt;
 use futures::future::try_join_all;
-use monofs_model::{Error, Member, NodeId, Oid, Repository, Result, Snapshot, StorageId};
+use monofs_model::{Actor, Error, Member, NodeId, Oid, Repository, Result, Snapshot, StorageId};
 use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
 use monofs_rpc::content::guarded;
@@ -25,7 +25,12 @@ pub(super) struct Pace {
 }
 
 /// Carries it out. Errors: `Refused` when it cannot or need not be done now, others when it failed.
-pub(super) async fn perform(state: &Arc<Parts>, command: &PlanCommand, pace: &Pace) -> Result<()> {
+pub(super) async fn perform(
+    actor: &Actor,
+    state: &Arc<Parts>,
+    command: &PlanCommand,
+    pace: &Pace,
+) -> Result<()> {
     let id = StorageId::of_number(command.key);
     let current = state
         .control
@@ -44,6 +49,7 @@ pub(super) async fn perform(state: &Arc<Parts>, command: &PlanCommand, pace: &Pa
         )));
     }
     let moved = Moved {
+        actor,
         state,
         entry: &entry,
         snapshot: &snapshot,
@@ -91,6 +97,7 @@ pub(super) async fn undo(state: &Arc<Parts>, command: &PlanCommand) -> Result<()
 }
 
 struct Moved<'a> {
+    actor: &'a Actor,
     state: &'a Arc<Parts>,
     entry: &'a Arc<Repository>,
     snapshot: &'a Snapshot,
@@ -100,6 +107,7 @@ struct Moved<'a> {
 impl Moved<'_> {
     async fn copy(&self, node: &NodeId, from: &[NodeId], urgent: bool) -> Result<()> {
         let Self {
+            actor,
             state,
             entry,
             snapshot,
@@ -116,7 +124,7 @@ impl Moved<'_> {
             state
                 .control
                 .entries
-                .add_holder(&entry.path, entry.generation, &node.id)
+                .add_holder(actor, &entry.path, entry.generation, &node.id)
                 .await?;
         }
         let peers = from
@@ -127,7 +135,7 @@ impl Moved<'_> {
         state
             .control
             .entries
-            .add_holder(&entry.path, entry.generation, &node.id)
+            .add_holder(actor, &entry.path, entry.generation, &node.id)
             .await?;
         tracing::info!(path = %entry.path, node = %node.id, "copied");
         Ok(())
@@ -180,6 +188,7 @@ impl Moved<'_> {
         commits.push(self.snapshot.commit);
         // From here on in one piece: a holder that was taken off and not dropped would be found at
         // its next start only.
+        let actor = self.actor.clone();
         let state = state.clone();
         let entry = entry.clone();
         let leaving = leaving.cloned();
@@ -192,7 +201,7 @@ impl Moved<'_> {
             state
                 .control
                 .entries
-                .release_holder(&entry.path, entry.generation, &node, &keep)
+                .release_holder(&actor, &entry.path, entry.generation, &node, &keep)
                 .await?;
             if let Some(leaving) = leaving {
                 state.fleet.drop_commits(&leaving, &id, &commits).await?;
@@ -219,6 +228,7 @@ impl Moved<'_> {
             entry,
             snapshot,
             pace,
+            ..
         } = self;
         let request = v1::CoverRequest {
             storage_id: entry.storage_id().to_string(),

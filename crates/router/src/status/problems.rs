@@ -257,7 +257,7 @@ mod tests {
     use monofs_model::{Repository, RepositoryState};
 
     use super::*;
-    use crate::fixture::{TestRouter, entry, member, path};
+    use crate::fixture::{TestRouter, actor, entry, member, path};
 
     fn lines(router: &TestRouter) -> Vec<String> {
         let problems = problems(router.parts());
@@ -300,7 +300,7 @@ mod tests {
         };
         let set = tables
             .maintenance
-            .update("", |_| Ok(Some(row.clone())))
+            .update(actor(), "", |_| Ok(Some(row.clone())))
             .await;
         set.expect("drained");
         assert!(is_told(&router, "(new switch): nobody fails over"));
@@ -313,7 +313,7 @@ mod tests {
         };
         let set = tables
             .jobs
-            .update("rebalance-1", |_| Ok(Some(job.clone())))
+            .update(actor(), "rebalance-1", |_| Ok(Some(job.clone())))
             .await;
         set.expect("held back");
         assert!(is_told(&router, "is held back (1 step)"));
@@ -331,7 +331,7 @@ mod tests {
         ));
         let entries = &router.parts().control.entries;
         for name in ["b/two", "b/one"] {
-            entries.create(entry(name)).await.expect("created");
+            entries.create(actor(), entry(name)).await.expect("created");
             let failed = |entry: &Repository| {
                 Ok(Some(Repository {
                     state: RepositoryState::Failed,
@@ -339,7 +339,10 @@ mod tests {
                     ..entry.clone()
                 }))
             };
-            entries.update(&path(name), failed).await.expect("noted");
+            entries
+                .update(actor(), &path(name), failed)
+                .await
+                .expect("noted");
         }
         assert!(is_told(
             &router,
@@ -351,7 +354,10 @@ mod tests {
                 ..entry.clone()
             }))
         };
-        entries.update(&path("a/few"), stale).await.expect("noted");
+        entries
+            .update(actor(), &path("a/few"), stale)
+            .await
+            .expect("noted");
         assert!(is_told(
             &router,
             "1 repository failed to refresh, first a/few"

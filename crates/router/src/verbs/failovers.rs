@@ -3,17 +3,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use monofs_model::{ClusterView, Error, Member, MemberState, Repository, Result};
+use monofs_model::{Actor, ClusterView, Error, Member, MemberState, Repository, Result};
 use monofs_proto::v1;
 
 use monofs_control::clock;
 
+use super::asked::asked;
 use crate::fleet::Fleet;
 use crate::parts::Parts;
 use monofs_control::Control;
 
 /// Whose reads go elsewhere, how many of what it holds, and where to.
-pub async fn list_failovers(state: &Arc<Parts>) -> Result<v1::ListFailoversResponse> {
+pub async fn list_failovers(
+    actor: &Actor,
+    state: &Arc<Parts>,
+) -> Result<v1::ListFailoversResponse> {
+    asked(actor, "list failovers", "");
     let state = state.clone();
     let listed = tokio::task::spawn_blocking(move || {
         let view = state.fleet.members.view();

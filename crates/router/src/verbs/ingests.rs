@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use monofs_model::{ContentMode, DisplayPath, Error, ErrorKind, Result};
+use monofs_model::{Actor, ContentMode, DisplayPath, Error, ErrorKind, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::admin_client::AdminClient;
 use monofs_proto::v1::ingest_progress::Phase;
@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::progress::QUEUE;
-use super::progress::{Progress, hydrated};
+use super::asked::asked;
+use super::progress::{Progress, ProgressEnd, QUEUE, hydrated};
 use crate::fleet::Fleet;
 use crate::ingest::Job;
 use crate::parts::Parts;
@@ -30,9 +30,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 type Sink = mpsc::Sender<Result<v1::IngestProgress, Status>>;
 
 /// The progress of the ingest or refresh of `path` until it ends, here or on another router, then
-/// with `wait_hydrated` that of its contents. The last message says `done`; when nothing runs, it
+/// that of its contents if asked for. The last message says `done`; when nothing runs, it
 /// comes at once. An error is why it failed, or failed last. Errors: `NotFound`.
-pub fn watch(state: &Arc<Parts>, path: DisplayPath, wait_hydrated: bool) -> Result<Progress> {
+pub fn watch(
+    actor: &Actor,
+    state: &Arc<Parts>,
+    path: DisplayPath,
+    end: ProgressEnd,
+) -> Result<Progress> {
+    asked(actor, "watch an ingest", path.as_str());
     if state.work.ingests.running(&path).is_none() {
         state.control.catalog.require(path.as_str())?;
     }
@@ -46,7 +52,7 @@ pub fn watch(state: &Arc<Parts>, path: DisplayPath, wait_hydrated: bool) -> Resu
                 .catalog
                 .get(&path)
                 .is_some_and(|entry| entry.content == ContentMode::Eager);
-            if wait_hydrated && eager {
+            if end == ProgressEnd::Hydrated && eager {
                 hydrated(&state.control, &state.fleet, &path, &mut last, &sink).await?;
             }
             last.set_phase(Phase::Done);
@@ -62,11 +68,16 @@ pub fn watch(state: &Arc<Parts>, path: DisplayPath, wait_hydrated: bool) -> Resu
     Ok(ReceiverStream::new(stream))
 }
 
-/// The error for a path where nothing is being ingested.
-pub(crate) fn nothing_runs(path: &DisplayPath) -> Error {
-    Error::not_found(format!(
-        "nothing is being ingested at '{path}' by this router"
-    ))
+/// The job that this router runs at `path`, for another router that follows it. Errors: `NotFound`.
+pub(crate) fn running(actor: &Actor, state: &Parts, path: &str) -> Result<Arc<Job>> {
+    asked(actor, "follow an ingest", path);
+    let entry = state.control.catalog.require(path)?;
+    state.work.ingests.running(&entry.path).ok_or_else(|| {
+        let path = &entry.path;
+        Error::not_found(format!(
+            "nothing is being ingested at '{path}' by this router"
+        ))
+    })
 }
 
 async fn follow(state: &Arc<Parts>, path: &DisplayPath, sink: &Sink) -> Result<v1::IngestProgress> {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use monofs_model::{Error, Result};
+use monofs_model::{Actor, Error, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::job::Kind;
 use monofs_rpc::to_status;
 use tonic::Status;
 
+use super::asked::asked;
 use crate::parts::Parts;
 use crate::reconcile::jobs::{self, has_ended};
 use crate::reconcile::preview::{self, Scope};
@@ -18,9 +19,11 @@ use monofs_control::Control;
 
 /// Says what there is to move, and starts a job for it unless only the plan is asked for.
 pub async fn rebalance(
+    actor: &Actor,
     state: &Arc<Parts>,
     request: v1::RebalanceRequest,
 ) -> Result<v1::RebalanceResponse> {
+    asked(actor, "rebalance", &request.path);
     let scope = Scope::of(&state.control, &request)?;
     let subject = match &scope {
         Scope::Everything => String::new(),
@@ -42,10 +45,11 @@ pub async fn rebalance(
         )));
     }
     if subject.is_empty() {
-        jobs::release(&state.control).await?;
+        jobs::release(actor, &state.control).await?;
     }
     if plan.copies_total + plan.deletes_total > 0 {
         plan.job_id = jobs::open(
+            actor,
             &state.control,
             Kind::Rebalance,
             &subject,
@@ -57,18 +61,40 @@ pub async fn rebalance(
     Ok(plan)
 }
 
-/// The jobs that have not ended, or all; the newest first.
-pub fn list(control: &Control, all: bool) -> Vec<v1::Job> {
+/// Which jobs are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum JobSelection {
+    /// Those that have not ended.
+    Open,
+    All,
+}
+
+/// The jobs of a selection, the newest first, and those that have ended last.
+pub fn list(actor: &Actor, control: &Control, selection: JobSelection) -> Vec<v1::Job> {
+    asked(actor, "list jobs", "");
     let mut jobs = control.tables.jobs.list();
-    jobs.retain(|job| all || !has_ended(job));
+    jobs.retain(|job| selection == JobSelection::All || !has_ended(job));
     jobs.sort_by(|a, b| {
         (has_ended(a), b.started_at, &a.id).cmp(&(has_ended(b), a.started_at, &b.id))
     });
     jobs
 }
 
+/// One job. Errors: `NotFound`.
+pub fn get(actor: &Actor, control: &Control, id: &str) -> Result<v1::Job> {
+    asked(actor, "get job", id);
+    control.tables.jobs.get(id).ok_or_else(|| unknown(id))
+}
+
+/// Ends a job; what it left undone is held back. Returns the row as it is then. Errors: `NotFound`;
+/// `Refused` when it has ended, or follows from what is wanted of a node.
+pub async fn cancel(actor: &Actor, control: &Control, id: &str) -> Result<v1::Job> {
+    asked(actor, "cancel job", id);
+    jobs::cancel(actor, control, id).await
+}
+
 /// The error for a job that is not there.
-pub fn unknown(id: &str) -> Error {
+fn unknown(id: &str) -> Error {
     Error::not_found(format!(
         "no job '{}'; `monofs-admin jobs --all` lists them",
         id.escape_debug()
@@ -77,9 +103,11 @@ pub fn unknown(id: &str) -> Error {
 
 /// The job now and after every change, until it has ended. Errors: `NotFound`.
 pub fn watch(
+    actor: &Actor,
     state: &Arc<Parts>,
     id: String,
 ) -> Result<BoxStream<'static, std::result::Result<v1::Job, Status>>> {
+    asked(actor, "watch a job", &id);
     let mut changed = state.control.tables.jobs.changed();
     changed.mark_changed();
     if state.control.tables.jobs.get(&id).is_none() {

@@ -4,11 +4,12 @@
 //!
 //! Every verb is idempotent: what is so already is answered with `unchanged`.
 
-use monofs_model::{Error, MemberState, NodeId, Result};
+use monofs_model::{Actor, Error, MemberState, NodeId, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::job;
 use monofs_proto::v1::node_intent::Kind;
 
+use super::asked::asked;
 use crate::fleet::Fleet;
 use crate::membership;
 use crate::reconcile::jobs;
@@ -18,15 +19,18 @@ use monofs_control::clock;
 /// Longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1000;
 
-/// A node, or without one the whole cluster.
+/// Drains a node, or without one the whole cluster.
 pub async fn drain(
+    actor: &Actor,
     control: &Control,
     fleet: &Fleet,
     request: v1::DrainRequest,
 ) -> Result<v1::DrainResponse> {
+    asked(actor, "drain", &request.node_id);
     check_reason(&request.reason)?;
     if !request.node_id.is_empty() {
         let unchanged = want(
+            actor,
             control,
             fleet,
             &request.node_id,
@@ -36,6 +40,7 @@ pub async fn drain(
         )
         .await?;
         let job_id = job(
+            actor,
             control,
             unchanged,
             job::Kind::Drain,
@@ -54,7 +59,11 @@ pub async fn drain(
         };
         Ok(Some(row.cloned().unwrap_or_else(new)))
     };
-    control.tables.maintenance.update("", drained).await?;
+    control
+        .tables
+        .maintenance
+        .update(actor, "", drained)
+        .await?;
     tracing::info!(reason = request.reason, unchanged, "the cluster is drained");
     Ok(v1::DrainResponse {
         unchanged,
@@ -62,13 +71,16 @@ pub async fn drain(
     })
 }
 
+/// Ends the drain of a node, or without one of the whole cluster.
 pub async fn undrain(
+    actor: &Actor,
     control: &Control,
     fleet: &Fleet,
     request: v1::UndrainRequest,
 ) -> Result<v1::UndrainResponse> {
+    asked(actor, "undrain", &request.node_id);
     if !request.node_id.is_empty() {
-        let unchanged = let_back(control, fleet, &request.node_id, Kind::Drain).await?;
+        let unchanged = let_back(actor, control, fleet, &request.node_id, Kind::Drain).await?;
         return Ok(v1::UndrainResponse { unchanged });
     }
     let mut unchanged = false;
@@ -76,18 +88,26 @@ pub async fn undrain(
         unchanged = row.is_none();
         Ok(None)
     };
-    control.tables.maintenance.update("", undrained).await?;
+    control
+        .tables
+        .maintenance
+        .update(actor, "", undrained)
+        .await?;
     tracing::info!(unchanged, "the cluster is undrained");
     Ok(v1::UndrainResponse { unchanged })
 }
 
+/// Moves reads and copies off a node.
 pub async fn trigger_failover(
+    actor: &Actor,
     control: &Control,
     fleet: &Fleet,
     request: v1::TriggerFailoverRequest,
 ) -> Result<v1::TriggerFailoverResponse> {
+    asked(actor, "trigger failover", &request.node_id);
     check_reason(&request.reason)?;
     let unchanged = want(
+        actor,
         control,
         fleet,
         &request.node_id,
@@ -97,6 +117,7 @@ pub async fn trigger_failover(
     )
     .await?;
     let job_id = job(
+        actor,
         control,
         unchanged,
         job::Kind::Failover,
@@ -110,6 +131,7 @@ pub async fn trigger_failover(
 /// The id of the job that moves the copies off: a new one, or if nothing new is wanted the one that
 /// runs, if any.
 async fn job(
+    actor: &Actor,
     control: &Control,
     unchanged: bool,
     kind: job::Kind,
@@ -118,18 +140,21 @@ async fn job(
 ) -> Result<String> {
     let job = match jobs::running(control, kind, node_id) {
         None if unchanged => None,
-        None => Some(jobs::open(control, kind, node_id, reason).await?),
+        None => Some(jobs::open(actor, control, kind, node_id, reason).await?),
         running => running,
     };
     Ok(job.map_or(String::new(), |job| job.id))
 }
 
+/// Lets a node back that was failed over.
 pub async fn clear_failover(
+    actor: &Actor,
     control: &Control,
     fleet: &Fleet,
     request: v1::ClearFailoverRequest,
 ) -> Result<v1::ClearFailoverResponse> {
-    let unchanged = let_back(control, fleet, &request.node_id, Kind::Failover).await?;
+    asked(actor, "clear failover", &request.node_id);
+    let unchanged = let_back(actor, control, fleet, &request.node_id, Kind::Failover).await?;
     Ok(v1::ClearFailoverResponse { unchanged })
 }
 
@@ -146,6 +171,7 @@ fn check_reason(reason: &str) -> Result<()> {
 /// `Refused` when something else is wanted of it, it cannot be known yet what it holds, or too few
 /// nodes would be left.
 async fn want(
+    actor: &Actor,
     control: &Control,
     fleet: &Fleet,
     node_id: &str,
@@ -191,7 +217,11 @@ async fn want(
             })),
         }
     };
-    control.tables.intents.update(node_id, wanted).await?;
+    control
+        .tables
+        .intents
+        .update(actor, node_id, wanted)
+        .await?;
     tracing::info!(
         node = node_id,
         kind = kind.as_str_name(),
@@ -204,7 +234,13 @@ async fn want(
 
 /// Takes back what was wanted of a node; returns whether nothing was. Errors: `NotFound`; `Refused`
 /// when something else is.
-async fn let_back(control: &Control, fleet: &Fleet, node_id: &str, kind: Kind) -> Result<bool> {
+async fn let_back(
+    actor: &Actor,
+    control: &Control,
+    fleet: &Fleet,
+    node_id: &str,
+    kind: Kind,
+) -> Result<bool> {
     let Some(row) = control.tables.intents.get(node_id) else {
         membership::node(&fleet.members.view(), node_id)?;
         return Ok(true);
@@ -213,12 +249,15 @@ async fn let_back(control: &Control, fleet: &Fleet, node_id: &str, kind: Kind) -
         return Err(Error::refused(other_intent(&row)));
     }
     // First: nobody may take it for complete in between.
-    fleet.members.fell_behind(&NodeId::new(node_id)?).await?;
+    fleet
+        .members
+        .fell_behind(actor, &NodeId::new(node_id)?)
+        .await?;
     let back = |row: Option<&v1::NodeIntent>| match row {
         Some(row) if row.kind() != kind => Err(Error::refused(other_intent(row))),
         _ => Ok(None),
     };
-    control.tables.intents.update(node_id, back).await?;
+    control.tables.intents.update(actor, node_id, back).await?;
     tracing::info!(node = node_id, "a node is let back");
     Ok(false)
 }
@@ -246,7 +285,7 @@ mod tests {
     use monofs_model::view::Role;
 
     use super::*;
-    use crate::fixture::{TestRouter, member};
+    use crate::fixture::{TestRouter, actor, member};
 
     fn drain_of(node: &str, force: bool) -> v1::DrainRequest {
         v1::DrainRequest {
@@ -276,16 +315,16 @@ mod tests {
     async fn a_drain_is_recorded_once_with_its_job_and_taken_back() {
         let router = three_nodes().await;
         let (control, fleet) = (&router.parts().control, &router.parts().fleet);
-        let first = drain(control, fleet, drain_of("n1", false)).await;
+        let first = drain(actor(), control, fleet, drain_of("n1", false)).await;
         let first = first.expect("drained");
         assert!(!first.unchanged && !first.job_id.is_empty());
-        let again = drain(control, fleet, drain_of("n1", false)).await;
+        let again = drain(actor(), control, fleet, drain_of("n1", false)).await;
         let again = again.expect("drained already");
         assert_eq!((again.unchanged, again.job_id), (true, first.job_id));
         // Force is added to a drain that runs, and is not taken away again.
-        let forced = drain(control, fleet, drain_of("n1", true)).await;
+        let forced = drain(actor(), control, fleet, drain_of("n1", true)).await;
         assert!(!forced.expect("forced now").unchanged);
-        let kept = drain(control, fleet, drain_of("n1", false)).await;
+        let kept = drain(actor(), control, fleet, drain_of("n1", false)).await;
         assert!(kept.expect("still forced").unchanged);
         assert!(
             control
@@ -297,7 +336,9 @@ mod tests {
         let back = v1::UndrainRequest {
             node_id: "n1".into(),
         };
-        let undone = undrain(control, fleet, back.clone()).await.expect("back");
+        let undone = undrain(actor(), control, fleet, back.clone())
+            .await
+            .expect("back");
         assert!(!undone.unchanged);
         // It may have missed something, so it is caught up before reads return.
         assert!(
@@ -307,7 +348,9 @@ mod tests {
                 .get("n1")
                 .is_some_and(|row| row.behind)
         );
-        let undone = undrain(control, fleet, back).await.expect("back already");
+        let undone = undrain(actor(), control, fleet, back)
+            .await
+            .expect("back already");
         assert!(undone.unchanged);
     }
 
@@ -317,12 +360,12 @@ mod tests {
         router.node("n1").await;
         router.node("n2").await;
         let (control, fleet) = (&router.parts().control, &router.parts().fleet);
-        let refused = drain(control, fleet, drain_of("n1", false)).await;
+        let refused = drain(actor(), control, fleet, drain_of("n1", false)).await;
         let refused = refused.expect_err("one node is left for two copies");
         assert_eq!(refused.kind, ErrorKind::Refused);
         assert!(refused.message.contains("--force"), "{refused}");
         assert!(control.tables.intents.get("n1").is_none());
-        drain(control, fleet, drain_of("n1", true))
+        drain(actor(), control, fleet, drain_of("n1", true))
             .await
             .expect("forced");
     }
@@ -331,12 +374,13 @@ mod tests {
     async fn drain_and_failover_of_one_node_exclude_each_other() {
         let router = three_nodes().await;
         let (control, fleet) = (&router.parts().control, &router.parts().fleet);
-        let failed_over = trigger_failover(control, fleet, failover_of("n1")).await;
+        let failed_over = trigger_failover(actor(), control, fleet, failover_of("n1")).await;
         failed_over.expect("failed over");
-        let refused = drain(control, fleet, drain_of("n1", false)).await;
+        let refused = drain(actor(), control, fleet, drain_of("n1", false)).await;
         let refused = refused.expect_err("it is failed over");
         assert!(refused.message.contains("clear-failover"), "{refused}");
         let undrained = undrain(
+            actor(),
             control,
             fleet,
             v1::UndrainRequest {
@@ -348,11 +392,11 @@ mod tests {
         let clear = v1::ClearFailoverRequest {
             node_id: "n1".into(),
         };
-        let cleared = clear_failover(control, fleet, clear)
+        let cleared = clear_failover(actor(), control, fleet, clear)
             .await
             .expect("cleared");
         assert!(!cleared.unchanged);
-        drain(control, fleet, drain_of("n1", false))
+        drain(actor(), control, fleet, drain_of("n1", false))
             .await
             .expect("drained now");
     }
@@ -363,16 +407,16 @@ mod tests {
         let (control, fleet) = (&router.parts().control, &router.parts().fleet);
         let fetcher = member("f1", Role::Fetcher, "127.0.0.1:9");
         fleet.members.announced(fetcher).await.expect("admitted");
-        let unknown = drain(control, fleet, drain_of("n9", false)).await;
+        let unknown = drain(actor(), control, fleet, drain_of("n9", false)).await;
         assert_eq!(unknown.expect_err("unknown").kind, ErrorKind::NotFound);
-        let fetcher = drain(control, fleet, drain_of("f1", false)).await;
+        let fetcher = drain(actor(), control, fleet, drain_of("f1", false)).await;
         assert_eq!(fetcher.expect_err("a fetcher").kind, ErrorKind::Refused);
         for reason in ["two\nlines".to_owned(), "x".repeat(REASON_BYTES_MAX + 1)] {
             let request = v1::DrainRequest {
                 reason,
                 ..drain_of("n1", false)
             };
-            let invalid = drain(control, fleet, request).await;
+            let invalid = drain(actor(), control, fleet, request).await;
             assert_eq!(invalid.expect_err("no reason").kind, ErrorKind::Invalid);
         }
         assert!(control.tables.intents.list().is_empty());
@@ -382,14 +426,14 @@ mod tests {
     async fn maintenance_of_the_cluster_keeps_its_first_reason() {
         let router = TestRouter::start().await;
         let (control, fleet) = (&router.parts().control, &router.parts().fleet);
-        let first = drain(control, fleet, drain_of("", false)).await;
+        let first = drain(actor(), control, fleet, drain_of("", false)).await;
         assert!(!first.expect("drained").unchanged);
         let second = v1::DrainRequest {
             reason: "another".into(),
             ..drain_of("", false)
         };
         assert!(
-            drain(control, fleet, second)
+            drain(actor(), control, fleet, second)
                 .await
                 .expect("already")
                 .unchanged
@@ -397,8 +441,15 @@ mod tests {
         let row = control.tables.maintenance.get("").expect("a row");
         assert_eq!(row.reason, "new disk");
         let none = v1::UndrainRequest::default();
-        let undone = undrain(control, fleet, none.clone()).await.expect("over");
+        let undone = undrain(actor(), control, fleet, none.clone())
+            .await
+            .expect("over");
         assert!(!undone.unchanged);
-        assert!(undrain(control, fleet, none).await.expect("over").unchanged);
+        assert!(
+            undrain(actor(), control, fleet, none)
+                .await
+                .expect("over")
+                .unchanged
+        );
     }
 }

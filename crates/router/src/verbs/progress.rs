@@ -30,8 +30,17 @@ const HYDRATION_SILENCE: Duration = Duration::from_secs(300);
 
 pub(crate) type Progress = ReceiverStream<Result<v1::IngestProgress, Status>>;
 
+/// Until when the progress of an ingest is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProgressEnd {
+    /// Readers see the commit.
+    Published,
+    /// All holders have all contents, too.
+    Hydrated,
+}
+
 /// The progress of a job until it ends, and then of the hydration if asked for.
-pub(crate) fn follow(state: Arc<Parts>, job: Arc<Job>, wait_hydrated: bool) -> Progress {
+pub(crate) fn follow(state: Arc<Parts>, job: Arc<Job>, end: ProgressEnd) -> Progress {
     let (sink, stream) = mpsc::channel(QUEUE);
     tokio::spawn(context::carry(async move {
         let mut seen = job.follow();
@@ -48,7 +57,7 @@ pub(crate) fn follow(state: Arc<Parts>, job: Arc<Job>, wait_hydrated: bool) -> P
                 return;
             }
         };
-        if wait_hydrated
+        if end == ProgressEnd::Hydrated
             && let Err(error) = hydrated(
                 &state.control,
                 &state.fleet,

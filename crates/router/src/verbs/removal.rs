@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use monofs_model::view::Role;
-use monofs_model::{Error, ErrorKind, Member, MemberState, NodeId, Repository, Result};
+use monofs_model::{Actor, Error, ErrorKind, Member, MemberState, NodeId, Repository, Result};
 use monofs_proto::v1;
 
+use super::asked::asked;
 use crate::config::Config;
 use crate::parts::Parts;
 use crate::status::ago;
@@ -20,9 +21,11 @@ const CHANGES_MAX: usize = 16;
 /// by itself, or is the only holder of something. What was done before an error stays done: ask
 /// again.
 pub async fn remove_member(
+    actor: &Actor,
     state: &Arc<Parts>,
     request: v1::RemoveMemberRequest,
 ) -> Result<v1::RemoveMemberResponse> {
+    asked(actor, "remove a member", &request.member_id);
     let id = NodeId::new(&request.member_id)?;
     let view = state.fleet.members.view();
     let member = view
@@ -61,7 +64,7 @@ pub async fn remove_member(
     }
     let without = |entry: Arc<Repository>| {
         let id = &id;
-        async move { no_holder(&state.control, &entry, id).await }
+        async move { no_holder(actor, &state.control, &entry, id).await }
     };
     futures::stream::iter(held)
         .map(without)
@@ -72,20 +75,20 @@ pub async fn remove_member(
         .control
         .tables
         .intents
-        .update(id.as_str(), |_| Ok(None))
+        .update(actor, id.as_str(), |_| Ok(None))
         .await?;
     state
         .control
         .tables
         .audits
-        .update(id.as_str(), |_| Ok(None))
+        .update(actor, id.as_str(), |_| Ok(None))
         .await?;
     // Last, so that what fails before can be asked for again.
     state
         .control
         .tables
         .members
-        .update(id.as_str(), |_| Ok(None))
+        .update(actor, id.as_str(), |_| Ok(None))
         .await?;
     tracing::info!(member = %id, "member removed");
     Ok(v1::RemoveMemberResponse {})
@@ -122,7 +125,12 @@ fn removable(config: &Config, control: &Control, member: &Member) -> Result<()> 
 }
 
 /// Takes a node off the holders of an entry. Errors: `Refused` when nobody else is one.
-async fn no_holder(control: &Control, entry: &Repository, id: &NodeId) -> Result<()> {
+async fn no_holder(
+    actor: &Actor,
+    control: &Control,
+    entry: &Repository,
+    id: &NodeId,
+) -> Result<()> {
     let without = |entry: &Repository| {
         if !entry.holders.contains(id) {
             return Ok(None);
@@ -137,7 +145,7 @@ async fn no_holder(control: &Control, entry: &Repository, id: &NodeId) -> Result
         }
         Ok(Some(shrunk))
     };
-    match control.entries.update(&entry.path, without).await {
+    match control.entries.update(actor, &entry.path, without).await {
         Ok(_) => Ok(()),
         // Deleted meanwhile.
         Err(error) if error.kind == ErrorKind::NotFound => Ok(()),
@@ -148,7 +156,7 @@ async fn no_holder(control: &Control, entry: &Repository, id: &NodeId) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{TestRouter, member, path};
+    use crate::fixture::{TestRouter, actor, member, path};
 
     fn named(id: &str) -> v1::RemoveMemberRequest {
         v1::RemoveMemberRequest {
@@ -160,17 +168,17 @@ mod tests {
     async fn a_member_that_is_there_or_unknown_cannot_be_removed() {
         let router = TestRouter::start().await;
         router.node("n1").await;
-        let unknown = remove_member(router.parts(), named("n9")).await;
+        let unknown = remove_member(actor(), router.parts(), named("n9")).await;
         assert_eq!(unknown.expect_err("unknown").kind, ErrorKind::NotFound);
-        let invalid = remove_member(router.parts(), named("")).await;
+        let invalid = remove_member(actor(), router.parts(), named("")).await;
         assert_eq!(invalid.expect_err("no id").kind, ErrorKind::Invalid);
-        let active = remove_member(router.parts(), named("n1")).await;
+        let active = remove_member(actor(), router.parts(), named("n1")).await;
         let active = active.expect_err("it runs");
         assert!(active.message.contains("monofs-admin drain"), "{active}");
         let fetcher = member("f1", Role::Fetcher, "127.0.0.1:9");
         let members = &router.parts().fleet.members;
         members.announced(fetcher).await.expect("admitted");
-        let fetcher = remove_member(router.parts(), named("f1")).await;
+        let fetcher = remove_member(actor(), router.parts(), named("f1")).await;
         let fetcher = fetcher.expect_err("it runs");
         assert!(fetcher.message.ends_with("stop it first"), "{fetcher}");
     }
@@ -204,7 +212,11 @@ mod tests {
                 assert_eq!(refused.kind, ErrorKind::Refused, "{state:?}");
             }
             let drained = |_: Option<&v1::Maintenance>| Ok(Some(v1::Maintenance::default()));
-            let set = control.tables.maintenance.update("", drained).await;
+            let set = control
+                .tables
+                .maintenance
+                .update(actor(), "", drained)
+                .await;
             set.expect("the cluster is drained");
             let refused = of(MemberState::Suspect).expect_err("nobody is declared down");
             assert!(refused.message.contains("undrain"), "{refused}");
@@ -217,15 +229,25 @@ mod tests {
         let control = &router.parts().control;
         let only = router.repository("a/only", &["n1"], 1).await;
         let n1 = NodeId::new("n1").expect("an id");
-        let refused = no_holder(control, &only, &n1).await;
+        let refused = no_holder(actor(), control, &only, &n1).await;
         assert_eq!(refused.expect_err("the last one").kind, ErrorKind::Refused);
         let two = router.repository("a/two", &["n1", "n2"], 2).await;
-        no_holder(control, &two, &n1).await.expect("n2 is left");
+        no_holder(actor(), control, &two, &n1)
+            .await
+            .expect("n2 is left");
         let left = control.catalog.get(&path("a/two")).expect("it is there");
         assert_eq!(left.holders, [NodeId::new("n2").expect("an id")]);
         // Asked again, or for what is deleted, it is done already.
-        no_holder(control, &two, &n1).await.expect("done already");
-        control.entries.remove(&two.path).await.expect("deleted");
-        no_holder(control, &two, &n1).await.expect("deleted");
+        no_holder(actor(), control, &two, &n1)
+            .await
+            .expect("done already");
+        control
+            .entries
+            .remove(actor(), &two.path)
+            .await
+            .expect("deleted");
+        no_holder(actor(), control, &two, &n1)
+            .await
+            .expect("deleted");
     }
 }

@@ -15,13 +15,13 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::error::Answer;
-use crate::extract::{Body, Document, Name, Query};
+use crate::extract::{Body, Document, Name, Query, RequestActor};
 use crate::routes::Routes;
 use crate::site::Site;
 use crate::sse::{self, Event};
-use monofs_router::ingest;
 use monofs_router::parts::Parts;
-use monofs_router::verbs;
+use monofs_router::verbs::progress::ProgressEnd;
+use monofs_router::verbs::{ingests, repositories};
 
 pub(super) fn routes() -> Routes {
     Routes::default()
@@ -35,12 +35,13 @@ pub(super) fn routes() -> Routes {
 #[utoipa::path(post, path = "/api/v1/repos", tag = "repositories", request_body = IngestRequest,
     responses((status = 202, body = IngestStarted, headers(("location" = String, description = "Where the repository is")))))]
 pub(super) async fn add(
+    RequestActor(actor): RequestActor,
     State(state): State<Arc<Parts>>,
     Body(asked): Body<IngestRequest>,
 ) -> Answer<Response> {
-    let spec = verbs::spec(&asked.into())?;
+    let spec = repositories::spec(&asked.into())?;
     let started = IngestStarted::at(&spec.path);
-    ingest::ingest(&state, spec).await?;
+    repositories::ingest(&actor, &state, spec).await?;
     let location = [(header::LOCATION, started.repository.clone())];
     Ok((StatusCode::ACCEPTED, location, Document(started)).into_response())
 }
@@ -62,12 +63,18 @@ pub(super) struct Until {
     params(("path" = String, Path, description = "Percent-encoded, slashes too"), Until),
     responses((status = 200, description = "Server-sent events", content_type = "text/event-stream", body = String)))]
 pub(super) async fn events(
+    RequestActor(actor): RequestActor,
     State(site): State<Site>,
     Name(path): Name,
     Query(until): Query<Until>,
 ) -> Answer<Response> {
     let path = DisplayPath::new(&path)?;
-    let progress = verbs::ingests::watch(&site.router, path, until.hydrated)?;
+    let end = if until.hydrated {
+        ProgressEnd::Hydrated
+    } else {
+        ProgressEnd::Published
+    };
+    let progress = ingests::watch(&actor, &site.router, path, end)?;
     let events = progress.map(|told| -> Result<Event, Error> {
         let progress = told.map_err(from_status)?;
         let name = if progress.phase() == Phase::Done {

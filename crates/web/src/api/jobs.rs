@@ -18,13 +18,14 @@ use monofs_rpc::from_status;
 
 use super::repos::Nothing;
 use crate::error::Answer;
-use crate::extract::{Body, Document, Name, Query};
+use crate::extract::{Body, Document, Name, Query, RequestActor};
 use crate::routes::Routes;
 use crate::site::Site;
 use crate::sse::{self, Event};
 use monofs_router::parts::Parts;
-use monofs_router::reconcile;
-use monofs_router::verbs;
+use monofs_router::verbs::failovers::list_failovers;
+use monofs_router::verbs::jobs::JobSelection;
+use monofs_router::verbs::{jobs, members};
 
 pub(super) fn routes() -> Routes {
     Routes::default()
@@ -45,6 +46,7 @@ pub(super) fn routes() -> Routes {
 /// Those that run, the newest first, and with `all` those that ended last.
 #[utoipa::path(get, path = "/api/v1/jobs", tag = "jobs", params(WantedJobs), responses((status = 200, body = JobList)))]
 pub(super) async fn list(
+    RequestActor(actor): RequestActor,
     State(state): State<Arc<Parts>>,
     Query(wanted): Query<WantedJobs>,
 ) -> Answer<Document<JobList>> {
@@ -52,7 +54,12 @@ pub(super) async fn list(
         offset: wanted.offset,
         limit: wanted.limit,
     };
-    let (jobs, page) = paging.cut(verbs::jobs::list(&state.control, wanted.all))?;
+    let selection = if wanted.all {
+        JobSelection::All
+    } else {
+        JobSelection::Open
+    };
+    let (jobs, page) = paging.cut(jobs::list(&actor, &state.control, selection))?;
     Ok(Document(JobList {
         jobs: jobs.iter().map(JobDocument::from).collect(),
         page,
@@ -63,16 +70,11 @@ pub(super) async fn list(
 #[utoipa::path(get, path = "/api/v1/jobs/{id}", tag = "jobs",
     params(("id" = String, Path, description = "The id of the job")), responses((status = 200, body = JobDocument)))]
 pub(super) async fn one(
+    RequestActor(actor): RequestActor,
     State(state): State<Arc<Parts>>,
     Name(id): Name,
 ) -> Answer<Document<JobDocument>> {
-    let job = state
-        .control
-        .tables
-        .jobs
-        .get(&id)
-        .ok_or_else(|| verbs::jobs::unknown(&id))?;
-    Ok(Document((&job).into()))
+    Ok(Document((&jobs::get(&actor, &state.control, &id)?).into()))
 }
 
 /// A job while it runs
@@ -81,8 +83,12 @@ pub(super) async fn one(
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/events", tag = "jobs",
     params(("id" = String, Path, description = "The id of the job")),
     responses((status = 200, description = "Server-sent events", content_type = "text/event-stream", body = String)))]
-pub(super) async fn events(State(site): State<Site>, Name(id): Name) -> Answer<Response> {
-    let jobs = verbs::jobs::watch(&site.router, id)?;
+pub(super) async fn events(
+    RequestActor(actor): RequestActor,
+    State(site): State<Site>,
+    Name(id): Name,
+) -> Answer<Response> {
+    let jobs = jobs::watch(&actor, &site.router, id)?;
     sse::answer(
         &site,
         jobs.map(|told| -> Result<Event, Error> {
@@ -97,12 +103,13 @@ pub(super) async fn events(State(site): State<Site>, Name(id): Name) -> Answer<R
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs",
     params(("id" = String, Path, description = "The id of the job")), responses((status = 200, body = JobDocument)))]
 pub(super) async fn cancel(
+    RequestActor(actor): RequestActor,
     State(state): State<Arc<Parts>>,
     Name(id): Name,
     Body(_): Body<Nothing>,
 ) -> Answer<Document<JobDocument>> {
     Ok(Document(
-        (&reconcile::jobs::cancel(&state.control, &id).await?).into(),
+        (&jobs::cancel(&actor, &state.control, &id).await?).into(),
     ))
 }
 
@@ -112,6 +119,7 @@ pub(super) async fn cancel(
 #[utoipa::path(post, path = "/api/v1/drain", tag = "operations", request_body = DrainRequest,
     responses((status = 200, body = Accepted)))]
 pub(super) async fn drain(
+    RequestActor(actor): RequestActor,
     State(state): State<Arc<Parts>>,
     Body(asked): Body<DrainRequest>,
 ) -> Answer<Document<Accepted>> {
@@ -121,7 +129,7 @@ pub(super) async fn drain(
         reason: asked.reason,
         force: asked.force,
     };
-    let done = verbs::members::drain(&state.control, &state.fleet, request).await?;
+    let done = members::drain(&actor, &state.control, &state.fleet, request).await?;
     let outcome = RequestOutcome {
         action: "drain",
         node_id: &node_id,
@@ -135,6 +143,7 @@ pub(super) async fn drain(
 #[utoipa::path(post, path = "/api/v1/undrain", tag = "operations", request_body = UndrainRequest,
     responses((status = 200, body = Accepted)))]
 pub(super) async fn undrain(
+    RequestActor(actor): RequestActor,
     State(state): State<Arc<Parts>>,
     Body(asked): Body<UndrainRequest>,
 ) -> Answer<Document<Accepted>> {
@@ -142,7 +151,7 @@ pub(super) async fn undrain(
     let request = v1::UndrainRequest {
         node_id: node_id.clone(),
     };
-    let done = verbs::members::undrain(&state.control, &state.fleet, request).await?;
+    let done = members::undrain(&actor, &state.control, &state.fleet, request).await?;
     let outcome = RequestOutcome {
         action: "undrain",
         node_id: &node_id,
@@ -165,8 +174,11 @@ fn named(node: Option<String>) -> Result<String, Error> {
 
 /// Where reads go instead of where placement wants them
 #[utoipa::path(get, path = "/api/v1/failover", tag = "operations", responses((status = 200, body = FailoverList)))]
-pub(super) async fn failovers(State(state): State<Arc<Parts>>) -> Answer<Document<FailoverList>> {
-    let listed = verbs::failovers::list_failovers(&state).await?.failovers;
+pub(super) async fn failovers(
+    RequestActor(actor): RequestActor,
+    State(state): State<Arc<Parts>>,
+) -> Answer<Document<FailoverList>> {
+    let listed = list_failovers(&actor, &state).await?.failovers;
     Ok(Document(FailoverList {
         failovers: listed.iter().map(Into::into).collect(),
     }))
@@ -176,6 +188,7 @@ pub(super) async fn failovers(State(state): State<Arc<Parts>>) -> Answer<Documen
 #[utoipa::path(post, path = "/api/v1/failover", tag = "operations", request_body = FailoverRequest,
     responses((status = 200, body = Accepted)))]
 pub(super) async fn fail_over(
+    RequestActor(actor): RequestActor,
     State(state): State<Arc<Parts>>,
     Body(asked): Body<FailoverRequest>,
 ) -> Answer<Document<Accepted>> {
@@ -184,7 +197,7 @@ pub(super) async fn fail_over(
         reason: asked.reason,
         force: asked.force,
     };
-    let done = verbs::members::trigger_failover(&state.control, &state.fleet, request).await?;
+    let done = members::trigger_failover(&actor, &state.control, &state.fleet, request).await?;
     let outcome = RequestOutcome {
         action: "trigger-failover",
         node_id: &asked.node_id,
@@ -200,13 +213,14 @@ pub(super) async fn fail_over(
 #[utoipa::path(post, path = "/api/v1/failover/clear", tag = "operations", request_body = LetBackRequest,
     responses((status = 200, body = Accepted)))]
 pub(super) async fn clear(
+    RequestActor(actor): RequestActor,
     State(state): State<Arc<Parts>>,
     Body(asked): Body<LetBackRequest>,
 ) -> Answer<Document<Accepted>> {
     let request = v1::ClearFailoverRequest {
         node_id: asked.node_id.clone(),
     };
-    let done = verbs::members::clear_failover(&state.control, &state.fleet, request).await?;
+    let done = members::clear_failover(&actor, &state.control, &state.fleet, request).await?;
     let outcome = RequestOutcome {
         action: "clear-failover",
         node_id: &asked.node_id,
@@ -222,6 +236,7 @@ pub(super) async fn clear(
 #[utoipa::path(post, path = "/api/v1/rebalance", tag = "operations", request_body = RebalanceRequest,
     responses((status = 200, body = RebalancePlan)))]
 pub(super) async fn rebalance(
+    RequestActor(actor): RequestActor,
     State(state): State<Arc<Parts>>,
     Body(asked): Body<RebalanceRequest>,
 ) -> Answer<Document<RebalancePlan>> {
@@ -231,6 +246,6 @@ pub(super) async fn rebalance(
         path: asked.path.unwrap_or_default(),
         dry_run: asked.dry_run,
     };
-    let plan = verbs::jobs::rebalance(&state, request).await?;
+    let plan = jobs::rebalance(&actor, &state, request).await?;
     Ok(Document(RebalancePlan::new(&plan, mode)))
 }

@@ -14,11 +14,11 @@ use monofs_proto::v1;
 
 use super::nodes::since;
 use crate::error::Answer;
-use crate::extract::{Document, Name, Query};
+use crate::extract::{Document, Name, Query, RequestActor};
 use crate::routes::Routes;
 use monofs_router::parts::Parts;
 use monofs_router::status;
-use monofs_router::verbs;
+use monofs_router::verbs::removal;
 
 /// Fetchers asked at the same time.
 const ASKED_MAX: usize = 64;
@@ -102,7 +102,12 @@ pub(super) async fn clients(
 #[utoipa::path(delete, path = "/api/v1/members/{id}", tag = "members",
     params(("id" = String, Path, description = "The id of the node or fetcher")),
     responses((status = 204, description = "It is forgotten")))]
-pub(super) async fn remove(State(state): State<Arc<Parts>>, Name(id): Name) -> Answer<StatusCode> {
-    verbs::removal::remove_member(&state, v1::RemoveMemberRequest { member_id: id }).await?;
+pub(super) async fn remove(
+    RequestActor(actor): RequestActor,
+    State(state): State<Arc<Parts>>,
+    Name(id): Name,
+) -> Answer<StatusCode> {
+    let request = v1::RemoveMemberRequest { member_id: id };
+    removal::remove_member(&actor, &state, request).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -17,7 +17,7 @@ use monofs_model::{DisplayPath, placement};
 use monofs_proto::v1;
 
 use crate::error::Answer;
-use crate::extract::{Body, Document, Name, Query};
+use crate::extract::{Body, Document, Name, Query, RequestActor};
 use crate::routes::Routes;
 use monofs_control::catalog::{
     RepositoryFilter, RepositoryQuery, RepositorySorting, SortDirection,
@@ -26,7 +26,7 @@ use monofs_router::browse;
 use monofs_router::ingest;
 use monofs_router::parts::Parts;
 use monofs_router::status;
-use monofs_router::verbs;
+use monofs_router::verbs::{jobs, repositories};
 
 /// Longest text to filter by, in bytes.
 const QUERY_MAX: usize = 200;
@@ -162,10 +162,11 @@ pub(crate) async fn in_full(
     params(("path" = String, Path, description = "Percent-encoded, slashes too")),
     responses((status = 204, description = "It is gone")))]
 pub(super) async fn delete(
+    RequestActor(actor): RequestActor,
     State(state): State<Arc<Parts>>,
     Name(path): Name,
 ) -> Answer<StatusCode> {
-    verbs::delete(&state.control, &state.work, &path).await?;
+    repositories::delete(&actor, &state.control, &state.work, &path).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -176,15 +177,15 @@ pub(super) async fn delete(
     params(("path" = String, Path, description = "Percent-encoded, slashes too")),
     responses((status = 202, body = IngestStarted)))]
 pub(super) async fn refresh(
+    RequestActor(actor): RequestActor,
     State(state): State<Arc<Parts>>,
     Name(path): Name,
     Body(_): Body<Nothing>,
 ) -> Answer<(StatusCode, Document<IngestStarted>)> {
-    let entry = state.control.catalog.require(&path)?;
-    ingest::refresh(&state, &entry).await?;
+    let job = repositories::refresh(&actor, &state, &path).await?;
     Ok((
         StatusCode::ACCEPTED,
-        Document(IngestStarted::at(&entry.path)),
+        Document(IngestStarted::at(&job.spec.path)),
     ))
 }
 
@@ -198,6 +199,7 @@ pub(super) struct Nothing {}
     params(("path" = String, Path, description = "Percent-encoded, slashes too")),
     request_body = RebalanceOneRequest, responses((status = 200, body = RebalancePlan)))]
 pub(super) async fn rebalance(
+    RequestActor(actor): RequestActor,
     State(state): State<Arc<Parts>>,
     Name(path): Name,
     Body(asked): Body<RebalanceOneRequest>,
@@ -208,7 +210,7 @@ pub(super) async fn rebalance(
         path: entry.path.to_string(),
         dry_run: asked.dry_run,
     };
-    let plan = verbs::jobs::rebalance(&state, request).await?;
+    let plan = jobs::rebalance(&actor, &state, request).await?;
     Ok(Document(RebalancePlan::new(&plan, asked.mode())))
 }
 
