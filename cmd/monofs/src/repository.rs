@@ -77,7 +77,7 @@ impl fmt::Display for RepositoryToShow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = match self.source.scheme() {
             Scheme::File => self.source.path(),
-            _ => self.source.as_str(),
+            _ => self.source.as_str().into(),
         };
         write!(f, "{source} as {}", self.path)?;
         let another = "--repo SOURCE=PATH names another";
@@ -140,9 +140,9 @@ mod tests {
     fn a_url_is_shown_where_it_says_unless_another_path_is_named() {
         let url = "https://host/org/repo.git";
         assert_eq!(parse(url).path.as_str(), "host/org/repo");
-        let named = parse("https://host/org/repo.git?a=b=elsewhere/repo");
+        let named = parse("https://host/org/a=b.git=elsewhere/repo");
         assert_eq!(named.path.as_str(), "elsewhere/repo");
-        assert_eq!(named.source.as_str(), "https://host/org/repo.git?a=b");
+        assert_eq!(named.source.as_str(), "https://host/org/a=b.git");
     }
 
     #[test]
@@ -153,6 +153,28 @@ mod tests {
         let found = parse(directory.to_str().expect("a path of UTF-8"));
         assert_eq!(found.path.as_str(), "local/work=mine");
         assert_eq!(found.chosen_by, PathChoice::Directory);
+    }
+
+    #[test]
+    fn a_directory_with_letters_of_urls_in_its_name_is_that_directory() {
+        let parent = tempfile::tempdir().expect("a temporary directory");
+        for name in [
+            "c#.git",
+            "what?.git",
+            "50%off.git",
+            "50%20off.git",
+            "a b.git",
+            "h:x.git",
+        ] {
+            let directory = parent.path().join(name);
+            std::fs::create_dir(&directory).expect("make a directory");
+            let directory = directory.to_str().expect("a path of UTF-8");
+            let found = parse(directory);
+            assert_eq!(found.source.path(), directory);
+            let shown = name.strip_suffix(".git").expect("all end like this");
+            assert_eq!(found.path.as_str(), format!("local/{shown}"));
+            assert!(found.to_string().starts_with(directory), "{found}");
+        }
     }
 
     #[test]

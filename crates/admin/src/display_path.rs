@@ -20,14 +20,14 @@ pub fn display_path(text: &str) -> Result<String, Failure> {
 
 /// Where the repository of a URL is, as a hint; `None` for what is no URL.
 pub fn where_a_url_leads(text: &str) -> Option<String> {
-    let scp = text
-        .split_once(':')
-        .is_some_and(|(host, _)| host.contains('@') && !host.contains('/'));
-    if !scp && !text.contains("://") {
+    let source = SourceUrl::new(text);
+    // A path in the tree may have a colon: only with a user it is `user@host:path`.
+    let names_user = source.as_ref().is_ok_and(|source| source.user().is_some());
+    if !names_user && !text.contains("://") {
         return None;
     }
     let lists = "`monofs-admin repos` lists the paths and their sources";
-    let path = SourceUrl::new(text).and_then(|source| source.display_path());
+    let path = source.and_then(|source| source.display_path());
     Some(path.map_or_else(
         |_| lists.to_owned(),
         |path| {

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use monofs_model::source::RemoteHost;
 use monofs_model::{Error, Result, SourceUrl};
 use serde::Deserialize;
 
@@ -75,8 +76,9 @@ pub struct Login {
 }
 
 impl HostCredentials {
-    /// The login for http(s), if there is one. Errors: `Refused` when the token cannot be read.
-    pub fn login(&self) -> Result<Option<Login>> {
+    /// The login for http(s) at `source`, if there is one: the user of this entry, else the one that
+    /// the source names. Errors: `Refused` when the token cannot be read.
+    pub fn login(&self, source: &SourceUrl) -> Result<Option<Login>> {
         let token = if let Some(token) = &self.token {
             token.clone()
         } else if let Some(name) = &self.token_env {
@@ -97,17 +99,25 @@ impl HostCredentials {
                 "credentials: the token is empty or has a control character",
             ));
         }
+        let named = || source.user().map(|user| user.into_owned());
+        let user = self.user.clone().or_else(named);
         Ok(Some(Login {
-            user: self.user.clone().unwrap_or_else(|| "git".to_owned()),
+            user: user.unwrap_or_else(|| "git".to_owned()),
             token,
         }))
     }
 }
 
 /// All credentials of a fetcher, by host.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
+    hosts: BTreeMap<RemoteHost, HostCredentials>,
+}
+
+/// A credentials file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CredentialsFile {
     #[serde(default)]
     hosts: BTreeMap<String, HostCredentials>,
 }
@@ -121,7 +131,7 @@ impl Credentials {
 
     /// Parses the text of a credentials file.
     pub fn parse(text: &str) -> Result<Self> {
-        let parsed: Self = toml::from_str(text).map_err(|e| {
+        let parsed: CredentialsFile = toml::from_str(text).map_err(|e| {
             // The parser's own rendering quotes the line, which may hold a secret: name only the
             // place and the message.
             let line = e.span().map_or(0, |span| {
@@ -129,7 +139,8 @@ impl Credentials {
             });
             Error::invalid(format!("line {line}: {}", without_value(e.message())))
         })?;
-        for (host, entry) in &parsed.hosts {
+        let mut hosts = BTreeMap::new();
+        for (host, entry) in parsed.hosts {
             let ways = [
                 entry.token.is_some(),
                 entry.token_env.is_some(),
@@ -149,23 +160,30 @@ impl Credentials {
                     "host '{host}': the user name is not usable"
                 )));
             }
+            let key = RemoteHost::new(&host)?;
+            if hosts.insert(key.clone(), entry).is_some() {
+                return Err(Error::invalid(format!("host '{key}' has two tables")));
+            }
         }
-        Ok(parsed)
+        Ok(Self { hosts })
     }
 
     /// Adds or replaces the entry of a host.
-    pub fn insert(&mut self, host: &str, entry: HostCredentials) {
-        self.hosts.insert(host.to_owned(), entry);
+    pub fn insert(&mut self, host: RemoteHost, entry: HostCredentials) {
+        self.hosts.insert(host, entry);
     }
 
     /// What to be at the host of `source`: the entry of `host:port`, else of `host`, else nothing.
+    /// A source without a port has that of its scheme.
     pub fn of(&self, source: &SourceUrl) -> HostCredentials {
-        let host = source.host();
-        let with_port = source
-            .port()
-            .and_then(|port| self.hosts.get(&format!("{host}:{port}")));
+        let Some(mut host) = source.remote_host() else {
+            return HostCredentials::default();
+        };
+        host.port = host.port.or(source.scheme().default_port());
+        let with_port = self.hosts.get(&host);
+        host.port = None;
         with_port
-            .or_else(|| self.hosts.get(host))
+            .or_else(|| self.hosts.get(&host))
             .cloned()
             .unwrap_or_default()
     }
@@ -216,6 +234,50 @@ mod tests {
         assert_eq!(user("http://h:81/x").as_deref(), Some("b"));
         assert_eq!(user("http://other/x"), None);
         assert!(!format!("{credentials:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_host_is_found_however_it_is_written() {
+        let text = "[hosts.\"LocalHost\"]\nuser = 'a'\n[hosts.\"[::1]\"]\nuser = \
+                    'b'\n[hosts.\"[0::1]:2222\"]\nuser = 'c'\n[hosts.\"tls:443\"]\nuser = 'd'\n";
+        let credentials = Credentials::parse(text).unwrap();
+        for (source, user) in [
+            ("http://localhost/x", Some("a")),
+            ("ssh://LOCALHOST:22/x", Some("a")),
+            ("git://[::1]/x", Some("b")),
+            ("http://[::1]:81/x", Some("b")),
+            ("[::1]:x", Some("b")),
+            ("ssh://[::1]:2222/x", Some("c")),
+            ("[me@::1]:x", Some("b")),
+            ("https://tls/x", Some("d")),
+            ("http://tls/x", None),
+            ("file:///x", None),
+        ] {
+            let found = credentials.of(&SourceUrl::new(source).unwrap()).user;
+            assert_eq!(found.as_deref(), user, "{source}");
+        }
+        for bad in [
+            "[hosts.\"h:99999\"]\n",
+            "[hosts.\"[h]\"]\n",
+            "[hosts.\"user@h\"]\n",
+            "[hosts.\"https://h\"]\n",
+            "[hosts.h]\n[hosts.H]\n",
+        ] {
+            assert!(Credentials::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_user_of_a_source_is_taken_unless_the_entry_names_one() {
+        let credentials = Credentials::parse("[hosts.h]\ntoken = 't'\n").unwrap();
+        let user = |url: &str| {
+            let source = SourceUrl::new(url).unwrap();
+            let login = credentials.of(&source).login(&source);
+            login.unwrap().map(|login| login.user)
+        };
+        assert_eq!(user("https://org@h/x").as_deref(), Some("org"));
+        assert_eq!(user("https://h/x").as_deref(), Some("git"));
+        assert_eq!(user("https://other/x"), None);
     }
 
     #[test]

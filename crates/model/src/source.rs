@@ -1,15 +1,26 @@
-//! Where a repository comes from: source URLs and ref names, checked before any of them reaches a
-//! Git implementation.
+//! Where a repository comes from: sources and ref names, parsed as Git itself parses them and
+//! checked before any of them reaches a Git implementation.
 //!
-//! Invariant: a [`SourceUrl`] never starts with `-`, has a known scheme, carries no credentials and
-//! no `..` segment; a [`RefName`] never starts with `-` and follows `git check-ref-format`. So
-//! neither can become an option of a command.
+//! Invariant: a [`SourceUrl`] never starts with `-`, has a known scheme, and holds no password, no
+//! `..` segment and no control character, also behind percent escapes. So it cannot become an option
+//! of a command, nor lead elsewhere than it says.
 
+mod parse;
+mod record;
+mod redact;
+mod ref_name;
+mod remote_host;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+pub use redact::redact;
+pub use ref_name::RefName;
+pub use remote_host::RemoteHost;
+
 use crate::error::{Error, Result};
-use crate::limits::{REF_BYTES_MAX, SOURCE_BYTES_MAX};
+use crate::limits::SOURCE_BYTES_MAX;
 use crate::path::DisplayPath;
 
 /// How a source is reached.
@@ -22,113 +33,157 @@ pub enum Scheme {
     File,
 }
 
-/// The URL of a Git remote: `https`, `http`, `ssh` (also `user@host:path`), `git` or `file` (also
-/// an absolute path).
+impl Scheme {
+    /// The word before `://`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Https => "https",
+            Self::Http => "http",
+            Self::Ssh => "ssh",
+            Self::Git => "git",
+            Self::File => "file",
+        }
+    }
+
+    /// The port that is asked when a source names none.
+    pub fn default_port(self) -> Option<u16> {
+        match self {
+            Self::Https => Some(443),
+            Self::Http => Some(80),
+            Self::Ssh => Some(22),
+            Self::Git => Some(9418),
+            Self::File => None,
+        }
+    }
+}
+
+/// A Git remote: `https`, `http`, `ssh` (also `user@host:path`), `git` or `file` (also an absolute
+/// path).
+///
+/// It is kept as one text in a normal form: hosts are in lower case, absolute paths are URLs, and
+/// what Git takes as relative to a home directory stays `user@host:path`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct SourceUrl {
-    url: String,
+    text: String,
     scheme: Scheme,
+    layout: SourceLayout,
+}
+
+/// Where the parts lie in the normal form of a source, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct SourceLayout {
+    /// Start and end of the user name; both the same when there is none.
+    user: (u16, u16),
+    /// Start and end of the host name, without brackets.
+    host: (u16, u16),
+    /// Start of the path.
+    path: u16,
+    /// The port, when the source names one.
+    port: Option<u16>,
+    escapes: EscapeRule,
+}
+
+/// Whether percent escapes in a source stand for other bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum EscapeRule {
+    /// In URLs.
+    Decoded,
+    /// In `host:path`.
+    Literal,
 }
 
 impl SourceUrl {
-    /// Checks and normalises (`/path` -> `file:///path`, `user@host:path` ->
-    /// `ssh://user@host/path`).
+    /// Parses a source as Git does, and normalises it. Errors: `Invalid`, without repeating a
+    /// password, for what Git would refuse or reach at another place than the text says, and for
+    /// what could carry an option, a secret or a control character.
     pub fn new(text: &str) -> Result<Self> {
-        let wrong =
-            |why: &str| Error::invalid(format!("source '{}': {why}", redact(text).escape_debug()));
-        if text.is_empty() || text.len() > SOURCE_BYTES_MAX {
-            return Err(wrong("is empty or longer than 2048 bytes"));
-        }
-        if text.starts_with('-') {
-            return Err(wrong("looks like an option; give a URL"));
-        }
-        if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return Err(wrong("has white space or a control character"));
-        }
-        // As Git has it: letters of a scheme, then two colons. An IPv6 address has them behind a
-        // bracket.
-        let scheme_letter = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
-        if text.split_once(':').is_some_and(|(helper, rest)| {
-            rest.starts_with(':') && helper.chars().all(scheme_letter)
-        }) {
-            return Err(wrong("remote helpers such as 'ext::' are not allowed"));
-        }
-        let (scheme, url) = if text.starts_with('/') {
-            (Scheme::File, format!("file://{text}"))
-        } else if let Some((scheme, _)) = text.split_once("://") {
-            (
-                parse_scheme(scheme).ok_or_else(|| wrong("use https, http, ssh, git or file"))?,
-                text.to_owned(),
-            )
-        } else if let Some((host, path)) = text.split_once(':') {
-            (
-                Scheme::Ssh,
-                format!("ssh://{host}/{}", path.trim_start_matches('/')),
-            )
-        } else {
-            return Err(wrong(
-                "is neither a URL nor an absolute path: write https://HOST/PATH, USER@HOST:PATH or \
-                 /PATH",
-            ));
+        let wrong = |why: String| {
+            Error::invalid(format!("source '{}': {why}", redact(text).escape_debug()))
         };
-        let source = Self { url, scheme };
-        source.check().map_err(wrong)?;
+        if text.is_empty() || text.len() > SOURCE_BYTES_MAX {
+            return Err(wrong("is empty or longer than 2048 bytes".to_owned()));
+        }
+        let parts = parse::parse(text).map_err(|fault| wrong(fault.to_string()))?;
+        let source = Self::of_parts(&parts);
+        if source.text.len() > SOURCE_BYTES_MAX {
+            return Err(wrong(
+                "is longer than 2048 bytes when written as a URL".to_owned(),
+            ));
+        }
         Ok(source)
     }
 
-    fn check(&self) -> std::result::Result<(), &'static str> {
-        // Credentials belong into the fetcher's file, never into a URL that is stored and shown.
-        let authority = self.authority();
-        let (user, host) = authority
-            .rsplit_once('@')
-            .map_or(("", authority), |(user, host)| (user, host));
-        match self.scheme {
-            Scheme::Ssh if user.contains(':') => {
-                return Err("has a password; put credentials in the fetcher's --credentials file");
-            }
-            Scheme::Ssh => {}
-            _ if !user.is_empty() => {
-                return Err("has credentials; put them in the fetcher's --credentials file");
-            }
-            _ => {}
+    fn of_parts(parts: &parse::SourceParts) -> Self {
+        let mut text = String::new();
+        let bracketed = parts.host.contains(':');
+        let is_relative = parts.scheme == Scheme::Ssh && !parts.path.starts_with(['/', '~']);
+        // `host:path` has its port within brackets, a URL behind them.
+        let port_within = is_relative && parts.port.is_some();
+        if !is_relative {
+            text.push_str(parts.scheme.as_str());
+            text.push_str("://");
         }
-        if self.scheme == Scheme::File && !host.is_empty() && host != "localhost" {
-            return Err("a file URL has no host: write file:///path");
+        if port_within {
+            text.push('[');
         }
-        if self.scheme != Scheme::File
-            && (host.is_empty() || host.starts_with('-') || user.starts_with('-'))
-        {
-            return Err("has no usable host name");
+
+        // User, host and port.
+        let user_at = text.len();
+        let user_end = user_at + parts.user.as_ref().map_or(0, String::len);
+        if let Some(user) = &parts.user {
+            text.push_str(user);
+            text.push('@');
         }
-        if self.url.len() > SOURCE_BYTES_MAX {
-            return Err("is longer than 2048 bytes when written as a URL");
+        text.push_str(if bracketed && !port_within { "[" } else { "" });
+        let host_at = text.len();
+        text.push_str(&parts.host);
+        let host_end = text.len();
+        text.push_str(if bracketed && !port_within { "]" } else { "" });
+        if let Some(port) = parts.port {
+            text.push_str(&format!(":{port}"));
         }
-        if host
-            .strip_prefix('[')
-            .is_some_and(|rest| !is_bracketed_address(rest))
-        {
-            return Err("has no IPv6 address in its brackets");
+        text.push_str(if port_within { "]" } else { "" });
+
+        // The path, behind a colon or a slash.
+        if is_relative {
+            text.push(':');
+        } else if parts.path.starts_with('~') {
+            text.push('/');
         }
-        let path = self.path();
-        if path.trim_matches('/').is_empty() {
-            return Err("names no repository");
+        let path_at = text.len();
+        match parts.scheme {
+            _ if is_relative => text.push_str(&parts.path),
+            Scheme::Http | Scheme::Https => text.push_str(&parts.path),
+            _ => parse::encode(&parts.path, &mut text),
         }
-        if path
-            .split('/')
-            .any(|segment| segment == ".." || segment.eq_ignore_ascii_case("%2e%2e"))
-        {
-            return Err("has a '..' segment");
+
+        // What does not fit into the bound of a source is refused by the caller.
+        let place = |at: usize| u16::try_from(at).unwrap_or(u16::MAX);
+        Self {
+            scheme: parts.scheme,
+            layout: SourceLayout {
+                user: (place(user_at), place(user_end)),
+                host: (place(host_at), place(host_end)),
+                path: place(path_at),
+                port: parts.port,
+                escapes: if is_relative {
+                    EscapeRule::Literal
+                } else {
+                    EscapeRule::Decoded
+                },
+            },
+            text,
         }
-        if path.starts_with("/-") {
-            return Err("has a path that looks like an option");
-        }
-        Ok(())
     }
 
-    /// The URL as given to a Git implementation; never holds credentials.
+    fn piece(&self, (start, end): (u16, u16)) -> &str {
+        &self.text[usize::from(start)..usize::from(end)]
+    }
+
+    /// The normal form, as given to a Git implementation and stored; never holds a password.
     pub fn as_str(&self) -> &str {
-        &self.url
+        &self.text
     }
 
     /// How the source is reached.
@@ -136,41 +191,65 @@ impl SourceUrl {
         self.scheme
     }
 
-    fn authority(&self) -> &str {
-        let rest = self.url.split_once("://").map_or("", |(_, rest)| rest);
-        rest.split(['/', '?', '#']).next().unwrap_or("")
+    /// The user name, decoded, when the source names one.
+    pub fn user(&self) -> Option<Cow<'_, str>> {
+        let user = self.piece(self.layout.user);
+        (!user.is_empty()).then(|| match self.scheme {
+            Scheme::Http | Scheme::Https => parse::decode_text(user),
+            _ => Cow::Borrowed(user),
+        })
     }
 
-    /// Host name without user and port; empty for files.
+    /// Host name in lower case, or an address without brackets; empty for files.
     pub fn host(&self) -> &str {
-        let authority = self.authority();
-        let host = authority
-            .rsplit_once('@')
-            .map_or(authority, |(_, host)| host);
-        match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            Some((v6, _)) => v6,
-            None => host.split(':').next().unwrap_or(""),
+        self.piece(self.layout.host)
+    }
+
+    /// Port, when the source names one.
+    pub fn port(&self) -> Option<u16> {
+        self.layout.port
+    }
+
+    /// Host and port, the way tables of hosts are keyed; `None` for files.
+    pub fn remote_host(&self) -> Option<RemoteHost> {
+        (self.scheme != Scheme::File).then(|| RemoteHost {
+            host: self.host().to_owned(),
+            port: self.port(),
+        })
+    }
+
+    /// The path, decoded: what a server is asked for over `git` and `ssh`, what is opened for a
+    /// file. It starts with `/`, or is relative to a home directory.
+    pub fn path(&self) -> Cow<'_, str> {
+        let path = self.raw_path();
+        match self.layout.escapes {
+            EscapeRule::Decoded => parse::decode_text(path),
+            EscapeRule::Literal => Cow::Borrowed(path),
         }
     }
 
-    /// Port, when the URL names one.
-    pub fn port(&self) -> Option<u16> {
-        self.authority()
-            .rsplit_once(':')
-            .and_then(|(_, port)| port.parse().ok())
+    /// The path as written, with its percent escapes: what a server is asked for over http.
+    pub fn raw_path(&self) -> &str {
+        &self.text[usize::from(self.layout.path)..]
     }
 
-    /// The path from its leading slash on, without query or fragment.
-    pub fn path(&self) -> &str {
-        let rest = self.url.split_once("://").map_or("", |(_, rest)| rest);
-        rest.find('/')
-            .map_or("", |at| rest[at..].split(['?', '#']).next().unwrap_or(""))
+    /// The URL that is asked over http: without the user, which goes into the login.
+    pub fn request_url(&self) -> String {
+        let host = self.remote_host().map(|host| host.to_string());
+        let host = host.unwrap_or_default();
+        format!("{}://{host}{}", self.scheme.as_str(), self.raw_path())
     }
 
-    /// Where the repository appears unless the user says otherwise: `host/path` without `.git`;
-    /// `local/<name>` for files.
+    /// Whether the path is relative to a home directory on the remote.
+    pub fn is_relative(&self) -> bool {
+        !self.raw_path().starts_with('/')
+    }
+
+    /// Where the repository appears unless the user says otherwise: `host/path`, decoded, without
+    /// `.git`; `local/<name>` for files.
     pub fn display_path(&self) -> Result<DisplayPath> {
-        let path = self.path().trim_matches('/');
+        let path = self.path();
+        let path = path.trim_matches('/');
         let path = path.strip_suffix("/.git").unwrap_or(path);
         let path = path.strip_suffix(".git").unwrap_or(path);
         let derived = match self.scheme {
@@ -178,7 +257,7 @@ impl SourceUrl {
             _ => format!(
                 "{}/{}",
                 self.host().replace(':', "."),
-                path.trim_start_matches('~')
+                path.trim_start_matches('~').trim_start_matches('/')
             ),
         };
         DisplayPath::new(&derived)
@@ -186,41 +265,9 @@ impl SourceUrl {
     }
 }
 
-/// What follows the bracket of a host: an address, the other bracket, and perhaps a port.
-fn is_bracketed_address(rest: &str) -> bool {
-    rest.split_once(']').is_some_and(|(address, port)| {
-        address.parse::<std::net::Ipv6Addr>().is_ok() && (port.is_empty() || port.starts_with(':'))
-    })
-}
-
-fn parse_scheme(word: &str) -> Option<Scheme> {
-    Some(match word {
-        "https" => Scheme::Https,
-        "http" => Scheme::Http,
-        "ssh" | "git+ssh" | "ssh+git" => Scheme::Ssh,
-        "git" => Scheme::Git,
-        "file" => Scheme::File,
-        _ => return None,
-    })
-}
-
-/// The text with anything that looks like credentials in a URL taken out, fit for an error message.
-pub fn redact(text: &str) -> String {
-    match text.split_once("://") {
-        Some((scheme, rest)) => {
-            let end = rest.find('/').unwrap_or(rest.len());
-            match rest[..end].rfind('@') {
-                Some(at) => format!("{scheme}://***@{}", &rest[at + 1..]),
-                None => text.to_owned(),
-            }
-        }
-        None => text.to_owned(),
-    }
-}
-
 impl fmt::Display for SourceUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.url)
+        f.write_str(&self.text)
     }
 }
 
@@ -240,201 +287,9 @@ impl TryFrom<String> for SourceUrl {
 
 impl From<SourceUrl> for String {
     fn from(source: SourceUrl) -> String {
-        source.url
-    }
-}
-
-/// What to follow upstream: a branch, a tag, a full ref name, or a full or short commit id. Empty =
-/// the remote's HEAD.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, serde::Serialize, serde::Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct RefName(String);
-
-impl RefName {
-    /// Checks the rules of `git check-ref-format --allow-onelevel`.
-    pub fn new(text: &str) -> Result<Self> {
-        let wrong = |why: &str| Error::invalid(format!("ref '{}': {why}", text.escape_debug()));
-        if text.is_empty() {
-            return Ok(Self::default());
-        }
-        if text.len() > REF_BYTES_MAX {
-            return Err(wrong("is longer than 512 bytes"));
-        }
-        if text.starts_with('-') {
-            return Err(wrong("looks like an option"));
-        }
-        if text
-            .chars()
-            .any(|c| c.is_control() || c.is_whitespace() || "~^:?*[\\".contains(c))
-        {
-            return Err(wrong("has a character that no ref may have"));
-        }
-        if text.contains("..")
-            || text.contains("@{")
-            || text == "@"
-            || text.ends_with('.')
-            || text.ends_with('/')
-        {
-            return Err(wrong("is not a valid ref name"));
-        }
-        if text
-            .split('/')
-            .any(|part| part.is_empty() || part.starts_with('.') || part.ends_with(".lock"))
-        {
-            return Err(wrong("is not a valid ref name"));
-        }
-        Ok(Self(text.to_owned()))
-    }
-
-    /// The text; empty = the remote's HEAD.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether it could be a commit id: 4 to 64 hexadecimal digits.
-    pub fn may_be_commit(&self) -> bool {
-        (4..=64).contains(&self.0.len()) && self.0.bytes().all(|b| b.is_ascii_hexdigit())
-    }
-}
-
-impl fmt::Display for RefName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_empty() { "HEAD" } else { &self.0 })
-    }
-}
-
-impl FromStr for RefName {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self> {
-        Self::new(text)
-    }
-}
-
-impl TryFrom<String> for RefName {
-    type Error = Error;
-    fn try_from(text: String) -> Result<Self> {
-        Self::new(&text)
-    }
-}
-
-impl From<RefName> for String {
-    fn from(name: RefName) -> String {
-        name.0
+        source.text
     }
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn display_paths_follow_the_source() {
-        for (source, path) in [
-            ("https://github.com/org/repo.git", "github.com/org/repo"),
-            ("https://gitlab.com/a/b/c/d/", "gitlab.com/a/b/c/d"),
-            ("git@github.com:org/repo.git", "github.com/org/repo"),
-            ("ssh://git@host:2222/srv/x.git", "host/srv/x"),
-            ("git://127.0.0.1:9418/linux.git", "127.0.0.1/linux"),
-            ("ssh://git@[::1]:2222/srv/x.git", "..1/srv/x"),
-            ("/srv/work/project/.git", "local/project"),
-            ("file:///srv/project.git", "local/project"),
-        ] {
-            assert_eq!(
-                SourceUrl::new(source)
-                    .unwrap()
-                    .display_path()
-                    .unwrap()
-                    .as_str(),
-                path,
-                "{source}"
-            );
-        }
-    }
-
-    #[test]
-    fn hostile_sources_are_refused_without_repeating_their_secrets() {
-        for bad in [
-            "",
-            "--upload-pack=touch /tmp/x",
-            "ext::sh -c id",
-            "ext::sh",
-            "https://user:secret@host/x",
-            "https://secret@host/x",
-            "ssh://user:secret@host/x",
-            "https://host/a/../b",
-            "https://host/%2e%2e/b",
-            "file://host/x",
-            "ftp://host/x",
-            "https:///x",
-            "ssh://-oProxyCommand=x/y",
-            "ssh://git@[-oProxyCommand=x]:22/y",
-            "https://[host]/y",
-            "ssh://[::1/y",
-            "-oProxyCommand=x:y",
-            "git://host/",
-            "relative/path",
-            "https://host/a b",
-            "git://host/--x",
-        ] {
-            let error = SourceUrl::new(bad).expect_err(bad);
-            assert!(!error.message.contains("secret"), "{error}");
-        }
-    }
-
-    #[test]
-    fn ref_names_follow_git() {
-        for good in [
-            "",
-            "main",
-            "v1.0",
-            "refs/heads/a/b",
-            "0123abcd",
-            "feature/ü",
-        ] {
-            assert!(RefName::new(good).is_ok(), "{good}");
-        }
-        for bad in [
-            "-x",
-            "--upload-pack=x",
-            "a..b",
-            "a b",
-            "a~1",
-            "a^{tree}",
-            "a:b",
-            "a@{1}",
-            "@",
-            "a//b",
-            "a/",
-            ".a",
-            "x.lock",
-            "a\0",
-        ] {
-            assert!(RefName::new(bad).is_err(), "{bad}");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn an_accepted_source_is_its_own_normal_form_and_no_option(
-            text in "(https|ssh|git|file|http)?(://|:|)[a-zA-Z0-9@:/.%~-]{0,30}"
-        ) {
-            let Ok(source) = SourceUrl::new(&text) else { return Ok(()) };
-            let again = SourceUrl::new(source.as_str()).unwrap();
-            proptest::prop_assert_eq!(&again, &source);
-            proptest::prop_assert!(!source.as_str().starts_with('-'));
-            proptest::prop_assert!(!source.host().starts_with('-'));
-            proptest::prop_assert!(!source.path().split('/').any(|segment| segment == ".."));
-        }
-
-        #[test]
-        fn a_refused_source_never_repeats_its_password(password in "[a-z0-9]{12}") {
-            let secret = format!("https://robot:{password}@host/org/x.git");
-            let error = SourceUrl::new(&secret).unwrap_err();
-            proptest::prop_assert!(!error.message.contains(&password), "{}", error);
-            let broken = format!("ftp://robot:{password}@host/x y");
-            let error = SourceUrl::new(&broken).unwrap_err();
-            proptest::prop_assert!(!error.message.contains(&password), "{}", error);
-        }
-    }
-}
+mod tests;

@@ -126,7 +126,7 @@ impl TryFrom<v1::Repository> for model::Repository {
     fn try_from(wire: v1::Repository) -> Result<Self> {
         Ok(Self {
             path: DisplayPath::new(&wire.path)?,
-            source: SourceUrl::new(&wire.source)?,
+            source: SourceUrl::of_record(&wire.source)?,
             ref_name: RefName::new(&wire.ref_name)?,
             state: wire.state().try_into()?,
             content: wire.content().try_into()?,

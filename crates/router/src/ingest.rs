@@ -95,7 +95,7 @@ async fn record(actor: &Actor, control: &Control, spec: &IngestSpec) -> Result<(
     else {
         return control.entries.create(actor, spec.new_entry()).await;
     };
-    if existing.source == spec.source {
+    if spec.source.is_recorded_as(&existing.source) {
         return Ok(());
     }
     Err(Error::refused(format!(

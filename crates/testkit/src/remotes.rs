@@ -13,4 +13,5 @@ mod ssh;
 pub use certs::Authority;
 pub use daemon::GitDaemon;
 pub use http::{HttpOptions, HttpRemote};
+pub use server::has_ipv6;
 pub use ssh::SshRemote;

@@ -3,6 +3,7 @@
 //! Invariants: URLs and refs come after `--end-of-options`; secrets travel in the environment of
 //! the child (`GIT_CONFIG_*`), never in its arguments; nothing of the user's configuration is read.
 
+use std::borrow::Cow;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
@@ -61,7 +62,7 @@ fn git(source: &SourceUrl, host: &HostCredentials, task: &FetchTask) -> Result<C
         ),
     ];
     if matches!(source.scheme(), Scheme::Http | Scheme::Https)
-        && let Some(login) = host.login()?
+        && let Some(login) = host.login(source)?
     {
         settings.push((
             "http.extraHeader",
@@ -96,13 +97,21 @@ fn git(source: &SourceUrl, host: &HostCredentials, task: &FetchTask) -> Result<C
     Ok(command)
 }
 
+/// The remote as an argument: the user of a web address goes into the login alone.
+fn location(source: &SourceUrl) -> Cow<'_, str> {
+    match source.scheme() {
+        Scheme::Http | Scheme::Https => Cow::Owned(source.request_url()),
+        _ => Cow::Borrowed(source.as_str()),
+    }
+}
+
 fn asked<'a>(
     source: &'a SourceUrl,
     ref_name: &'a RefName,
     commit: Option<Oid>,
     host: &HostCredentials,
 ) -> Result<RemoteRequest<'a>> {
-    let has_login = host.ssh_key.is_some() || host.login()?.is_some();
+    let has_login = host.ssh_key.is_some() || host.login(source)?.is_some();
     Ok(RemoteRequest {
         source,
         ref_name,
@@ -120,7 +129,8 @@ pub fn resolve(
 ) -> Result<ResolvedRef> {
     let host = credentials.of(source);
     let mut command = git(source, &host, task)?;
-    command.args(["ls-remote", "--symref", "--end-of-options", source.as_str()]);
+    command.args(["ls-remote", "--symref", "--end-of-options"]);
+    command.arg(location(source).as_ref());
     let listed = run(
         command,
         &asked(source, ref_name, None, &host)?,
@@ -155,7 +165,7 @@ pub fn fetch(
     command.args([
         "--no-recurse-submodules",
         "--end-of-options",
-        want.source.as_str(),
+        location(want.source).as_ref(),
         &want.commit.to_string(),
     ]);
     // Names what is here, as `git` itself looks at refs alone for that.

@@ -235,7 +235,8 @@ pub fn judge_text(text: &str, asked: &RemoteRequest<'_>) -> Option<Error> {
     // A repository may be called 'certificate': only what is said about it counts.
     let lower = text
         .to_lowercase()
-        .replace(&asked.source.as_str().to_lowercase(), "");
+        .replace(&asked.source.as_str().to_lowercase(), "")
+        .replace(&asked.source.request_url().to_lowercase(), "");
     let (_, meaning) = WORDS.iter().find(|(word, _)| lower.contains(word))?;
     let source = asked.source;
     Some(match meaning {
@@ -312,11 +313,9 @@ pub fn worth_another_try(error: &Error) -> bool {
 }
 
 fn host_of(source: &SourceUrl) -> String {
-    match (source.host(), source.port()) {
-        ("", _) => "this host".to_owned(),
-        (host, Some(port)) => format!("{host}:{port}"),
-        (host, None) => host.to_owned(),
-    }
+    source
+        .remote_host()
+        .map_or_else(|| "this host".to_owned(), |host| host.to_string())
 }
 
 /// Others' words on one line of bounded length, without control characters.

@@ -25,7 +25,6 @@ use super::failure::{RemoteRequest, judge_io, unreachable};
 use crate::credentials::HostCredentials;
 use crate::source::FetchTask;
 
-const GIT_PORT: u16 = 9418;
 /// How long one read waits before it looks whether its task was cancelled.
 const READ_SLICE: Duration = Duration::from_millis(200);
 
@@ -49,18 +48,21 @@ pub fn open(
     match asked.source.scheme() {
         Scheme::Git => open_git(asked, task),
         Scheme::Ssh => over_child(
-            ssh_command(asked.source, host, task, "git-upload-pack")?,
+            ssh_command(asked.source, host, task, "git-upload-pack"),
             asked,
             task,
         ),
-        Scheme::File => over_child(upload_pack_command(asked.source)?, asked, task),
+        Scheme::File => over_child(upload_pack_command(asked.source), asked, task),
         Scheme::Http | Scheme::Https => open_http(asked, host, task),
     }
 }
 
 fn open_git(asked: &RemoteRequest<'_>, task: &Arc<FetchTask>) -> Result<OpenRemote> {
     let host = asked.source.host();
-    let port = asked.source.port().unwrap_or(GIT_PORT);
+    let port = asked.source.port();
+    let port = port
+        .or(asked.source.scheme().default_port())
+        .expect("git:// has a port of its own");
     let stream = connect(host, port, task.limits.connect_timeout).map_err(|e| match e {
         None => unreachable(asked, "its name cannot be resolved"),
         Some(e) => judge_io(&e, asked).unwrap_or_else(|| unreachable(asked, &e.to_string())),
@@ -75,7 +77,7 @@ fn open_git(asked: &RemoteRequest<'_>, task: &Arc<FetchTask>) -> Result<OpenRemo
         .and_then(|()| stream.try_clone());
     let write =
         write.map_err(|e| Error::internal(format!("set up a connection to {host}:{port}: {e}")))?;
-    let path = decoded_path(asked.source)?;
+    let path = asked.source.path().into_owned();
     let name = Some((host.to_owned(), asked.source.port()));
     let read = PatientStream {
         stream,
@@ -178,7 +180,7 @@ fn over_child(
 ) -> Result<OpenRemote> {
     let mut child = GitChild::spawn(command, task, |_| {})?;
     let (read, write) = child.take_pipes();
-    let path = decoded_path(asked.source)?;
+    let path = asked.source.path().into_owned();
     let read: Box<dyn Read + Send> = Box::new(read);
     let write: Box<dyn Write + Send> = Box::new(FarewellWriter(write));
     let connection = Connection::new(
@@ -196,13 +198,13 @@ fn over_child(
     })
 }
 
-fn upload_pack_command(source: &SourceUrl) -> Result<Command> {
+fn upload_pack_command(source: &SourceUrl) -> Command {
     let mut command = child::git();
     command.env("GIT_PROTOCOL", "version=2");
     command
         .args(["upload-pack", "--end-of-options"])
-        .arg(decoded_path(source)?);
-    Ok(command)
+        .arg(source.path().as_ref());
+    command
 }
 
 /// `ssh` to the host of `source`, running `program` there on the repository's path.
@@ -211,22 +213,17 @@ pub fn ssh_command(
     host: &HostCredentials,
     task: &FetchTask,
     program: &str,
-) -> Result<Command> {
+) -> Command {
     let mut command = child::command("ssh");
     command
         .env("GIT_PROTOCOL", "version=2")
         .args(ssh_options(source, host, task));
-    let path = decoded_path(source)?;
-    // `/~user/x` means the home directory of that user, as Git has it.
-    let path = path
-        .strip_prefix('/')
-        .filter(|rest| rest.starts_with('~'))
-        .unwrap_or(&path);
+    let path = source.path().replace('\'', "'\\''");
     command
         .arg("--")
         .arg(source.host())
-        .arg(format!("{program} '{}'", path.replace('\'', "'\\''")));
-    Ok(command)
+        .arg(format!("{program} '{path}'"));
+    command
 }
 
 /// The options that `ssh` gets: never asks, accepts only known hosts, gives up in time.
@@ -261,16 +258,11 @@ pub fn ssh_options(source: &SourceUrl, host: &HostCredentials, task: &FetchTask)
     if let Some(port) = source.port() {
         options.extend(["-p".to_owned(), port.to_string()]);
     }
-    if let Some(user) = user_of(source).or_else(|| host.user.clone()) {
+    let named = source.user().map(|user| user.into_owned());
+    if let Some(user) = named.or_else(|| host.user.clone()) {
         options.extend(["-l".to_owned(), user]);
     }
     options
-}
-
-fn user_of(source: &SourceUrl) -> Option<String> {
-    let rest = source.as_str().split_once("://")?.1;
-    let authority = rest.split('/').next()?;
-    authority.rsplit_once('@').map(|(user, _)| user.to_owned())
 }
 
 fn open_http(
@@ -278,11 +270,11 @@ fn open_http(
     host: &HostCredentials,
     task: &FetchTask,
 ) -> Result<OpenRemote> {
-    let url = gix::url::parse(asked.source.as_str())
+    let url = gix::url::parse(asked.source.request_url().as_str())
         .map_err(|e| Error::invalid(format!("source {}: {e}", asked.source)))?;
     let mut transport = HttpTransport::<http::reqwest::Remote>::new(url, Protocol::V2, false);
     let mut options = http::Options::default();
-    if let Some(login) = host.login()? {
+    if let Some(login) = host.login(asked.source)? {
         if asked.source.scheme() == Scheme::Https {
             let account = Account {
                 username: login.user,
@@ -353,42 +345,6 @@ pub fn basic(user: &str, token: &str) -> String {
     format!("Basic {}", BASE64.encode(format!("{user}:{token}")))
 }
 
-/// The path of a source with its percent escapes resolved. Errors: `Invalid` for what escapes had
-/// hidden.
-pub fn decoded_path(source: &SourceUrl) -> Result<String> {
-    // Each '%' and two digits are one byte.
-    let mut bytes = Vec::new();
-    let mut rest = source.path().bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'%' {
-            bytes.push(byte);
-            continue;
-        }
-        let digits: Option<Vec<u8>> = [rest.next(), rest.next()]
-            .into_iter()
-            .map(|digit| Some(char::from(digit?).to_digit(16)? as u8))
-            .collect();
-        let Some([high, low]) = digits.as_deref().and_then(|d| <[u8; 2]>::try_from(d).ok()) else {
-            return Err(Error::invalid(format!(
-                "source {source}: has a '%' without two hexadecimal digits"
-            )));
-        };
-        bytes.push(high << 4 | low);
-    }
-    let path = String::from_utf8(bytes)
-        .map_err(|_| Error::invalid(format!("source {source}: is not UTF-8")))?;
-    // What the URL was checked for must not come back by an escape.
-    let hidden = path.chars().any(char::is_control)
-        || path.split('/').any(|s| s == "..")
-        || path.starts_with("/-");
-    if hidden {
-        return Err(Error::invalid(format!(
-            "source {source}: its path has a '..', an option or a control character"
-        )));
-    }
-    Ok(path)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -400,20 +356,5 @@ mod tests {
         assert_eq!(basic("robot", "s3cret"), "Basic cm9ib3Q6czNjcmV0");
         assert_eq!(basic("a", "bc"), "Basic YTpiYw==");
         assert_eq!(basic("a", "bcd"), "Basic YTpiY2Q=");
-    }
-
-    #[test]
-    fn escapes_hide_nothing() {
-        let path = |url| decoded_path(&SourceUrl::new(url).unwrap());
-        assert_eq!(path("file:///a%20b").unwrap(), "/a b");
-        for bad in [
-            "file:///a/%2E./b",
-            "file:///a%0ab",
-            "git://h/%2d-x",
-            "git://h/a%",
-            "git://h/a%zz",
-        ] {
-            assert!(path(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -12,3 +12,4 @@ mod protocols;
 mod refresh;
 mod rig;
 mod secrets;
+mod urls;

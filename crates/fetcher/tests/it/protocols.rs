@@ -1,6 +1,7 @@
 //! Each protocol end to end, with and without credentials.
 
 use monofs_fetcher::credentials::HostCredentials;
+use monofs_model::source::RemoteHost;
 use monofs_model::{ErrorKind, ObjectFormat};
 use monofs_testkit::Repo;
 use monofs_testkit::remotes::{Authority, GitDaemon, HttpOptions, HttpRemote, SshRemote};
@@ -83,7 +84,11 @@ async fn http_with_and_without_a_login() {
             token: Some(token.to_owned().into()),
             ..HostCredentials::default()
         };
-        Rig::with(move |config| config.credentials.insert("localhost", entry))
+        Rig::with(move |config| {
+            config
+                .credentials
+                .insert(RemoteHost::new("localhost").unwrap(), entry)
+        })
     };
     let error = error_of(with("wrong-token").await.ingest(&url, "main").await);
     assert_eq!(error.kind, ErrorKind::Refused);
@@ -109,7 +114,11 @@ async fn https_with_a_private_authority() {
         ..HostCredentials::default()
     };
     let with = |ca, login| {
-        Rig::with(move |config| config.credentials.insert("localhost", entry(ca, login)))
+        Rig::with(move |config| {
+            config
+                .credentials
+                .insert(RemoteHost::new("localhost").unwrap(), entry(ca, login))
+        })
     };
 
     let error = error_of(with(false, true).await.ingest(&url, "main").await);
@@ -131,7 +140,11 @@ async fn ssh_with_a_key_and_known_hosts() {
             known_hosts: Some(known_hosts),
             ..HostCredentials::default()
         };
-        Rig::with(move |config| config.credentials.insert("127.0.0.1", entry))
+        Rig::with(move |config| {
+            config
+                .credentials
+                .insert(RemoteHost::new("127.0.0.1").unwrap(), entry)
+        })
     };
     end_to_end(&with(remote.key(), remote.known_hosts()).await, &repo, &url).await;
 
@@ -192,7 +205,12 @@ async fn old_servers() {
         known_hosts: Some(ssh.known_hosts()),
         ..HostCredentials::default()
     };
-    let rig = Rig::with(move |config| config.credentials.insert("127.0.0.1", entry)).await;
+    let rig = Rig::with(move |config| {
+        config
+            .credentials
+            .insert(RemoteHost::new("127.0.0.1").unwrap(), entry)
+    })
+    .await;
     end_to_end(&rig, &repo, &ssh.url("repo.git")).await;
     refresh(&rig, &ssh.url("repo.git")).await;
 }

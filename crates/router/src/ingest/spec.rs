@@ -48,6 +48,7 @@ impl IngestSpec {
     /// The entry as it will be when this spec has succeeded.
     pub(super) fn applied_to(&self, entry: &Repository) -> Repository {
         Repository {
+            source: self.source.clone(),
             ref_name: self.ref_name.clone(),
             content: self.content,
             consistency: self.consistency,

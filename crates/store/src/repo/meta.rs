@@ -42,7 +42,7 @@ impl RepoMeta {
         let meta = Self {
             storage_id: StorageId::new(row.text()?).map_err(broken)?,
             path: DisplayPath::new(row.text()?).map_err(broken)?,
-            source: SourceUrl::new(row.text()?).map_err(broken)?,
+            source: SourceUrl::of_record(row.text()?).map_err(broken)?,
             ref_name: RefName::new(row.text()?).map_err(broken)?,
             content: match row.u8()? {
                 0 => ContentMode::Eager,

@@ -16,7 +16,8 @@ impl GitDaemon {
     #[track_caller]
     pub fn serve(base: &Path) -> Self {
         let (process, port) = start(&git_exec("git-daemon"), |port| {
-            vec![
+            let v6 = super::server::has_ipv6().then(|| "--listen=::1".into());
+            let mut args = vec![
                 "--reuseaddr".into(),
                 "--listen=127.0.0.1".into(),
                 format!("--port={port}").into(),
@@ -24,7 +25,9 @@ impl GitDaemon {
                 "--informative-errors".into(),
                 format!("--base-path={}", base.display()).into(),
                 base.into(),
-            ]
+            ];
+            args.splice(1..1, v6);
+            args
         });
         Self {
             port,

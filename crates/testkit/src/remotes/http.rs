@@ -132,6 +132,9 @@ fn configuration(
         &mut text,
         format_args!("server {{\nlisten 127.0.0.1:{port}{ssl};\nclient_max_body_size 0;"),
     );
+    if super::server::has_ipv6() {
+        add_line(&mut text, format_args!("listen [::1]:{port}{ssl};"));
+    }
     if let Some(authority) = options.authority {
         add_line(
             &mut text,

@@ -14,6 +14,15 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Ports tried before giving up: another program may take a free one first.
 const START_TRIES: usize = 5;
 
+/// Whether this host can be reached by `::1`.
+pub fn has_ipv6() -> bool {
+    std::fs::read_to_string("/proc/net/if_inet6").is_ok_and(|addresses| {
+        addresses
+            .lines()
+            .any(|line| line.starts_with(&format!("{:032x}", 1)))
+    })
+}
+
 /// Starts a server on a free port and waits until it accepts connections.
 #[track_caller]
 pub(super) fn start(program: &Path, args: impl Fn(u16) -> Vec<OsString>) -> (Process, u16) {

@@ -60,8 +60,13 @@ impl SshRemote {
         let path = std::env::var("PATH").unwrap_or_default();
         let config = at("sshd_config");
         let (process, port) = start(&crate::wait::require("sshd"), |port| {
+            let v6 = if super::server::has_ipv6() {
+                format!("ListenAddress [::1]:{port}\n")
+            } else {
+                String::new()
+            };
             let text = format!(
-                "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile \
+                "ListenAddress 127.0.0.1:{port}\n{v6}HostKey {}\nAuthorizedKeysFile {}\nPidFile \
                  none\nStrictModes no\n\
                  PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nUsePAM no\n\
                  AcceptEnv {}\nLogLevel VERBOSE\nSetEnv PATH={path} GIT_CONFIG_NOSYSTEM=1\n",
@@ -76,9 +81,10 @@ impl SshRemote {
         let host_key = std::fs::read_to_string(at("host_key.pub")).expect("the host's public key");
         let other_key =
             std::fs::read_to_string(at("stranger_key.pub")).expect("a stranger's public key");
-        std::fs::write(at("known_hosts"), format!("[127.0.0.1]:{port} {host_key}"))
+        let names = format!("[127.0.0.1]:{port},[::1]:{port}");
+        std::fs::write(at("known_hosts"), format!("{names} {host_key}"))
             .expect("write known_hosts");
-        std::fs::write(at("wrong_hosts"), format!("[127.0.0.1]:{port} {other_key}"))
+        std::fs::write(at("wrong_hosts"), format!("{names} {other_key}"))
             .expect("write known_hosts");
         Self {
             port,
@@ -87,6 +93,16 @@ impl SshRemote {
             dir,
             process,
         }
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Who may log in.
+    pub fn user(&self) -> &str {
+        &self.user
     }
 
     /// The URL of a repository, named relative to the base.
