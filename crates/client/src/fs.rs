@@ -18,6 +18,7 @@ pub mod attr;
 pub mod control;
 pub mod identity;
 pub mod inode;
+mod joined;
 pub mod lookup;
 pub mod namespace;
 pub mod read;

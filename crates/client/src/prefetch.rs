@@ -170,7 +170,9 @@ fn neighbours(fs: &Fs, want: &TreeWant) -> Vec<Oid> {
     let parent = fs.inodes.with(want.directory, |inode| inode.parent);
     let tree = parent
         .filter(|parent| *parent != want.directory)
-        .and_then(|parent| fs.tree_of(parent));
+        .and_then(|parent| fs.repo_and_tree_of(parent))
+        .filter(|(repo, _)| Arc::ptr_eq(repo, &want.repo))
+        .map(|(_, tree)| tree);
     let Some(record) = tree.and_then(|tree| fs.cache.record(&tree)) else {
         return Vec::new();
     };

@@ -62,7 +62,14 @@ impl Fs {
             }
             NameSource::Tree { repo, tree, .. } => {
                 let record = self.record(&repo, &tree, parent)?;
-                match record.find(name) {
+                let entry = record.find(name);
+                if let Some(joined) = self.joined(&world, parent, &repo)
+                    && let Some(child) = joined.child(name, entry.as_ref())
+                {
+                    let attr = self.remember_child(parent, &joined.path, name, child)?;
+                    return Ok(LookupAnswer::Inode(attr, NameTrust::Forever));
+                }
+                match entry {
                     Some(entry) => Ok(LookupAnswer::Inode(
                         self.remember_entry(parent, &repo, &entry)?,
                         NameTrust::Forever,

@@ -1,4 +1,6 @@
 //! The directories above repositories: a tree of names made from the repositories' display paths.
+//! A repository may lie inside another: then the outer one has a listing, too, whose names are joined
+//! into its directories ([`super::joined`]).
 //!
 //! Invariant: a listing is immutable; a change makes new ones for the directories whose names
 //! changed and no others, and each keeps the few before it, so that a listing in progress is not
@@ -89,6 +91,22 @@ pub fn at_version(listing: &Arc<NamespaceListing>, version: u32) -> Option<Arc<N
     None
 }
 
+/// The same for a version of which only the rest modulo `versions` is known.
+pub fn at_short_version(
+    listing: &Arc<NamespaceListing>,
+    version: u64,
+    versions: u64,
+) -> Option<Arc<NamespaceListing>> {
+    let mut at = Some(listing);
+    while let Some(listing) = at {
+        if u64::from(listing.version) % versions == version {
+            return Some(listing.clone());
+        }
+        at = listing.before.as_ref();
+    }
+    None
+}
+
 /// A name whose meaning changed, in the directory above repositories at `parent`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NameChange {
@@ -98,8 +116,17 @@ pub struct NameChange {
     pub retired: bool,
 }
 
-/// What names are to mean, by directory; of two edits of one name the later one counts.
-type Edits = HashMap<String, Vec<(Arc<str>, Option<NamespaceChild>)>>;
+/// What happens to a name in a directory.
+#[derive(Debug, Clone)]
+enum NameEdit {
+    /// A repository comes to it, or goes.
+    Repository(Option<Arc<Repo>>),
+    /// The directory that it names comes or goes.
+    Directory,
+}
+
+/// What happens to names, by directory; of two repositories for one name the later one counts.
+type Edits = HashMap<String, Vec<(Arc<str>, NameEdit)>>;
 
 /// All repositories, and the directories that lead to them.
 #[derive(Debug, Default)]
@@ -172,7 +199,15 @@ impl Namespace {
         self.totals.add(repo, name);
     }
 
-    /// The names in the directory at `path`; the root is empty.
+    /// Whether a repository is at `path` or above it.
+    fn lies_in_repository(&self, path: &str) -> bool {
+        let ends = path.match_indices('/').map(|(end, _)| end);
+        ends.chain([path.len()])
+            .any(|end| self.repo(&path[..end]).is_some())
+    }
+
+    /// The names in the directory at `path`; the root is empty. For a path in a repository: those
+    /// that lead to repositories inside it.
     pub fn listing(&self, path: &str) -> Option<&Arc<NamespaceListing>> {
         self.listings.get(path)
     }
@@ -183,7 +218,7 @@ impl Namespace {
         let mut edits = Edits::new();
         for path in removed {
             let (parent, name) = split(path);
-            edit(&mut edits, parent, name, None);
+            edit(&mut edits, parent, name, NameEdit::Repository(None));
         }
         for repo in added {
             let (mut parent, name) = split(repo.path());
@@ -191,11 +226,11 @@ impl Namespace {
                 &mut edits,
                 parent,
                 name,
-                Some(NamespaceChild::Repository(repo.clone())),
+                NameEdit::Repository(Some(repo.clone())),
             );
             while first && !parent.is_empty() && !self.listings.contains_key(parent) {
                 let (above, name) = split(parent);
-                first = edit(&mut edits, above, name, Some(NamespaceChild::Directory));
+                first = edit(&mut edits, above, name, NameEdit::Directory);
                 parent = above;
             }
         }
@@ -207,11 +242,7 @@ impl Namespace {
             let names = edits.remove(&path).unwrap_or_default();
             if self.change_directory(&path, names, &mut changes) {
                 let (parent, name) = split(&path);
-                // Before what else is said about the name: a repository may come to its place.
-                edits
-                    .entry(parent.to_owned())
-                    .or_default()
-                    .insert(0, (name.into(), None));
+                edit(&mut edits, parent, name, NameEdit::Directory);
                 paths.insert(parent.to_owned());
             }
         }
@@ -223,15 +254,17 @@ impl Namespace {
     fn change_directory(
         &mut self,
         path: &str,
-        edits: Vec<(Arc<str>, Option<NamespaceChild>)>,
+        edits: Vec<(Arc<str>, NameEdit)>,
         changes: &mut Vec<NameChange>,
     ) -> bool {
         let old = self.listings.get(path).cloned();
-        let report = old.is_some() || path.is_empty();
+        let report = old.is_some() || path.is_empty() || self.lies_in_repository(path);
         let mut changed = false;
         let totals = &mut self.totals;
+        let listings = &self.listings;
+        let is_directory = |name: &str| listings.contains_key(&join(path, name));
         let before = old.as_ref().map_or(&[][..], |old| &old.names);
-        let names = merge(before, edits, |name, was, is| {
+        let names = merge(before, edits, is_directory, |name, was, is| {
             changed = true;
             if let Some(NamespaceChild::Repository(repo)) = was {
                 totals.take(repo, name);
@@ -271,38 +304,54 @@ impl Namespace {
 }
 
 /// True: it is the first edit of this directory.
-fn edit(edits: &mut Edits, directory: &str, name: &str, child: Option<NamespaceChild>) -> bool {
+fn edit(edits: &mut Edits, directory: &str, name: &str, change: NameEdit) -> bool {
     if let Some(names) = edits.get_mut(directory) {
-        names.push((name.into(), child));
+        names.push((name.into(), change));
         return false;
     }
     edits
-        .insert(directory.to_owned(), vec![(name.into(), child)])
+        .insert(directory.to_owned(), vec![(name.into(), change)])
         .is_none()
 }
 
 /// `old` with `edits` applied; tells the name and its old and new meaning where they differ.
+/// `is_directory` says whether a name leads to repositories further down.
 fn merge(
     old: &[Name],
-    mut edits: Vec<(Arc<str>, Option<NamespaceChild>)>,
+    mut edits: Vec<(Arc<str>, NameEdit)>,
+    is_directory: impl Fn(&str) -> bool,
     mut differ: impl FnMut(&Arc<str>, Option<&NamespaceChild>, Option<&NamespaceChild>),
 ) -> Vec<Name> {
     edits.sort_by(|a, b| a.0.cmp(&b.0));
     let mut names = Vec::with_capacity(old.len() + edits.len());
     let mut old = old.iter().peekable();
     let mut edits = edits.into_iter().peekable();
-    while let Some((name, mut is)) = edits.next() {
-        // The last edit of this name, and what comes before it unchanged.
-        while let Some((_, later)) = edits.next_if(|(next, _)| *next == name) {
-            is = later;
-        }
+    while let Some((name, first)) = edits.next() {
+        // What comes before it unchanged, and what the name was.
         while let Some(kept) = old.next_if(|(next, _)| *next < name) {
             names.push(kept.clone());
         }
-        // What the name was, and whether that differs.
         let was = old
             .next_if(|(next, _)| *next == name)
             .map(|(_, child)| child);
+        // A repository wins over the directory that leads to others inside it.
+        let mut repository = match was {
+            Some(NamespaceChild::Repository(repo)) => Some(repo.clone()),
+            _ => None,
+        };
+        let mut next = Some(first);
+        while let Some(change) = next {
+            if let NameEdit::Repository(changed) = change {
+                repository = changed;
+            }
+            next = edits
+                .next_if(|(next, _)| *next == name)
+                .map(|(_, change)| change);
+        }
+        let is = match repository {
+            Some(repo) => Some(NamespaceChild::Repository(repo)),
+            None => is_directory(&name).then_some(NamespaceChild::Directory),
+        };
         let same = match (was, &is) {
             (Some(was), Some(is)) => was.same(is),
             (was, is) => was.is_none() && is.is_none(),
@@ -443,6 +492,38 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_repository_may_lie_inside_another_whichever_comes_first() {
+        for order in [["h/a", "h/a/x/y"], ["h/a/x/y", "h/a"]] {
+            let mut namespace = Namespace::default();
+            for path in order {
+                namespace.change(vec![repo(path)], &[]);
+            }
+            let is_repository = |namespace: &Namespace| namespace.repo("h/a").is_some();
+            assert!(is_repository(&namespace), "{order:?}");
+            assert!(namespace.repo("h/a/x/y").is_some(), "{order:?}");
+            assert_eq!(names(&namespace, "h/a"), ["x"]);
+            assert_eq!(namespace.totals().repositories, 2);
+
+            // The outer one goes, and its name still leads to the inner one.
+            let mut other = Namespace::default();
+            other.change(order.map(repo).into(), &[]);
+            let changes = other.change(vec![], &["h/a".into()]);
+            assert_eq!(changes.len(), 1, "{changes:?}");
+            assert!(!is_repository(&other) && names(&other, "h") == ["a"]);
+
+            // The inner one goes, and the name it had in the outer one is told.
+            let changes = namespace.change(vec![], &["h/a/x/y".into()]);
+            assert!(is_repository(&namespace) && namespace.listing("h/a").is_none());
+            let told = |parent: &str, name: &str| {
+                let is = |change: &&NameChange| change.parent == parent && *change.name == *name;
+                changes.iter().find(is).is_some_and(|change| change.retired)
+            };
+            assert!(told("h/a", "x") && told("h/a/x", "y"), "{changes:?}");
+            assert!(!told("h", "a"), "{changes:?}");
+        }
+    }
+
+    #[test]
     fn a_few_earlier_listings_stay_readable() {
         let mut namespace = Namespace::default();
         namespace.change(vec![repo("a")], &[]);
@@ -466,9 +547,8 @@ pub(crate) mod tests {
             let mut is_repo = true;
             while !at.is_empty() {
                 let (parent, name) = split(at);
-                tree.entry(parent.to_owned())
-                    .or_default()
-                    .insert(name.to_owned(), is_repo);
+                let names: &mut BTreeMap<String, bool> = tree.entry(parent.to_owned()).or_default();
+                *names.entry(name.to_owned()).or_default() |= is_repo;
                 (at, is_repo) = (parent, false);
             }
         }
@@ -511,30 +591,12 @@ pub(crate) mod tests {
                     .map(|_| name(&mut rng))
                     .collect::<Vec<_>>()
                     .join("/");
-                let inside = |outer: &str, inner: &str| {
-                    inner
-                        .strip_prefix(outer)
-                        .is_some_and(|r| r.starts_with('/'))
-                };
-                // Like the router, never one inside another: what is in the way goes in the same
-                // step.
-                let in_the_way =
-                    |other: &String| *other == path || inside(other, &path) || inside(&path, other);
-                if added
-                    .iter()
-                    .any(|repo: &Arc<Repo>| in_the_way(&repo.path().to_owned()))
-                {
+                if added.iter().any(|repo: &Arc<Repo>| repo.path() == path) {
                     continue;
                 }
-                let gone: Vec<String> = all
-                    .keys()
-                    .filter(|other| in_the_way(other))
-                    .cloned()
-                    .collect();
-                let only_remove = gone.contains(&path) && rng.one_in(2);
-                gone.iter().for_each(|path| drop(all.remove(path)));
-                removed.extend(gone);
-                if !only_remove {
+                let gone = all.remove(&path).is_some();
+                removed.extend(gone.then(|| path.clone()));
+                if !gone || rng.one_in(2) {
                     let repo = repo(&path);
                     all.insert(path, repo.clone());
                     added.push(repo);

@@ -3,7 +3,8 @@
 //! A position in a listing is `version << 32 | index`: which version of the directory is being
 //! listed, and how far. A listing that began before a switch goes on in the version it began with;
 //! its names are then not to be trusted by the kernel beyond this listing. Index 0 is `.`, 1 is
-//! `..`.
+//! `..`. Names of repositories inside a repository come after those of its directory: their index is
+//! [`JOINED`], then seven bits of the version of their own listing, then how far.
 
 use std::sync::Arc;
 
@@ -13,14 +14,20 @@ use super::Fs;
 use super::attr::{FileKind, InodeAttr, NameTrust};
 use super::control::STATUS_NAME;
 use super::identity::{CONTROL, Identity, Ino, ROOT};
+use super::joined::JoinedNames;
 use super::lookup::NameSource;
-use super::namespace::{Namespace, at_version};
+use super::namespace::{Namespace, at_short_version, at_version};
 use crate::errno::Errno;
 use crate::repo::Repo;
 use crate::want::Outcome;
 
 /// `.` and `..` come before the names.
 const DOTS: u64 = 2;
+/// The bit of an index that names of repositories inside a repository have.
+const JOINED: u64 = 1 << 31;
+/// Where the version of their listing is in such an index, and how many versions are told apart.
+const JOINED_VERSION_AT: u32 = 24;
+const JOINED_VERSIONS: u64 = 1 << 7;
 /// Version of a directory whose names never change.
 const ONLY_VERSION: u32 = 1;
 
@@ -89,8 +96,15 @@ impl Fs {
                 version: current,
             } => {
                 let now = self.record(&repo, &tree, ino)?;
+                let joined = self.joined(&world, ino, &repo);
                 if position == 0 || version == current {
-                    return listing.tree(&repo, &now, current, None, sink);
+                    let view = RecordView {
+                        record: &now,
+                        version: current,
+                        now: None,
+                        joined,
+                    };
+                    return listing.tree(&repo, &view, sink);
                 }
                 // The directory was switched since this listing began.
                 let past = self
@@ -99,10 +113,26 @@ impl Fs {
                     .flatten()
                     .ok_or(Errno::STALE)?;
                 let record = self.record(&repo, &past, ino)?;
-                listing.tree(&repo, &record, version, Some(&now), sink)
+                let view = RecordView {
+                    record: &record,
+                    version,
+                    now: Some(&now),
+                    joined,
+                };
+                listing.tree(&repo, &view, sink)
             }
         }
     }
+}
+
+/// A repository's directory as it is being listed.
+struct RecordView<'a> {
+    record: &'a TreeRecord,
+    version: u32,
+    /// Its current record when `record` is an earlier one.
+    now: Option<&'a TreeRecord>,
+    /// What leads to repositories inside this one.
+    joined: Option<JoinedNames<'a>>,
 }
 
 /// One call of [`Fs::readdir`].
@@ -208,20 +238,27 @@ impl ListingCall<'_> {
         Ok(())
     }
 
-    /// Tells the names in a repository's directory. `now` is its current record when `record` is an
-    /// earlier one.
-    fn tree(
-        &self,
-        repo: &Arc<Repo>,
-        record: &TreeRecord,
-        version: u32,
-        now: Option<&TreeRecord>,
-        sink: &mut dyn DirSink,
-    ) -> Outcome<()> {
-        let Some(start) = self.dots(version, sink)? else {
+    /// Tells the names in a repository's directory, and then those that lead to repositories inside
+    /// it.
+    fn tree(&self, repo: &Arc<Repo>, view: &RecordView<'_>, sink: &mut dyn DirSink) -> Outcome<()> {
+        let RecordView {
+            record,
+            version,
+            now,
+            joined,
+        } = view;
+        let Some(start) = self.dots(*version, sink)? else {
             return Ok(());
         };
+        if self.index & JOINED != 0 {
+            return self.joined(view, sink);
+        }
         for (n, entry) in record.iter().enumerate().skip(start as usize) {
+            let joined_instead =
+                |joined: &JoinedNames<'_>| joined.child(entry.name, Some(&entry)).is_some();
+            if joined.as_ref().is_some_and(joined_instead) {
+                continue;
+            }
             // In an earlier version, names lead to what they lead to now, if they still do.
             let attr = match (self.mode, now) {
                 (ListingMode::Names, _) => None,
@@ -241,7 +278,60 @@ impl ListingCall<'_> {
                 Identity::entry(self.ino, entry.name, entry.kind, &entry.oid),
                 entry.name,
                 FileKind::from(entry.kind),
-                position_at(version, DOTS + n as u64 + 1),
+                position_at(*version, DOTS + n as u64 + 1),
+                attr,
+                sink,
+            );
+            if is_full {
+                return Ok(());
+            }
+        }
+        self.joined(view, sink)
+    }
+
+    /// Tells the names that lead to repositories inside this one, as far as the directory has none
+    /// of them itself. A listing of them that began in an earlier version goes on in it.
+    fn joined(&self, view: &RecordView<'_>, sink: &mut dyn DirSink) -> Outcome<()> {
+        let Some(joined) = &view.joined else {
+            return Ok(());
+        };
+        let place = self.index & (JOINED - 1);
+        let (listing, start) = match self.index & JOINED {
+            0 => (joined.listing.clone(), 0),
+            _ => {
+                let version = place >> JOINED_VERSION_AT;
+                let past = at_short_version(joined.listing, version, JOINED_VERSIONS);
+                let start = place & ((1 << JOINED_VERSION_AT) - 1);
+                (past.ok_or(Errno::STALE)?, start)
+            }
+        };
+        let is_current = view.now.is_none() && listing.version == joined.listing.version;
+        let trust = if is_current {
+            NameTrust::Forever
+        } else {
+            NameTrust::Once
+        };
+        let short = u64::from(listing.version) % JOINED_VERSIONS;
+        for (n, (name, child)) in listing.from(start as usize).enumerate() {
+            let name = name.as_bytes();
+            if !joined.is_free(view.record.find(name).as_ref()) {
+                continue;
+            }
+            let attr = match self.mode {
+                ListingMode::Names => None,
+                ListingMode::WithAttributes => {
+                    let attr = self
+                        .fs
+                        .remember_child(self.ino, &joined.path, name, child)?;
+                    Some((attr, trust))
+                }
+            };
+            let next = JOINED | short << JOINED_VERSION_AT | (start + n as u64 + 1);
+            let is_full = self.offer(
+                Identity::directory(self.ino, name),
+                name,
+                FileKind::Directory,
+                position_at(view.version, next),
                 attr,
                 sink,
             );

@@ -17,6 +17,7 @@ use monofs_model::{EntryKind, Oid, Repository, TreeRecord};
 
 use super::Fs;
 use super::identity::{Identity, Ino, ROOT};
+use super::inode::InodeTarget;
 use super::namespace::join;
 use crate::repo::{Repo, snapshot_of};
 
@@ -57,6 +58,9 @@ struct DirectorySwitch {
 struct FlipPlan {
     changes: Vec<DirectorySwitch>,
     retired: Vec<Ino>,
+    /// Roots of repositories inside this one whose names it has now, with what they showed; and
+    /// directories that led to such.
+    shadowed: Vec<(Ino, Option<Arc<Repository>>)>,
     /// Files and symlinks that were replaced: they stay readable and belong to the old snapshot.
     replaced: Vec<Identity>,
     drop_all_names: bool,
@@ -108,10 +112,15 @@ impl Fs {
                     .inodes
                     .find(Identity::directory(directory, change.name.as_bytes()))
             {
-                let pinned = gone
-                    .get(&join(&change.parent, &change.name))
-                    .map(|repo| repo.entry());
-                retired.push((ino, pinned));
+                let gone = gone.get(&join(&change.parent, &change.name));
+                // In a repository the name may lead to a directory of its own, which stays.
+                let is_of_it = match gone {
+                    Some(repo) => self.belongs_to(ino, repo),
+                    None => self.is_above_repositories(ino),
+                };
+                if is_of_it {
+                    retired.push((ino, gone.map(|repo| repo.entry())));
+                }
             }
             let name = change.name.as_bytes().into();
             match invalidations
@@ -147,8 +156,10 @@ impl Fs {
         let mut world = self.world_mut();
         let old = repo.entry();
         let new = snapshot_of(entry);
-        let plan = match self.known(old.path.as_str()) {
-            Some(root) => self.plan(root, new.root, lost)?,
+        // Where a repository around it has the name, the inode is of that one.
+        let root = self.known(old.path.as_str());
+        let plan = match root.filter(|root| self.belongs_to(*root, repo)) {
+            Some(root) => self.plan(repo, root, new.root, lost)?,
             None => FlipPlan::default(),
         };
 
@@ -162,6 +173,9 @@ impl Fs {
         plan.retired
             .iter()
             .for_each(|ino| self.inodes.retire(*ino, &pinned));
+        plan.shadowed
+            .iter()
+            .for_each(|(ino, showed)| self.inodes.retire(*ino, showed));
         plan.replaced
             .iter()
             .filter_map(|id| self.inodes.find(*id))
@@ -192,10 +206,17 @@ impl Fs {
         })
     }
 
-    /// What changes when the directory `root` and all known ones below it come to show the tree
-    /// `new_root`.
+    fn is_above_repositories(&self, ino: Ino) -> bool {
+        let is_above = |what: &InodeTarget| matches!(what, InodeTarget::Namespace(_));
+        let is_above = self.inodes.with(ino, |inode| is_above(&inode.what));
+        is_above.unwrap_or(false)
+    }
+
+    /// What changes when the directory `root` of `repo` and all known ones below it come to show
+    /// the tree `new_root`.
     fn plan(
         &self,
+        repo: &Arc<Repo>,
         root: Ino,
         new_root: Oid,
         lost: &HashSet<Oid>,
@@ -226,13 +247,13 @@ impl Fs {
             };
             match &old_record {
                 Some(old_record) => compare(old_record, &new_record, |was, is| {
-                    self.plan_entry(was, is, &mut change, &mut plan);
+                    self.plan_entry(repo, was, is, &mut change, &mut plan);
                 }),
                 // Names that are gone cannot be listed, so the kernel must drop all it knows.
                 None if is_lost => {
                     plan.drop_all_names = true;
                     for entry in new_record.iter() {
-                        self.plan_entry(None, Some(&entry), &mut change, &mut plan);
+                        self.plan_entry(repo, None, Some(&entry), &mut change, &mut plan);
                     }
                 }
                 None => continue,
@@ -250,6 +271,7 @@ impl Fs {
     /// they differ.
     fn plan_entry(
         &self,
+        repo: &Arc<Repo>,
         was: Option<&Entry<'_>>,
         is: Option<&Entry<'_>>,
         change: &mut DirectorySwitch,
@@ -260,6 +282,18 @@ impl Fs {
         };
         let directory = change.directory;
         let below = self.inodes.find(Identity::directory(directory, name));
+        // What leads to a repository inside this one: it stays, until this one has the name.
+        let joined = below.filter(|below| !self.belongs_to(*below, repo));
+        if let Some(joined) = joined {
+            if is.is_none_or(|is| is.kind == EntryKind::Submodule) {
+                return;
+            }
+            let showed = self.repo_and_tree_of(joined);
+            plan.shadowed
+                .push((joined, showed.map(|(inner, _)| inner.entry())));
+            change.names.push(name.into());
+            return;
+        }
         let was_directory = was.is_some_and(is_directory);
         if let Some(is) = is.filter(|is| is_directory(is))
             && let Some(below) = below

@@ -88,9 +88,15 @@ impl Fixture {
             .try_fold(ROOT, |parent, name| Some(self.find(parent, name)?.ino))
     }
 
+    /// Shows a repository at `path`, with this tree.
+    fn show_at(&self, path: &str, root: Oid) -> Vec<Invalidation> {
+        let repo = Repo::new(entry(path, root, 1)).unwrap();
+        self.fs.change_repositories(vec![repo], &[])
+    }
+
     fn flip(&self, repo: &Arc<Repo>, root: Oid, generation: u64) -> Vec<Invalidation> {
         self.fs
-            .try_flip(repo, &entry("h/r", root, generation), &HashSet::new())
+            .try_flip(repo, &entry(repo.path(), root, generation), &HashSet::new())
             .unwrap()
             .invalidations
     }
@@ -454,4 +460,87 @@ fn repositories_change_while_a_document_is_made() {
     )
     .unwrap();
     assert!(!blocked.load(Ordering::Relaxed), "by a listing");
+}
+
+#[test]
+fn a_listing_with_repositories_inside_goes_on_where_it_was() {
+    let fixture = Fixture::new();
+    let inner = fixture.tree(&[("x", Is::File("x"))]);
+    let root = fixture.tree(&[("a", Is::File("1")), ("m", Is::Directory(inner))]);
+    let outer = fixture.show(root);
+    for name in ["b", "m", "z"] {
+        fixture.show_at(&format!("h/r/{name}"), inner);
+    }
+    let top = fixture.walk("h/r").unwrap();
+    // One name at a time.
+    let (mut all, mut position) = (Vec::new(), 0);
+    loop {
+        let (names, next) = fixture.list(top, position, 1).unwrap();
+        if names.is_empty() {
+            break;
+        }
+        all.extend(names);
+        position = next;
+    }
+    assert_eq!(all, [".", "..", "a", "m", "b", "z"]);
+
+    // A listing in progress sees the names of when it began, whatever comes and goes meanwhile.
+    let (_, in_record) = fixture.list(top, 0, 3).unwrap();
+    let (_, in_joined) = fixture.list(top, 0, 5).unwrap();
+    fixture.show_at("h/r/aa", inner);
+    let without = fixture.tree(&[("z", Is::File("2"))]);
+    fixture.flip(&outer, without, 2);
+    assert_eq!(fixture.list(top, in_joined, 9).unwrap().0, ["z"]);
+    assert_eq!(
+        fixture.list(top, in_record, 9).unwrap().0,
+        ["m", "aa", "b", "z"]
+    );
+    assert_eq!(
+        fixture.list(top, 0, 9).unwrap().0,
+        [".", "..", "z", "aa", "b", "m"]
+    );
+}
+
+#[test]
+fn what_lies_inside_gives_way_to_a_name_of_the_repository_and_comes_back() {
+    let fixture = Fixture::new();
+    let inner = fixture.tree(&[("x", Is::File("inner"))]);
+    let own = fixture.tree(&[("x", Is::File("own"))]);
+    let empty = fixture.tree(&[("f", Is::File("f"))]);
+    let with = fixture.tree(&[("f", Is::File("f")), ("sub", Is::Directory(own))]);
+    let outer = fixture.show(empty);
+    assert!(fixture.walk("h/r").is_some() && fixture.walk("h/r/sub").is_none());
+    let told = fixture.show_at("h/r/sub/deep", inner);
+    assert_eq!(names(&told[0]), ["sub"], "{told:?}");
+    let joined = fixture.walk("h/r/sub/deep/x").unwrap();
+
+    // The directory that leads to it becomes one of the repository, and it lies in that.
+    let told = fixture.flip(&outer, with, 2);
+    assert_eq!((told.len(), names(&told[0])), (1, vec!["sub"]));
+    assert!(fixture.walk("h/r/sub/x").is_some());
+    assert!(fixture.walk("h/r/sub/deep/x").is_some());
+
+    // The repository has the name itself.
+    let taken = fixture.tree(&[("deep", Is::Directory(own))]);
+    let shadows = fixture.tree(&[("f", Is::File("f")), ("sub", Is::Directory(taken))]);
+    let told = fixture.flip(&outer, shadows, 3);
+    let told: Vec<_> = told.iter().flat_map(names).collect();
+    assert!(told.contains(&"deep"), "{told:?}");
+    let own_x = fixture.walk("h/r/sub/deep/x").unwrap();
+    assert_ne!(own_x, joined);
+    assert!(fixture.fs.getxattr(own_x, b"user.monofs.repo").unwrap() == b"h/r");
+
+    // What is shadowed is updated and nothing is told; then it is shown again.
+    let newer = fixture.tree(&[("x", Is::File("newer"))]);
+    let repo = fixture.fs.repo("h/r/sub/deep").unwrap();
+    assert!(fixture.flip(&repo, newer, 2).is_empty());
+    assert_eq!(fixture.walk("h/r/sub/deep/x"), Some(own_x));
+    fixture.flip(&outer, empty, 4);
+    let back = fixture.walk("h/r/sub/deep/x").unwrap();
+    let commit = fixture.fs.getxattr(back, b"user.monofs.repo").unwrap();
+    assert_eq!(commit, b"h/r/sub/deep");
+    let found = fixture
+        .fs
+        .repo_and_tree_of(fixture.walk("h/r/sub/deep").unwrap());
+    assert_eq!(found.unwrap().1, newer);
 }

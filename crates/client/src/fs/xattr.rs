@@ -8,7 +8,9 @@
 //! | `user.monofs.source` | URL it comes from |
 //! | `user.monofs.submodule` | of a submodule: `<url>@<commit>`; without a known URL `@<commit>` |
 //!
-//! Directories above repositories have none.
+//! Directories above repositories have none. In a repository each is answered by its name, but only
+//! the root lists them: tools that copy attributes copy what is listed, and would write these to
+//! every copy, or fail where attributes cannot be written.
 
 use std::sync::Arc;
 
@@ -68,17 +70,25 @@ impl Fs {
         }
     }
 
-    /// The names of an inode's extended attributes, each with a NUL after it.
+    /// The names of the extended attributes that an inode lists, each with a NUL after it.
     pub fn listxattr(&self, ino: Ino) -> Outcome<Vec<u8>> {
         let mut list = Vec::new();
-        if let Some(subject) = self.subject(ino)? {
-            let submodule = (subject.kind == EntryKind::Submodule).then_some(SUBMODULE);
-            for name in [OID, COMMIT, REPO, SOURCE].into_iter().chain(submodule) {
+        if self.is_root_of_repository(ino)? {
+            for name in [OID, COMMIT, REPO, SOURCE] {
                 list.extend_from_slice(name);
                 list.push(0);
             }
         }
         Ok(list)
+    }
+
+    /// Whether a repository begins at this inode. Errors: `ESTALE`.
+    fn is_root_of_repository(&self, ino: Ino) -> Outcome<bool> {
+        let Some(subject) = self.subject(ino)? else {
+            return Ok(false);
+        };
+        let parent = self.inodes.with(ino, |inode| inode.parent);
+        Ok(!self.belongs_to(parent.ok_or(Errno::STALE)?, &subject.repo))
     }
 
     fn subject(&self, ino: Ino) -> Outcome<Option<XattrSubject>> {
@@ -104,7 +114,7 @@ impl Fs {
             if let Some(pinned) = pinned {
                 return pinned;
             }
-            if parent == at {
+            if parent == at || !self.belongs_to(parent, repo) {
                 break;
             }
             at = parent;
@@ -117,6 +127,7 @@ impl Fs {
     pub(crate) fn path_in_repo(&self, ino: Ino) -> Outcome<Vec<u8>> {
         // From the entry up to the repository's root.
         let mut names: Vec<Vec<u8>> = Vec::new();
+        let own = self.subject(ino)?.ok_or(Errno::NODATA)?.repo;
         let mut at = ino;
         loop {
             let (parent, check) = self
@@ -127,7 +138,9 @@ impl Fs {
                 InodeTarget::Entry { oid, repo, .. } => Some((*oid, repo.clone())),
                 _ => None,
             });
-            let Some((tree, repo)) = above.ok_or(Errno::STALE)? else {
+            // Above the root there may be another repository.
+            let above = above.ok_or(Errno::STALE)?;
+            let Some((tree, repo)) = above.filter(|(_, repo)| Arc::ptr_eq(repo, &own)) else {
                 break;
             };
             let record = self.record(&repo, &tree, parent)?;

@@ -5,6 +5,7 @@ mod contents;
 mod failures;
 mod fake;
 mod mounting;
+mod nested;
 mod replicas;
 mod updates;
 mod walks;

@@ -6,10 +6,12 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use monofs_client::{Config, mount};
 use monofs_model::{ErrorKind, ObjectFormat};
+use monofs_testkit::disk::SmallDisk;
 use monofs_testkit::model::xattr;
 use monofs_testkit::{ExpectedTree, Repo, assert_matches};
 
@@ -181,19 +183,59 @@ async fn attributes_tell_where_things_come_from() {
                 "{path} {name}"
             );
         }
-        let mut list = vec![0; 4096];
-        let len = rustix::fs::listxattr(at.join("h/r/mod/ule"), &mut list[..]).unwrap();
+        // Only the root of a repository lists them.
+        let listed = listed_xattrs(&at.join("h/r"));
         assert_eq!(
-            list[..len]
-                .split(|&b| b == 0)
-                .filter(|name| !name.is_empty())
-                .count(),
-            5
+            listed,
+            ["oid", "commit", "repo", "source"].map(|name| format!("user.monofs.{name}"))
         );
-        assert_eq!(
-            rustix::fs::listxattr(at.join("h"), &mut list[..]).unwrap(),
-            0
-        );
+        for path in ["", "h", "h/r/d", "h/r/d/f", "h/r/mod", "h/r/mod/ule"] {
+            assert!(listed_xattrs(&at.join(path)).is_empty(), "{path}");
+        }
+    })
+    .await;
+    mounted.unmount().await.unwrap();
+}
+
+/// The names of the attributes that an entry lists; of a symlink, not of its target.
+fn listed_xattrs(path: &Path) -> Vec<String> {
+    let mut list = vec![0; 4096];
+    let len = rustix::fs::llistxattr(path, &mut list[..]).unwrap();
+    let names = list[..len].split(|&b| b == 0);
+    names
+        .filter(|name| !name.is_empty())
+        .map(|name| String::from_utf8(name.to_vec()).unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_what_is_in_a_repository_has_no_attributes_of_ours() {
+    let cluster = FakeCluster::start(1).await;
+    let repo = Repo::new();
+    repo.commit(|c| {
+        c.file("d/f", "f").symlink("link", "d/f").exec("run", "x");
+    });
+    cluster.publish("h/r", &repo, "main");
+    let mounted = cluster.mount().await;
+    on_mount(&mounted, "h/r", |at| {
+        let parent = tempfile::tempdir().unwrap();
+        let disk_at = parent.path().join("disk");
+        let disk = SmallDisk::mount(&disk_at, 16 << 20);
+        let copied = Command::new("cp")
+            .args(["--archive", "--preserve=xattr", "d", "link", "run"])
+            .arg(&disk_at)
+            .current_dir(at)
+            .output()
+            .unwrap();
+        assert!(copied.status.success(), "{copied:?}");
+        assert_eq!(fs::read(disk_at.join("d/f")).unwrap(), b"f");
+        for path in ["d", "d/f", "link", "run"] {
+            assert!(listed_xattrs(&disk_at.join(path)).is_empty(), "{path}");
+        }
+        for path in ["d", "d/f", "run"] {
+            assert!(xattr(&at.join(path), "user.monofs.oid").is_ok(), "{path}");
+        }
+        drop(disk);
     })
     .await;
     mounted.unmount().await.unwrap();
