@@ -1,15 +1,19 @@
 """The Kubernetes manifests, as kustomize renders them, against the API's schemas and the binaries."""
 
+import base64
 import functools
+import ipaddress
+import pathlib
 import subprocess
+import tomllib
 import unittest
 
 import kubernetes_validate
 import yaml
 
-from roles import PROJECT, Started
+from roles import PROJECT, Started, split
 
-DIRECTORIES = ("base", "overlays/small", "client")
+DIRECTORIES = ("base", "overlays/small", "overlays/kind", "overlays/example", "client")
 # The oldest version that the manifests are for, and one that is new.
 VERSIONS = ("1.30", "1.35")
 WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
@@ -82,7 +86,7 @@ class KubernetesTest(unittest.TestCase):
 
     @everywhere
     def test_every_flag_and_variable_exists(self, directory):
-        ours = [w.started for w in workloads(directory) if w.container["image"].startswith("monofs")]
+        ours = [w.started for w in workloads(directory) if w.container["image"].rpartition("/")[2].startswith("monofs")]
         self.assertTrue(ours and all(ours))
         for role in ours:
             self.assertEqual(role.unknown(), [])
@@ -175,6 +179,90 @@ class KubernetesTest(unittest.TestCase):
         for pod in pods:
             if of_kind(directory, "NetworkPolicy"):
                 self.assertTrue(set(pod.ports.values()) <= opened[pod.name], pod.name)
+
+    @everywhere
+    def test_an_image_that_was_loaded_into_the_machines_is_not_pulled(self, directory):
+        for workload in workloads(directory):
+            if workload.started:
+                self.assertEqual(workload.container["imagePullPolicy"], "IfNotPresent", workload.name)
+
+    @everywhere
+    def test_everything_is_in_the_namespace_of_its_pods(self, directory):
+        (namespace,) = [item["metadata"]["name"] for item in of_kind(directory, "Namespace")]
+        for item in rendered(directory):
+            if item["kind"] != "Namespace":
+                self.assertEqual(item["metadata"].get("namespace"), namespace, (item["kind"], item["metadata"]["name"]))
+
+    def test_one_machine_is_enough_where_the_overlay_says_so(self):
+        for directory in ("overlays/small", "overlays/kind"):
+            for workload in workloads(directory):
+                spread = workload.pod.get("affinity", {}).get("podAntiAffinity", {})
+                if "requiredDuringSchedulingIgnoredDuringExecution" in spread:
+                    self.assertEqual(workload.item["spec"]["replicas"], 1, f"{directory}: {workload.name}")
+
+    def test_the_overlay_for_kind_asks_for_nothing_that_is_not_in_kubernetes(self):
+        self.assertEqual(of_kind("overlays/kind", "HorizontalPodAutoscaler"), [])
+        (fetcher,) = [w for w in workloads("overlays/kind") if w.name == "monofs-fetcher"]
+        self.assertEqual(fetcher.item["spec"]["replicas"], 1)
+
+    def test_fetchers_may_reach_remotes_at_any_port_but_not_the_credentials_of_the_machine(self):
+        (policy,) = [item for item in of_kind("base", "NetworkPolicy") if item["metadata"]["name"] == "fetcher"]
+        (rule,) = policy["spec"]["egress"]
+        self.assertEqual([(port["port"], port["endPort"]) for port in rule["ports"]], [(1, 65535)])
+        excepted = [ipaddress.ip_network(net) for to in rule["to"] for net in to["ipBlock"]["except"]]
+        for metadata in ("169.254.169.254", "fd00:ec2::254"):
+            self.assertTrue(any(ipaddress.ip_address(metadata) in net for net in excepted), metadata)
+
+    def test_a_collector_can_be_reached_from_every_role_that_is_told_one(self):
+        for workload in workloads("overlays/example"):
+            if not workload.started:
+                continue
+            host, port = split(workload.started.value("otlp-endpoint").removeprefix("http://"))
+            self.assertTrue(host.endswith(".svc"), workload.name)
+            open_ports = [p["port"] for policy in of_kind("overlays/example", "NetworkPolicy")
+                          if policy["metadata"]["name"] == "tracing" and matches(policy["spec"]["podSelector"], workload.labels)
+                          for rule in policy["spec"]["egress"] for p in rule["ports"]]
+            self.assertIn(port, open_ports, workload.name)
+
+    def test_the_credentials_that_fetchers_are_told_are_in_the_secret_that_they_mount(self):
+        (fetcher,) = [w for w in workloads("overlays/example") if w.name == "monofs-fetcher"]
+        (secret,) = of_kind("overlays/example", "Secret")
+        (volume,) = [v for v in fetcher.pod["volumes"] if "secret" in v]
+        self.assertEqual(volume["secret"]["secretName"], secret["metadata"]["name"])
+        (mount,) = [m for m in fetcher.container["volumeMounts"] if m["name"] == volume["name"]]
+        data = {name: base64.b64decode(text).decode() for name, text in secret.get("data", {}).items()} | secret.get("stringData", {})
+        path = pathlib.PurePath(fetcher.started.value("credentials"))
+        self.assertEqual(str(path.parent), mount["mountPath"])
+        for host, login in tomllib.loads(data[path.name])["hosts"].items():
+            named = pathlib.PurePath(login["token_file"])
+            self.assertEqual(str(named.parent), mount["mountPath"], host)
+            self.assertIn(named.name, data, host)
+
+    def test_routers_outside_of_the_cluster_are_reachable_where_their_service_is(self):
+        (service,) = [s for s in of_kind("overlays/example", "Service") if s["metadata"]["name"] == "monofs-router"]
+        self.assertEqual((service["spec"]["type"], service["spec"]["externalTrafficPolicy"]), ("LoadBalancer", "Local"))
+        (policy,) = [p for p in of_kind("overlays/example", "NetworkPolicy") if p["metadata"]["name"] == "router-from-outside"]
+        (rule,) = policy["spec"]["ingress"]
+        self.assertEqual([f["ipBlock"]["cidr"] for f in rule["from"]], service["spec"]["loadBalancerSourceRanges"])
+        self.assertEqual({p["port"] for p in rule["ports"]}, {p["port"] for p in service["spec"]["ports"]})
+
+    @everywhere
+    def test_every_router_has_the_shared_state(self, directory):
+        for workload in workloads(directory):
+            if workload.started and workload.started.binary == "monofs-router":
+                self.assertTrue(workload.started.value("state").startswith("etcd://"), "replicas would have a catalogue each")
+
+    def test_a_pod_that_reads_through_the_host_sees_the_mount_of_a_restarted_client(self):
+        (client,) = workloads("client")
+        (mount,) = [m for m in client.container["volumeMounts"] if m["name"] == "mounts"]
+        self.assertEqual(mount["mountPropagation"], "Bidirectional")
+        point = pathlib.PurePath(client.started.value("mount"))
+        self.assertEqual(str(point.parent), mount["mountPath"], "the mount point is below what is shared, not what is shared")
+        # What the comment tells readers to mount: the parent, with propagation.
+        text = (PROJECT / "deploy/k8s/client/client.yaml").read_text()
+        (host,) = [v["hostPath"]["path"] for v in client.pod["volumes"] if v["name"] == "mounts"]
+        self.assertIn(f"hostPath: {{path: {host}}}", text)
+        self.assertIn("mountPropagation: HostToContainer", text)
 
     @everywhere
     def test_pods_are_as_restricted_as_their_role_allows(self, directory):
