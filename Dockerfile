@@ -2,31 +2,31 @@
 # monofs-node by another name.
 #
 #   docker build -t monofs:latest .                                   builds the binaries in the image of the Rust toolchain
-#   make build && docker build -t monofs:latest --build-arg BINARIES=prebuilt .    takes those in bin/ (glibc of Debian 12)
+#   make build && docker build -t monofs:latest --build-arg BINARIES=prebuilt --build-arg RUST_IMAGE=debian:bookworm-slim .
+#                                                                     takes those in bin/ (glibc of Debian 12), in seconds
 #
-# Needs BuildKit (the default since Docker 23; DOCKER_BUILDKIT=1 before): only the stage that BINARIES names is built.
+# With BuildKit or without it: nothing here needs it, since Debian 12's docker-compose (Docker 20.10) builds without.
 
-ARG BINARIES=builder
 ARG RUST_IMAGE=rust:1.95-slim-bookworm
 ARG RUNTIME_IMAGE=debian:bookworm-slim
 
-FROM ${RUST_IMAGE} AS builder
+# One stage makes /binaries, however: a builder without BuildKit would run two of them both.
+FROM ${RUST_IMAGE} AS binaries
+ARG BINARIES=builder
 # C for LMDB, zstd and aws-lc; no protoc, no openssl.
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends gcc g++ make cmake libc6-dev \
-    && rm -rf /var/lib/apt/lists/*
+RUN set -eu; [ "$BINARIES" = builder ] || exit 0; \
+    apt-get update; \
+    apt-get install -y --no-install-recommends gcc g++ make cmake libc6-dev; \
+    rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 # The commit that --version shows; the context has no .git.
 ARG MONOFS_COMMIT=unknown
-RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    MONOFS_COMMIT=${MONOFS_COMMIT} cargo build --release --locked --bins \
-    && scripts/install-binaries target/release /binaries
-
-FROM scratch AS prebuilt
-COPY bin /binaries
-
-FROM ${BINARIES} AS binaries
+RUN set -eu; \
+    if [ "$BINARIES" = prebuilt ]; then cp -a bin /binaries; exit 0; fi; \
+    MONOFS_COMMIT=${MONOFS_COMMIT} cargo build --release --locked --bins; \
+    scripts/install-binaries target/release /binaries; \
+    rm -rf target
 
 FROM ${RUNTIME_IMAGE}
 # fuse3 mounts; git and openssh-client are for the fetcher; curl for the health checks of compose; tini reaps what git leaves.

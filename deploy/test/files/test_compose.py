@@ -15,6 +15,40 @@ def environment(service):
     return given if isinstance(given, dict) else dict(item.split("=", 1) for item in given)
 
 
+class StrictLoader(yaml.SafeLoader):
+    """Refuses a key that is there twice, where YAML readers keep the last one without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        twice = {key for key in keys if keys.count(key) > 1}
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"twice: {twice}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+class FilesTest(unittest.TestCase):
+    def test_no_file_has_a_key_twice(self):
+        files = [path for pattern in ("docker-compose*.yml", "haproxy/*.yml", "deploy/**/*.yml", "deploy/**/*.yaml")
+                 for path in PROJECT.glob(pattern)]
+        self.assertGreater(len(files), 20)
+        for path in files:
+            with self.subTest(path.relative_to(PROJECT)):
+                self.assertTrue(list(yaml.load_all(path.read_text(), StrictLoader)))
+
+    def test_a_key_that_is_there_twice_is_found(self):
+        with self.assertRaises(yaml.constructor.ConstructorError):
+            yaml.load("client: {a: 1}\nother: 2\nclient: {b: 1}\n", StrictLoader)
+
+    def test_the_image_is_built_without_buildkit_too(self):
+        lines = [line for line in (PROJECT / "Dockerfile").read_text().splitlines() if not line.startswith("#")]
+        text = "\n".join(lines)
+        for needs_buildkit in ("--mount", "--link", "--chmod", "--exclude", "<<"):
+            self.assertNotIn(needs_buildkit, text)
+        # Without BuildKit every stage is run, so none may need what only another way of building has.
+        self.assertEqual(text.count("FROM "), 2)
+        self.assertNotIn("COPY bin", text)
+
+
 class ComposeTest(unittest.TestCase):
     def setUp(self):
         self.file = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
@@ -72,6 +106,28 @@ class ComposeTest(unittest.TestCase):
                 volumes = [v.split(":") for v in self.services[name]["volumes"] if isinstance(v, str)]
                 self.assertIn("/data", [target for _, target in volumes], name)
                 self.assertTrue(all(source in self.file["volumes"] for source, _ in volumes), name)
+
+    def test_the_client_mounts_below_the_shared_directory_so_that_a_restart_is_seen(self):
+        client = self.services["client"]
+        (bind,) = [v for v in client["volumes"] if isinstance(v, dict)]
+        self.assertEqual(bind["bind"]["propagation"], "rshared")
+        mount = self.started["client"].value("mount")
+        self.assertEqual(mount.rpartition("/")[0], bind["target"])
+        # What the comment tells containers that read.
+        text = (PROJECT / "docker-compose.yml").read_text()
+        self.assertRegex(text, r"#   volumes: \[\{type: bind, .*propagation: rslave")
+
+    def test_tls_is_published_where_haproxy_listens_for_it(self):
+        extra = yaml.safe_load((PROJECT / "haproxy/docker-compose.tls.yml").read_text())["services"]["haproxy"]
+        listening = re.findall(r"bind \*:(\d+) ssl crt (\S+)", (PROJECT / "haproxy/tls.cfg").read_text())
+        self.assertEqual({port for port, _ in listening}, {"9443", "8443"})
+        self.assertEqual({published.rpartition(":")[2] for published in extra["ports"]}, {port for port, _ in listening})
+        targets = [volume.split(":")[1] for volume in extra["volumes"]]
+        configs = re.findall(r"-f (\S+)", extra["command"])
+        mounted = [volume.split(":")[1] for volume in self.services["haproxy"]["volumes"]] + targets
+        self.assertEqual([config for config in configs if config not in mounted], [])
+        for _, certificate in listening:
+            self.assertIn(certificate.rpartition("/")[0], targets)
 
     def test_an_override_of_one_setting_of_a_router_takes_effect(self):
         # Flags win over variables: what people change must not be a flag.

@@ -1,5 +1,6 @@
 """The systemd units and their environment files against the binaries and systemd itself."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -75,6 +76,27 @@ class SystemdTest(unittest.TestCase):
         for role in ("router", "node", "fetcher"):
             self.assertEqual(settings(self.units[role])["User"], "monofs")
         self.assertIn("\nu monofs ", (UNITS / "monofs.sysusers").read_text())
+
+
+    def test_the_servers_directory_is_made_for_units_that_name_none(self):
+        # The deployment guide's own unit: the user monofs, --db-path=/var/lib/monofs/db, and no StateDirectory=.
+        with tempfile.TemporaryDirectory() as directory:
+            root = Path(directory)
+            (root / "etc").mkdir()
+            (root / "etc/passwd").write_text(f"monofs:x:{os.getuid()}:{os.getgid()}::/:/bin/false\n")
+            (root / "etc/group").write_text(f"monofs:x:{os.getgid()}:\n")
+            subprocess.run(["systemd-tmpfiles", "--create", f"--root={root}", UNITS / "monofs.tmpfiles"],
+                           check=True, capture_output=True, text=True, timeout=60)
+            made = root / "var/lib/monofs"
+            self.assertEqual((made.stat().st_uid, made.stat().st_mode & 0o777), (os.getuid(), 0o755))
+
+    def test_everything_that_a_machine_needs_is_copied_with_the_binaries(self):
+        script = (PROJECT / "scripts/install-binaries").read_text()
+        self.assertIn('cp -r deploy/systemd "$to/share/systemd"', script)
+        guide = (PROJECT / "docs/deployment.md").read_text()
+        for path in UNITS.rglob("*"):
+            if path.suffix in (".sysusers", ".tmpfiles"):
+                self.assertIn(f"share/systemd/{path.name}", guide)
 
 
 if __name__ == "__main__":
