@@ -1,5 +1,7 @@
-//! `monofs-client`: flags -> config -> mount -> unmount. The role itself is the library
-//! `monofs-client`.
+//! `monofs-client`: flags -> config -> mount -> unmount, and the command `watch`. The role itself is
+//! the library `monofs-client`.
+
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +18,8 @@ use tokio::net::TcpListener;
 #[derive(Debug, Parser)]
 #[command(
     after_help = "Example:\n  mkdir -p /mnt/monofs && monofs-client --mount /mnt/monofs --router \
-     router.internal:9090\n\nThe state of a mount is in its hidden file .monofs/status."
+     router.internal:9090\n\nThe state of a mount is in its hidden file .monofs/status. \
+     `monofs-client watch [PATH]` prints a line for each path that changes in a mount."
 )]
 struct Args {
     /// Mount point: must exist, be a directory and be empty
@@ -82,6 +85,27 @@ struct Args {
     /// Accepted for compatibility: the client always runs in the foreground
     #[arg(long)]
     foreground: bool,
+    /// Write sessions, which do not exist yet: accepted, says so, and mounts read-only
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value = "false", default_missing_value = "true")]
+    writable: bool,
+    /// Directory of write sessions, which do not exist yet: accepted and not used
+    #[arg(long, value_name = "DIRECTORY")]
+    overlay: Option<PathBuf>,
+}
+
+impl Args {
+    /// Says which of the flags given do nothing yet.
+    fn tell_what_is_ignored(&self) {
+        if self.writable {
+            tracing::warn!(
+                "--writable is accepted and ignored: there are no write sessions yet, the mount is \
+                 read-only"
+            );
+        }
+        if self.overlay.is_some() {
+            tracing::warn!("--overlay is accepted and ignored: there are no write sessions yet");
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -117,7 +141,14 @@ impl From<Args> for Config {
 }
 
 fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == "watch")
+    {
+        return watch::main();
+    }
     monofs_launch::run::<Args, _, _>("monofs-client", |args, context| async move {
+        args.tell_what_is_ignored();
         let http = args
             .metrics_addr
             .clone()

@@ -36,6 +36,7 @@ use bytes::Bytes;
 use monofs_model::{EntryKind, Oid, TreeRecord};
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 
+use self::control::DocumentName;
 use self::identity::Ino;
 use self::inode::{InodeTable, InodeTarget};
 use self::namespace::Namespace;
@@ -46,8 +47,8 @@ use crate::repo::Repo;
 use crate::switch_lock::{SwitchGuard, SwitchLock};
 use crate::want::{Miss, Outcome, TreeWant};
 
-/// Makes the text of the status document.
-pub type Documents = Box<dyn Fn() -> Bytes + Send + Sync>;
+/// Makes the text of a document below `.monofs`.
+pub type Documents = Box<dyn Fn(DocumentName) -> Bytes + Send + Sync>;
 
 /// One mounted tree.
 pub struct Fs {

@@ -37,6 +37,11 @@ pub use self::notify::SessionNotifier;
 /// Requests that the kernel may have open ahead of readers.
 const BACKGROUND_MAX: u16 = 64;
 
+/// Free space and free inodes that `statfs` reports. Nothing can be written, and what can still be
+/// ingested is not known here; a tree without free space would count as a full disk.
+const FREE_BYTES: u64 = 1 << 50;
+const FREE_FILES: u64 = 1 << 32;
+
 /// The file system as fuser sees it.
 pub struct Adapter(pub Arc<MountContext>);
 
@@ -282,13 +287,14 @@ impl Filesystem for Adapter {
         let upcall = self.0.counters.begin(Operation::Statfs);
         let volume = self.0.fs.volume();
         let blocks = volume.bytes.div_ceil(u64::from(BLOCK_BYTES));
+        let blocks_free = FREE_BYTES / u64::from(BLOCK_BYTES);
         let name_bytes_max = NAME_BYTES_MAX as u32;
         reply.statfs(
-            blocks,
-            0,
-            0,
-            volume.files,
-            0,
+            blocks.saturating_add(blocks_free),
+            blocks_free,
+            blocks_free,
+            volume.files.saturating_add(FREE_FILES),
+            FREE_FILES,
             BLOCK_BYTES,
             name_bytes_max,
             BLOCK_BYTES,

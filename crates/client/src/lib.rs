@@ -7,6 +7,7 @@
 //!             +--> prefetch -> content (single flight, replicas, hedging) --------+ verified
 //!             +--> fill: what is at hand into the page cache, when a listing ends
 //! router -> catalog (watch, apply) -> fs::switch (one step) -> invalidate (a thread) -> kernel
+//!                                      \-> changes: which paths, for those who watch the mount
 //!
 //! below them: want (what is asked for), evidence (what readers did), repo, packed, switch_lock
 //! ```
@@ -18,6 +19,7 @@
 
 pub mod cache;
 pub mod catalog;
+pub mod changes;
 pub mod config;
 pub mod content;
 pub mod counters;

@@ -25,11 +25,13 @@ use self::context::{FileOwner, MountContext};
 use self::follow::{FollowParts, follow};
 use crate::cache::Cache;
 use crate::catalog::RouterLink;
+use crate::changes::ChangeLog;
 use crate::config::Config;
 use crate::content::Content;
 use crate::counters::Counters;
 use crate::evidence::Marks;
 use crate::fs::Fs;
+use crate::fs::control::DocumentName;
 use crate::memory;
 use crate::prefetch::{Prefetch, PrefetchMode};
 use crate::spawner::{Spawner, blocking};
@@ -143,7 +145,12 @@ fn build(
     );
     // The file system serves the status of the mount that it is a part of.
     let document_source = source.clone();
-    let documents = Box::new(move || document_source.document());
+    let changes = Arc::new(ChangeLog::default());
+    let told = changes.clone();
+    let documents = Box::new(move |name| match name {
+        DocumentName::Status => document_source.document(),
+        DocumentName::Changes(position) => told.document(position),
+    });
     let fs = Arc::new(Fs::new(cache, marks, documents, unix_seconds()));
     let mode = if config.prefetch {
         PrefetchMode::On
@@ -155,6 +162,7 @@ fn build(
         fs,
         content,
         counters,
+        changes,
         owner: FileOwner {
             uid: config
                 .uid

@@ -18,13 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::copy::CatalogCopy;
 use super::{CatalogChange, RouterLink};
+use crate::changes::{ChangeLog, RepositoryChange, Watching};
 use crate::content::Content;
 use crate::counters::Counters;
 use crate::fs::Fs;
 use crate::fs::switch::FlipEffect;
 use crate::invalidate::Invalidator;
 use crate::packed::Packed;
-use crate::repo::Repo;
+use crate::repo::{Repo, snapshot_of};
 
 /// The copy of the cluster view in the cache.
 const VIEW_VALUE: &str = "view";
@@ -45,6 +46,8 @@ pub struct ApplierParts {
     pub link: Arc<RouterLink>,
     /// Empty until the kernel has the mount; before that it knows no names.
     pub invalidator: Arc<OnceLock<Invalidator>>,
+    /// For those who watch the mount.
+    pub changes: Arc<ChangeLog>,
     /// New views, to be kept on disk.
     pub views: watch::Receiver<Option<v1::ClusterView>>,
     /// Positions that were applied.
@@ -219,19 +222,29 @@ impl Applier {
         if !added.is_empty() || !removed.is_empty() {
             added.iter().for_each(|repo| self.copy.outdate(repo.path()));
             removed.iter().for_each(|path| self.copy.outdate(path));
+            let told = match self.parts.changes.watching() {
+                Watching::Watched => Some(came_and_went(&added, &removed)),
+                Watching::Unwatched => None,
+            };
             let invalidations = self.parts.fs.change_repositories(added, &removed);
             self.tell(FlipEffect {
                 invalidations,
                 drop_all_names: false,
             })
             .await;
+            match told {
+                Some(changes) => self.parts.changes.note(changes),
+                None => self.parts.changes.skip(),
+            }
         }
         changed
     }
 
     async fn flip(&self, repo: &Arc<Repo>, packed: &Packed) -> Result<()> {
         let entry = &Arc::new(packed.decode());
-        let same_snapshot = repo.entry().snapshot == entry.snapshot;
+        let was = repo.entry();
+        let same_snapshot = was.snapshot == entry.snapshot;
+        let watching = self.parts.changes.watching();
         let mut lost: HashSet<Oid> = HashSet::new();
         for _ in 0..FLIP_ROUNDS_MAX {
             let needed = match self.parts.fs.try_flip(repo, entry, &lost) {
@@ -240,6 +253,15 @@ impl Applier {
                         self.parts.counters.flips.one();
                     }
                     self.tell(effect).await;
+                    let is = entry.clone();
+                    match watching {
+                        _ if same_snapshot => {}
+                        Watching::Watched => {
+                            let flipped = RepositoryChange::Flipped { was, is };
+                            self.parts.changes.note([flipped]);
+                        }
+                        Watching::Unwatched => self.parts.changes.skip(),
+                    }
                     return Ok(());
                 }
                 Err(needed) => needed,
@@ -277,4 +299,16 @@ impl Applier {
         let position = self.parts.link.state().applied.clone();
         self.copy.write(&self.parts.fs, position);
     }
+}
+
+/// What those who watch the mount are told about repositories that appear and disappear.
+fn came_and_went(added: &[Arc<Repo>], removed: &[String]) -> Vec<RepositoryChange> {
+    let went = removed
+        .iter()
+        .map(|path| RepositoryChange::Went(path.as_str().into()));
+    let came = added.iter().map(|repo| {
+        let commit = snapshot_of(&repo.entry()).commit;
+        RepositoryChange::Came(repo.path().into(), commit)
+    });
+    went.chain(came).collect()
 }

@@ -190,7 +190,7 @@ mod tests {
         let fs = Fs::new(
             cache,
             Marks::new(counters),
-            Box::new(|| Bytes::from_static(b"{}")),
+            Box::new(|_| Bytes::from_static(b"{}")),
             1,
         );
         fs.change_repositories(

@@ -12,7 +12,7 @@ use monofs_model::TreeRecord;
 
 use super::Fs;
 use super::attr::{FileKind, InodeAttr, NameTrust};
-use super::control::STATUS_NAME;
+use super::control::{DocumentName, STATUS_NAME};
 use super::identity::{CONTROL, Identity, Ino, ROOT};
 use super::joined::JoinedNames;
 use super::lookup::NameSource;
@@ -176,7 +176,9 @@ impl ListingCall<'_> {
         if self.dots(ONLY_VERSION, sink)? == Some(0) {
             let attr = match self.mode {
                 ListingMode::Names => None,
-                ListingMode::WithAttributes => Some((self.fs.new_document(), NameTrust::Once)),
+                ListingMode::WithAttributes => {
+                    Some((self.fs.new_document(DocumentName::Status), NameTrust::Once))
+                }
             };
             // Its number is another at each lookup; the kernel asks again for the real one.
             self.offer(

@@ -324,7 +324,7 @@ fn is_directory(entry: &Entry<'_>) -> bool {
 }
 
 /// Calls `differ` for each name whose entry is not the same in both.
-fn compare(
+pub(crate) fn compare(
     old: &TreeRecord,
     new: &TreeRecord,
     mut differ: impl FnMut(Option<&Entry<'_>>, Option<&Entry<'_>>),

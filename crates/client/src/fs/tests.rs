@@ -41,7 +41,7 @@ impl Fixture {
         let dir = tempfile::tempdir().unwrap();
         let counters = Arc::new(Counters::default());
         let cache = Cache::open(dir.path(), 64 << 20, counters.clone()).unwrap();
-        let documents = Box::new(|| Bytes::from_static(b"{}"));
+        let documents = Box::new(|_| Bytes::from_static(b"{}"));
         Self {
             fs: Fs::new(cache, Marks::new(counters), documents, 100),
             _dir: dir,
@@ -426,7 +426,7 @@ fn fs_with_documents_that_need_a_writer(dir: &std::path::Path) -> (Arc<Fs>, Arc<
     let documents: Documents = {
         let itself = itself.clone();
         let blocked = blocked.clone();
-        Box::new(move || {
+        Box::new(move |_| {
             let fs = itself.get().and_then(Weak::upgrade).unwrap();
             let (done, written) = mpsc::channel();
             std::thread::spawn(move || {

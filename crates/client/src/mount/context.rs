@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::changes::ChangeLog;
 use crate::content::Content;
 use crate::counters::Counters;
 use crate::errno::Errno;
@@ -30,6 +31,7 @@ pub struct MountContext {
     pub content: Content,
     pub prefetch: Prefetch,
     pub counters: Arc<Counters>,
+    pub changes: Arc<ChangeLog>,
     pub owner: FileOwner,
     /// Deadline of one request of the kernel.
     pub timeout: Duration,

@@ -13,6 +13,7 @@ use super::context::MountContext;
 use crate::catalog::RouterLink;
 use crate::catalog::apply::{Applier, ApplierParts};
 use crate::catalog::watch::{CatalogWatch, ClientIdentity};
+use crate::changes::diff;
 use crate::config::Config;
 use crate::invalidate::Invalidator;
 use crate::status::StatusSource;
@@ -68,6 +69,7 @@ pub(super) async fn follow(config: &Config, mount: &Path, parts: FollowParts) ->
         counters: context.counters.clone(),
         link: parts.link.clone(),
         invalidator: parts.invalidator,
+        changes: context.changes.clone(),
         views: new_views,
         applied,
         stop: parts.stop.clone(),
@@ -100,6 +102,11 @@ pub(super) async fn follow(config: &Config, mount: &Path, parts: FollowParts) ->
     };
     context.spawner.spawn_watchful(watch.run());
     context.spawner.spawn_watchful(applier.run(inbox));
+    context.spawner.spawn(diff::follow(
+        context.changes.clone(),
+        context.fs.cache.clone(),
+        context.content.clone(),
+    ));
 
     let signals = StartSignals {
         applied: positions,

@@ -9,6 +9,7 @@ mod nested;
 mod replicas;
 mod updates;
 mod walks;
+mod watching;
 
 use std::future::Future;
 use std::path::{Path, PathBuf};

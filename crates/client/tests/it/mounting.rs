@@ -462,3 +462,34 @@ async fn what_the_kernel_forgets_is_forgotten() {
     .await;
     mounted.unmount().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mount_is_no_full_disk_to_df_and_its_size_is_what_it_uses() {
+    let cluster = FakeCluster::start(1).await;
+    let repo = Repo::new();
+    repo.commit(|c| {
+        c.file("f", "f");
+    });
+    cluster.publish("h/r", &repo, "main");
+    let mounted = cluster.mount().await;
+    on_mount(&mounted, "h/r", |at| {
+        let fields = "--output=pcent,ipcent,used,iused";
+        let df = Command::new("df")
+            .args(["--block-size=1", fields])
+            .arg(at)
+            .output()
+            .unwrap();
+        assert!(df.status.success(), "{df:?}");
+        let text = String::from_utf8(df.stdout).unwrap();
+        let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
+        let percent = |field: &str| field.trim_end_matches('%').parse::<u64>().unwrap();
+        assert!(percent(row[0]) <= 1 && percent(row[1]) <= 1, "{text}");
+        // The published snapshot says 4096 bytes, one tree and one blob.
+        assert_eq!((row[2], row[3]), ("4096", "2"), "{text}");
+        // The kernel itself says that nothing can be written.
+        let flags = rustix::fs::statvfs(at).unwrap().f_flag;
+        assert!(flags.contains(rustix::fs::StatVfsMountFlags::RDONLY));
+    })
+    .await;
+    mounted.unmount().await.unwrap();
+}
