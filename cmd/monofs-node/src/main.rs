@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgAction, Parser};
 use monofs_launch::args::{self, Listen};
 use monofs_model::NodeId;
 use monofs_node::Config;
@@ -59,6 +59,9 @@ struct Args {
     /// Share of the repositories relative to other nodes
     #[arg(long, default_value_t = 1.0)]
     weight: f64,
+    /// Prediction of reads, which does not exist yet: accepted and not used
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value = "false", default_missing_value = "true")]
+    enable_prediction: bool,
     /// Announced capacity in GB, 0 = not announced
     #[arg(long, default_value = "0", value_parser = args::gigabytes)]
     capacity_gb: u64,
@@ -68,6 +71,21 @@ fn main() -> ExitCode {
     monofs_launch::run::<Args, _, _>("monofs-node", |args, context| async move {
         if args.git_cache.is_some() {
             tracing::warn!("--git-cache is accepted and ignored: nodes keep no Git cache");
+        }
+        if args.enable_prediction {
+            tracing::warn!(
+                "--enable-prediction is accepted and ignored: nodes do not predict reads yet"
+            );
+        }
+        // In Kubernetes it is filled from a label that older versions do not copy to pods.
+        if args.zone.is_empty() && std::env::var_os("MONOFS_ZONE").is_some() {
+            tracing::warn!(
+                "MONOFS_ZONE is empty: this node is in no zone and copies are not spread over zones; \
+                 Kubernetes tells it from 1.35 on, before that set --zones of the routers"
+            );
+        }
+        if let Some(warning) = args::temporary("--db-path", &args.db_path, "this node's copies") {
+            tracing::warn!("{warning}");
         }
         // Ports are taken before anything else is begun, so that a second process fails at once.
         let listener = TcpListener::from_std(args.addr.bind()?)?;

@@ -85,6 +85,9 @@ struct Args {
     /// --state etcd://
     #[arg(long, value_delimiter = ',', value_parser = args::address, value_name = "HOST:PORT,...")]
     peer_routers: Vec<String>,
+    /// Code search, which does not exist yet: accepted and not used
+    #[arg(long, value_name = "HOST:PORT")]
+    search_addr: Option<String>,
     /// Directory of the embedded state
     #[arg(long, default_value = "/var/lib/monofs/router")]
     state_dir: PathBuf,
@@ -97,7 +100,6 @@ impl Args {
             state => StateLocation::parse(state)?,
         };
         Ok(Config {
-            state,
             router_id: self.router_id.clone(),
             advertise: self.advertise.clone(),
             peer_routers: self.peer_routers.clone(),
@@ -109,6 +111,8 @@ impl Args {
             rebalance_bandwidth: self.rebalance_bandwidth,
             refresh_interval: self.refresh_interval,
             snapshot_grace: self.snapshot_grace,
+            notices: alone_in_kubernetes(&state).into_iter().collect(),
+            state,
             ..Config::new(self.state_dir.clone())
         })
     }
@@ -148,8 +152,32 @@ impl Args {
     }
 }
 
+/// What is wrong with an embedded state in a pod: a Deployment with two replicas of it is two
+/// clusters.
+fn alone_in_kubernetes(state: &StateLocation) -> Option<String> {
+    let StateLocation::Embedded(directory) = state else {
+        return None;
+    };
+    // Kubernetes tells every pod where its API is.
+    std::env::var_os("KUBERNETES_SERVICE_HOST")?;
+    Some(format!(
+        "this router keeps the catalogue in its own pod, at {}: every replica has another catalogue, \
+         and without a volume it is lost with the pod; give all routers the same --state \
+         etcd://HOST:PORT,.../PREFIX (deploy/k8s has them all)",
+        directory.display()
+    ))
+}
+
 fn main() -> ExitCode {
     monofs_launch::run::<Args, _, _>("monofs-router", |args, context| async move {
+        if args.search_addr.is_some() {
+            tracing::warn!("--search-addr is accepted and ignored: there is no code search yet");
+        }
+        if args.state.is_empty()
+            && let Some(warning) = args::temporary("--state-dir", &args.state_dir, "the catalogue")
+        {
+            tracing::warn!("{warning}");
+        }
         let grpc = TcpListener::from_std(args.listen(args.port).bind()?)?;
         let http = TcpListener::from_std(args.listen(args.http_port).bind()?)?;
         let router = monofs_web::spawn(args.config()?, grpc, http).await?;

@@ -11,6 +11,7 @@ use monofs_proto::convert;
 use monofs_proto::v1;
 use monofs_proto::v1::content_server::Content;
 use monofs_proto::v1::fetcher_server::Fetcher;
+use monofs_rpc::catalogs::CatalogAskers;
 use monofs_rpc::{context, to_status, within};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -40,6 +41,8 @@ pub struct FetcherService {
     flights: Arc<FetchFlights>,
     content_turns: Arc<Semaphore>,
     resolve_turns: Arc<Semaphore>,
+    /// Which catalogues this fetcher is asked for.
+    askers: Arc<CatalogAskers>,
 }
 
 impl FetcherService {
@@ -50,6 +53,7 @@ impl FetcherService {
             flights,
             content_turns: Arc::new(Semaphore::new(CONTENT_REQUESTS_MAX)),
             resolve_turns: Arc::new(Semaphore::new(RESOLVES_MAX)),
+            askers: Arc::default(),
         }
     }
 
@@ -294,7 +298,7 @@ impl Fetcher for FetcherService {
 
     async fn stat(
         &self,
-        _request: Request<v1::FetcherStatRequest>,
+        request: Request<v1::FetcherStatRequest>,
     ) -> std::result::Result<Response<v1::FetcherStatResponse>, Status> {
         let cache = &self.flights.cache;
         let counters = &self.flights.counters;
@@ -312,6 +316,7 @@ impl Fetcher for FetcherService {
             fetches_failed: fetched.failed,
             bytes_fetched: fetched.bytes,
             fetches_waiting: self.flights.waiting() as u64,
+            other_askers: self.askers.asked(request.into_inner().asker),
         }))
     }
 }

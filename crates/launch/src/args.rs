@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Deref;
+use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -16,6 +17,8 @@ use monofs_model::{Error, Result};
 const PEERS_MAX: usize = 4096;
 /// Longest host name in bytes (RFC 1035).
 const HOST_BYTES_MAX: usize = 253;
+/// Directories that systems empty at a start or after a while.
+const TEMPORARY: [&str; 4] = ["/tmp", "/var/tmp", "/dev/shm", "/run"];
 /// What one "GB" of a flag is, in bytes.
 pub const GIGABYTE: u64 = 1 << 30;
 
@@ -79,6 +82,21 @@ pub fn address(text: &str) -> Result<String> {
         )));
     }
     Ok(text.trim().to_owned())
+}
+
+/// A warning for a directory that is to last and lies where systems delete files by themselves.
+/// `lost` says what would go with it.
+pub fn temporary(flag: &str, directory: &Path, lost: &str) -> Option<String> {
+    let full = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    let is_temporary =
+        TEMPORARY.iter().any(|at| full.starts_with(at)) || full.starts_with(std::env::temp_dir());
+    is_temporary.then(|| {
+        format!(
+            "{flag} {} is in a directory for temporary files, which systems empty: {lost} would be \
+             lost; choose one that is kept, such as /var/lib/monofs",
+            directory.display()
+        )
+    })
 }
 
 /// Splits `host:port`, `[v6]:port` or `:port`.
@@ -357,6 +375,15 @@ mod tests {
         for bad in ["", "ten", "-1", "inf", "NaN", "1e300"] {
             assert!(gigabytes(bad).is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn directories_that_systems_empty_are_warned_about() {
+        let warned = |path: &str| temporary("--db-path", Path::new(path), "the copies");
+        let text = warned("/tmp/monofs-db").unwrap();
+        assert!(text.contains("--db-path /tmp/monofs-db") && text.contains("the copies"));
+        assert!(warned("/var/tmp/x").is_some() && warned("/dev/shm/x").is_some());
+        assert!(warned("/var/lib/monofs/db").is_none() && warned("/tmpfile/x").is_none());
     }
 
     #[test]

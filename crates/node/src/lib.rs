@@ -42,6 +42,7 @@ use monofs_model::view::Role;
 use monofs_model::{ClusterView, Member, MemberState, Result};
 use monofs_proto::v1::content_server::ContentServer;
 use monofs_proto::v1::node_server::NodeServer;
+use monofs_rpc::catalogs::CatalogAskers;
 use monofs_rpc::metrics::Calls;
 use monofs_rpc::{ChannelPool, RunningServer};
 use tokio::net::TcpListener;
@@ -245,6 +246,7 @@ impl NodeParts {
             answers,
             served: self.served.clone(),
             requests: self.requests.clone(),
+            askers: CatalogAskers::default(),
         };
         let content = ContentServer::new(content)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)

@@ -52,6 +52,9 @@ pub struct Config {
     pub call_timeout: Duration,
     /// Longest silence of a member that streams progress.
     pub progress_timeout: Duration,
+    /// What is wrong with how this router was started, although it works: logged, and among the
+    /// problems of the status for as long as it runs.
+    pub notices: Vec<String>,
 }
 
 impl Config {
@@ -85,6 +88,7 @@ impl Config {
             worker_interval: Duration::from_secs(5),
             call_timeout: Duration::from_secs(10),
             progress_timeout: Duration::from_secs(120),
+            notices: Vec::new(),
         }
     }
 }

@@ -2,9 +2,11 @@
 //! decisions here.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, TryStreamExt};
+use monofs_control::state::SharedState;
 use monofs_model::Error;
 use monofs_model::limits::MESSAGE_BYTES_MAX;
 use monofs_model::{
@@ -32,9 +34,27 @@ pub fn origin(source: &SourceUrl, ref_name: &RefName, commit: &Oid) -> v1::Origi
     }
 }
 
+/// What this router tells members of its catalogue.
+pub struct OwnCatalog {
+    pub shared: Arc<SharedState>,
+    /// `host:port` of this router.
+    pub router: String,
+}
+
+impl OwnCatalog {
+    /// The catalogue as it is named now: a restored state store has another name.
+    pub fn asker(&self) -> v1::CatalogAsker {
+        v1::CatalogAsker {
+            epoch: self.shared.epoch(),
+            router: self.router.clone(),
+        }
+    }
+}
+
 /// The members, and the ways to call them.
 pub struct Fleet {
     pub members: Members,
+    pub own: OwnCatalog,
     pub channels: ChannelPool,
     /// Over which members are asked whether they are there, while they are silent.
     pub probes: ChannelPool,
@@ -46,10 +66,16 @@ pub struct Fleet {
 
 impl Fleet {
     /// The members that are known, and no connection yet.
-    pub fn new(members: Members, call_timeout: Duration, progress_timeout: Duration) -> Self {
+    pub fn new(
+        members: Members,
+        own: OwnCatalog,
+        call_timeout: Duration,
+        progress_timeout: Duration,
+    ) -> Self {
         let channels = ChannelPool::default();
         Self {
             members,
+            own,
             probes: channels.apart(),
             channels,
             call_timeout,

@@ -48,7 +48,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 pub use config::Config;
-use fleet::Fleet;
+use fleet::{Fleet, OwnCatalog};
 use membership::ProbePace;
 use membership::members::Members;
 use parts::{Parts, Work};
@@ -95,12 +95,20 @@ pub async fn start_with(
     grpc: SocketAddr,
     http: SocketAddr,
 ) -> Result<RouterHandle> {
+    for notice in &config.notices {
+        tracing::warn!("{notice}");
+    }
     let stop = CancellationToken::new();
     let own = own_status(&config, grpc, http);
     let control = Control::start(store, own, config.lease, &stop).await?;
     let (members, membership) = Members::new(&config, &control.tables)?;
+    let catalog = OwnCatalog {
+        shared: control.shared.clone(),
+        router: control.own.address.clone(),
+    };
     let fleet = Arc::new(Fleet::new(
         members,
+        catalog,
         config.call_timeout,
         config.progress_timeout,
     ));

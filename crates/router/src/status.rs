@@ -185,15 +185,16 @@ pub async fn node_stat(
 ) -> Result<v1::StatResponse> {
     let ask = async {
         let mut client = fleet.node_client(member)?;
+        let asker = Some(fleet.own.asker());
         client
-            .stat(Context::new(limit).request(v1::StatRequest {}))
+            .stat(Context::new(limit).request(v1::StatRequest { asker }))
             .await
             .map_err(from_status)
     };
-    fleet
-        .while_there(member, within(limit, "stat", ask))
-        .await
-        .map(tonic::Response::into_inner)
+    let asked = fleet.while_there(member, within(limit, "stat", ask)).await;
+    let stat = asked?.into_inner();
+    fleet.members.asked_by(&member.id, &stat.other_askers);
+    Ok(stat)
 }
 
 /// What a fetcher says of itself, within `limit`.
@@ -204,15 +205,16 @@ pub async fn fetcher_stat(
 ) -> Result<v1::FetcherStatResponse> {
     let ask = async {
         let mut client = FetcherClient::new(fleet.channels.get(&member.address)?);
+        let asker = Some(fleet.own.asker());
         client
-            .stat(Context::new(limit).request(v1::FetcherStatRequest {}))
+            .stat(Context::new(limit).request(v1::FetcherStatRequest { asker }))
             .await
             .map_err(from_status)
     };
-    fleet
-        .while_there(member, within(limit, "stat", ask))
-        .await
-        .map(tonic::Response::into_inner)
+    let asked = fleet.while_there(member, within(limit, "stat", ask)).await;
+    let stat = asked?.into_inner();
+    fleet.members.asked_by(&member.id, &stat.other_askers);
+    Ok(stat)
 }
 
 /// A node and what it says of itself.

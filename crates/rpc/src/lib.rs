@@ -7,6 +7,7 @@
 
 pub mod alive;
 pub mod backoff;
+pub mod catalogs;
 pub mod channel;
 pub mod content;
 pub mod context;

@@ -43,7 +43,7 @@ pub async fn role(channel: &Channel) -> Option<String> {
     // Nodes and fetchers tell their ids.
     let node = async {
         let answer = NodeClient::new(channel.clone())
-            .stat(context.request(v1::StatRequest {}))
+            .stat(context.request(v1::StatRequest::default()))
             .await
             .ok()?;
         Some(format!(
@@ -53,7 +53,7 @@ pub async fn role(channel: &Channel) -> Option<String> {
     };
     let fetcher = async {
         let answer = FetcherClient::new(channel.clone())
-            .stat(context.request(v1::FetcherStatRequest {}))
+            .stat(context.request(v1::FetcherStatRequest::default()))
             .await
             .ok()?;
         Some(format!(

@@ -101,6 +101,11 @@ impl SharedState {
         })
     }
 
+    /// The name of the store's history, another one for each store: see [`StateStore::epoch`].
+    pub fn epoch(&self) -> String {
+        self.store.epoch()
+    }
+
     /// The store itself, for what memory does not have.
     pub(crate) fn store(&self) -> &dyn StateStore {
         &*self.store

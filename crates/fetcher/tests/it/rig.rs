@@ -81,7 +81,7 @@ impl Rig {
 
     pub async fn stat(&self) -> v1::FetcherStatResponse {
         self.fetcher_client()
-            .stat(v1::FetcherStatRequest {})
+            .stat(v1::FetcherStatRequest::default())
             .await
             .unwrap()
             .into_inner()

@@ -9,6 +9,7 @@ use monofs_model::{
     StorageId,
 };
 use monofs_proto::{convert, v1};
+use monofs_rpc::catalogs::CatalogAskers;
 use monofs_rpc::metrics::Calls;
 use monofs_rpc::{context, to_status};
 use monofs_store::repo::{RepoMeta, RepoStore};
@@ -55,6 +56,8 @@ pub(crate) struct NodeService {
     pub served: Arc<ServedCounters>,
     /// Requests that the server got.
     pub requests: Arc<Calls>,
+    /// Which catalogues this node is asked for.
+    pub askers: CatalogAskers,
 }
 
 /// What a listing says of each repository.
@@ -190,7 +193,7 @@ impl NodeService {
     }
 
     /// Blocking.
-    fn stat_blocking(&self) -> Result<v1::StatResponse> {
+    fn stat_blocking(&self, asker: Option<v1::CatalogAsker>) -> Result<v1::StatResponse> {
         let pool = self.stores.pool();
         let requests = self.requests.totals(CONTENT);
         Ok(v1::StatResponse {
@@ -210,6 +213,7 @@ impl NodeService {
             requests_failed: requests.failed,
             chunks_held: self.served.chunks_held.get(),
             chunks_missed: self.served.chunks_missed.get(),
+            other_askers: self.askers.asked(asker),
         })
     }
 }
@@ -300,10 +304,11 @@ impl v1::node_server::Node for NodeCalls {
 
     async fn stat(
         &self,
-        _: Request<v1::StatRequest>,
+        request: Request<v1::StatRequest>,
     ) -> Result<Response<v1::StatResponse>, Status> {
         let node = self.0.clone();
-        blocking(move || node.stat_blocking())
+        let asker = request.into_inner().asker;
+        blocking(move || node.stat_blocking(asker))
             .await
             .map(Response::new)
             .map_err(to_status)

@@ -329,7 +329,7 @@ impl Rig {
     }
 
     pub async fn stat(&self) -> v1::StatResponse {
-        let answer = self.node().stat(v1::StatRequest {}).await.unwrap();
+        let answer = self.node().stat(v1::StatRequest::default()).await.unwrap();
         answer.into_inner()
     }
 

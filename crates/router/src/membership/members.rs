@@ -153,6 +153,16 @@ impl Members {
             .try_send(MembershipInput::Machine(MemberEvent::Reported(id.clone())));
     }
 
+    /// Which routers with other catalogues use this member, as it says itself.
+    pub fn asked_by(&self, id: &NodeId, others: &[v1::CatalogAsker]) {
+        self.seen.other_askers(id, others);
+    }
+
+    /// The routers of other catalogues that use members of this one, and those members.
+    pub fn other_routers(&self) -> BTreeMap<String, Vec<NodeId>> {
+        self.seen.other_routers()
+    }
+
     /// What this router heard of it.
     pub fn heard(&self, id: &NodeId) -> LastHeard {
         let ago = self

@@ -110,7 +110,7 @@ async fn probe(
     }
     let (id, incarnation, version) = match member.role {
         Role::Node => {
-            let request = context.request(v1::StatRequest {});
+            let request = context.request(v1::StatRequest::default());
             let stat = fleet
                 .node_client(member)?
                 .stat(request)
@@ -120,7 +120,7 @@ async fn probe(
             (stat.node_id, stat.incarnation, stat.version)
         }
         Role::Fetcher => {
-            let request = context.request(v1::FetcherStatRequest {});
+            let request = context.request(v1::FetcherStatRequest::default());
             let stat = FetcherClient::new(channel)
                 .stat(request)
                 .await

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 
 use monofs_model::{Member, MemberState, NodeId};
+use monofs_proto::v1;
 
 use monofs_control::clock;
 use monofs_fleet::members::MemberEvent;
@@ -32,6 +33,8 @@ struct Of {
     states: VecDeque<StateChange>,
     /// Of the last probe, if it failed.
     failure: Option<String>,
+    /// The router of another catalogue that asks it, too.
+    other_router: Option<String>,
 }
 
 /// By member.
@@ -72,6 +75,29 @@ impl MemberObservations {
         if let Some(of) = self.lock().get_mut(id) {
             of.failure = None;
         }
+    }
+
+    /// Which routers with other catalogues it is asked by, as it says itself.
+    pub fn other_askers(&self, id: &NodeId, others: &[v1::CatalogAsker]) {
+        if let Some(of) = self.lock().get_mut(id) {
+            let other = others.first().map(|other| other.router.clone());
+            if let Some(router) = other.as_ref().filter(|_| of.other_router.is_none()) {
+                tracing::warn!(member = %id, %router, "a router with another catalogue uses this \
+                 member, too; routers share a catalogue only with the same --state etcd://");
+            }
+            of.other_router = other;
+        }
+    }
+
+    /// The routers of other catalogues, and the members that they ask, too.
+    pub fn other_routers(&self) -> BTreeMap<String, Vec<NodeId>> {
+        let mut routers: BTreeMap<String, Vec<NodeId>> = BTreeMap::new();
+        for (id, of) in self.lock().iter() {
+            if let Some(router) = &of.other_router {
+                routers.entry(router.clone()).or_default().push(id.clone());
+            }
+        }
+        routers
     }
 
     /// It is no member any more.

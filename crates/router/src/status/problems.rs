@@ -28,6 +28,8 @@ pub fn problems(state: &Parts) -> Vec<Problem> {
     });
     // What the router can work in spite of, from the control plane down to single repositories.
     let mut lines = of_routers(&state.config, &state.control);
+    lines.extend(state.config.notices.iter().cloned());
+    lines.extend(of_other_catalogs(&state.fleet));
     lines.extend(too_few_nodes(&view));
     lines.extend(no_fetcher(&view));
     lines.extend(state.control.tables.maintenance.get("").map(maintenance));
@@ -67,6 +69,21 @@ fn too_few_nodes(view: &ClusterView) -> Option<String> {
              `monofs-admin nodes` shows who is there"
         )
     })
+}
+
+/// One line for each router that has another catalogue and uses members of this one.
+fn of_other_catalogs(fleet: &Fleet) -> Vec<String> {
+    let others = fleet.members.other_routers().into_iter();
+    let lines = others.filter_map(|(router, members)| {
+        let first = members.first()?;
+        let number = count(members.len(), "member", "members");
+        Some(format!(
+            "router {router} has another catalogue and uses {number} of this one, first {first}: \
+             what is ingested through one is not seen through the other; give both routers the \
+             same --state etcd://HOST:PORT,.../PREFIX, or stop one"
+        ))
+    });
+    lines.collect()
 }
 
 fn no_fetcher(view: &ClusterView) -> Option<String> {

@@ -70,6 +70,7 @@ fn stat(asked: u64) -> v1::StatResponse {
         requests_failed: asked,
         chunks_held: 3 * asked,
         chunks_missed: asked,
+        other_askers: Vec::new(),
     }
 }
 
@@ -88,6 +89,7 @@ fn cache(asked: u64) -> v1::FetcherStatResponse {
         fetches_failed: 1,
         bytes_fetched: 4096 * asked,
         fetches_waiting: 1,
+        other_askers: Vec::new(),
     }
 }
 
