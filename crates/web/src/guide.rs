@@ -3,10 +3,11 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
 use futures::future::join_all;
 use monofs_api::Health;
 use monofs_api::guide::{FetchersDocument, HealthDocument, ReadyDocument, StatusDocument};
@@ -26,6 +27,13 @@ pub(super) fn routes() -> Routes {
         .get("/metrics", metrics)
         .get("/api/status", status)
         .get("/api/fetchers", fetchers)
+}
+
+/// The same below `/api/v1/`, where tools look for it; the OpenAPI document has the first names.
+pub(super) fn aliases() -> Router<Site> {
+    Router::new()
+        .route("/api/v1/status", get(status))
+        .route("/api/v1/metrics", get(metrics))
 }
 
 /// Whether the router can do its work

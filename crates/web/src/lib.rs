@@ -49,6 +49,7 @@ fn routes() -> Routes {
 fn app(site: Site) -> Router {
     let routed = routes()
         .into_router()
+        .merge(guide::aliases())
         .merge(page::routes(&site))
         .fallback(nothing_there)
         .method_not_allowed_fallback(wrong_method)

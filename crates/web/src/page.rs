@@ -66,6 +66,8 @@ pub(super) fn routes(site: &Site) -> Router<Site> {
     };
     Router::new()
         .route("/", get(overview))
+        // A name that people try.
+        .route("/dashboard", get(overview))
         .route("/repos", get(repositories))
         .route("/repos/{*path}", get(repository))
         .route("/add", get(add))

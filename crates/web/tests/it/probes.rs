@@ -9,6 +9,8 @@ use monofs_web::spawn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::web::get;
+
 /// The status of `GET path` in HTTP/1.1.
 async fn status(at: SocketAddr, path: &str) -> u16 {
     let mut stream = TcpStream::connect(at).await.unwrap();
@@ -46,5 +48,34 @@ async fn both_ports_answer_a_load_balancer_and_one_of_them_grpc() {
             .into_inner()
             .nodes
             .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn paths_that_people_and_tools_try_answer_as_the_documented_ones_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = || async { TcpListener::bind("127.0.0.1:0").await.unwrap() };
+    let config = Config::new(dir.path().join("state"));
+    let router = spawn(config, listener().await, listener().await)
+        .await
+        .unwrap();
+    let at = router.http_address().to_string();
+    let keys = |answer: &crate::web::Answer| -> Vec<String> {
+        let json = answer.json();
+        json.as_object().unwrap().keys().cloned().collect()
+    };
+    let status = get(&at, "/api/v1/status").await;
+    assert_eq!(keys(&status), keys(&get(&at, "/api/status").await));
+    let metrics = get(&at, "/api/v1/metrics").await;
+    assert_eq!(metrics.status, 200);
+    let first = get(&at, "/metrics").await;
+    assert_eq!(metrics.header("content-type"), first.header("content-type"));
+    assert!(String::from_utf8_lossy(&metrics.body).contains("monofs_router_leading"));
+    let page = get(&at, "/dashboard").await;
+    assert_eq!(page.status, 200);
+    assert!(
+        page.header("content-type")
+            .unwrap()
+            .starts_with("text/html")
     );
 }
