@@ -191,8 +191,8 @@ pub fn not_held(what: &str, oid: &Oid) -> Failure {
         format!("no reachable node holds {what} {oid}"),
     )
     .hint(
-        "`monofs-admin status` shows which nodes are down; `monofs-admin refresh` brings \
-         copies back",
+        "`monofs-admin status` shows which nodes are down; start them: what they lost is copied \
+         from other nodes, else from Git",
     )
 }
 

@@ -59,8 +59,8 @@ pub const fn hint_of(kind: ErrorKind) -> &'static str {
             "check the address and that the other side is running, then try again"
         }
         ErrorKind::Corrupt => {
-            "the stored bytes are damaged: `monofs-admin verify` shows what is, and a refresh \
-             takes a fresh copy"
+            "the stored bytes are damaged: `monofs-admin verify` shows what is, and how a copy is \
+             made again"
         }
         ErrorKind::Full => "make room on the disk, or raise the bound that the message names",
         ErrorKind::Internal => {

@@ -71,7 +71,7 @@ fn hint(kind: ErrorKind, about: CallSubject) -> &'static str {
             "`monofs-admin status` shows which members are down and what to do"
         }
         ErrorKind::Corrupt => {
-            "`monofs-admin verify` finds damaged copies; a refresh takes fresh ones"
+            "`monofs-admin verify` finds damaged copies and says how they are made again"
         }
         ErrorKind::Full => "`monofs-admin nodes` shows free disk space; make room or add a node",
         kind => hint_of(kind),

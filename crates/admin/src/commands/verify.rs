@@ -121,8 +121,9 @@ fn report(session: &CommandSession, replicas: Vec<VerifiedReplica>) -> Result<()
     };
     Err(Failure::new(Code::Failed, what)
         .hint(
-            "readers are served from undamaged copies; `monofs-admin nodes` shows the nodes, \
-         `monofs-admin refresh PATH` takes fresh copies",
+            "what is damaged is not served. Stop the node, remove repos/STORAGE-ID below its \
+             --db-path and start it: the copy is made again, from another node or from Git; \
+             `monofs-admin node-files --node-id=NODE --format=json` names the storage id",
         )
         .into())
 }

@@ -266,6 +266,44 @@ async fn a_node_that_lost_its_disk_gets_its_copies_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_every_node_lost_comes_back_from_git_without_a_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut cluster = crate::system::builder(dir.path()).start().await.unwrap();
+    let repo = Repo::new();
+    random::populate(&repo, &mut Rng::new(5), 50);
+    let ingest = Ingest::of(repo.url())
+        .at("main")
+        .shown_as("h/r")
+        .strong()
+        .hydrated();
+    let entry = cluster.ingest(ingest).await.unwrap();
+    // As an operator removes a damaged copy: of one repository, while the node is stopped.
+    for node in 0..2 {
+        cluster.stop_node(node).await;
+        let repos = dir.path().join(format!("node{}/repos", node + 1));
+        std::fs::remove_dir_all(repos.join(entry.storage_id().as_str())).unwrap();
+    }
+    for node in 0..2 {
+        cluster.start_node(node).await.unwrap();
+    }
+    wait_two_copies(&cluster, "h/r").await;
+    assert_verified(&cluster, "h/r").await;
+    cluster.shutdown().await;
+}
+
+/// Every object of every copy is what its id says.
+async fn assert_verified(cluster: &Cluster, path: &str) {
+    let mut admin = cluster.admin().unwrap();
+    let request = monofs_proto::v1::AdminVerifyRequest { path: path.into() };
+    let mut checks = admin.verify(request).await.unwrap().into_inner();
+    while let Some(check) = checks.message().await.unwrap() {
+        let errors = check.progress.iter().map(|progress| &progress.errors);
+        assert!(check.error.is_empty(), "{check:?}");
+        assert_eq!(errors.flatten().count(), 0, "{check:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_truncated_store_is_set_aside_and_copied_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = crate::system::builder(dir.path()).start().await.unwrap();
@@ -289,22 +327,7 @@ async fn a_truncated_store_is_set_aside_and_copied_again() {
     data.set_len(data.metadata().unwrap().len() / 2).unwrap();
     cluster.start_node(0).await.unwrap();
     wait_two_copies(&cluster, "h/r").await;
-    let mut admin = cluster.admin().unwrap();
-    let mut checks = admin
-        .verify(monofs_proto::v1::AdminVerifyRequest { path: "h/r".into() })
-        .await
-        .unwrap()
-        .into_inner();
-    while let Some(check) = checks.message().await.unwrap() {
-        assert!(check.error.is_empty(), "{check:?}");
-        assert!(
-            check
-                .progress
-                .as_ref()
-                .is_none_or(|progress| progress.errors.is_empty()),
-            "{check:?}"
-        );
-    }
+    assert_verified(&cluster, "h/r").await;
     cluster.shutdown().await;
 }
 

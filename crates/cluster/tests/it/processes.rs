@@ -14,9 +14,9 @@ use crate::system::{SOON, can_mount};
 /// Variables of every process.
 type Envs = Vec<(OsString, OsString)>;
 
-struct Processes {
+pub struct Processes {
     envs: Envs,
-    dir: tempfile::TempDir,
+    pub dir: tempfile::TempDir,
     router: Process,
     nodes: Vec<Process>,
     fetcher: Process,
@@ -24,7 +24,7 @@ struct Processes {
 }
 
 impl Processes {
-    fn start() -> Self {
+    pub fn start() -> Self {
         Self::start_with(Vec::new())
     }
 
@@ -78,7 +78,7 @@ impl Processes {
         processes
     }
 
-    fn admin(&self, args: &[&str]) -> std::process::Output {
+    pub fn admin(&self, args: &[&str]) -> std::process::Output {
         let program = binary("monofs-admin");
         std::process::Command::new(program)
             .args(["--router", &self.address])
@@ -97,7 +97,7 @@ impl Processes {
         });
     }
 
-    fn mount(&self, at: &Path) -> Process {
+    pub fn mount(&self, at: &Path) -> Process {
         std::fs::create_dir_all(at).unwrap();
         let mut args = vec![
             format!("--mount={}", at.display()),
