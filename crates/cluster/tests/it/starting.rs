@@ -33,10 +33,14 @@ fn router(
     (spawn("monofs-router", args, envs), port)
 }
 
-/// The lines about what is wrong, as the status of the router at `port` has them.
+/// The status of the router at `port`, as JSON; empty while it does not answer.
 fn status(port: u16) -> String {
     let done = std::process::Command::new(binary("monofs-admin"))
-        .args([&format!("--router=127.0.0.1:{port}"), "status"])
+        .args([
+            &format!("--router=127.0.0.1:{port}"),
+            "status",
+            "--format=json",
+        ])
         .output()
         .unwrap();
     String::from_utf8_lossy(&done.stdout).into_owned()

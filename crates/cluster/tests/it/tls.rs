@@ -139,12 +139,18 @@ fn operators_reach_a_router_through_tls_on_both_ports_and_a_wrong_certificate_is
             .unwrap()
     };
     {
-        let _side = haproxy(&[side.clone()], vec![("MONOFS_ROUTER_HOST", "localhost")]);
+        let _side = haproxy(
+            std::slice::from_ref(&side),
+            vec![("MONOFS_ROUTER_HOST", "localhost")],
+        );
         wait_until("monofs-admin is answered through TLS", SOON, || {
             status().status.success()
         });
     }
     let mut other = haproxy(&[side], vec![("MONOFS_ROUTER_HOST", "127.0.0.1")]);
+    wait_until("the client's side listens", SOON, || {
+        std::net::TcpStream::connect(("127.0.0.1", here)).is_ok()
+    });
     let refused = status();
     assert!(!refused.status.success(), "a certificate of another name");
     assert!(other.is_running());
