@@ -265,6 +265,11 @@ pub fn ssh_options(source: &SourceUrl, host: &HostCredentials, task: &FetchTask)
     options
 }
 
+/// Names the cryptography that TLS uses in this process. What was named first stays.
+fn name_cryptography() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 fn open_http(
     asked: &RemoteRequest<'_>,
     host: &HostCredentials,
@@ -272,6 +277,7 @@ fn open_http(
 ) -> Result<OpenRemote> {
     let url = gix::url::parse(asked.source.request_url().as_str())
         .map_err(|e| Error::invalid(format!("source {}: {e}", asked.source)))?;
+    name_cryptography();
     let mut transport = HttpTransport::<http::reqwest::Remote>::new(url, Protocol::V2, false);
     let mut options = http::Options::default();
     if let Some(login) = host.login(asked.source)? {

@@ -93,6 +93,7 @@ pub(super) const LIBRARIES: &[NameWall] = &[
     only("heed", &[STORE]),
     only("gix", &[FETCHER]),
     only("reqwest", &[FETCHER]),
+    only("rustls", &[FETCHER]),
     only("fuser", &[CLIENT]),
     only("rkyv", &[MODEL]),
     only("rendezvous_hash", &[MODEL]),
