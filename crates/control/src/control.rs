@@ -53,7 +53,13 @@ impl Control {
         let catalog = Arc::new(Catalog::new(&shared));
         let retained = Arc::new(RetainedSnapshots::new(&shared));
         let published = PublishedCommits::new(&shared);
-        let entries = CatalogWriter::new(&catalog, &published, &tables.routers, &own.router_id);
+        let entries = CatalogWriter::new(
+            &catalog,
+            &published,
+            &retained,
+            &tables.routers,
+            &own.router_id,
+        );
         // They fill, and follow the store from then on.
         let mut followers = tables.followers();
         followers.push(catalog.clone());

@@ -16,7 +16,7 @@ use futures::future::try_join_all;
 use monofs_model::{DisplayPath, NodeId, Oid, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::cluster_client::ClusterClient;
-use monofs_rpc::{Context, from_status, within};
+use monofs_rpc::{Context, context, from_status, within};
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::Fleet;
@@ -39,7 +39,7 @@ pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {
     }
 }
 
-async fn round(state: &Arc<Parts>) -> Result<()> {
+pub(crate) async fn round(state: &Arc<Parts>) -> Result<()> {
     let mut by_path: BTreeMap<DisplayPath, Vec<(RetainedSnapshot, u64)>> = BTreeMap::new();
     let expired_before = clock::now() - state.config.snapshot_grace.as_secs() as i64;
     for (retained, revision) in state.control.retained.expired(expired_before).await? {
@@ -137,12 +137,7 @@ async fn collect(
             .chain(retained)
             .any(|kept| kept == *commit)
     };
-    let commits: Vec<Oid> = gone
-        .iter()
-        .map(|(retained, _)| retained.snapshot.commit)
-        .filter(|commit| !is_kept(commit))
-        .collect();
-    // Each node is asked once, whichever of the snapshots it holds.
+    // Each node is asked once, for those of the commits of which it is named.
     let view = fleet.members.view();
     let mut holders: BTreeMap<&NodeId, bool> = BTreeMap::new();
     for id in gone.iter().flat_map(|(retained, _)| &retained.holders) {
@@ -153,7 +148,22 @@ async fn collect(
         if holders.contains_key(id) {
             continue;
         }
-        let dropped = fleet.drop_commits(node, &path.storage_id(), &commits).await;
+        let named = gone.iter().map(|(retained, _)| retained);
+        let named = named.filter(|retained| retained.holders.contains(id));
+        let (kept, commits): (Vec<Oid>, Vec<Oid>) = named
+            .map(|retained| retained.snapshot.commit)
+            .partition(is_kept);
+        let mut dropped = fleet.drop_commits(node, &path.storage_id(), &commits).await;
+        // One that was published again is in use: the node becomes a holder, if it has it.
+        if let Some(entry) = entry.as_deref()
+            && kept.iter().any(|commit| current == Some(*commit))
+            && !entry.holders.contains(id)
+            && dropped.is_ok()
+        {
+            dropped = leftovers::record_holder(&context::actor(), control, fleet, node, entry)
+                .await
+                .map(drop);
+        }
         if let Err(error) = &dropped {
             tracing::warn!(%path, node = %node.id, %error, "cannot collect; trying again");
         }
@@ -161,7 +171,6 @@ async fn collect(
     }
     for (retained, revision) in gone {
         let has_dropped = |id: &NodeId| holders.get(id).copied().unwrap_or(true);
-        // One that was published again is in use: only the note of its replacement goes.
         if retained.holders.iter().all(has_dropped)
             && let Err(error) = control.retained.forget(retained, *revision).await
         {

@@ -1,6 +1,9 @@
 //! A router without listeners and with members that are announcements only, for the tests of this
 //! crate: its loops run, nothing listens at the members' addresses.
 
+mod fake_fetcher;
+mod fake_node;
+
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -12,6 +15,9 @@ use monofs_model::{
     Repository, RepositoryState, RequestId, Snapshot, SourceUrl,
 };
 use monofs_testkit::wait::wait_until;
+
+pub use fake_fetcher::FakeFetcher;
+pub use fake_node::{FakeAdoption, FakeNode};
 
 use crate::parts::Parts;
 use crate::{Config, RouterHandle, start_with};
@@ -72,6 +78,17 @@ impl TestRouter {
             let view = members.view();
             let mut nodes = view.nodes();
             nodes.any(|node| node.id.as_str() == id && node.state == MemberState::Active)
+        });
+    }
+
+    /// Announces a fetcher at an address, and waits until it is shown.
+    pub async fn fetcher_at(&self, id: &str, address: &str) {
+        let members = &self.parts().fleet.members;
+        let announced = members.announced(member(id, Role::Fetcher, address)).await;
+        announced.expect("admitted");
+        wait_until("a fetcher is shown", SOON, || {
+            let view = members.view();
+            view.fetchers().any(|fetcher| fetcher.id.as_str() == id)
         });
     }
 

@@ -10,8 +10,8 @@ use monofs_control::state::SharedState;
 use monofs_model::Error;
 use monofs_model::limits::MESSAGE_BYTES_MAX;
 use monofs_model::{
-    ClusterView, ErrorKind, Member, Oid, RefName, Repository, Result, Snapshot, SourceUrl,
-    StorageId,
+    ClusterView, DisplayPath, ErrorKind, Member, Oid, RefName, Repository, Result, Snapshot,
+    SourceUrl, StorageId,
 };
 use monofs_proto::v1::fetcher_client::FetcherClient;
 use monofs_proto::v1::node_client::NodeClient;
@@ -280,10 +280,22 @@ impl Fleet {
             .snapshot
             .as_ref()
             .ok_or_else(|| Error::not_held(format!("{} shows no commit", entry.path)))?;
+        self.confirm_commit(node, &entry.path, &snapshot.commit)
+            .await
+    }
+
+    /// Returns when a node said that it holds this commit of the repository at `path`. Errors:
+    /// `NotHeld`; those of a node that cannot be asked.
+    pub async fn confirm_commit(
+        &self,
+        node: &Member,
+        path: &DisplayPath,
+        commit: &Oid,
+    ) -> Result<()> {
         let limit = self.call_timeout;
         let request = Context::new(limit).request(v1::CoverRequest {
-            storage_id: entry.storage_id().to_string(),
-            commit: convert::oid_bytes(&snapshot.commit),
+            storage_id: path.storage_id().to_string(),
+            commit: convert::oid_bytes(commit),
             ..Default::default()
         });
         let mut client = self.node_client(node)?;
@@ -299,8 +311,8 @@ impl Fleet {
                 }
             }
             Err(Error::unavailable(format!(
-                "node {} does not say whether it holds {}",
-                node.id, entry.path
+                "node {} does not say whether it holds {path}",
+                node.id
             )))
         });
         self.while_there(node, confirmed).await

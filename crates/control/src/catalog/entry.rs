@@ -27,11 +27,12 @@ pub(super) struct CatalogEntry {
 }
 
 /// A snapshot that was replaced (or whose repository was removed) and that readers may still be
-/// looking at.
+/// looking at, or one that nodes were given and that was not published.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RetainedSnapshot {
     pub path: DisplayPath,
     pub snapshot: Snapshot,
+    /// The nodes that may hold it without being recorded as holders of the entry.
     pub holders: Vec<NodeId>,
     pub generation: u64,
     /// Seconds since the epoch.
@@ -64,10 +65,16 @@ pub(super) fn decode_repository(value: &[u8]) -> Result<Repository> {
     decode(value)?.try_into()
 }
 
+/// The value of a retained snapshot of `repository`, whatever that one shows and whoever holds it.
 pub(super) fn encode_retained(repository: &Repository, retained: &RetainedSnapshot) -> Vec<u8> {
     encode(&v1::Repository {
         refreshed_at: retained.replaced_at,
-        ..v1::Repository::from(repository)
+        ..v1::Repository::from(&Repository {
+            snapshot: Some(retained.snapshot.clone()),
+            holders: retained.holders.clone(),
+            generation: retained.generation,
+            ..repository.clone()
+        })
     })
 }
 

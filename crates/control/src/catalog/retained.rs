@@ -1,11 +1,16 @@
-//! Snapshots that were replaced and may still be read: kept in the state store under keys of their
-//! own, never in memory.
+//! Snapshots that were replaced and may still be read, or were given to nodes and not published:
+//! kept in the state store under keys of their own, never in memory.
+//!
+//! Invariant: a row names every node that was given its commit, or was a holder of it, and is not
+//! recorded as a holder now. It is written before the node is given the commit, or when the commit
+//! is replaced; a node goes off it in the commit that records it as a holder. A node that had the
+//! commit before, for a reason that this state does not know, is not named.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use monofs_model::{NodeId, Repository, Result, Snapshot, StorageId};
+use monofs_model::{ErrorKind, NodeId, Repository, Result, Snapshot, StorageId};
 use monofs_store::state::{Compare, Scan, Versioned, Write};
 
 use super::entry::{
@@ -23,6 +28,19 @@ pub struct RetainedSnapshots {
     /// When the oldest one was replaced, seconds since the epoch; none is older. `i64::MIN` = that
     /// is not known, `i64::MAX` = there is none.
     oldest: AtomicI64,
+}
+
+/// What a look at the store finds to be the oldest, taken over however the look ends: one that fails
+/// or is given up leaves it unknown.
+struct OldestFound<'a> {
+    oldest: &'a AtomicI64,
+    found: i64,
+}
+
+impl Drop for OldestFound<'_> {
+    fn drop(&mut self) {
+        self.oldest.fetch_min(self.found, Ordering::AcqRel);
+    }
 }
 
 impl RetainedSnapshots {
@@ -62,6 +80,14 @@ impl RetainedSnapshots {
         Ok(found)
     }
 
+    /// The rows of one repository. Errors: the state store's.
+    pub(super) async fn rows(&self, id: &StorageId) -> Result<Vec<RetainedSnapshot>> {
+        match self.of(Some(id)).await {
+            Err(error) if error.kind == ErrorKind::Unavailable => Err(self.shared.refused(error)),
+            rows => Ok(rows?.remove(id).unwrap_or_default()),
+        }
+    }
+
     /// Snapshots that were replaced and not yet collected, with the revision that replaced them.
     /// Nothing if all of them were replaced after `expired_before`, seconds since the epoch: then
     /// the state store is not asked.
@@ -71,16 +97,14 @@ impl RetainedSnapshots {
         }
         // What is retained from here on lowers it again, after it is in the store.
         self.oldest.store(i64::MAX, Ordering::Release);
-        let retained = self.all().await;
-        let oldest = match &retained {
-            Ok(all) => {
-                let times = all.iter().map(|(retained, _)| retained.replaced_at);
-                times.min().unwrap_or(i64::MAX)
-            }
-            Err(_) => i64::MIN,
+        let mut found = OldestFound {
+            oldest: &self.oldest,
+            found: i64::MIN,
         };
-        self.oldest.fetch_min(oldest, Ordering::AcqRel);
-        retained
+        let retained = self.all().await?;
+        let times = retained.iter().map(|(retained, _)| retained.replaced_at);
+        found.found = times.min().unwrap_or(i64::MAX);
+        Ok(retained)
     }
 
     async fn all(&self) -> Result<Vec<(RetainedSnapshot, u64)>> {
@@ -129,17 +153,74 @@ impl StateFollower for RetainedSnapshots {
     }
 }
 
-/// The write that keeps `old`, which `repository` shows no more.
-pub(super) fn retain(repository: &Repository, old: &Snapshot) -> Write {
+/// The write that keeps `old`, which `repository` shows no more, on its holders and on the nodes
+/// that `rows` name for it.
+pub(super) fn retain(repository: &Repository, old: &Snapshot, rows: &[RetainedSnapshot]) -> Write {
+    let named = rows.iter().filter(|row| row.snapshot.commit == old.commit);
+    let holders = repository.holders.iter();
     let retained = RetainedSnapshot {
         path: repository.path.clone(),
         snapshot: old.clone(),
-        holders: repository.holders.clone(),
+        holders: union(holders.chain(named.flat_map(|row| &row.holders))),
         generation: repository.generation,
         replaced_at: clock::now(),
     };
-    Write::Put {
-        key: retained_key(&repository.storage_id(), &old.commit),
-        value: encode_retained(repository, &retained),
+    row_of(repository, &retained)
+}
+
+/// The write that names `nodes` as some that are given `snapshot`, beside those that `rows` name for
+/// it; `None` when they name all of them.
+pub(super) fn name_given(
+    repository: &Repository,
+    snapshot: &Snapshot,
+    nodes: &[NodeId],
+    rows: &[RetainedSnapshot],
+) -> Option<Write> {
+    let known = rows
+        .iter()
+        .find(|row| row.snapshot.commit == snapshot.commit);
+    let named = known.map_or(&[][..], |row| &row.holders);
+    if nodes.iter().all(|node| named.contains(node)) {
+        return None;
     }
+    let retained = RetainedSnapshot {
+        path: repository.path.clone(),
+        snapshot: snapshot.clone(),
+        holders: union(named.iter().chain(nodes)),
+        generation: repository.generation,
+        replaced_at: known.map_or_else(clock::now, |row| row.replaced_at),
+    };
+    Some(row_of(repository, &retained))
+}
+
+/// The write that takes `holder` off the nodes that `rows` name for the commit that `repository`
+/// shows, since it is recorded as a holder by the same commit.
+pub(super) fn name_no_more(
+    repository: &Repository,
+    holder: &NodeId,
+    rows: &[RetainedSnapshot],
+) -> Option<Write> {
+    let shown = repository.snapshot.as_ref()?;
+    let row = rows
+        .iter()
+        .find(|row| row.snapshot.commit == shown.commit)?;
+    let mut left = row.clone();
+    left.holders.retain(|node| node != holder);
+    if left.holders.is_empty() {
+        let key = retained_key(&repository.storage_id(), &shown.commit);
+        return Some(Write::Delete { key });
+    }
+    (left.holders.len() < row.holders.len()).then(|| row_of(repository, &left))
+}
+
+fn row_of(repository: &Repository, retained: &RetainedSnapshot) -> Write {
+    Write::Put {
+        key: retained_key(&repository.storage_id(), &retained.snapshot.commit),
+        value: encode_retained(repository, retained),
+    }
+}
+
+fn union<'a>(nodes: impl Iterator<Item = &'a NodeId>) -> Vec<NodeId> {
+    let distinct: BTreeSet<&NodeId> = nodes.collect();
+    distinct.into_iter().cloned().collect()
 }

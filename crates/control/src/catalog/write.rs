@@ -13,7 +13,7 @@ use monofs_store::state::Write;
 use super::entry::{encode_repository, repo_key};
 use super::known::Catalog;
 use super::published::{PublishedCommits, published_key, with_publication};
-use super::retained::retain;
+use super::retained::{RetainedSnapshots, name_given, name_no_more, retain};
 use super::room::{self, CreatingRouters, compare, delete, put};
 use crate::clock;
 use crate::state::{StateAction, StateTable, StateTransaction, StateVerb};
@@ -22,6 +22,7 @@ use crate::state::{StateAction, StateTable, StateTransaction, StateVerb};
 pub struct CatalogWriter {
     catalog: Arc<Catalog>,
     published: PublishedCommits,
+    retained: Arc<RetainedSnapshots>,
     routers: Arc<StateTable<v1::RouterStatus>>,
     /// As it is named in what this router publishes.
     router_id: String,
@@ -32,12 +33,14 @@ impl CatalogWriter {
     pub fn new(
         catalog: &Arc<Catalog>,
         published: &PublishedCommits,
+        retained: &Arc<RetainedSnapshots>,
         routers: &Arc<StateTable<v1::RouterStatus>>,
         router_id: &str,
     ) -> Self {
         Self {
             catalog: catalog.clone(),
             published: published.clone(),
+            retained: retained.clone(),
             routers: routers.clone(),
             router_id: router_id.to_owned(),
         }
@@ -62,7 +65,8 @@ impl CatalogWriter {
         }
     }
 
-    /// Changes an entry by compare-and-set; `change` says `None` to leave it. Errors: `NotFound`,
+    /// Changes what an entry says beside its commit and its holders, by compare-and-set; `change`
+    /// says `None` to leave it. Errors: `NotFound`,
     /// `change`'s own.
     pub async fn update(
         &self,
@@ -70,18 +74,21 @@ impl CatalogWriter {
         path: &DisplayPath,
         change: impl FnMut(&Repository) -> Result<Option<Repository>>,
     ) -> Result<Arc<Repository>> {
-        self.change(actor, StateVerb::UpdateEntry, path, change, |_| None)
-            .await
+        self.change(actor, StateVerb::UpdateEntry, path, change, |_, _| {
+            Vec::new()
+        })
+        .await
     }
 
-    /// [`CatalogWriter::update`] with another verb, and with something written by the same commit.
+    /// [`CatalogWriter::update`] with another verb, and with something written by the same commit:
+    /// `also` is given the entry as it was and as it will be.
     async fn change(
         &self,
         actor: &Actor,
         verb: StateVerb,
         path: &DisplayPath,
         mut change: impl FnMut(&Repository) -> Result<Option<Repository>>,
-        also: impl Fn(&Repository) -> Option<Write>,
+        also: impl Fn(&Repository, &Repository) -> Vec<Write>,
     ) -> Result<Arc<Repository>> {
         let key = repo_key(path);
         let attempt = || {
@@ -91,11 +98,7 @@ impl CatalogWriter {
                 return Ok(StateTransaction::default());
             };
             let mut writes = vec![put(key.clone(), encode_repository(&changed))];
-            // A snapshot that is replaced stays readable for the grace.
-            let shown = repository.snapshot.as_ref();
-            let replaced = shown.filter(|old| Some(*old) != changed.snapshot.as_ref());
-            writes.extend(replaced.map(|old| retain(repository, old)));
-            writes.extend(also(&changed));
+            writes.extend(also(repository, &changed));
             Ok(StateTransaction {
                 compares: vec![compare(key.clone(), before.revision)],
                 writes,
@@ -142,9 +145,16 @@ impl CatalogWriter {
                 Vec::new()
             }
         };
+        let rows = self.retained.rows(&entry.storage_id()).await?;
         let publish = StateVerb::PublishCommit;
-        self.change(actor, publish, &entry.path, flip, |flipped| {
-            with_publication(&before, flipped, &self.router_id, clock::now())
+        self.change(actor, publish, &entry.path, flip, |stored, flipped| {
+            let published = with_publication(&before, flipped, &self.router_id, clock::now());
+            // A snapshot that is replaced stays readable for the grace.
+            let shown = stored.snapshot.as_ref();
+            let replaced = shown.filter(|old| old.commit != snapshot.commit);
+            let kept = replaced.map(|old| retain(stored, old, &rows));
+            let named = name_no_more(flipped, holder, &rows);
+            published.into_iter().chain(kept).chain(named).collect()
         })
         .await
     }
@@ -166,9 +176,12 @@ impl CatalogWriter {
             grown.holders.sort();
             Ok(Some(grown))
         };
-        self.change(actor, StateVerb::AddHolder, path, add, |_| None)
-            .await
-            .map(drop)
+        let rows = self.retained.rows(&path.storage_id()).await?;
+        self.change(actor, StateVerb::AddHolder, path, add, |_, grown| {
+            name_no_more(grown, node, &rows).into_iter().collect()
+        })
+        .await
+        .map(drop)
     }
 
     /// Records that `node` lost the commit of `generation`; a no-op when the entry moved on.
@@ -185,9 +198,11 @@ impl CatalogWriter {
             }
             Ok(Some(without_holder(entry, node)))
         };
-        self.change(actor, StateVerb::RemoveHolder, path, remove, |_| None)
-            .await
-            .map(drop)
+        self.change(actor, StateVerb::RemoveHolder, path, remove, |_, _| {
+            Vec::new()
+        })
+        .await
+        .map(drop)
     }
 
     /// Takes `node` off the holders of the commit of `generation` while all of `keep` are; its data
@@ -214,38 +229,39 @@ impl CatalogWriter {
             }
             Ok(Some(without_holder(entry, node)))
         };
-        self.change(actor, StateVerb::ReleaseHolder, path, release, |_| None)
-            .await
-            .map(drop)
+        self.change(actor, StateVerb::ReleaseHolder, path, release, |_, _| {
+            Vec::new()
+        })
+        .await
+        .map(drop)
     }
 
-    /// Notes that `snapshot` was given to the holders of `tried` and never published, so that it is
-    /// collected like one that was replaced. A no-op when readers see it.
-    pub async fn abandon(
+    /// Notes that `nodes`, which do not hold `snapshot`, are about to be given it. It is collected
+    /// from those that are not recorded as holders in the end, like one that was replaced. Errors:
+    /// `NotFound`.
+    pub async fn note_given(
         &self,
         actor: &Actor,
-        tried: &Repository,
+        path: &DisplayPath,
         snapshot: &Snapshot,
+        nodes: &[NodeId],
     ) -> Result<()> {
+        let rows = self.retained.rows(&path.storage_id()).await?;
         let attempt = || {
-            // Deleted meanwhile: then this is all that names the commit.
-            let entry = self.catalog.entry(&tried.path).ok();
-            let shown = entry.as_ref().and_then(|e| e.repository.snapshot.as_ref());
-            if shown == Some(snapshot) {
-                return Ok(StateTransaction::default());
-            }
-            let revision = entry.map_or(0, |entry| entry.revision);
+            let entry = self.catalog.entry(path)?;
+            let named = name_given(&entry.repository, snapshot, nodes, &rows);
             Ok(StateTransaction {
-                compares: vec![compare(repo_key(&tried.path), revision)],
-                writes: vec![retain(tried, snapshot)],
+                compares: vec![compare(repo_key(path), entry.revision)],
+                writes: named.into_iter().collect(),
             })
         };
-        self.transact(actor, StateVerb::AbandonCommit, &tried.path, attempt)
+        self.transact(actor, StateVerb::GiveCommit, path, attempt)
             .await
     }
 
     /// Removes an entry; its snapshot stays readable for the grace. Errors: `NotFound`.
     pub async fn remove(&self, actor: &Actor, path: &DisplayPath) -> Result<()> {
+        let rows = self.retained.rows(&path.storage_id()).await?;
         let attempt = || {
             let entry = self.catalog.entry(path)?;
             let repository = &entry.repository;
@@ -255,7 +271,7 @@ impl CatalogWriter {
             let shown = repository.snapshot.as_ref();
             change
                 .writes
-                .extend(shown.map(|old| retain(repository, old)));
+                .extend(shown.map(|old| retain(repository, old, &rows)));
             Ok(change)
         };
         self.transact(actor, StateVerb::RemoveEntry, path, attempt)

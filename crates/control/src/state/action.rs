@@ -20,8 +20,8 @@ pub enum StateVerb {
     UpdateEntry,
     /// Another commit is shown to readers.
     PublishCommit,
-    /// A commit that nodes were given is noted as one that is not published.
-    AbandonCommit,
+    /// The nodes are noted that are about to be given a commit.
+    GiveCommit,
     /// A node is recorded to hold the commit that is shown.
     AddHolder,
     /// A node is recorded to have lost it.
@@ -41,7 +41,7 @@ impl StateVerb {
             Self::CreateEntry => "create-entry",
             Self::UpdateEntry => "update-entry",
             Self::PublishCommit => "publish-commit",
-            Self::AbandonCommit => "abandon-commit",
+            Self::GiveCommit => "give-commit",
             Self::AddHolder => "add-holder",
             Self::RemoveHolder => "remove-holder",
             Self::ReleaseHolder => "release-holder",

@@ -1,7 +1,8 @@
 //! Snapshots that were replaced, and the commits that entries showed.
 
+use futures::FutureExt;
 use monofs_control::clock;
-use monofs_model::Repository;
+use monofs_model::{NodeId, Repository};
 use monofs_proto::convert::oid_bytes;
 
 use crate::rig::{SharedStore, TestRouter, actor, entry, node, path, snapshot};
@@ -92,6 +93,24 @@ async fn the_store_is_not_asked_while_nothing_can_have_expired() {
 }
 
 #[tokio::test]
+async fn a_look_that_is_given_up_or_fails_does_not_hide_what_expired() {
+    let store = SharedStore::open().await;
+    let router = store.router("only").await;
+    created(&router, "h/x").await;
+    for number in [1, 2] {
+        publish(&router, "h/x", number).await;
+    }
+    let far = clock::now() + 1000;
+    let given_up = router.control.retained.expired(far).now_or_never();
+    assert!(given_up.is_none(), "the store is being asked");
+    assert_eq!(expired(&router, far).await, [("h/x".to_owned(), 1)]);
+    router.faults.set_away(true);
+    router.control.retained.expired(far).await.unwrap_err();
+    router.faults.set_away(false);
+    assert_eq!(expired(&router, far).await, [("h/x".to_owned(), 1)]);
+}
+
+#[tokio::test]
 async fn what_another_router_retained_is_found_after_a_start_and_through_the_watch() {
     let store = SharedStore::open().await;
     let first = store.router("first").await;
@@ -174,4 +193,60 @@ async fn the_last_commits_that_an_entry_showed_are_kept_with_the_router_that_sho
         assert_eq!(shown.commit, oid_bytes(&snapshot(shown.blobs).commit));
         assert_eq!(shown.generation, shown.blobs);
     }
+}
+
+/// The nodes that the row of this snapshot names; nothing when there is no row.
+async fn named(router: &TestRouter, at: &str, number: u64) -> Vec<NodeId> {
+    let rows = router.control.retained.of(None).await.unwrap();
+    let rows = rows.get(&path(at).storage_id()).into_iter().flatten();
+    rows.filter(|row| row.snapshot == snapshot(number))
+        .flat_map(|row| row.holders.clone())
+        .collect()
+}
+
+#[tokio::test]
+async fn nodes_that_are_given_a_commit_are_named_until_they_are_holders() {
+    let store = SharedStore::open().await;
+    let router = store.router("only").await;
+    created(&router, "h/x").await;
+    let at = path("h/x");
+    let entries = &router.control.entries;
+    for given in [&["a", "b"][..], &["c"]] {
+        let given: Vec<NodeId> = given.iter().map(|id| node(id)).collect();
+        entries
+            .note_given(actor(), &at, &snapshot(1), &given)
+            .await
+            .unwrap();
+    }
+    assert_eq!(named(&router, "h/x", 1).await, ["a", "b", "c"].map(node));
+    let shown = publish(&router, "h/x", 1).await;
+    assert_eq!(named(&router, "h/x", 1).await, ["b", "c"].map(node));
+    for holder in ["b", "c"] {
+        entries
+            .add_holder(actor(), &at, shown.generation, &node(holder))
+            .await
+            .unwrap();
+    }
+    assert_eq!(named(&router, "h/x", 1).await, []);
+    assert_eq!(expired(&router, clock::now() + 1000).await, []);
+}
+
+#[tokio::test]
+async fn a_commit_that_is_replaced_again_is_retained_on_its_earlier_holders_too() {
+    let store = SharedStore::open().await;
+    let router = store.router("only").await;
+    created(&router, "h/x").await;
+    let at = path("h/x");
+    let first = publish(&router, "h/x", 1).await;
+    let entries = &router.control.entries;
+    entries
+        .add_holder(actor(), &at, first.generation, &node("b"))
+        .await
+        .unwrap();
+    for number in [2, 1, 2] {
+        publish(&router, "h/x", number).await;
+    }
+    assert_eq!(named(&router, "h/x", 1).await, ["a", "b"].map(node));
+    entries.remove(actor(), &at).await.unwrap();
+    assert_eq!(named(&router, "h/x", 2).await, [node("a")]);
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use futures::StreamExt;
+use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use monofs_model::{
-    Actor, Consistency, Error, Member, NodeId, Oid, Repository, RepositoryState, Result, Snapshot,
-    placement,
+    Actor, Consistency, DisplayPath, Error, ErrorKind, Member, NodeId, Oid, Repository,
+    RepositoryState, Result, Snapshot, placement,
 };
 use monofs_proto::v1;
 use monofs_proto::v1::ingest_progress::Phase;
@@ -47,7 +48,11 @@ pub(super) async fn run(
     job.phase(Phase::Fetching);
     let origin = fleet::origin(&spec.source, &spec.ref_name, &commit);
     let report = |progress: v1::FetchProgress| job.update(|seen| seen.fetch = Some(progress));
-    let snapshot = fleet.fetch(&id, &origin, report).await?;
+    let (fetched, lacking) = tokio::join!(
+        fleet.fetch(&id, &origin, report),
+        lacking(fleet, &spec.path, &commit, &replicas)
+    );
+    let snapshot = fetched?;
     if snapshot.commit != commit {
         return Err(Error::corrupt(format!(
             "the fetcher gave commit {} for {commit}",
@@ -55,18 +60,31 @@ pub(super) async fn run(
         )));
     }
     job.phase(Phase::Adopting);
-    let replicated = replicate(actor, control, fleet, job, &entry, &snapshot, &replicas).await;
-    if replicated.is_err() {
-        let given = Repository {
-            holders: replicas.into_iter().map(|node| node.id).collect(),
-            ..entry
-        };
-        // Without this note the commit stays on the nodes that adopted it, and is told.
-        if let Err(error) = control.entries.abandon(actor, &given, &snapshot).await {
-            tracing::warn!(path = %spec.path, %error, "cannot note what was not published");
-        }
-    }
-    replicated
+    // However this ends, what the nodes are given and is not published is collected.
+    let entries = &control.entries;
+    entries
+        .note_given(actor, &spec.path, &snapshot, &lacking)
+        .await?;
+    replicate(actor, control, fleet, job, &entry, &snapshot, &replicas).await
+}
+
+/// Those of `nodes` that say that they do not hold this commit. One that has it already, or cannot
+/// be asked, may have it for another reason, so a failed ingest takes nothing away from it.
+async fn lacking(fleet: &Fleet, path: &DisplayPath, commit: &Oid, nodes: &[Member]) -> Vec<NodeId> {
+    let asked = nodes
+        .iter()
+        .map(|node| fleet.confirm_commit(node, path, commit));
+    let answers = join_all(asked).await;
+    let lacks = |answer: &Result<()>| {
+        answer
+            .as_ref()
+            .is_err_and(|error| error.kind == ErrorKind::NotHeld)
+    };
+    let answered = nodes.iter().zip(&answers);
+    answered
+        .filter(|(_, answer)| lacks(answer))
+        .map(|(node, _)| node.id.clone())
+        .collect()
 }
 
 /// The nodes that should hold the repository and can take it now. Errors: `Unavailable` when there
@@ -225,3 +243,6 @@ pub(super) async fn note_failure(actor: &Actor, control: &Control, job: &Job, er
         tracing::warn!(path = %job.spec.path, %error, "cannot record why an ingest failed");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,22 +1,25 @@
 //! How a node that came back takes part again: the leader asks what it holds and corrects the
 //! catalogue by that. What it lacks then, the reconciler copies to it, and says when nothing is
-//! missing any more. A router that begins to lead asks all nodes once, because the state that it
-//! reads may be an older one than the nodes know.
+//! missing any more. A router that begins to lead asks all nodes, because the state that it reads
+//! may be an older one than the nodes know, and from then on now and then, because copies may have
+//! been left on them since.
 //!
-//! Invariants: a holder is removed only because the node itself, asked after the catalogue was
-//! looked at, does not have the commit; what a node holds and nothing names is counted in its row,
-//! and counted again when the catalogue changes.
+//! Invariants: a holder is removed only because the node itself, asked for that commit after the
+//! catalogue was looked at, does not have it; what a node holds and nothing names is counted in its
+//! row, and counted again when the catalogue changes; one start of a node is asked at most once in
+//! [`crate::Config::worker_interval`], whatever it answers.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use monofs_model::{Actor, ErrorKind, Member, MemberState, NodeId, Result};
+use monofs_model::{Actor, ErrorKind, Member, MemberState, NodeId, Repository, Result};
 use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
 use monofs_rpc::context;
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::Fleet;
@@ -29,6 +32,8 @@ use monofs_control::clock;
 const AUDITS_MAX: usize = 16;
 /// Shortest time between two rounds.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// After so long a node is asked for all that it holds once more.
+const AUDIT_EVERY: Duration = Duration::from_secs(3600);
 /// Copies that nothing named and that are looked at again at a time; the others wait for the next
 /// round.
 const LOOKS_MAX: usize = 1000;
@@ -42,11 +47,13 @@ pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {
     let work = async {
         let mut view = state.fleet.members.subscribe();
         let mut audits = Audits::default();
+        let mut rounds = tokio::time::interval(state.config.worker_interval.max(PAUSE_MIN));
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = view.changed() => tokio::time::sleep(PAUSE_MIN).await,
                 () = audits.ended() => {}
-                () = tokio::time::sleep(state.config.worker_interval) => audits.failed.clear(),
+                _ = rounds.tick() => audits.asked.clear(),
             }
             view.mark_unchanged();
             audits.start(&state);
@@ -59,9 +66,11 @@ pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {
 #[derive(Default)]
 struct Audits {
     running: JoinSet<(NodeId, Result<NodeFindings>)>,
-    busy: HashSet<NodeId>,
-    /// Not asked again before the next round by time.
-    failed: HashSet<NodeId>,
+    /// The start of each node that is being asked.
+    busy: HashMap<NodeId, u64>,
+    /// The start of each node that was asked in this round, with success or without: it is asked
+    /// again in the next one.
+    asked: HashMap<NodeId, u64>,
     found: HashMap<NodeId, NodeFindings>,
 }
 
@@ -70,6 +79,8 @@ struct Audits {
 struct NodeFindings {
     /// Of the start of the node that was asked.
     incarnation: u64,
+    /// When it was asked for all that it holds.
+    listed_at: Instant,
     /// Of the state that its answer was compared with: another one knows other repositories.
     epoch: String,
     /// The last change of the catalogue that readers could see then.
@@ -85,7 +96,10 @@ impl Audits {
         self.found
             .retain(|id, _| view.nodes().any(|node| node.id == *id));
         for node in view.nodes().filter(|node| answers(node)) {
-            if self.failed.contains(&node.id) || self.busy.len() >= AUDITS_MAX {
+            if self.asked.get(&node.id) == Some(&node.incarnation)
+                || self.busy.contains_key(&node.id)
+                || self.busy.len() >= AUDITS_MAX
+            {
                 continue;
             }
             let row = state.control.tables.audits.get(node.id.as_str());
@@ -98,19 +112,18 @@ impl Audits {
             if is_asked && !found.is_some_and(|found| found.are_outdated(&state.control)) {
                 continue;
             }
-            if self.busy.insert(node.id.clone()) {
-                // When this fails it is gone, and all is asked again.
-                let found = self.found.remove(&node.id).filter(|_| is_asked);
-                let (state, node) = (state.clone(), node.clone());
-                self.running.spawn(context::begin("audit", async move {
-                    let actor = context::actor();
-                    let outcome = match found {
-                        Some(found) => look_again(&actor, &state, &node, found).await,
-                        None => audit(&actor, &state, &node, row).await,
-                    };
-                    (node.id, outcome)
-                }));
-            }
+            // When this fails it is gone, and all is asked again.
+            let found = self.found.remove(&node.id).filter(|_| is_asked);
+            self.busy.insert(node.id.clone(), node.incarnation);
+            let (state, node) = (state.clone(), node.clone());
+            self.running.spawn(context::begin("audit", async move {
+                let actor = context::actor();
+                let outcome = match found {
+                    Some(found) => look_again(&actor, &state, &node, found).await,
+                    None => audit(&actor, &state, &node, row).await,
+                };
+                (node.id, outcome)
+            }));
         }
     }
 
@@ -118,13 +131,14 @@ impl Audits {
     async fn ended(&mut self) {
         match self.running.join_next().await {
             Some(Ok((id, outcome))) => {
-                self.busy.remove(&id);
+                if let Some(incarnation) = self.busy.remove(&id) {
+                    self.asked.insert(id.clone(), incarnation);
+                }
                 match outcome {
                     Ok(found) => drop(self.found.insert(id, found)),
                     Err(error) => {
                         tracing::warn!(node = %id, %error, "cannot ask a node what it holds; \
                          trying again");
-                        self.failed.insert(id);
                     }
                 }
             }
@@ -141,6 +155,7 @@ impl NodeFindings {
     fn new(control: &Control, node: &Member) -> Self {
         Self {
             incarnation: node.incarnation,
+            listed_at: Instant::now(),
             epoch: control.catalog.position().epoch,
             revision: *control.catalog.changed().borrow(),
             orphans: Vec::new(),
@@ -148,7 +163,9 @@ impl NodeFindings {
     }
 
     fn are_of(&self, control: &Control, node: &Member) -> bool {
-        self.incarnation == node.incarnation && self.epoch == control.catalog.position().epoch
+        self.incarnation == node.incarnation
+            && self.listed_at.elapsed() < AUDIT_EVERY
+            && self.epoch == control.catalog.position().epoch
     }
 
     /// Whether something that nothing named may be named now.
@@ -209,12 +226,7 @@ async fn audit(
             continue;
         };
         if !held.contains(&(entry.storage_id().to_string(), oid_bytes(&snapshot.commit))) {
-            tracing::warn!(path = %entry.path, node = %node.id, "the node lost its copy");
-            state
-                .control
-                .entries
-                .remove_holder(actor, &entry.path, entry.generation, &node.id)
-                .await?;
+            settle_unlisted(actor, state, node, &entry).await?;
         }
     }
     found.orphans = leftovers::settle(actor, state, node, &answer).await?;
@@ -242,6 +254,37 @@ async fn audit(
     Ok(found)
 }
 
+/// Takes the node off the holders of `entry`, which its list left out, if it does not hold it: a
+/// store that cannot be opened at the moment is left out, too. Errors: the state store's; the node
+/// answers no more.
+async fn settle_unlisted(
+    actor: &Actor,
+    state: &Arc<Parts>,
+    node: &Member,
+    entry: &Repository,
+) -> Result<()> {
+    match state.fleet.confirm_held(node, entry).await {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind == ErrorKind::NotHeld => {
+            tracing::warn!(path = %entry.path, node = %node.id, "the node lost its copy");
+            let entries = &state.control.entries;
+            entries
+                .remove_holder(actor, &entry.path, entry.generation, &node.id)
+                .await
+        }
+        Err(error) => {
+            let view = state.fleet.members.view();
+            let mut nodes = view.nodes();
+            if !nodes.any(|other| other.id == node.id && answers(other)) {
+                return Err(error);
+            }
+            tracing::warn!(path = %entry.path, node = %node.id, %error, "the node does not say \
+             whether it still has its copy; it stays recorded until it is asked again");
+            Ok(())
+        }
+    }
+}
+
 /// Asks a node again about what nothing named and the catalogue has changed since, and records how
 /// much is left.
 async fn look_again(
@@ -250,7 +293,10 @@ async fn look_again(
     node: &Member,
     before: NodeFindings,
 ) -> Result<NodeFindings> {
-    let mut found = NodeFindings::new(&state.control, node);
+    let mut found = NodeFindings {
+        listed_at: before.listed_at,
+        ..NodeFindings::new(&state.control, node)
+    };
     let mut answer = Vec::new();
     for orphan in before.orphans {
         if !orphan.is_outdated(&state.control.catalog) {
@@ -300,3 +346,6 @@ pub(crate) fn behind(control: &Control, fleet: &Fleet) -> Vec<NodeId> {
         .filter_map(behind)
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@
 use std::sync::Arc;
 
 use monofs_model::{
-    Actor, Error, ErrorKind, Member, Oid, Repository, RepositoryState, Result, StorageId,
+    Actor, DisplayPath, ErrorKind, Member, Oid, Repository, RepositoryState, Result, StorageId,
 };
 use monofs_proto::v1;
 
@@ -71,6 +71,9 @@ pub(crate) async fn settle(
     node: &Member,
     held: &[v1::HeldRepository],
 ) -> Result<Vec<Orphan>> {
+    if held.is_empty() {
+        return Ok(Vec::new());
+    }
     let retained = state.control.retained.of(None).await?;
     let mut orphans = Vec::new();
     for held in held {
@@ -155,8 +158,15 @@ async fn settle_known(
     let Some(current) = current.filter(|_| entry.state == RepositoryState::Ready) else {
         return Ok(true);
     };
+    let (path, entry) = (&entry.path, &**entry);
     if commits.contains(&current) && !is_holder {
-        return record_holder(actor, state, node, entry).await;
+        return undisturbed(
+            state,
+            path,
+            Some(entry),
+            record_holder(actor, &state.control, &state.fleet, node, entry),
+        )
+        .await;
     }
     // The records that it has make the next copy cheaper.
     let candidates = state.fleet.members.placement_nodes();
@@ -168,85 +178,89 @@ async fn settle_known(
     if others.is_empty() {
         return Ok(true);
     }
-    drop_replaced(state, node, entry, &others).await
+    // Looked at before ingests are kept away, too: this may be so for long.
+    if !is_confirmed(&state.fleet, entry).await {
+        tracing::debug!(%path, node = %node.id, "replaced commits stay on the node: too few \
+         holders confirm the commit that readers see");
+        return Ok(false);
+    }
+    undisturbed(
+        state,
+        path,
+        Some(entry),
+        drop_replaced(state, node, entry, &others),
+    )
+    .await
 }
 
-/// Makes the node a holder of what the entry shows. False: a router works on the path.
-async fn record_holder(
-    actor: &Actor,
-    state: &Arc<Parts>,
-    node: &Member,
-    entry: &Arc<Repository>,
+/// Does `work` on copies of `path` while no router ingests or cleans up there and the catalogue
+/// shows `entry`, or that there is none. False: that is not so, or `work` says that it has to be
+/// done again. Errors: those of `work`; the state store's.
+pub(super) async fn undisturbed(
+    state: &Parts,
+    path: &DisplayPath,
+    entry: Option<&Repository>,
+    work: impl Future<Output = Result<bool>>,
 ) -> Result<bool> {
-    // The path is claimed so that nothing deletes the copy meanwhile, and the node is asked again
-    // because something may have done so before.
-    let Some(away) = state
-        .work
-        .ingests
-        .keep_away(&state.control, &entry.path)
-        .await?
-    else {
+    let Some(away) = state.work.ingests.keep_away(&state.control, path).await? else {
         return Ok(false);
     };
-    let recorded = match state.fleet.confirm_held(node, entry).await {
+    // What another router published there, before this one had the lease, may be on its way.
+    let done = match state.control.catalog.is_current(path, entry).await {
+        Ok(true) => work.await,
+        other => other,
+    };
+    away.release().await;
+    done
+}
+
+/// Makes the node a holder of what the entry shows, if it still has it. The caller keeps others away
+/// from the path, so that nothing deletes the copy meanwhile; the node is asked because something
+/// may have done so before.
+pub(crate) async fn record_holder(
+    actor: &Actor,
+    control: &Control,
+    fleet: &Fleet,
+    node: &Member,
+    entry: &Repository,
+) -> Result<bool> {
+    match fleet.confirm_held(node, entry).await {
         Ok(()) => {
             tracing::info!(path = %entry.path, node = %node.id, "the node has a copy that was not \
              recorded");
             let (path, generation) = (&entry.path, entry.generation);
-            state
-                .control
-                .entries
+            let entries = &control.entries;
+            entries
                 .add_holder(actor, path, generation, &node.id)
-                .await
+                .await?;
         }
-        Err(error) if error.kind == ErrorKind::NotHeld => Ok(()),
-        Err(error) => Err(error),
-    };
-    away.release().await;
-    recorded.map(|()| true)
+        Err(error) if error.kind == ErrorKind::NotHeld => {}
+        Err(error) => return Err(error),
+    }
+    Ok(true)
 }
 
-/// Drops commits that the entry showed before and that no reader uses any more. False: a router
-/// works on the path.
+/// Drops commits that the entry showed before and that no reader uses any more. False: too few
+/// holders confirm the commit that readers see.
 async fn drop_replaced(
-    state: &Arc<Parts>,
+    state: &Parts,
     node: &Member,
-    entry: &Arc<Repository>,
+    entry: &Repository,
     replaced: &[Oid],
 ) -> Result<bool> {
-    let Some(away) = state
-        .work
-        .ingests
-        .keep_away(&state.control, &entry.path)
-        .await?
-    else {
+    if !is_confirmed(&state.fleet, entry).await {
         return Ok(false);
-    };
-    let dropped = async {
-        if !state
-            .control
-            .catalog
-            .is_current(&entry.path, Some(entry))
-            .await?
-        {
-            return Ok(false);
-        }
-        let wanted = state.fleet.members.view().copies_wanted();
-        if confirmed_copies(&state.fleet, entry, wanted).await < wanted {
-            tracing::info!(path = %entry.path, node = %node.id, "replaced commits stay on the \
-             node: too few holders confirm the commit that readers see");
-            return Ok(true);
-        }
-        tracing::info!(path = %entry.path, node = %node.id, "dropping commits that were replaced");
-        let dropped = state
-            .fleet
-            .drop_commits(node, &entry.storage_id(), replaced)
-            .await;
-        dropped.map(|()| true)
-    };
-    let dropped: Result<bool, Error> = dropped.await;
-    away.release().await;
-    dropped
+    }
+    tracing::info!(path = %entry.path, node = %node.id, "dropping commits that were replaced");
+    let id = entry.storage_id();
+    state.fleet.drop_commits(node, &id, replaced).await?;
+    Ok(true)
+}
+
+/// Whether as many holders as are wanted confirm that they hold what `entry` shows.
+async fn is_confirmed(fleet: &Fleet, entry: &Repository) -> bool {
+    let wanted = fleet.members.view().copies_wanted();
+    entry.holders.len() >= wanted && confirmed_copies(fleet, entry, wanted).await >= wanted
 }
 
 /// How many holders that serve confirm that they hold what `entry` shows; no more than `enough` are

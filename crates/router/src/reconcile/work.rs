@@ -11,6 +11,7 @@ use monofs_proto::v1;
 use monofs_rpc::content::guarded;
 use monofs_rpc::{Context, context, from_status, within};
 
+use super::leftovers;
 use crate::parts::Parts;
 use crate::{ingest, membership};
 use monofs_fleet::copies::{PlanAction, PlanCommand};
@@ -72,9 +73,9 @@ pub(super) async fn undo(state: &Arc<Parts>, command: &PlanCommand) -> Result<()
     };
     let id = StorageId::of_number(command.key);
     let entry = state.control.catalog.by_storage_id(&id);
-    if let Some(entry) = &entry
-        && (entry.holders.contains(node)
-            || ingest::worked_on_by(&state.control, &state.work, &entry.path).is_some())
+    if entry
+        .as_ref()
+        .is_some_and(|entry| entry.holders.contains(node))
     {
         return Ok(());
     }
@@ -84,6 +85,10 @@ pub(super) async fn undo(state: &Arc<Parts>, command: &PlanCommand) -> Result<()
         return Ok(());
     }
     // What was being copied is shown now, or was replaced or deleted meanwhile.
+    let shown = entry.as_ref().map(|entry| &entry.path);
+    let Some(path) = shown.or(retained.first().map(|row| &row.path)) else {
+        return Ok(());
+    };
     let current = entry.as_ref().and_then(|entry| entry.snapshot.as_ref());
     let replaced = retained.iter().map(|row| &row.snapshot);
     let commits: Vec<Oid> = current
@@ -91,9 +96,16 @@ pub(super) async fn undo(state: &Arc<Parts>, command: &PlanCommand) -> Result<()
         .chain(replaced)
         .map(|snapshot| snapshot.commit)
         .collect();
-    let view = state.fleet.members.view();
-    let node = membership::node(&view, node.as_str())?;
-    state.fleet.drop_commits(node, &id, &commits).await
+    // Not while an ingest may be giving the same commits to the node.
+    let drops = async {
+        let view = state.fleet.members.view();
+        let node = membership::node(&view, node.as_str())?;
+        state.fleet.drop_commits(node, &id, &commits).await?;
+        Ok(true)
+    };
+    leftovers::undisturbed(state, path, entry.as_deref(), drops)
+        .await
+        .map(drop)
 }
 
 struct Moved<'a> {
