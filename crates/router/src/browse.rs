@@ -130,3 +130,6 @@ fn no_commit(entry: &Repository) -> Error {
         entry.path
     ))
 }
+
+#[cfg(test)]
+mod tests;

@@ -179,3 +179,6 @@ async fn collect(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,7 @@
-//! A router without listeners and with members that are announcements only, for the tests of this
-//! crate: its loops run, nothing listens at the members' addresses.
+//! A router without listeners for the tests of this crate: its loops run. Members are announcements
+//! only, at whose addresses nothing listens, or [`peers`] that speak the protocol.
 
-mod fake_fetcher;
-mod fake_node;
+pub mod peers;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
@@ -14,13 +13,13 @@ use monofs_model::{
     Actor, Consistency, ContentMode, DisplayPath, Door, Member, MemberState, NodeId, Oid, RefName,
     Repository, RepositoryState, RequestId, Snapshot, SourceUrl,
 };
+use monofs_rpc::Channel;
 use monofs_testkit::wait::wait_until;
-
-pub use fake_fetcher::FakeFetcher;
-pub use fake_node::{FakeAdoption, FakeNode};
+use tokio_util::sync::DropGuard;
 
 use crate::parts::Parts;
 use crate::{Config, RouterHandle, start_with};
+use peers::{FakeFetcher, FakeNode, serve_anywhere};
 
 /// How long a change may take to be seen.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -60,6 +59,13 @@ impl TestRouter {
         Self { handle, _dir: dir }
     }
 
+    /// Serves its gRPC services until the guard is dropped; gives a channel to them.
+    pub async fn serve(&self) -> (Channel, DropGuard) {
+        let (address, stop) = serve_anywhere(self.handle.routes.clone()).await;
+        let channel = self.parts().fleet.channels.get(&address);
+        (channel.expect("an address"), stop)
+    }
+
     pub fn parts(&self) -> &Arc<Parts> {
         &self.handle.parts
     }
@@ -81,15 +87,31 @@ impl TestRouter {
         });
     }
 
-    /// Announces a fetcher at an address, and waits until it is shown.
-    pub async fn fetcher_at(&self, id: &str, address: &str) {
-        let members = &self.parts().fleet.members;
-        let announced = members.announced(member(id, Role::Fetcher, address)).await;
+    /// Starts a node that speaks the protocol, announces it, and waits until it is shown.
+    pub async fn fake_node(&self, id: &str) -> FakeNode {
+        let node = FakeNode::start(id).await;
+        self.node_at(id, &node.address).await;
+        node
+    }
+
+    /// Starts a fetcher whose remote is at `snapshot`, and announces it.
+    pub async fn fake_fetcher(&self, snapshot: Snapshot) -> FakeFetcher {
+        let fetcher = FakeFetcher::start(snapshot).await;
+        let member = member("f1", Role::Fetcher, &fetcher.address);
+        let announced = self.parts().fleet.members.announced(member).await;
         announced.expect("admitted");
         wait_until("a fetcher is shown", SOON, || {
-            let view = members.view();
-            view.fetchers().any(|fetcher| fetcher.id.as_str() == id)
+            let view = self.parts().fleet.members.view();
+            view.fetchers().any(|fetcher| fetcher.id.as_str() == "f1")
         });
+        fetcher
+    }
+
+    /// The nodes that are recorded to hold what `path` shows.
+    pub fn holders(&self, path: &str) -> Vec<String> {
+        let entry = self.parts().control.catalog.require(path);
+        let holders = entry.expect("it is there").holders.clone();
+        holders.into_iter().map(String::from).collect()
     }
 
     /// Records a repository that `holders` hold at a commit made of `byte`.

@@ -14,7 +14,12 @@ mod meter;
 mod ring;
 pub mod rings;
 mod sampler;
+mod step;
 
-pub use meter::Series;
+pub use meter::ClusterSample;
 pub use rings::{History, HistoryRange, HistoryTable};
 pub(crate) use sampler::run;
+pub use step::HistorySeries;
+
+#[cfg(test)]
+mod tests;

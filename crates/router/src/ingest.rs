@@ -221,3 +221,6 @@ async fn run_with_lease(
     lease.release().await;
     outcome
 }
+
+#[cfg(test)]
+mod tests;

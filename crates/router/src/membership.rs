@@ -165,3 +165,6 @@ impl MembershipTask {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

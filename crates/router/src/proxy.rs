@@ -103,3 +103,6 @@ impl v1::content_server::Content for ContentProxy {
             .map_err(to_status)
     }
 }
+
+#[cfg(test)]
+mod tests;

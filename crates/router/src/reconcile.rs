@@ -29,3 +29,6 @@ mod run;
 mod work;
 
 pub(crate) use run::run;
+
+#[cfg(test)]
+mod tests;

@@ -269,3 +269,6 @@ pub async fn replicas(fleet: &Fleet, entry: &monofs_model::Repository) -> Vec<v1
     });
     join_all(asked).await.into_iter().flatten().collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,3 +14,6 @@ pub mod removal;
 pub mod reports;
 pub mod repositories;
 pub mod verification;
+
+#[cfg(test)]
+mod tests;

@@ -349,3 +349,6 @@ fn wire(position: &CatalogPosition) -> v1::Position {
         revision: position.revision,
     }
 }
+
+#[cfg(test)]
+mod tests;

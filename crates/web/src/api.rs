@@ -30,4 +30,4 @@ pub(super) fn routes() -> Routes {
     .fold(Routes::default(), Routes::merge)
 }
 
-pub(super) use repos::{Tail, split_tail};
+pub(super) use repos::{RepositoryTail, split_tail};

@@ -17,7 +17,7 @@ pub(crate) struct ErrorDocument {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ErrorBody {
     /// What to do about it, as one word.
-    pub kind: Kind,
+    pub kind: ErrorWord,
     /// One line: what happened and where.
     pub message: String,
     /// One line: what to try.
@@ -28,7 +28,7 @@ pub(crate) struct ErrorBody {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = ErrorKind)]
-pub(crate) enum Kind {
+pub(crate) enum ErrorWord {
     NotFound,
     NotHeld,
     Invalid,
@@ -39,7 +39,7 @@ pub(crate) enum Kind {
     Internal,
 }
 
-impl From<ErrorKind> for Kind {
+impl From<ErrorKind> for ErrorWord {
     fn from(kind: ErrorKind) -> Self {
         match kind {
             ErrorKind::NotFound => Self::NotFound,

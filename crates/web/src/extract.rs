@@ -32,33 +32,38 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, HttpError> {
         let reading = axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX);
-        let late = |_| {
-            HttpError::of_http(
-                StatusCode::REQUEST_TIMEOUT,
-                "the body did not arrive in time",
-                "send it again",
-            )
-        };
-        let large = |_| {
-            let message = format!("the body is longer than {BODY_BYTES_MAX} bytes, or ended early");
-            HttpError::of_http(StatusCode::PAYLOAD_TOO_LARGE, message, "send less")
-        };
         let bytes: Bytes = tokio::time::timeout(BODY_TIMEOUT, reading)
             .await
-            .map_err(late)?
-            .map_err(large)?;
+            .map_err(|_| late_body())?
+            .map_err(|_| large_body())?;
         let text: &[u8] = if bytes.trim_ascii().is_empty() {
             b"{}"
         } else {
             &bytes
         };
-        let wrong = |error| {
-            HttpError::from(Error::invalid(format!(
-                "the body is not what it should be: {error}"
-            )))
-        };
-        Ok(Self(serde_json::from_slice(text).map_err(wrong)?))
+        match serde_json::from_slice(text) {
+            Ok(body) => Ok(Self(body)),
+            Err(error) => Err(not_as_expected("body", &error)),
+        }
     }
+}
+
+fn late_body() -> HttpError {
+    HttpError::of_http(
+        StatusCode::REQUEST_TIMEOUT,
+        "the body did not arrive in time",
+        "send it again",
+    )
+}
+
+fn large_body() -> HttpError {
+    let message = format!("the body is longer than {BODY_BYTES_MAX} bytes, or ended early");
+    HttpError::of_http(StatusCode::PAYLOAD_TOO_LARGE, message, "send less")
+}
+
+/// The error for a part of a request that cannot be understood.
+fn not_as_expected(part: &str, error: &dyn std::fmt::Display) -> HttpError {
+    Error::invalid(format!("the {part} is not what it should be: {error}")).into()
 }
 
 /// The parameters after the `?`.
@@ -69,14 +74,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, HttpError> {
         check_length(parts)?;
-        let wrong = |error| {
-            HttpError::from(Error::invalid(format!(
-                "the query is not what it should be: {error}"
-            )))
-        };
-        axum::extract::Query::try_from_uri(&parts.uri)
-            .map(|query| Self(query.0))
-            .map_err(wrong)
+        match axum::extract::Query::try_from_uri(&parts.uri) {
+            Ok(query) => Ok(Self(query.0)),
+            Err(error) => Err(not_as_expected("query", &error)),
+        }
     }
 }
 
@@ -89,22 +90,26 @@ impl<S: Send + Sync> FromRequestParts<S> for RawQuery {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, HttpError> {
         check_length(parts)?;
         let query = parts.uri.query().unwrap_or_default();
-        let decoded = |text: &str| percent_decoded(&text.replace('+', " "));
-        let pair = |pair: &str| {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            (
-                String::from_utf8_lossy(&decoded(name)).into_owned(),
-                decoded(value),
-            )
-        };
         Ok(Self(
             query
                 .split('&')
                 .filter(|pair| !pair.is_empty())
-                .map(pair)
+                .map(parameter)
                 .collect(),
         ))
     }
+}
+
+/// One parameter of a query, decoded.
+fn parameter(pair: &str) -> (String, Vec<u8>) {
+    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let name = String::from_utf8_lossy(&decoded(name)).into_owned();
+    (name, decoded(value))
+}
+
+/// A part of a query: percent-encoded, with plus signs for blanks.
+fn decoded(text: &str) -> Vec<u8> {
+    percent_decoded(&text.replace('+', " "))
 }
 
 impl RawQuery {
@@ -173,11 +178,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     type Rejection = HttpError;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, HttpError> {
-        let wrong = |_| HttpError::from(Error::invalid("the path of the request is no UTF-8"));
-        let path = axum::extract::Path::<String>::from_request_parts(parts, state)
-            .await
-            .map_err(wrong)?;
-        Ok(Self(path.0))
+        let path = axum::extract::Path::<String>::from_request_parts(parts, state);
+        match path.await {
+            Ok(path) => Ok(Self(path.0)),
+            Err(_) => Err(Error::invalid("the path of the request is no UTF-8").into()),
+        }
     }
 }
 

@@ -52,32 +52,25 @@ pub(super) async fn same_site(request: Request, next: Next) -> Response {
 }
 
 fn check(method: &Method, headers: &HeaderMap) -> Result<(), HttpError> {
-    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    let foreign = |what: &str| {
-        let message = format!("a page of another site may not change anything here ({what})");
-        Err(HttpError::of_http(
-            StatusCode::FORBIDDEN,
-            message,
-            "use this router's own page, the API directly, or monofs-admin",
-        ))
-    };
+    // Browsers say where a request comes from.
     if let Some(site @ ("cross-site" | "same-site")) =
-        text(HeaderName::from_static("sec-fetch-site"))
+        text(headers, HeaderName::from_static("sec-fetch-site"))
     {
-        return foreign(&format!("Sec-Fetch-Site: {site}"));
+        return Err(foreign(&format!("Sec-Fetch-Site: {site}")));
     }
-    if let Some(origin) = text(header::ORIGIN) {
+    if let Some(origin) = text(headers, header::ORIGIN) {
         let from = origin.split_once("://").map(|(_, host)| host);
-        let host = text(header::HOST);
+        let host = text(headers, header::HOST);
         if from.is_none() || from.map(str::to_ascii_lowercase) != host.map(str::to_ascii_lowercase)
         {
-            return foreign(&format!("Origin: {}", origin.escape_debug()));
+            return Err(foreign(&format!("Origin: {}", origin.escape_debug())));
         }
     }
+    // What no form can send needs a permission that a browser would ask for first.
     if *method == Method::DELETE {
         return Ok(());
     }
-    let kind = text(header::CONTENT_TYPE).unwrap_or_default();
+    let kind = text(headers, header::CONTENT_TYPE).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim();
     if essence.eq_ignore_ascii_case("application/json") {
         return Ok(());
@@ -89,6 +82,21 @@ fn check(method: &Method, headers: &HeaderMap) -> Result<(), HttpError> {
         message,
         "curl: -H 'Content-Type: application/json'",
     ))
+}
+
+/// A header as text; what is none as a question mark, which fits nothing.
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    let value = headers.get(name)?;
+    Some(value.to_str().unwrap_or("?"))
+}
+
+fn foreign(what: &str) -> HttpError {
+    let message = format!("a page of another site may not change anything here ({what})");
+    HttpError::of_http(
+        StatusCode::FORBIDDEN,
+        message,
+        "use this router's own page, the API directly, or monofs-admin",
+    )
 }
 
 #[cfg(test)]

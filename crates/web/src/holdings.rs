@@ -15,15 +15,24 @@ const PAGE: usize = 1000;
 
 /// Copies and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Held {
+struct HeldSum {
     copies: u64,
     bytes: u64,
 }
 
-impl Held {
+impl HeldSum {
     fn add(&mut self, bytes: u64) {
         self.copies += 1;
         self.bytes += bytes;
+    }
+
+    /// As what `node` would be given.
+    fn gained(&self, node: &NodeId) -> LossTarget {
+        LossTarget {
+            node: NamedNode::new(node.to_string()),
+            copies: self.copies,
+            bytes: self.bytes,
+        }
     }
 }
 
@@ -58,7 +67,7 @@ struct Survey<'a> {
     view: &'a ClusterView,
     candidates: Vec<Candidate>,
     repositories: u64,
-    held: HashMap<NodeId, Held>,
+    held: HashMap<NodeId, HeldSum>,
     loss: Option<LossSurvey>,
 }
 
@@ -68,10 +77,10 @@ struct LossSurvey {
     /// Of the nodes that are left and should hold copies, in the order of their tags.
     left: Vec<NodeId>,
     placer: Placer,
-    lost: Held,
+    lost: HeldSum,
     below: u64,
     without_copy: u64,
-    targets: HashMap<NodeId, Held>,
+    targets: HashMap<NodeId, HeldSum>,
 }
 
 impl<'a> Survey<'a> {
@@ -89,7 +98,7 @@ impl<'a> Survey<'a> {
                 ),
                 left: left.iter().map(|candidate| candidate.id.clone()).collect(),
                 node,
-                lost: Held::default(),
+                lost: HeldSum::default(),
                 below: 0,
                 without_copy: 0,
                 targets: HashMap::new(),
@@ -123,10 +132,13 @@ impl<'a> Survey<'a> {
     }
 
     fn finish(self) -> PlacementDocument {
-        let all = self.held.values().fold(Held::default(), |sum, held| Held {
-            copies: sum.copies + held.copies,
-            bytes: sum.bytes + held.bytes,
-        });
+        let all = self
+            .held
+            .values()
+            .fold(HeldSum::default(), |sum, held| HeldSum {
+                copies: sum.copies + held.copies,
+                bytes: sum.bytes + held.bytes,
+            });
         let weights: f64 = self
             .candidates
             .iter()
@@ -211,12 +223,8 @@ impl LossSurvey {
     }
 
     fn finish(self) -> Loss {
-        let target = |(node, held): (NodeId, Held)| LossTarget {
-            node: NamedNode::new(node.to_string()),
-            copies: held.copies,
-            bytes: held.bytes,
-        };
-        let mut targets: Vec<LossTarget> = self.targets.into_iter().map(target).collect();
+        let targets = self.targets.iter();
+        let mut targets: Vec<LossTarget> = targets.map(|(node, held)| held.gained(node)).collect();
         targets.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.node.cmp(&b.node)));
         Loss {
             node: NamedNode::new(self.node.to_string()),

@@ -79,7 +79,7 @@ async fn encode_slashes(State(state): State<Arc<Parts>>, mut request: Request) -
         .path()
         .strip_prefix(REPOS)
         .and_then(|tail| api::split_tail(tail, is_repository));
-    let Some(api::Tail { path, action }) = tail else {
+    let Some(api::RepositoryTail { path, action }) = tail else {
         return request;
     };
     let action = action.map_or(String::new(), |action| format!("/{action}"));

@@ -15,7 +15,7 @@ use monofs_model::{ClusterView, Error};
 
 use super::sse::Event;
 use crate::site::Site;
-use monofs_router::history::Series;
+use monofs_router::history::HistorySeries;
 use monofs_router::parts::Parts;
 use monofs_router::reconcile::jobs::has_ended;
 use monofs_router::status;
@@ -129,22 +129,21 @@ fn rates(state: &Parts) -> OverviewRates {
     let Some(latest) = state.work.history.latest() else {
         return OverviewRates::default();
     };
-    let value = |series| latest.value(series);
     let reads = ReadRates {
-        requests_per_second: value(Series::Reads),
-        failed_per_second: value(Series::Errors),
-        bytes_per_second: value(Series::Bytes),
-        p50_seconds: value(Series::LatencyP50),
-        p99_seconds: value(Series::LatencyP99),
+        requests_per_second: latest.value(HistorySeries::Reads),
+        failed_per_second: latest.value(HistorySeries::Errors),
+        bytes_per_second: latest.value(HistorySeries::Bytes),
+        p50_seconds: latest.value(HistorySeries::LatencyP50),
+        p99_seconds: latest.value(HistorySeries::LatencyP99),
     };
     OverviewRates {
         at: Some(Time::new(latest.at)),
         replaced: (&reads).into(),
         reads,
-        node_hit_ratio: value(Series::NodeHitRatio),
-        fetcher_hit_ratio: value(Series::FetcherHitRatio),
-        client_hit_ratio: value(Series::ClientHitRatio),
-        disk_used_bytes: value(Series::DiskUsed),
+        node_hit_ratio: latest.value(HistorySeries::NodeHitRatio),
+        fetcher_hit_ratio: latest.value(HistorySeries::FetcherHitRatio),
+        client_hit_ratio: latest.value(HistorySeries::ClientHitRatio),
+        disk_used_bytes: latest.value(HistorySeries::DiskUsed),
     }
 }
 

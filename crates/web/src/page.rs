@@ -94,13 +94,16 @@ pub(super) fn is_for_people(uri: &Uri, headers: &HeaderMap) -> bool {
     !uri.path().starts_with("/api/") && wanted.contains("text/html")
 }
 
-async fn overview(State(state): RouterParts, Query(query): Query<overview::Asked>) -> Response {
+async fn overview(
+    State(state): RouterParts,
+    Query(query): Query<overview::OverviewQuery>,
+) -> Response {
     show(&state, "/", Ok(overview::page(&state, &query)))
 }
 
 async fn repositories(
     State(state): RouterParts,
-    Query(query): Query<repositories::Asked>,
+    Query(query): Query<repositories::RepositoriesQuery>,
 ) -> Response {
     show(&state, "/repos", repositories::page(&state, &query).await)
 }
@@ -122,7 +125,7 @@ async fn ingest(State(state): RouterParts, uri: Uri) -> Response {
 async fn browse(
     State(pages): State<PageContext>,
     uri: Uri,
-    Query(query): Query<browse::Asked>,
+    Query(query): Query<browse::BrowseQuery>,
 ) -> Response {
     let encoded = &uri.path()["/browse/".len()..];
     browse::answer(&pages.site.router, &pages.highlights, encoded, &query).await
@@ -135,7 +138,7 @@ async fn nodes(State(state): RouterParts) -> Response {
 async fn node(
     State(state): RouterParts,
     Path(id): Path<String>,
-    Query(query): Query<node::Asked>,
+    Query(query): Query<node::NodeQuery>,
 ) -> Response {
     show(&state, "/nodes", node::page(&state, &id, &query))
 }
@@ -144,13 +147,13 @@ async fn fetchers(State(state): RouterParts) -> Response {
     show(&state, "/fetchers", Ok(fetchers::page(&state)))
 }
 
-async fn jobs(State(state): RouterParts, Query(query): Query<jobs::Asked>) -> Response {
+async fn jobs(State(state): RouterParts, Query(query): Query<jobs::JobsQuery>) -> Response {
     show(&state, "/jobs", Ok(jobs::page(&state, &query)))
 }
 
 async fn placement(
     State(pages): State<PageContext>,
-    Query(query): Query<placement::Asked>,
+    Query(query): Query<placement::PlacementQuery>,
 ) -> Response {
     let site = &pages.site;
     show(
@@ -160,6 +163,9 @@ async fn placement(
     )
 }
 
-async fn clients(State(state): RouterParts, Query(query): Query<clients::Asked>) -> Response {
+async fn clients(
+    State(state): RouterParts,
+    Query(query): Query<clients::ClientsQuery>,
+) -> Response {
     show(&state, "/clients", Ok(clients::page(&state, &query).await))
 }

@@ -160,6 +160,35 @@ async fn a_snapshot_that_was_replaced_again_is_not_forgotten() {
 }
 
 #[tokio::test]
+async fn a_commit_that_was_only_given_is_noted_as_itself_whatever_the_entry_shows() {
+    let store = SharedStore::open().await;
+    let router = store.router("only").await;
+    let far = clock::now() + 1000;
+    // A first ingest that failed after a node had adopted the commit: the entry shows none.
+    created(&router, "h/new").await;
+    // The same of an entry that shows another commit.
+    created(&router, "h/old").await;
+    publish(&router, "h/old", 1).await;
+    for (name, number) in [("h/new", 3), ("h/old", 4)] {
+        let entry = router.control.catalog.get(&path(name)).unwrap();
+        let entries = &router.control.entries;
+        let (given, nodes) = (snapshot(number), [node("b")]);
+        let noted = entries.note_given(actor(), &entry.path, &given, &nodes);
+        noted.await.unwrap();
+        let id = entry.storage_id();
+        let noted = router.control.retained.of(Some(&id)).await.unwrap();
+        assert_eq!(noted[&id][0].snapshot, given);
+        assert_eq!(noted[&id][0].holders, [node("b")]);
+    }
+    // Each is forgotten under its own name.
+    for (retained, revision) in router.control.retained.expired(far).await.unwrap() {
+        let forgotten = router.control.retained.forget(&retained, revision);
+        forgotten.await.unwrap();
+    }
+    assert_eq!(expired(&router, far).await, []);
+}
+
+#[tokio::test]
 async fn a_removed_entry_leaves_its_snapshot_readable_and_takes_its_history_along() {
     let store = SharedStore::open().await;
     let router = store.router("only").await;

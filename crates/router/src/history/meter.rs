@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 
 use monofs_model::NodeId;
 use monofs_proto::v1;
-use monofs_rpc::metrics::quantile;
 
-use super::ring::Accumulate;
+use super::step::{ClusterStep, Hits, Mean, NodeStep, add_counts};
 
 /// What all members said at one time; `None` = it could not be asked.
 #[derive(Debug, Clone, Default)]
-pub struct Sample {
+pub struct ClusterSample {
     pub nodes: BTreeMap<NodeId, Option<v1::StatResponse>>,
     pub fetchers: BTreeMap<NodeId, Option<v1::FetcherStatResponse>>,
     /// Of the clients of this router, by when they connected and their name: hits and misses of
@@ -20,186 +19,6 @@ pub struct Sample {
     pub repositories: u64,
     pub nodes_serving: u64,
     pub jobs_running: u64,
-}
-
-/// What there is a history of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Series {
-    /// Requests for content that nodes answered.
-    Reads,
-    Bytes,
-    Errors,
-    LatencyP50,
-    LatencyP99,
-    NodeHitRatio,
-    FetcherHitRatio,
-    ClientHitRatio,
-    Repositories,
-    NodesServing,
-    MembersSilent,
-    JobsRunning,
-    DiskUsed,
-}
-
-/// All of them.
-pub const SERIES: [Series; 13] = [
-    Series::Reads,
-    Series::Bytes,
-    Series::Errors,
-    Series::LatencyP50,
-    Series::LatencyP99,
-    Series::NodeHitRatio,
-    Series::FetcherHitRatio,
-    Series::ClientHitRatio,
-    Series::Repositories,
-    Series::NodesServing,
-    Series::MembersSilent,
-    Series::JobsRunning,
-    Series::DiskUsed,
-];
-
-impl Series {
-    /// The stable name, with the unit in it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Reads => "reads_per_second",
-            Self::Bytes => "bytes_per_second",
-            Self::Errors => "errors_per_second",
-            Self::LatencyP50 => "latency_p50_seconds",
-            Self::LatencyP99 => "latency_p99_seconds",
-            Self::NodeHitRatio => "node_hit_ratio",
-            Self::FetcherHitRatio => "fetcher_hit_ratio",
-            Self::ClientHitRatio => "client_hit_ratio",
-            Self::Repositories => "repositories",
-            Self::NodesServing => "nodes_serving",
-            Self::MembersSilent => "members_silent",
-            Self::JobsRunning => "jobs_running",
-            Self::DiskUsed => "disk_used_bytes",
-        }
-    }
-}
-
-/// A mean of what is added.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Mean {
-    sum: f64,
-    count: u32,
-}
-
-impl Mean {
-    fn of(value: Option<f64>) -> Self {
-        value.map_or_else(Self::default, |sum| Self { sum, count: 1 })
-    }
-
-    fn merge(&mut self, later: Self) {
-        self.sum += later.sum;
-        self.count += later.count;
-    }
-
-    fn value(self) -> Option<f64> {
-        (self.count > 0).then(|| self.sum / f64::from(self.count))
-    }
-}
-
-/// Hits of all that was asked for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Hits {
-    hits: u64,
-    misses: u64,
-}
-
-impl Hits {
-    fn merge(&mut self, later: Self) {
-        self.hits += later.hits;
-        self.misses += later.misses;
-    }
-
-    /// `None`: nothing was asked for.
-    fn ratio(self) -> Option<f64> {
-        let all = self.hits + self.misses;
-        (all > 0).then(|| self.hits as f64 / all as f64)
-    }
-}
-
-/// What the cluster did in one step.
-#[derive(Debug, Clone, Default)]
-pub struct Step {
-    reads: Mean,
-    bytes: Mean,
-    errors: Mean,
-    /// Requests by how long they took; see `StatResponse.request_durations`.
-    durations: Vec<u64>,
-    nodes: Hits,
-    fetchers: Hits,
-    clients: Hits,
-    /// As they were at the end.
-    repositories: u64,
-    nodes_serving: u64,
-    members_silent: u64,
-    jobs_running: u64,
-    disk_used: Option<u64>,
-}
-
-impl Step {
-    /// `None` = not known.
-    pub fn value(&self, series: Series) -> Option<f64> {
-        match series {
-            Series::Reads => self.reads.value(),
-            Series::Bytes => self.bytes.value(),
-            Series::Errors => self.errors.value(),
-            Series::LatencyP50 => quantile(&self.durations, 0.5),
-            Series::LatencyP99 => quantile(&self.durations, 0.99),
-            Series::NodeHitRatio => self.nodes.ratio(),
-            Series::FetcherHitRatio => self.fetchers.ratio(),
-            Series::ClientHitRatio => self.clients.ratio(),
-            Series::Repositories => Some(self.repositories as f64),
-            Series::NodesServing => Some(self.nodes_serving as f64),
-            Series::MembersSilent => Some(self.members_silent as f64),
-            Series::JobsRunning => Some(self.jobs_running as f64),
-            Series::DiskUsed => self.disk_used.map(|bytes| bytes as f64),
-        }
-    }
-}
-
-impl Accumulate for Step {
-    fn merge(&mut self, later: &Self) {
-        self.reads.merge(later.reads);
-        self.bytes.merge(later.bytes);
-        self.errors.merge(later.errors);
-        add_counts(&mut self.durations, &later.durations);
-        self.nodes.merge(later.nodes);
-        self.fetchers.merge(later.fetchers);
-        self.clients.merge(later.clients);
-        self.repositories = later.repositories;
-        self.nodes_serving = later.nodes_serving;
-        self.members_silent = self.members_silent.max(later.members_silent);
-        self.jobs_running = later.jobs_running;
-        self.disk_used = later.disk_used.or(self.disk_used);
-    }
-}
-
-/// What one node did in one step.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NodeStep {
-    reads: Mean,
-    disk_used: Option<u64>,
-}
-
-impl NodeStep {
-    pub fn reads_per_second(&self) -> Option<f64> {
-        self.reads.value()
-    }
-
-    pub fn disk_used_bytes(&self) -> Option<f64> {
-        self.disk_used.map(|bytes| bytes as f64)
-    }
-}
-
-impl Accumulate for NodeStep {
-    fn merge(&mut self, later: &Self) {
-        self.reads.merge(later.reads);
-        self.disk_used = later.disk_used.or(self.disk_used);
-    }
 }
 
 /// The last counters of every member, and when they were told.
@@ -213,25 +32,23 @@ pub(super) struct Meter {
 
 impl Meter {
     /// What happened since the sample before; `None` when `at` is not after that one.
-    pub fn step(&mut self, at: i64, sample: &Sample) -> Option<(Step, Vec<(NodeId, NodeStep)>)> {
+    pub fn step(
+        &mut self,
+        at: i64,
+        sample: &ClusterSample,
+    ) -> Option<(ClusterStep, Vec<(NodeId, NodeStep)>)> {
         if self.at.is_some_and(|before| before >= at) {
             return None;
         }
         self.at = Some(at);
-        let silent = |missing: usize| missing as u64;
-        let mut step = Step {
+        let silent_nodes = sample.nodes.values().filter(|stat| stat.is_none());
+        let silent_fetchers = sample.fetchers.values().filter(|stat| stat.is_none());
+        let mut step = ClusterStep {
             repositories: sample.repositories,
             nodes_serving: sample.nodes_serving,
-            members_silent: silent(sample.nodes.values().filter(|stat| stat.is_none()).count())
-                + silent(
-                    sample
-                        .fetchers
-                        .values()
-                        .filter(|stat| stat.is_none())
-                        .count(),
-                ),
+            members_silent: (silent_nodes.count() + silent_fetchers.count()) as u64,
             jobs_running: sample.jobs_running,
-            ..Step::default()
+            ..ClusterStep::default()
         };
         let of_nodes = self.nodes(at, sample, &mut step);
         self.fetchers(sample, &mut step);
@@ -239,7 +56,12 @@ impl Meter {
         Some((step, of_nodes))
     }
 
-    fn nodes(&mut self, at: i64, sample: &Sample, step: &mut Step) -> Vec<(NodeId, NodeStep)> {
+    fn nodes(
+        &mut self,
+        at: i64,
+        sample: &ClusterSample,
+        step: &mut ClusterStep,
+    ) -> Vec<(NodeId, NodeStep)> {
         self.nodes.retain(|id, _| sample.nodes.contains_key(id));
         let mut reads = None;
         let mut bytes = None;
@@ -255,19 +77,16 @@ impl Meter {
                 ..NodeStep::default()
             };
             if let Some((then, before)) = self.nodes.get(id)
-                && let Some(done) = Done::between(before, stat)
+                && let Some(done) = NodeWork::between(before, stat)
             {
-                let rate = |count: u64| count as f64 / (at - then).max(1) as f64;
-                let add = |sum: &mut Option<f64>, count: Option<u64>| {
-                    if let Some(count) = count {
-                        *sum = Some(sum.unwrap_or(0.0) + rate(count));
-                    }
-                };
-                let requests = done.durations.as_ref().map(|counts| counts.iter().sum());
-                add(&mut reads, requests);
-                add(&mut errors, requests.map(|_| done.failed));
-                add(&mut bytes, Some(done.bytes));
-                of_node.reads = Mean::of(requests.map(rate));
+                // One that does not tell durations tells neither reads nor failures.
+                let seconds = (at - then).max(1) as f64;
+                let requests = done.durations.as_ref();
+                let requests = requests.map(|counts| counts.iter().sum::<u64>() as f64 / seconds);
+                reads = sum(reads, requests);
+                errors = sum(errors, requests.map(|_| done.failed as f64 / seconds));
+                bytes = sum(bytes, Some(done.bytes as f64 / seconds));
+                of_node.reads = Mean::of(requests);
                 add_counts(
                     &mut step.durations,
                     done.durations.as_deref().unwrap_or_default(),
@@ -280,17 +99,12 @@ impl Meter {
         (step.reads, step.bytes, step.errors) =
             (Mean::of(reads), Mean::of(bytes), Mean::of(errors));
         // What a node that is silent now said last still lies on its disk.
-        let used = || {
-            self.nodes
-                .values()
-                .map(|(_, stat)| stat.disk_used_bytes)
-                .sum()
-        };
-        step.disk_used = (!self.nodes.is_empty()).then(used);
+        let used = self.nodes.values().map(|(_, stat)| stat.disk_used_bytes);
+        step.disk_used = used.reduce(|sum, bytes| sum + bytes);
         of_nodes
     }
 
-    fn fetchers(&mut self, sample: &Sample, step: &mut Step) {
+    fn fetchers(&mut self, sample: &ClusterSample, step: &mut ClusterStep) {
         self.fetchers
             .retain(|id, _| sample.fetchers.contains_key(id));
         for (id, stat) in &sample.fetchers {
@@ -304,13 +118,21 @@ impl Meter {
         }
     }
 
-    fn clients(&mut self, sample: &Sample, step: &mut Step) {
+    fn clients(&mut self, sample: &ClusterSample, step: &mut ClusterStep) {
         for (client, now) in &sample.clients {
             if let Some(before) = self.clients.get(client) {
                 step.clients.merge(grown(*before, *now));
             }
         }
         self.clients.clone_from(&sample.clients);
+    }
+}
+
+/// The sum of what is known; `None` when nothing is.
+fn sum(sum: Option<f64>, more: Option<f64>) -> Option<f64> {
+    match (sum, more) {
+        (Some(sum), Some(more)) => Some(sum + more),
+        (known, None) | (None, known) => known,
     }
 }
 
@@ -323,7 +145,7 @@ fn grown(before: (u64, u64), now: (u64, u64)) -> Hits {
 }
 
 /// What a node did between two looks.
-struct Done {
+struct NodeWork {
     /// `None`: its version does not tell.
     durations: Option<Vec<u64>>,
     failed: u64,
@@ -331,7 +153,7 @@ struct Done {
     chunks: Hits,
 }
 
-impl Done {
+impl NodeWork {
     /// `None`: it was started again in between, so its counters began anew.
     fn between(before: &v1::StatResponse, now: &v1::StatResponse) -> Option<Self> {
         if before.incarnation != now.incarnation {
@@ -355,17 +177,11 @@ impl Done {
     }
 }
 
-fn add_counts(counts: &mut Vec<u64>, more: &[u64]) {
-    counts.resize(counts.len().max(more.len()), 0);
-    counts
-        .iter_mut()
-        .zip(more)
-        .for_each(|(count, more)| *count += more);
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::history::ring::Accumulate as _;
+    use crate::history::step::HistorySeries;
 
     /// A node of this incarnation that answered `requests`, all of them in 10 ms, with 100 bytes
     /// and one held chunk each.
@@ -383,17 +199,17 @@ pub(super) mod tests {
         }
     }
 
-    pub fn sample(nodes: &[(&str, Option<v1::StatResponse>)]) -> Sample {
+    pub fn sample(nodes: &[(&str, Option<v1::StatResponse>)]) -> ClusterSample {
         let nodes = nodes
             .iter()
             .map(|(id, stat)| (NodeId::new(id).expect("an id"), stat.clone()));
-        Sample {
+        ClusterSample {
             nodes: nodes.collect(),
             ..Default::default()
         }
     }
 
-    fn steps(samples: &[(i64, Sample)]) -> Vec<Step> {
+    fn steps(samples: &[(i64, ClusterSample)]) -> Vec<ClusterStep> {
         let mut meter = Meter::default();
         samples
             .iter()
@@ -415,16 +231,16 @@ pub(super) mod tests {
             ),
         ]);
         assert_eq!(
-            steps[0].value(Series::Reads),
+            steps[0].value(HistorySeries::Reads),
             None,
             "nothing to compare with"
         );
-        assert_eq!(steps[1].value(Series::Reads), Some(15.0));
-        assert_eq!(steps[1].value(Series::Bytes), Some(1500.0));
-        assert_eq!(steps[1].value(Series::Errors), Some(0.0));
-        assert_eq!(steps[1].value(Series::LatencyP99), Some(0.01));
-        assert_eq!(steps[1].value(Series::NodeHitRatio), Some(1.0));
-        assert_eq!(steps[1].value(Series::DiskUsed), Some(2000.0));
+        assert_eq!(steps[1].value(HistorySeries::Reads), Some(15.0));
+        assert_eq!(steps[1].value(HistorySeries::Bytes), Some(1500.0));
+        assert_eq!(steps[1].value(HistorySeries::Errors), Some(0.0));
+        assert_eq!(steps[1].value(HistorySeries::LatencyP99), Some(0.01));
+        assert_eq!(steps[1].value(HistorySeries::NodeHitRatio), Some(1.0));
+        assert_eq!(steps[1].value(HistorySeries::DiskUsed), Some(2000.0));
     }
 
     #[test]
@@ -435,16 +251,16 @@ pub(super) mod tests {
             (30, sample(&[("a", None)])),
             (40, sample(&[("a", Some(node(1, 300)))])),
         ]);
-        assert_eq!(steps[1].value(Series::Reads), None);
+        assert_eq!(steps[1].value(HistorySeries::Reads), None);
         assert_eq!(
             (
-                steps[1].value(Series::MembersSilent),
-                steps[1].value(Series::DiskUsed)
+                steps[1].value(HistorySeries::MembersSilent),
+                steps[1].value(HistorySeries::DiskUsed)
             ),
             (Some(1.0), Some(1000.0))
         );
         assert_eq!(
-            steps[3].value(Series::Reads),
+            steps[3].value(HistorySeries::Reads),
             Some(10.0),
             "over the 30 seconds since it was asked last"
         );
@@ -471,7 +287,10 @@ pub(super) mod tests {
                 )]),
             ),
         ]);
-        let reads: Vec<_> = steps.iter().map(|step| step.value(Series::Reads)).collect();
+        let reads: Vec<_> = steps
+            .iter()
+            .map(|step| step.value(HistorySeries::Reads))
+            .collect();
         assert_eq!(reads, [None, None, Some(10.0), None]);
     }
 
@@ -479,7 +298,7 @@ pub(super) mod tests {
     fn an_idle_cache_has_no_ratio_and_merged_steps_weigh_by_use() {
         let with_clients = |hits, misses| {
             let clients = [((1, "c".to_owned()), (hits, misses))].into();
-            Sample {
+            ClusterSample {
                 clients,
                 ..sample(&[("a", Some(node(1, 0)))])
             }
@@ -489,17 +308,20 @@ pub(super) mod tests {
             (20, with_clients(90, 10)),
             (30, with_clients(90, 310)),
         ]);
-        assert_eq!(steps[0].value(Series::ClientHitRatio), None);
-        assert_eq!(steps[1].value(Series::ClientHitRatio), Some(0.9));
+        assert_eq!(steps[0].value(HistorySeries::ClientHitRatio), None);
+        assert_eq!(steps[1].value(HistorySeries::ClientHitRatio), Some(0.9));
         let last = steps[2].clone();
         steps[1].merge(&last);
-        assert_eq!(steps[1].value(Series::ClientHitRatio), Some(90.0 / 400.0));
         assert_eq!(
-            steps[1].value(Series::NodeHitRatio),
+            steps[1].value(HistorySeries::ClientHitRatio),
+            Some(90.0 / 400.0)
+        );
+        assert_eq!(
+            steps[1].value(HistorySeries::NodeHitRatio),
             None,
             "nothing was asked for"
         );
-        assert_eq!(steps[1].value(Series::LatencyP50), None);
+        assert_eq!(steps[1].value(HistorySeries::LatencyP50), None);
     }
 
     #[test]
@@ -513,7 +335,10 @@ pub(super) mod tests {
             (20, sample(&[("a", Some(old(500)))])),
         ]);
         assert_eq!(
-            (steps[1].value(Series::Reads), steps[1].value(Series::Bytes)),
+            (
+                steps[1].value(HistorySeries::Reads),
+                steps[1].value(HistorySeries::Bytes)
+            ),
             (None, Some(50.0))
         );
     }

@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use monofs_model::NodeId;
 use parking_lot::RwLock;
 
-use super::meter::{Meter, NodeStep, SERIES, Sample, Series, Step};
+use super::meter::{ClusterSample, Meter};
 use super::ring::{Accumulate, Ring};
+use super::step::{ClusterStep, HistorySeries, NodeStep, SERIES};
 
 /// Seconds between two samples, and how many are kept: one hour.
 pub const STEP_SECONDS: i64 = 10;
@@ -42,12 +43,12 @@ pub struct HistoryTable {
 pub struct LatestStep {
     /// When it ended, seconds since the epoch.
     pub at: i64,
-    values: Vec<(Series, Option<f64>)>,
+    values: Vec<(HistorySeries, Option<f64>)>,
 }
 
 impl LatestStep {
     /// `None` = not known.
-    pub fn value(&self, wanted: Series) -> Option<f64> {
+    pub fn value(&self, wanted: HistorySeries) -> Option<f64> {
         self.values
             .iter()
             .find(|(series, _)| *series == wanted)
@@ -64,10 +65,10 @@ pub struct History {
 #[derive(Default)]
 struct SampledRings {
     meter: Meter,
-    cluster: Rings<Step>,
+    cluster: Rings<ClusterStep>,
     nodes: BTreeMap<NodeId, Rings<NodeStep>>,
     /// The last sample that was taken.
-    sampled: Option<Sample>,
+    sampled: Option<ClusterSample>,
 }
 
 struct Rings<T> {
@@ -100,7 +101,7 @@ impl<T: Accumulate> Rings<T> {
 impl History {
     /// Takes in what was sampled at `at`, seconds since the epoch. Time does not go back: an
     /// earlier sample is passed over.
-    pub fn add(&self, at: i64, sample: Sample) {
+    pub fn add(&self, at: i64, sample: ClusterSample) {
         let mut inner = self.inner.write();
         let SampledRings {
             meter,
@@ -164,7 +165,7 @@ impl History {
     }
 
     /// Looks at the last sample, if one was taken.
-    pub fn sampled<T>(&self, look: impl FnOnce(&Sample) -> T) -> Option<T> {
+    pub fn sampled<T>(&self, look: impl FnOnce(&ClusterSample) -> T) -> Option<T> {
         self.read(|inner| inner.sampled.as_ref().map(look))
     }
 

@@ -9,7 +9,7 @@ use monofs_model::view::Role;
 use monofs_model::{Member, MemberState, NodeId};
 use tokio_util::sync::CancellationToken;
 
-use super::meter::Sample;
+use super::meter::ClusterSample;
 use super::rings::STEP_SECONDS;
 use crate::parts::Parts;
 use crate::reconcile::jobs::has_ended;
@@ -36,7 +36,7 @@ pub async fn run(state: Arc<Parts>, stop: CancellationToken) {
 }
 
 /// Asks every member, a bounded number of them at a time.
-async fn take(state: &Arc<Parts>) -> Sample {
+pub(super) async fn take(state: &Arc<Parts>) -> ClusterSample {
     let view = state.fleet.members.view();
     let limit = ASK_TIMEOUT.min(state.fleet.call_timeout);
     // One that is down is not asked: that it is silent is known.
@@ -85,7 +85,7 @@ async fn take(state: &Arc<Parts>) -> Sample {
             (report.cache_hits, report.cache_misses),
         ))
     });
-    Sample {
+    ClusterSample {
         nodes,
         fetchers,
         clients: reports.collect(),

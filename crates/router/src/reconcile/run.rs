@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::facts;
 use super::jobs::Book;
-use super::work::{self, Pace};
+use super::work::{self, CopyPace};
 use crate::membership;
 use crate::parts::Parts;
 use monofs_control::Control;
@@ -42,9 +42,9 @@ pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {
 }
 
 /// A command that runs.
-struct Running {
+struct RunningCommand {
     command: PlanCommand,
-    pace: Arc<Pace>,
+    pace: Arc<CopyPace>,
     abort: AbortHandle,
     /// It was broken off, and what it left is being taken back.
     undoes: bool,
@@ -59,7 +59,7 @@ struct Leader {
     /// Up to where the catalogue is in the plan; `None` = not at all.
     position: Option<CatalogPosition>,
     work: JoinSet<Result<()>>,
-    running: HashMap<Id, Running>,
+    running: HashMap<Id, RunningCommand>,
     book: Book,
     /// For the plan's clock.
     since: Instant,
@@ -323,9 +323,9 @@ impl Leader {
             }
             self.book.begun(command.cause);
             self.rows_due = true;
-            let pace = Arc::new(Pace {
+            let pace = Arc::new(CopyPace {
                 bytes_per_second_max: share,
-                ..Pace::default()
+                ..CopyPace::default()
             });
             let work = {
                 let state = self.state.clone();
@@ -336,7 +336,7 @@ impl Leader {
             let abort = self.work.spawn(context::begin("reconcile", work));
             self.running.insert(
                 abort.id(),
-                Running {
+                RunningCommand {
                     command,
                     pace,
                     abort,
@@ -368,7 +368,7 @@ impl Leader {
             Ok((id, outcome)) => (id, Some(outcome)),
             Err(error) => (error.id(), None),
         };
-        let Some(Running {
+        let Some(RunningCommand {
             command,
             pace,
             undoes,
@@ -446,7 +446,7 @@ impl Leader {
         let abort = self.work.spawn(context::begin("undo", undo));
         self.running.insert(
             abort.id(),
-            Running {
+            RunningCommand {
                 command,
                 pace: Arc::default(),
                 abort,
@@ -457,7 +457,7 @@ impl Leader {
 
     async fn write_rows(&mut self) {
         self.book.live.clear();
-        for Running { command, pace, .. } in self.running.values() {
+        for RunningCommand { command, pace, .. } in self.running.values() {
             *self.book.live.entry(command.cause).or_default() += pace.bytes.load(Ordering::Relaxed);
         }
         let rested = self

@@ -18,7 +18,7 @@ use monofs_fleet::copies::{PlanAction, PlanCommand};
 
 /// How far a command is, and how fast it may be.
 #[derive(Default)]
-pub(super) struct Pace {
+pub(super) struct CopyPace {
     /// Contents taken so far.
     pub bytes: AtomicU64,
     /// 0 = no limit.
@@ -30,7 +30,7 @@ pub(super) async fn perform(
     actor: &Actor,
     state: &Arc<Parts>,
     command: &PlanCommand,
-    pace: &Pace,
+    pace: &CopyPace,
 ) -> Result<()> {
     let id = StorageId::of_number(command.key);
     let current = state
@@ -49,7 +49,7 @@ pub(super) async fn perform(
             entry.path
         )));
     }
-    let moved = Moved {
+    let moved = CopyMove {
         actor,
         state,
         entry: &entry,
@@ -108,15 +108,15 @@ pub(super) async fn undo(state: &Arc<Parts>, command: &PlanCommand) -> Result<()
         .map(drop)
 }
 
-struct Moved<'a> {
+struct CopyMove<'a> {
     actor: &'a Actor,
     state: &'a Arc<Parts>,
     entry: &'a Arc<Repository>,
     snapshot: &'a Snapshot,
-    pace: &'a Pace,
+    pace: &'a CopyPace,
 }
 
-impl Moved<'_> {
+impl CopyMove<'_> {
     async fn copy(&self, node: &NodeId, from: &[NodeId], urgent: bool) -> Result<()> {
         let Self {
             actor,
@@ -173,15 +173,8 @@ impl Moved<'_> {
             0 => 0,
             limit => (limit / keepers.len().max(1) as u64).max(1),
         };
-        let verify = || {
-            try_join_all(
-                keepers
-                    .iter()
-                    .map(|keeper| self.cover(keeper, leaving.into_iter().collect(), limit)),
-            )
-        };
         // What may take long does not keep ingests away; then nothing is left to take.
-        verify().await?;
+        self.cover_all(&keepers, leaving, limit).await?;
         let Some(away) = state
             .work
             .ingests
@@ -193,17 +186,29 @@ impl Moved<'_> {
                 entry.path
             )));
         };
-        verify().await?;
+        self.cover_all(&keepers, leaving, limit).await?;
         // No router ingests there now and readers use no replaced commit of it, so what the entry
         // shows and showed is not wanted on this node. Commits that nothing names stay.
         let mut commits = state.control.published.replaced_in(entry).await?;
         commits.push(self.snapshot.commit);
-        // From here on in one piece: a holder that was taken off and not dropped would be found at
-        // its next start only.
+        let released = self.release(node, keep, leaving.cloned(), commits).await;
+        away.release().await;
+        released
+    }
+
+    /// Takes `node` off the holders while all of `keep` are, and lets it drop `commits`, as
+    /// `leaving` if it is still a member. In one piece, also when nothing waits for it any more: a
+    /// holder that was taken off and has not dropped them would be found at its next start only.
+    async fn release(
+        &self,
+        node: &NodeId,
+        keep: &[NodeId],
+        leaving: Option<Member>,
+        commits: Vec<Oid>,
+    ) -> Result<()> {
         let actor = self.actor.clone();
-        let state = state.clone();
-        let entry = entry.clone();
-        let leaving = leaving.cloned();
+        let state = self.state.clone();
+        let entry = self.entry.clone();
         let node = node.clone();
         let keep = keep.to_vec();
         let release = tokio::spawn(context::carry(async move {
@@ -216,16 +221,27 @@ impl Moved<'_> {
                 .release_holder(&actor, &entry.path, entry.generation, &node, &keep)
                 .await?;
             if let Some(leaving) = leaving {
+                let id = entry.storage_id();
                 state.fleet.drop_commits(&leaving, &id, &commits).await?;
             }
-            tracing::info!(path = %entry.path, node = %node, "deleted a copy that was one too many");
+            tracing::info!(path = %entry.path, %node, "deleted a copy that was one too many");
             Ok(())
         }));
-        let released = release
+        release
             .await
-            .map_err(|e| Error::internal(format!("a deletion ended early: {e}")));
-        away.release().await;
-        released?
+            .map_err(|e| Error::internal(format!("a deletion ended early: {e}")))?
+    }
+
+    /// Returns when each of `keepers` holds all that `leaving` holds.
+    async fn cover_all(
+        &self,
+        keepers: &[&Member],
+        leaving: Option<&Member>,
+        limit: u64,
+    ) -> Result<()> {
+        let keepers = keepers.iter();
+        let covers = keepers.map(|keeper| self.cover(keeper, leaving.into_iter().collect(), limit));
+        try_join_all(covers).await.map(drop)
     }
 
     /// Returns when `node` holds the commit and all contents that `peers` hold of it.

@@ -16,7 +16,7 @@ use monofs_model::Error;
 use monofs_proto::v1;
 use monofs_rpc::from_status;
 
-use super::repos::Nothing;
+use super::repos::EmptyRequest;
 use crate::error::Answer;
 use crate::extract::{Body, Document, Name, Query, RequestActor};
 use crate::routes::Routes;
@@ -106,7 +106,7 @@ pub(super) async fn cancel(
     RequestActor(actor): RequestActor,
     State(state): State<Arc<Parts>>,
     Name(id): Name,
-    Body(_): Body<Nothing>,
+    Body(_): Body<EmptyRequest>,
 ) -> Answer<Document<JobDocument>> {
     Ok(Document(
         (&jobs::cancel(&actor, &state.control, &id).await?).into(),

@@ -135,7 +135,6 @@ pub(crate) async fn in_full(
         .snapshot
         .iter()
         .flat_map(|snapshot| &snapshot.submodules);
-    let encoded = |path: &[u8]| browse::TreePath::new(path).map(|path| path.encoded()).ok();
     RepositoryInFull {
         replicas: asked
             .iter()
@@ -153,6 +152,12 @@ pub(crate) async fn in_full(
         wanted: Some(wanted),
         repository: entry.into(),
     }
+}
+
+/// The path of a submodule for a URL; `None` for one that no tree can have.
+fn encoded(path: &[u8]) -> Option<String> {
+    let path = browse::TreePath::new(path).ok()?;
+    Some(path.encoded())
 }
 
 /// Delete a repository
@@ -180,7 +185,7 @@ pub(super) async fn refresh(
     RequestActor(actor): RequestActor,
     State(state): State<Arc<Parts>>,
     Name(path): Name,
-    Body(_): Body<Nothing>,
+    Body(_): Body<EmptyRequest>,
 ) -> Answer<(StatusCode, Document<IngestStarted>)> {
     let job = repositories::refresh(&actor, &state, &path).await?;
     Ok((
@@ -192,7 +197,7 @@ pub(super) async fn refresh(
 /// A body without anything in it.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Nothing {}
+pub(super) struct EmptyRequest {}
 
 /// Bring the copies of one repository to where placement wants them
 #[utoipa::path(post, path = "/api/v1/repos/{path}/rebalance", tag = "repositories",
@@ -245,7 +250,7 @@ pub(crate) async fn publications(
 const ACTIONS: [&str; 4] = ["refresh", "rebalance", "history", "events"];
 
 /// The rest of a URL behind `/api/v1/repos/`, taken apart.
-pub(crate) struct Tail {
+pub(crate) struct RepositoryTail {
     /// Of the repository, percent-encoded as one component.
     pub path: String,
     pub action: Option<&'static str>,
@@ -255,8 +260,10 @@ pub(crate) struct Tail {
 /// for an action, so that `a/refresh` is found, too; two of them cannot be in the way of each
 /// other, because no repository lies inside another. `None`: there is only one component, or it is
 /// an action of such a one.
-pub(crate) fn split_tail(tail: &str, is_repository: impl Fn(&str) -> bool) -> Option<Tail> {
-    let decoded = |text: &str| String::from_utf8(percent_decoded(text)).ok();
+pub(crate) fn split_tail(
+    tail: &str,
+    is_repository: impl Fn(&str) -> bool,
+) -> Option<RepositoryTail> {
     let (before, last) = tail.rsplit_once('/')?;
     let action = ACTIONS.into_iter().find(|action| *action == last);
     let action = action.filter(|_| !decoded(tail).is_some_and(|path| is_repository(&path)));
@@ -264,10 +271,14 @@ pub(crate) fn split_tail(tail: &str, is_repository: impl Fn(&str) -> bool) -> Op
         return None;
     }
     let path = decoded(if action.is_some() { before } else { tail })?;
-    Some(Tail {
+    Some(RepositoryTail {
         path: percent_encoded(path.as_bytes()),
         action,
     })
+}
+
+fn decoded(text: &str) -> Option<String> {
+    String::from_utf8(percent_decoded(text)).ok()
 }
 
 #[cfg(test)]

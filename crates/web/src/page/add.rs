@@ -20,13 +20,13 @@ use monofs_router::parts::Parts;
 
 #[derive(Template)]
 #[template(path = "add.html")]
-pub(super) struct Form {
+pub(super) struct AddPage {
     shell: Shell,
     /// What would keep an ingest from running.
     lacks: Vec<&'static str>,
 }
 
-pub(super) fn form(state: &Parts) -> Form {
+pub(super) fn form(state: &Parts) -> AddPage {
     let view = state.fleet.members.view();
     let mut lacks = Vec::new();
     if monofs_router::membership::placeable(&view).is_empty() {
@@ -38,7 +38,7 @@ pub(super) fn form(state: &Parts) -> Form {
     {
         lacks.push("no fetcher is active");
     }
-    Form {
+    AddPage {
         shell: Shell::new(state, "Add a repository", "/add"),
         lacks,
     }
@@ -60,7 +60,7 @@ struct ShownPhase {
     /// What it does, or did.
     about: String,
     problem: Option<Line>,
-    copies: Vec<Copy>,
+    copies: Vec<CopyProgress>,
 }
 
 impl ShownPhase {
@@ -93,7 +93,7 @@ impl ShownPhase {
 }
 
 /// How far a copy is.
-struct Copy {
+struct CopyProgress {
     node: String,
     done: u64,
     total: u64,
@@ -103,7 +103,7 @@ struct Copy {
 
 #[derive(Template)]
 #[template(path = "ingest.html")]
-pub(super) struct Page {
+pub(super) struct IngestPage {
     shell: Shell,
     path: String,
     url: String,
@@ -138,7 +138,7 @@ impl IngestFacts<'_> {
 }
 
 /// `encoded`: the path as in the URL. Errors: `NotFound` when nothing is, or was, ingested there.
-pub(super) async fn progress(state: &Parts, encoded: &str) -> Result<Page> {
+pub(super) async fn progress(state: &Parts, encoded: &str) -> Result<IngestPage> {
     let text = String::from_utf8(percent_decoded(encoded))
         .map_err(|_| Error::invalid("the path of a repository is UTF-8; this is not"))?;
     let path = DisplayPath::new(&text)?;
@@ -178,7 +178,7 @@ pub(super) async fn progress(state: &Parts, encoded: &str) -> Result<Page> {
         .iter()
         .any(|phase| phase.standing == PhaseStanding::Failed);
     let published = facts.is_published();
-    Ok(Page {
+    Ok(IngestPage {
         shell: Shell::new(state, &format!("Ingest of {path}"), "/add"),
         path: clean(path.as_str()),
         url: encode_path(path.as_str()),
@@ -355,27 +355,47 @@ fn fetching(facts: &IngestFacts<'_>) -> String {
     format!("{doing}{objects}{bytes}")
 }
 
-fn adopting(facts: &IngestFacts<'_>) -> Vec<Copy> {
-    let copy = |replica: &v1::ReplicaProgress| Copy {
-        node: clean(&replica.node_id),
-        done: if replica.durable {
-            replica.trees_total.max(1)
-        } else {
-            replica.trees_done
-        },
-        total: replica.trees_total.max(1),
-        label: if replica.durable {
-            "on its disk".to_owned()
-        } else {
-            format!(
-                "{} of {} directories",
-                number(replica.trees_done),
-                number(replica.trees_total)
-            )
-        },
-        problem: clean(&replica.error),
+fn adopting(facts: &IngestFacts<'_>) -> Vec<CopyProgress> {
+    facts.progress.replicas.iter().map(adopted).collect()
+}
+
+/// How far a node is with the directories.
+fn adopted(replica: &v1::ReplicaProgress) -> CopyProgress {
+    let total = replica.trees_total.max(1);
+    let (done, label) = if replica.durable {
+        (total, "on its disk".to_owned())
+    } else {
+        let done = number(replica.trees_done);
+        let label = format!("{done} of {} directories", number(replica.trees_total));
+        (replica.trees_done, label)
     };
-    facts.progress.replicas.iter().map(copy).collect()
+    CopyProgress {
+        node: clean(&replica.node_id),
+        done,
+        total,
+        label,
+        problem: clean(&replica.error),
+    }
+}
+
+/// How far a holder is with the contents.
+fn hydrated(replica: &Replica) -> CopyProgress {
+    let (done, total) = replica.contents.unwrap_or((0, 0));
+    let label = match replica.contents {
+        Some(_) => format!("{} of {} files", number(done), number(total)),
+        None => "not known".to_owned(),
+    };
+    CopyProgress {
+        node: replica.id.clone(),
+        done,
+        total: total.max(1),
+        label,
+        problem: replica.problem.clone(),
+    }
+}
+
+fn is_complete(replica: &Replica) -> bool {
+    replica.contents.is_some_and(|(done, total)| done == total)
 }
 
 fn published(facts: &IngestFacts<'_>) -> String {
@@ -404,27 +424,12 @@ fn hydrating(facts: &IngestFacts<'_>) -> ShownPhase {
         phase.standing = PhaseStanding::Done;
         return phase;
     }
-    let holders = || facts.replicas.iter().filter(|replica| replica.holder);
-    phase.copies = holders()
-        .map(|replica| {
-            let (done, total) = replica.contents.unwrap_or((0, 0));
-            let label = match replica.contents {
-                Some(_) => format!("{} of {} files", number(done), number(total)),
-                None => "not known".to_owned(),
-            };
-            Copy {
-                node: replica.id.clone(),
-                done,
-                total: total.max(1),
-                label,
-                problem: replica.problem.clone(),
-            }
-        })
-        .collect();
-    let complete = |replica: &Replica| replica.contents.is_some_and(|(done, total)| done == total);
+    // Nodes that should hold it and do not yet are no matter of this phase.
+    let holders: Vec<&Replica> = facts.replicas.iter().filter(|one| one.holder).collect();
+    phase.copies = holders.iter().map(|replica| hydrated(replica)).collect();
     phase.standing = if facts.running {
         PhaseStanding::Waits
-    } else if holders().all(complete) {
+    } else if holders.iter().all(|replica| is_complete(replica)) {
         PhaseStanding::Done
     } else {
         PhaseStanding::Runs

@@ -34,7 +34,7 @@ const BINARY_BYTES: usize = 8000;
 /// The query of the page.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Asked {
+pub(super) struct BrowseQuery {
     offset: String,
     after: String,
 }
@@ -44,7 +44,7 @@ struct Crumb {
     href: String,
 }
 
-struct Row {
+struct EntryRow {
     name: String,
     href: String,
     icon: &'static str,
@@ -91,7 +91,7 @@ struct DirectoryPage {
     shell: Shell,
     crumbs: Vec<Crumb>,
     within: Within,
-    rows: Vec<Row>,
+    rows: Vec<EntryRow>,
     up: Option<String>,
     total: String,
     range: Option<String>,
@@ -146,7 +146,7 @@ pub(super) async fn answer(
     state: &Arc<Parts>,
     highlights: &Arc<Semaphore>,
     encoded: &str,
-    asked: &Asked,
+    asked: &BrowseQuery,
 ) -> Response {
     match found(state, encoded, asked).await {
         Ok((path, Found::Namespace(namespace))) => show(
@@ -168,7 +168,11 @@ pub(super) async fn answer(
     }
 }
 
-async fn found(state: &Arc<Parts>, encoded: &str, asked: &Asked) -> Result<(TreePath, Found)> {
+async fn found(
+    state: &Arc<Parts>,
+    encoded: &str,
+    asked: &BrowseQuery,
+) -> Result<(TreePath, Found)> {
     let path = TreePath::decode(encoded)?;
     let paging = Paging {
         offset: asked.offset.parse().unwrap_or(0),
@@ -200,6 +204,14 @@ fn href(path: &TreePath) -> String {
     format!("/browse/{}", path.encoded())
 }
 
+/// The page of a directory that begins with the entry `offset`.
+fn page_href(path: &TreePath, offset: usize) -> String {
+    match offset {
+        0 => href(path),
+        offset => format!("{}?offset={offset}", href(path)),
+    }
+}
+
 fn title(path: &TreePath) -> String {
     match path.components().last() {
         Some(name) => format!("{} in {}", clean_bytes(name), path.shown()),
@@ -207,7 +219,12 @@ fn title(path: &TreePath) -> String {
     }
 }
 
-fn namespace(state: &Parts, path: &TreePath, namespace: Namespace, asked: &Asked) -> NamespacePage {
+fn namespace(
+    state: &Parts,
+    path: &TreePath,
+    namespace: Namespace,
+    asked: &BrowseQuery,
+) -> NamespacePage {
     let view = state.fleet.members.view();
     let copies = view.copies_wanted();
     let name = |(name, repository): &(String, Option<Arc<Repository>>)| Name {
@@ -259,10 +276,6 @@ async fn directory(state: &Parts, path: &TreePath, directory: Directory) -> Dire
         total,
     } = directory;
     let shown = entries.len();
-    let page = |offset: usize| match offset {
-        0 => href(path),
-        offset => format!("{}?offset={offset}", href(path)),
-    };
     let parent = crumbs(path)
         .into_iter()
         .rev()
@@ -285,13 +298,13 @@ async fn directory(state: &Parts, path: &TreePath, directory: Directory) -> Dire
                 number(total as u64)
             )
         }),
-        before: (offset > 0).then(|| page(offset.saturating_sub(PAGE))),
-        next: (offset + shown < total).then(|| page(offset + shown)),
+        before: (offset > 0).then(|| page_href(path, offset.saturating_sub(PAGE))),
+        next: (offset + shown < total).then(|| page_href(path, offset + shown)),
         readme: readme(&state.fleet, path, &inside, &entries).await,
     }
 }
 
-fn row(path: &TreePath, child: &Child) -> Row {
+fn row(path: &TreePath, child: &Child) -> EntryRow {
     let icon = match child.kind {
         EntryKind::File => "i-file",
         EntryKind::Executable => "i-run",
@@ -299,7 +312,7 @@ fn row(path: &TreePath, child: &Child) -> Row {
         EntryKind::Directory => "i-browse",
         EntryKind::Submodule => "i-module",
     };
-    Row {
+    EntryRow {
         name: clean_bytes(&child.name),
         href: href(&path.join(&child.name)),
         icon,
@@ -319,19 +332,7 @@ async fn readme(
     inside: &Inside,
     entries: &[Child],
 ) -> Option<Readme> {
-    let is_readme = |child: &&Child| {
-        let name = child.name.to_ascii_lowercase();
-        matches!(child.kind, EntryKind::File | EntryKind::Executable)
-            && [
-                &b"readme"[..],
-                b"readme.md",
-                b"readme.txt",
-                b"readme.rst",
-                b"readme.adoc",
-            ]
-            .contains(&name.as_slice())
-    };
-    let child = entries.iter().find(is_readme)?;
+    let child = entries.iter().find(|child| is_readme(child))?;
     let mut file = inside.clone();
     file.rest.push(child.name.clone());
     (file.kind, file.oid, file.size) = (child.kind, child.oid, child.size);
@@ -350,6 +351,21 @@ async fn readme(
             .join("\n"),
         cut: child.size > README_BYTES_MAX as u64,
     })
+}
+
+/// Names of files that tell about their directory, in lower case.
+const README_NAMES: [&[u8]; 5] = [
+    b"readme",
+    b"readme.md",
+    b"readme.txt",
+    b"readme.rst",
+    b"readme.adoc",
+];
+
+fn is_readme(child: &Child) -> bool {
+    let name = child.name.to_ascii_lowercase();
+    matches!(child.kind, EntryKind::File | EntryKind::Executable)
+        && README_NAMES.contains(&name.as_slice())
 }
 
 fn is_binary(bytes: &[u8]) -> bool {

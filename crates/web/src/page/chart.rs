@@ -87,11 +87,79 @@ struct Curve {
     area: String,
 }
 
+impl Curve {
+    /// `is_first`: with the area below it.
+    fn new(name: &'static str, is_first: bool, runs: &[Run]) -> Self {
+        let area = if is_first {
+            runs.iter().map(|run| closed(run, BOTTOM)).collect()
+        } else {
+            String::new()
+        };
+        Self {
+            name,
+            class: if is_first { "series" } else { "series second" },
+            path: runs.iter().map(open).collect(),
+            area,
+        }
+    }
+}
+
 /// A mark at an axis.
 struct Tick {
     at: String,
     text_at: String,
     text: String,
+}
+
+/// Where moments and values are drawn.
+struct Plane {
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
+    /// The moment at the left, seconds since the epoch, and the time from there to the right.
+    start: i64,
+    seconds: i64,
+    /// The value at the top; nothing is drawn above it.
+    end: f64,
+}
+
+impl Plane {
+    fn x(&self, at: i64) -> f64 {
+        let share = (at - self.start) as f64 / self.seconds as f64;
+        (self.left + share * (self.right - self.left)).clamp(self.left, self.right)
+    }
+
+    fn y(&self, value: f64) -> f64 {
+        let share = if self.end > 0.0 {
+            (value / self.end).clamp(0.0, 1.0)
+        } else {
+            0.0
+        };
+        self.bottom - share * (self.bottom - self.top)
+    }
+
+    /// The mark at line `n` across, counted from the ground.
+    fn level(&self, n: u32, unit: Unit) -> Tick {
+        let value = self.end * f64::from(n) / f64::from(GRID_LINES);
+        let y = self.y(value);
+        Tick {
+            at: format!("{y:.1}"),
+            text_at: format!("{:.1}", y + 4.0),
+            text: unit.show(value),
+        }
+    }
+
+    /// The mark after `n` of the parts of the time.
+    fn time(&self, n: i64) -> Tick {
+        let at = self.start + self.seconds * n / TIMES;
+        let x = self.x(at);
+        Tick {
+            at: format!("{x:.1}"),
+            text_at: format!("{x:.1}"),
+            text: time_of_day(at),
+        }
+    }
 }
 
 /// A chart with its axes.
@@ -130,53 +198,21 @@ impl Chart {
             .flat_map(|(_, row)| row.iter().flatten())
             .copied()
             .fold(0.0, f64::max);
-        let end = unit.axis_end(max);
-        let start = now - seconds;
-        let place = |at: i64, value: f64| {
-            let x = LEFT + (at - start) as f64 / seconds as f64 * (RIGHT - LEFT);
-            (
-                x.clamp(LEFT, RIGHT),
-                BOTTOM - (value / end).clamp(0.0, 1.0) * (BOTTOM - TOP),
-            )
+        // The plane that all curves share, and each curve on it.
+        let plane = Plane {
+            left: LEFT,
+            right: RIGHT,
+            top: TOP,
+            bottom: BOTTOM,
+            start: now - seconds,
+            seconds,
+            end: unit.axis_end(max),
         };
-        let mut curves = Vec::new();
-        for (number, (name, row)) in rows.iter().enumerate() {
-            let runs = runs(&table.at, row, table.step_seconds, &place);
-            let class = if number == 0 {
-                "series"
-            } else {
-                "series second"
-            };
-            let area = if number == 0 {
-                runs.iter().map(|run| closed(run, BOTTOM)).collect()
-            } else {
-                String::new()
-            };
-            curves.push(Curve {
-                name,
-                class,
-                path: runs.iter().map(open).collect(),
-                area,
-            });
-        }
-        let level = |n: u32| {
-            let value = end * f64::from(n) / f64::from(GRID_LINES);
-            let y = BOTTOM - f64::from(n) / f64::from(GRID_LINES) * (BOTTOM - TOP);
-            Tick {
-                at: format!("{y:.1}"),
-                text_at: format!("{:.1}", y + 4.0),
-                text: unit.show(value),
-            }
-        };
-        let time = |n: i64| {
-            let at = start + seconds * n / TIMES;
-            let x = place(at, 0.0).0;
-            Tick {
-                at: format!("{x:.1}"),
-                text_at: format!("{x:.1}"),
-                text: time_of_day(at),
-            }
-        };
+        let curves = rows.iter().enumerate();
+        let curves = curves.map(|(number, (name, row))| {
+            let runs = runs(&table.at, row, table.step_seconds, &plane);
+            Curve::new(name, number == 0, &runs)
+        });
         Self {
             title,
             words: rows
@@ -185,9 +221,9 @@ impl Chart {
                 .collect::<Vec<_>>()
                 .join("; "),
             empty: rows.iter().all(|(_, row)| row.iter().all(Option::is_none)),
-            curves,
-            levels: (0..=GRID_LINES).map(level).collect(),
-            times: (0..=TIMES).map(time).collect(),
+            curves: curves.collect(),
+            levels: (0..=GRID_LINES).map(|n| plane.level(n, unit)).collect(),
+            times: (0..=TIMES).map(|n| plane.time(n)).collect(),
         }
     }
 }
@@ -216,16 +252,16 @@ impl Spark {
     ) -> Option<Self> {
         let row = values(table, series);
         let max = row.iter().flatten().copied().reduce(f64::max)?;
-        let end = if unit == Unit::Ratio { 1.0 } else { max * 1.05 };
-        let place = |at: i64, value: f64| {
-            let x = (at - (now - seconds)) as f64 / seconds as f64 * SPARK.0;
-            let share = if end > 0.0 { value / end } else { 0.0 };
-            (
-                x.clamp(0.0, SPARK.0),
-                SPARK.1 - 1.0 - share * (SPARK.1 - 2.0),
-            )
+        let plane = Plane {
+            left: 0.0,
+            right: SPARK.0,
+            top: 1.0,
+            bottom: SPARK.1 - 1.0,
+            start: now - seconds,
+            seconds,
+            end: if unit == Unit::Ratio { 1.0 } else { max * 1.05 },
         };
-        let runs = runs(&table.at, row, table.step_seconds, &place);
+        let runs = runs(&table.at, row, table.step_seconds, &plane);
         let area = runs.iter().map(|run| closed(run, SPARK.1)).collect();
         Some(Self {
             path: runs.iter().map(open).collect(),
@@ -246,12 +282,7 @@ pub(super) fn values<'a>(table: &'a HistoryTable, series: &str) -> &'a [Option<f
 type Run = Vec<(f64, f64)>;
 
 /// Runs of known values without a gap.
-fn runs(
-    at: &[i64],
-    row: &[Option<f64>],
-    step: i64,
-    place: &impl Fn(i64, f64) -> (f64, f64),
-) -> Vec<Run> {
+fn runs(at: &[i64], row: &[Option<f64>], step: i64, plane: &Plane) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     let mut before = None;
     for (at, value) in at.iter().zip(row) {
@@ -260,7 +291,7 @@ fn runs(
             runs.push(Vec::new());
         }
         if let Some(run) = runs.last_mut() {
-            run.push(place(*at, *value));
+            run.push((plane.x(*at), plane.y(*value)));
         }
         before = Some(*at);
     }
@@ -294,10 +325,11 @@ fn closed(run: &Run, ground: f64) -> String {
 
 /// A curve in words: now, lowest, highest.
 fn words(name: &str, row: &[Option<f64>], unit: Unit) -> String {
-    let known = || row.iter().flatten().copied();
-    let (Some(low), Some(high)) = (known().reduce(f64::min), known().reduce(f64::max)) else {
+    let known: Vec<f64> = row.iter().flatten().copied().collect();
+    let Some(low) = known.iter().copied().reduce(f64::min) else {
         return format!("{name}: not known yet");
     };
+    let high = known.iter().copied().fold(low, f64::max);
     let now = row
         .last()
         .copied()

@@ -18,12 +18,12 @@ const PAGE: usize = 100;
 /// The query of the page.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Asked {
+pub(super) struct ClientsQuery {
     q: String,
     page: String,
 }
 
-struct Row {
+struct ClientRow {
     id: String,
     mount: String,
     version: String,
@@ -47,9 +47,9 @@ struct Report {
 
 #[derive(Template)]
 #[template(path = "clients.html")]
-pub(super) struct Page {
+pub(super) struct ClientsPage {
     shell: Shell,
-    rows: Vec<Row>,
+    rows: Vec<ClientRow>,
     q: String,
     range: String,
     before: Option<String>,
@@ -59,7 +59,7 @@ pub(super) struct Page {
     router: String,
 }
 
-pub(super) async fn page(state: &Parts, asked: &Asked) -> Page {
+pub(super) async fn page(state: &Parts, asked: &ClientsQuery) -> ClientsPage {
     let revision = *state.control.catalog.changed().borrow();
     let filter = asked.q.trim().to_lowercase();
     let (mut clients, missing) = connected(state).await;
@@ -68,23 +68,20 @@ pub(super) async fn page(state: &Parts, asked: &Asked) -> Page {
             format!("{} {} {}", client.client_id, client.mount, client.version).to_lowercase();
         text.contains(&filter)
     });
-    let lag = |client: &v1::ClientStatus| revision.saturating_sub(client.acked_revision);
     // Who is furthest behind comes first.
     clients.sort_by(|a, b| {
-        (lag(b), &a.client_id, a.connected_at).cmp(&(lag(a), &b.client_id, b.connected_at))
+        (a.acked_revision, &a.client_id, a.connected_at).cmp(&(
+            b.acked_revision,
+            &b.client_id,
+            b.connected_at,
+        ))
     });
     let page = asked.page.parse::<usize>().unwrap_or(1).max(1);
     let from = (page.saturating_sub(1))
         .saturating_mul(PAGE)
         .min(clients.len());
     let to = (from + PAGE).min(clients.len());
-    let url = |page: usize| {
-        format!(
-            "/clients?q={}&page={page}",
-            monofs_api::percent::percent_encoded(asked.q.as_bytes())
-        )
-    };
-    Page {
+    ClientsPage {
         shell: Shell::new(state, "Clients", "/clients"),
         rows: clients[from..to]
             .iter()
@@ -97,11 +94,16 @@ pub(super) async fn page(state: &Parts, asked: &Asked) -> Page {
             number(to as u64),
             number(clients.len() as u64)
         ),
-        before: (from > 0).then(|| url(page - 1)),
-        next: (to < clients.len()).then(|| url(page + 1)),
+        before: (from > 0).then(|| url(&asked.q, page - 1)),
+        next: (to < clients.len()).then(|| url(&asked.q, page + 1)),
         missing,
         router: clean(&state.control.own.address),
     }
+}
+
+fn url(filter: &str, page: usize) -> String {
+    let filter = monofs_api::percent::percent_encoded(filter.as_bytes());
+    format!("/clients?q={filter}&page={page}")
 }
 
 /// The clients of all routers, and whose could not be asked.
@@ -121,8 +123,8 @@ async fn connected(state: &Parts) -> (Vec<v1::ClientStatus>, Vec<String>) {
     }
 }
 
-fn row(client: &v1::ClientStatus, revision: u64) -> Row {
-    Row {
+fn row(client: &v1::ClientStatus, revision: u64) -> ClientRow {
+    ClientRow {
         id: clean(&client.client_id),
         mount: clean(&client.mount),
         version: clean(&client.version),

@@ -10,7 +10,7 @@ use super::text::{When, clean, number, percent, size};
 use monofs_router::parts::Parts;
 use monofs_router::status::ago;
 
-struct Row {
+struct FetcherRow {
     id: String,
     state: State,
     standing: String,
@@ -31,16 +31,16 @@ struct Figures {
 
 #[derive(Template)]
 #[template(path = "fetchers.html")]
-pub(super) struct Page {
+pub(super) struct FetchersPage {
     shell: Shell,
-    rows: Vec<Row>,
+    rows: Vec<FetcherRow>,
     sampled: Option<When>,
     router: String,
 }
 
-pub(super) fn page(state: &Parts) -> Page {
+pub(super) fn page(state: &Parts) -> FetchersPage {
     let view = state.fleet.members.view();
-    Page {
+    FetchersPage {
         shell: Shell::new(state, "Fetchers", "/fetchers"),
         rows: view.fetchers().map(|fetcher| row(state, fetcher)).collect(),
         sampled: state
@@ -52,13 +52,13 @@ pub(super) fn page(state: &Parts) -> Page {
     }
 }
 
-fn row(state: &Parts, fetcher: &Member) -> Row {
+fn row(state: &Parts, fetcher: &Member) -> FetcherRow {
     let stat = state
         .work
         .history
         .sampled(|sample| sample.fetchers.get(&fetcher.id).cloned().flatten())
         .flatten();
-    Row {
+    FetcherRow {
         id: clean(fetcher.id.as_str()),
         state: State::of_member(fetcher),
         standing: state

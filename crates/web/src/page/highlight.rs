@@ -105,16 +105,17 @@ pub(super) async fn show(turns: &Arc<Semaphore>, name: String, text: Arc<str>) -
 
 /// Without colours.
 pub(super) fn plain(text: &str, note: Option<&'static str>) -> Code {
-    let line = |line: &str| {
-        let mut html = String::with_capacity(line.len() + 16);
-        escape(&mut html, ending(line));
-        html
-    };
     Code {
-        lines: text.split_inclusive('\n').map(line).collect(),
+        lines: text.split_inclusive('\n').map(plain_line).collect(),
         language: None,
         note,
     }
+}
+
+fn plain_line(line: &str) -> String {
+    let mut html = String::with_capacity(line.len() + 16);
+    escape(&mut html, ending(line));
+    html
 }
 
 /// A line without its end.
@@ -211,19 +212,20 @@ fn token(html: &mut String, text: &str, stack: &ScopeStack) {
 }
 
 fn class_of(stack: &ScopeStack) -> &'static str {
-    let fits = |scope: &Scope| {
-        CLASSES
-            .iter()
-            .find(|(class, _)| class.is_prefix_of(*scope))
-            .map(|(_, name)| *name)
-    };
     stack
         .as_slice()
         .iter()
         .rev()
         .take(SCOPES_MAX)
-        .find_map(fits)
+        .find_map(|scope| class_of_scope(*scope))
         .unwrap_or("")
+}
+
+/// The class of the first row that fits; `None` when none does.
+fn class_of_scope(scope: Scope) -> Option<&'static str> {
+    let mut classes = CLASSES.iter();
+    let found = classes.find(|(prefix, _)| prefix.is_prefix_of(scope));
+    found.map(|(_, name)| *name)
 }
 
 /// Adds `text` as HTML. Characters that hide, or reorder what follows, are shown as escapes.

@@ -14,13 +14,13 @@ use monofs_router::reconcile::jobs::has_ended;
 /// The query of the page.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Asked {
+pub(super) struct JobsQuery {
     /// Not empty: also those that have ended.
     ended: String,
 }
 
 /// One job.
-pub(super) struct Row {
+pub(super) struct JobRow {
     pub id: String,
     pub state: State,
     pub bar: Bar,
@@ -40,7 +40,7 @@ pub(super) struct Row {
     instead: &'static str,
 }
 
-impl Row {
+impl JobRow {
     pub fn new(job: &v1::Job) -> Self {
         let ended = has_ended(job);
         let from_intent = matches!(job.kind(), Kind::Drain | Kind::Failover);
@@ -92,15 +92,15 @@ fn progress(job: &v1::Job) -> Bar {
 
 #[derive(Template)]
 #[template(path = "jobs.html")]
-pub(super) struct Page {
+pub(super) struct JobsPage {
     shell: Shell,
-    open: Vec<Row>,
-    ended: Vec<Row>,
+    open: Vec<JobRow>,
+    ended: Vec<JobRow>,
     all: bool,
     maintenance: Option<String>,
 }
 
-pub(super) fn page(state: &Parts, asked: &Asked) -> Page {
+pub(super) fn page(state: &Parts, asked: &JobsQuery) -> JobsPage {
     let (mut ended, mut open): (Vec<_>, Vec<_>) = state
         .control
         .tables
@@ -111,13 +111,13 @@ pub(super) fn page(state: &Parts, asked: &Asked) -> Page {
     open.sort_by(|a, b| (b.started_at, &a.id).cmp(&(a.started_at, &b.id)));
     ended.sort_by(|a, b| (b.ended_at, &a.id).cmp(&(a.ended_at, &b.id)));
     let all = !asked.ended.is_empty();
-    Page {
+    JobsPage {
         shell: Shell::new(state, "Jobs", "/jobs"),
-        open: open.iter().map(Row::new).collect(),
+        open: open.iter().map(JobRow::new).collect(),
         ended: ended
             .iter()
             .take(if all { usize::MAX } else { 10 })
-            .map(Row::new)
+            .map(JobRow::new)
             .collect(),
         all: all || ended.len() <= 10,
         maintenance: state

@@ -8,7 +8,7 @@ use monofs_proto::v1::node_intent::Kind;
 use serde::Deserialize;
 
 use super::chart::{Chart, Unit};
-use super::jobs::Row as JobRow;
+use super::jobs::JobRow;
 use super::nodes::{disk, said, served, weight};
 use super::parts::{Bar, State};
 use super::shell::Shell;
@@ -27,7 +27,7 @@ const REPOSITORIES_MAX: usize = 100;
 /// The query of the page.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Asked {
+pub(super) struct NodeQuery {
     range: String,
 }
 
@@ -57,7 +57,7 @@ struct Passed {
 
 #[derive(Template)]
 #[template(path = "node.html")]
-pub(super) struct Page {
+pub(super) struct NodePage {
     shell: Shell,
     id: String,
     /// As the API takes it.
@@ -91,7 +91,7 @@ pub(super) struct Page {
 }
 
 /// Errors: `NotFound`; `Refused` for a fetcher.
-pub(super) fn page(state: &Parts, id: &str, asked: &Asked) -> Result<Page> {
+pub(super) fn page(state: &Parts, id: &str, asked: &NodeQuery) -> Result<NodePage> {
     let view = state.fleet.members.view();
     let node = membership::node(&view, id)?;
     let held = state.control.catalog.held_by(&node.id);
@@ -105,7 +105,7 @@ pub(super) fn page(state: &Parts, id: &str, asked: &Asked) -> Result<Page> {
     let stat = said(state, node);
     let mut jobs: Vec<v1::Job> = state.control.tables.jobs.list();
     jobs.retain(|job| job.subject == id && !has_ended(job));
-    Ok(Page {
+    Ok(NodePage {
         shell: Shell::new(state, &format!("Node {id}"), "/nodes"),
         id: clean(id),
         exact: id.to_owned(),

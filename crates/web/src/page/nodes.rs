@@ -13,7 +13,7 @@ use monofs_router::parts::Parts;
 /// Nodes that are shown; more are a sign to filter by terminal.
 const ROWS_MAX: usize = 1000;
 
-struct Row {
+struct NodeRow {
     id: String,
     href: String,
     state: State,
@@ -28,21 +28,21 @@ struct Row {
 
 #[derive(Template)]
 #[template(path = "nodes.html")]
-pub(super) struct Page {
+pub(super) struct NodesPage {
     shell: Shell,
-    rows: Vec<Row>,
+    rows: Vec<NodeRow>,
     more: usize,
     copies: u32,
     sampled: Option<When>,
     router: String,
 }
 
-pub(super) fn page(state: &Parts) -> Page {
+pub(super) fn page(state: &Parts) -> NodesPage {
     let view = state.fleet.members.view();
     let mut nodes: Vec<&Member> = view.nodes().collect();
     // What needs a look comes first.
     nodes.sort_by_key(|node| (urgency(node), node.id.clone()));
-    Page {
+    NodesPage {
         shell: Shell::new(state, "Nodes", "/nodes"),
         more: nodes.len().saturating_sub(ROWS_MAX),
         rows: nodes
@@ -89,26 +89,30 @@ pub(super) fn disk(node: &Member, stat: &v1::StatResponse) -> Bar {
     Bar::usage(stat.disk_used_bytes, whole)
 }
 
-fn row(state: &Parts, node: &Member) -> Row {
+fn row(state: &Parts, node: &Member) -> NodeRow {
     let stat = said(state, node);
-    let told = |value: fn(&v1::StatResponse) -> String| stat.as_ref().map_or("–".to_owned(), value);
-    Row {
+    NodeRow {
         id: clean(node.id.as_str()),
         href: format!("/nodes/{}", encode_path(node.id.as_str())),
         state: State::of_member(node),
         zone: clean(&node.zone),
         weight: weight(node.weight),
-        repositories: told(|stat| number(stat.repositories)),
+        repositories: told(stat.as_ref(), |stat| number(stat.repositories)),
         disk: stat.as_ref().map(|stat| disk(node, stat)),
-        hydrations: told(
-            |stat| match (stat.hydrations_running, stat.hydrations_queued) {
+        hydrations: told(stat.as_ref(), |stat| {
+            match (stat.hydrations_running, stat.hydrations_queued) {
                 (0, 0) => "none".to_owned(),
                 (running, queued) => format!("{running}, {queued} wait"),
-            },
-        ),
+            }
+        }),
         version: clean(&node.version),
         address: clean(&node.address),
     }
+}
+
+/// What a node said, or a dash.
+fn told(stat: Option<&v1::StatResponse>, value: fn(&v1::StatResponse) -> String) -> String {
+    stat.map_or("–".to_owned(), value)
 }
 
 /// A weight without needless digits.

@@ -7,7 +7,7 @@ use monofs_proto::v1::job;
 use serde::Deserialize;
 
 use super::chart::{Chart, Spark, Unit, values};
-use super::jobs::Row as JobRow;
+use super::jobs::JobRow;
 use super::parts::State;
 use super::shell::Shell;
 use super::text::{When, clean, count, number};
@@ -22,7 +22,7 @@ const JOBS_MAX: usize = 5;
 /// The query of the page.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Asked {
+pub(super) struct OverviewQuery {
     range: String,
 }
 
@@ -48,7 +48,7 @@ struct RouterRow {
 
 #[derive(Template)]
 #[template(path = "overview.html")]
-pub(super) struct Page {
+pub(super) struct OverviewPage {
     shell: Shell,
     tiles: Vec<Tile>,
     day: bool,
@@ -67,7 +67,7 @@ struct FirstRun {
     has_fetcher: bool,
 }
 
-pub(super) fn page(state: &Parts, asked: &Asked) -> Page {
+pub(super) fn page(state: &Parts, asked: &OverviewQuery) -> OverviewPage {
     let day = asked.range == "24h";
     let hour = state.work.history.cluster(HistoryRange::Hour);
     let shown = if day {
@@ -78,7 +78,7 @@ pub(super) fn page(state: &Parts, asked: &Asked) -> Page {
     let mut open: Vec<v1::Job> = state.control.tables.jobs.list();
     open.retain(|job| !has_ended(job));
     open.sort_by_key(|job| std::cmp::Reverse(job.started_at));
-    Page {
+    OverviewPage {
         shell: Shell::new(state, "Overview", "/"),
         tiles: tiles(state, &hour, &open),
         day,
@@ -111,61 +111,87 @@ fn first_run(state: &Parts) -> Option<FirstRun> {
 
 fn tiles(state: &Parts, hour: &HistoryTable, jobs: &[v1::Job]) -> Vec<Tile> {
     let now = clock::now();
-    let last = |series: &str| values(hour, series).last().copied().flatten();
-    let spark = |unit, series| Spark::new(unit, hour, series, now, 3600);
-    let known =
-        |unit: Unit, series: &str| last(series).map_or("–".to_owned(), |value| unit.show(value));
+    let hour = HourFigures { table: hour, now };
     let mut tiles = standing(state, jobs);
-    let errors = last("errors_per_second").filter(|errors| *errors > 0.0);
+    let errors = hour
+        .last("errors_per_second")
+        .filter(|errors| *errors > 0.0);
     tiles.extend([
         Tile {
             href: "#history",
             name: "Reads",
-            value: known(Unit::PerSecond, "reads_per_second"),
+            value: hour.known(Unit::PerSecond, "reads_per_second"),
             unit: "",
             more: match errors {
                 Some(errors) => format!("{} fail", Unit::PerSecond.show(errors)),
-                None => format!("{} served", known(Unit::BytesPerSecond, "bytes_per_second")),
+                None => format!(
+                    "{} served",
+                    hour.known(Unit::BytesPerSecond, "bytes_per_second")
+                ),
             },
             tone: if errors.is_some() { "bad" } else { "" },
-            spark: spark(Unit::PerSecond, "reads_per_second"),
+            spark: hour.spark(Unit::PerSecond, "reads_per_second"),
         },
         Tile {
             href: "#history",
             name: "99 % answered within",
-            value: known(Unit::Seconds, "latency_p99_seconds"),
+            value: hour.known(Unit::Seconds, "latency_p99_seconds"),
             unit: "",
             more: format!(
                 "half within {}",
-                known(Unit::Seconds, "latency_p50_seconds")
+                hour.known(Unit::Seconds, "latency_p50_seconds")
             ),
             tone: "",
-            spark: spark(Unit::Seconds, "latency_p99_seconds"),
+            spark: hour.spark(Unit::Seconds, "latency_p99_seconds"),
         },
         Tile {
             href: "#history",
             name: "Hits in client caches",
-            value: known(Unit::Ratio, "client_hit_ratio"),
+            value: hour.known(Unit::Ratio, "client_hit_ratio"),
             unit: "",
             more: format!(
                 "nodes {}, fetchers {}",
-                known(Unit::Ratio, "node_hit_ratio"),
-                known(Unit::Ratio, "fetcher_hit_ratio")
+                hour.known(Unit::Ratio, "node_hit_ratio"),
+                hour.known(Unit::Ratio, "fetcher_hit_ratio")
             ),
             tone: "",
-            spark: spark(Unit::Ratio, "client_hit_ratio"),
+            spark: hour.spark(Unit::Ratio, "client_hit_ratio"),
         },
         Tile {
             href: "/placement",
             name: "Disk used by nodes",
-            value: known(Unit::Bytes, "disk_used_bytes"),
+            value: hour.known(Unit::Bytes, "disk_used_bytes"),
             unit: "",
             more: String::new(),
             tone: "",
-            spark: spark(Unit::Bytes, "disk_used_bytes"),
+            spark: hour.spark(Unit::Bytes, "disk_used_bytes"),
         },
     ]);
     tiles
+}
+
+/// Figures of the last hour.
+struct HourFigures<'a> {
+    table: &'a HistoryTable,
+    now: i64,
+}
+
+impl HourFigures<'_> {
+    /// The newest value of a series; `None` = not known.
+    fn last(&self, series: &str) -> Option<f64> {
+        values(self.table, series).last().copied().flatten()
+    }
+
+    /// The newest value as people read it, or a dash.
+    fn known(&self, unit: Unit, series: &str) -> String {
+        self.last(series)
+            .map_or("–".to_owned(), |value| unit.show(value))
+    }
+
+    /// Its curve.
+    fn spark(&self, unit: Unit, series: &str) -> Option<Spark> {
+        Spark::new(unit, self.table, series, self.now, 3600)
+    }
 }
 
 /// Who and what is there.

@@ -28,13 +28,13 @@ const ZONE_HEIGHT: f64 = 34.0;
 /// The query of the page.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Asked {
+pub(super) struct PlacementQuery {
     /// The node whose loss is asked about.
     without: String,
 }
 
 /// A row of the picture and of the table.
-struct Row {
+struct PlacementRow {
     id: String,
     href: String,
     /// What its loss would do.
@@ -76,10 +76,10 @@ struct LossShown {
 
 #[derive(Template)]
 #[template(path = "placement.html")]
-pub(super) struct Page {
+pub(super) struct PlacementPage {
     shell: Shell,
     zones: Vec<Zone>,
-    rows: Vec<Row>,
+    rows: Vec<PlacementRow>,
     more: usize,
     height: String,
     copies: u32,
@@ -89,7 +89,7 @@ pub(super) struct Page {
 }
 
 /// Errors: `NotFound` for a node that is none.
-pub(super) async fn page(site: &Site, asked: &Asked) -> Result<Page> {
+pub(super) async fn page(site: &Site, asked: &PlacementQuery) -> Result<PlacementPage> {
     let state = &site.router;
     let view = state.fleet.members.view();
     let lost = match asked.without.as_str() {
@@ -105,7 +105,7 @@ pub(super) async fn page(site: &Site, asked: &Asked) -> Result<Page> {
     let words = rows
         .iter()
         .map(|row| format!("{} holds {}, wanted {}", row.id, row.held, row.wanted));
-    Ok(Page {
+    Ok(PlacementPage {
         shell: Shell::new(state, "Placement", "/placement"),
         words: words.collect::<Vec<_>>().join("; "),
         zones,
@@ -140,7 +140,7 @@ impl Amounts<'_> {
     }
 }
 
-fn draw(nodes: &[&Member], placement: &PlacementDocument) -> (Vec<Zone>, Vec<Row>, f64) {
+fn draw(nodes: &[&Member], placement: &PlacementDocument) -> (Vec<Zone>, Vec<PlacementRow>, f64) {
     let shares: HashMap<&str, &NodeShare> = placement
         .nodes
         .iter()
@@ -217,11 +217,12 @@ fn heading(node: &Member, placement: &PlacementDocument, y: f64) -> Zone {
     }
 }
 
-fn row(node: &Member, amounts: &Amounts<'_>, lost: bool, y: f64, most: f64) -> Row {
-    let width = |bytes: u64| bytes as f64 / most * BAR_WIDTH;
-    let wanted = BAR_LEFT + width(amounts.wanted);
-    let of = |bytes: u64, copies: u64| format!("{} in {}", size(bytes), count(copies, "copy"));
-    Row {
+fn row(node: &Member, amounts: &Amounts<'_>, lost: bool, y: f64, most: f64) -> PlacementRow {
+    let held = width(amounts.held(), most);
+    let wanted = BAR_LEFT + width(amounts.wanted, most);
+    let gains = amounts.gains.map_or(0, |gains| gains.bytes);
+    let end = BAR_LEFT + width(amounts.with_gains(), most);
+    PlacementRow {
         id: clean(node.id.as_str()),
         href: format!("/nodes/{}", encode_path(node.id.as_str())),
         loss_href: format!(
@@ -231,28 +232,36 @@ fn row(node: &Member, amounts: &Amounts<'_>, lost: bool, y: f64, most: f64) -> R
         zone: clean(&node.zone),
         state: State::of_member(node),
         weight: weight(node.weight),
-        held: of(
+        held: in_copies(
             amounts.held(),
             amounts.share.map_or(0, |share| share.copies),
         ),
         wanted: size(amounts.wanted),
-        gains: amounts.gains.map(|gains| of(gains.bytes, gains.copies)),
+        gains: amounts
+            .gains
+            .map(|gains| in_copies(gains.bytes, gains.copies)),
         lost,
         drawn: Drawn {
             y: format!("{y:.0}"),
             text_y: format!("{:.0}", y + 16.0),
             bar_y: format!("{:.0}", y + 3.0),
-            held: format!("{:.1}", width(amounts.held())),
-            gains_x: format!("{:.1}", BAR_LEFT + width(amounts.held())),
-            gains: format!("{:.1}", width(amounts.gains.map_or(0, |gains| gains.bytes))),
+            held: format!("{held:.1}"),
+            gains_x: format!("{:.1}", BAR_LEFT + held),
+            gains: format!("{:.1}", width(gains, most)),
             wanted_x: format!("{wanted:.1}"),
             mark_end: format!("{:.0}", y + 25.0),
-            label_x: format!(
-                "{:.1}",
-                (BAR_LEFT + width(amounts.with_gains())).max(wanted) + 8.0
-            ),
+            label_x: format!("{:.1}", end.max(wanted) + 8.0),
         },
     }
+}
+
+/// The width of a bar for so many of the `most` bytes that one has.
+fn width(bytes: u64, most: f64) -> f64 {
+    bytes as f64 / most * BAR_WIDTH
+}
+
+fn in_copies(bytes: u64, copies: u64) -> String {
+    format!("{} in {}", size(bytes), count(copies, "copy"))
 }
 
 fn loss(loss: &Loss) -> LossShown {

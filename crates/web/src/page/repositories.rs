@@ -21,7 +21,7 @@ const FILTER_MAX: usize = 200;
 /// The query of the page.
 #[derive(Debug, Default, Clone, Deserialize)]
 #[serde(default)]
-pub(super) struct Asked {
+pub(super) struct RepositoriesQuery {
     q: String,
     state: String,
     sort: String,
@@ -61,7 +61,7 @@ const COLUMNS: [(RepositorySorting, &str); 5] = [
 
 /// The query, understood; what it does not say, or says wrongly, is as it is without it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Wanted {
+struct WantedPage {
     /// In lower case.
     words: Vec<String>,
     only: Only,
@@ -71,8 +71,8 @@ struct Wanted {
     page: usize,
 }
 
-impl Wanted {
-    fn new(asked: &Asked) -> Self {
+impl WantedPage {
+    fn new(asked: &RepositoriesQuery) -> Self {
         let mut text = asked.q.to_lowercase();
         text.truncate(text.floor_char_boundary(FILTER_MAX));
         let (name, descending) = match asked.sort.strip_prefix('-') {
@@ -115,7 +115,7 @@ impl Wanted {
     }
 }
 
-struct Row {
+struct RepositoryRow {
     href: String,
     path: String,
     state: State,
@@ -142,12 +142,12 @@ struct Choice {
 
 #[derive(Template)]
 #[template(path = "repositories.html")]
-pub(super) struct Page {
+pub(super) struct RepositoriesPage {
     shell: Shell,
-    asked: Asked,
+    asked: RepositoriesQuery,
     choices: Vec<Choice>,
     headings: Vec<Heading>,
-    rows: Vec<Row>,
+    rows: Vec<RepositoryRow>,
     /// Such as `51 to 100 of 100,000`.
     range: String,
     filtered: bool,
@@ -155,10 +155,10 @@ pub(super) struct Page {
     after: Option<String>,
 }
 
-pub(super) async fn page(state: &Parts, asked: &Asked) -> Result<Page> {
+pub(super) async fn page(state: &Parts, asked: &RepositoriesQuery) -> Result<RepositoriesPage> {
     let view = state.fleet.members.view();
     let copies = view.copies_wanted();
-    let wanted = Wanted::new(asked);
+    let wanted = WantedPage::new(asked);
     let from = wanted.page * PAGE;
     let query = RepositoryQuery {
         filter: wanted.filter(copies),
@@ -174,13 +174,12 @@ pub(super) async fn page(state: &Parts, asked: &Asked) -> Result<Page> {
     let FoundRepositories { shown, total } = state.control.catalog.search(query).await?;
     let first = if shown.is_empty() { 0 } else { from + 1 };
     let last = from.min(total) + shown.len();
-    let url = |page: usize| url(asked, &asked.sort, page);
     let choice = |(only, word, name)| Choice {
         word,
         name,
         chosen: only == wanted.only,
     };
-    Ok(Page {
+    Ok(RepositoriesPage {
         shell: Shell::new(state, "Repositories", "/repos"),
         choices: CHOICES.into_iter().map(choice).collect(),
         headings: headings(asked, &wanted),
@@ -192,20 +191,19 @@ pub(super) async fn page(state: &Parts, asked: &Asked) -> Result<Page> {
             number(total as u64)
         ),
         filtered: !wanted.words.is_empty() || wanted.only != Only::All,
-        before: (wanted.page > 0).then(|| url(wanted.page)),
-        after: (last < total).then(|| url(wanted.page + 2)),
+        before: (wanted.page > 0).then(|| url(asked, &asked.sort, wanted.page)),
+        after: (last < total).then(|| url(asked, &asked.sort, wanted.page + 2)),
         asked: asked.clone(),
     })
 }
 
 /// `page`: from 1.
-fn url(asked: &Asked, sort: &str, page: usize) -> String {
-    let text = |value: &str| percent_encoded(value.as_bytes());
+fn url(asked: &RepositoriesQuery, sort: &str, page: usize) -> String {
     let mut url = format!(
         "/repos?q={}&state={}&sort={}",
-        text(&asked.q),
-        text(&asked.state),
-        text(sort)
+        encoded(&asked.q),
+        encoded(&asked.state),
+        encoded(sort)
     );
     if page > 1 {
         url.push_str(&format!("&page={page}"));
@@ -213,50 +211,61 @@ fn url(asked: &Asked, sort: &str, page: usize) -> String {
     url
 }
 
-fn headings(asked: &Asked, wanted: &Wanted) -> Vec<Heading> {
-    let heading = |name, column: RepositorySorting, number| {
-        let word = COLUMNS
-            .iter()
-            .find(|(found, _)| *found == column)
-            .map_or("", |(_, word)| word);
-        let here = wanted.sorting == column;
-        // Figures are looked at from the top.
-        let descending = if here {
-            !wanted.descending
-        } else {
-            column != RepositorySorting::Path
-        };
-        let sort = match (here, wanted.descending) {
-            (false, _) => "",
-            (true, true) => "descending",
-            (true, false) => "ascending",
-        };
-        Heading {
-            name,
-            href: url(
-                asked,
-                &format!("{}{word}", if descending { "-" } else { "" }),
-                1,
-            ),
-            sort,
-            number,
-        }
-    };
-    vec![
-        heading("Path", RepositorySorting::Path, false),
-        heading("Size", RepositorySorting::Bytes, true),
-        heading("Copies", RepositorySorting::Copies, true),
-        heading("Commit", RepositorySorting::Committed, false),
-        heading("Looked upstream", RepositorySorting::Refreshed, false),
-    ]
+fn encoded(text: &str) -> String {
+    percent_encoded(text.as_bytes())
 }
 
-fn row(entry: &Repository, copies: usize) -> Row {
+fn headings(asked: &RepositoriesQuery, wanted: &WantedPage) -> Vec<Heading> {
+    use RepositorySorting::{Bytes, Committed, Copies, Path, Refreshed};
+    let columns = [
+        ("Path", Path),
+        ("Size", Bytes),
+        ("Copies", Copies),
+        ("Commit", Committed),
+        ("Looked upstream", Refreshed),
+    ];
+    columns
+        .map(|(name, column)| heading(asked, wanted, name, column))
+        .into()
+}
+
+/// The heading of a column, with a link that sorts by it, or turns the order around.
+fn heading(
+    asked: &RepositoriesQuery,
+    wanted: &WantedPage,
+    name: &'static str,
+    column: RepositorySorting,
+) -> Heading {
+    let mut columns = COLUMNS.iter();
+    let found = columns.find(|(found, _)| *found == column);
+    let word = found.map_or("", |(_, word)| word);
+    let here = wanted.sorting == column;
+    // Figures are looked at from the top.
+    let turns_down = if here {
+        !wanted.descending
+    } else {
+        column != RepositorySorting::Path
+    };
+    let sort = match (here, wanted.descending) {
+        (false, _) => "",
+        (true, true) => "descending",
+        (true, false) => "ascending",
+    };
+    let mark = if turns_down { "-" } else { "" };
+    Heading {
+        name,
+        href: url(asked, &format!("{mark}{word}"), 1),
+        sort,
+        number: matches!(column, RepositorySorting::Bytes | RepositorySorting::Copies),
+    }
+}
+
+fn row(entry: &Repository, copies: usize) -> RepositoryRow {
     let snapshot = entry.snapshot.as_ref();
     let commit = snapshot
         .map(|snapshot| snapshot.commit.to_string())
         .unwrap_or_default();
-    Row {
+    RepositoryRow {
         href: format!("/repos/{}", encode_path(entry.path.as_str())),
         path: clean(entry.path.as_str()),
         state: State::of_repository(entry, copies),
@@ -272,8 +281,8 @@ fn row(entry: &Repository, copies: usize) -> Row {
 mod tests {
     use super::*;
 
-    fn asked(q: &str, state: &str, sort: &str, page: &str) -> Asked {
-        Asked {
+    fn asked(q: &str, state: &str, sort: &str, page: &str) -> RepositoriesQuery {
+        RepositoriesQuery {
             q: q.into(),
             state: state.into(),
             sort: sort.into(),
@@ -283,12 +292,12 @@ mod tests {
 
     #[test]
     fn a_query_that_says_nonsense_shows_the_first_page_of_all() {
-        let wanted = Wanted::new(&asked("  ", "x", "-nonsense", "x"));
+        let wanted = WantedPage::new(&asked("  ", "x", "-nonsense", "x"));
         assert_eq!(
             (wanted.only, wanted.sorting, wanted.page),
             (Only::All, RepositorySorting::Path, 0)
         );
-        let far = Wanted::new(&asked(
+        let far = WantedPage::new(&asked(
             &"ä".repeat(500),
             "troubled",
             "-size",
@@ -304,7 +313,7 @@ mod tests {
     #[test]
     fn links_keep_the_filter_and_turn_the_order() {
         let asked = asked("a&b", "ready", "size", "3");
-        let headings = headings(&asked, &Wanted::new(&asked));
+        let headings = headings(&asked, &WantedPage::new(&asked));
         assert_eq!(headings[1].href, "/repos?q=a%26b&state=ready&sort=-size");
         assert_eq!((headings[1].sort, headings[0].sort), ("ascending", ""));
         assert_eq!(

@@ -27,7 +27,7 @@ struct Published {
 }
 
 /// A commit that was published, now or before.
-struct Past {
+struct PastPublication {
     number: u64,
     commit: String,
     ref_name: String,
@@ -39,7 +39,7 @@ struct Past {
 
 #[derive(Template)]
 #[template(path = "repository.html")]
-pub(super) struct Page {
+pub(super) struct RepositoryPage {
     shell: Shell,
     path: String,
     url: String,
@@ -60,12 +60,12 @@ pub(super) struct Page {
     copies: usize,
     /// Somebody ingests it now; the router that does.
     worked_on: Option<String>,
-    past: Result<Vec<Past>, Line>,
+    past: Result<Vec<PastPublication>, Line>,
     grace: String,
 }
 
 /// `encoded`: the path as in the URL. Errors: `NotFound`, `Invalid`.
-pub(super) async fn page(state: &Parts, encoded: &str) -> Result<Page> {
+pub(super) async fn page(state: &Parts, encoded: &str) -> Result<RepositoryPage> {
     let entry = require(&state.control, encoded)?;
     let (replicas, past) = futures::join!(
         replicas::of(&state.fleet, &entry),
@@ -73,7 +73,7 @@ pub(super) async fn page(state: &Parts, encoded: &str) -> Result<Page> {
     );
     let view = state.fleet.members.view();
     let copies = view.copies_wanted();
-    Ok(Page {
+    Ok(RepositoryPage {
         shell: Shell::new(state, entry.path.as_str(), "/repos"),
         path: clean(entry.path.as_str()),
         url: encode_path(entry.path.as_str()),
@@ -119,7 +119,7 @@ pub(super) fn require(control: &Control, encoded: &str) -> Result<Arc<Repository
 }
 
 /// What was published, the last one first.
-async fn past(control: &Control, entry: &Repository) -> Result<Vec<Past>, Line> {
+async fn past(control: &Control, entry: &Repository) -> Result<Vec<PastPublication>, Line> {
     if !*control.shared.reachable().borrow() {
         return Err(Line::new("the state store cannot be reached"));
     }
@@ -128,7 +128,11 @@ async fn past(control: &Control, entry: &Repository) -> Result<Vec<Past>, Line> 
         .of(&entry.path)
         .await
         .map_err(|error| Line::new(&error.message))?;
-    let past = |row: &v1::Publication| Past {
+    Ok(kept.iter().rev().map(past_publication).collect())
+}
+
+fn past_publication(row: &v1::Publication) -> PastPublication {
+    PastPublication {
         number: row.generation,
         commit: Oid::from_bytes(&row.commit)
             .map_or_else(|_| "unknown".to_owned(), |commit| commit.to_string()),
@@ -137,6 +141,5 @@ async fn past(control: &Control, entry: &Repository) -> Result<Vec<Past>, Line> 
         published: When::at(row.published_at),
         size: size(row.bytes),
         router: clean(&row.router_id),
-    };
-    Ok(kept.iter().rev().map(past).collect())
+    }
 }

@@ -88,11 +88,11 @@ impl When {
     /// Seconds since the epoch; 0 = never.
     pub fn at(at: i64) -> Self {
         let passed = clock::now() - at;
-        let shown = |seconds: i64| ago(Duration::from_secs(seconds.unsigned_abs()));
+        let distance = ago(Duration::from_secs(passed.unsigned_abs()));
         let ago = match passed {
-            ..=-2 => format!("in {}", shown(passed)),
+            ..=-2 => format!("in {distance}"),
             -1..2 => "just now".to_owned(),
-            _ => format!("{} ago", shown(passed)),
+            _ => format!("{distance} ago"),
         };
         Self {
             at,

@@ -163,3 +163,9 @@ async fn head(reader: &mut BufReader<TcpStream>) -> (u16, Vec<(String, String)>)
         }
     }
 }
+
+/// The status of `GET path`, whose body need not end.
+pub async fn status_of(at: &str, path: &str) -> u16 {
+    let mut reader = send(at, "GET", path, &[], b"").await;
+    head(&mut reader).await.0
+}

@@ -4,16 +4,14 @@ use monofs_model::{Consistency, NodeId};
 use monofs_testkit::wait::wait_until_async;
 
 use crate::collect;
-use crate::fixture::{
-    FakeAdoption, FakeFetcher, FakeNode, SOON, TestRouter, actor, entry, node_id, path, snapshot,
-};
+use crate::fixture::peers::{FakeAdoption, FakeNode};
+use crate::fixture::{SOON, TestRouter, actor, entry, node_id, path, snapshot};
 use crate::ingest::{self, IngestSpec};
 
 /// A router, a fetcher that has commit 2 of everything, and the nodes n1 and n2.
 struct Ingesting {
     router: TestRouter,
     nodes: [FakeNode; 2],
-    _fetcher: FakeFetcher,
 }
 
 impl Ingesting {
@@ -22,17 +20,9 @@ impl Ingesting {
             config.snapshot_grace = std::time::Duration::ZERO;
         })
         .await;
-        let fetcher = FakeFetcher::start(2).await;
-        router.fetcher_at("f1", &fetcher.address()).await;
-        let nodes = [FakeNode::start().await, FakeNode::start().await];
-        for (id, node) in ["n1", "n2"].into_iter().zip(&nodes) {
-            router.node_at(id, &node.address()).await;
-        }
-        Self {
-            router,
-            nodes,
-            _fetcher: fetcher,
-        }
+        router.fake_fetcher(snapshot(2)).await;
+        let nodes = [router.fake_node("n1").await, router.fake_node("n2").await];
+        Self { router, nodes }
     }
 
     /// Ingests `at`, with all copies before the flip. Whether that succeeded.
@@ -68,16 +58,16 @@ impl Ingesting {
 async fn a_failed_ingest_takes_away_what_it_gave_and_leaves_what_was_there_before() {
     let ingesting = Ingesting::start().await;
     let [before, given] = &ingesting.nodes;
-    before.hold(&path("a/b"), 2);
+    before.put("a/b", &snapshot(2));
     for node in [before, given] {
         node.set_adoption(FakeAdoption::FailsAfterwards);
     }
     assert!(!ingesting.ingest("a/b").await);
-    assert_eq!(given.held(&path("a/b")), [snapshot(2).commit]);
+    assert_eq!(given.commits("a/b"), [snapshot(2).commit]);
     assert_eq!(ingesting.noted("a/b").await, [node_id("n2")]);
     ingesting.collect().await;
-    assert_eq!(before.held(&path("a/b")), [snapshot(2).commit]);
-    assert_eq!(given.held(&path("a/b")), []);
+    assert_eq!(before.commits("a/b"), [snapshot(2).commit]);
+    assert_eq!(given.commits("a/b"), []);
     assert_eq!(ingesting.noted("a/b").await, []);
 }
 
@@ -95,23 +85,23 @@ async fn a_failed_refresh_takes_from_each_node_only_what_names_it() {
         .flip(actor(), &entry, &snapshot(3), &node_id("n2"))
         .await;
     next.expect("published");
-    first.hold(&at, 1);
-    first.hold(&at, 2);
-    second.hold(&at, 3);
+    first.put(at.as_str(), &snapshot(1));
+    first.put(at.as_str(), &snapshot(2));
+    second.put(at.as_str(), &snapshot(3));
     for node in [first, second] {
         node.set_adoption(FakeAdoption::FailsAfterwards);
     }
     assert!(!ingesting.ingest("a/b").await);
     ingesting.collect().await;
-    assert_eq!(first.held(&at), [snapshot(2).commit]);
-    assert_eq!(second.held(&at), [snapshot(3).commit]);
+    assert_eq!(first.commits(at.as_str()), [snapshot(2).commit]);
+    assert_eq!(second.commits(at.as_str()), [snapshot(3).commit]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_cannot_be_asked_before_is_not_named() {
     let ingesting = Ingesting::start().await;
     let [unreadable, given] = &ingesting.nodes;
-    unreadable.set_readable(&path("a/b"), false);
+    unreadable.set_readable("a/b", false);
     for node in [unreadable, given] {
         node.set_adoption(FakeAdoption::FailsAfterwards);
     }
@@ -125,7 +115,7 @@ async fn the_nodes_are_noted_before_they_are_given_a_commit_and_no_more_when_the
     ingesting.nodes[0].set_adoption(FakeAdoption::Stalls);
     let runs = ingesting.ingest("a/b");
     let given = wait_until_async("a node has taken the commit", SOON, || async {
-        !ingesting.nodes[0].held(&path("a/b")).is_empty()
+        !ingesting.nodes[0].commits("a/b").is_empty()
     });
     tokio::select! {
         _ = runs => panic!("a node has not answered"),

@@ -21,10 +21,6 @@ impl Wanted {
         let Some((first, last)) = one.and_then(|range| range.trim().split_once('-')) else {
             return Self::Whole;
         };
-        let number = |text: &str| -> Option<u64> {
-            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            digits.then(|| text.parse().unwrap_or(u64::MAX))
-        };
         match (first, number(first), last, number(last)) {
             // The last so many bytes.
             ("", _, _, Some(0)) => Self::Beyond,
@@ -40,6 +36,12 @@ impl Wanted {
             _ => Self::Whole,
         }
     }
+}
+
+/// A position that may be beyond what fits into a number; `None` for what is none.
+fn number(text: &str) -> Option<u64> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| text.parse().unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
