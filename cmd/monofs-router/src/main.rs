@@ -63,6 +63,9 @@ struct Args {
     /// How often branches are checked upstream, 0s = never
     #[arg(long, default_value = "5m", value_parser = args::duration)]
     refresh_interval: Duration,
+    /// How long an ingest waits for a host that says "not now" (HTTP 429 and 5xx)
+    #[arg(long, default_value = "30m", value_parser = args::duration)]
+    host_wait: Duration,
     /// How long a replaced snapshot stays readable
     #[arg(long, default_value = "10m", value_parser = args::duration)]
     snapshot_grace: Duration,
@@ -110,6 +113,7 @@ impl Args {
             rebalance_delay: self.rebalance_delay,
             rebalance_bandwidth: self.rebalance_bandwidth,
             refresh_interval: self.refresh_interval,
+            host_wait: self.host_wait,
             snapshot_grace: self.snapshot_grace,
             notices: alone_in_kubernetes(&state).into_iter().collect(),
             state,

@@ -162,6 +162,17 @@ impl Drop for ProgressDisplay {
 
 /// What an ingest's message says.
 fn ingest_step(wire: &v1::IngestProgress) -> ProgressStep {
+    if let Some(pause) = &wire.waiting_for {
+        return ProgressStep {
+            detail: format!(
+                "{} says not now ({}), asked again {}",
+                clean(&pause.host),
+                clean(&pause.cause),
+                at(pause.next_try_at)
+            ),
+            ..ProgressStep::of("waiting")
+        };
+    }
     match wire.phase() {
         Phase::Unspecified | Phase::Resolving => ProgressStep::of("resolving"),
         Phase::Fetching => fetch_step(wire.fetch.as_ref()),
@@ -178,6 +189,13 @@ fn ingest_step(wire: &v1::IngestProgress) -> ProgressStep {
         }),
         Phase::Done => ProgressStep::whole("done"),
     }
+}
+
+/// A moment in seconds since the epoch, as people read it.
+fn at(seconds: i64) -> String {
+    let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    let time = std::time::UNIX_EPOCH + since;
+    format!("at {}", humantime::format_rfc3339_seconds(time))
 }
 
 fn fetch_step(fetch: Option<&v1::FetchProgress>) -> ProgressStep {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use crate::clients::ClientDocument;
 use crate::findings::{Finding, Health};
 use crate::guide::RepositoriesByState;
+use crate::hosts::HostPauseDocument;
 use crate::jobs::{Accepted, JobDocument, RebalancePlan};
 use crate::members::{
     FetcherDocument, IntentDocument, MemberCondition, NodeDocument, RouterDocument,
@@ -40,6 +41,8 @@ pub struct ClusterStatus {
     pub nodes: Vec<NodeDocument>,
     pub fetchers: Vec<FetcherDocument>,
     pub clients: Vec<ClientDocument>,
+    /// Remote hosts that said "not now".
+    pub hosts_paused: Vec<HostPauseDocument>,
 }
 
 impl ClusterStatus {
@@ -74,6 +77,7 @@ impl ClusterStatus {
             nodes: NodeDocument::of_status(status),
             fetchers: FetcherDocument::of_status(status),
             clients: ClientDocument::of_status(status),
+            hosts_paused: status.hosts_paused.iter().map(Into::into).collect(),
         }
     }
 }

@@ -5,6 +5,7 @@ use monofs_proto::v1::ingest_progress::Phase;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::hosts::HostPauseDocument;
 use crate::percent::percent_encoded;
 use crate::repos::RepositoryDocument;
 use crate::tongue::{not_command_line, not_http};
@@ -62,6 +63,8 @@ pub struct IngestDocument {
     pub repository: Option<RepositoryDocument>,
     /// The ref had not moved: nothing was published.
     pub unchanged: bool,
+    /// The remote host that said "not now", while the work waits for it.
+    pub waiting_for: Option<HostPauseDocument>,
 }
 
 /// What a fetcher has got.
@@ -118,6 +121,7 @@ impl From<&v1::IngestProgress> for IngestDocument {
             replicas: wire.replicas.iter().map(Into::into).collect(),
             repository: wire.repository.as_ref().map(Into::into),
             unchanged: wire.unchanged,
+            waiting_for: wire.waiting_for.as_ref().map(Into::into),
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod clients;
 pub mod commands;
 pub mod findings;
 pub mod guide;
+pub mod hosts;
 pub mod ingest;
 pub mod jobs;
 pub mod members;

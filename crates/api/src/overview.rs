@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::findings::{Finding, Health};
+use crate::hosts::HostPauseDocument;
 use crate::jobs::JobDocument;
 use crate::members::{MemberCondition, RouterDocument};
 use crate::reads::ReadRates;
@@ -41,6 +42,8 @@ pub struct Overview {
     pub ingests_running: usize,
     pub view_number: u64,
     pub revision: u64,
+    /// Remote hosts that said "not now", as this router heard.
+    pub hosts_paused: Vec<HostPauseDocument>,
     #[serde(flatten)]
     pub replaced: OverviewReplaced,
 }

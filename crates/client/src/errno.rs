@@ -42,10 +42,7 @@ mod tests {
     #[test]
     fn only_lost_snapshots_are_stale_and_nothing_invents_a_missing_file() {
         for kind in ErrorKind::ALL {
-            let errno = Errno::from(&Error {
-                kind,
-                message: String::new(),
-            });
+            let errno = Errno::from(&Error::new(kind, ""));
             assert_ne!(
                 errno,
                 Errno::NOENT,

@@ -1,7 +1,7 @@
 //! The logins of the fetcher at each host, read from the `--credentials` file.
 //!
 //! ```toml
-//! [hosts."git.example.org"]            # host, or host:port, which wins over the bare host
+//! [hosts."git.example.org"]            # host, host:port, host/path; the longest path wins
 //! user = "robot"                       # default: "git"
 //! token_env = "GIT_EXAMPLE_TOKEN"      # or token_file = "/run/secrets/git", or token = "..."
 //! ca_file = "/etc/ssl/private-ca.pem"  # trusted in addition for https
@@ -13,13 +13,16 @@
 //!
 //! Invariant: a secret is shown by no `Debug`, put on no command line and in no message.
 
+mod scope;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use monofs_model::source::RemoteHost;
 use monofs_model::{Error, Result, SourceUrl};
 use serde::Deserialize;
+
+use scope::LoginScope;
 
 /// Largest credentials file and largest token file accepted, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -52,6 +55,9 @@ impl fmt::Debug for Secret {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostCredentials {
+    /// The key of its table, as it was written; empty = there is none.
+    #[serde(skip)]
+    pub key: String,
     /// User name for http(s) and ssh.
     pub user: Option<String>,
     /// The token or password for http(s), written here; prefer `token_env` or `token_file`.
@@ -76,6 +82,14 @@ pub struct Login {
 }
 
 impl HostCredentials {
+    /// Whether it holds a login, for messages.
+    pub fn has_login(&self) -> bool {
+        self.token.is_some()
+            || self.token_env.is_some()
+            || self.token_file.is_some()
+            || self.ssh_key.is_some()
+    }
+
     /// The login for http(s) at `source`, if there is one: the user of this entry, else the one that
     /// the source names. Errors: `Refused` when the token cannot be read.
     pub fn login(&self, source: &SourceUrl) -> Result<Option<Login>> {
@@ -87,10 +101,14 @@ impl HostCredentials {
                     "credentials: the environment variable {name} is not set"
                 ))
             })?;
-            Secret(token)
+            Secret(without_mark(&token).to_owned())
         } else if let Some(path) = &self.token_file {
             let text = read_bounded(path).map_err(|e| Error::refused(e.message))?;
-            Secret(text.trim_end_matches(['\n', '\r']).to_owned())
+            Secret(
+                without_mark(&text)
+                    .trim_end_matches(['\n', '\r'])
+                    .to_owned(),
+            )
         } else {
             return Ok(None);
         };
@@ -109,17 +127,14 @@ impl HostCredentials {
 }
 
 /// All credentials of a fetcher, by host.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Credentials {
-    hosts: BTreeMap<RemoteHost, HostCredentials>,
-}
-
-/// A credentials file as it is written.
-#[derive(Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CredentialsFile {
+pub struct Credentials {
     #[serde(default)]
     hosts: BTreeMap<String, HostCredentials>,
+    /// What to be where no entry is for.
+    #[serde(skip)]
+    nobody: HostCredentials,
 }
 
 impl Credentials {
@@ -131,7 +146,8 @@ impl Credentials {
 
     /// Parses the text of a credentials file.
     pub fn parse(text: &str) -> Result<Self> {
-        let parsed: CredentialsFile = toml::from_str(text).map_err(|e| {
+        let text = without_mark(text);
+        let mut parsed: Self = toml::from_str(text).map_err(|e| {
             // The parser's own rendering quotes the line, which may hold a secret: name only the
             // place and the message.
             let line = e.span().map_or(0, |span| {
@@ -139,8 +155,15 @@ impl Credentials {
             });
             Error::invalid(format!("line {line}: {}", without_value(e.message())))
         })?;
-        let mut hosts = BTreeMap::new();
-        for (host, entry) in parsed.hosts {
+        let mut scopes = BTreeMap::new();
+        for (host, entry) in &mut parsed.hosts {
+            let scope = LoginScope::parse(host)?;
+            if let Some(other) = scopes.insert(scope, host.clone()) {
+                return Err(Error::invalid(format!(
+                    "hosts '{other}' and '{host}' are the same; keep one"
+                )));
+            }
+            entry.key.clone_from(host);
             let ways = [
                 entry.token.is_some(),
                 entry.token_env.is_some(),
@@ -160,32 +183,25 @@ impl Credentials {
                     "host '{host}': the user name is not usable"
                 )));
             }
-            let key = RemoteHost::new(&host)?;
-            if hosts.insert(key.clone(), entry).is_some() {
-                return Err(Error::invalid(format!("host '{key}' has two tables")));
-            }
         }
-        Ok(Self { hosts })
+        Ok(parsed)
     }
 
     /// Adds or replaces the entry of a host.
-    pub fn insert(&mut self, host: RemoteHost, entry: HostCredentials) {
-        self.hosts.insert(host, entry);
+    pub fn insert(&mut self, host: impl ToString, mut entry: HostCredentials) {
+        entry.key = host.to_string();
+        self.hosts.insert(entry.key.clone(), entry);
     }
 
-    /// What to be at the host of `source`: the entry of `host:port`, else of `host`, else nothing.
-    /// A source without a port has that of its scheme.
-    pub fn of(&self, source: &SourceUrl) -> HostCredentials {
-        let Some(mut host) = source.remote_host() else {
-            return HostCredentials::default();
-        };
-        host.port = host.port.or(source.scheme().default_port());
-        let with_port = self.hosts.get(&host);
-        host.port = None;
-        with_port
-            .or_else(|| self.hosts.get(&host))
-            .cloned()
-            .unwrap_or_default()
+    /// What to be at `source`: the entry with the longest path that is a prefix of its path; of
+    /// those, the one with its port before the one without.
+    pub fn of(&self, source: &SourceUrl) -> &HostCredentials {
+        let fit = self.hosts.iter().filter_map(|(key, entry)| {
+            let scope = LoginScope::parse(key).ok()?;
+            Some((scope.fit(source)?, entry))
+        });
+        fit.max_by_key(|(fit, _)| *fit)
+            .map_or(&self.nobody, |(_, entry)| entry)
     }
 }
 
@@ -219,6 +235,11 @@ fn read_bounded(path: &Path) -> Result<String> {
     std::fs::read_to_string(path).map_err(cannot)
 }
 
+/// The text without the byte order mark that some editors put in front.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -229,7 +250,7 @@ mod tests {
         let text = "[hosts.\"h\"]\nuser = 'a'\ntoken = 's3cret'\n[hosts.\"h:81\"]\nuser = \
          'b'\ntoken = 't'\n";
         let credentials = Credentials::parse(text).unwrap();
-        let user = |url| credentials.of(&SourceUrl::new(url).unwrap()).user;
+        let user = |url| credentials.of(&SourceUrl::new(url).unwrap()).user.clone();
         assert_eq!(user("http://h/x").as_deref(), Some("a"));
         assert_eq!(user("http://h:81/x").as_deref(), Some("b"));
         assert_eq!(user("http://other/x"), None);
@@ -253,7 +274,10 @@ mod tests {
             ("http://tls/x", None),
             ("file:///x", None),
         ] {
-            let found = credentials.of(&SourceUrl::new(source).unwrap()).user;
+            let found = credentials
+                .of(&SourceUrl::new(source).unwrap())
+                .user
+                .clone();
             assert_eq!(found.as_deref(), user, "{source}");
         }
         for bad in [
@@ -278,6 +302,21 @@ mod tests {
         assert_eq!(user("https://org@h/x").as_deref(), Some("org"));
         assert_eq!(user("https://h/x").as_deref(), Some("git"));
         assert_eq!(user("https://other/x"), None);
+    }
+
+    #[test]
+    fn a_mark_of_an_editor_is_no_part_of_a_token_or_a_file() {
+        let text = "\u{feff}[hosts.h]\ntoken_file = 'TOKEN'\n";
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "\u{feff}s3cret\r\n").unwrap();
+        let text = text.replace("TOKEN", &file.path().display().to_string());
+        let credentials = Credentials::parse(&text).unwrap();
+        let source = SourceUrl::new("https://h/x").unwrap();
+        let entry = credentials.of(&source);
+        assert_eq!(
+            entry.login(&source).unwrap().unwrap().token.reveal(),
+            "s3cret"
+        );
     }
 
     #[test]
@@ -310,7 +349,7 @@ mod tests {
             .collect();
         assert!(examples.len() >= 2);
         let all = Credentials::parse(&examples.concat()).unwrap();
-        let user = |url| all.of(&SourceUrl::new(url).unwrap()).user;
+        let user = |url| all.of(&SourceUrl::new(url).unwrap()).user.clone();
         assert_eq!(
             user("https://git.example.org/a/b").as_deref(),
             Some("robot")

@@ -19,6 +19,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 
 use crate::cache::{CachedRepo, RepoCache};
+use crate::gates::{GatedSource, HostGates};
 use crate::git::{failure, layout};
 use crate::hosts::HostTallies;
 use crate::records::EncodedRecords;
@@ -91,6 +92,8 @@ pub struct FetchFlights {
     pub counters: FetchCounters,
     /// Fetches that ended, by where they were from.
     pub hosts: HostTallies,
+    /// Remote hosts that are not asked for a while.
+    pub gates: Arc<HostGates>,
     waiting: AtomicUsize,
     limits: FetchLimits,
     worker_count: usize,
@@ -148,8 +151,10 @@ impl FetchFlights {
         workers: usize,
         limits: FetchLimits,
     ) -> Arc<Self> {
+        let gates = Arc::<HostGates>::default();
         Arc::new(Self {
-            source,
+            source: Arc::new(GatedSource::new(source, gates.clone())),
+            gates,
             cache,
             records,
             counters: FetchCounters::default(),

@@ -10,6 +10,7 @@ pub mod config;
 mod content;
 pub mod credentials;
 pub mod flights;
+pub mod gates;
 pub mod git;
 pub mod hosts;
 pub mod modules;

@@ -317,6 +317,13 @@ impl Fetcher for FetcherService {
             bytes_fetched: fetched.bytes,
             fetches_waiting: self.flights.waiting() as u64,
             other_askers: self.askers.asked(request.into_inner().asker),
+            hosts_paused: self
+                .flights
+                .gates
+                .closed()
+                .iter()
+                .map(v1::HostPause::from)
+                .collect(),
         }))
     }
 }

@@ -192,6 +192,14 @@ impl FetchTask {
 
     pub(crate) fn set_bytes(&self, bytes: u64) {
         self.bytes.store(bytes, Ordering::Relaxed);
+        self.bound_bytes(bytes);
+    }
+
+    /// Notes that so many bytes have come, which may be too many.
+    pub(crate) fn bound_bytes(&self, bytes: u64) {
+        if bytes > self.limits.bytes_max {
+            self.over_limit.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Bytes received so far.

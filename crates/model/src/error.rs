@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::pause::HostPause;
+
 /// What the caller must do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
@@ -72,6 +74,8 @@ pub struct Error {
     pub kind: ErrorKind,
     /// One line: what happened and where. Never holds credentials.
     pub message: String,
+    /// Set when a remote host wants to be left alone for a while: asking sooner does not help.
+    pub pause: Option<Box<HostPause>>,
 }
 
 /// The result of everything that can cross a role's boundary.
@@ -83,7 +87,7 @@ macro_rules! constructors {
             $(
                 #[doc = concat!("An error of kind [`ErrorKind::", stringify!($kind), "`].")]
                 pub fn $name(message: impl Into<String>) -> Self {
-                    Self { kind: ErrorKind::$kind, message: message.into() }
+                    Self::new(ErrorKind::$kind, message)
                 }
             )*
         }
@@ -102,9 +106,24 @@ constructors! {
 }
 
 impl Error {
+    /// An error of this kind.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self {
+            kind,
+            message: message.into(),
+            pause: None,
+        }
+    }
+
     /// The same error with what was being done in front.
     pub fn context(mut self, doing: impl fmt::Display) -> Self {
         self.message = format!("{doing}: {}", self.message);
+        self
+    }
+
+    /// The same error, which says that a remote host is to be left alone.
+    pub fn with_pause(mut self, pause: HostPause) -> Self {
+        self.pause = Some(Box::new(pause));
         self
     }
 }

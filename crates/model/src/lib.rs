@@ -10,6 +10,7 @@ pub mod error;
 pub mod limits;
 pub mod oid;
 pub mod path;
+pub mod pause;
 pub mod placement;
 pub mod source;
 pub mod text;
@@ -21,6 +22,7 @@ pub use catalog::{Consistency, ContentMode, Repository, RepositoryState, Snapsho
 pub use error::{Error, ErrorKind, Result};
 pub use oid::{ObjectFormat, ObjectKind, Oid};
 pub use path::{DisplayPath, StorageId};
+pub use pause::HostPause;
 pub use placement::NodeId;
 pub use source::{RefName, SourceUrl};
 pub use tree::{EntryKind, TreeRecord};

@@ -3,6 +3,8 @@
 //! Invariant: `model -> wire` cannot fail; `wire -> model` checks everything and fails with
 //! [`monofs_model::ErrorKind::Invalid`].
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use monofs_model as model;
 use monofs_model::view::Role;
@@ -18,6 +20,27 @@ pub fn oid_bytes(oid: &Oid) -> Bytes {
 /// The ids of a repeated field.
 pub fn oids(raw: &[Bytes]) -> Result<Vec<Oid>> {
     raw.iter().map(|bytes| Oid::from_bytes(bytes)).collect()
+}
+
+impl From<&model::HostPause> for v1::HostPause {
+    fn from(pause: &model::HostPause) -> Self {
+        Self {
+            host: pause.host.clone(),
+            cause: pause.cause.clone(),
+            retry_after_ms: u64::try_from(pause.retry_after.as_millis()).unwrap_or(u64::MAX),
+            next_try_at: 0,
+        }
+    }
+}
+
+impl From<&v1::HostPause> for model::HostPause {
+    fn from(wire: &v1::HostPause) -> Self {
+        Self {
+            host: wire.host.clone(),
+            cause: wire.cause.clone(),
+            retry_after: Duration::from_millis(wire.retry_after_ms),
+        }
+    }
 }
 
 macro_rules! enums {

@@ -44,6 +44,9 @@ pub struct Config {
     pub recovery_shares: Vec<u32>,
     /// How often branches are looked up upstream; zero = never.
     pub refresh_interval: Duration,
+    /// How long an ingest, or a refresh that was asked for, waits for a remote host that says "not
+    /// now".
+    pub host_wait: Duration,
     /// How long a replaced snapshot stays readable at least.
     pub snapshot_grace: Duration,
     /// How often the workers that copy and collect look for work.
@@ -84,6 +87,7 @@ impl Config {
             recovery_time: Duration::from_secs(30),
             recovery_shares: vec![10, 25, 50, 75],
             refresh_interval: Duration::from_secs(300),
+            host_wait: Duration::from_secs(30 * 60),
             snapshot_grace: Duration::from_secs(600),
             worker_interval: Duration::from_secs(5),
             call_timeout: Duration::from_secs(10),

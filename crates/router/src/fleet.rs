@@ -19,6 +19,7 @@ use monofs_proto::{convert, v1};
 use monofs_rpc::content::guarded;
 use monofs_rpc::{Channel, ChannelPool, Context, from_status, while_heard, within};
 
+use crate::hosts::PausedHosts;
 use crate::membership::members::Members;
 
 /// Questions of a second each that a silent member may leave unanswered: an ingest has no other
@@ -62,6 +63,8 @@ pub struct Fleet {
     pub call_timeout: Duration,
     /// Longest silence of a member that streams progress.
     pub progress_timeout: Duration,
+    /// Remote hosts that fetchers were told to leave alone.
+    pub hosts: PausedHosts,
 }
 
 impl Fleet {
@@ -80,6 +83,7 @@ impl Fleet {
             channels,
             call_timeout,
             progress_timeout,
+            hosts: PausedHosts::default(),
         }
     }
 
@@ -101,7 +105,8 @@ impl Fleet {
         while_heard(&self.probes, &member.address, UNHEARD_MAX, answer).await
     }
 
-    /// Which commit a ref is at upstream, asking fetchers in order of preference.
+    /// Which commit a ref is at upstream, asking fetchers in order of preference. Errors: none asks
+    /// while the remote's host wants to be left alone; the error says for how long.
     pub async fn resolve_upstream(
         &self,
         id: &StorageId,
@@ -113,6 +118,10 @@ impl Fleet {
             source: source.to_string(),
             ref_name: ref_name.as_str().to_owned(),
         };
+        // A commit's own id is known without a question to the host.
+        if ref_name.as_str().parse::<Oid>().is_err() {
+            self.hosts.check(source)?;
+        }
         let view = self.members.view();
         let context = Context::new(self.progress_timeout);
         let mut failure = no_fetcher(&view);
@@ -123,9 +132,15 @@ impl Fleet {
                 call.await.map_err(from_status)
             });
             match self.while_there(fetcher, answer).await {
-                Ok(answer) => return Oid::from_bytes(&answer.into_inner().commit),
+                Ok(answer) => {
+                    self.hosts.answered(source);
+                    return Oid::from_bytes(&answer.into_inner().commit);
+                }
                 // What the remote said is the same for every fetcher.
-                Err(error) if error.kind != ErrorKind::Unavailable => return Err(error),
+                Err(error) if error.kind != ErrorKind::Unavailable || error.pause.is_some() => {
+                    self.hosts.note(&error);
+                    return Err(error);
+                }
                 Err(error) => failure = error,
             }
         }
@@ -144,6 +159,11 @@ impl Fleet {
         for fetcher in view.fetchers_for(id) {
             match self.fetch_from(fetcher, id, origin, &mut progress).await {
                 Ok(snapshot) => return Ok(snapshot),
+                // Another one would be told the same.
+                Err(error) if error.pause.is_some() => {
+                    self.hosts.note(&error);
+                    return Err(error);
+                }
                 // Another one may be reached, or have room; what the remote said is the same for
                 // all.
                 Err(error) if matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Full) => {

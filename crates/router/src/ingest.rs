@@ -11,6 +11,7 @@
 //! is taken up by the leader ([`resume`]); nothing that readers see changes before the flip, and
 //! the flip is one compare-and-set.
 
+mod host_wait;
 pub mod job;
 mod join;
 mod run;
@@ -18,6 +19,7 @@ pub mod spec;
 pub mod table;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use monofs_control::path_lease::{self, LeaseOutcome, PathLease, PathWork};
 use monofs_model::{Actor, DisplayPath, Error, Repository, RepositoryState, Result};
@@ -38,12 +40,24 @@ const TURNS_MAX: usize = 8;
 
 /// Adds a repository, or brings an existing one of the same source to `spec`'s ref.
 pub async fn ingest(actor: &Actor, state: &Arc<Parts>, spec: IngestSpec) -> Result<Arc<Job>> {
-    start_or_join(actor, state, spec, true).await
+    let patience = Some(state.config.host_wait);
+    start_or_join(actor, state, spec, true, patience).await
 }
 
-/// Looks upstream for a new commit of a repository that is in the catalogue.
+/// Looks upstream for a new commit of a repository that is in the catalogue. As an ingest it waits
+/// for a host that says "not now".
 pub async fn refresh(actor: &Actor, state: &Arc<Parts>, entry: &Repository) -> Result<Arc<Job>> {
-    start_or_join(actor, state, IngestSpec::of_entry(entry), false).await
+    let patience = Some(state.config.host_wait);
+    start_or_join(actor, state, IngestSpec::of_entry(entry), false, patience).await
+}
+
+/// [`refresh`] by a worker, which comes again: it does not wait for a host.
+pub async fn refresh_now(
+    actor: &Actor,
+    state: &Arc<Parts>,
+    entry: &Repository,
+) -> Result<Arc<Job>> {
+    start_or_join(actor, state, IngestSpec::of_entry(entry), false, None).await
 }
 
 /// Who works on `path` among the routers, this one included; `None`: nobody.
@@ -110,8 +124,9 @@ async fn start_or_join(
     state: &Arc<Parts>,
     spec: IngestSpec,
     create: bool,
+    patience: Option<Duration>,
 ) -> Result<Arc<Job>> {
-    let (job, mine) = state.work.ingests.start_or_join(&spec)?;
+    let (job, mine) = state.work.ingests.start_or_join(&spec, patience)?;
     if mine {
         let (admit, admitted) = oneshot::channel();
         let state = state.clone();

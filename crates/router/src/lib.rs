@@ -22,6 +22,7 @@ mod config;
 mod fixture;
 pub mod fleet;
 pub mod history;
+pub mod hosts;
 pub mod ingest;
 pub mod membership;
 pub mod parts;

@@ -15,6 +15,8 @@ use crate::parts::Parts;
 use crate::{ingest, membership};
 use monofs_control::clock;
 
+/// Repositories looked at in one round whose hosts want to be left alone: they cost no request.
+const PASSED_OVER_MAX: usize = 1024;
 /// How often the worker looks who is due.
 const TICK_MAX: Duration = Duration::from_secs(5);
 /// How often it looks while more are due than may run.
@@ -43,13 +45,25 @@ pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {
 /// Starts what is due and may run. True: more is due.
 async fn start_due(state: &Arc<Parts>, interval: Duration) -> bool {
     let before = clock::now() - interval.as_secs() as i64;
-    let room = RUNNING_MAX.saturating_sub(state.work.ingests.len());
-    let due = state.control.catalog.due(before, room + 1);
-    for entry in due.iter().take(room) {
+    let mut room = RUNNING_MAX.saturating_sub(state.work.ingests.working());
+    let due = state
+        .control
+        .catalog
+        .due(before, room + 1 + PASSED_OVER_MAX);
+    for entry in &due {
+        // One whose host wants to be left alone has its next turn then, or an interval later.
+        if state.fleet.hosts.check(&entry.source).is_err() {
+            state.control.catalog.looked(&entry.path);
+            continue;
+        }
+        if room == 0 {
+            return true;
+        }
+        room -= 1;
         state.control.catalog.looked(&entry.path);
-        if let Err(error) = ingest::refresh(&context::actor(), state, entry).await {
+        if let Err(error) = ingest::refresh_now(&context::actor(), state, entry).await {
             tracing::warn!(path = %entry.path, %error, "cannot refresh");
         }
     }
-    due.len() > room
+    due.len() > PASSED_OVER_MAX
 }

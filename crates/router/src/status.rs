@@ -18,12 +18,13 @@ use monofs_proto::v1::fetcher_client::FetcherClient;
 use monofs_rpc::{Context, from_status, within};
 
 use crate::fleet::Fleet;
+use crate::hosts;
 use crate::parts::Parts;
 use crate::parts::Work;
 use crate::reconcile::jobs::has_ended;
 pub use metrics::metrics;
 use monofs_control::Control;
-pub use problems::{ago, problems};
+pub use problems::{ago, paused_host, problems};
 
 /// Free space of a node below which operators are told.
 const DISK_FREE_MIN: u64 = 64 << 20;
@@ -51,10 +52,23 @@ pub async fn status(state: &Arc<Parts>) -> v1::StatusResponse {
         .iter()
         .map(|(router, error)| format!("router {router} does not answer: {error}"));
     let mut status = own(state);
+    // What fetchers of before this version do not say is empty.
+    let told = fetchers.iter().filter_map(|fetcher| fetcher.stat.as_ref());
+    let paused = hosts::merged(
+        status.hosts_paused,
+        told.flat_map(|stat| &stat.hosts_paused),
+    );
+    let unsaid = paused
+        .iter()
+        .map(paused_host)
+        .filter(|line| !status.problems.contains(line));
+    let unsaid: Vec<String> = unsaid.collect();
+    status.problems.extend(unsaid);
     status.problems.extend(silent.chain(full_disks));
     v1::StatusResponse {
         nodes,
         fetchers,
+        hosts_paused: paused,
         clients: clients.clients,
         ..status
     }
@@ -114,6 +128,7 @@ pub fn own(state: &Parts) -> v1::StatusResponse {
             .collect(),
         router_id: state.control.own.router_id.clone(),
         routers: state.control.routers(),
+        hosts_paused: state.fleet.hosts.list(),
     }
 }
 

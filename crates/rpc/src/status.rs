@@ -1,14 +1,19 @@
 //! The one mapping between [`ErrorKind`] and gRPC statuses.
 //!
 //! The exact kind travels in the metadata key [`KIND_KEY`]; the code alone decides when a peer does
-//! not send it (a proxy, or tonic itself).
+//! not send it (a proxy, or tonic itself). What a remote host said about being asked again travels
+//! in [`PAUSE_KEY`], so that no role between the fetcher and the reader asks sooner.
 
-use monofs_model::{Error, ErrorKind};
+use monofs_model::{Error, ErrorKind, HostPause};
+use monofs_proto::v1;
+use prost::Message;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 /// Metadata key of the exact error kind.
 pub const KIND_KEY: &str = "monofs-error-kind";
+/// Metadata key of the [`HostPause`] of an error, as a protobuf message.
+pub const PAUSE_KEY: &str = "monofs-host-pause-bin";
 
 /// The status that carries this error.
 pub fn to_status(error: Error) -> Status {
@@ -26,6 +31,12 @@ pub fn to_status(error: Error) -> Status {
     status
         .metadata_mut()
         .insert(KIND_KEY, MetadataValue::from_static(error.kind.as_str()));
+    if let Some(pause) = error.pause {
+        let bytes = v1::HostPause::from(&*pause).encode_to_vec();
+        status
+            .metadata_mut()
+            .insert_bin(PAUSE_KEY, MetadataValue::from_bytes(&bytes));
+    }
     status
 }
 
@@ -63,7 +74,18 @@ pub fn from_status(status: Status) -> Error {
             None => message,
         },
     };
-    Error { kind, message }
+    Error {
+        kind,
+        message,
+        pause: pause_of(&status),
+    }
+}
+
+/// What the status says about a remote host; what cannot be read counts as not sent.
+fn pause_of(status: &Status) -> Option<Box<HostPause>> {
+    let bytes = status.metadata().get_bin(PAUSE_KEY)?.to_bytes().ok()?;
+    let wire = v1::HostPause::decode(bytes).ok()?;
+    Some(Box::new(HostPause::from(&wire)))
 }
 
 fn root_cause(mut error: &dyn std::error::Error) -> String {
@@ -80,16 +102,30 @@ mod tests {
     #[test]
     fn every_kind_survives_the_wire() {
         for kind in ErrorKind::ALL {
-            let error = Error {
-                kind,
-                message: "what happened".into(),
-            };
+            let error = Error::new(kind, "what happened");
             assert_eq!(from_status(to_status(error.clone())), error);
         }
         assert_eq!(
             from_status(Status::deadline_exceeded("late")).kind,
             ErrorKind::Unavailable
         );
+    }
+
+    #[test]
+    fn what_a_host_said_about_being_asked_again_survives_every_hop() {
+        let pause = HostPause {
+            host: "git.example.org:8443".into(),
+            cause: "HTTP 429".into(),
+            retry_after: std::time::Duration::from_millis(3_600_250),
+        };
+        let error = Error::unavailable("not now").with_pause(pause);
+        let hop = from_status(to_status(error.clone())).context("through another role");
+        let last = from_status(to_status(hop));
+        assert_eq!(last.pause, error.pause);
+        let mut status = Status::unavailable("x");
+        let nonsense = MetadataValue::from_bytes(&[0xff; 9]);
+        status.metadata_mut().insert_bin(PAUSE_KEY, nonsense);
+        assert_eq!(from_status(status).pause, None);
     }
 
     #[test]

@@ -7,11 +7,15 @@
 mod certs;
 mod daemon;
 mod http;
+mod old_daemon;
 mod server;
 mod ssh;
+mod web;
 
 pub use certs::Authority;
 pub use daemon::GitDaemon;
 pub use http::{HttpOptions, HttpRemote};
+pub use old_daemon::OldDaemon;
 pub use server::has_ipv6;
 pub use ssh::SshRemote;
+pub use web::{WebAnswer, WebHost, WebRequest};

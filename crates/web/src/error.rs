@@ -160,10 +160,7 @@ mod tests {
     #[test]
     fn every_kind_has_its_word_and_is_an_error_of_http() {
         for kind in ErrorKind::ALL {
-            let error = HttpError::from(Error {
-                kind,
-                message: "x".into(),
-            });
+            let error = HttpError::from(Error::new(kind, "x"));
             assert!(error.status.is_client_error() || error.status.is_server_error());
             let document = serde_json::to_value(error.document()).expect("it is JSON");
             assert_eq!(document["error"]["kind"], kind.as_str());

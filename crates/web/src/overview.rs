@@ -75,6 +75,7 @@ pub(crate) fn overview(state: &Parts) -> Overview {
         ingests_running: state.work.ingests.len(),
         view_number: view.number,
         revision: position.revision,
+        hosts_paused: state.fleet.hosts.list().iter().map(Into::into).collect(),
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod conformance;
 mod failure;
+mod hosts;
 mod hydration;
 mod metrics;
 mod mount;

@@ -193,10 +193,7 @@ struct FaultyWatch {
 impl FaultyWatch {
     async fn next(&mut self) -> Result<CommitBatch> {
         tokio::select! {
-            kind = self.end.recv() => Err(Error {
-                kind: kind.unwrap(),
-                message: "the watch was ended".to_owned(),
-            }),
+            kind = self.end.recv() => Err(Error::new(kind.unwrap(), "the watch was ended")),
             batch = async {
                 self.wait.wait_for(|wait| !*wait).await.unwrap();
                 let batch = self.batches.next().await.unwrap();

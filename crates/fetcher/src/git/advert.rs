@@ -7,6 +7,9 @@ use monofs_model::{Error, Oid, RefName, Result, SourceUrl};
 
 use crate::source::ResolvedRef;
 
+/// Most branches that a message names.
+const BRANCHES_TOLD_MAX: usize = 5;
+
 /// One ref of a remote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdvertisedRef {
@@ -42,6 +45,11 @@ pub fn prefixes(ref_name: &RefName) -> Vec<String> {
     ]
 }
 
+/// Prefixes of what a message needs when [`choose`] has found nothing.
+pub fn prefixes_for_advice() -> [String; 2] {
+    ["HEAD".to_owned(), "refs/heads/".to_owned()]
+}
+
 /// The commit itself when the name is a full commit id: nothing has to be asked.
 pub fn full_commit_id(ref_name: &RefName) -> Option<ResolvedRef> {
     let commit = ref_name.as_str().parse().ok()?;
@@ -72,7 +80,8 @@ pub fn choose(source: &SourceUrl, ref_name: &RefName, refs: &[AdvertisedRef]) ->
                  exist; push a commit or give --ref"
             ))),
             None => Err(Error::not_found(format!(
-                "{source}: the remote has no HEAD; give a branch with --ref"
+                "{source}: the remote's HEAD names no branch that exists; {}",
+                branches(refs)
             ))),
         };
     }
@@ -106,9 +115,31 @@ pub fn choose(source: &SourceUrl, ref_name: &RefName, refs: &[AdvertisedRef]) ->
             ))),
         };
     }
+    // A default branch that was renamed is the usual reason.
+    let now = named("HEAD").and_then(|head| head.target.as_deref());
+    let advice = match now.and_then(|target| target.strip_prefix("refs/heads/")) {
+        Some(default) => format!("the default branch is '{default}': give that with --ref"),
+        None => branches(refs),
+    };
     Err(Error::not_found(format!(
-        "{source}: there is no branch or tag '{name}'; check --ref"
+        "{source}: there is no branch or tag '{name}' (any more); {advice}"
     )))
+}
+
+/// What to give instead, where the remote's HEAD is of no help.
+fn branches(refs: &[AdvertisedRef]) -> String {
+    let mut names = refs
+        .iter()
+        .filter_map(|r| r.name.strip_prefix("refs/heads/"));
+    let told: Vec<&str> = names.by_ref().take(BRANCHES_TOLD_MAX).collect();
+    match (told.is_empty(), names.count()) {
+        (true, _) => "check --ref".to_owned(),
+        (false, 0) => format!("give a branch with --ref: {}", told.join(", ")),
+        (false, more) => format!(
+            "give a branch with --ref: {} and {more} more",
+            told.join(", ")
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +184,25 @@ mod tests {
         assert_eq!(full("0404040"), "");
         assert_eq!(full("abcdef"), "?");
         assert_eq!(pick("nope").unwrap_err().kind, ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_is_not_there_is_told_with_what_is() {
+        let source = SourceUrl::new("git://h/x").unwrap();
+        let told = |name: &str, list: &[(&str, u8, Option<&str>)]| {
+            let name = RefName::new(name).unwrap();
+            choose(&source, &name, &refs(list)).unwrap_err().message
+        };
+        let error = pick("master").unwrap_err().message;
+        assert!(error.contains("the default branch is 'main'"), "{error}");
+        let heads = [("refs/heads/dev", 1, None), ("refs/heads/main", 2, None)];
+        for name in ["", "master"] {
+            let error = told(name, &heads);
+            assert!(error.contains("--ref: dev, main"), "{error}");
+        }
+        let names: Vec<String> = (0..9).map(|n| format!("refs/heads/b{n}")).collect();
+        let many: Vec<_> = names.iter().map(|name| (name.as_str(), 1, None)).collect();
+        assert!(told("master", &many).ends_with("b4 and 4 more"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,10 +18,13 @@ use monofs_model::{Error, Result};
 use parking_lot::{Condvar, Mutex};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use super::layout;
 use crate::source::FetchTask;
 
 /// Most bytes of a child's error output that are kept: the last ones.
 const STDERR_BYTES_MAX: usize = 16 << 10;
+/// How often the directory that a child writes to is measured.
+const MEASURE_PERIOD: Duration = Duration::from_secs(1);
 /// How often a waiting child is looked at: bounds how late a cancelled task stops.
 const WATCH_PERIOD: Duration = Duration::from_millis(100);
 
@@ -104,8 +108,19 @@ impl GitChild {
     /// Starts `command`. `on_line` sees each line of the error output (also those that end in a
     /// carriage return).
     pub fn spawn(
+        command: Command,
+        task: &Arc<FetchTask>,
+        on_line: impl FnMut(&str) + Send + 'static,
+    ) -> Result<Self> {
+        Self::spawn_into(command, task, None, on_line)
+    }
+
+    /// [`GitChild::spawn`] of a child that writes what it receives to the directory `into`: it may
+    /// grow by what its task may receive, and its growth counts as a sign of life.
+    pub fn spawn_into(
         mut command: Command,
         task: &Arc<FetchTask>,
+        into: Option<PathBuf>,
         on_line: impl FnMut(&str) + Send + 'static,
     ) -> Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
@@ -136,7 +151,7 @@ impl GitChild {
         let watch = Some(std::thread::spawn({
             let shared = shared.clone();
             let task = task.clone();
-            move || watch(&shared, &task)
+            move || watch(&shared, &task, into.as_deref())
         }));
         Ok(Self {
             inner,
@@ -216,9 +231,27 @@ impl Drop for GitChild {
     }
 }
 
-fn watch(shared: &ChildState, task: &FetchTask) {
+fn watch(shared: &ChildState, task: &FetchTask, into: Option<&Path>) {
+    let before = into.map_or(0, layout::disk_bytes);
+    let mut seen = before;
+    let mut measured = Instant::now();
     let mut ended = shared.ended.lock();
     while !*ended {
+        if let Some(into) = into
+            && measured.elapsed() >= MEASURE_PERIOD
+        {
+            measured = Instant::now();
+            let bytes = layout::disk_bytes(into);
+            if bytes != seen {
+                shared.touch();
+            }
+            seen = bytes;
+            task.bound_bytes(bytes.saturating_sub(before));
+        }
+        if task.over_limit() {
+            shared.kill();
+            return;
+        }
         let idle = shared.began.elapsed().saturating_sub(Duration::from_millis(
             shared.moved_at.load(Ordering::Relaxed),
         ));

@@ -11,8 +11,12 @@ use monofs_model::source::Scheme;
 use monofs_model::{Error, Oid, RefName, Result, SourceUrl};
 
 use super::advert::{self, AdvertisedRef, RefChoice};
+use super::bundle;
 use super::child::{self, GitChild};
-use super::failure::{RemoteRequest, judge_text, one_line};
+use super::failure::{
+    GixVerdict, RemoteRequest, is_withheld, judge_text, one_line, over_limit, silent,
+};
+use super::layout;
 use super::transport::{basic, ssh_options};
 use crate::credentials::{Credentials, HostCredentials};
 use crate::source::{CommitWant, FetchPhase, FetchTask, ResolvedRef};
@@ -97,27 +101,16 @@ fn git(source: &SourceUrl, host: &HostCredentials, task: &FetchTask) -> Result<C
     Ok(command)
 }
 
-/// The remote as an argument: the user of a web address goes into the login alone.
+/// The remote as an argument: a bundle is a path, and the user of a web address goes into the login
+/// alone.
 fn location(source: &SourceUrl) -> Cow<'_, str> {
+    if let Some(path) = bundle::path_of(source) {
+        return Cow::Owned(path);
+    }
     match source.scheme() {
         Scheme::Http | Scheme::Https => Cow::Owned(source.request_url()),
         _ => Cow::Borrowed(source.as_str()),
     }
-}
-
-fn asked<'a>(
-    source: &'a SourceUrl,
-    ref_name: &'a RefName,
-    commit: Option<Oid>,
-    host: &HostCredentials,
-) -> Result<RemoteRequest<'a>> {
-    let has_login = host.ssh_key.is_some() || host.login(source)?.is_some();
-    Ok(RemoteRequest {
-        source,
-        ref_name,
-        commit,
-        has_login,
-    })
 }
 
 /// Which commit a ref is at.
@@ -128,60 +121,136 @@ pub fn resolve(
     task: &Arc<FetchTask>,
 ) -> Result<ResolvedRef> {
     let host = credentials.of(source);
-    let mut command = git(source, &host, task)?;
+    let mut command = git(source, host, task)?;
+    let asked = RemoteRequest {
+        source,
+        ref_name,
+        commit: None,
+        host,
+        limits: task.limits,
+    };
     command.args(["ls-remote", "--symref", "--end-of-options"]);
     command.arg(location(source).as_ref());
-    let listed = run(
-        command,
-        &asked(source, ref_name, None, &host)?,
-        task,
-        |_| {},
-    )?;
+    let listed = run(command, &asked, task, None, |_| {}).map_err(|e| e.into_error(&asked))?;
     match advert::choose(source, ref_name, &parse_refs(&listed))? {
-        RefChoice::Found(resolved) => Ok(resolved),
+        RefChoice::Found(resolved) => match bundle::path_of(source) {
+            // A bundle does not say what its tags name.
+            Some(_) if resolved.full_ref.starts_with("refs/tags/") => {
+                peel(resolved, &asked, credentials, task)
+            }
+            _ => Ok(resolved),
+        },
         RefChoice::PerhapsCommit => Err(Error::not_found(format!(
             "{source}: no branch, tag or advertised commit is '{ref_name}'; give the full commit id"
         ))),
     }
 }
 
-/// Brings in one commit.
+/// The commit that a tag names, by a look into the tag itself.
+fn peel(
+    tag: ResolvedRef,
+    asked: &RemoteRequest<'_>,
+    credentials: &Credentials,
+    task: &Arc<FetchTask>,
+) -> Result<ResolvedRef> {
+    let directory =
+        tempfile::tempdir().map_err(|e| Error::internal(format!("temporary directory: {e}")))?;
+    layout::create(directory.path(), tag.commit.format())?;
+    let want = CommitWant {
+        source: asked.source,
+        ref_name: asked.ref_name,
+        commit: tag.commit,
+        have: &[],
+        into: directory.path(),
+    };
+    let refs = RefsFetch {
+        refs: tag.full_ref.clone(),
+        depth: None,
+    };
+    fetch_refs(&want, &refs, credentials, task).map_err(|e| e.into_error(asked))?;
+    let mut command = child::git();
+    command.arg("--git-dir").arg(directory.path());
+    command.args([
+        "rev-parse",
+        "--verify",
+        &format!("{}^{{commit}}", tag.commit),
+    ]);
+    let printed = run(command, asked, task, None, |_| {}).map_err(|e| e.into_error(asked))?;
+    let commit = String::from_utf8_lossy(&printed).trim().parse()?;
+    Ok(ResolvedRef { commit, ..tag })
+}
+
+/// What to ask a remote for.
+pub struct RefsFetch {
+    /// A ref or a refspec.
+    pub refs: String,
+    /// How many commits of each; `None` = all.
+    pub depth: Option<u32>,
+}
+
+/// Brings in one commit by its id.
 pub fn fetch(
     want: &CommitWant<'_>,
     credentials: &Credentials,
     task: &Arc<FetchTask>,
-) -> Result<()> {
+) -> std::result::Result<(), GixVerdict> {
+    let asked = RefsFetch {
+        refs: want.commit.to_string(),
+        depth: Some(1),
+    };
+    fetch_refs(want, &asked, credentials, task)
+}
+
+/// Brings in what refs name, in the hope that the commit is among it. Which it is not said here.
+pub fn fetch_refs(
+    want: &CommitWant<'_>,
+    refs: &RefsFetch,
+    credentials: &Credentials,
+    task: &Arc<FetchTask>,
+) -> std::result::Result<(), GixVerdict> {
     let host = credentials.of(want.source);
-    let mut command = git(want.source, &host, task)?;
+    let mut command = git(want.source, host, task).map_err(GixVerdict::Clear)?;
+    let asked = RemoteRequest {
+        source: want.source,
+        ref_name: want.ref_name,
+        commit: Some(want.commit),
+        host,
+        limits: task.limits,
+    };
     command.arg("--git-dir").arg(want.into);
     command.args([
         "fetch",
-        "--depth=1",
         "--no-tags",
         "--no-write-fetch-head",
         "--no-auto-maintenance",
         "--progress",
     ]);
+    // What is here of a shallow history is completed where all of it is asked for.
+    let is_shallow = std::fs::metadata(want.into.join("shallow")).is_ok_and(|file| file.len() > 0);
+    match refs.depth {
+        Some(depth) => {
+            command.arg(format!("--depth={depth}"));
+        }
+        None if is_shallow => {
+            command.arg("--unshallow");
+        }
+        None => {}
+    }
     command.args([
         "--no-recurse-submodules",
         "--end-of-options",
         location(want.source).as_ref(),
-        &want.commit.to_string(),
+        &refs.refs,
     ]);
     // Names what is here, as `git` itself looks at refs alone for that.
     let names = want.into.join("refs/have");
     let named = write_haves(&names, want.have);
-    let fetched = named.and_then(|()| {
+    let fetched = named.map_err(GixVerdict::Clear).and_then(|()| {
         let progress = {
             let task = task.clone();
             move |line: &str| follow(&task, line)
         };
-        run(
-            command,
-            &asked(want.source, want.ref_name, Some(want.commit), &host)?,
-            task,
-            progress,
-        )
+        run(command, &asked, task, Some(want.into), progress)
     });
     // Refs are of no other use here.
     let _ = std::fs::remove_dir_all(&names);
@@ -197,30 +266,41 @@ fn write_haves(directory: &std::path::Path, have: &[Oid]) -> Result<()> {
     written.map_err(|e| Error::internal(format!("cannot write {}: {e}", directory.display())))
 }
 
+/// Runs `command` to its end and returns what it wrote; `into`: the directory that what it receives
+/// goes to, whose growth is bounded.
 fn run(
     command: Command,
     asked: &RemoteRequest<'_>,
     task: &Arc<FetchTask>,
+    into: Option<&std::path::Path>,
     on_line: impl FnMut(&str) + Send + 'static,
-) -> Result<Vec<u8>> {
+) -> std::result::Result<Vec<u8>, GixVerdict> {
     use std::io::Read;
     // Its output is bounded; nothing is written to it.
-    let mut child = GitChild::spawn(command, task, on_line)?;
+    let before = into.map_or(0, layout::disk_bytes);
+    let mut child = GitChild::spawn_into(command, task, into.map(Into::into), on_line)
+        .map_err(GixVerdict::Clear)?;
     let (read, write) = child.take_pipes();
     drop(write);
     let mut output = Vec::new();
     let read = read.take(REFS_BYTES_MAX).read_to_end(&mut output);
     let timed_out = child.timed_out();
-    let (status, said) = child.finish()?;
-    task.check()?;
+    let (status, said) = child.finish().map_err(GixVerdict::Clear)?;
+    task.check().map_err(GixVerdict::Clear)?;
+    // What came quickly was not measured on the way.
+    let after = into.map_or(0, layout::disk_bytes);
+    task.bound_bytes(after.saturating_sub(before));
+    if task.over_limit() {
+        return Err(GixVerdict::Clear(over_limit(asked)));
+    }
     if timed_out {
-        return Err(super::failure::unreachable(
-            asked,
-            "it did not answer in time",
-        ));
+        return Err(GixVerdict::Clear(silent(asked)));
     }
     if status.success() && read.is_ok() {
         return Ok(output);
+    }
+    if asked.commit.is_some() && is_withheld(&said) {
+        return Err(GixVerdict::Withheld(said));
     }
     // Otherwise the last line that names an error says why.
     let last = said
@@ -228,9 +308,9 @@ fn run(
         .rev()
         .find(|line| line.contains("fatal:") || line.contains("error:"))
         .unwrap_or(&said);
-    Err(judge_text(&said, asked).unwrap_or_else(|| {
-        Error::unavailable(format!("{}: git failed: {}", asked.source, one_line(last)))
-    }))
+    Err(GixVerdict::Clear(judge_text(&said, asked).unwrap_or_else(
+        || Error::unavailable(format!("{}: git failed: {}", asked.source, one_line(last))),
+    )))
 }
 
 fn parse_refs(listed: &[u8]) -> Vec<AdvertisedRef> {

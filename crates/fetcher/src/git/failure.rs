@@ -4,10 +4,17 @@
 //! and `ssh` (English text; children run with LC_ALL=C). What neither table knows is
 //! [`GixVerdict::Strange`]: the other implementation may try.
 
+mod http;
+
+pub use http::judge_http;
+
 use std::io;
 
 use gix::protocol::transport::client::AuthenticationRequired;
 use monofs_model::{Error, ErrorKind, Oid, RefName, SourceUrl};
+
+use crate::credentials::HostCredentials;
+use crate::source::FetchLimits;
 
 /// Longest piece of a remote's own words in a message, in bytes.
 const QUOTE_BYTES_MAX: usize = 300;
@@ -21,8 +28,9 @@ pub struct RemoteRequest<'a> {
     pub source: &'a SourceUrl,
     pub ref_name: &'a RefName,
     pub commit: Option<Oid>,
-    /// Whether a login for the host is configured.
-    pub has_login: bool,
+    /// What the fetcher was told to be there.
+    pub host: &'a HostCredentials,
+    pub limits: FetchLimits,
 }
 
 /// What a failure means.
@@ -30,6 +38,9 @@ pub struct RemoteRequest<'a> {
 pub enum GixVerdict {
     /// Understood: another implementation would fail alike.
     Clear(Error),
+    /// The remote does not hand out this commit by its id, or cannot leave out history: other ways
+    /// to ask for it may be worth a try.
+    Withheld(String),
     /// Not understood, or something that this implementation cannot do.
     Strange(String),
 }
@@ -39,6 +50,7 @@ impl GixVerdict {
     pub fn into_error(self, asked: &RemoteRequest<'_>) -> Error {
         match self {
             Self::Clear(error) => error,
+            Self::Withheld(_) => no_commit(asked),
             Self::Strange(text) => Error::unavailable(format!("{}: {text}", asked.source)),
         }
     }
@@ -68,6 +80,46 @@ pub fn judge_gix(error: &gix::Error, asked: &RemoteRequest<'_>) -> GixVerdict {
         .map_or(GixVerdict::Strange(text), GixVerdict::Clear)
 }
 
+/// What a server says that hands out only what a ref names.
+const WITHHOLDING: &[&str] = &[
+    "not our ref",
+    "unadvertised object",
+    "couldn't find remote ref",
+    "does not allow request",
+    // JGit.
+    " not valid",
+];
+
+/// What is said of a server that cannot leave out history.
+const WHOLE_ONLY: &[&str] = &[
+    "lack feature \"shallow\"",
+    "dumb http transport does not support shallow",
+    "does not support shallow",
+    "does not support --depth",
+];
+
+/// Whether these words mean that the server can give whole histories alone.
+pub fn is_whole_only(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    WHOLE_ONLY.iter().any(|words| lower.contains(words))
+}
+
+/// Whether these words mean that the commit may be had in another way.
+pub fn is_withheld(text: &str) -> bool {
+    let lower = text.to_lowercase();
+    is_whole_only(text) || WITHHOLDING.iter().any(|words| lower.contains(words))
+}
+
+/// More came than may be fetched.
+pub fn over_limit(asked: &RemoteRequest<'_>) -> Error {
+    let source = asked.source;
+    let limit = asked.limits.bytes_max;
+    Error::full(format!(
+        "{source}: the commit needs more than the {limit} bytes that may be fetched; raise \
+         --max-cache-gb"
+    ))
+}
+
 /// Understands a failed system call on a connection.
 pub fn judge_io(error: &io::Error, asked: &RemoteRequest<'_>) -> Option<Error> {
     use io::ErrorKind as Io;
@@ -79,7 +131,7 @@ pub fn judge_io(error: &io::Error, asked: &RemoteRequest<'_>) -> Option<Error> {
     }
     let what = match error.kind() {
         Io::ConnectionRefused => "the connection was refused",
-        Io::TimedOut | Io::WouldBlock => "it did not answer in time",
+        Io::TimedOut | Io::WouldBlock => return Some(silent(asked)),
         Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe => "it closed the connection",
         Io::UnexpectedEof => "it closed the connection in the middle of an answer",
         Io::HostUnreachable | Io::NetworkUnreachable | Io::NetworkDown => "there is no route to it",
@@ -95,7 +147,7 @@ pub fn judge_io(error: &io::Error, asked: &RemoteRequest<'_>) -> Option<Error> {
 }
 
 /// How a word in a remote's or a command's text is understood. The first match wins.
-const WORDS: [(&str, ErrorMeaning); 60] = [
+const WORDS: &[(&str, ErrorMeaning)] = &[
     ("not our ref", ErrorMeaning::NoCommit),
     ("unadvertised object", ErrorMeaning::NoCommit),
     (
@@ -113,10 +165,6 @@ const WORDS: [(&str, ErrorMeaning); 60] = [
     ("authentication failed", ErrorMeaning::Refused),
     ("could not read username", ErrorMeaning::Refused),
     ("could not read password", ErrorMeaning::Refused),
-    ("received http status 401", ErrorMeaning::Refused),
-    ("received http status 403", ErrorMeaning::Refused),
-    ("returned error: 401", ErrorMeaning::Refused),
-    ("returned error: 403", ErrorMeaning::Refused),
     ("invalid credentials", ErrorMeaning::Refused),
     ("no credentials were returned", ErrorMeaning::Refused),
     (
@@ -133,18 +181,13 @@ const WORDS: [(&str, ErrorMeaning); 60] = [
     ("not a git repository", ErrorMeaning::NoRepository),
     ("does not exist", ErrorMeaning::NoRepository),
     ("no such file or directory", ErrorMeaning::NoRepository),
-    ("received http status 404", ErrorMeaning::NoRepository),
-    ("received http status 410", ErrorMeaning::NoRepository),
     (
-        "received http status 5",
-        ErrorMeaning::Unreachable("it answers with a server error"),
-    ),
-    (
-        "returned error: 5",
-        ErrorMeaning::Unreachable("it answers with a server error"),
+        "could not resolve proxy",
+        ErrorMeaning::Unreachable(
+            "the name of the proxy that HTTPS_PROXY or HTTP_PROXY gives cannot be resolved",
+        ),
     ),
     ("is this a git repository", ErrorMeaning::NoRepository),
-    ("returned error: 404", ErrorMeaning::NoRepository),
     (
         "could not resolve host",
         ErrorMeaning::Unreachable("its name cannot be resolved"),
@@ -169,18 +212,9 @@ const WORDS: [(&str, ErrorMeaning); 60] = [
         "connection refused",
         ErrorMeaning::Unreachable("the connection was refused"),
     ),
-    (
-        "connection timed out",
-        ErrorMeaning::Unreachable("it did not answer in time"),
-    ),
-    (
-        "operation timed out",
-        ErrorMeaning::Unreachable("it did not answer in time"),
-    ),
-    (
-        "timed out",
-        ErrorMeaning::Unreachable("it did not answer in time"),
-    ),
+    ("connection timed out", ErrorMeaning::Silent),
+    ("operation timed out", ErrorMeaning::Silent),
+    ("timed out", ErrorMeaning::Silent),
     (
         "no route to host",
         ErrorMeaning::Unreachable("there is no route to it"),
@@ -192,6 +226,10 @@ const WORDS: [(&str, ErrorMeaning); 60] = [
     ("certificate", ErrorMeaning::Certificate),
     ("ssl connect error", ErrorMeaning::Certificate),
     ("no space left on device", ErrorMeaning::Full),
+    (
+        "lacks these prerequisite commits",
+        ErrorMeaning::PartialBundle,
+    ),
     ("tree depth", ErrorMeaning::Damaged),
     ("repository corruption", ErrorMeaning::Damaged),
     ("in tree entry", ErrorMeaning::Damaged),
@@ -227,6 +265,8 @@ enum ErrorMeaning {
     Certificate,
     Full,
     Damaged,
+    PartialBundle,
+    Silent,
     Unreachable(&'static str),
 }
 
@@ -237,6 +277,9 @@ pub fn judge_text(text: &str, asked: &RemoteRequest<'_>) -> Option<Error> {
         .to_lowercase()
         .replace(&asked.source.as_str().to_lowercase(), "")
         .replace(&asked.source.request_url().to_lowercase(), "");
+    if let Some(error) = http_status_in(&lower).and_then(|code| http::judge_status(code, asked)) {
+        return Some(error);
+    }
     let (_, meaning) = WORDS.iter().find(|(word, _)| lower.contains(word))?;
     let source = asked.source;
     Some(match meaning {
@@ -250,12 +293,7 @@ pub fn judge_text(text: &str, asked: &RemoteRequest<'_>) -> Option<Error> {
              'known_hosts' of the fetcher's --credentials",
             host_of(source)
         )),
-        ErrorMeaning::Certificate => Error::refused(format!(
-            "{source}: the certificate of {} is not trusted ({}); set 'ca_file' for it in the \
-             fetcher's --credentials",
-            host_of(source),
-            one_line(text)
-        )),
+        ErrorMeaning::Certificate => untrusted(asked, text),
         ErrorMeaning::Full => Error::full(format!("no room to fetch {source}: {}", one_line(text))),
         ErrorMeaning::Damaged => Error::corrupt(format!(
             "{source} (ref '{}'): the remote's repository or what it sent is damaged: {}; run 'git \
@@ -263,8 +301,39 @@ pub fn judge_text(text: &str, asked: &RemoteRequest<'_>) -> Option<Error> {
             asked.ref_name,
             one_line(text)
         )),
+        ErrorMeaning::PartialBundle => Error::invalid(format!(
+            "{source}: the bundle builds on commits that are not in it (its prerequisites); make \
+             one that is whole: git bundle create FILE --all"
+        )),
+        ErrorMeaning::Silent => silent(asked),
         ErrorMeaning::Unreachable(why) => unreachable(asked, why),
     })
+}
+
+/// The status that `git` quotes.
+fn http_status_in(lower: &str) -> Option<u16> {
+    let (_, rest) = lower.split_once("returned error: ")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse().ok()
+}
+
+/// The server's certificate is not accepted.
+pub fn untrusted(asked: &RemoteRequest<'_>, why: &str) -> Error {
+    let host = host_of(asked.source);
+    let advice = if asked.host.ca_file.is_some() {
+        format!(
+            "'ca_file' of its entry '{}' in the fetcher's --credentials must hold the certificate \
+             of the authority that signed it, or that certificate itself",
+            asked.host.key
+        )
+    } else {
+        "set 'ca_file' for it in the fetcher's --credentials".to_owned()
+    };
+    Error::refused(format!(
+        "{}: the certificate of {host} is not trusted ({}); {advice}",
+        asked.source,
+        one_line(why)
+    ))
 }
 
 /// The remote does not give out the commit.
@@ -282,9 +351,10 @@ pub fn no_commit(asked: &RemoteRequest<'_>) -> Error {
 /// The remote does not accept the login, or the login has no right to the repository.
 pub fn refused(asked: &RemoteRequest<'_>) -> Error {
     let host = host_of(asked.source);
-    let what = if asked.has_login {
+    let what = if asked.host.has_login() {
+        let key = &asked.host.key;
         format!(
-            "{host} refused our credentials; check the entry of '{host}' in the fetcher's \
+            "{host} refused our credentials; check the entry '{key}' in the fetcher's \
              --credentials file"
         )
     } else {
@@ -307,12 +377,30 @@ pub fn unreachable(asked: &RemoteRequest<'_>, why: &str) -> Error {
     ))
 }
 
+/// The remote sent nothing for too long.
+pub fn silent(asked: &RemoteRequest<'_>) -> Error {
+    let limit = humantime::format_duration(asked.limits.idle_timeout);
+    unreachable(
+        asked,
+        &format!("it sent nothing for {limit} (the fetcher's --idle-timeout)"),
+    )
+}
+
+/// There was no connection in time.
+pub fn slow_to_connect(asked: &RemoteRequest<'_>) -> Error {
+    let limit = humantime::format_duration(asked.limits.connect_timeout);
+    unreachable(
+        asked,
+        &format!("there was no connection within {limit} (the fetcher's --connect-timeout)"),
+    )
+}
+
 /// Whether the other implementation could do better than this failure.
 pub fn worth_another_try(error: &Error) -> bool {
     matches!(error.kind, ErrorKind::Internal | ErrorKind::Corrupt)
 }
 
-fn host_of(source: &SourceUrl) -> String {
+pub(super) fn host_of(source: &SourceUrl) -> String {
     source
         .remote_host()
         .map_or_else(|| "this host".to_owned(), |host| host.to_string())
@@ -349,7 +437,8 @@ mod tests {
             source: &source,
             ref_name: &ref_name,
             commit: None,
-            has_login: false,
+            host: &HostCredentials::default(),
+            limits: FetchLimits::default(),
         };
         for (text, kind) in [
             (

@@ -19,7 +19,10 @@ use gix::protocol::{Handshake, LsRefsCommand};
 use monofs_model::{Error, ObjectFormat, Oid, RefName, SourceUrl};
 
 use super::advert::{self, AdvertisedRef, RefChoice};
-use super::failure::{GixResult, GixVerdict, RemoteRequest, judge_gix, judge_text};
+use super::failure::{
+    GixResult, GixVerdict, RemoteRequest, is_withheld, judge_gix, judge_http, judge_text,
+    over_limit,
+};
 use super::gauge::ProgressGauge;
 use super::ids::{from_gix, to_gix};
 use super::intake::PackIntake;
@@ -54,22 +57,18 @@ impl<'a> GixSession<'a> {
         source: &'a SourceUrl,
         ref_name: &'a RefName,
         commit: Option<Oid>,
-        credentials: &Credentials,
+        credentials: &'a Credentials,
         task: &'a Arc<FetchTask>,
     ) -> std::result::Result<Self, GixVerdict> {
         task.check().map_err(GixVerdict::Clear)?;
-        let host = credentials.of(source);
-        let has_login = host.token.is_some()
-            || host.token_env.is_some()
-            || host.token_file.is_some()
-            || host.ssh_key.is_some();
         let asked = RemoteRequest {
             source,
             ref_name,
             commit,
-            has_login,
+            host: credentials.of(source),
+            limits: task.limits,
         };
-        let mut remote = transport::open(&asked, &host, task).map_err(GixVerdict::Clear)?;
+        let mut remote = transport::open(&asked, task).map_err(GixVerdict::Clear)?;
         let service = Service::UploadPack;
         let shaken = gix::protocol::handshake(
             &mut remote.transport,
@@ -85,7 +84,7 @@ impl<'a> GixSession<'a> {
                 asked,
                 task,
             }),
-            Err(e) => Err(judge(remote, &asked, task, &e)),
+            Err(e) => Err(judge(remote, &asked, task, None, &e)),
         }
     }
 
@@ -172,7 +171,8 @@ impl<'a> GixSession<'a> {
     }
 
     fn fail(self, error: &gix::Error) -> GixVerdict {
-        judge(self.remote, &self.asked, self.task, error)
+        let protocol = Some(self.handshake.server_protocol_version);
+        judge(self.remote, &self.asked, self.task, protocol, error)
     }
 }
 
@@ -186,32 +186,38 @@ fn judge(
     remote: OpenRemote,
     asked: &RemoteRequest<'_>,
     task: &FetchTask,
+    protocol: Option<Protocol>,
     error: &gix::Error,
 ) -> GixVerdict {
     if let Err(cancelled) = task.check() {
         return GixVerdict::Clear(cancelled);
     }
     if task.over_limit() {
-        let source = asked.source;
-        let limit = task.limits.bytes_max;
-        let message = format!(
-            "{source}: the commit needs more than the {limit} bytes that may be fetched; raise \
-             --max-cache-gb"
-        );
-        return GixVerdict::Clear(Error::full(message));
+        return GixVerdict::Clear(over_limit(asked));
+    }
+    // Our own client knows best what came over HTTP.
+    if let Some(verdict) = &remote.verdict {
+        let verdict = verdict.lock();
+        if let Some(failure) = &verdict.failure {
+            return judge_http(failure, verdict.proxy.as_deref(), asked);
+        }
     }
     // What a child said on its way out counts more than how the connection ended.
     if let Some(child) = remote.child {
         drop(remote.transport);
         if child.timed_out() {
-            return GixVerdict::Clear(super::failure::unreachable(
-                asked,
-                "it did not answer in time",
-            ));
+            return GixVerdict::Clear(super::failure::silent(asked));
         }
         task.hear(&child.abort());
     }
     let said = task.heard();
+    // With protocol 2 Git's own server hands out every commit that it has.
+    let texts: Vec<String> = error.iter_errors().map(ToString::to_string).collect();
+    let told = format!("{said}: {}", texts.join(": "));
+    let has_not = protocol == Some(Protocol::V2) && told.contains("upload-pack: not our ref");
+    if asked.commit.is_some() && !has_not && is_withheld(&told) {
+        return GixVerdict::Withheld(told);
+    }
     match judge_text(&said, asked) {
         Some(error) => GixVerdict::Clear(error),
         None => judge_gix(error, asked),
@@ -258,7 +264,15 @@ pub fn resolve(
         Ok(refs) => refs,
         Err(e) => return Err(session.fail(&e)),
     };
-    match advert::choose(source, ref_name, &refs).map_err(GixVerdict::Clear)? {
+    let mut choice = advert::choose(source, ref_name, &refs);
+    // Of a remote that listed only what was asked for, the rest is needed to say what there is.
+    if choice.is_err()
+        && session.handshake.server_protocol_version == Protocol::V2
+        && let Ok(more) = session.list_refs(&advert::prefixes_for_advice())
+    {
+        choice = advert::choose(source, ref_name, &more);
+    }
+    match choice.map_err(GixVerdict::Clear)? {
         RefChoice::Found(resolved) => {
             session.end();
             Ok(resolved)

@@ -1,8 +1,7 @@
 //! Connections to remotes that gix then speaks the Git protocol over.
 //!
 //! `git` is a TCP stream and `ssh` and `file` are children, all opened here, so that deadlines,
-//! process groups and the environment are ours; `http` and `https` are gix's own client, given our
-//! deadlines, login and certificates.
+//! process groups and the environment are ours; `http` and `https` are [`GitHttp`].
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -13,15 +12,15 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use gix::protocol::transport::Protocol;
-use gix::protocol::transport::client::blocking_io::http;
 use gix::protocol::transport::client::blocking_io::{Transport, http::Transport as HttpTransport};
 use gix::protocol::transport::client::git::{ConnectMode, blocking_io::Connection};
-use gix::protocol::transport::client::{Account, TransportWithoutIO};
 use monofs_model::source::Scheme;
 use monofs_model::{Error, Result, SourceUrl};
+use parking_lot::Mutex;
 
 use super::child::{self, GitChild};
-use super::failure::{RemoteRequest, judge_io, unreachable};
+use super::failure::{RemoteRequest, judge_io, slow_to_connect, unreachable};
+use super::http::{GitHttp, HttpVerdict};
 use crate::credentials::HostCredentials;
 use crate::source::FetchTask;
 
@@ -36,24 +35,22 @@ pub struct OpenRemote {
     pub transport: BoxedTransport,
     /// The process behind it, if there is one: its error output says why a conversation failed.
     pub child: Option<GitChild>,
+    /// What our own client saw, over HTTP.
+    pub verdict: Option<Arc<Mutex<HttpVerdict>>>,
 }
 
 /// Opens a connection to the remote of `asked`. Errors are final: no other implementation would get
 /// through.
-pub fn open(
-    asked: &RemoteRequest<'_>,
-    host: &HostCredentials,
-    task: &Arc<FetchTask>,
-) -> Result<OpenRemote> {
+pub fn open(asked: &RemoteRequest<'_>, task: &Arc<FetchTask>) -> Result<OpenRemote> {
     match asked.source.scheme() {
         Scheme::Git => open_git(asked, task),
         Scheme::Ssh => over_child(
-            ssh_command(asked.source, host, task, "git-upload-pack"),
+            ssh_command(asked.source, asked.host, task, "git-upload-pack"),
             asked,
             task,
         ),
         Scheme::File => over_child(upload_pack_command(asked.source), asked, task),
-        Scheme::Http | Scheme::Https => open_http(asked, host, task),
+        Scheme::Http | Scheme::Https => open_http(asked, task),
     }
 }
 
@@ -65,6 +62,7 @@ fn open_git(asked: &RemoteRequest<'_>, task: &Arc<FetchTask>) -> Result<OpenRemo
         .expect("git:// has a port of its own");
     let stream = connect(host, port, task.limits.connect_timeout).map_err(|e| match e {
         None => unreachable(asked, "its name cannot be resolved"),
+        Some(e) if e.kind() == io::ErrorKind::TimedOut => slow_to_connect(asked),
         Some(e) => judge_io(&e, asked).unwrap_or_else(|| unreachable(asked, &e.to_string())),
     })?;
     // Reads come in slices, so that a cancelled task is noticed.
@@ -95,6 +93,7 @@ fn open_git(asked: &RemoteRequest<'_>, task: &Arc<FetchTask>) -> Result<OpenRemo
     Ok(OpenRemote {
         transport: Box::new(connection),
         child: None,
+        verdict: None,
     })
 }
 
@@ -195,6 +194,7 @@ fn over_child(
     Ok(OpenRemote {
         transport: Box::new(connection),
         child: Some(child),
+        verdict: None,
     })
 }
 
@@ -265,85 +265,16 @@ pub fn ssh_options(source: &SourceUrl, host: &HostCredentials, task: &FetchTask)
     options
 }
 
-/// Names the cryptography that TLS uses in this process. What was named first stays.
-fn name_cryptography() {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-}
-
-fn open_http(
-    asked: &RemoteRequest<'_>,
-    host: &HostCredentials,
-    task: &FetchTask,
-) -> Result<OpenRemote> {
+fn open_http(asked: &RemoteRequest<'_>, task: &FetchTask) -> Result<OpenRemote> {
     let url = gix::url::parse(asked.source.request_url().as_str())
         .map_err(|e| Error::invalid(format!("source {}: {e}", asked.source)))?;
-    name_cryptography();
-    let mut transport = HttpTransport::<http::reqwest::Remote>::new(url, Protocol::V2, false);
-    let mut options = http::Options::default();
-    if let Some(login) = host.login(asked.source)? {
-        if asked.source.scheme() == Scheme::Https {
-            let account = Account {
-                username: login.user,
-                password: login.token.reveal().to_owned(),
-                oauth_refresh_token: None,
-            };
-            transport
-                .set_identity(account)
-                .map_err(|e| Error::internal(format!("set the login: {e}")))?;
-        } else {
-            // The operator wrote this login for this host; gix itself would not send it in the
-            // clear. A header set this way follows no redirect.
-            options.extra_headers.push(format!(
-                "Authorization: {}",
-                basic(&login.user, login.token.reveal())
-            ));
-        }
-    }
-    let connect_timeout = task.limits.connect_timeout;
-    let idle_timeout = task.limits.idle_timeout;
-    let roots = host
-        .ca_file
-        .as_deref()
-        .map(read_roots)
-        .transpose()?
-        .unwrap_or_default();
-    let configure = move |mut builder: reqwest::blocking::ClientBuilder| {
-        // The blocking client applies `timeout` to each read, so it is an idle timeout.
-        builder = builder
-            .connect_timeout(connect_timeout)
-            .timeout(idle_timeout);
-        for root in &roots {
-            builder = builder.add_root_certificate(root.clone());
-        }
-        Ok(builder)
-    };
-    let backend = http::reqwest::Options {
-        configure_client: Some(Box::new(configure)),
-        configure_request: None,
-    };
-    // gix asks for this lock type.
-    #[allow(clippy::disallowed_types)]
-    let backend = std::sync::Mutex::new(backend);
-    options.backend = Some(Arc::new(backend));
-    transport
-        .configure(&options)
-        .map_err(|e| Error::internal(format!("set up the HTTP client: {e}")))?;
+    let client = GitHttp::new(asked.source, asked.host, &task.limits)?;
+    let verdict = client.verdict();
     Ok(OpenRemote {
-        transport: Box::new(transport),
+        transport: Box::new(HttpTransport::new_http(client, url, Protocol::V2, false)),
         child: None,
+        verdict: Some(verdict),
     })
-}
-
-fn read_roots(path: &std::path::Path) -> Result<Vec<reqwest::Certificate>> {
-    let cannot = |e: &dyn std::fmt::Display| {
-        Error::refused(format!("credentials: ca_file {}: {e}", path.display()))
-    };
-    let pem = std::fs::read(path).map_err(|e| cannot(&e))?;
-    let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|e| cannot(&e))?;
-    if roots.is_empty() {
-        return Err(cannot(&"holds no PEM certificate"));
-    }
-    Ok(roots)
 }
 
 /// The value of an `Authorization` header.

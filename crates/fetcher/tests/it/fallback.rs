@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use monofs_fetcher::git::failure::RemoteRequest;
 use monofs_fetcher::git::{GitSource, cli, layout};
 use monofs_fetcher::objects::PackFiles;
 use monofs_fetcher::source::{CommitWant, FetchTask, LocalFiles, RemoteSource, ResolvedRef};
@@ -34,7 +35,19 @@ impl Way {
             Way::Native => {
                 GitSource::new(Credentials::default(), LocalFiles::Allowed).fetch(want, task)
             }
-            Way::Cli => cli::fetch(want, &Credentials::default(), task),
+            Way::Cli => {
+                let credentials = Credentials::default();
+                let task_limits = task.limits;
+                cli::fetch(want, &credentials, task).map_err(|verdict| {
+                    verdict.into_error(&RemoteRequest {
+                        source: want.source,
+                        ref_name: want.ref_name,
+                        commit: Some(want.commit),
+                        host: credentials.of(want.source),
+                        limits: task_limits,
+                    })
+                })
+            }
         }
     }
 }

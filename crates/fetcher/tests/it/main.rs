@@ -3,11 +3,14 @@
 
 mod cache;
 mod content;
+mod diagnosis;
 mod fallback;
 mod faults;
 mod flights;
 mod hostile;
+mod ladder;
 mod names;
+mod pausing;
 mod protocols;
 mod refresh;
 mod rig;

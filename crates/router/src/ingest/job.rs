@@ -1,9 +1,12 @@
 //! One running ingest, as those who wait for it see it.
 
+use std::time::Duration;
+
 use monofs_model::{Error, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::ingest_progress::Phase;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::spec::IngestSpec;
 
@@ -16,13 +19,17 @@ pub struct JobState {
 
 pub struct Job {
     pub spec: IngestSpec,
+    /// Until when it may wait for a host that says "not now"; `None` = it does not wait.
+    pub deadline: Option<Instant>,
     state: watch::Sender<JobState>,
 }
 
 impl Job {
-    pub fn new(spec: IngestSpec) -> Self {
+    /// A job that waits for a host for `patience` in all; `None` = it does not wait.
+    pub fn new(spec: IngestSpec, patience: Option<Duration>) -> Self {
         Self {
             spec,
+            deadline: patience.map(|patience| Instant::now() + patience),
             state: watch::channel(JobState::default()).0,
         }
     }
@@ -30,6 +37,11 @@ impl Job {
     /// Wakes at every step.
     pub fn follow(&self) -> watch::Receiver<JobState> {
         self.state.subscribe()
+    }
+
+    /// Whether it waits for a host that said "not now".
+    pub fn is_waiting(&self) -> bool {
+        self.state.borrow().progress.waiting_for.is_some()
     }
 
     pub fn update(&self, change: impl FnOnce(&mut v1::IngestProgress)) {
@@ -70,7 +82,7 @@ mod tests {
 
     #[tokio::test]
     async fn followers_see_every_replica_once_and_the_outcome_last() {
-        let job = Job::new(IngestSpec::of_entry(&entry("a/b")));
+        let job = Job::new(IngestSpec::of_entry(&entry("a/b")), None);
         let mut seen = job.follow();
         job.phase(Phase::Adopting);
         job.replica("n1", |replica| replica.trees_done = 1);

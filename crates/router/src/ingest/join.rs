@@ -142,7 +142,7 @@ mod tests {
         let control = &router.parts().control;
         let lease = theirs(Purpose::Ingest);
         hold(control, Some(lease.clone())).await;
-        let job = Job::new(IngestSpec::of_entry(&entry("a/b")));
+        let job = Job::new(IngestSpec::of_entry(&entry("a/b")), None);
         let before = control.catalog.get(&path("a/b"));
         let acts = async {
             meanwhile.await;

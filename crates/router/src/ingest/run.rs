@@ -7,16 +7,20 @@ use futures::future::join_all;
 use futures::stream::FuturesUnordered;
 use monofs_model::{
     Actor, Consistency, DisplayPath, Error, ErrorKind, Member, NodeId, Oid, Repository,
-    RepositoryState, Result, Snapshot, placement,
+    RepositoryState, Result, Snapshot, StorageId, placement,
 };
 use monofs_proto::v1;
 use monofs_proto::v1::ingest_progress::Phase;
 
+use super::host_wait::settled;
 use super::job::Job;
 use crate::fleet::Fleet;
 use crate::{fleet, membership};
 use monofs_control::Control;
 use monofs_control::catalog::no_repository;
+
+/// How often a ref is looked up for one job that finds it rewritten each time.
+const LOOKS_MAX: usize = 3;
 
 /// Runs a job to its end.
 pub(super) async fn run(
@@ -27,11 +31,8 @@ pub(super) async fn run(
 ) -> Result<()> {
     let spec = &job.spec;
     let id = spec.path.storage_id();
-    job.phase(Phase::Resolving);
     let replicas = choose_replicas(fleet, job)?;
-    let commit = fleet
-        .resolve_upstream(&id, &spec.source, &spec.ref_name)
-        .await?;
+    let mut commit = resolve(fleet, job, &id).await?;
     let entry = control
         .catalog
         .get(&spec.path)
@@ -45,14 +46,27 @@ pub(super) async fn run(
         let commit = current.commit;
         return unchanged(actor, control, job, commit).await;
     }
-    job.phase(Phase::Fetching);
-    let origin = fleet::origin(&spec.source, &spec.ref_name, &commit);
-    let report = |progress: v1::FetchProgress| job.update(|seen| seen.fetch = Some(progress));
-    let (fetched, lacking) = tokio::join!(
-        fleet.fetch(&id, &origin, report),
-        lacking(fleet, &spec.path, &commit, &replicas)
-    );
-    let snapshot = fetched?;
+    let mut looks = 1;
+    let (snapshot, lacking) = loop {
+        let (fetched, lacking) = tokio::join!(
+            fetch(fleet, job, &id, &commit),
+            lacking(fleet, &spec.path, &commit, &replicas)
+        );
+        match fetched {
+            // The ref was rewritten after the look: what it is at now is looked up again.
+            Err(error) if error.kind == ErrorKind::NotFound && looks < LOOKS_MAX => {
+                let again = resolve(fleet, job, &id).await?;
+                if again == commit {
+                    return Err(error);
+                }
+                tracing::info!(path = %spec.path, %commit, now = %again, "the ref moved between \
+                 look and fetch: fetching what it is at now");
+                commit = again;
+                looks += 1;
+            }
+            fetched => break (fetched?, lacking),
+        }
+    };
     if snapshot.commit != commit {
         return Err(Error::corrupt(format!(
             "the fetcher gave commit {} for {commit}",
@@ -85,6 +99,34 @@ async fn lacking(fleet: &Fleet, path: &DisplayPath, commit: &Oid, nodes: &[Membe
         .filter(|(_, answer)| lacks(answer))
         .map(|(node, _)| node.id.clone())
         .collect()
+}
+
+/// Which commit the job's ref is at. Waits for the host as long as the job may.
+async fn resolve(fleet: &Fleet, job: &Job, id: &StorageId) -> Result<Oid> {
+    let spec = &job.spec;
+    job.phase(Phase::Resolving);
+    loop {
+        let outcome = fleet
+            .resolve_upstream(id, &spec.source, &spec.ref_name)
+            .await;
+        if let Some(commit) = settled(job, outcome).await? {
+            return Ok(commit);
+        }
+    }
+}
+
+/// Brings the commit into a fetcher's cache. Waits for the host as long as the job may.
+async fn fetch(fleet: &Fleet, job: &Job, id: &StorageId, commit: &Oid) -> Result<Snapshot> {
+    let spec = &job.spec;
+    job.phase(Phase::Fetching);
+    let origin = fleet::origin(&spec.source, &spec.ref_name, commit);
+    loop {
+        let report = |progress: v1::FetchProgress| job.update(|seen| seen.fetch = Some(progress));
+        let outcome = fleet.fetch(id, &origin, report).await;
+        if let Some(snapshot) = settled(job, outcome).await? {
+            return Ok(snapshot);
+        }
+    }
 }
 
 /// The nodes that should hold the repository and can take it now. Errors: `Unavailable` when there

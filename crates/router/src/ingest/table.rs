@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use monofs_control::Control;
 use monofs_control::path_lease::{self, LeaseOutcome, PathLease, PathWork};
@@ -125,13 +126,23 @@ impl Ingests {
         self.lock().len()
     }
 
+    /// Number of jobs that work; those that wait for a host do not.
+    pub fn working(&self) -> usize {
+        let jobs = self.lock();
+        jobs.values().filter(|job| !job.is_waiting()).count()
+    }
+
     /// Whether no job runs.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// A new job for `spec` (and true), or the one to join. Errors: `Refused`, `Full`.
-    pub(super) fn start_or_join(&self, spec: &IngestSpec) -> Result<(Arc<Job>, bool)> {
+    pub(super) fn start_or_join(
+        &self,
+        spec: &IngestSpec,
+        patience: Option<Duration>,
+    ) -> Result<(Arc<Job>, bool)> {
         let mut jobs = self.lock();
         if let Some(job) = jobs.get(&spec.path) {
             if job.spec.source != spec.source || job.spec.ref_name != spec.ref_name {
@@ -153,7 +164,7 @@ impl Ingests {
                 "{JOBS_MAX} ingests are running; try again when some have ended"
             )));
         }
-        let job = Arc::new(Job::new(spec.clone()));
+        let job = Arc::new(Job::new(spec.clone(), patience));
         jobs.insert(spec.path.clone(), job.clone());
         Ok((job, true))
     }
@@ -240,11 +251,15 @@ mod tests {
     #[test]
     fn the_same_request_joins_and_another_ref_is_refused() {
         let ingests = Ingests::default();
-        let (job, is_new) = ingests.start_or_join(&spec("a/b", "main")).expect("starts");
+        let (job, is_new) = ingests
+            .start_or_join(&spec("a/b", "main"), None)
+            .expect("starts");
         assert!(is_new);
-        let (joined, is_new) = ingests.start_or_join(&spec("a/b", "main")).expect("joins");
+        let (joined, is_new) = ingests
+            .start_or_join(&spec("a/b", "main"), None)
+            .expect("joins");
         assert!(!is_new && Arc::ptr_eq(&job, &joined));
-        let refused = ingests.start_or_join(&spec("a/b", "next")).err();
+        let refused = ingests.start_or_join(&spec("a/b", "next"), None).err();
         let refused = refused.expect("another ref");
         assert_eq!(refused.kind, ErrorKind::Refused);
         assert!(
@@ -260,14 +275,14 @@ mod tests {
         let ingests = Ingests::default();
         let at = |number: usize| spec(&format!("a/r{number}"), "main");
         let started: Vec<_> = (0..JOBS_MAX)
-            .map(|number| ingests.start_or_join(&at(number)).expect("starts").0)
+            .map(|number| ingests.start_or_join(&at(number), None).expect("starts").0)
             .collect();
-        let refused = ingests.start_or_join(&at(JOBS_MAX)).err();
+        let refused = ingests.start_or_join(&at(JOBS_MAX), None).err();
         assert_eq!(refused.expect("one too many").kind, ErrorKind::Full);
         // Who asks for one that runs joins it all the same.
-        assert!(ingests.start_or_join(&at(7)).is_ok());
+        assert!(ingests.start_or_join(&at(7), None).is_ok());
         ingests.ended_now(&started[7]);
-        assert!(ingests.start_or_join(&at(JOBS_MAX)).is_ok());
+        assert!(ingests.start_or_join(&at(JOBS_MAX), None).is_ok());
     }
 
     #[test]
@@ -275,13 +290,15 @@ mod tests {
         let ingests = Ingests::default();
         for number in 0..2 * ENDED_MAX {
             let spec = spec(&format!("a/r{number}"), "main");
-            let (job, _) = ingests.start_or_join(&spec).expect("starts");
+            let (job, _) = ingests.start_or_join(&spec, None).expect("starts");
             ingests.ended_now(&job);
         }
         assert_eq!(ingests.lock_ended().len(), ENDED_MAX);
         assert!(ingests.ended(&path("a/r0")).is_none());
         let last = format!("a/r{}", 2 * ENDED_MAX - 1);
-        let (again, _) = ingests.start_or_join(&spec(&last, "next")).expect("starts");
+        let (again, _) = ingests
+            .start_or_join(&spec(&last, "next"), None)
+            .expect("starts");
         assert!(ingests.running(&path(&last)).is_some());
         ingests.ended_now(&again);
         let remembered = ingests.ended(&path(&last)).expect("it ended just now");
@@ -300,16 +317,18 @@ mod tests {
         let guard = guard.expect("nothing runs there");
         let second = ingests.keep_away(control, &here).await.expect("no fault");
         assert!(second.is_none(), "one guard at a time");
-        let refused = ingests.start_or_join(&spec("a/b", "main")).err();
+        let refused = ingests.start_or_join(&spec("a/b", "main"), None).err();
         assert_eq!(refused.expect("guarded").kind, ErrorKind::Refused);
-        assert!(ingests.start_or_join(&spec("a/c", "main")).is_ok());
+        assert!(ingests.start_or_join(&spec("a/c", "main"), None).is_ok());
         guard.release().await;
-        let (job, _) = ingests.start_or_join(&spec("a/b", "main")).expect("free");
+        let (job, _) = ingests
+            .start_or_join(&spec("a/b", "main"), None)
+            .expect("free");
         let none = ingests.keep_away(control, &here).await.expect("no fault");
         assert!(none.is_none(), "an ingest runs there");
         ingests.ended_now(&job);
         // A guard that is dropped instead of released lets ingests in, too.
         drop(ingests.keep_away(control, &here).await);
-        assert!(ingests.start_or_join(&spec("a/b", "main")).is_ok());
+        assert!(ingests.start_or_join(&spec("a/b", "main"), None).is_ok());
     }
 }

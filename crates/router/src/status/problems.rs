@@ -1,6 +1,6 @@
 //! What is wrong or held back now, one line each that ends with what to do about it.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use monofs_model::{ClusterView, Member, MemberState};
 use monofs_proto::v1;
@@ -39,6 +39,7 @@ pub fn problems(state: &Parts) -> Vec<Problem> {
     lines.extend(audits.iter().filter_map(orphans));
     let jobs = state.control.tables.jobs.list();
     lines.extend(jobs.iter().filter(|job| job.held_back).map(held_back));
+    lines.extend(state.fleet.hosts.list().iter().map(paused_host));
     lines.extend(of_repositories(
         state.control.catalog.summary(view.copies_wanted()),
     ));
@@ -95,6 +96,18 @@ fn no_fetcher(view: &ClusterView) -> Option<String> {
          --router=HOST:9090`"
             .to_owned()
     })
+}
+
+/// The line about a remote host that is left alone.
+pub fn paused_host(row: &v1::HostPause) -> String {
+    let at = UNIX_EPOCH + Duration::from_secs(u64::try_from(row.next_try_at).unwrap_or(0));
+    format!(
+        "{} says not now ({}): its repositories are not refreshed and ingests of it wait; it is \
+         asked again at {}; a login for it in the fetchers' --credentials may have a higher limit",
+        row.host,
+        row.cause,
+        humantime::format_rfc3339_seconds(at)
+    )
 }
 
 fn maintenance(row: v1::Maintenance) -> String {

@@ -29,6 +29,41 @@ impl Authority {
         authority
     }
 
+    /// A server certificate for the same names that signed itself. `is_authority`: it says that it
+    /// may sign others, too, as `openssl req -x509` makes them.
+    #[track_caller]
+    pub fn self_signed(is_authority: bool) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let authority = Self { dir };
+        let key = authority.at("server.key");
+        let certificate = authority.at("server.pem");
+        let constraints = if is_authority {
+            "basicConstraints=critical,CA:TRUE"
+        } else {
+            "basicConstraints=critical,CA:FALSE"
+        };
+        let files = [
+            "req",
+            "-x509",
+            "-days",
+            "30",
+            "-keyout",
+            &key,
+            "-out",
+            &certificate,
+        ];
+        let names = [
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            constraints,
+            "-addext",
+            "subjectAltName=DNS:localhost,IP:127.0.0.1",
+        ];
+        openssl(&[&files[..], &NEW_KEY, &names].concat());
+        authority
+    }
+
     /// Where a file is, for a command line.
     fn at(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()

@@ -19,6 +19,8 @@ pub struct HttpOptions<'a> {
     pub authority: Option<&'a Authority>,
     /// Hides what clients say about the protocol version, as old servers do: they get version 0.
     pub old_protocol: bool,
+    /// Serves the files of the repositories and runs no program of Git ("dumb http").
+    pub plain_files: bool,
 }
 
 /// The server.
@@ -156,6 +158,13 @@ fn configuration(
             &mut text,
             format_args!("auth_basic test;\nauth_basic_user_file {};", at("htpasswd")),
         );
+    }
+    if options.plain_files {
+        add_line(
+            &mut text,
+            format_args!("root {};\n}}\n}}\n}}", base.display()),
+        );
+        return text;
     }
     add_line(
         &mut text,

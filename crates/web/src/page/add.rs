@@ -4,9 +4,7 @@
 //! shown follows from the job if it runs or ran here, else from the catalogue and the copies.
 
 use askama::Template;
-use monofs_model::{
-    ContentMode, DisplayPath, Error, ErrorKind, Repository, RepositoryState, Result,
-};
+use monofs_model::{ContentMode, DisplayPath, Error, Repository, RepositoryState, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::fetch_progress::Phase as FetchPhase;
 use monofs_proto::v1::ingest_progress::Phase as JobPhase;
@@ -200,10 +198,7 @@ pub(super) async fn progress(state: &Parts, encoded: &str) -> Result<IngestPage>
 /// The failure that the catalogue remembers.
 fn recorded_failure(entry: Option<&Repository>) -> Option<Error> {
     let entry = entry.filter(|entry| !entry.last_error.is_empty())?;
-    Some(Error {
-        kind: ErrorKind::Unavailable,
-        message: entry.last_error.clone(),
-    })
+    Some(Error::unavailable(entry.last_error.clone()))
 }
 
 fn summary(phases: &[ShownPhase]) -> String {

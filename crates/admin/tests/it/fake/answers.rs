@@ -90,6 +90,7 @@ fn cache(asked: u64) -> v1::FetcherStatResponse {
         bytes_fetched: 4096 * asked,
         fetches_waiting: 1,
         other_askers: Vec::new(),
+        hosts_paused: Vec::new(),
     }
 }
 

@@ -146,8 +146,5 @@ fn told(doing: &str, status: &Status) -> Error {
     } else {
         ""
     };
-    Error {
-        kind,
-        message: format!("etcd: {doing}: {}{advice}", status.message()),
-    }
+    Error::new(kind, format!("etcd: {doing}: {}{advice}", status.message()))
 }
