@@ -15,6 +15,7 @@ use crate::overview::MaintenanceDocument;
 use crate::reads::ReadRates;
 use crate::repos::HeldRepository;
 use crate::tongue::Time;
+use crate::wire::hex;
 
 /// The cluster on one screen, with every router of the command line asked.
 #[derive(Debug, Serialize)]
@@ -43,6 +44,10 @@ pub struct ClusterStatus {
     pub clients: Vec<ClientDocument>,
     /// Remote hosts that said "not now".
     pub hosts_paused: Vec<HostPauseDocument>,
+    /// Replaced commits that are kept beyond the grace for readers, the oldest first, at most 100.
+    pub kept_snapshots: Vec<KeptSnapshotDocument>,
+    /// Number of those.
+    pub kept_snapshots_total: u64,
 }
 
 impl ClusterStatus {
@@ -78,6 +83,39 @@ impl ClusterStatus {
             fetchers: FetcherDocument::of_status(status),
             clients: ClientDocument::of_status(status),
             hosts_paused: status.hosts_paused.iter().map(Into::into).collect(),
+            kept_snapshots: status.kept_snapshots.iter().map(Into::into).collect(),
+            kept_snapshots_total: status.kept_snapshots_total,
+        }
+    }
+}
+
+/// A replaced commit that is kept for readers.
+#[derive(Debug, Serialize)]
+pub struct KeptSnapshotDocument {
+    pub path: String,
+    pub commit: String,
+    pub replaced_at: Option<Time>,
+    /// When it goes at the latest.
+    pub until: Option<Time>,
+    /// A client that it is kept for.
+    pub client_id: String,
+    /// Why: `in_use` = the client holds files or directories of it, `not_applied` = it has not taken
+    /// over what replaced it.
+    pub reason: &'static str,
+}
+
+impl From<&v1::KeptSnapshot> for KeptSnapshotDocument {
+    fn from(wire: &v1::KeptSnapshot) -> Self {
+        Self {
+            path: wire.path.clone(),
+            commit: hex(&wire.commit),
+            replaced_at: Time::known(wire.replaced_at),
+            until: Time::known(wire.until),
+            client_id: wire.client_id.clone(),
+            reason: match wire.not_applied {
+                true => "not_applied",
+                false => "in_use",
+            },
         }
     }
 }

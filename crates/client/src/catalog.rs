@@ -8,9 +8,12 @@
 //!                                                           router
 //! ```
 //!
-//! Invariant: a position is acknowledged only when everything up to it is shown and the kernel has
-//! been told.
+//! Invariant: a position is acknowledged only when the kernel has been told of everything up to it,
+//! and the router of every snapshot before it that may still be read here: those of pinned inodes,
+//! and those of repositories that cannot be switched. A router that does not understand the latter
+//! is told a position only when all up to it is shown.
 
+pub mod ack;
 pub mod apply;
 mod copy;
 pub mod watch;
@@ -113,7 +116,7 @@ pub struct LinkState {
     pub failures: u64,
     /// The newest position received.
     pub received: Option<v1::Position>,
-    /// The newest position applied.
+    /// The newest position up to which all is shown.
     pub applied: Option<v1::Position>,
     /// Repositories that are shown at an older commit than the catalogue says, and why.
     pub lagging: BTreeMap<String, String>,

@@ -17,12 +17,14 @@
 pub mod attr;
 pub mod control;
 pub mod identity;
+pub mod in_use;
 pub mod inode;
 mod joined;
 pub mod lookup;
 pub mod namespace;
 pub mod read;
 pub mod readdir;
+pub mod retire;
 pub mod switch;
 pub mod xattr;
 
@@ -40,6 +42,7 @@ use self::control::DocumentName;
 use self::identity::Ino;
 use self::inode::{InodeTable, InodeTarget};
 use self::namespace::Namespace;
+use self::retire::RetiredDirectories;
 use crate::cache::Cache;
 use crate::evidence::{Marks, ReadKinds};
 use crate::packed::Volume;
@@ -59,6 +62,7 @@ pub struct Fs {
     documents: Documents,
     /// The switch lock: names and the inodes they lead to change only under its write side.
     world: SwitchLock<Namespace>,
+    retired: RetiredDirectories,
     /// Seconds since the epoch; set by whoever applies changes of the catalogue.
     now: AtomicI64,
     document_number: AtomicU64,
@@ -75,6 +79,7 @@ impl Fs {
             kinds: ReadKinds::default(),
             documents,
             world: SwitchLock::default(),
+            retired: RetiredDirectories::default(),
             now: AtomicI64::new(now),
             document_number: AtomicU64::new(identity::DOCUMENTS),
         }

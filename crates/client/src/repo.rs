@@ -1,7 +1,8 @@
-//! A repository as this mount shows it: the catalogue entry whose snapshot is being served.
+//! A repository as this mount shows it: the catalogue entry whose snapshot is being served. A pinned
+//! one is a repository as it was: inodes whose snapshot was replaced belong to it.
 //!
 //! Invariant: the snapshot changes only in [`crate::fs::Fs::try_flip`], under the switch lock,
-//! together with the inodes.
+//! together with the inodes; that of a pinned one never does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -18,6 +19,7 @@ pub struct Repo {
     storage_id: OnceLock<StorageId>,
     shown: RwLock<ShownEntry>,
     closure_asked: AtomicBool,
+    is_pinned: bool,
 }
 
 #[derive(Debug)]
@@ -32,33 +34,50 @@ impl Repo {
     /// are never shown.
     pub fn new(entry: Arc<Repository>) -> Option<Arc<Self>> {
         let packed = Packed::of(&entry)?;
-        Some(Self::with(
-            entry.path.clone().into(),
-            ShownEntry {
-                packed,
-                entry: Some(entry),
-            },
-        ))
+        let shown = ShownEntry {
+            packed,
+            entry: Some(entry.clone()),
+        };
+        Some(Arc::new(Self::with(entry.path.clone().into(), shown)))
+    }
+
+    /// The repository as it is shown now, for those who go on seeing that.
+    pub fn pinned(&self) -> Arc<Self> {
+        let entry = self.entry();
+        let shown = ShownEntry {
+            packed: self.to_packed(),
+            entry: Some(entry),
+        };
+        Arc::new(Self {
+            // What is known of it is read on demand; nothing asks for all of it at once.
+            closure_asked: AtomicBool::new(true),
+            is_pinned: true,
+            ..Self::with(self.path.to_string(), shown)
+        })
+    }
+
+    /// Whether this is a repository as it was.
+    pub fn is_pinned(&self) -> bool {
+        self.is_pinned
     }
 
     /// The repository at `path`, which is that of the entry.
     pub fn packed(path: String, packed: Packed) -> Arc<Self> {
-        Self::with(
-            path,
-            ShownEntry {
-                packed,
-                entry: None,
-            },
-        )
+        let shown = ShownEntry {
+            packed,
+            entry: None,
+        };
+        Arc::new(Self::with(path, shown))
     }
 
-    fn with(path: String, shown: ShownEntry) -> Arc<Self> {
-        Arc::new(Self {
+    fn with(path: String, shown: ShownEntry) -> Self {
+        Self {
             path: path.into_boxed_str(),
             storage_id: OnceLock::new(),
             shown: RwLock::new(shown),
             closure_asked: AtomicBool::new(false),
-        })
+            is_pinned: false,
+        }
     }
 
     /// Where it is shown.

@@ -5,7 +5,7 @@
 //! verified; what they took in after they were asked is not part of it. Nothing but the peers is
 //! asked, so it does not depend on upstream.
 //!
-//! Callers: `service::node`.
+//! Callers: `service::node`; `keep` looks up commits here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -209,14 +209,14 @@ impl Coverer {
 }
 
 /// What this node knows of a commit that it holds.
-struct HeldCommit {
-    meta: RepoMeta,
-    root: Oid,
+pub(crate) struct HeldCommit {
+    pub meta: RepoMeta,
+    pub root: Oid,
 }
 
 impl HeldCommit {
     /// Errors: `NotHeld`.
-    async fn find(store: &Arc<RepoStore>, id: &StorageId, commit: &Oid) -> Result<Self> {
+    pub async fn find(store: &Arc<RepoStore>, id: &StorageId, commit: &Oid) -> Result<Self> {
         let store = store.clone();
         let id = id.clone();
         let commit = *commit;

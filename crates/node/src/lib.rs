@@ -24,6 +24,7 @@ mod cover;
 mod flights;
 mod hydrate;
 mod hydrated;
+mod keep;
 mod operations;
 mod rate_limit;
 mod served;
@@ -57,6 +58,7 @@ use blocking::blocking;
 pub use config::Config;
 use cover::Coverer;
 use hydrate::Hydrator;
+use keep::ContentKeeper;
 use operations::NodeOperations;
 use rate_limit::RateLimits;
 use served::ServedCounters;
@@ -243,6 +245,12 @@ impl NodeParts {
                 self.puller.clone(),
                 self.limits.clone(),
             ),
+            keeper: Arc::new(ContentKeeper::new(
+                self.stores.clone(),
+                self.puller.clone(),
+                self.tasks.clone(),
+                stop.clone(),
+            )),
             answers,
             served: self.served.clone(),
             requests: self.requests.clone(),

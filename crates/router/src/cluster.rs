@@ -1,6 +1,7 @@
 //! The `Cluster` service: members announce themselves, clients report failures.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use monofs_model::{Error, Member, NodeId};
 use monofs_proto::v1;
@@ -66,8 +67,17 @@ impl v1::cluster_server::Cluster for ClusterService {
         &self,
         _: Request<v1::AcknowledgedRequest>,
     ) -> Result<Response<v1::AcknowledgedResponse>, Status> {
-        Ok(Response::new(v1::AcknowledgedResponse {
-            revision: self.state.work.watchers.acknowledged_by_all(),
-        }))
+        let epoch = self.state.control.catalog.position().epoch;
+        let readers = self.state.work.watchers.readers(&epoch, Instant::now());
+        let answer = match readers {
+            Some(readers) => readers.to_wire(),
+            // Another router of an earlier version keeps everything, too.
+            None => v1::AcknowledgedResponse {
+                revision: Some(0),
+                settling: true,
+                ..Default::default()
+            },
+        };
+        Ok(Response::new(answer))
     }
 }

@@ -1,18 +1,20 @@
 //! Collects what nobody reads any more: snapshots that were replaced, and repositories that were
 //! deleted.
 //!
-//! A replaced snapshot goes when the grace is over *and* every client that is connected to any
-//! router has acknowledged the revision that replaced it: the other routers are asked, and while
-//! one of them does not answer nothing is collected. A repository that is being ingested is left
-//! alone: the new commit is on the nodes before it is in the catalogue.
+//! A replaced snapshot goes when nothing keeps it ([`crate::readers`]): the grace is over, and no
+//! client of any router may read it. The other routers are asked, and while one of them does not
+//! answer, or its clients may still be on their way back, nothing is collected. A repository that
+//! is being ingested is left alone: the new commit is on the nodes before it is in the catalogue.
 //!
 //! Invariant: a node is told which commits may go, never which to keep, so one that this state does
 //! not know of stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
+use monofs_model::limits::MESSAGE_BYTES_MAX;
 use monofs_model::{DisplayPath, NodeId, Oid, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::cluster_client::ClusterClient;
@@ -20,7 +22,9 @@ use monofs_rpc::{Context, context, from_status, within};
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::Fleet;
+use crate::kept;
 use crate::parts::Parts;
+use crate::readers::{Readers, SnapshotKeeper, keeps, linger};
 use crate::reconcile::leftovers;
 use monofs_control::Control;
 use monofs_control::catalog::RetainedSnapshot;
@@ -28,72 +32,155 @@ use monofs_control::clock;
 
 /// Collects again and again until `stop`.
 pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {
+    let mut routers = RouterPresence::new(linger(state.config.snapshot_grace));
     loop {
         tokio::select! {
-            () = stop.cancelled() => return,
+            () = stop.cancelled() => break,
             () = tokio::time::sleep(state.config.worker_interval) => {}
+        }
+        let present = state.control.tables.routers.list();
+        let present = present.iter().map(|router| router.router_id.as_str());
+        if !routers.are_settled(present, Instant::now()) {
+            continue;
         }
         if let Err(error) = round(&state).await {
             tracing::warn!(%error, "cannot collect replaced snapshots; trying again");
         }
     }
+    // The next leader says what is kept.
+    state.work.kept.set(Vec::new());
 }
 
-pub(crate) async fn round(state: &Arc<Parts>) -> Result<()> {
-    let mut by_path: BTreeMap<DisplayPath, Vec<(RetainedSnapshot, u64)>> = BTreeMap::new();
-    let expired_before = clock::now() - state.config.snapshot_grace.as_secs() as i64;
-    for (retained, revision) in state.control.retained.expired(expired_before).await? {
-        by_path
-            .entry(retained.path.clone())
-            .or_default()
-            .push((retained, revision));
+/// Which routers were there of late. One that ended took with it what it knew of its clients, which
+/// are on their way to the others.
+struct RouterPresence {
+    linger: Duration,
+    /// This router has not led for long: what left before is not known.
+    began: Instant,
+    seen: HashMap<String, Instant>,
+}
+
+impl RouterPresence {
+    fn new(linger: Duration) -> Self {
+        Self {
+            linger,
+            began: Instant::now(),
+            seen: HashMap::new(),
+        }
     }
-    if by_path.is_empty() {
-        return Ok(());
-    }
-    let acknowledged = acknowledged(state).await?;
-    for (path, all) in by_path {
-        let Some(away) = state.work.ingests.keep_away(&state.control, &path).await? else {
-            continue;
-        };
-        let (gone, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(|(retained, revision)| {
-            retained.replaced_at <= expired_before
-                && acknowledged.is_none_or(|acked| acked >= *revision)
-        });
-        if !gone.is_empty() {
-            tokio::select! {
-                collected = collect(&state.control, &state.fleet, &path, &gone, &kept) => {
-                    if let Err(error) = collected {
-                        tracing::warn!(%path, %error, "cannot collect; trying again");
-                    }
-                }
-                // Another router may ingest there now.
-                () = away.lost() => {}
+
+    /// Whether no router left lately.
+    fn are_settled<'a>(&mut self, present: impl Iterator<Item = &'a str>, now: Instant) -> bool {
+        let mut all_present = true;
+        let linger = self.linger;
+        let mut missing = std::mem::take(&mut self.seen);
+        for id in present {
+            missing.remove(id);
+            self.seen.insert(id.to_owned(), now);
+        }
+        for (id, last) in missing {
+            if now.duration_since(last) < linger {
+                all_present = false;
+                self.seen.insert(id, last);
             }
         }
-        away.release().await;
+        all_present && now.duration_since(self.began) >= linger
+    }
+}
+
+/// Replaced snapshots of one path, each with the revision that replaced it.
+type ReplacedAt = Vec<(RetainedSnapshot, u64)>;
+
+pub(crate) async fn round(state: &Arc<Parts>) -> Result<()> {
+    // What there is, and who may read it.
+    let now = clock::now();
+    let grace = state.config.snapshot_grace;
+    let expired_before = now - grace.as_secs() as i64;
+    let retained = state.control.retained.expired(expired_before).await?;
+    if retained.is_empty() {
+        state.work.kept.set(Vec::new());
+        return Ok(());
+    }
+    let Some(readers) = readers(state).await? else {
+        return Ok(());
+    };
+
+    // What goes, and what stays.
+    let mut by_path: BTreeMap<DisplayPath, (ReplacedAt, ReplacedAt)> = BTreeMap::new();
+    let mut for_readers = Vec::new();
+    for (retained, revision) in retained {
+        let keeper = keeps(&retained, revision, &readers, grace, now);
+        let (gone, kept) = by_path.entry(retained.path.clone()).or_default();
+        if let Some(keeper) = keeper.filter(|keeper| *keeper != SnapshotKeeper::Grace) {
+            for_readers.push(kept::described(&retained, keeper));
+        }
+        match keeper {
+            None => gone.push((retained, revision)),
+            Some(_) => kept.push((retained, revision)),
+        }
+    }
+    state.work.kept.set(for_readers);
+    for (path, (gone, kept)) in by_path {
+        if !gone.is_empty() {
+            collect_at(state, &path, &gone, &kept).await?;
+        }
     }
     Ok(())
 }
 
-/// What every connected client of every router has applied; `None` without clients. Errors: a
-/// router does not say.
-async fn acknowledged(state: &Parts) -> Result<Option<u64>> {
+/// Collects `gone` of one repository, unless another router or an ingest works on it. Errors: the
+/// state store's.
+async fn collect_at(
+    state: &Arc<Parts>,
+    path: &DisplayPath,
+    gone: &ReplacedAt,
+    kept: &ReplacedAt,
+) -> Result<()> {
+    let Some(away) = state.work.ingests.keep_away(&state.control, path).await? else {
+        return Ok(());
+    };
+    tokio::select! {
+        collected = collect(&state.control, &state.fleet, path, gone, kept) => {
+            if let Err(error) = collected {
+                tracing::warn!(%path, %error, "cannot collect; trying again");
+            }
+        }
+        // Another router may ingest there now.
+        () = away.lost() => {}
+    }
+    away.release().await;
+    Ok(())
+}
+
+/// What the clients of all routers may read. `None`: a router has just started. Errors: a router
+/// does not say.
+async fn readers(state: &Parts) -> Result<Option<Readers>> {
+    let epoch = state.control.catalog.position().epoch;
+    let Some(mut readers) = state.work.watchers.readers(&epoch, Instant::now()) else {
+        return Ok(None);
+    };
     let others = state.control.tables.routers.list();
     let others = others
         .iter()
         .filter(|router| router.router_id != state.control.own.router_id);
     let asked = try_join_all(others.map(|router| acknowledged_at(&state.fleet, router))).await?;
-    Ok(asked
-        .into_iter()
-        .chain([state.work.watchers.acknowledged_by_all()])
-        .flatten()
-        .min())
+    for answer in asked {
+        if answer.settling {
+            return Ok(None);
+        }
+        readers.merge(Readers::from_wire(&answer)?);
+    }
+    Ok(Some(readers))
 }
 
-async fn acknowledged_at(fleet: &Fleet, router: &v1::RouterStatus) -> Result<Option<u64>> {
+async fn acknowledged_at(
+    fleet: &Fleet,
+    router: &v1::RouterStatus,
+) -> Result<v1::AcknowledgedResponse> {
     let limit = fleet.call_timeout;
-    let mut client = ClusterClient::new(fleet.channels.get(&router.address)?);
+    // An answer is as large as its router's clients read replaced snapshots.
+    let mut client = ClusterClient::new(fleet.channels.get(&router.address)?)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX);
     let request = Context::new(limit).request(v1::AcknowledgedRequest {});
     let answer = within(limit, "acknowledged", async {
         client.acknowledged(request).await.map_err(from_status)
@@ -101,7 +188,7 @@ async fn acknowledged_at(fleet: &Fleet, router: &v1::RouterStatus) -> Result<Opt
     let answer = answer
         .await
         .map_err(|error| error.context(format!("router {}", router.router_id)))?;
-    Ok(answer.into_inner().revision)
+    Ok(answer.into_inner())
 }
 
 /// Lets the nodes drop `gone` of one repository, commit by commit, and forgets those that every

@@ -338,6 +338,32 @@ impl Fleet {
         self.while_there(node, confirmed).await
     }
 
+    /// Lets a node see to it that it has these contents of a commit that it holds. Returns how many
+    /// it lacks, which it pulls. Errors: `NotHeld`; why its last pull failed.
+    pub async fn keep_contents(
+        &self,
+        node: &Member,
+        id: &StorageId,
+        commit: &Oid,
+        contents: &[Oid],
+    ) -> Result<u64> {
+        let limit = self.call_timeout;
+        let request = Context::new(limit).request(v1::KeepRequest {
+            storage_id: id.to_string(),
+            commit: convert::oid_bytes(commit),
+            oids: contents.iter().map(convert::oid_bytes).collect(),
+        });
+        let mut client = self.node_client(node)?;
+        let answer = within(limit, "keep contents", async {
+            client.keep(request).await.map_err(from_status)
+        });
+        let answer = self.while_there(node, answer).await?.into_inner();
+        if answer.missing > 0 && !answer.last_error.is_empty() {
+            return Err(Error::unavailable(answer.last_error));
+        }
+        Ok(answer.missing)
+    }
+
     /// What a node holds, in short.
     pub async fn held_commits(&self, node: &Member) -> Result<Vec<v1::HeldRepository>> {
         let limit = self.progress_timeout;

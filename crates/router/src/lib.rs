@@ -23,10 +23,13 @@ mod fixture;
 pub mod fleet;
 pub mod history;
 pub mod hosts;
+mod in_use;
 pub mod ingest;
+pub mod kept;
 pub mod membership;
 pub mod parts;
 mod proxy;
+pub mod readers;
 pub mod reconcile;
 mod refresh;
 pub mod replication;
@@ -123,17 +126,19 @@ pub async fn start_with(
         pace,
         stop.clone(),
     ));
+    let work = Work::new(&config, stop.clone());
     let parts = Arc::new(Parts {
         config,
         control,
         fleet,
-        work: Work::new(stop.clone()),
+        work,
     });
     let releases = parts.control.take_part(&stop);
     start_leaders_work(&parts);
     tokio::spawn(watch::prepare(parts.clone()));
     tokio::spawn(history::run(parts.clone(), stop.clone()));
     tokio::spawn(replication::run(parts.clone(), stop.clone()));
+    tokio::spawn(in_use::run(parts.clone(), stop.clone()));
     let routes = routes(&parts);
     Ok(RouterHandle {
         parts,

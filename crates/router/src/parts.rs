@@ -14,6 +14,8 @@ use crate::config::Config;
 use crate::fleet::Fleet;
 use crate::history::rings::History;
 use crate::ingest::table::Ingests;
+use crate::kept::KeptSnapshots;
+use crate::readers;
 use crate::replication::figures::Replication;
 use crate::watch::watchers::Watchers;
 
@@ -32,6 +34,8 @@ pub struct Parts {
 pub struct Work {
     pub ingests: Ingests,
     pub watchers: Watchers,
+    /// Replaced snapshots that are kept beyond the grace; of the leader.
+    pub kept: KeptSnapshots,
     /// Directory records that were looked at.
     pub records: RecordCache,
     pub history: History,
@@ -46,10 +50,11 @@ pub struct Work {
 
 impl Work {
     /// Nothing done yet. `stop`: cancelled when the router stops.
-    pub(crate) fn new(stop: CancellationToken) -> Self {
+    pub(crate) fn new(config: &Config, stop: CancellationToken) -> Self {
         Self {
             ingests: Ingests::default(),
-            watchers: Watchers::default(),
+            watchers: Watchers::new(readers::linger(config.snapshot_grace)),
+            kept: KeptSnapshots::default(),
             records: RecordCache::default(),
             history: History::default(),
             replication: Replication::default(),

@@ -19,6 +19,7 @@ use monofs_rpc::{Context, from_status, within};
 
 use crate::fleet::Fleet;
 use crate::hosts;
+use crate::kept::KeptList;
 use crate::parts::Parts;
 use crate::parts::Work;
 use crate::reconcile::jobs::has_ended;
@@ -70,6 +71,8 @@ pub async fn status(state: &Arc<Parts>) -> v1::StatusResponse {
         fetchers,
         hosts_paused: paused,
         clients: clients.clients,
+        kept_snapshots: clients.kept.oldest,
+        kept_snapshots_total: clients.kept.total as u64,
         ..status
     }
 }
@@ -80,6 +83,7 @@ pub fn own(state: &Parts) -> v1::StatusResponse {
     let view = state.fleet.members.view();
     let repositories = state.control.catalog.summary(0);
     let position = state.control.catalog.position();
+    let kept = state.work.kept.list();
     let of = |role| {
         view.members
             .iter()
@@ -129,12 +133,16 @@ pub fn own(state: &Parts) -> v1::StatusResponse {
         router_id: state.control.own.router_id.clone(),
         routers: state.control.routers(),
         hosts_paused: state.fleet.hosts.list(),
+        kept_snapshots: kept.oldest,
+        kept_snapshots_total: kept.total as u64,
     }
 }
 
 /// The clients of all routers.
 pub struct Clients {
     pub clients: Vec<v1::ClientStatus>,
+    /// Replaced snapshots that the leader keeps for them.
+    pub kept: KeptList,
     /// Routers that could not be asked, with why.
     pub missing: Vec<(String, monofs_model::Error)>,
 }
@@ -161,11 +169,18 @@ pub async fn clients(state: &Parts) -> Clients {
     });
     let mut all = Clients {
         clients: own_clients(&state.control, &state.work),
+        kept: state.work.kept.list(),
         missing: Vec::new(),
     };
     for answer in join_all(asked).await {
         match answer {
-            Ok(answer) => all.clients.extend(answer.into_inner().clients),
+            Ok(answer) => {
+                let answer = answer.into_inner();
+                all.clients.extend(answer.clients);
+                // Only the leader has some.
+                all.kept.oldest.extend(answer.kept_snapshots);
+                all.kept.total += answer.kept_snapshots_total as usize;
+            }
             Err(missing) => all.missing.push(missing),
         }
     }

@@ -75,16 +75,8 @@ impl v1::catalog_server::Catalog for CatalogService {
             revision: p.revision,
         });
         let epoch = self.state.control.catalog.position().epoch;
-        let acked = position
-            .as_ref()
-            .filter(|position| position.epoch == epoch)
-            .map_or(0, |position| position.revision);
-        let key = self
-            .state
-            .work
-            .watchers
-            .join(&hello, acked)
-            .map_err(to_status)?;
+        let watchers = &self.state.work.watchers;
+        let key = watchers.join(&hello, &epoch).map_err(to_status)?;
         let (sink, stream) = mpsc::channel(QUEUE);
         let state = self.state.clone();
         let stop = self.stop.clone();
@@ -185,6 +177,10 @@ impl Watch<'_> {
         let mut changed = self.state.control.catalog.changed();
         view.mark_changed();
         changed.mark_changed();
+        let welcome = v1::WatchWelcome { exceptions: true };
+        if self.send(Message::Welcome(welcome)).await.is_err() {
+            return;
+        }
         loop {
             let sent = tokio::select! {
                 biased;
@@ -209,13 +205,14 @@ impl Watch<'_> {
     }
 
     fn hear(&self, message: v1::WatchRequest) {
+        let watchers = &self.state.work.watchers;
         match message.message {
-            Some(Said::Ack(position)) => self
-                .state
-                .work
-                .watchers
-                .acknowledge(self.key, position.revision),
-            Some(Said::Report(report)) => self.state.work.watchers.reported(self.key, report),
+            Some(Said::Ack(position)) => {
+                let epoch = self.state.control.catalog.position().epoch;
+                watchers.acknowledge(self.key, &position, &epoch);
+            }
+            Some(Said::InUse(in_use)) => watchers.uses(self.key, &in_use),
+            Some(Said::Report(report)) => watchers.reported(self.key, report),
             // Something from a newer client.
             Some(Said::Hello(_)) | None => {}
         }

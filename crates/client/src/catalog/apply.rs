@@ -16,13 +16,14 @@ use prost::Message;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::ack::AppliedPositions;
 use super::copy::CatalogCopy;
 use super::{CatalogChange, RouterLink};
 use crate::changes::{ChangeLog, RepositoryChange, Watching};
 use crate::content::Content;
 use crate::counters::Counters;
 use crate::fs::Fs;
-use crate::fs::switch::FlipEffect;
+use crate::fs::switch::{FlipEffect, Invalidation};
 use crate::invalidate::Invalidator;
 use crate::packed::Packed;
 use crate::repo::{Repo, snapshot_of};
@@ -38,6 +39,36 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Each round of a flip learns the records of one more level; lookups in between may add a few.
 const FLIP_ROUNDS_MAX: usize = TREE_DEPTH_MAX + 64;
 
+/// How often the kernel is told to drop names of what was replaced.
+const DROP_NAMES_EVERY: Duration = Duration::from_secs(1);
+
+/// Has the kernel drop the names of pinned inodes that it learns, until `stop`.
+pub async fn drop_retired_names(
+    fs: Arc<Fs>,
+    invalidator: Arc<OnceLock<Invalidator>>,
+    stop: CancellationToken,
+) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(DROP_NAMES_EVERY) => {}
+        }
+        let names = fs.take_retired_names().into_iter();
+        let invalidations: Vec<Invalidation> = names
+            .map(|(directory, names)| Invalidation { directory, names })
+            .collect();
+        if let Some(invalidator) = invalidator.get()
+            && !invalidations.is_empty()
+        {
+            let effect = FlipEffect {
+                invalidations,
+                drop_all_names: false,
+            };
+            invalidator.send(effect).await;
+        }
+    }
+}
+
 /// What changes are applied to, and who is told.
 pub struct ApplierParts {
     pub fs: Arc<Fs>,
@@ -51,7 +82,7 @@ pub struct ApplierParts {
     /// New views, to be kept on disk.
     pub views: watch::Receiver<Option<v1::ClusterView>>,
     /// Positions that were applied.
-    pub applied: watch::Sender<Option<v1::Position>>,
+    pub applied: watch::Sender<AppliedPositions>,
     pub stop: CancellationToken,
 }
 
@@ -187,16 +218,22 @@ impl Applier {
             }
         }
 
-        // When all that is wanted is shown, the position is acknowledged.
-        let mut state = self.parts.link.state();
-        state
-            .lagging
-            .retain(|path, _| self.wanted.contains_key(path));
-        if self.wanted.is_empty() {
-            state.applied.clone_from(&self.position);
-            drop(state);
-            self.parts.applied.send_replace(self.position.clone());
-        }
+        // What the kernel was not told to forget, or still holds, is in use from now on.
+        self.parts.fs.pin_retired();
+        let shown = {
+            let mut state = self.parts.link.state();
+            state
+                .lagging
+                .retain(|path, _| self.wanted.contains_key(path));
+            if self.wanted.is_empty() {
+                state.applied.clone_from(&self.position);
+            }
+            state.applied.clone()
+        };
+        let reached = self.position.clone();
+        self.parts
+            .applied
+            .send_replace(AppliedPositions { shown, reached });
     }
 
     /// Shows repositories that appeared and no longer those that disappeared. Returns those that

@@ -19,8 +19,10 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
+use super::ack::{Acknowledger, AppliedPositions, IN_USE_EVERY, MountUse, to_router};
 use super::{CatalogChange, RouterLink};
 use crate::content::Content;
+use crate::fs::Fs;
 use crate::status::StatusSource;
 
 /// A router that says nothing for this long is left for another.
@@ -51,6 +53,7 @@ pub struct CatalogWatch {
     pub channels: ChannelPool,
     pub identity: ClientIdentity,
     pub link: Arc<RouterLink>,
+    pub fs: Arc<Fs>,
     pub content: Content,
     /// How the mount is.
     pub source: Arc<StatusSource>,
@@ -59,7 +62,7 @@ pub struct CatalogWatch {
     /// A new view, to be kept on disk.
     pub views: watch::Sender<Option<v1::ClusterView>>,
     /// Positions that were applied.
-    pub applied: watch::Receiver<Option<v1::Position>>,
+    pub applied: watch::Receiver<AppliedPositions>,
     /// Rises when every router was tried in vain for the first time.
     pub tried: watch::Sender<bool>,
     /// Rises when a router was heard for the first time.
@@ -124,12 +127,19 @@ impl CatalogWatch {
         let mut client = CatalogClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX);
         let (say, outbox) = mpsc::channel(OUTBOX);
         let resume = self.link.state().received.clone();
+        let mount = MountUse {
+            fs: self.fs.clone(),
+            link: self.link.clone(),
+        };
+        let (mut acknowledger, applied, in_use) = Acknowledger::begin(mount, self.applied.clone());
         let hello = v1::WatchHello {
             client_id: self.identity.client_id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             mount: self.identity.mount.clone(),
             resume,
             pages: true,
+            applied,
+            in_use,
         };
         // The greeting: the queue is empty and its other end is held below.
         let _ = say.send(to_router(ToRouter::Hello(hello))).await;
@@ -140,10 +150,9 @@ impl CatalogWatch {
         let mut heard = answer.map_err(from_status)?.into_inner();
 
         // What is heard and what is to be said, until the stream ends.
-        let mut applied = self.applied.clone();
         let mut listing = CatalogChange::default();
-        // What was applied meanwhile is acknowledged again: this router may not know.
-        applied.mark_changed();
+        let mut in_use_look = tokio::time::interval(IN_USE_EVERY);
+        in_use_look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut report = tokio::time::interval(REPORT_EVERY);
         report.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -151,15 +160,15 @@ impl CatalogWatch {
                 message = tokio::time::timeout(SILENCE_MAX, heard.next()) => {
                     let message = message.map_err(|_| silence())?;
                     let Some(message) = message else { return Ok(()) };
-                    self.hear(router, message.map_err(from_status)?, &mut listing).await?;
-                }
-                Ok(()) = applied.changed() => {
-                    let position = applied.borrow_and_update().clone();
-                    if let Some(position) = position {
-                        // Full: the next position says it too.
-                        let _ = say.try_send(to_router(ToRouter::Ack(position)));
+                    let message = message.map_err(from_status)?;
+                    if let Some(FromRouter::Welcome(welcome)) = &message.message {
+                        acknowledger.welcomed(welcome);
+                        acknowledger.tell(&say);
                     }
+                    self.hear(router, message, &mut listing).await?;
                 }
+                Ok(()) = acknowledger.reached() => acknowledger.tell(&say),
+                _ = in_use_look.tick() => acknowledger.tell(&say),
                 _ = report.tick() => {
                     if let Some(report) = self.source.report() {
                         // Full: the next one says it too.
@@ -203,8 +212,8 @@ impl CatalogWatch {
                     self.link.state().received = position;
                 }
             }
-            // A heartbeat, or something from a newer router.
-            Some(FromRouter::Heartbeat(_)) | None => {}
+            // A greeting, a heartbeat, or something from a newer router.
+            Some(FromRouter::Welcome(_) | FromRouter::Heartbeat(_)) | None => {}
         }
         Ok(())
     }
@@ -232,10 +241,4 @@ impl CatalogWatch {
 
 fn silence() -> Error {
     Error::unavailable(format!("silent for {SILENCE_MAX:?}"))
-}
-
-fn to_router(message: ToRouter) -> v1::WatchRequest {
-    v1::WatchRequest {
-        message: Some(message),
-    }
 }

@@ -6,6 +6,9 @@
 //! and the versions that readers may still be listing are kept. A `dead` inode (its name is gone or
 //! means something else now) goes on serving what it was, and is never given to a new lookup.
 //!
+//! An inode of a replaced snapshot is pinned: it belongs to a pinned [`Repo`], and [`PinnedInodes`]
+//! counts it until it is forgotten, or a lookup finds it in what is shown.
+//!
 //! No lock here is held while calling out of this module, except into the closure of
 //! [`InodeTable::with`].
 
@@ -16,11 +19,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use monofs_model::tree::Entry;
-use monofs_model::{EntryKind, Oid, Repository};
+use monofs_model::{EntryKind, Oid};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::attr::{FileKind, InodeAttr};
 use super::identity::{CONTROL, Identity, Ino, ROOT, SLOTS};
+use super::in_use::PinnedInodes;
 use crate::evidence::NameKind;
 use crate::repo::Repo;
 
@@ -52,11 +56,21 @@ impl InodeTarget {
     }
 }
 
-/// Versions of a directory that were replaced, and the trees that they were.
-type TreeHistory = [Option<(u32, Oid)>; HISTORY_MAX];
+/// A version of a directory that was replaced.
+#[derive(Debug, Clone)]
+pub struct PastVersion {
+    version: u32,
+    /// What the directory was.
+    pub tree: Oid,
+    /// The snapshot in which it was that.
+    pub pinned: Arc<Repo>,
+}
+
+/// Versions of a directory that were replaced, the newest last.
+type TreeHistory = [Option<PastVersion>; HISTORY_MAX];
 
 /// One inode. There are as many as the kernel has names of the mount in memory, so its size counts
-/// (112 bytes).
+/// (104 bytes).
 #[derive(Debug)]
 pub struct Inode {
     check: u64,
@@ -67,8 +81,6 @@ pub struct Inode {
     pub size: u64,
     /// Seconds since the epoch.
     pub mtime: i64,
-    /// The entry whose snapshot it belongs to, once that is no longer the one being served.
-    pub pinned: Option<Arc<Repository>>,
     /// Of a directory: grows with each switch.
     pub version: u32,
     lookups: u64,
@@ -87,7 +99,6 @@ impl Inode {
             name_kind: NameKind::default(),
             size,
             mtime,
-            pinned: None,
             version: 1,
             lookups: 0,
             dead: false,
@@ -115,17 +126,17 @@ impl Inode {
         self.check
     }
 
-    /// The tree that version `version` of this directory was.
-    pub fn tree_at(&self, version: u32) -> Option<Oid> {
+    /// What this directory was at an earlier version, if that is still known.
+    pub fn past(&self, version: u32) -> Option<PastVersion> {
+        let mut history = self.history.as_deref()?.iter().flatten();
+        history.find(|past| past.version == version).cloned()
+    }
+
+    /// The repository whose snapshot it belongs to, once that is no longer the one being served.
+    pub fn pinned(&self) -> Option<&Arc<Repo>> {
         match &self.what {
-            InodeTarget::Entry { oid, .. } if version == self.version => Some(*oid),
-            _ => self
-                .history
-                .as_deref()?
-                .iter()
-                .flatten()
-                .find(|past| past.0 == version)
-                .map(|past| past.1),
+            InodeTarget::Entry { repo, .. } if repo.is_pinned() => Some(repo),
+            _ => None,
         }
     }
 }
@@ -154,6 +165,7 @@ type InodeShard = HashMap<Ino, Box<Inode>, BuildHasherDefault<SpreadHasher>>;
 /// All inodes of one mount.
 pub struct InodeTable {
     shards: [Mutex<InodeShard>; SHARDS],
+    pinned: PinnedInodes,
 }
 
 impl InodeTable {
@@ -161,6 +173,7 @@ impl InodeTable {
     pub fn new(now: i64) -> Self {
         let table = Self {
             shards: std::array::from_fn(|_| Mutex::default()),
+            pinned: PinnedInodes::default(),
         };
         let fixed = Identity { base: 0, check: 0 };
         for (ino, what) in [
@@ -185,11 +198,13 @@ impl InodeTable {
     }
 
     /// Counts one more reference of the kernel to the inode with this identity, made by `make` if
-    /// there is none. One that is not the `same` thing is retired, and another made. `None` when
-    /// every slot is taken by something else, which needs eight collisions of 61 bits.
+    /// there is none. One that is not the `same` thing is retired, and another made. A pinned one
+    /// that is found in `shown`, what is served of a repository now, belongs to that again. `None`
+    /// when every slot is taken by something else, which needs eight collisions of 61 bits.
     pub fn remember(
         &self,
         identity: Identity,
+        shown: Option<&Arc<Repo>>,
         same: impl Fn(&Inode) -> bool,
         make: impl FnOnce() -> Inode,
     ) -> Option<InodeAttr> {
@@ -197,15 +212,48 @@ impl InodeTable {
         if let Ok(ino) = live_slot(&shard, identity) {
             let inode = shard.get_mut(&ino).expect("found above");
             if same(inode) {
+                if inode.pinned().is_some()
+                    && let Some(shown) = shown.filter(|repo| !repo.is_pinned())
+                {
+                    self.give(inode, shown);
+                }
                 inode.lookups += 1;
                 return Some(inode.attr(ino));
             }
             inode.dead = true;
         }
         let ino = live_slot(&shard, identity).err()??;
-        let inode = shard.entry(ino).or_insert_with(|| Box::new(make()));
+        let inode = self.made(&mut shard, ino, make);
         inode.lookups += 1;
         Some(inode.attr(ino))
+    }
+
+    /// The inode at `ino`, made if there is none.
+    fn made<'a>(
+        &self,
+        shard: &'a mut InodeShard,
+        ino: Ino,
+        make: impl FnOnce() -> Inode,
+    ) -> &'a mut Inode {
+        shard.entry(ino).or_insert_with(|| {
+            let inode = Box::new(make());
+            self.pinned.add(&inode.what);
+            inode
+        })
+    }
+
+    /// Makes an inode one of `repo`.
+    fn give(&self, inode: &mut Inode, repo: &Arc<Repo>) {
+        self.pinned.remove(&inode.what);
+        if let InodeTarget::Entry { repo: of, .. } = &mut inode.what {
+            of.clone_from(repo);
+        }
+        self.pinned.add(&inode.what);
+    }
+
+    /// The inodes of replaced snapshots.
+    pub fn pinned(&self) -> &PinnedInodes {
+        &self.pinned
     }
 
     /// Counts one more reference to an inode that no lookup is to find: something that is not there
@@ -217,7 +265,7 @@ impl InodeTable {
     ) -> Option<InodeAttr> {
         let mut shard = self.shard(identity.base);
         let ino = (identity.base..identity.base + SLOTS).find(|ino| !shard.contains_key(ino))?;
-        let inode = shard.entry(ino).or_insert_with(|| Box::new(make()));
+        let inode = self.made(&mut shard, ino, make);
         inode.lookups += 1;
         inode.dead = true;
         Some(inode.attr(ino))
@@ -262,20 +310,25 @@ impl InodeTable {
             let inode = slot.get_mut();
             inode.lookups = inode.lookups.saturating_sub(count);
             if inode.lookups == 0 && ino != ROOT && ino != CONTROL {
+                self.pinned.remove(&inode.what);
                 slot.remove();
             }
         }
     }
 
-    /// Switches a directory to another tree; the one before stays readable for listings in
-    /// progress. `mtime` is set when the names in the directory changed.
-    pub fn switch_directory(&self, ino: Ino, tree: Oid, mtime: Option<i64>) {
+    /// Switches a directory to another tree; the one before, of the repository as it was, stays
+    /// readable for listings in progress. `mtime` is set when the names in the directory changed.
+    pub fn switch_directory(&self, ino: Ino, tree: Oid, before: &Arc<Repo>, mtime: Option<i64>) {
         if let Some(inode) = self.shard(ino).get_mut(&ino) {
             let version = inode.version;
             if let InodeTarget::Entry { oid, .. } = &mut inode.what {
                 let history = inode.history.get_or_insert_default();
                 history.rotate_left(1);
-                history[HISTORY_MAX - 1] = Some((version, *oid));
+                history[HISTORY_MAX - 1] = Some(PastVersion {
+                    version,
+                    tree: *oid,
+                    pinned: before.clone(),
+                });
                 *oid = tree;
                 inode.version = version.wrapping_add(1) & i32::MAX as u32;
             }
@@ -292,18 +345,21 @@ impl InodeTable {
         }
     }
 
-    /// Takes the inode away from new lookups; readers that hold it go on seeing it as of `pinned`.
-    pub fn retire(&self, ino: Ino, pinned: &Option<Arc<Repository>>) {
+    /// Takes the inode away from new lookups. Readers that hold it go on seeing it as of `pinned`;
+    /// `None` above repositories.
+    pub fn retire(&self, ino: Ino, pinned: Option<&Arc<Repo>>) {
         if let Some(inode) = self.shard(ino).get_mut(&ino) {
             inode.dead = true;
-            inode.pinned.clone_from(pinned);
+            if let Some(pinned) = pinned {
+                self.give(inode, pinned);
+            }
         }
     }
 
     /// Says that an inode belongs to `pinned`, not to what is served now.
-    pub fn pin(&self, ino: Ino, pinned: &Option<Arc<Repository>>) {
+    pub fn pin(&self, ino: Ino, pinned: &Arc<Repo>) {
         if let Some(inode) = self.shard(ino).get_mut(&ino) {
-            inode.pinned.clone_from(pinned);
+            self.give(inode, pinned);
         }
     }
 
@@ -341,6 +397,7 @@ mod tests {
         table
             .remember(
                 identity,
+                None,
                 |_| true,
                 || Inode::new(identity, ROOT, what(), 0, 5),
             )
@@ -364,7 +421,7 @@ mod tests {
 
     #[test]
     fn an_inode_is_small() {
-        assert!(size_of::<Inode>() <= 112, "{}", size_of::<Inode>());
+        assert!(size_of::<Inode>() <= 104, "{}", size_of::<Inode>());
     }
 
     #[test]
@@ -380,22 +437,26 @@ mod tests {
         let ino = table
             .remember(
                 identity,
+                None,
                 |_| true,
                 || Inode::new(identity, ROOT, what(), 0, 0),
             )
             .unwrap()
             .ino;
-        (1..=6).for_each(|n| table.switch_directory(ino, oid(n), None));
+        let before = repo().pinned();
+        (1..=6).for_each(|n| table.switch_directory(ino, oid(n), &before, None));
         let trees: Vec<_> = (1..=8)
-            .map(|version| table.with(ino, |inode| inode.tree_at(version)).unwrap())
+            .map(|version| table.with(ino, |inode| inode.past(version)).unwrap())
+            .map(|past| past.map(|past| past.tree))
             .collect();
-        let kept = (3..=7).map(|version| Some(oid(version - 1)));
+        // The seventh is what it is now.
+        let kept = (3..=6).map(|version| Some(oid(version - 1)));
         assert_eq!(
             trees,
             [None, None]
                 .into_iter()
                 .chain(kept)
-                .chain([None])
+                .chain([None, None])
                 .collect::<Vec<_>>()
         );
     }
@@ -427,27 +488,36 @@ mod tests {
             ..one
         };
         let make = |identity| move || Inode::new(identity, ROOT, InodeTarget::Control, 0, 0);
-        let a = table.remember(one, |_| true, make(one)).unwrap().ino;
-        let b = table.remember(other, |_| true, make(other)).unwrap().ino;
+        let a = table.remember(one, None, |_| true, make(one)).unwrap().ino;
+        let b = table
+            .remember(other, None, |_| true, make(other))
+            .unwrap()
+            .ino;
         assert_ne!(a, b);
         // The second keeps its number when the first is forgotten.
         table.forget(a, 1);
         assert_eq!(table.number(other), b);
-        assert_eq!(table.remember(other, |_| true, make(other)).unwrap().ino, b);
+        assert_eq!(
+            table
+                .remember(other, None, |_| true, make(other))
+                .unwrap()
+                .ino,
+            b
+        );
         // Slot 0 is free again, so seven more fit.
         for n in 2..=8 {
             let next = Identity {
                 check: one.check ^ n,
                 ..one
             };
-            let found = table.remember(next, |_| true, make(next));
+            let found = table.remember(next, None, |_| true, make(next));
             assert_eq!(found.is_some(), n <= 8, "slot {n}");
         }
         let ninth = Identity {
             check: one.check ^ 99,
             ..one
         };
-        assert!(table.remember(ninth, |_| true, make(ninth)).is_none());
+        assert!(table.remember(ninth, None, |_| true, make(ninth)).is_none());
     }
 
     #[test]
@@ -458,6 +528,7 @@ mod tests {
         let new = table
             .remember(
                 identity,
+                None,
                 |_| false,
                 || Inode::new(identity, ROOT, InodeTarget::Control, 0, 0),
             )
@@ -470,7 +541,7 @@ mod tests {
     fn a_retired_directory_is_not_found_again_but_goes_on_serving() {
         let table = InodeTable::new(0);
         let old = directory(&table, b"d");
-        table.retire(old.ino, &None);
+        table.retire(old.ino, None);
         assert_eq!(table.find(Identity::directory(ROOT, b"d")), None);
         let new = directory(&table, b"d");
         assert_ne!(old.ino, new.ino);
@@ -478,5 +549,51 @@ mod tests {
         // Even after the old one is gone, the new one keeps its number.
         table.forget(old.ino, 1);
         assert_eq!(directory(&table, b"d").ino, new.ino);
+    }
+
+    #[test]
+    fn a_pinned_inode_counts_until_it_is_forgotten_or_shown_again() {
+        let oid = |n: u8| Oid::from_bytes(&[n; 20]).unwrap();
+        let shown = Repo::new(crate::fs::namespace::tests::entry("h/x", oid(0), 1)).unwrap();
+        let before = shown.pinned();
+        let table = InodeTable::new(0);
+        let identity = Identity::entry(ROOT, b"f", EntryKind::File, &oid(1));
+        let file = |repo: &Arc<Repo>| InodeTarget::Entry {
+            kind: EntryKind::File,
+            oid: oid(1),
+            repo: repo.clone(),
+        };
+        let look_up = |repo: &Arc<Repo>| {
+            let make = || Inode::new(identity, ROOT, file(repo), 1, 0);
+            let found = table.remember(identity, Some(repo), |_| true, make);
+            found.unwrap().ino
+        };
+        let named = || -> Vec<Oid> {
+            let in_use = table.pinned().list().unwrap();
+            in_use.into_iter().flat_map(|used| used.oids).collect()
+        };
+        let ino = look_up(&shown);
+        assert_eq!(named(), []);
+        for _ in 0..2 {
+            table.pin(ino, &before);
+            assert_eq!(
+                named(),
+                [oid(1)],
+                "counted once, however often it is pinned"
+            );
+        }
+        // A later commit shows the same content at the same name, which takes it back.
+        assert_eq!(look_up(&shown), ino);
+        assert_eq!(named(), []);
+        table.pin(ino, &before);
+        // A lookup in a directory that is pinned itself does not.
+        assert_eq!(look_up(&before), ino);
+        table.forget(ino, 2);
+        assert_eq!(named(), [oid(1)]);
+        table.forget(ino, 1);
+        assert_eq!(named(), []);
+        // One that is made in a pinned directory counts from the start.
+        look_up(&before);
+        assert_eq!(named(), [oid(1)]);
     }
 }

@@ -43,6 +43,10 @@ impl Fs {
         ino: Ino,
         repo: &Arc<Repo>,
     ) -> Option<JoinedNames<'a>> {
+        // A directory that was replaced has no place for them.
+        if repo.is_pinned() {
+            return None;
+        }
         // Of most repositories that is all.
         let mut listing = world.listing(repo.path())?;
         let mut path = repo.path().to_owned();

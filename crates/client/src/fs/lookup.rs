@@ -121,32 +121,38 @@ impl Fs {
         let identity = Identity::entry(parent, entry.name, entry.kind, &entry.oid);
         let attr = self.inodes.remember(
             identity,
+            Some(repo),
             |inode| inode.what.is_entry(entry),
             || new_entry(identity, parent, repo, entry),
         );
+        if repo.is_pinned() {
+            self.retired.note_name(parent, entry.name);
+        }
         Ok(attr.ok_or(Errno::IO)?)
     }
 
-    /// Registers an entry of a directory as it was before a switch. What the entry is now is told
-    /// by `current`.
+    /// Registers an entry of a directory as it was before a switch, in the snapshot of `repo`. What
+    /// the entry is now, and of which repository, is told by `current`.
     pub(super) fn remember_past_entry(
         &self,
         parent: Ino,
         repo: &Arc<Repo>,
         entry: &Entry<'_>,
-        current: Option<&Entry<'_>>,
+        current: Option<(&Arc<Repo>, &Entry<'_>)>,
     ) -> Outcome<InodeAttr> {
         match current {
-            Some(current)
-                if current.kind == EntryKind::Directory && entry.kind == EntryKind::Directory =>
+            Some((shown, current))
+                if current.kind == entry.kind
+                    && (entry.kind == EntryKind::Directory || current.oid == entry.oid) =>
             {
-                self.remember_entry(parent, repo, current)
+                self.remember_entry(parent, shown, current)
             }
             _ if entry.kind == EntryKind::Directory => {
                 let identity = Identity::directory(parent, entry.name);
                 let attr = self
                     .inodes
                     .remember_retired(identity, || new_entry(identity, parent, repo, entry));
+                self.retired.note_name(parent, entry.name);
                 Ok(attr.ok_or(Errno::IO)?)
             }
             _ => self.remember_entry(parent, repo, entry),
@@ -164,6 +170,7 @@ impl Fs {
         let identity = Identity::directory(parent, name);
         let attr = self.inodes.remember(
             identity,
+            None,
             |inode| is_child(&inode.what, child),
             || self.new_child(identity, parent, path, name, child),
         );

@@ -109,17 +109,17 @@ impl Fs {
                 // The directory was switched since this listing began.
                 let past = self
                     .inodes
-                    .with(ino, |inode| inode.tree_at(version))
+                    .with(ino, |inode| inode.past(version))
                     .flatten()
                     .ok_or(Errno::STALE)?;
-                let record = self.record(&repo, &past, ino)?;
+                let record = self.record(&past.pinned, &past.tree, ino)?;
                 let view = RecordView {
                     record: &record,
                     version,
-                    now: Some(&now),
+                    now: Some(CurrentNames { repo, record: now }),
                     joined,
                 };
-                listing.tree(&repo, &view, sink)
+                listing.tree(&past.pinned, &view, sink)
             }
         }
     }
@@ -129,10 +129,16 @@ impl Fs {
 struct RecordView<'a> {
     record: &'a TreeRecord,
     version: u32,
-    /// Its current record when `record` is an earlier one.
-    now: Option<&'a TreeRecord>,
+    /// What the names lead to now when `record` is an earlier one.
+    now: Option<CurrentNames>,
     /// What leads to repositories inside this one.
     joined: Option<JoinedNames<'a>>,
+}
+
+/// What the names in a directory lead to now.
+struct CurrentNames {
+    repo: Arc<Repo>,
+    record: TreeRecord,
 }
 
 /// One call of [`Fs::readdir`].
@@ -269,10 +275,11 @@ impl ListingCall<'_> {
                     NameTrust::Forever,
                 )),
                 (ListingMode::WithAttributes, Some(now)) => {
-                    let current = now.find(entry.name);
-                    let attr =
-                        self.fs
-                            .remember_past_entry(self.ino, repo, &entry, current.as_ref())?;
+                    let current = now.record.find(entry.name);
+                    let current = current.as_ref().map(|entry| (&now.repo, entry));
+                    let attr = self
+                        .fs
+                        .remember_past_entry(self.ino, repo, &entry, current)?;
                     Some((attr, NameTrust::Once))
                 }
             };

@@ -60,7 +60,7 @@ struct FlipPlan {
     retired: Vec<Ino>,
     /// Roots of repositories inside this one whose names it has now, with what they showed; and
     /// directories that led to such.
-    shadowed: Vec<(Ino, Option<Arc<Repository>>)>,
+    shadowed: Vec<(Ino, Option<Arc<Repo>>)>,
     /// Files and symlinks that were replaced: they stay readable and belong to the old snapshot.
     replaced: Vec<Identity>,
     drop_all_names: bool,
@@ -119,7 +119,7 @@ impl Fs {
                     None => self.is_above_repositories(ino),
                 };
                 if is_of_it {
-                    retired.push((ino, gone.map(|repo| repo.entry())));
+                    retired.push((ino, gone.map(|repo| repo.pinned())));
                 }
             }
             let name = change.name.as_bytes().into();
@@ -138,7 +138,7 @@ impl Fs {
         // through it.
         retired
             .iter()
-            .for_each(|(ino, pinned)| self.inodes.retire(*ino, pinned));
+            .for_each(|(ino, pinned)| self.retire(*ino, pinned.as_ref()));
         invalidations
             .iter()
             .for_each(|change| self.inodes.touch(change.directory, self.now()));
@@ -164,18 +164,18 @@ impl Fs {
         };
 
         // All that is needed is here: from now on everything is switched.
+        let pinned = repo.pinned();
         for change in &plan.changes {
             let mtime = (!change.names.is_empty()).then_some(new.commit_time);
             self.inodes
-                .switch_directory(change.directory, change.tree, mtime);
+                .switch_directory(change.directory, change.tree, &pinned, mtime);
         }
-        let pinned = Some(old);
         plan.retired
             .iter()
-            .for_each(|ino| self.inodes.retire(*ino, &pinned));
+            .for_each(|ino| self.retire(*ino, Some(&pinned)));
         plan.shadowed
             .iter()
-            .for_each(|(ino, showed)| self.inodes.retire(*ino, showed));
+            .for_each(|(ino, showed)| self.retire(*ino, showed.as_ref()));
         plan.replaced
             .iter()
             .filter_map(|id| self.inodes.find(*id))
@@ -290,7 +290,7 @@ impl Fs {
             }
             let showed = self.repo_and_tree_of(joined);
             plan.shadowed
-                .push((joined, showed.map(|(inner, _)| inner.entry())));
+                .push((joined, showed.map(|(inner, _)| inner.pinned())));
             change.names.push(name.into());
             return;
         }

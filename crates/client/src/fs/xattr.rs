@@ -109,10 +109,10 @@ impl Fs {
         let mut at = ino;
         while let Some((parent, pinned)) = self
             .inodes
-            .with(at, |inode| (inode.parent, inode.pinned.clone()))
+            .with(at, |inode| (inode.parent, inode.pinned().cloned()))
         {
             if let Some(pinned) = pinned {
-                return pinned;
+                return pinned.entry();
             }
             if parent == at || !self.belongs_to(parent, repo) {
                 break;

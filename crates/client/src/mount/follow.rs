@@ -5,13 +5,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use monofs_model::{Error, Result};
-use monofs_proto::v1;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::context::MountContext;
 use crate::catalog::RouterLink;
-use crate::catalog::apply::{Applier, ApplierParts};
+use crate::catalog::ack::AppliedPositions;
+use crate::catalog::apply::{Applier, ApplierParts, drop_retired_names};
 use crate::catalog::watch::{CatalogWatch, ClientIdentity};
 use crate::changes::diff;
 use crate::config::Config;
@@ -45,7 +45,7 @@ enum StartingPoint {
 /// Signals of the tasks that follow the catalogue, for the start of the mount.
 struct StartSignals {
     /// A position was applied.
-    applied: watch::Receiver<Option<v1::Position>>,
+    applied: watch::Receiver<AppliedPositions>,
     /// Every router was tried in vain.
     all_tried: watch::Receiver<bool>,
     /// A router was heard.
@@ -57,12 +57,17 @@ struct StartSignals {
 pub(super) async fn follow(config: &Config, mount: &Path, parts: FollowParts) -> Result<()> {
     let (changes, inbox) = mpsc::channel(CHANGES_MAX);
     let (views, new_views) = watch::channel(None);
-    let (applied, mut positions) = watch::channel(None);
+    let (applied, mut positions) = watch::channel(AppliedPositions::default());
     let (tried, all_tried) = watch::channel(false);
     let (heard, any_heard) = watch::channel(false);
 
     // What the cache knows is shown first.
     let context = &parts.context;
+    let dropping = drop_retired_names(
+        context.fs.clone(),
+        parts.invalidator.clone(),
+        parts.stop.clone(),
+    );
     let mut applier = Applier::new(ApplierParts {
         fs: context.fs.clone(),
         content: context.content.clone(),
@@ -81,7 +86,7 @@ pub(super) async fn follow(config: &Config, mount: &Path, parts: FollowParts) ->
     };
     positions.mark_unchanged();
 
-    // From here on two tasks follow the routers.
+    // From here on these tasks follow the routers.
     let watch = CatalogWatch {
         routers: config.routers.clone(),
         channels: context.content.channels(),
@@ -90,6 +95,7 @@ pub(super) async fn follow(config: &Config, mount: &Path, parts: FollowParts) ->
             mount: mount.display().to_string(),
         },
         link: parts.link.clone(),
+        fs: context.fs.clone(),
         content: context.content.clone(),
         source: parts.source,
         timeout: config.rpc_timeout,
@@ -101,6 +107,7 @@ pub(super) async fn follow(config: &Config, mount: &Path, parts: FollowParts) ->
         stop: parts.stop,
     };
     context.spawner.spawn_watchful(watch.run());
+    context.spawner.spawn_watchful(dropping);
     context.spawner.spawn_watchful(applier.run(inbox));
     context.spawner.spawn(diff::follow(
         context.changes.clone(),
@@ -161,19 +168,32 @@ async fn is_up_to_date_soon(
     mut signals: StartSignals,
 ) -> bool {
     tokio::select! {
-        _ = signals.applied.changed() => return true,
+        _ = all_is_shown(&mut signals.applied) => return true,
         _ = signals.all_tried.wait_for(|tried| *tried) => return false,
         _ = signals.any_heard.wait_for(|heard| *heard), if start == StartingPoint::Copy => {}
     }
     // A router that has nothing new to say says nothing; what is new it says at once.
-    let said_something = tokio::time::timeout(RESUME_GRACE, signals.applied.changed())
+    let said_something = tokio::time::timeout(RESUME_GRACE, all_is_shown(&mut signals.applied))
         .await
         .is_ok();
     if !said_something && !is_up_to_date(link) {
         // Fails when the task that applies changes has ended: nothing more will be shown.
-        let _ = signals.applied.changed().await;
+        let _ = all_is_shown(&mut signals.applied).await;
     }
     true
+}
+
+/// Waits until a change was applied and no repository lags. Err: the task that applies changes has
+/// ended.
+async fn all_is_shown(
+    applied: &mut watch::Receiver<AppliedPositions>,
+) -> Result<(), watch::error::RecvError> {
+    loop {
+        applied.changed().await?;
+        if applied.borrow_and_update().is_all_shown() {
+            return Ok(());
+        }
+    }
 }
 
 fn is_up_to_date(link: &RouterLink) -> bool {

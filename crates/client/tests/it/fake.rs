@@ -58,6 +58,8 @@ pub struct Asked {
     pub blobs: AtomicU64,
     /// Chunks by blob, in the order in which they were asked for.
     pub spans: Mutex<Vec<(Oid, u32, u32)>>,
+    /// The commit of each request for contents.
+    pub commits: Mutex<Vec<Oid>>,
 }
 
 #[derive(Clone)]
@@ -189,6 +191,9 @@ impl Content for Peer {
         let mode = self.enter().await?;
         let request = request.into_inner();
         self.asked.blobs.fetch_add(1, Ordering::Relaxed);
+        let commit = request.origin.map(|origin| origin.commit);
+        let commit = Oid::from_bytes(&commit.unwrap_or_default());
+        self.asked.commits.lock().extend(commit);
         let peer = self.clone();
         let answers = request
             .spans
@@ -214,6 +219,10 @@ struct FakeRouter {
     revisions: Arc<watch::Sender<u64>>,
     acked: Arc<watch::Sender<u64>>,
     hellos: Arc<Mutex<Vec<v1::WatchHello>>>,
+    /// What clients said besides.
+    said: Arc<Mutex<Vec<v1::watch_request::Message>>>,
+    /// What the router says that it understands; `None`: one of before there was a welcome.
+    welcome: Option<v1::WatchWelcome>,
     /// Ends the streams of a router that is stopped: its connections are tasks of their own.
     down: CancellationToken,
 }
@@ -241,6 +250,13 @@ impl Catalog for FakeRouter {
         let router = self.clone();
         tokio::spawn(async move {
             let mut revisions = router.revisions.subscribe();
+            if let Some(welcome) = router.welcome {
+                let message = Some(v1::watch_response::Message::Welcome(welcome));
+                let sent = say.send(Ok(v1::WatchResponse { message })).await;
+                if sent.is_err() {
+                    return;
+                }
+            }
             let view = v1::watch_response::Message::View(router.state.lock().view.clone());
             if say
                 .send(Ok(v1::WatchResponse {
@@ -265,8 +281,11 @@ impl Catalog for FakeRouter {
                     changed = revisions.changed() => if changed.is_err() { return },
                     () = router.down.cancelled() => return,
                     heard = said.message() => match heard {
-                        Ok(Some(v1::WatchRequest { message: Some(v1::watch_request::Message::Ack(position)) })) => {
-                            router.acked.send_replace(position.revision);
+                        Ok(Some(v1::WatchRequest { message: Some(message) })) => {
+                            router.said.lock().push(message.clone());
+                            if let v1::watch_request::Message::Ack(position) = message {
+                                router.acked.send_replace(position.revision);
+                            }
                         }
                         Ok(Some(_)) => {}
                         _ => return,
@@ -379,6 +398,16 @@ fn require_fuse() {
 
 impl FakeCluster {
     pub async fn start(nodes: usize) -> Self {
+        Self::start_with(nodes, None).await
+    }
+
+    /// [`FakeCluster::start`], with a router that understands what is in use.
+    pub async fn start_with_exceptions(nodes: usize) -> Self {
+        let welcome = v1::WatchWelcome { exceptions: true };
+        Self::start_with(nodes, Some(welcome)).await
+    }
+
+    async fn start_with(nodes: usize, welcome: Option<v1::WatchWelcome>) -> Self {
         require_fuse();
         let objects = Arc::new(Mutex::new(Objects::default()));
         let catalog = FakeRouter {
@@ -386,6 +415,8 @@ impl FakeCluster {
             revisions: Arc::new(watch::channel(0).0),
             acked: Arc::new(watch::channel(0).0),
             hellos: Arc::default(),
+            said: Arc::default(),
+            welcome,
             down: CancellationToken::new(),
         };
         let mut servers = Vec::new();
@@ -502,6 +533,40 @@ impl FakeCluster {
 
     pub fn hellos(&self) -> Vec<v1::WatchHello> {
         self.catalog.hellos.lock().clone()
+    }
+
+    /// What a client said is in use, last: the greeting's, or what was said since.
+    pub fn in_use(&self) -> Vec<v1::SnapshotInUse> {
+        let said = self.catalog.said.lock();
+        let named = said.iter().rev().find_map(|message| match message {
+            v1::watch_request::Message::InUse(in_use) => Some(in_use.snapshots.clone()),
+            _ => None,
+        });
+        let greeted = || self.hellos().pop().map(|hello| hello.in_use);
+        named.or_else(greeted).unwrap_or_default()
+    }
+
+    /// What was in use at each acknowledgement, with its revision.
+    pub fn in_use_when_acknowledged(&self) -> Vec<(u64, Vec<v1::SnapshotInUse>)> {
+        let mut in_use = Vec::new();
+        let mut acknowledged = Vec::new();
+        for message in self.catalog.said.lock().iter() {
+            match message {
+                v1::watch_request::Message::InUse(said) => in_use.clone_from(&said.snapshots),
+                v1::watch_request::Message::Ack(at) => {
+                    acknowledged.push((at.revision, in_use.clone()));
+                }
+                _ => {}
+            }
+        }
+        acknowledged
+    }
+
+    /// The commits that contents were asked for.
+    pub fn commits_asked(&self) -> Vec<Oid> {
+        self.servers()
+            .flat_map(|server| server.asked.commits.lock().clone())
+            .collect()
     }
 
     /// Waits until a client has said that it applied everything.

@@ -4,6 +4,7 @@
 mod contents;
 mod failures;
 mod fake;
+mod in_use;
 mod mounting;
 mod nested;
 mod replicas;

@@ -5,6 +5,7 @@ mod conformance;
 mod failure;
 mod hosts;
 mod hydration;
+mod in_use;
 mod metrics;
 mod mount;
 mod outsiders;

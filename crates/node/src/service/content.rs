@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, StreamExt};
-use monofs_model::{Result, StorageId};
+use monofs_model::{Oid, Result, StorageId};
 use monofs_proto::{convert, v1};
 use monofs_rpc::to_status;
 use monofs_store::repo::RepoStore;
@@ -83,6 +83,7 @@ impl v1::content_server::Content for ContentService {
     ) -> Result<Response<BoxedAnswer<v1::GetBlobsResponse>>, Status> {
         let request = request.into_inner();
         let spans = requested_spans(&request).map_err(to_status)?;
+        let commit = requested_commit(&request);
         let requested = chunk_total(&spans);
         let size = request_size(&spans);
         let begun = self
@@ -99,6 +100,7 @@ impl v1::content_server::Content for ContentService {
             served: self.served.clone(),
             pulled: (!request.held_only).then(|| self.pulled.clone()),
             requested,
+            commit,
         };
         boxed(
             self.answers
@@ -154,6 +156,8 @@ struct BlobsRest {
     pulled: Option<Arc<PulledAnswers>>,
     /// Chunks that were requested.
     requested: u64,
+    /// The commit that the reader sees.
+    commit: Option<Oid>,
 }
 
 impl BlobsRest {
@@ -175,7 +179,7 @@ impl BlobsRest {
         let missing = match self.pulled {
             Some(pulled) => {
                 self.served.chunks_missed.add(missed);
-                pulled.serve(&store, missing, sink).await?
+                pulled.serve(&store, missing, self.commit, sink).await?
             }
             None => missing,
         };
@@ -184,6 +188,13 @@ impl BlobsRest {
         }
         Ok(())
     }
+}
+
+/// The commit that a request is about. One that is not understood is as good as none: only the
+/// contents are asked for by name.
+fn requested_commit(request: &v1::GetBlobsRequest) -> Option<Oid> {
+    let origin = request.origin.as_ref()?;
+    Oid::from_bytes(&origin.commit).ok()
 }
 
 fn missing_message(missing: &[ChunkSpan]) -> v1::GetBlobsResponse {

@@ -23,6 +23,7 @@ use crate::blocking::blocking;
 use crate::cover::{self, ContentCover, Coverer};
 use crate::hydrate::Hydrator;
 use crate::hydrated::count_held;
+use crate::keep::ContentKeeper;
 use crate::operations::disk_free;
 use crate::rate_limit::RateLimits;
 use crate::served::ServedCounters;
@@ -52,6 +53,7 @@ pub(crate) struct NodeService {
     pub hydrator: Arc<Hydrator>,
     pub adopter: Adopter,
     pub coverer: Coverer,
+    pub keeper: Arc<ContentKeeper>,
     pub answers: AnswerTasks,
     pub served: Arc<ServedCounters>,
     /// Requests that the server got.
@@ -269,6 +271,14 @@ impl v1::node_server::Node for NodeCalls {
                 }
             }
         })
+    }
+
+    async fn keep(
+        &self,
+        request: Request<v1::KeepRequest>,
+    ) -> Result<Response<v1::KeepResponse>, Status> {
+        let kept = self.0.keeper.keep(request.into_inner()).await;
+        kept.map(Response::new).map_err(to_status)
     }
 
     async fn list_blobs(

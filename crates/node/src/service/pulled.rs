@@ -50,12 +50,13 @@ impl PulledAnswers {
         }
     }
 
-    /// Pulls what is missing and sends it on; what is being pulled already is waited for. Returns
-    /// what no server has.
+    /// Pulls what is missing of `commit` and sends it on; what is being pulled already is waited
+    /// for. Without a commit that is held, it is of the latest one. Returns what no server has.
     pub async fn serve(
         &self,
         store: &Arc<RepoStore>,
         missing: Vec<ChunkSpan>,
+        commit: Option<Oid>,
         sink: &AnswerSink<v1::GetBlobsResponse>,
     ) -> Result<Vec<ChunkSpan>> {
         let looked = store.clone();
@@ -66,8 +67,8 @@ impl PulledAnswers {
             meta: Arc::new(meta),
             commit: snapshots
                 .iter()
-                .max_by_key(|snapshot| snapshot.commit_time)
-                .map(|snapshot| snapshot.commit),
+                .max_by_key(|held| (Some(held.commit) == commit, held.commit_time))
+                .map(|held| held.commit),
             sink,
         };
         let (large, small): (Vec<ChunkSpan>, Vec<ChunkSpan>) =

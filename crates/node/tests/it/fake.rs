@@ -343,6 +343,13 @@ impl Node for FakeService {
         Err(Status::unimplemented("not needed"))
     }
 
+    async fn keep(
+        &self,
+        _: Request<v1::KeepRequest>,
+    ) -> Result<Response<v1::KeepResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
     async fn drop(
         &self,
         _: Request<v1::DropRequest>,

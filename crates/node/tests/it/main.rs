@@ -8,6 +8,7 @@ mod covering;
 mod dropping;
 mod fake;
 mod hydrating;
+mod keeping;
 mod pulling;
 mod rig;
 mod serving;

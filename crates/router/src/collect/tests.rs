@@ -159,3 +159,23 @@ async fn what_a_deleted_repository_showed_is_dropped_by_those_that_held_it() {
     assert!(nodes.iter().all(|node| node.commits("a/b").is_empty()));
     assert_eq!(retained(&router).await, 0);
 }
+
+const LINGER: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_router_that_left_holds_collection_up_for_a_while() {
+    let mut routers = RouterPresence::new(LINGER);
+    let start = Instant::now();
+    let mut settled = |present: &[&str], seconds| {
+        let now = start + Duration::from_secs(seconds);
+        routers.are_settled(present.iter().copied(), now)
+    };
+    assert!(!settled(&["a", "b"], 1), "who left before is not known");
+    assert!(settled(&["a", "b"], 61));
+    assert!(!settled(&["a"], 62));
+    assert!(settled(&["a", "b"], 70), "it is back with what it knows");
+    assert!(!settled(&["a"], 71));
+    assert!(!settled(&["a"], 129));
+    assert!(settled(&["a"], 131));
+    assert!(settled(&["a", "c"], 132), "a new one has no clients yet");
+}

@@ -226,4 +226,12 @@ fn clients(control: &Control, work: &Work, out: &mut Samples) {
         .map_or(0, |acked| newest.saturating_sub(acked));
     let help = "Revisions that the client of this router that is furthest behind has not applied.";
     out.gauge("monofs_router_client_lag_revisions", help, behind);
+    let kept = work.kept.list();
+    let help = "Replaced snapshots that are kept beyond the grace because clients may still read \
+     them; told by the leader only.";
+    out.gauge("monofs_router_kept_snapshots", help, kept.total);
+    let since = kept.oldest.first().map(|oldest| oldest.replaced_at);
+    let age = since.map_or(0, |since| clock::now().saturating_sub(since).max(0));
+    let help = "Time since the oldest of those was replaced; 0 = there is none.";
+    out.gauge("monofs_router_kept_snapshot_age_seconds", help, age as u64);
 }

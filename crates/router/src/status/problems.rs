@@ -7,9 +7,14 @@ use monofs_proto::v1;
 
 use crate::config::Config;
 use crate::fleet::Fleet;
+use crate::kept::KeptList;
 use crate::parts::Parts;
 use monofs_control::Control;
 use monofs_control::catalog::CatalogSummary;
+use monofs_control::clock;
+
+/// Replaced snapshots that clients have kept for longer than this are a problem.
+const KEPT_TOLD_AFTER: Duration = Duration::from_secs(6 * 3600);
 
 /// Something wrong, with what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +45,7 @@ pub fn problems(state: &Parts) -> Vec<Problem> {
     let jobs = state.control.tables.jobs.list();
     lines.extend(jobs.iter().filter(|job| job.held_back).map(held_back));
     lines.extend(state.fleet.hosts.list().iter().map(paused_host));
+    lines.extend(kept(&state.work.kept.list(), clock::now()));
     lines.extend(of_repositories(
         state.control.catalog.summary(view.copies_wanted()),
     ));
@@ -131,6 +137,29 @@ fn orphans(row: &v1::NodeAudit) -> Option<String> {
          --node-id={id}` shows them",
         row.orphan_bytes,
         first.escape_debug()
+    ))
+}
+
+/// The line about replaced snapshots that clients have kept for long.
+fn kept(kept: &KeptList, now: i64) -> Option<String> {
+    let oldest = kept.oldest.first()?;
+    let age = now.saturating_sub(oldest.replaced_at);
+    if age < KEPT_TOLD_AFTER.as_secs() as i64 {
+        return None;
+    }
+    let left = u64::try_from(oldest.until.saturating_sub(now)).unwrap_or(0);
+    let why = match oldest.not_applied {
+        true => "has not taken over what replaced it",
+        false => "holds files of it open",
+    };
+    Some(format!(
+        "{} kept for readers, first {} since {}: client {} {why}; close them or restart it, in {} it \
+         goes anyway; `monofs-admin status --format=json` lists them",
+        count(kept.total, "replaced commit is", "replaced commits are"),
+        oldest.path,
+        ago(since(oldest.replaced_at)),
+        oldest.client_id.escape_debug(),
+        ago(Duration::from_secs(left)),
     ))
 }
 
@@ -406,6 +435,33 @@ mod tests {
             .iter()
             .any(|line| line.contains("router router9:9090"));
         assert!(named, "{lines:?}");
+    }
+
+    #[test]
+    fn a_snapshot_that_a_client_has_kept_for_long_is_told_with_the_client() {
+        let now = clock::now();
+        let since = |age: i64| v1::KeptSnapshot {
+            path: "h/r".into(),
+            replaced_at: now - age,
+            until: now - age + 24 * 3600,
+            client_id: "build7:42:/mnt".into(),
+            ..Default::default()
+        };
+        let list = |age| KeptList {
+            oldest: vec![since(age)],
+            total: 3,
+        };
+        assert_eq!(kept(&KeptList::default(), now), None);
+        assert_eq!(
+            kept(&list(3600), now),
+            None,
+            "files may be open for an hour"
+        );
+        let line = kept(&list(7 * 3600), now).expect("told");
+        let begins = "3 replaced commits are kept for readers, first h/r since 7 h: client \
+                      build7:42:/mnt holds files of it open";
+        assert!(line.starts_with(begins), "{line}");
+        assert!(line.contains("in 17 h it goes anyway"), "{line}");
     }
 
     #[test]

@@ -73,6 +73,7 @@ pub(super) async fn clients(
     let status::Clients {
         mut clients,
         missing,
+        ..
     } = status::clients(&state).await;
     let has = |client: &v1::ClientStatus| {
         [&client.client_id, &client.mount, &client.router_id]

@@ -116,6 +116,9 @@ fn summary(status: &v1::StatusResponse, answer: &ClusterStatus, columns: usize) 
     add("nodes", nodes(status));
     add("fetchers", fetchers(status));
     add("clients", clients(&status.clients));
+    if let Some(kept) = kept(status) {
+        add("kept", kept);
+    }
     add("jobs", jobs_in_short(&status.jobs));
     for job in status.jobs.iter().take(JOBS_SHOWN_MAX) {
         add(
@@ -124,6 +127,21 @@ fn summary(status: &v1::StatusResponse, answer: &ClusterStatus, columns: usize) 
         );
     }
     text
+}
+
+/// Replaced commits that are kept for readers, with the client of the oldest one.
+fn kept(status: &v1::StatusResponse) -> Option<String> {
+    let oldest = status.kept_snapshots.first()?;
+    let why = match oldest.not_applied {
+        true => "has not taken over what replaced it",
+        false => "holds files of it open",
+    };
+    Some(format!(
+        "{} for readers; oldest {}: client {} {why}",
+        count(status.kept_snapshots_total, "replaced commit"),
+        oldest.path,
+        oldest.client_id
+    ))
 }
 
 fn routers(status: &v1::StatusResponse, answer: &ClusterStatus) -> String {

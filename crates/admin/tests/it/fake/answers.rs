@@ -122,6 +122,8 @@ fn clients(asked: u64) -> Vec<v1::ClientStatus> {
         report: Some(report),
         reported_at: 1_700_000_100 + asked as i64,
         router_id: "router1".into(),
+        in_use_snapshots: 2,
+        in_use_contents: 7,
     };
     vec![new, old]
 }

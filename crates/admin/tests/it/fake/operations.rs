@@ -78,6 +78,15 @@ impl Operations {
                 orphan_paths: vec!["github.com/org/lost".into()],
                 ..Default::default()
             }],
+            kept_snapshots: vec![v1::KeptSnapshot {
+                path: "github.com/org/one".into(),
+                commit: vec![0xab; 20].into(),
+                replaced_at: SINCE,
+                until: SINCE + 24 * 3600,
+                client_id: "laptop".into(),
+                not_applied: false,
+            }],
+            kept_snapshots_total: 1,
             jobs: self
                 .jobs
                 .iter()
