@@ -323,7 +323,7 @@ async fn descend(
 }
 
 fn state(repository: &v1::Repository) -> &'static str {
-    RepositoryCondition::from(repository.state()).word()
+    RepositoryCondition::from(repository).word()
 }
 
 #[cfg(test)]

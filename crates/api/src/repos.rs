@@ -29,6 +29,9 @@ pub enum RepositoryCondition {
     Ready,
     /// Its first ingest failed; readers do not see it.
     Failed,
+    /// Kept, and not shown: a repository around it has its name.
+    #[serde(skip_deserializing)]
+    Shadowed,
     /// Of a newer version.
     #[serde(skip_deserializing)]
     Unknown,
@@ -41,6 +44,7 @@ impl RepositoryCondition {
             Self::Ingesting => "ingesting",
             Self::Ready => "ready",
             Self::Failed => "failed",
+            Self::Shadowed => "shadowed",
             Self::Unknown => "unknown",
         }
     }
@@ -51,7 +55,25 @@ impl RepositoryCondition {
             Self::Ingesting => Some(RepositoryState::Ingesting),
             Self::Ready => Some(RepositoryState::Ready),
             Self::Failed => Some(RepositoryState::Failed),
-            Self::Unknown => None,
+            Self::Shadowed | Self::Unknown => None,
+        }
+    }
+}
+
+impl From<&v1::Repository> for RepositoryCondition {
+    fn from(repository: &v1::Repository) -> Self {
+        match repository.shadowed_by.is_empty() {
+            true => repository.state().into(),
+            false => Self::Shadowed,
+        }
+    }
+}
+
+impl From<&monofs_model::Repository> for RepositoryCondition {
+    fn from(repository: &monofs_model::Repository) -> Self {
+        match &repository.shadowed_by {
+            None => repository.state.into(),
+            Some(_) => Self::Shadowed,
         }
     }
 }
@@ -154,6 +176,8 @@ pub struct RepositoryDocument {
     pub refreshed_at: Option<Time>,
     /// Why the last ingest or refresh failed.
     pub last_error: Option<String>,
+    /// The repository around it that has its name, so that it is kept and not shown.
+    pub shadowed_by: Option<String>,
 }
 
 impl From<&v1::Repository> for RepositoryDocument {
@@ -166,7 +190,7 @@ impl From<&v1::Repository> for RepositoryDocument {
             storage_id: wire.storage_id.clone(),
             source: wire.source.clone(),
             ref_name: ref_word(&wire.ref_name),
-            state: wire.state().into(),
+            state: wire.into(),
             commit: snapshot.map(|snapshot| hex(&snapshot.commit)),
             commit_time: snapshot.and_then(|snapshot| Time::known(snapshot.commit_time)),
             root: snapshot.map(|snapshot| hex(&snapshot.root)),
@@ -187,6 +211,7 @@ impl From<&v1::Repository> for RepositoryDocument {
             created_at: Time::known(wire.created_at),
             refreshed_at: Time::known(wire.refreshed_at),
             last_error: said(&wire.last_error),
+            shadowed_by: said(&wire.shadowed_by),
         }
     }
 }
@@ -201,7 +226,7 @@ impl From<&monofs_model::Repository> for RepositoryDocument {
             storage_id: entry.storage_id().to_string(),
             source: entry.source.to_string(),
             ref_name: ref_word(entry.ref_name.as_str()),
-            state: entry.state.into(),
+            state: entry.into(),
             commit: snapshot.map(|snapshot| snapshot.commit.to_string()),
             commit_time: snapshot.and_then(|snapshot| Time::known(snapshot.commit_time)),
             root: snapshot.map(|snapshot| snapshot.root.to_string()),
@@ -222,6 +247,7 @@ impl From<&monofs_model::Repository> for RepositoryDocument {
             created_at: Time::known(entry.created_at),
             refreshed_at: Time::known(entry.refreshed_at),
             last_error: said(&entry.last_error),
+            shadowed_by: entry.shadowed_by.as_ref().map(ToString::to_string),
         }
     }
 }

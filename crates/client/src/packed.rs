@@ -177,6 +177,7 @@ fn for_readers(wire: v1::Repository) -> v1::Repository {
         created_at: 0,
         refreshed_at: 0,
         last_error: String::new(),
+        shadowed_by: String::new(),
         ..wire
     }
 }

@@ -153,5 +153,6 @@ fn repository(path: DisplayPath, holders: &[NodeId], now: i64) -> Result<Reposit
         created_at: now,
         refreshed_at: now,
         last_error: String::new(),
+        shadowed_by: None,
     })
 }

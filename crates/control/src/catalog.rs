@@ -12,8 +12,8 @@
 //! `listing`, `search`), [`Catalog`] (follows the store and answers), [`RetainedSnapshots`] and
 //! [`PublishedCommits`] (read from the store on demand), [`CatalogWriter`] (every change).
 //!
-//! Invariants: memory changes only after the store did; of two paths in the catalogue none lies
-//! inside the other (failed entries do not count: they never had readers); a change that readers
+//! Invariants: memory changes only after the store did; a repository comes to lie inside another only where
+//! that one does not have the name, and is recorded as shadowed while it has; a change that readers
 //! can see is in the log of changes; nothing here looks at all entries but the load at the start,
 //! [`Catalog::listing`], whose result is shared, and [`Catalog::search`], of which few run at a
 //! time.
@@ -43,6 +43,7 @@ pub use memory::{CatalogChanges, CatalogPosition};
 pub use path_key::PathKey;
 pub use published::PublishedCommits;
 pub use retained::{RetainedById, RetainedSnapshots};
+pub use room::EnclosingTree;
 pub use search::{RepositoryFilter, RepositoryQuery, RepositorySorting, SortDirection};
 pub use seed::seed_catalogue;
 pub use summary::{CatalogSummary, TroubledEntries};

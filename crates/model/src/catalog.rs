@@ -91,9 +91,17 @@ pub struct Repository {
     pub refreshed_at: i64,
     /// One line, empty when the last ingest or refresh succeeded.
     pub last_error: String,
+    /// The repository around this one that has the name itself: then this one is kept and not
+    /// shown.
+    pub shadowed_by: Option<DisplayPath>,
 }
 
 impl Repository {
+    /// Whether readers see it.
+    pub fn is_shown(&self) -> bool {
+        self.snapshot.is_some() && self.shadowed_by.is_none()
+    }
+
     /// The id under which every role stores this repository.
     pub fn storage_id(&self) -> StorageId {
         self.path.storage_id()

@@ -139,6 +139,10 @@ impl From<&model::Repository> for v1::Repository {
             created_at: repository.created_at,
             refreshed_at: repository.refreshed_at,
             last_error: repository.last_error.clone(),
+            shadowed_by: repository
+                .shadowed_by
+                .as_ref()
+                .map_or_else(String::new, DisplayPath::to_string),
         }
     }
 }
@@ -164,6 +168,9 @@ impl TryFrom<v1::Repository> for model::Repository {
             created_at: wire.created_at,
             refreshed_at: wire.refreshed_at,
             last_error: wire.last_error,
+            shadowed_by: (!wire.shadowed_by.is_empty())
+                .then(|| DisplayPath::new(&wire.shadowed_by))
+                .transpose()?,
         })
     }
 }
@@ -281,6 +288,7 @@ mod tests {
             created_at: 8,
             refreshed_at: 9,
             last_error: "no".into(),
+            shadowed_by: Some(DisplayPath::new("host/org").expect("valid")),
         };
         let back = model::Repository::try_from(v1::Repository::from(&repository)).expect("valid");
         assert_eq!(back, repository);

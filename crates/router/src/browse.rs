@@ -17,7 +17,7 @@ mod records;
 use std::sync::Arc;
 
 use monofs_model::tree::EntryKind;
-use monofs_model::{Error, Repository, Result};
+use monofs_model::{DisplayPath, Error, Repository, Result};
 
 use crate::fleet::Fleet;
 use crate::parts::Parts;
@@ -109,6 +109,39 @@ async fn descend(
         here.rest.push(name.clone());
     }
     Ok(here)
+}
+
+/// Whether a repository has something of its own at a path inside it, or a file on the way; a
+/// submodule is none. Errors: no holder gives its directories.
+pub(crate) async fn has_name(
+    fleet: &Fleet,
+    work: &Work,
+    repository: &Arc<Repository>,
+    path: &DisplayPath,
+) -> Result<bool> {
+    let Some(snapshot) = repository.snapshot.clone() else {
+        return Ok(false);
+    };
+    let mut here = Inside {
+        repository: repository.clone(),
+        oid: snapshot.root,
+        snapshot,
+        rest: Vec::new(),
+        kind: EntryKind::Directory,
+        size: 0,
+    };
+    for name in path.components().skip(repository.path.components().count()) {
+        if here.kind != EntryKind::Directory {
+            break;
+        }
+        let record = records::get(fleet, &work.records, &here).await?;
+        let Some(entry) = record.find(name.as_bytes()) else {
+            return Ok(false);
+        };
+        (here.kind, here.oid) = (entry.kind, entry.oid);
+        here.rest.push(name.as_bytes().to_vec());
+    }
+    Ok(here.kind != EntryKind::Submodule)
 }
 
 fn not_found(path: &TreePath) -> Error {

@@ -182,6 +182,7 @@ pub fn entry(at: &str) -> Repository {
         created_at: 1,
         refreshed_at: 0,
         last_error: String::new(),
+        shadowed_by: None,
     }
 }
 

@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::membership;
+use crate::nesting;
 use crate::parts::Parts;
 use crate::parts::Work;
 pub use job::Job;
@@ -101,13 +102,15 @@ pub async fn resume(state: Arc<Parts>, stop: CancellationToken) {
 /// Writes a new entry as `ingesting`, or checks that the existing one may go on. What the spec says
 /// otherwise than that one (ref, content, consistency) comes with the flip, so that a failed ingest
 /// leaves it as it was.
-async fn record(actor: &Actor, control: &Control, spec: &IngestSpec) -> Result<()> {
+async fn record(actor: &Actor, state: &Parts, spec: &IngestSpec) -> Result<()> {
+    let control = &state.control;
     let Some(existing) = control
         .catalog
         .get(&spec.path)
         .filter(|entry| entry.state != RepositoryState::Failed)
     else {
-        return control.entries.create(actor, spec.new_entry()).await;
+        let entry = spec.new_entry();
+        return nesting::create(actor, control, &state.fleet, &state.work, entry).await;
     };
     if spec.source.is_recorded_as(&existing.source) {
         return Ok(());
@@ -173,7 +176,7 @@ async fn work(
         let admitted = match &taken {
             Err(error) => Err(error.clone()),
             Ok(LeaseOutcome::Theirs(theirs)) => join::may_join(spec, theirs),
-            Ok(LeaseOutcome::Mine(_)) if create => record(actor, &state.control, spec).await,
+            Ok(LeaseOutcome::Mine(_)) if create => record(actor, state, spec).await,
             Ok(LeaseOutcome::Mine(_)) => Ok(()),
         };
         if admitted.is_err()

@@ -27,6 +27,7 @@ mod in_use;
 pub mod ingest;
 pub mod kept;
 pub mod membership;
+mod nesting;
 pub mod parts;
 mod proxy;
 pub mod readers;
@@ -155,6 +156,7 @@ fn start_leaders_work(parts: &Arc<Parts>) {
     spawn_leading(parts, reconcile::run);
     spawn_leading(parts, collect::run);
     spawn_leading(parts, ingest::resume);
+    spawn_leading(parts, nesting::run);
 }
 
 /// Spawns `work`, which runs while this router leads.
@@ -190,6 +192,7 @@ fn own_status(config: &Config, grpc: SocketAddr, http: SocketAddr) -> v1::Router
         started_at: clock::now(),
         leader: false,
         compares_directories: true,
+        nests_repositories: true,
     }
 }
 

@@ -63,9 +63,7 @@ pub fn table(repositories: &[v1::Repository]) -> String {
         rows.row_with([
             plain(repository.path.clone()),
             (
-                RepositoryCondition::from(repository.state())
-                    .word()
-                    .to_owned(),
+                RepositoryCondition::from(repository).word().to_owned(),
                 repository_mood(repository.state()),
             ),
             plain(ref_word(&repository.ref_name)),

@@ -415,6 +415,7 @@ pub(crate) mod tests {
             created_at: 0,
             refreshed_at: 0,
             last_error: String::new(),
+            shadowed_by: None,
         })
     }
 

@@ -8,6 +8,7 @@ mod hydration;
 mod in_use;
 mod metrics;
 mod mount;
+mod nested;
 mod outsiders;
 mod processes;
 mod routers;

@@ -92,6 +92,16 @@ impl Catalog {
         Some((entry.repository.clone(), rest))
     }
 
+    /// The published entries that `path` lies inside, the outermost first.
+    pub fn around(&self, path: &DisplayPath) -> Vec<Arc<Repository>> {
+        self.memory.read().around(path)
+    }
+
+    /// The entries that lie inside others, in the order of their paths.
+    pub fn nested(&self) -> Vec<Arc<Repository>> {
+        repositories(self.memory.read().nested())
+    }
+
     /// Up to `limit` entries at or below `prefix` (whole components), after the path `after`, in
     /// the order of paths.
     pub fn page(&self, prefix: &str, after: &str, limit: usize) -> Vec<Arc<Repository>> {

@@ -74,5 +74,6 @@ fn for_readers(entry: &Repository) -> v1::Repository {
         created_at: 0,
         refreshed_at: 0,
         last_error: String::new(),
+        shadowed_by: String::new(),
     }
 }

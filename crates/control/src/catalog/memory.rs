@@ -36,6 +36,8 @@ pub struct CatalogChanges {
 pub(super) struct CatalogMemory {
     entries: BTreeMap<PathKey, CatalogEntry>,
     by_id: HashMap<u128, PathKey>,
+    /// Of entries that lie inside others.
+    nested: BTreeSet<PathKey>,
     index: CatalogIndex,
     pub position: CatalogPosition,
     /// Of the key that creations of routers of before `below/` write.
@@ -53,6 +55,7 @@ impl CatalogMemory {
         Self {
             entries: BTreeMap::new(),
             by_id: HashMap::new(),
+            nested: BTreeSet::new(),
             index: CatalogIndex::default(),
             position,
             names_revision: 0,
@@ -92,15 +95,34 @@ impl CatalogMemory {
         self.entries.get(self.by_id.get(&id.number())?)
     }
 
-    /// The entry that `path` lies in, and the rest of the path.
+    /// The entry that `path` lies in, and the rest of the path: of several the one that readers see
+    /// there with the longest path.
     pub fn resolve(&self, path: &str) -> Option<(&CatalogEntry, String)> {
         let key = path_key(path);
-        let mut candidates = ancestors(&key).chain([key.as_str()]);
-        candidates.find_map(|candidate| {
-            let entry = self.entries.get(candidate)?;
-            let rest = key[candidate.len()..].trim_start_matches('\0');
-            Some((entry, path_of(rest)))
-        })
+        let mut around: Vec<&CatalogEntry> = ancestors(&key)
+            .chain([key.as_str()])
+            .filter_map(|candidate| self.entries.get(candidate))
+            .collect();
+        around.reverse();
+        let is_shown = |entry: &&&CatalogEntry| entry.repository.is_shown();
+        let entry = *around.iter().find(is_shown).or(around.first())?;
+        let rest = &key[entry.repository.path.as_str().len()..];
+        Some((entry, path_of(rest.trim_start_matches('\0'))))
+    }
+
+    /// The published entries that `path` lies inside, the outermost first.
+    pub fn around(&self, path: &DisplayPath) -> Vec<Arc<Repository>> {
+        let key = path_key(path.as_str());
+        ancestors(&key)
+            .filter_map(|outer| self.entries.get(outer))
+            .map(|entry| entry.repository.clone())
+            .filter(|repository| repository.snapshot.is_some())
+            .collect()
+    }
+
+    /// The entries that lie inside others, in the order of their paths.
+    pub fn nested(&self) -> impl Iterator<Item = &CatalogEntry> {
+        self.with_keys(self.nested.iter())
     }
 
     pub fn index(&self) -> &CatalogIndex {
@@ -135,7 +157,32 @@ impl CatalogMemory {
             looked_at,
         };
         self.index.add(&key, &entry);
-        self.entries.insert(key, entry);
+        // Of an entry that was there before nothing but this can make a difference.
+        let is_shadowed = entry.repository.shadowed_by.is_some();
+        let replaced = self.entries.insert(key.clone(), entry);
+        let was_shadowed = replaced
+            .as_ref()
+            .map(|old| old.repository.shadowed_by.is_some());
+        if was_shadowed != Some(is_shadowed) {
+            self.note_nested(&key);
+        }
+    }
+
+    /// Notes of an entry that came, changed or went, and of those inside it, whether they lie inside
+    /// others; what is recorded as shadowed counts until that is changed.
+    fn note_nested(&mut self, key: &PathKey) {
+        let keys: Vec<PathKey> = inside(&self.entries, key).cloned().collect();
+        for key in keys.into_iter().chain([key.clone()]) {
+            let is_nested = self.entries.get(&key).is_some_and(|entry| {
+                let mut around = ancestors(&key);
+                entry.repository.shadowed_by.is_some()
+                    || around.any(|outer| self.entries.contains_key(outer))
+            });
+            match is_nested {
+                true => drop(self.nested.insert(key)),
+                false => drop(self.nested.remove(&key)),
+            }
+        }
     }
 
     /// Notes that the source was looked at, or that this was tried. Not kept over a restart.
@@ -165,6 +212,7 @@ impl CatalogMemory {
         let key: PathKey = path_key(path.as_str()).into();
         self.by_id.remove(&path.storage_id().number());
         let removed = self.entries.remove(&key);
+        self.note_nested(&key);
         removed
             .iter()
             .for_each(|entry| self.index.remove(&key, entry));
@@ -298,6 +346,19 @@ impl CatalogMemory {
         }
         Some(changes)
     }
+}
+
+/// The keys of the entries inside the one with this key.
+fn inside<'a>(
+    entries: &'a BTreeMap<PathKey, CatalogEntry>,
+    key: &str,
+) -> impl Iterator<Item = &'a PathKey> {
+    let range = (
+        Bound::Included(format!("{key}\0")),
+        Bound::Excluded(behind(key)),
+    );
+    let range = (as_str(&range.0), as_str(&range.1));
+    entries.range::<str, _>(range).map(|(key, _)| key)
 }
 
 /// Whether nothing can lie between them, which a range of a map must not be asked for.

@@ -1,5 +1,10 @@
-//! What the creation and the removal of an entry compare and write, so that of two paths in the
-//! catalogue none comes to lie inside the other, and creations that cannot collide do not meet.
+//! What the creation and the removal of an entry compare and write, so that a creation inside another
+//! repository happens only while that one is as it was looked into, and creations that cannot
+//! collide do not meet.
+//!
+//! A repository may lie inside another that does not have its name. Whether it does is for the caller
+//! to find out, who says which trees were looked into: [`EnclosingTree`]. An update of the outer one
+//! that brings the name later is not prevented; then the inner one is recorded as shadowed.
 //!
 //! A creation at `a/b/c` puts `below/a` and `below/a/b` without looking at them. It happens only
 //! while `below/a/b/c` and the entries at `a` and `a/b` (mostly: that there are none) are as memory
@@ -7,6 +12,9 @@
 //! outer one compares and the outer one writes what the inner one compares: the second one to be
 //! committed is refused by the store, and looks again. Creations side by side write the same
 //! `below/` keys and compare none of them.
+//!
+//! While a router runs that does not know of repositories inside others, none comes to lie so, and
+//! failed entries that are in the way go.
 //!
 //! A removal deletes the `below/` keys of directories in which nothing is left, so there is one for
 //! each directory of the catalogue at most, and one for a directory whose last two entries were
@@ -22,16 +30,26 @@
 
 use std::collections::BTreeSet;
 
-use monofs_model::{DisplayPath, Error, Repository, RepositoryState, Result};
+use monofs_model::{DisplayPath, Error, Oid, Repository, RepositoryState, Result};
 use monofs_store::state::{Compare, Write};
 
 use super::entry::{CatalogEntry, NAMES_KEY, below_key, encode_repository, repo_key, repo_key_at};
 use super::memory::CatalogMemory;
 use crate::state::StateTransaction;
 
+/// A repository around a path, with the root tree in which the caller saw that it does not have the
+/// name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EnclosingTree {
+    pub path: DisplayPath,
+    pub root: Oid,
+}
+
 /// Which routers create entries at the same time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CreatingRouters {
+    /// All know that a repository may lie inside another, and compare directories.
+    AllNest,
     /// All compare the directories of their paths.
     AllCompareDirectories,
     /// Some compare `names` alone.
@@ -44,9 +62,16 @@ pub(super) fn creation(
     memory: &CatalogMemory,
     repository: &Repository,
     routers: CreatingRouters,
+    looked_into: &[EnclosingTree],
 ) -> Result<StateTransaction> {
     let path = &repository.path;
-    let failed = replaced_by(memory, path)?;
+    let failed = match routers {
+        CreatingRouters::AllNest => {
+            check_nesting(memory, path, looked_into)?;
+            Vec::new()
+        }
+        _ => replaced_by(memory, path)?,
+    };
     let own_below = memory.below_revision(path.as_str());
     // What a creation that collides with this one writes.
     let mut compares = vec![
@@ -103,6 +128,34 @@ pub(super) fn removal(memory: &CatalogMemory, entry: &CatalogEntry) -> StateTran
     change
 }
 
+/// Errors: `Refused` when there is an entry with readers at `path`, or one around it that was not
+/// looked into as it is now.
+fn check_nesting(
+    memory: &CatalogMemory,
+    path: &DisplayPath,
+    looked_into: &[EnclosingTree],
+) -> Result<()> {
+    let same = memory.get(path.as_str());
+    if same.is_some_and(|same| same.repository.state != RepositoryState::Failed) {
+        return Err(Error::refused(format!(
+            "cannot add '{path}': '{path}' is already there; choose another --path"
+        )));
+    }
+    for outer in memory.around(path) {
+        let was_looked_into = |tree: &EnclosingTree| {
+            let root = outer.snapshot.as_ref().map(|snapshot| snapshot.root);
+            tree.path == outer.path && Some(tree.root) == root
+        };
+        if !looked_into.iter().any(was_looked_into) {
+            return Err(Error::refused(format!(
+                "cannot add '{path}': '{}' around it has just changed; try again",
+                outer.path
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The failed entries that an entry at `path` replaces, without that at `path` itself. Errors:
 /// `Refused` when there is one with readers.
 fn replaced_by<'a>(memory: &'a CatalogMemory, path: &DisplayPath) -> Result<Vec<&'a CatalogEntry>> {
@@ -113,7 +166,8 @@ fn replaced_by<'a>(memory: &'a CatalogMemory, path: &DisplayPath) -> Result<Vec<
             let how = if theirs == path {
                 "is already there"
             } else {
-                "overlaps it; no repository can lie inside another"
+                "overlaps it; no repository can lie inside another while a router of an older \
+                 version runs"
             };
             return Err(Error::refused(format!(
                 "cannot add '{path}': '{theirs}' {how}; choose another --path"

@@ -188,6 +188,7 @@ mod tests {
             created_at: 1,
             refreshed_at: 1,
             last_error: String::new(),
+            shadowed_by: None,
         })
     }
 

@@ -2,6 +2,7 @@
 
 use monofs_model::DisplayPath;
 
+use super::entry::CatalogEntry;
 use super::memory::CatalogMemory;
 use super::path_key::PathKey;
 
@@ -22,6 +23,8 @@ pub struct CatalogSummary {
     pub few: TroubledEntries,
     /// Ready, and the last refresh failed.
     pub stale: TroubledEntries,
+    /// Not shown, as a repository around them has their name.
+    pub shadowed: TroubledEntries,
 }
 
 /// What is the case with all entries, of which ready ones should have `copies` holders.
@@ -34,6 +37,17 @@ pub(super) fn summary(memory: &CatalogMemory, copies: usize) -> CatalogSummary {
         failed: troubled(memory, index.failed.len(), index.failed.first()),
         few: troubled(memory, few, first_few),
         stale: troubled(memory, index.stale.len(), index.stale.first()),
+        shadowed: shadowed(memory),
+    }
+}
+
+fn shadowed(memory: &CatalogMemory) -> TroubledEntries {
+    let is_shadowed = |entry: &&CatalogEntry| entry.repository.shadowed_by.is_some();
+    let mut entries = memory.nested().filter(is_shadowed);
+    let first = entries.next().map(|entry| entry.repository.path.clone());
+    TroubledEntries {
+        count: usize::from(first.is_some()) + entries.count(),
+        first,
     }
 }
 

@@ -39,13 +39,31 @@ fn entry(path: &str) -> Repository {
         created_at: 0,
         refreshed_at: 0,
         last_error: String::new(),
+        shadowed_by: None,
+    }
+}
+
+fn a_snapshot() -> Snapshot {
+    let oid = Oid::from_bytes(&[1; 20]).unwrap();
+    Snapshot {
+        commit: oid,
+        root: oid,
+        commit_time: 1,
+        trees: 1,
+        blobs: 1,
+        bytes: 1,
+        submodules: vec![],
     }
 }
 
 /// Another state of an entry.
 fn change(rng: &mut Rng, entry: &mut Repository) {
     let oid = |byte: u64| Oid::from_bytes(&[byte as u8; 20]).unwrap();
-    match rng.below(6) {
+    match rng.below(7) {
+        6 => {
+            let outer = || DisplayPath::new("a").unwrap();
+            entry.shadowed_by = rng.one_in(2).then(outer);
+        }
         0 => entry.state = RepositoryState::Failed,
         1 => {
             entry.last_error = if rng.one_in(2) {
@@ -185,6 +203,37 @@ fn assert_copies(memory: &CatalogMemory, expected: &BTreeMap<Vec<String>, Reposi
     }
 }
 
+/// Which entries lie inside others, and which one a path lies in: the longest that is shown.
+fn assert_nesting(
+    memory: &CatalogMemory,
+    expected: &BTreeMap<Vec<String>, Repository>,
+    rng: &mut Rng,
+    seed: u64,
+) {
+    let around = |path: &[String]| -> Vec<&Repository> {
+        let prefixes = (1..path.len()).map(|depth| path[..depth].to_vec());
+        prefixes.filter_map(|outer| expected.get(&outer)).collect()
+    };
+    let nested: Vec<&Repository> = memory.nested().map(|entry| &*entry.repository).collect();
+    let naive = expected
+        .iter()
+        .filter(|(path, entry)| entry.shadowed_by.is_some() || !around(path).is_empty())
+        .map(|(_, entry)| entry);
+    assert_eq!(nested, naive.collect::<Vec<_>>(), "seed {seed}");
+
+    let path = random_path(rng);
+    let components: Vec<String> = path.split('/').map(str::to_owned).collect();
+    let mut all = around(&components);
+    all.extend(expected.get(&components));
+    let longest = all.iter().rev().find(|entry| entry.is_shown());
+    let resolved = memory.resolve(&path).map(|(entry, _)| &*entry.repository);
+    assert_eq!(
+        resolved,
+        longest.or(all.last()).copied(),
+        "seed {seed}, {path}"
+    );
+}
+
 #[test]
 fn the_index_equals_a_scan_after_any_changes() {
     let seed = seed_or(1);
@@ -208,20 +257,19 @@ fn the_index_equals_a_scan_after_any_changes() {
                     .values()
                     .any(|other| other.path != path && other.path.overlaps(&path));
                 assert_eq!(overlaps, naive, "seed {seed}, {path}");
-                if !overlaps {
-                    let mut now = expected
-                        .get(&components)
-                        .cloned()
-                        .unwrap_or_else(|| entry(path.as_str()));
-                    change(&mut rng, &mut now);
-                    memory.put(now.clone(), step as u64, step as u64);
-                    expected.insert(components, now);
-                }
+                let mut now = expected
+                    .get(&components)
+                    .cloned()
+                    .unwrap_or_else(|| entry(path.as_str()));
+                change(&mut rng, &mut now);
+                memory.put(now.clone(), step as u64, step as u64);
+                expected.insert(components, now);
             }
         }
         if rng.one_in(20) {
             assert_index(&memory, seed);
             assert_lookups(&memory, &expected, seed);
+            assert_nesting(&memory, &expected, &mut rng, seed);
             assert_copies(&memory, &expected, seed);
             let changes = memory.changes_since(&at).unwrap();
             followed.extend(
@@ -248,6 +296,44 @@ fn the_index_equals_a_scan_after_any_changes() {
             assert_eq!(seen, published, "seed {seed}");
         }
     }
+}
+
+#[test]
+fn a_path_lies_in_the_longest_repository_that_is_shown() {
+    let mut memory = CatalogMemory::new(position(0));
+    let shown = |path: &str| Repository {
+        state: RepositoryState::Ready,
+        snapshot: Some(a_snapshot()),
+        ..entry(path)
+    };
+    memory.put(shown("h/a"), 1, 1);
+    memory.put(shown("h/a/in"), 2, 2);
+    memory.put(entry("h/a/new"), 3, 3);
+    let resolved = |memory: &CatalogMemory, path: &str| {
+        let (entry, rest) = memory.resolve(path).unwrap();
+        (entry.repository.path.to_string(), rest)
+    };
+    assert_eq!(resolved(&memory, "h/a/in/x"), ("h/a/in".into(), "x".into()));
+    assert_eq!(
+        resolved(&memory, "h/a/other"),
+        ("h/a".into(), "other".into())
+    );
+    assert_eq!(
+        resolved(&memory, "h/a/new/x"),
+        ("h/a".into(), "new/x".into()),
+        "it has no commit yet"
+    );
+    let shadowed = Repository {
+        shadowed_by: Some(DisplayPath::new("h/a").unwrap()),
+        ..shown("h/a/in")
+    };
+    memory.put(shadowed, 4, 4);
+    assert_eq!(resolved(&memory, "h/a/in/x"), ("h/a".into(), "in/x".into()));
+    // It is told apart until that is recorded, also when there is nothing around it any more.
+    memory.remove(&DisplayPath::new("h/a").unwrap(), 5);
+    assert_eq!(memory.nested().count(), 1);
+    memory.put(shown("h/a/in"), 6, 6);
+    assert_eq!(memory.nested().count(), 0);
 }
 
 #[test]
@@ -281,16 +367,7 @@ fn a_listing_stays_useful_while_little_changes() {
     let mut memory = CatalogMemory::new(position(0));
     let published = |path: &str, generation: u64| {
         let mut entry = entry(path);
-        let oid = Oid::from_bytes(&[1; 20]).unwrap();
-        entry.snapshot = Some(Snapshot {
-            commit: oid,
-            root: oid,
-            commit_time: 1,
-            trees: 1,
-            blobs: 1,
-            bytes: 1,
-            submodules: vec![],
-        });
+        entry.snapshot = Some(a_snapshot());
         Repository {
             generation,
             state: RepositoryState::Ready,

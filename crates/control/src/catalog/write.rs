@@ -14,7 +14,7 @@ use super::entry::{encode_repository, repo_key};
 use super::known::Catalog;
 use super::published::{PublishedCommits, published_key, with_publication};
 use super::retained::{RetainedSnapshots, name_given, name_no_more, retain};
-use super::room::{self, CreatingRouters, compare, delete, put};
+use super::room::{self, CreatingRouters, EnclosingTree, compare, delete, put};
 use crate::clock;
 use crate::state::{StateAction, StateTable, StateTransaction, StateVerb};
 
@@ -46,12 +46,26 @@ impl CatalogWriter {
         }
     }
 
-    /// Adds an entry. Errors: `Refused` when a path is, encloses or lies inside another's.
+    /// Adds an entry that lies inside no repository with readers. Errors: those of
+    /// [`CatalogWriter::create_inside`].
     pub async fn create(&self, actor: &Actor, repository: Repository) -> Result<()> {
+        self.create_inside(actor, repository, &[]).await
+    }
+
+    /// Adds an entry. `looked_into`: the repositories with readers around its path, none of which
+    /// has the name in that tree. Errors: `Refused` when there is an entry at its path, when there
+    /// are other such repositories or trees by now, and, while a router of an older version runs,
+    /// when its path encloses or lies inside another's.
+    pub async fn create_inside(
+        &self,
+        actor: &Actor,
+        repository: Repository,
+        looked_into: &[EnclosingTree],
+    ) -> Result<()> {
         let attempt = || {
             let routers = self.creating_routers();
             self.catalog
-                .look(|memory| room::creation(memory, &repository, routers))
+                .look(|memory| room::creation(memory, &repository, routers, looked_into))
         };
         self.transact(actor, StateVerb::CreateEntry, &repository.path, attempt)
             .await
@@ -59,9 +73,12 @@ impl CatalogWriter {
 
     fn creating_routers(&self) -> CreatingRouters {
         let routers = self.routers.list();
-        match routers.iter().all(|router| router.compares_directories) {
-            true => CreatingRouters::AllCompareDirectories,
-            false => CreatingRouters::SomeCompareNames,
+        if !routers.iter().all(|router| router.compares_directories) {
+            CreatingRouters::SomeCompareNames
+        } else if !routers.iter().all(|router| router.nests_repositories) {
+            CreatingRouters::AllCompareDirectories
+        } else {
+            CreatingRouters::AllNest
         }
     }
 
@@ -131,7 +148,10 @@ impl CatalogWriter {
                     entry.path
                 )));
             }
-            Ok(Some(flipped.clone()))
+            Ok(Some(Repository {
+                shadowed_by: stored.shadowed_by.clone(),
+                ..flipped.clone()
+            }))
         };
         // Of the same generation, so nothing can be added to it meanwhile.
         let before = match self.published.of(&entry.path).await {

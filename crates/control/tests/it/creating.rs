@@ -7,10 +7,11 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use monofs_control::Control;
+use monofs_control::catalog::EnclosingTree;
 use monofs_control::state::StateStore;
 use monofs_model::{
-    Consistency, ContentMode, DisplayPath, ErrorKind, RefName, Repository, RepositoryState, Result,
-    SourceUrl,
+    Consistency, ContentMode, DisplayPath, ErrorKind, NodeId, Oid, RefName, Repository,
+    RepositoryState, Result, Snapshot, SourceUrl,
 };
 use monofs_proto::v1;
 use monofs_store::state::{CommitOutcome, Compare, Write};
@@ -18,7 +19,7 @@ use monofs_testkit::wait::wait_until_async;
 use prost::Message;
 use tokio_util::sync::CancellationToken;
 
-use crate::rig::actor;
+use crate::rig::{OldRouter, actor, old_router};
 use crate::state::{on_both, rows};
 
 const SOON: Duration = Duration::from_secs(20);
@@ -30,6 +31,7 @@ async fn router(store: &Arc<dyn StateStore>, id: &str, stop: &CancellationToken)
     let own = v1::RouterStatus {
         router_id: id.into(),
         compares_directories: true,
+        nests_repositories: true,
         ..Default::default()
     };
     Control::start(store.clone(), own, SOON, stop)
@@ -51,6 +53,7 @@ fn entry(path: &str, state: RepositoryState) -> Repository {
         created_at: 0,
         refreshed_at: 0,
         last_error: String::new(),
+        shadowed_by: None,
     }
 }
 
@@ -126,9 +129,11 @@ async fn many_creations_side_by_side_all_succeed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_creations_of_which_one_lies_inside_the_other_exactly_one_wins() {
+async fn beside_a_router_that_knows_no_nesting_one_of_two_creations_of_which_one_lies_inside_wins()
+{
     on_both(|place| async move {
         let (store, stop) = (place.open().await, CancellationToken::new());
+        old_router(&*store, OldRouter::ComparesDirectories).await;
         let one = router(&store, "one", &stop).await;
         let two = router(&store, "two", &stop).await;
         for n in 0..TRIES {
@@ -191,15 +196,7 @@ async fn beside_a_router_of_before_no_entry_comes_to_lie_inside_another() {
     on_both(|place| async move {
         let (store, stop) = (place.open().await, CancellationToken::new());
         // As its row says, it compares names alone.
-        let old = v1::RouterStatus {
-            router_id: "old".into(),
-            ..Default::default()
-        };
-        let row = Write::Put {
-            key: "router/old".into(),
-            value: [&[1], &old.encode_to_vec()[..]].concat(),
-        };
-        store.commit(Vec::new(), vec![row]).await.unwrap();
+        old_router(&*store, OldRouter::ComparesNames).await;
         let new = router(&store, "new", &stop).await;
         for n in 0..TRIES {
             let outer = format!("h/a{n}");
@@ -244,9 +241,10 @@ async fn the_row_of_a_directory_goes_with_the_last_repository_in_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn failed_entries_give_way_to_those_around_and_inside_them() {
+async fn beside_a_router_that_knows_no_nesting_failed_entries_give_way() {
     on_both(|place| async move {
         let (store, stop) = (place.open().await, CancellationToken::new());
+        old_router(&*store, OldRouter::ComparesDirectories).await;
         let one = router(&store, "one", &stop).await;
         for path in ["h/a/x", "h/a/d/y"] {
             one.entries
@@ -274,6 +272,7 @@ async fn a_state_of_before_directories_had_rows_is_read_as_it_is() {
     on_both(|place| async move {
         let (store, stop) = (place.open().await, CancellationToken::new());
         assert!(create_as_before(&*store, "h/a/x").await);
+        old_router(&*store, OldRouter::ComparesDirectories).await;
         let one = router(&store, "one", &stop).await;
         let refused = create(&one, "h/a").await.unwrap_err();
         assert!(refused.message.contains("h/a/x"), "{refused}");
@@ -283,6 +282,143 @@ async fn a_state_of_before_directories_had_rows_is_read_as_it_is() {
         }
         assert!(rows(&*store, "below/").await.is_empty());
         create(&one, "h/a").await.unwrap();
+        stop.cancel();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_creations_of_which_one_lies_inside_the_other_both_succeed() {
+    on_both(|place| async move {
+        let (store, stop) = (place.open().await, CancellationToken::new());
+        let one = router(&store, "one", &stop).await;
+        let two = router(&store, "two", &stop).await;
+        for n in 0..TRIES {
+            let outer = format!("h/a{n}");
+            let inner = match n % 3 {
+                0 => format!("h/a{n}/x"),
+                1 => format!("h/a{n}/x/y/z"),
+                _ => outer.clone(),
+            };
+            let (first, second) = match n % 2 {
+                0 => tokio::join!(create(&one, &outer), create(&two, &inner)),
+                _ => tokio::join!(create(&one, &inner), create(&two, &outer)),
+            };
+            if inner == outer {
+                assert_one_won(&[&first, &second]);
+            } else {
+                first.unwrap();
+                second.unwrap();
+            }
+        }
+        wait_told(&*store, &[&one, &two]).await;
+        for router in [&one, &two] {
+            assert_eq!(router.catalog.nested().len(), TRIES.div_ceil(3) * 2);
+        }
+        stop.cancel();
+    })
+    .await;
+}
+
+fn snapshot(byte: u8) -> Snapshot {
+    let oid = |byte: u8| Oid::from_bytes(&[byte; 20]).unwrap();
+    Snapshot {
+        commit: oid(byte),
+        root: oid(byte),
+        commit_time: 1,
+        trees: 1,
+        blobs: 1,
+        bytes: 1,
+        submodules: vec![],
+    }
+}
+
+async fn flip(router: &Control, path: &str, byte: u8) {
+    let entry = router.catalog.require(path).unwrap();
+    let node = NodeId::new("node").unwrap();
+    let next = snapshot(byte);
+    let flipped = router.entries.flip(actor(), &entry, &next, &node);
+    flipped.await.unwrap();
+}
+
+async fn create_inside(router: &Control, path: &str, outer: &str, byte: u8) -> Result<()> {
+    let tree = EnclosingTree {
+        path: DisplayPath::new(outer).unwrap(),
+        root: snapshot(byte).root,
+    };
+    let entry = entry(path, RepositoryState::Ingesting);
+    router.entries.create_inside(actor(), entry, &[tree]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_creation_inside_a_repository_happens_only_in_the_tree_that_was_looked_into() {
+    on_both(|place| async move {
+        let (store, stop) = (place.open().await, CancellationToken::new());
+        let one = router(&store, "one", &stop).await;
+        let two = router(&store, "two", &stop).await;
+        for n in 0..TRIES {
+            let outer = format!("h/a{n}");
+            let inner = format!("h/a{n}/x/y");
+            create(&one, &outer).await.unwrap();
+            flip(&one, &outer, 1).await;
+            let unseen = create(&one, &inner).await.unwrap_err();
+            assert!(unseen.message.contains("try again"), "{unseen}");
+            let wrong = create_inside(&one, &inner, &outer, 9).await.unwrap_err();
+            assert_eq!(wrong.kind, ErrorKind::Refused, "{wrong}");
+            wait_told(&*store, &[&one, &two]).await;
+            let is_told = || async { two.catalog.require(&outer).unwrap().generation == 1 };
+            wait_until_async("the other router has heard of the flip", SOON, is_told).await;
+
+            // The tree changes while the creation is on its way.
+            let (_, created) = match n % 2 {
+                0 => tokio::join!(
+                    flip(&one, &outer, 2),
+                    create_inside(&two, &inner, &outer, 1)
+                ),
+                _ => tokio::join!(
+                    flip(&two, &outer, 2),
+                    create_inside(&one, &inner, &outer, 1)
+                ),
+            };
+            let scan = store.scan("repo/").await.unwrap();
+            let revision = |path: &str| {
+                let key = format!("repo/{path}");
+                let row = scan
+                    .rows
+                    .iter()
+                    .find(|(key_of, _)| *key_of == key.as_bytes());
+                row.map(|(_, row)| row.revision)
+            };
+            match created {
+                Ok(()) => assert!(revision(&inner) < revision(&outer), "{outer}"),
+                Err(error) => {
+                    assert_eq!(error.kind, ErrorKind::Refused, "{error}");
+                    assert_eq!(revision(&inner), None);
+                }
+            }
+            wait_told(&*store, &[&one, &two]).await;
+        }
+        stop.cancel();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failed_entries_are_in_the_way_of_no_other_and_stay() {
+    on_both(|place| async move {
+        let (store, stop) = (place.open().await, CancellationToken::new());
+        let one = router(&store, "one", &stop).await;
+        let failed = entry("h/a/x", RepositoryState::Failed);
+        one.entries.create(actor(), failed).await.unwrap();
+        create(&one, "h/a").await.unwrap();
+        create(&one, "h/a/x/y").await.unwrap();
+        let all = ["repo/h/a", "repo/h/a/x", "repo/h/a/x/y"];
+        assert_eq!(keys(&*store, "repo/").await, all.map(String::from).into());
+        create(&one, "h/a/x").await.unwrap();
+        let known = one.catalog.require("h/a/x").unwrap();
+        assert_eq!(known.state, RepositoryState::Ingesting);
+        remove(&one, "h/a").await;
+        assert_eq!(one.catalog.nested().len(), 1);
         stop.cancel();
     })
     .await;

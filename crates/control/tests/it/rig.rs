@@ -11,6 +11,7 @@ use monofs_model::{
 };
 use monofs_proto::v1;
 use monofs_store::state::Write;
+use prost::Message;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -128,6 +129,27 @@ pub fn status(id: &str) -> v1::RouterStatus {
     }
 }
 
+/// What the creations of a router of an older version compare. It knows no repository inside
+/// another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldRouter {
+    ComparesDirectories,
+    ComparesNames,
+}
+
+/// Writes what such a router says about itself while it runs.
+pub async fn old_router(store: &dyn StateStore, old: OldRouter) {
+    let old = v1::RouterStatus {
+        compares_directories: old == OldRouter::ComparesDirectories,
+        ..status("old")
+    };
+    let row = Write::Put {
+        key: "router/old".into(),
+        value: [&[1], &old.encode_to_vec()[..]].concat(),
+    };
+    store.commit(Vec::new(), vec![row]).await.unwrap();
+}
+
 pub fn path(text: &str) -> DisplayPath {
     DisplayPath::new(text).unwrap()
 }
@@ -151,6 +173,7 @@ pub fn entry(at: &str) -> Repository {
         created_at: 0,
         refreshed_at: 0,
         last_error: String::new(),
+        shadowed_by: None,
     }
 }
 

@@ -42,6 +42,7 @@ impl IngestSpec {
             created_at: clock::now(),
             refreshed_at: 0,
             last_error: String::new(),
+            shadowed_by: None,
         }
     }
 

@@ -169,6 +169,10 @@ fn of_repositories(summary: CatalogSummary) -> impl Iterator<Item = String> {
         (summary.failed, "failed to ingest"),
         (summary.few, "below the wanted number of copies"),
         (summary.stale, "failed to refresh"),
+        (
+            summary.shadowed,
+            "shadowed: kept but not shown, as the repository around has the name",
+        ),
     ];
     troubles.into_iter().filter_map(|(trouble, what)| {
         let first = trouble.first?;

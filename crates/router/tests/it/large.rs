@@ -201,6 +201,7 @@ fn entry(path: &str) -> Repository {
         created_at: 1,
         refreshed_at: 1,
         last_error: String::new(),
+        shadowed_by: None,
     }
 }
 

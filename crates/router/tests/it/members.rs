@@ -196,6 +196,7 @@ fn held_by(path: &str, holders: &[&str]) -> Repository {
         created_at: 0,
         refreshed_at: 0,
         last_error: String::new(),
+        shadowed_by: None,
     }
 }
 

@@ -257,8 +257,7 @@ pub(crate) struct RepositoryTail {
 }
 
 /// Understands paths whose slashes are not encoded. What is the path of a repository is not taken
-/// for an action, so that `a/refresh` is found, too; two of them cannot be in the way of each
-/// other, because no repository lies inside another. `None`: there is only one component, or it is
+/// for an action, so that `a/refresh` is found, too, also when it lies inside the repository `a`. `None`: there is only one component, or it is
 /// an action of such a one.
 pub(crate) fn split_tail(
     tail: &str,

@@ -50,6 +50,9 @@ impl State {
 
     /// `copies`: how many are wanted.
     pub fn of_repository(repository: &Repository, copies: usize) -> Self {
+        if repository.shadowed_by.is_some() {
+            return state("shadowed", "warn", "i-triangle");
+        }
         match repository.state {
             RepositoryState::Ingesting => state("ingesting", "info", "i-half"),
             RepositoryState::Failed => state("failed", "bad", "i-cross"),

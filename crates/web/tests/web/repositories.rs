@@ -36,6 +36,7 @@ fn entry(number: usize) -> Repository {
         created_at: 1_700_000_000,
         refreshed_at: 1_700_000_000,
         last_error: String::new(),
+        shadowed_by: None,
     }
 }
 

@@ -65,6 +65,7 @@ impl Operations {
             started_at: SINCE,
             leader,
             compares_directories: true,
+            nests_repositories: true,
         };
         v1::StatusResponse {
             routers: vec![router("router1", false), router("router2", true)],
