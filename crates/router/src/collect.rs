@@ -32,7 +32,7 @@ use monofs_control::clock;
 
 /// Collects again and again until `stop`.
 pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {
-    let mut routers = RouterPresence::new(linger(state.config.snapshot_grace));
+    let mut routers = RouterPresence::new(linger(&state.config));
     loop {
         tokio::select! {
             () = stop.cancelled() => break,

@@ -49,6 +49,9 @@ pub struct Config {
     pub host_wait: Duration,
     /// How long a replaced snapshot stays readable at least.
     pub snapshot_grace: Duration,
+    /// How long a client that left counts, and a router that has just started waits for its clients
+    /// before anything is collected; `None` = as long as the grace, 10 to 60 s.
+    pub reader_linger: Option<Duration>,
     /// How often the workers that copy and collect look for work.
     pub worker_interval: Duration,
     /// Deadline of one unary call to a member.
@@ -89,6 +92,7 @@ impl Config {
             refresh_interval: Duration::from_secs(300),
             host_wait: Duration::from_secs(30 * 60),
             snapshot_grace: Duration::from_secs(600),
+            reader_linger: None,
             worker_interval: Duration::from_secs(5),
             call_timeout: Duration::from_secs(10),
             progress_timeout: Duration::from_secs(120),

@@ -53,7 +53,7 @@ impl Work {
     pub(crate) fn new(config: &Config, stop: CancellationToken) -> Self {
         Self {
             ingests: Ingests::default(),
-            watchers: Watchers::new(readers::linger(config.snapshot_grace)),
+            watchers: Watchers::new(readers::linger(config)),
             kept: KeptSnapshots::default(),
             records: RecordCache::default(),
             history: History::default(),

@@ -15,6 +15,8 @@ use monofs_model::{Oid, Result};
 use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
 
+use crate::Config;
+
 /// How long after its replacement a snapshot is kept for readers at most.
 pub const KEPT_FOR_READERS_MAX: Duration = Duration::from_secs(24 * 3600);
 /// A client that left counts for as long as the grace, within these bounds: it tries to come back
@@ -26,8 +28,9 @@ const IN_USE_MAX: usize = 100_000;
 
 /// How long a client that left counts, and how long a router that has just started waits for its
 /// clients.
-pub(crate) fn linger(grace: Duration) -> Duration {
-    grace.clamp(LINGER_MIN, LINGER_MAX)
+pub(crate) fn linger(config: &Config) -> Duration {
+    let by_grace = config.snapshot_grace.clamp(LINGER_MIN, LINGER_MAX);
+    config.reader_linger.unwrap_or(by_grace)
 }
 
 /// The client that is furthest behind.

@@ -12,7 +12,10 @@ use crate::fixture::{SOON, TestRouter, actor, node_id, path, snapshot};
 
 /// A router that collects at once, and two nodes that hold the first commit of `a/b`.
 async fn rig() -> (TestRouter, [FakeNode; 2]) {
-    let no_grace = |config: &mut crate::Config| config.snapshot_grace = std::time::Duration::ZERO;
+    let no_grace = |config: &mut crate::Config| {
+        config.snapshot_grace = Duration::ZERO;
+        config.reader_linger = Some(Duration::ZERO);
+    };
     let router = TestRouter::start_with(no_grace).await;
     let nodes = [router.fake_node("n1").await, router.fake_node("n2").await];
     for node in &nodes {
@@ -133,14 +136,9 @@ async fn a_commit_that_is_published_again_stays_and_its_note_goes() {
 async fn a_commit_that_was_adopted_and_never_published_goes() {
     let (router, nodes) = rig().await;
     nodes[0].put("a/b", &snapshot(2));
-    let control = &router.parts().control;
-    let entry = control.catalog.get(&path("a/b")).expect("it is there");
-    let tried = monofs_model::Repository {
-        holders: vec![node_id("n1")],
-        ..(*entry).clone()
-    };
-    let given_up = snapshot(2);
-    let noted = control.entries.abandon(actor(), &tried, &given_up).await;
+    let entries = &router.parts().control.entries;
+    let (given, to) = (snapshot(2), [node_id("n1")]);
+    let noted = entries.note_given(actor(), &path("a/b"), &given, &to).await;
     noted.expect("noted");
     round(router.parts()).await.expect("a round");
     assert_eq!(nodes[0].commits("a/b"), [snapshot(1).commit]);

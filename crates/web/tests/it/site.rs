@@ -160,6 +160,7 @@ pub fn entry(path: &str) -> Repository {
         created_at: 1,
         refreshed_at: 0,
         last_error: String::new(),
+        shadowed_by: None,
     }
 }
 

@@ -18,6 +18,7 @@ impl Ingesting {
     async fn start() -> Self {
         let router = TestRouter::start_with(|config| {
             config.snapshot_grace = std::time::Duration::ZERO;
+            config.reader_linger = Some(std::time::Duration::ZERO);
         })
         .await;
         router.fake_fetcher(snapshot(2)).await;
