@@ -60,7 +60,7 @@ impl HostGates {
     fn pass(&self, source: &SourceUrl) -> Result<GatePass<'_>> {
         let mut pass = GatePass {
             gates: self,
-            host: HostPause::host_of(source),
+            host: source.host_name(),
             refusals: 0,
             is_trial: false,
         };
@@ -119,6 +119,18 @@ impl HostGates {
         }
     }
 
+    /// Opens the gate of a host that answered a request that knew of `refusals`. What it answers to
+    /// an earlier request says nothing against a later "not now".
+    fn open(&self, host: &str, refusals: u32) {
+        let mut gates = self.0.lock();
+        if gates
+            .get(host)
+            .is_some_and(|gate| gate.refusals == refusals)
+        {
+            gates.remove(host);
+        }
+    }
+
     /// The hosts that are not asked now, with what is left of their pauses.
     pub fn closed(&self) -> Vec<HostPause> {
         let now = Instant::now();
@@ -144,7 +156,7 @@ impl GatePass<'_> {
         };
         let error = match outcome {
             Ok(done) => {
-                self.gates.0.lock().remove(host);
+                self.gates.open(host, self.refusals);
                 return Ok(done);
             }
             Err(error) => error,
@@ -162,7 +174,7 @@ impl GatePass<'_> {
             }
             // It answers again, whatever it said.
             None if error.kind != ErrorKind::Unavailable => {
-                self.gates.0.lock().remove(host);
+                self.gates.open(host, self.refusals);
                 Err(error)
             }
             // Not reached on trial: as if it had said "not now" again.
@@ -313,6 +325,17 @@ mod tests {
         assert_eq!(gates.0.lock()["h"].refusals, 1);
         let pause = &gates.closed();
         assert!(pause.iter().all(|pause| pause.retry_after <= FIRST_PAUSE));
+    }
+
+    #[test]
+    fn an_answer_to_a_request_from_before_does_not_open_the_gate() {
+        let gates = HostGates::default();
+        let h = source("https://h/a");
+        let early = gates.pass(&h).unwrap();
+        let refused = gates.pass(&h).unwrap();
+        let _ = refused.ended::<()>(not_now("h", HOUR));
+        early.ended(Ok(())).unwrap();
+        assert_eq!(gates.closed().len(), 1);
     }
 
     #[test]

@@ -210,6 +210,12 @@ impl SourceUrl {
         self.layout.port
     }
 
+    /// The name of its host: `host`, or `host:port` where it names a port, in lower case. `None` for
+    /// a source on the fetcher's own disk.
+    pub fn host_name(&self) -> Option<String> {
+        self.remote_host().map(|host| host.to_string())
+    }
+
     /// Host and port, the way tables of hosts are keyed; `None` for files.
     pub fn remote_host(&self) -> Option<RemoteHost> {
         (self.scheme != Scheme::File).then(|| RemoteHost {

@@ -119,7 +119,8 @@ impl Fleet {
             ref_name: ref_name.as_str().to_owned(),
         };
         // A commit's own id is known without a question to the host.
-        if ref_name.as_str().parse::<Oid>().is_err() {
+        let asks_host = ref_name.as_str().parse::<Oid>().is_err();
+        if asks_host {
             self.hosts.check(source)?;
         }
         let view = self.members.view();
@@ -133,7 +134,9 @@ impl Fleet {
             });
             match self.while_there(fetcher, answer).await {
                 Ok(answer) => {
-                    self.hosts.answered(source);
+                    if asks_host {
+                        self.hosts.answered(source);
+                    }
                     return Oid::from_bytes(&answer.into_inner().commit);
                 }
                 // What the remote said is the same for every fetcher.

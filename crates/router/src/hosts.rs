@@ -33,7 +33,7 @@ impl PausedHosts {
     /// Returns when the host of `source` may be asked. Errors: what the fetcher said that heard
     /// "not now" last, with what is left of the pause.
     pub fn check(&self, source: &SourceUrl) -> Result<(), Error> {
-        let Some(host) = HostPause::host_of(source) else {
+        let Some(host) = source.host_name() else {
             return Ok(());
         };
         let mut hosts = self.0.lock();
@@ -74,7 +74,7 @@ impl PausedHosts {
 
     /// The host of `source` answered.
     pub fn answered(&self, source: &SourceUrl) {
-        if let Some(host) = HostPause::host_of(source) {
+        if let Some(host) = source.host_name() {
             self.0.lock().remove(&host);
         }
     }

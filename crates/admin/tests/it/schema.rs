@@ -22,11 +22,13 @@ const UPDATE: &str = "UPDATE_GOLDEN";
 /// Commands that print something else than a document.
 const WITHOUT_JSON: [&str; 2] = ["cat", "completions"];
 /// What is null in every document of that command.
-const ALWAYS_NULL: [&str; 9] = [
+const ALWAYS_NULL: [&str; 11] = [
     "clear-failover .job_id",
     "undrain .job_id",
     "status .jobs[].ended_at",
     "top .jobs[].ended_at",
+    "ingest .repository.shadowed_by",
+    "ingest .waiting_for",
     "ls .next_after",
     "ls .target",
     "repo .wanted",
@@ -97,6 +99,7 @@ const RUNS: &[&[&str]] = &[
     &["repos"],
     &["repo", REPO],
     &["repo", "gitlab.com/new"],
+    &["repo", "gitlab.com/a/b/c"],
     &["refresh", REPO],
     &["refresh", "--all"],
     &["verify"],

@@ -167,7 +167,7 @@ fn repositories_have_a_stable_shape() {
         "directories": 2, "files": 5, "bytes": 4096, "submodules": 1, "generation": 3,
         "holders": ["node1", "node2"], "content": "eager", "consistency": "eventual",
         "storage_id": "0123456789abcdef0123456789abcdef", "created_at": "2023-11-14T22:13:20Z",
-        "refreshed_at": "2023-11-14T22:14:20Z", "last_error": null,
+        "refreshed_at": "2023-11-14T22:14:20Z", "last_error": null, "shadowed_by": null,
     });
     expected["root"] = json["repositories"][0]["root"].clone();
     let list = serde_json::json!({

@@ -16,8 +16,9 @@ use super::child::{self, GitChild};
 use super::failure::{
     GixVerdict, RemoteRequest, is_withheld, judge_text, one_line, over_limit, silent,
 };
+use super::http::basic;
 use super::layout;
-use super::transport::{basic, ssh_options};
+use super::transport::ssh_options;
 use crate::credentials::{Credentials, HostCredentials};
 use crate::source::{CommitWant, FetchPhase, FetchTask, ResolvedRef};
 

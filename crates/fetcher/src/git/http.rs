@@ -6,67 +6,38 @@
 //!
 //! Invariants: a login goes to the origin of the source alone, also after redirects; a redirect is
 //! followed for the list of refs alone, never from https to http; a request's body is held in
-//! memory, bounded by [`POST_BYTES_MAX`].
+//! memory, bounded.
 
+mod answer;
 mod pinned;
 mod proxy;
 mod retry_after;
+pub mod verdict;
 
-use std::io::{self, BufReader, Cursor, Read, Write};
+use std::io::BufReader;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use gix::protocol::transport::client::blocking_io::http::{
     GetResponse, Http, PostBodyDataKind, PostResponse,
 };
 use parking_lot::Mutex;
 use reqwest::Url;
 use reqwest::blocking::{Client, RequestBuilder, Response};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, LOCATION};
 
+use self::answer::{AnswerBody, AnswerHeaders, PostBody};
+use self::verdict::{HttpFailure, HttpVerdict, note, understood};
 use super::failure::GixResult;
-use super::transport::basic;
 use crate::credentials::{HostCredentials, Login};
 use crate::source::FetchLimits;
 use monofs_model::{Error, Result, SourceUrl};
 
 /// Most redirects that are followed.
 const REDIRECTS_MAX: usize = 10;
-/// Largest body of a request: what is wanted and what is here.
-const POST_BYTES_MAX: usize = 64 << 20;
 /// What every URL of the list of refs ends with, and a redirect of it, too.
 const REFS_TAIL: &str = "/info/refs?service=git-upload-pack";
-
-/// What an answer, or its absence, says about the remote.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HttpFailure {
-    /// A status that is an error. `retry_after`: what the header of that name says.
-    Status {
-        code: u16,
-        reason: &'static str,
-        retry_after: Option<Duration>,
-        /// Scheme and host that answered, when it is not the source's own.
-        elsewhere: Option<String>,
-    },
-    /// A page for people instead of Git's own answer. `at`: the URL without its query.
-    WebPage { at: String },
-    /// It sends requests to a place where they may not go.
-    Redirect { to: String, why: &'static str },
-    /// It did not answer in time: within the connect timeout, or the idle timeout.
-    Silent { connecting: bool },
-    /// No connection; with what was said about it.
-    Unconnected { why: String },
-    /// The server's certificate was refused.
-    Certificate { why: String },
-}
-
-/// What went wrong, and the proxy that was asked. The first failure counts.
-#[derive(Debug, Default)]
-pub struct HttpVerdict {
-    pub failure: Option<HttpFailure>,
-    /// The proxy between us and the host, without its login.
-    pub proxy: Option<String>,
-}
 
 /// A client for one source.
 pub struct GitHttp {
@@ -250,11 +221,7 @@ impl GitHttp {
             return Err(HttpFailure::Status {
                 code: status.as_u16(),
                 reason: status.canonical_reason().unwrap_or("unknown status"),
-                retry_after: answer
-                    .headers()
-                    .get(RETRY_AFTER)
-                    .and_then(|value| value.to_str().ok())
-                    .and_then(|value| retry_after::parse(value, SystemTime::now())),
+                retry_after: retry_after::of(answer.headers()),
                 elsewhere,
             });
         }
@@ -276,11 +243,9 @@ impl GitHttp {
     }
 }
 
-/// Keeps the first failure; the text of the error is of no use beyond the log.
-fn note(verdict: &Mutex<HttpVerdict>, failure: HttpFailure) -> io::Error {
-    let text = format!("{failure:?}");
-    verdict.lock().failure.get_or_insert(failure);
-    io::Error::other(text)
+/// The value of an `Authorization` header.
+pub fn basic(user: &str, token: &str) -> String {
+    format!("Basic {}", BASE64.encode(format!("{user}:{token}")))
 }
 
 /// Scheme, host and path: a query may hold what nobody else should see.
@@ -292,26 +257,6 @@ fn shown(url: &Url) -> String {
     let _ = url.set_username("");
     let _ = url.set_password(None);
     url.to_string()
-}
-
-/// What a failed request means.
-fn understood(error: &reqwest::Error) -> HttpFailure {
-    if error.is_timeout() {
-        return HttpFailure::Silent {
-            connecting: error.is_connect(),
-        };
-    }
-    let mut why = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(deeper) = cause {
-        // The last one says what happened, those before it where.
-        why = deeper.to_string();
-        cause = deeper.source();
-    }
-    if why.to_lowercase().contains("certificate") {
-        return HttpFailure::Certificate { why };
-    }
-    HttpFailure::Unconnected { why }
 }
 
 fn header_map(lines: impl IntoIterator<Item = impl AsRef<str>>) -> HeaderMap {
@@ -328,152 +273,6 @@ fn header_map(lines: impl IntoIterator<Item = impl AsRef<str>>) -> HeaderMap {
         }
     }
     map
-}
-
-/// The headers of an answer, a line each, as gix reads them.
-fn header_lines(answer: &Response) -> Vec<u8> {
-    let mut lines = Vec::new();
-    for (name, value) in answer.headers() {
-        lines.extend_from_slice(name.as_str().as_bytes());
-        lines.push(b':');
-        lines.extend_from_slice(value.as_bytes());
-        lines.push(b'\n');
-    }
-    lines
-}
-
-/// A post that is sent when its answer is first read: its body is complete by then.
-enum PostState {
-    Open {
-        request: RequestBuilder,
-        body: Vec<u8>,
-    },
-    Answered {
-        headers: Cursor<Vec<u8>>,
-        body: Response,
-    },
-    Failed,
-}
-
-struct Post {
-    state: Mutex<PostState>,
-    verdict: Arc<Mutex<HttpVerdict>>,
-}
-
-impl Post {
-    /// Runs `read` on the answer, after sending the request if that was not done yet.
-    fn with_answer<T>(
-        &self,
-        read: impl FnOnce(&mut Cursor<Vec<u8>>, &mut Response) -> io::Result<T>,
-    ) -> io::Result<T> {
-        let mut state = self.state.lock();
-        if let PostState::Open { .. } = &*state
-            && let PostState::Open { request, body } =
-                std::mem::replace(&mut *state, PostState::Failed)
-        {
-            let answer = request
-                .body(body)
-                .send()
-                .map_err(|e| understood(&e))
-                .and_then(accepted)
-                .map_err(|failure| note(&self.verdict, failure))?;
-            *state = PostState::Answered {
-                headers: Cursor::new(header_lines(&answer)),
-                body: answer,
-            };
-        }
-        match &mut *state {
-            PostState::Answered { headers, body } => read(headers, body),
-            _ => Err(io::Error::other("the request failed before")),
-        }
-    }
-}
-
-/// The answer to a post, which is never redirected.
-fn accepted(answer: Response) -> std::result::Result<Response, HttpFailure> {
-    let status = answer.status();
-    if status.is_success() {
-        return Ok(answer);
-    }
-    let retry_after = answer.headers().get(RETRY_AFTER);
-    Err(HttpFailure::Status {
-        code: status.as_u16(),
-        reason: status.canonical_reason().unwrap_or("unknown status"),
-        retry_after: retry_after
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| retry_after::parse(value, SystemTime::now())),
-        elsewhere: None,
-    })
-}
-
-/// The head of an answer.
-pub struct AnswerHeaders(AnswerPart);
-
-/// The body of an answer.
-pub struct AnswerBody(AnswerPart);
-
-enum AnswerPart {
-    /// Of a get.
-    Bytes(Cursor<Vec<u8>>),
-    Whole(Box<Response>, Arc<Mutex<HttpVerdict>>),
-    /// Of a post.
-    Post(Arc<Post>),
-}
-
-impl Read for AnswerHeaders {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.0 {
-            AnswerPart::Bytes(bytes) => bytes.read(buffer),
-            AnswerPart::Whole(..) => Ok(0),
-            AnswerPart::Post(post) => post.with_answer(|headers, _| headers.read(buffer)),
-        }
-    }
-}
-
-impl Read for AnswerBody {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (read, verdict) = match &mut self.0 {
-            AnswerPart::Bytes(bytes) => return bytes.read(buffer),
-            AnswerPart::Whole(answer, verdict) => (answer.read(buffer), verdict),
-            AnswerPart::Post(post) => {
-                let read = post.with_answer(|_, body| body.read(buffer));
-                (read, &mut post.verdict.clone())
-            }
-        };
-        read.map_err(|error| {
-            let inner = error
-                .get_ref()
-                .and_then(|e| e.downcast_ref::<reqwest::Error>());
-            if error.kind() == io::ErrorKind::TimedOut
-                || inner.is_some_and(reqwest::Error::is_timeout)
-            {
-                let failure = HttpFailure::Silent { connecting: false };
-                verdict.lock().failure.get_or_insert(failure);
-                return io::Error::new(io::ErrorKind::TimedOut, "it fell silent");
-            }
-            error
-        })
-    }
-}
-
-/// The body of a request.
-pub struct PostBody(Arc<Post>);
-
-impl Write for PostBody {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut *self.0.state.lock() {
-            PostState::Open { body, .. } if body.len() + bytes.len() <= POST_BYTES_MAX => {
-                body.extend_from_slice(bytes);
-                Ok(bytes.len())
-            }
-            PostState::Open { .. } => Err(io::Error::other("a request of over 64 MiB")),
-            _ => Err(io::Error::other("the request was sent already")),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 impl Http for GitHttp {
@@ -496,12 +295,7 @@ impl Http for GitHttp {
         {
             self.redirected = Some(base.to_owned());
         }
-        let lines = AnswerPart::Bytes(Cursor::new(header_lines(&answer)));
-        let body = AnswerPart::Whole(Box::new(answer), self.verdict.clone());
-        Ok(GetResponse {
-            headers: BufReader::new(AnswerHeaders(lines)),
-            body: BufReader::new(AnswerBody(body)),
-        })
+        Ok(answer::got(answer, self.verdict.clone()))
     }
 
     fn post(
@@ -516,18 +310,7 @@ impl Http for GitHttp {
         if let (Some(_), Some(login)) = (to, &self.login) {
             request = request.header(AUTHORIZATION, basic(&login.user, login.token.reveal()));
         }
-        let post = Arc::new(Post {
-            state: Mutex::new(PostState::Open {
-                request,
-                body: Vec::new(),
-            }),
-            verdict: self.verdict.clone(),
-        });
-        Ok(PostResponse {
-            headers: BufReader::new(AnswerHeaders(AnswerPart::Post(post.clone()))),
-            body: BufReader::new(AnswerBody(AnswerPart::Post(post.clone()))),
-            post_body: PostBody(post),
-        })
+        Ok(answer::posted(request, self.verdict.clone()))
     }
 
     fn configure(&mut self, _config: &dyn std::any::Any) -> GixResult<()> {
@@ -536,5 +319,18 @@ impl Http for GitHttp {
 
     fn redirected_base_url(&self) -> Option<String> {
         self.redirected.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn basic_logins_are_padded() {
+        assert_eq!(basic("a", "b"), "Basic YTpi");
+        assert_eq!(basic("robot", "s3cret"), "Basic cm9ib3Q6czNjcmV0");
+        assert_eq!(basic("a", "bc"), "Basic YTpiYw==");
+        assert_eq!(basic("a", "bcd"), "Basic YTpiY2Q=");
     }
 }

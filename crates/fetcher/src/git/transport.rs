@@ -9,8 +9,6 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use gix::protocol::transport::Protocol;
 use gix::protocol::transport::client::blocking_io::{Transport, http::Transport as HttpTransport};
 use gix::protocol::transport::client::git::{ConnectMode, blocking_io::Connection};
@@ -20,7 +18,8 @@ use parking_lot::Mutex;
 
 use super::child::{self, GitChild};
 use super::failure::{RemoteRequest, judge_io, slow_to_connect, unreachable};
-use super::http::{GitHttp, HttpVerdict};
+use super::http::GitHttp;
+use super::http::verdict::HttpVerdict;
 use crate::credentials::HostCredentials;
 use crate::source::FetchTask;
 
@@ -275,23 +274,4 @@ fn open_http(asked: &RemoteRequest<'_>, task: &FetchTask) -> Result<OpenRemote> 
         child: None,
         verdict: Some(verdict),
     })
-}
-
-/// The value of an `Authorization` header.
-pub fn basic(user: &str, token: &str) -> String {
-    format!("Basic {}", BASE64.encode(format!("{user}:{token}")))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn basic_logins_are_padded() {
-        assert_eq!(basic("a", "b"), "Basic YTpi");
-        assert_eq!(basic("robot", "s3cret"), "Basic cm9ib3Q6czNjcmV0");
-        assert_eq!(basic("a", "bc"), "Basic YTpiYw==");
-        assert_eq!(basic("a", "bcd"), "Basic YTpiY2Q=");
-    }
 }

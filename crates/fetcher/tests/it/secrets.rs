@@ -107,7 +107,7 @@ async fn tokens_are_in_no_argument_log_or_error() {
     assert!(log.contains("fetched"), "the log was captured");
     for secret in [
         TOKEN,
-        &monofs_fetcher::git::transport::basic("robot", TOKEN)[6..],
+        &monofs_fetcher::git::http::basic("robot", TOKEN)[6..],
     ] {
         assert!(!log.contains(secret), "the log has the secret");
     }

@@ -224,3 +224,13 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn a_host_has_one_name_however_it_is_written() {
+    let host = |url| SourceUrl::new(url).unwrap().host_name();
+    let named = Some("git.example.org".to_owned());
+    assert_eq!(host("https://Git.Example.org/a"), named);
+    assert_eq!(host("https://GIT.example.org/b"), named);
+    assert_eq!(host("http://h:81/a").as_deref(), Some("h:81"));
+    assert_eq!(host("/srv/git/x.git"), None);
+}

@@ -79,6 +79,12 @@ impl Operations {
                 orphan_paths: vec!["github.com/org/lost".into()],
                 ..Default::default()
             }],
+            hosts_paused: vec![v1::HostPause {
+                host: "github.com".into(),
+                cause: "HTTP 429 Too Many Requests".into(),
+                retry_after_ms: 3_600_000,
+                next_try_at: SINCE + 3600,
+            }],
             kept_snapshots: vec![v1::KeptSnapshot {
                 path: "github.com/org/one".into(),
                 commit: vec![0xab; 20].into(),

@@ -33,7 +33,11 @@ impl World {
             last_error: "connection reset".into(),
             ..ready("gitlab.com/new")
         };
-        world.repositories = Mutex::new(vec![with_tree, ready("gitlab.com/a/b/c"), fresh]);
+        let hidden = v1::Repository {
+            shadowed_by: "gitlab.com/a".into(),
+            ..ready("gitlab.com/a/b/c")
+        };
+        world.repositories = Mutex::new(vec![with_tree, hidden, fresh]);
         world
     }
 

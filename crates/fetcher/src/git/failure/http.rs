@@ -8,7 +8,7 @@ use super::{
     GixVerdict, RemoteRequest, host_of, one_line, refused, silent, slow_to_connect, unreachable,
     untrusted,
 };
-use crate::git::http::HttpFailure;
+use crate::git::http::verdict::HttpFailure;
 
 /// Understands a failure of our own client. `proxy`: what was between us and the host.
 pub fn judge_http(
@@ -99,7 +99,7 @@ fn not_now(
         format!(", Retry-After {} s", pause.as_secs())
     });
     let cause = format!("HTTP {code} {}{said}", reason.unwrap_or("of no known name"));
-    let host = HostPause::host_of(asked.source).unwrap_or_default();
+    let host = asked.source.host_name().unwrap_or_default();
     let error = unreachable(asked, &format!("it answers {cause}"));
     through(proxy, error).with_pause(HostPause {
         host,

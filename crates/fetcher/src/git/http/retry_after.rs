@@ -4,12 +4,20 @@
 
 use std::time::{Duration, SystemTime};
 
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+
 /// The longest pause that a host is believed; a longer one is cut to it.
 const BELIEVED_MAX: Duration = Duration::from_secs(24 * 3600);
 
+/// What the header says from now on, if it is there and says anything.
+pub fn of(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?;
+    parse(value, SystemTime::now())
+}
+
 /// How long to wait from `now` on. `None` when the value is neither seconds nor a date; a date that
 /// is over is zero.
-pub fn parse(value: &str, now: SystemTime) -> Option<Duration> {
+fn parse(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
     let pause = if is_number {
