@@ -132,20 +132,23 @@ async fn start_or_join(
     let (job, mine) = state.work.ingests.start_or_join(&spec, patience)?;
     if mine {
         let (admit, admitted) = oneshot::channel();
+        let mut admit = Some(admit);
         let state = state.clone();
         let running = job.clone();
         let caller = actor.clone();
         // On its own: the job goes on, or its claim is let go, also if the caller is gone.
         let run = async move {
-            let work = work(&caller, &state, &running, create, admit);
+            let work = work(&caller, &state, &running, create, &mut admit);
             let outcome = state.work.stop.run_until_cancelled(work).await;
-            state.work.ingests.ended_now(&running);
-            let stopped = || {
+            let outcome = outcome.unwrap_or_else(|| {
                 Err(Error::unavailable(
                     "this router stops; ask another one, or when it is back",
                 ))
-            };
-            running.end(outcome.unwrap_or_else(stopped));
+            });
+            // Who is told that it ended, or was not admitted, may ask for another at once.
+            state.work.ingests.ended_now(&running);
+            tell(&mut admit, &outcome);
+            running.end(outcome);
         };
         let doing = if create { "ingest" } else { "refresh" };
         tokio::spawn(context::go_on(actor, doing, run));
@@ -156,16 +159,16 @@ async fn start_or_join(
     Ok(job)
 }
 
-/// One job: claims the path and runs it, or follows another router that does.
+/// One job: claims the path and runs it, or follows another router that does. `admit` is told when
+/// it may run, and left to the caller when it may not.
 async fn work(
     actor: &Actor,
     state: &Arc<Parts>,
     job: &Arc<Job>,
     create: bool,
-    admit: oneshot::Sender<Result<()>>,
+    admit: &mut Option<oneshot::Sender<Result<()>>>,
 ) -> Result<()> {
     let spec = &job.spec;
-    let mut admit = Some(admit);
     let asked = PathWork::Ingest {
         source: &spec.source,
         ref_name: &spec.ref_name,
@@ -183,11 +186,10 @@ async fn work(
             && let Ok(LeaseOutcome::Mine(lease)) = taken
         {
             lease.release().await;
-            tell(&mut admit, &admitted);
             return admitted;
         }
-        tell(&mut admit, &admitted);
         admitted?;
+        tell(admit, &Ok(()));
         match taken? {
             LeaseOutcome::Mine(lease) => {
                 let outcome = run_with_lease(actor, state, job, lease).await;

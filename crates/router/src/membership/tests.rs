@@ -97,9 +97,11 @@ async fn members_announce_themselves_and_learn_the_view_and_the_pace() {
         member: Some(v1::Member::default()),
     };
     cluster.heartbeat(invalid).await.expect_err("no id");
-    // No client is connected, so nothing is waited for.
+    // No client is connected; those of before had no time yet to come back.
     let acknowledged = cluster.acknowledged(v1::AcknowledgedRequest {}).await;
-    assert_eq!(acknowledged.expect("answered").into_inner().revision, None);
+    let acknowledged = acknowledged.expect("answered").into_inner();
+    assert!(acknowledged.settling);
+    assert_eq!(acknowledged.in_use, []);
     let report = |id: &str| v1::ReportFailureRequest {
         member_id: id.into(),
         ..Default::default()

@@ -104,7 +104,8 @@ async fn wrong_sources_refs_and_paths_say_what_is_wrong() {
         .ingest(here(&url, "main", "h/org/repo"))
         .await
         .unwrap();
-    for path in ["h/org", "h/org/repo/inside", "h/org/repo"] {
+    // Names that it has itself.
+    for path in ["h/org/repo/dir", "h/org/repo/dir/f", "h/org/repo"] {
         let other = empty.url();
         let error = cluster
             .ingest(here(&other, "main", path))

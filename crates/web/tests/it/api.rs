@@ -42,7 +42,9 @@ async fn nodes_are_paged_and_one_is_told_in_full() {
 #[tokio::test(flavor = "multi_thread")]
 async fn repositories_are_filtered_and_a_wrong_question_is_refused() {
     let site = TestSite::start().await;
+    // Two copies are wanted where there are two nodes.
     site.node("n1").await;
+    site.node("n2").await;
     for (path, bytes) in [("a/small", 10), ("a/large", 200), ("b/other", 50)] {
         site.repository(path, &["n1"], bytes).await;
     }

@@ -4,7 +4,7 @@ use monofs_model::{Consistency, NodeId};
 use monofs_testkit::wait::wait_until_async;
 
 use crate::collect;
-use crate::fixture::peers::{FakeAdoption, FakeNode};
+use crate::fixture::peers::{FakeAdoption, FakeFetcher, FakeNode};
 use crate::fixture::{SOON, TestRouter, actor, entry, node_id, path, snapshot};
 use crate::ingest::{self, IngestSpec};
 
@@ -12,6 +12,7 @@ use crate::ingest::{self, IngestSpec};
 struct Ingesting {
     router: TestRouter,
     nodes: [FakeNode; 2],
+    _fetcher: FakeFetcher,
 }
 
 impl Ingesting {
@@ -21,9 +22,13 @@ impl Ingesting {
             config.reader_linger = Some(std::time::Duration::ZERO);
         })
         .await;
-        router.fake_fetcher(snapshot(2)).await;
+        let fetcher = router.fake_fetcher(snapshot(2)).await;
         let nodes = [router.fake_node("n1").await, router.fake_node("n2").await];
-        Self { router, nodes }
+        Self {
+            router,
+            nodes,
+            _fetcher: fetcher,
+        }
     }
 
     /// Ingests `at`, with all copies before the flip. Whether that succeeded.
