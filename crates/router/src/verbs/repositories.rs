@@ -22,7 +22,7 @@ pub async fn ingest(actor: &Actor, state: &Arc<Parts>, spec: IngestSpec) -> Resu
 }
 
 /// Begins to look upstream for a new commit of a repository, or joins the job that runs. Errors:
-/// `NotFound`; those of [`ingest`].
+/// `NotFound`; those of [`ingest()`].
 pub async fn refresh(actor: &Actor, state: &Arc<Parts>, path: &str) -> Result<Arc<Job>> {
     asked(actor, "refresh", path);
     let entry = state.control.catalog.require(path)?;
