@@ -57,8 +57,6 @@ impl GitHttp {
     /// be read.
     pub fn new(source: &SourceUrl, host: &HostCredentials, limits: &FetchLimits) -> Result<Self> {
         let url = source.request_url();
-        // The cryptography of TLS in this process; what was named first stays.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = || {
             Client::builder()
                 .connect_timeout(limits.connect_timeout)

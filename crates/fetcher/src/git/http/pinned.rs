@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::ring;
+use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -33,7 +33,7 @@ fn build(pem: &[u8]) -> Result<ClientConfig, Box<dyn std::error::Error>> {
     for certificate in &pinned {
         roots.add(certificate.clone())?;
     }
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(aws_lc_rs::default_provider());
     let inner =
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
     let config =
