@@ -19,7 +19,9 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
-use monofs_model::{Error, Oid, Result, TreeRecord};
+use monofs_model::{
+    Error, GenerationNode, ObjectFormat, ObjectKind, Oid, Result, StorageId, TreeRecord,
+};
 use monofs_store::cache::{CacheOptions, CacheStore};
 use parking_lot::Mutex;
 
@@ -29,6 +31,7 @@ pub use self::ready::READY_BYTES_MAX;
 use self::ready::ReadyChunks;
 use self::writer::{CacheWriter, WriteJob};
 use crate::counters::Counters;
+use crate::shown::DirectoryKey;
 use crate::want::ChunkKey;
 
 /// Bound of the validated records kept in memory.
@@ -45,11 +48,26 @@ impl quick_cache::Weighter<Oid, TreeRecord> for TreeRecordWeight {
     }
 }
 
+/// Bound of the decoded generation nodes kept in memory.
+const GENERATIONS_MEMORY_BYTES: u64 = 8 << 20;
+/// Generation nodes that are expected in memory.
+const GENERATIONS_EXPECTED: usize = 4096;
+
+#[derive(Clone)]
+struct GenerationsWeight;
+
+impl quick_cache::Weighter<Oid, Arc<GenerationNode>> for GenerationsWeight {
+    fn weight(&self, _: &Oid, node: &Arc<GenerationNode>) -> u64 {
+        (node.memory_bytes() + ENTRY_BYTES) as u64
+    }
+}
+
 /// Everything at hand.
 pub struct Cache {
     store: Arc<CacheStore>,
     counters: Arc<Counters>,
     records: quick_cache::sync::Cache<Oid, TreeRecord, TreeRecordWeight>,
+    generations: quick_cache::sync::Cache<Oid, Arc<GenerationNode>, GenerationsWeight>,
     ready: ReadyChunks,
     backlog: Arc<Backlog>,
     jobs: Sender<WriteJob>,
@@ -102,6 +120,11 @@ impl Cache {
             store,
             counters,
             records,
+            generations: quick_cache::sync::Cache::with_weighter(
+                GENERATIONS_EXPECTED,
+                GENERATIONS_MEMORY_BYTES,
+                GenerationsWeight,
+            ),
             ready: ReadyChunks::default(),
             backlog,
             jobs,
@@ -129,9 +152,37 @@ impl Cache {
         self.store.read().tree(tree).map(Bytes::copy_from_slice)
     }
 
+    /// The generation node with this id, if it is at hand.
+    pub fn generations(&self, id: &Oid) -> Option<Arc<GenerationNode>> {
+        if let Some(node) = self.generations.get(id) {
+            return Some(node);
+        }
+        let bytes = self.backlog.tree(id).or_else(|| self.stored_tree(id))?;
+        let node = Arc::new(GenerationNode::decode(&bytes).ok()?);
+        self.generations.insert(*id, node.clone());
+        Some(node)
+    }
+
+    /// What was kept of the times of a repository's generations in one row.
+    pub fn times(&self, storage_id: &StorageId, row: u64) -> Option<Bytes> {
+        let key = times_key(storage_id, row);
+        self.backlog.tree(&key).or_else(|| self.stored_tree(&key))
+    }
+
+    /// Keeps times of a repository's generations in one row, in place of what was kept of it.
+    pub fn put_times(&self, storage_id: &StorageId, row: u64, times: Bytes) {
+        self.put_beside_records(times_key(storage_id, row), times);
+    }
+
     /// Whether the record of a tree is at hand.
     pub fn has_record(&self, tree: &Oid) -> bool {
         self.records.contains_key(tree) || self.record(tree).is_some()
+    }
+
+    /// Whether all that tells the names in a directory is at hand.
+    pub fn has_directory(&self, key: &DirectoryKey) -> bool {
+        let has_node = key.node.is_none_or(|id| self.generations(&id).is_some());
+        has_node && self.has_record(&key.tree)
     }
 
     /// The bytes of a chunk, if they are here decoded.
@@ -202,8 +253,18 @@ impl Cache {
     pub fn put_record(&self, tree: Oid, record: TreeRecord) {
         let bytes = record.bytes().clone();
         self.records.insert(tree, record);
-        if self.backlog.add_tree(tree, &bytes) {
-            self.send(WriteJob::Tree(tree, bytes));
+        self.put_beside_records(tree, bytes);
+    }
+
+    /// Takes in a verified generation node.
+    pub fn put_generations(&self, id: Oid, encoded: Bytes, node: GenerationNode) {
+        self.generations.insert(id, Arc::new(node));
+        self.put_beside_records(id, encoded);
+    }
+
+    fn put_beside_records(&self, key: Oid, value: Bytes) {
+        if self.backlog.add_tree(key, &value) {
+            self.send(WriteJob::Tree(key, value));
         } else {
             self.counters.cache_write_skipped.one();
         }
@@ -295,6 +356,12 @@ impl Cache {
             last_error: self.backlog.last_error(),
         }
     }
+}
+
+/// The key of a row of times, beside the records. It is the digest of no record.
+fn times_key(storage_id: &StorageId, row: u64) -> Oid {
+    let text = format!("times {storage_id} {row}");
+    Oid::of(ObjectFormat::Sha256, ObjectKind::Blob, text.as_bytes())
 }
 
 #[cfg(test)]

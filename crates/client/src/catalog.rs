@@ -15,7 +15,9 @@
 
 pub mod ack;
 pub mod apply;
+pub mod clock;
 mod copy;
+mod late;
 pub mod watch;
 
 use std::collections::BTreeMap;
@@ -26,6 +28,7 @@ use monofs_model::Result;
 use monofs_proto::v1;
 use parking_lot::{Mutex, MutexGuard};
 
+use self::clock::RouterClock;
 use crate::packed::{self, CheckedEntry, Packed, PageCheck};
 
 /// A batch of changes that is to be applied as a whole.
@@ -40,6 +43,8 @@ pub struct CatalogChange {
     /// Pages of a listing, whose entries come before those above; see [`CatalogChange::checked`].
     pages: Vec<PageCheck>,
     page_bytes: usize,
+    /// The router's clock.
+    pub clock: Option<RouterClock>,
 }
 
 impl CatalogChange {
@@ -122,6 +127,8 @@ pub struct LinkState {
     pub lagging: BTreeMap<String, String>,
     /// What is shown came from the copy on disk, not from a router.
     pub from_copy: bool,
+    /// Of the router that was heard last.
+    pub clock: Option<RouterClock>,
 }
 
 impl RouterLink {

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use monofs_model::limits::{CONTENT_REQUEST_ITEMS_MAX, TREE_CLOSURE_BYTES};
-use monofs_model::{Error, Oid, Result};
+use monofs_model::{Error, Result};
 use monofs_rpc::channel::ChannelPool;
 
 use self::closures::Closures;
@@ -43,7 +43,9 @@ use crate::config::Config;
 use crate::counters::Counters;
 use crate::evidence::Marks;
 use crate::repo::Repo;
+use crate::shown::DirectoryKey;
 use crate::spawner::Spawner;
+use crate::times;
 use crate::want::{ContentKey, Demand, Span};
 
 /// Budget of a request for trees once the repository's whole closure has been asked for.
@@ -64,6 +66,8 @@ pub struct Content {
     /// What is fetched unasked is marked once it is claimed, so before it can be read.
     marks: Arc<Marks>,
     spawner: Spawner,
+    /// One question for times at a time: they are few, and a row answers many.
+    asking_times: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Content {
@@ -99,6 +103,7 @@ impl Content {
             flights: Flights::default(),
             marks,
             spawner,
+            asking_times: Arc::default(),
         }
     }
 
@@ -119,7 +124,12 @@ impl Content {
 
     /// Brings the record of a tree into the cache; the first time for a repository, all records
     /// below it too. Those of `ahead` are asked for in the same request and not waited for.
-    pub async fn tree(&self, repo: &Arc<Repo>, tree: Oid, ahead: Vec<Oid>) -> Result<()> {
+    pub async fn tree(
+        &self,
+        repo: &Arc<Repo>,
+        tree: DirectoryKey,
+        ahead: Vec<DirectoryKey>,
+    ) -> Result<()> {
         self.await_closure(repo, &tree).await;
         let budget = if repo.first_touch() {
             TREE_CLOSURE_BYTES
@@ -140,7 +150,12 @@ impl Content {
 
     /// Brings the records of these trees into the cache, and up to `budget` bytes of what is below
     /// them.
-    pub async fn trees(&self, repo: &Arc<Repo>, trees: Vec<Oid>, budget: u64) -> Result<()> {
+    pub async fn trees(
+        &self,
+        repo: &Arc<Repo>,
+        trees: Vec<DirectoryKey>,
+        budget: u64,
+    ) -> Result<()> {
         for batch in trees.chunks(CONTENT_REQUEST_ITEMS_MAX) {
             let need = ContentNeed::Trees {
                 wanted: batch.to_vec(),
@@ -150,6 +165,48 @@ impl Content {
             self.obtain(repo, need).await?;
         }
         Ok(())
+    }
+
+    /// Learns when these generations of a repository were: from the cache, else from a router.
+    pub async fn times(&self, repo: &Arc<Repo>, generations: &[u64]) -> Result<()> {
+        let _asking = self.asking_times.lock().await;
+        let peer = &self.reader.peer;
+        let id = repo.storage_id();
+        let (last, _) = repo.shown_times().last();
+        for row in rows_of(generations) {
+            if let Some(kept) = peer.cache.times(id, row) {
+                repo.learn_times(|known| known.decode_row(kept, last));
+            }
+        }
+
+        // Another caller may have asked for them, too.
+        let is_unknown = |generation: &&u64| repo.time_of(**generation).is_none();
+        let unknown: Vec<u64> = generations.iter().filter(is_unknown).copied().collect();
+        let rows = rows_of(&unknown);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        for told in peer.ask_times(id, &rows).await? {
+            repo.learn_times(|known| known.learn_row(&told));
+        }
+        rows.iter().for_each(|row| self.keep_times(repo, *row));
+        match unknown.iter().find(|generation| is_unknown(generation)) {
+            None => Ok(()),
+            Some(generation) => Err(Error::not_held(format!(
+                "no router knows when generation {generation} of {} was",
+                repo.path()
+            ))),
+        }
+    }
+
+    /// Keeps what is known of the times of a repository in one row.
+    pub fn keep_times(&self, repo: &Repo, row: u64) {
+        if let Some(kept) = repo.look_at_times(|known| known.encode_row(row)) {
+            self.reader
+                .peer
+                .cache
+                .put_times(repo.storage_id(), row, kept);
+        }
     }
 
     /// Brings the chunks of `wanted` into the cache, and in the same request those of `ahead`,
@@ -271,15 +328,24 @@ impl Content {
 
     /// If the closure of this repository is streaming in, gives the tree a moment to arrive with
     /// it.
-    async fn await_closure(&self, repo: &Repo, tree: &Oid) {
+    async fn await_closure(&self, repo: &Repo, tree: &DirectoryKey) {
         let peer = &self.reader.peer;
         let Some(mut progress) = peer.closures.progress(repo.storage_id()) else {
             return;
         };
         // In vain: the tree is asked for on its own.
         let _ = tokio::time::timeout(CLOSURE_WAIT, async {
-            while !peer.cache.has_record(tree) && progress.changed().await.is_ok() {}
+            while !peer.cache.has_directory(tree) && progress.changed().await.is_ok() {}
         })
         .await;
     }
+}
+
+/// The rows of these generations, each once.
+fn rows_of(generations: &[u64]) -> Vec<u64> {
+    let rows: std::collections::BTreeSet<u64> = generations
+        .iter()
+        .map(|generation| generation / times::ROW)
+        .collect();
+    rows.into_iter().collect()
 }

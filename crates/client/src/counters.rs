@@ -95,6 +95,8 @@ pub struct Counters {
     /// Not written because the writer was too far behind.
     pub cache_write_skipped: Counter,
     pub flips: Counter,
+    /// Of those, the ones that were shown so late that their names have the time of showing them.
+    pub late_flips: Counter,
     pub names_invalidated: Counter,
     pub directories_invalidated: Counter,
     /// How often the kernel was told to drop all names.

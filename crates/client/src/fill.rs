@@ -23,6 +23,7 @@ use crate::counters::Counters;
 use crate::evidence::NameKind;
 use crate::fs::Fs;
 use crate::fs::identity::{Identity, Ino};
+use crate::fs::names::DirectoryNames;
 use crate::prefetch::select::small_file;
 use crate::switch_lock::assert_not_held;
 
@@ -112,17 +113,18 @@ impl FillThread {
     /// Stores what is at hand of the small files of a directory.
     fn fill(&mut self, fs: &Fs, directory: Ino) {
         assert_not_held("fill the page cache");
-        let record = fs
-            .tree_of(directory)
-            .and_then(|tree| fs.cache.record(&tree));
-        let Some(record) = record else { return };
-        for entry in record.iter() {
+        let names = fs
+            .shown_of(directory)
+            .and_then(|shown| DirectoryNames::at_hand(&fs.cache, &shown));
+        let Some(names) = names else { return };
+        for named in names.iter() {
+            let entry = named.entry;
             let kind = NameKind::of(entry.name);
             if entry.size == 0 || small_file(&entry).is_none() || !fs.kinds.may_store(kind) {
                 continue;
             }
             // Files that the kernel does not know yet cannot be stored.
-            let identity = Identity::entry(directory, entry.name, entry.kind, &entry.oid);
+            let identity = Identity::entry(directory, &named);
             let Some(ino) = fs.inodes.find(identity) else {
                 continue;
             };

@@ -21,6 +21,7 @@ pub mod in_use;
 pub mod inode;
 mod joined;
 pub mod lookup;
+pub mod names;
 pub mod namespace;
 pub mod read;
 pub mod readdir;
@@ -35,20 +36,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use monofs_model::{EntryKind, Oid, TreeRecord};
+use monofs_model::Oid;
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 
 use self::control::DocumentName;
 use self::identity::Ino;
-use self::inode::{InodeTable, InodeTarget};
+use self::inode::{Inode, InodeTable, InodeTarget};
 use self::namespace::Namespace;
 use self::retire::RetiredDirectories;
 use crate::cache::Cache;
 use crate::evidence::{Marks, ReadKinds};
 use crate::packed::Volume;
 use crate::repo::Repo;
+use crate::shown::ShownTree;
 use crate::switch_lock::{SwitchGuard, SwitchLock};
-use crate::want::{Miss, Outcome, TreeWant};
 
 /// Makes the text of a document below `.monofs`.
 pub type Documents = Box<dyn Fn(DocumentName) -> Bytes + Send + Sync>;
@@ -101,38 +102,26 @@ impl Fs {
         self.now.load(Ordering::Relaxed)
     }
 
-    /// The record of a tree that `directory` is or was, or the miss that names it.
-    pub(crate) fn record(
-        &self,
-        repo: &Arc<Repo>,
-        tree: &Oid,
-        directory: Ino,
-    ) -> Outcome<TreeRecord> {
-        self.cache.record(tree).ok_or_else(|| {
-            Miss::Tree(TreeWant {
-                repo: repo.clone(),
-                tree: *tree,
-                directory,
-            })
-        })
+    /// The repository that a directory belongs to, and what it shows now. `None` above repositories
+    /// and for what is no directory.
+    pub(crate) fn repo_and_shown_of(&self, directory: Ino) -> Option<(Arc<Repo>, ShownTree)> {
+        self.inodes.with(directory, |inode| {
+            let shown = inode.shown()?;
+            match &inode.what {
+                InodeTarget::Entry { repo, .. } => Some((repo.clone(), shown)),
+                _ => None,
+            }
+        })?
     }
 
-    /// The repository that a directory belongs to, and the tree that it shows now. `None` above
-    /// repositories and for what is no directory.
-    pub(crate) fn repo_and_tree_of(&self, directory: Ino) -> Option<(Arc<Repo>, Oid)> {
-        self.inodes.with(directory, |inode| match &inode.what {
-            InodeTarget::Entry {
-                kind: EntryKind::Directory,
-                oid,
-                repo,
-            } => Some((repo.clone(), *oid)),
-            _ => None,
-        })?
+    /// What a directory of a repository shows now.
+    pub(crate) fn shown_of(&self, directory: Ino) -> Option<ShownTree> {
+        self.inodes.with(directory, Inode::shown)?
     }
 
     /// The tree that a directory of a repository shows now.
     pub(crate) fn tree_of(&self, directory: Ino) -> Option<Oid> {
-        self.repo_and_tree_of(directory).map(|(_, tree)| tree)
+        self.shown_of(directory).map(|shown| shown.tree)
     }
 
     /// The size of everything shown.

@@ -335,12 +335,8 @@ async fn list_later<R: ListingReply>(
     position: u64,
     mut reply: R,
 ) {
-    // Until its record is here the directory is listed into a sink that takes no name.
-    let probe = move |fs: &Fs| {
-        fs.readdir(ino, position, ListingMode::Names, &mut |_: &DirItem<'_>| {
-            true
-        })
-    };
+    // Until all that it needs is here the directory is listed into a sink that takes no name.
+    let probe = move |fs: &Fs| fs.readdir(ino, position, R::MODE, &mut |_: &DirItem<'_>| true);
     if let Err(error) = context.retry(miss, probe).await {
         return reply.error(errno(error));
     }

@@ -35,9 +35,11 @@ mod operations;
 pub mod packed;
 pub mod prefetch;
 pub mod repo;
+pub mod shown;
 mod spawner;
 pub mod status;
 mod switch_lock;
+pub mod times;
 pub mod want;
 
 pub use config::{AddressChoice, Config};

@@ -72,6 +72,11 @@ fn catalogue(context: &MountContext, link: &RouterLink, out: &mut Samples) {
         "Repositories switched to another commit.",
         context.counters.flips.get(),
     );
+    out.counter(
+        "monofs_client_late_flips_total",
+        "Repositories switched so late that the names show the time of the switch.",
+        context.counters.late_flips.get(),
+    );
     out.gauge(
         "monofs_client_inodes",
         "Inodes that the kernel knows.",

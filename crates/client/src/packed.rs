@@ -9,11 +9,14 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use monofs_model::{Error, Oid, Repository, Result};
+use monofs_model::{Error, Repository, Result};
 use monofs_proto::v1;
 use prost::Message;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
+
+use crate::shown::ShownTree;
+use crate::times::ShownTimes;
 
 /// Most threads that check a large catalogue.
 const CHECKERS_MAX: usize = 4;
@@ -37,10 +40,9 @@ pub struct Volume {
 #[derive(Debug, Clone)]
 pub struct Packed {
     bytes: Bytes,
-    /// The root tree.
-    pub root: Oid,
-    /// Commit time, seconds since the epoch.
-    pub commit_time: i64,
+    /// The root directory.
+    pub root: ShownTree,
+    pub times: ShownTimes,
     pub volume: Volume,
 }
 
@@ -147,8 +149,8 @@ impl Packed {
         };
         Some(Self {
             bytes,
-            root: snapshot.root,
-            commit_time: snapshot.commit_time,
+            root: ShownTree::root_of(snapshot),
+            times: ShownTimes::of(entry, snapshot),
             volume,
         })
     }

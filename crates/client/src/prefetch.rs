@@ -21,10 +21,10 @@ mod walk;
 mod walks;
 mod window;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use monofs_model::limits::CONTENT_REQUEST_ITEMS_MAX;
-use monofs_model::tree::Entry;
 use monofs_model::{EntryKind, Oid, Result};
 use parking_lot::Mutex;
 
@@ -36,7 +36,9 @@ use self::window::{DirectoryReading, SiblingWindow};
 use crate::content::Content;
 use crate::fs::Fs;
 use crate::fs::identity::Ino;
+use crate::fs::names::DirectoryNames;
 use crate::repo::Repo;
+use crate::shown::{DirectoryKey, NamedEntry};
 use crate::spawner::Spawner;
 use crate::want::{ChunkWant, Span, TreeWant};
 
@@ -92,15 +94,15 @@ impl Prefetch {
             PrefetchMode::On => neighbours(&self.fs, want),
             PrefetchMode::Off => Vec::new(),
         };
-        self.content.tree(&want.repo, want.tree, neighbours).await
+        self.content.tree(&want.repo, want.key, neighbours).await
     }
 
     /// A directory is being listed from its start.
     pub fn listed(&self, directory: Ino) {
         if self.mode == PrefetchMode::On
-            && let Some((repo, tree)) = self.fs.repo_and_tree_of(directory)
+            && let Some((repo, shown)) = self.fs.repo_and_shown_of(directory)
         {
-            self.walks.listed(repo.storage_id(), tree);
+            self.walks.listed(repo.storage_id(), shown.tree);
         }
     }
 
@@ -164,32 +166,29 @@ impl Prefetch {
     }
 }
 
-/// The trees of the directories beside the wanted one whose records are not at hand, from it on and
-/// then from the start.
-fn neighbours(fs: &Fs, want: &TreeWant) -> Vec<Oid> {
+/// The directories beside the wanted one whose records are not at hand, from it on and then from the
+/// start.
+fn neighbours(fs: &Fs, want: &TreeWant) -> Vec<DirectoryKey> {
     let parent = fs.inodes.with(want.directory, |inode| inode.parent);
-    let tree = parent
+    let shown = parent
         .filter(|parent| *parent != want.directory)
-        .and_then(|parent| fs.repo_and_tree_of(parent))
+        .and_then(|parent| fs.repo_and_shown_of(parent))
         .filter(|(repo, _)| Arc::ptr_eq(repo, &want.repo))
-        .map(|(_, tree)| tree);
-    let Some(record) = tree.and_then(|tree| fs.cache.record(&tree)) else {
+        .map(|(_, shown)| shown);
+    let Some(names) = shown.and_then(|shown| DirectoryNames::at_hand(&fs.cache, &shown)) else {
         return Vec::new();
     };
-    let beside: Vec<Oid> = record.iter().filter_map(directory_oid).collect();
-    let at = beside
-        .iter()
-        .position(|tree| *tree == want.tree)
-        .unwrap_or(0);
+    let beside: Vec<DirectoryKey> = names.iter().filter_map(directory_key).collect();
+    let at = beside.iter().position(|key| *key == want.key).unwrap_or(0);
     let (before, from) = beside.split_at(at);
-    let others = from
-        .iter()
-        .chain(before)
-        .copied()
-        .filter(|tree| *tree != want.tree);
-    fs.cache.missing_records(others.take(NEIGHBOURS_MAX))
+    let others = from.iter().chain(before).filter(|key| **key != want.key);
+    let others: Vec<DirectoryKey> = others.take(NEIGHBOURS_MAX).copied().collect();
+    let missing = fs.cache.missing_records(others.iter().map(|key| key.tree));
+    let missing: HashSet<Oid> = missing.into_iter().collect();
+    let is_missing = |key: &DirectoryKey| missing.contains(&key.tree);
+    others.into_iter().filter(is_missing).collect()
 }
 
-fn directory_oid(entry: Entry<'_>) -> Option<Oid> {
-    (entry.kind == EntryKind::Directory).then_some(entry.oid)
+fn directory_key(named: NamedEntry<'_>) -> Option<DirectoryKey> {
+    (named.entry.kind == EntryKind::Directory).then(|| named.shown().key())
 }

@@ -7,10 +7,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use monofs_model::{Oid, Repository, Snapshot, StorageId};
+use monofs_model::{Repository, Snapshot, StorageId};
 use parking_lot::RwLock;
 
 use crate::packed::{Packed, Volume};
+use crate::shown::ShownTree;
+use crate::times::{KnownTimes, ShownTimes};
 
 /// One mounted repository.
 #[derive(Debug)]
@@ -18,6 +20,9 @@ pub struct Repo {
     path: Box<str>,
     storage_id: OnceLock<StorageId>,
     shown: RwLock<ShownEntry>,
+    /// Of generations, besides what the entry tells; boxed, since of most repositories there is
+    /// none.
+    times: RwLock<Option<Box<KnownTimes>>>,
     closure_asked: AtomicBool,
     is_pinned: bool,
 }
@@ -52,6 +57,7 @@ impl Repo {
             // What is known of it is read on demand; nothing asks for all of it at once.
             closure_asked: AtomicBool::new(true),
             is_pinned: true,
+            times: RwLock::new(self.times.read().clone()),
             ..Self::with(self.path.to_string(), shown)
         })
     }
@@ -75,6 +81,7 @@ impl Repo {
             path: path.into_boxed_str(),
             storage_id: OnceLock::new(),
             shown: RwLock::new(shown),
+            times: RwLock::default(),
             closure_asked: AtomicBool::new(false),
             is_pinned: false,
         }
@@ -112,14 +119,40 @@ impl Repo {
         self.look(|shown| shown.packed.same(packed))
     }
 
-    /// The root tree being served.
-    pub fn root(&self) -> Oid {
+    /// The root directory being served.
+    pub fn root(&self) -> ShownTree {
         self.look(|shown| shown.packed.root)
     }
 
-    /// Commit time of the snapshot being served.
-    pub fn commit_time(&self) -> i64 {
-        self.look(|shown| shown.packed.commit_time)
+    /// The times that the entry being served tells.
+    pub fn shown_times(&self) -> ShownTimes {
+        self.look(|shown| shown.packed.times)
+    }
+
+    /// The time of a generation of what is being served; `None`: it is not known here. Seconds
+    /// since the epoch.
+    pub fn time_of(&self, generation: u64) -> Option<i64> {
+        self.time_with(&self.shown_times(), generation)
+    }
+
+    /// The same, once an entry is served that tells `shown`.
+    pub fn time_with(&self, shown: &ShownTimes, generation: u64) -> Option<i64> {
+        let known = self.times.read();
+        let known = known.as_deref();
+        known
+            .and_then(|known| known.late(generation))
+            .or_else(|| shown.get(generation))
+            .or_else(|| known?.get(generation))
+    }
+
+    /// Learns about times.
+    pub fn learn_times(&self, learn: impl FnOnce(&mut KnownTimes)) {
+        learn(self.times.write().get_or_insert_default());
+    }
+
+    /// Looks at what is known about times, besides what the entry tells.
+    pub fn look_at_times<T>(&self, look: impl FnOnce(&KnownTimes) -> T) -> Option<T> {
+        self.times.read().as_deref().map(look)
     }
 
     /// The size of what is being served.

@@ -13,6 +13,9 @@ use crate::cache::CacheStatus;
 use crate::catalog::RouterLink;
 use crate::mount::context::MountContext;
 
+/// Clocks of a mount and its router that differ by more are a problem.
+const SKEW_MAX_MS: i64 = 1000;
+
 /// The state of a mount.
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
@@ -41,6 +44,8 @@ pub struct RouterLinkStatus {
     /// Since the last message; what is shown may be this old.
     pub view_age_seconds: Option<u64>,
     pub last_error: Option<String>,
+    /// How far this machine's clock is ahead of the router's that was heard last; negative: behind.
+    pub clock_ahead_ms: Option<i64>,
     pub view_number: u64,
     pub members: Vec<ViewMember>,
 }
@@ -122,6 +127,8 @@ pub struct PrefetchStatus {
 #[derive(Debug, Clone, Serialize)]
 pub struct InvalidationStatus {
     pub flips: u64,
+    /// Of those, the ones that came so late that the names show the time of their coming.
+    pub late_flips: u64,
     pub names: u64,
     pub directories: u64,
 }
@@ -189,6 +196,7 @@ impl StatusSource {
             },
             invalidations: InvalidationStatus {
                 flips: counters.flips.get(),
+                late_flips: counters.late_flips.get(),
                 names: counters.names_invalidated.get(),
                 directories: counters.directories_invalidated.get(),
             },
@@ -231,6 +239,7 @@ impl StatusSource {
             connected_seconds: state.connected_since.map(|since| since.elapsed().as_secs()),
             view_age_seconds: state.last_message.map(|last| last.elapsed().as_secs()),
             last_error: state.last_error,
+            clock_ahead_ms: state.clock.map(|clock| clock.skew_ms()),
             view_number: view.number,
             members: view.members.iter().map(ViewMember::of).collect(),
         }
@@ -292,6 +301,15 @@ fn problems(
         let why = router.last_error.as_deref().unwrap_or("connecting");
         problems.push(format!(
             "no router is connected ({why}); what is shown may be old"
+        ));
+    }
+    let skew_ms = router.clock_ahead_ms.unwrap_or(0);
+    if skew_ms.abs() > SKEW_MAX_MS {
+        problems.push(format!(
+            "this machine's clock is {:.1} s {} the router's: what an update changes may look older \
+             than what was built from the text before; set the clocks right",
+            skew_ms.abs() as f64 / 1000.0,
+            if skew_ms > 0 { "ahead of" } else { "behind" },
         ));
     }
     for (path, why) in &catalog.lagging {

@@ -11,24 +11,25 @@ use monofs_store::frame::chunk_len;
 use crate::errno::Errno;
 use crate::fs::identity::Ino;
 use crate::repo::Repo;
+use crate::shown::DirectoryKey;
 
 /// A chunk of a content, by its blob and index.
 pub type ChunkKey = (Oid, u32);
 
-/// One thing that is fetched: a directory record, or a chunk of a content by its index.
+/// One thing that is fetched: a directory record, a generation node, or a chunk of a content by its
+/// index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ContentKey {
     Tree(Oid),
+    Generations(Oid),
     Chunk(Oid, u32),
 }
 
 impl ContentKey {
-    /// The tree whose record this names.
-    pub fn tree(&self) -> Option<Oid> {
-        match self {
-            Self::Tree(tree) => Some(*tree),
-            Self::Chunk(..) => None,
-        }
+    /// The record of a directory, and its node if it has one.
+    pub fn of_directory(directory: &DirectoryKey) -> impl Iterator<Item = Self> + use<> {
+        let node = directory.node.map(Self::Generations);
+        std::iter::once(Self::Tree(directory.tree)).chain(node)
     }
 }
 
@@ -73,11 +74,11 @@ impl Span {
     }
 }
 
-/// A directory record that is needed and not here.
+/// A directory record, or its generation node, that is needed and not here.
 #[derive(Debug, Clone)]
 pub struct TreeWant {
     pub repo: Arc<Repo>,
-    pub tree: Oid,
+    pub key: DirectoryKey,
     /// The directory that the record describes, or described before a switch.
     pub directory: Ino,
 }
@@ -91,10 +92,18 @@ pub struct ChunkWant {
     pub directory: Ino,
 }
 
+/// Times of generations of a repository that are needed and not here.
+#[derive(Debug, Clone)]
+pub struct TimesWant {
+    pub repo: Arc<Repo>,
+    pub generations: Vec<u64>,
+}
+
 /// Why there is no answer.
 #[derive(Debug, Clone)]
 pub enum Miss {
     Tree(TreeWant),
+    Times(TimesWant),
     Chunks(ChunkWant),
     Fail(Errno),
 }

@@ -139,6 +139,7 @@ fn repository(path: DisplayPath, holders: &[NodeId], now: i64) -> Result<Reposit
         blobs: 400,
         bytes: 4 << 20,
         submodules: Vec::new(),
+        generations: None,
     };
     Ok(Repository {
         source: SourceUrl::new(&format!("https://{path}.git"))?,
@@ -147,6 +148,8 @@ fn repository(path: DisplayPath, holders: &[NodeId], now: i64) -> Result<Reposit
         state: RepositoryState::Ready,
         snapshot: Some(snapshot),
         generation: 1,
+        generation_time: None,
+        root_time: None,
         holders: holders.to_vec(),
         content: ContentMode::Eager,
         consistency: Consistency::Eventual,

@@ -4,13 +4,13 @@
 //! that was replaced and may still be read), `below/<path>` (written by every creation below that
 //! path, so that none overtakes one of the path itself, see `room`; `names` is what routers of before that
 //! write instead), and kept aside `published/<storage id>` (the commits
-//! that an entry showed). Values are a version byte and a message of the wire protocol, which only
+//! that an entry showed) and `times/<storage id>/<row>` (the times of its generations). Values are a version byte and a message of the wire protocol, which only
 //! ever gains fields.
 //!
 //! From the bottom: `path_key` (the order of paths), `entry` (keys and values), `index` and
 //! `memory` (the copy that requests are answered from), pure questions to it (`copies`, `summary`,
-//! `listing`, `search`), [`Catalog`] (follows the store and answers), [`RetainedSnapshots`] and
-//! [`PublishedCommits`] (read from the store on demand), [`CatalogWriter`] (every change).
+//! `listing`, `search`), [`Catalog`] (follows the store and answers), [`RetainedSnapshots`],
+//! [`PublishedCommits`] and [`TimesOfGenerations`] (read from the store on demand), [`CatalogWriter`] (every change).
 //!
 //! Invariants: memory changes only after the store did; a repository comes to lie inside another only where
 //! that one does not have the name, and is recorded as shadowed while it has; a change that readers
@@ -33,6 +33,7 @@ mod seed;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod times;
 mod write;
 
 pub use copies::CopyCounts;
@@ -47,4 +48,5 @@ pub use room::EnclosingTree;
 pub use search::{RepositoryFilter, RepositoryQuery, RepositorySorting, SortDirection};
 pub use seed::seed_catalogue;
 pub use summary::{CatalogSummary, TroubledEntries};
+pub use times::{GenerationTime, ROW as TIMES_ROW, TimesOfGenerations};
 pub use write::CatalogWriter;

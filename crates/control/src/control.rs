@@ -9,7 +9,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::catalog::{Catalog, CatalogWriter, PublishedCommits, RetainedSnapshots};
+use crate::catalog::{
+    Catalog, CatalogWriter, PublishedCommits, RetainedSnapshots, TimesOfGenerations,
+};
 use crate::lead::{self, KeptRow, RowHold};
 use crate::state::{MeasuredState, SharedState, StateDurations, StateStore, StateTables};
 
@@ -25,6 +27,8 @@ pub struct Control {
     pub retained: Arc<RetainedSnapshots>,
     /// The commits that entries showed.
     pub published: PublishedCommits,
+    /// The times of generations.
+    pub times: TimesOfGenerations,
     /// Whether this router is the one that runs the workers of which there must be one.
     pub leading: watch::Receiver<bool>,
     /// This router, as the others see it.
@@ -66,6 +70,7 @@ impl Control {
         followers.push(retained.clone());
         shared.start(followers, stop.clone()).await?;
         let (leads, leading) = watch::channel(false);
+        let times = TimesOfGenerations::new(&shared);
         Ok(Arc::new(Self {
             shared,
             tables,
@@ -73,6 +78,7 @@ impl Control {
             entries,
             retained,
             published,
+            times,
             leading,
             own,
             lease,

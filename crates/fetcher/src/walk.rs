@@ -79,6 +79,7 @@ pub fn snapshot(
         blobs: walk.blobs.len() as u64,
         bytes: walk.bytes,
         submodules,
+        generations: None,
     })
 }
 

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::generations::GenerationRef;
 use crate::oid::Oid;
 use crate::path::{DisplayPath, StorageId};
 use crate::placement::NodeId;
@@ -68,6 +69,9 @@ pub struct Snapshot {
     /// Raw bytes of those.
     pub bytes: u64,
     pub submodules: Vec<Submodule>,
+    /// When its names last changed; `None` = all of them in the generation that shows it, at the
+    /// commit's time.
+    pub generations: Option<GenerationRef>,
 }
 
 /// A catalogue entry.
@@ -79,8 +83,13 @@ pub struct Repository {
     pub state: RepositoryState,
     /// `None` until the first ingest succeeds.
     pub snapshot: Option<Snapshot>,
-    /// Grows by one at every flip.
+    /// Grows by one at every flip, and never restarts at a path, even when the entry is deleted.
     pub generation: u64,
+    /// The time of that generation, seconds since the epoch; `None` = the commit's time.
+    pub generation_time: Option<i64>,
+    /// When the names in the root directory last changed, seconds since the epoch; `None` = at the
+    /// commit's time.
+    pub root_time: Option<i64>,
     /// Nodes that acknowledged, after verification, that they hold this commit's directory records.
     pub holders: Vec<NodeId>,
     pub content: ContentMode,

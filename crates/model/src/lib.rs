@@ -7,6 +7,7 @@
 pub mod actor;
 pub mod catalog;
 pub mod error;
+pub mod generations;
 pub mod limits;
 pub mod oid;
 pub mod path;
@@ -20,6 +21,7 @@ pub mod view;
 pub use actor::{Actor, Door, PrincipalName, RequestId};
 pub use catalog::{Consistency, ContentMode, Repository, RepositoryState, Snapshot, Submodule};
 pub use error::{Error, ErrorKind, Result};
+pub use generations::{GenerationNode, GenerationRef};
 pub use oid::{ObjectFormat, ObjectKind, Oid};
 pub use path::{DisplayPath, StorageId};
 pub use pause::HostPause;

@@ -320,12 +320,15 @@ impl TreeRecord {
 
     /// The entry called `name`: a binary search in place.
     pub fn find(&self, name: &[u8]) -> Option<Entry<'_>> {
+        self.get(self.position(name)?)
+    }
+
+    /// The position in name order of the entry called `name`.
+    pub fn position(&self, name: &[u8]) -> Option<usize> {
         let body = self.body();
-        let position = body
-            .index
+        body.index
             .binary_search_by(|entry| name_at(body, entry).cmp(name))
-            .ok()?;
-        self.get(position)
+            .ok()
     }
 
     /// All entries in plain byte order of their names.

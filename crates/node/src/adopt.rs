@@ -1,4 +1,5 @@
-//! Takes all directory records of a commit, verified, and makes the snapshot durable.
+//! Takes all directory records of a commit, verified, and makes the snapshot durable; then the
+//! generation tree of its names, if it has one.
 //!
 //! A first adoption asks for the whole closure in one stream; a refresh goes level by level and
 //! asks only for the trees that the store lacks, so it costs what changed.
@@ -15,11 +16,13 @@ use bytes::Bytes;
 use futures::StreamExt;
 use monofs_model::limits::{CONTENT_REQUEST_ITEMS_MAX, TREE_DEPTH_MAX};
 use monofs_model::{EntryKind, Error, ErrorKind, Oid, Result, Snapshot, TreeRecord};
+use monofs_proto::v1::GenerationTreeState;
 use monofs_proto::{convert, v1};
 use monofs_store::repo::{RepoMeta, RepoStore};
 
 use crate::answer::AnswerSink;
 use crate::blocking::blocking;
+use crate::generations::{Generations, HeldGenerations};
 use crate::served::ServedCounters;
 use crate::stores::NodeStores;
 use crate::upstream::servers::{ServerAttempt, UpstreamServer, Upstreams};
@@ -35,6 +38,14 @@ pub(crate) struct Adopter {
     stores: Arc<NodeStores>,
     upstreams: Arc<Upstreams>,
     served: Arc<ServedCounters>,
+    generations: Arc<Generations>,
+}
+
+/// What is to be adopted.
+pub(crate) struct AdoptedSnapshot {
+    pub snapshot: Snapshot,
+    /// The generation that shows it; 0 = none yet.
+    pub shown_in: u64,
 }
 
 impl Adopter {
@@ -43,22 +54,27 @@ impl Adopter {
         stores: Arc<NodeStores>,
         upstreams: Arc<Upstreams>,
         served: Arc<ServedCounters>,
+        generations: Arc<Generations>,
     ) -> Self {
         Self {
             stores,
             upstreams,
             served,
+            generations,
         }
     }
 
-    /// Adopts `snapshot` of the repository `meta` from the first of `servers` that can give it.
+    /// Adopts a snapshot of the repository `meta` from the first of `servers` that can give it, and
+    /// its generation tree from the first peer among them that has it. The last report says whether
+    /// one had it.
     pub async fn adopt(
         &self,
         meta: &RepoMeta,
-        snapshot: &Snapshot,
+        adopted: &AdoptedSnapshot,
         servers: &[UpstreamServer],
         reports: &AdoptReports,
     ) -> Result<()> {
+        let snapshot = &adopted.snapshot;
         let _writer = self.stores.lock_writer(&meta.storage_id).await;
         let store = self.stores.get_or_create(meta).await?;
 
@@ -77,7 +93,8 @@ impl Adopter {
             };
             self.gather_from_any(gathering, servers).await?;
             let row = snapshot.clone();
-            blocking(move || store.put_snapshot(&row)).await?;
+            let written = store.clone();
+            blocking(move || written.put_snapshot(&row)).await?;
             tracing::info!(
                 repository = %meta.path,
                 commit = %snapshot.commit,
@@ -86,11 +103,31 @@ impl Adopter {
             );
         }
 
+        let mut tree = GenerationTreeState::Held;
+        if let Some(generations) = snapshot.generations {
+            let held = HeldGenerations {
+                commit,
+                shown_in: adopted.shown_in,
+                generations,
+            };
+            let id = &meta.storage_id;
+            match self.generations.take(&store, id, held, servers).await {
+                Ok(()) => {}
+                Err(error) if error.kind == ErrorKind::NotHeld => {
+                    tracing::warn!(repository = %meta.path, %commit, %error, "no peer has the \
+                     generation tree");
+                    tree = GenerationTreeState::Lost;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+
         let durable = v1::AdoptProgress {
             trees_done: snapshot.trees,
             trees_total: snapshot.trees,
             bytes_done: 0,
             durable: true,
+            generation_tree: tree.into(),
         };
         let _ = reports.send(Ok(durable)).await;
         Ok(())
@@ -253,6 +290,7 @@ impl RecordGathering<'_> {
             },
             origin: server.origin(self.meta, Some(self.snapshot.commit)),
             held_only: server.held_only(),
+            generations: Vec::new(),
         };
         let context = upstreams.context();
         let call = monofs_rpc::content::get_trees(upstreams.channel(server)?, &context, request);
@@ -313,6 +351,7 @@ impl RecordGathering<'_> {
             trees_total: self.snapshot.trees,
             bytes_done: self.bytes_done,
             durable: false,
+            generation_tree: GenerationTreeState::Unspecified.into(),
         };
         let _ = self.reports.try_send(Ok(progress));
         Ok(())

@@ -173,6 +173,7 @@ mod tests {
             blobs: FILES.len() as u64,
             bytes: 17,
             submodules: Vec::new(),
+            generations: None,
         };
         let path = DisplayPath::new("h/r").expect("a path");
         let meta = RepoMeta {

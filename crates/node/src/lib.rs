@@ -22,6 +22,7 @@ mod chunk_span;
 mod config;
 mod cover;
 mod flights;
+mod generations;
 mod hydrate;
 mod hydrated;
 mod keep;
@@ -57,6 +58,7 @@ use answer::AnswerTasks;
 use blocking::blocking;
 pub use config::Config;
 use cover::Coverer;
+use generations::Generations;
 use hydrate::Hydrator;
 use keep::ContentKeeper;
 use operations::NodeOperations;
@@ -225,6 +227,10 @@ impl NodeParts {
             )),
             answers.clone(),
         );
+        let generations = Arc::new(Generations::new(
+            self.stores.clone(),
+            self.upstreams.clone(),
+        ));
         let node = NodeService {
             identity: NodeIdentity {
                 node_id: config.node_id.clone(),
@@ -239,7 +245,9 @@ impl NodeParts {
                 self.stores.clone(),
                 self.upstreams.clone(),
                 self.served.clone(),
+                generations.clone(),
             ),
+            generations,
             coverer: Coverer::new(
                 self.stores.clone(),
                 self.puller.clone(),

@@ -1,5 +1,5 @@
-//! Answers `GetTrees`: the requested records, then their closure breadth first while the budget
-//! lasts.
+//! Answers `GetTrees`: the requested records, each with its generation node where one is asked for,
+//! then their closure breadth first while the budget lasts.
 //!
 //! Callers: `service::content`.
 
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use monofs_model::limits::CONTENT_REQUEST_ITEMS_MAX;
-use monofs_model::{EntryKind, Error, Oid, Result, TreeRecord};
+use monofs_model::{EntryKind, Error, GenerationNode, Oid, Result, TreeRecord};
 use monofs_proto::{convert, v1};
 use monofs_store::repo::RepoStore;
 
@@ -22,34 +22,51 @@ const SMALL_TREES: usize = 4;
 /// What to walk: requested trees at level 1, then downwards.
 pub(crate) struct ClosureWalk {
     queue: VecDeque<WalkedTree>,
-    seen: HashSet<Oid>,
+    seen: HashSet<TreeParts>,
+    /// Records and nodes that were added to the answer.
+    sent: HashSet<Oid>,
     /// Bytes of records below level 1 that may still be added.
     budget: u64,
     depth: u32,
 }
 
+/// The record of a directory, its generation node, or both.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct TreeParts {
+    record: Option<Oid>,
+    node: Option<Oid>,
+}
+
 /// A tree of a walk.
 struct WalkedTree {
-    oid: Oid,
+    parts: TreeParts,
     level: u32,
 }
 
 impl ClosureWalk {
     /// Checks a request. Errors: `Invalid`.
     pub fn new(request: &v1::GetTreesRequest) -> Result<Self> {
-        if request.oids.len() > CONTENT_REQUEST_ITEMS_MAX {
+        let items = request.oids.len().max(request.generations.len());
+        if items > CONTENT_REQUEST_ITEMS_MAX {
             return Err(Error::invalid(format!(
                 "more than {CONTENT_REQUEST_ITEMS_MAX} trees in one request; ask for fewer at a \
                  time"
             )));
         }
-        let oids = convert::oids(&request.oids)?;
+        let records = convert::oids(&request.oids)?;
+        let requested = (0..items).map(|item| {
+            let node = request.generations.get(item).filter(|id| !id.is_empty());
+            let parts = TreeParts {
+                record: records.get(item).copied(),
+                node: node.map(|id| Oid::from_bytes(id)).transpose()?,
+            };
+            Ok(WalkedTree { parts, level: 1 })
+        });
+        let queue = requested.collect::<Result<VecDeque<_>>>()?;
         Ok(Self {
-            seen: oids.iter().copied().collect(),
-            queue: oids
-                .into_iter()
-                .map(|oid| WalkedTree { oid, level: 1 })
-                .collect(),
+            seen: queue.iter().map(|tree| tree.parts).collect(),
+            sent: HashSet::new(),
+            queue,
             budget: request.byte_budget,
             depth: match request.depth {
                 0 => u32::MAX,
@@ -67,7 +84,7 @@ impl ClosureWalk {
         }
     }
 
-    /// Whether the budget lasts for a record; one that it lasts for is taken from it.
+    /// Whether the budget lasts for what is added; what it lasts for is taken from it.
     fn admits(&mut self, level: u32, bytes: usize) -> bool {
         if level == 1 {
             return true;
@@ -86,20 +103,50 @@ impl ClosureWalk {
         }
     }
 
-    /// Queues the directories that a record names.
-    fn descend(&mut self, record: &TreeRecord, level: u32) {
-        for entry in record
-            .iter()
-            .filter(|entry| entry.kind == EntryKind::Directory)
-        {
-            if self.seen.insert(entry.oid) {
-                self.queue.push_back(WalkedTree {
-                    oid: entry.oid,
-                    level: level + 1,
-                });
+    /// Queues the directories that a record names, each with its node; of a node alone, the nodes
+    /// below it.
+    fn descend(&mut self, found: &FoundParts<'_>, level: u32) -> Result<()> {
+        let node = found.node.map(GenerationNode::decode).transpose()?;
+        let Some(record) = found.record else {
+            for id in node.iter().flat_map(GenerationNode::children) {
+                let parts = TreeParts {
+                    record: None,
+                    node: Some(id),
+                };
+                self.queue_below(parts, level);
+            }
+            return Ok(());
+        };
+        let record = TreeRecord::parse(Bytes::copy_from_slice(record))?;
+        for (position, entry) in record.iter().enumerate() {
+            if entry.kind == EntryKind::Directory {
+                let parts = TreeParts {
+                    record: Some(entry.oid),
+                    node: node.as_ref().and_then(|node| node.get(position).node()),
+                };
+                self.queue_below(parts, level);
             }
         }
+        Ok(())
     }
+
+    fn queue_below(&mut self, parts: TreeParts, level: u32) {
+        if self.seen.insert(parts) {
+            let level = level + 1;
+            self.queue.push_back(WalkedTree { parts, level });
+        }
+    }
+
+    /// Whether a record or node that was found is not in the answer yet.
+    fn is_new(&self, id: Option<Oid>, found: Option<&[u8]>) -> bool {
+        found.is_some() && id.is_some_and(|id| !self.sent.contains(&id))
+    }
+}
+
+/// What the store has of a tree of a walk.
+struct FoundParts<'a> {
+    record: Option<&'a [u8]>,
+    node: Option<&'a [u8]>,
 }
 
 /// A walk over a store, message by message. Blocking; holds an LMDB snapshot only while it fills
@@ -135,31 +182,59 @@ impl AnswerPieces for TreePieces {
         let bytes_max = self.message_bytes.next();
         let reader = self.store.read()?;
         while bytes < bytes_max {
-            let Some(WalkedTree { oid, level }) = walk.queue.pop_front() else {
+            let Some(WalkedTree { parts, level }) = walk.queue.pop_front() else {
                 break;
             };
-            // Of what is missing only requested trees are named.
-            let Some(found) = reader.tree(&oid)? else {
-                if level == 1 {
-                    message.missing.push(convert::oid_bytes(&oid));
-                }
-                continue;
+            let record = parts.record.map(|oid| reader.tree(&oid)).transpose()?;
+            let node = parts
+                .node
+                .map(|id| reader.generation_node(&id))
+                .transpose()?;
+            let found = FoundParts {
+                record: record.flatten(),
+                node: node.flatten(),
             };
-            if !walk.admits(level, found.len()) {
+            // Of what is missing only requested trees are named.
+            if level == 1 {
+                let no_record = parts.record.filter(|_| found.record.is_none());
+                message
+                    .missing
+                    .extend(no_record.iter().map(convert::oid_bytes));
+                let no_node = parts.node.filter(|_| found.node.is_none());
+                message
+                    .missing_generations
+                    .extend(no_node.iter().map(convert::oid_bytes));
+            }
+            // A record may be in the answer already, with another node.
+            let record = found
+                .record
+                .filter(|_| walk.is_new(parts.record, found.record));
+            let node = found.node.filter(|_| walk.is_new(parts.node, found.node));
+            let added = record.map_or(0, <[u8]>::len) + node.map_or(0, <[u8]>::len);
+            if !walk.admits(level, added) {
                 continue;
             }
-            let record = Bytes::copy_from_slice(found);
-            bytes += record.len();
+            bytes += added;
             if level < walk.depth && walk.budget > 0 {
-                walk.descend(&TreeRecord::parse(record.clone())?, level);
+                walk.descend(&found, level)?;
             }
-            message.trees.push(v1::TreeRecord {
-                oid: convert::oid_bytes(&oid),
-                record,
-            });
+            if let (Some(oid), Some(record)) = (parts.record, record) {
+                walk.sent.insert(oid);
+                message.trees.push(v1::TreeRecord {
+                    oid: convert::oid_bytes(&oid),
+                    record: Bytes::copy_from_slice(record),
+                });
+            }
+            if let (Some(id), Some(node)) = (parts.node, node) {
+                walk.sent.insert(id);
+                message.generations.push(v1::GenerationNode {
+                    id: convert::oid_bytes(&id),
+                    node: Bytes::copy_from_slice(node),
+                });
+            }
         }
         served.add_trees(message.trees.len(), bytes);
-        let is_empty = message.trees.is_empty() && message.missing.is_empty();
+        let is_empty = message == v1::GetTreesResponse::default();
         Ok((!is_empty).then_some(message))
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use monofs_model as model;
 use monofs_model::view::Role;
-use monofs_model::{DisplayPath, Error, NodeId, Oid, RefName, Result, SourceUrl};
+use monofs_model::{DisplayPath, Error, GenerationRef, NodeId, Oid, RefName, Result, SourceUrl};
 
 use crate::v1;
 
@@ -40,6 +40,21 @@ impl From<&v1::HostPause> for model::HostPause {
             cause: wire.cause.clone(),
             retry_after: Duration::from_millis(wire.retry_after_ms),
         }
+    }
+}
+
+/// The wire form of the generations of a tree.
+pub fn generation_bytes(generations: &GenerationRef) -> Bytes {
+    let mut bytes = Vec::new();
+    generations.encode_to(&mut bytes);
+    bytes.into()
+}
+
+/// The generations of a tree; `None` for an absent field. Errors: `Corrupt`.
+pub fn generations(raw: &[u8]) -> Result<Option<GenerationRef>> {
+    match raw {
+        [] => Ok(None),
+        raw => GenerationRef::decode(raw).map(Some),
     }
 }
 
@@ -92,6 +107,11 @@ impl From<&model::Snapshot> for v1::Snapshot {
             blobs: snapshot.blobs,
             bytes: snapshot.bytes,
             submodules,
+            generations: snapshot
+                .generations
+                .as_ref()
+                .map(generation_bytes)
+                .unwrap_or_default(),
         }
     }
 }
@@ -115,6 +135,7 @@ impl TryFrom<v1::Snapshot> for model::Snapshot {
                     url: module.url,
                 })
                 .collect(),
+            generations: generations(&wire.generations)?,
         };
         if snapshot.commit.format() != snapshot.root.format() {
             return Err(Error::invalid("a snapshot mixes object formats"));
@@ -133,6 +154,8 @@ impl From<&model::Repository> for v1::Repository {
             state: v1::RepositoryState::from(repository.state).into(),
             snapshot: repository.snapshot.as_ref().map(v1::Snapshot::from),
             generation: repository.generation,
+            generation_time: repository.generation_time,
+            root_time: repository.root_time,
             holders: repository.holders.iter().map(NodeId::to_string).collect(),
             content: v1::ContentMode::from(repository.content).into(),
             consistency: v1::Consistency::from(repository.consistency).into(),
@@ -160,6 +183,8 @@ impl TryFrom<v1::Repository> for model::Repository {
             consistency: wire.consistency().try_into()?,
             snapshot: wire.snapshot.map(model::Snapshot::try_from).transpose()?,
             generation: wire.generation,
+            generation_time: wire.generation_time,
+            root_time: wire.root_time,
             holders: wire
                 .holders
                 .iter()
@@ -274,6 +299,10 @@ mod tests {
                 path: b"x\xff".to_vec(),
                 url: "https://h/x".into(),
             }],
+            generations: Some(GenerationRef::Node {
+                own: 6,
+                id: Oid::from_bytes(&[9; 32]).expect("thirty-two bytes"),
+            }),
         };
         let repository = model::Repository {
             path: DisplayPath::new("h/org/x").expect("valid"),
@@ -282,6 +311,8 @@ mod tests {
             state: model::RepositoryState::Ready,
             snapshot: Some(snapshot),
             generation: 7,
+            generation_time: Some(-3),
+            root_time: Some(-4),
             holders: vec![NodeId::new("node1").expect("valid")],
             content: model::ContentMode::Lazy,
             consistency: model::Consistency::Strong,

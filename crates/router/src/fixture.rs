@@ -176,6 +176,8 @@ pub fn entry(at: &str) -> Repository {
         state: RepositoryState::Ingesting,
         snapshot: None,
         generation: 0,
+        generation_time: None,
+        root_time: None,
         holders: Vec::new(),
         content: ContentMode::Eager,
         consistency: Consistency::Eventual,
@@ -196,5 +198,6 @@ pub fn snapshot(byte: u8) -> Snapshot {
         blobs: 1,
         bytes: 1,
         submodules: Vec::new(),
+        generations: None,
     }
 }

@@ -8,17 +8,20 @@ use std::time::Duration;
 use futures::{Stream, TryStreamExt};
 use monofs_control::state::SharedState;
 use monofs_model::Error;
+use monofs_model::generations::GenerationBase;
 use monofs_model::limits::MESSAGE_BYTES_MAX;
 use monofs_model::{
-    ClusterView, DisplayPath, ErrorKind, Member, Oid, RefName, Repository, Result, Snapshot,
-    SourceUrl, StorageId,
+    ClusterView, DisplayPath, ErrorKind, GenerationRef, Member, Oid, RefName, Repository, Result,
+    Snapshot, SourceUrl, StorageId,
 };
+use monofs_proto::v1::GenerationTreeState;
 use monofs_proto::v1::fetcher_client::FetcherClient;
 use monofs_proto::v1::node_client::NodeClient;
 use monofs_proto::{convert, v1};
 use monofs_rpc::content::guarded;
 use monofs_rpc::{Channel, ChannelPool, Context, from_status, while_heard, within};
 
+use crate::generations_lost::LostGenerations;
 use crate::hosts::PausedHosts;
 use crate::membership::members::Members;
 
@@ -52,6 +55,15 @@ impl OwnCatalog {
     }
 }
 
+/// What a node that adopted a snapshot has of the generation tree that it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GenerationTree {
+    /// All of it, or it has no nodes.
+    Held,
+    /// Not all of it, and no holder has it.
+    Lost,
+}
+
 /// The members, and the ways to call them.
 pub struct Fleet {
     pub members: Members,
@@ -65,6 +77,8 @@ pub struct Fleet {
     pub progress_timeout: Duration,
     /// Remote hosts that fetchers were told to leave alone.
     pub hosts: PausedHosts,
+    /// How often no holder could tell when names last changed.
+    pub generations_lost: LostGenerations,
 }
 
 impl Fleet {
@@ -84,6 +98,7 @@ impl Fleet {
             call_timeout,
             progress_timeout,
             hosts: PausedHosts::default(),
+            generations_lost: LostGenerations::default(),
         }
     }
 
@@ -240,6 +255,7 @@ impl Fleet {
                 .map(|fetcher| fetcher.address.clone())
                 .collect(),
             bytes_per_second_max,
+            generation: if held { entry.generation } else { 0 },
         };
         let silence = self.progress_timeout;
         let mut client = self.node_client(node)?;
@@ -251,7 +267,9 @@ impl Fleet {
     }
 
     /// Lets a node adopt a commit and waits until it is durable. Contents that it takes are limited
-    /// to `bytes_per_second_max` (0 = no limit).
+    /// to `bytes_per_second_max` (0 = no limit). Tells what it has of the generation tree that the
+    /// snapshot names. Errors: `Unavailable`, too, when the node knows no generations and another
+    /// holder may have them.
     pub async fn adopt_and_wait(
         &self,
         node: &Member,
@@ -259,21 +277,72 @@ impl Fleet {
         snapshot: &Snapshot,
         bytes_per_second_max: u64,
         mut progress: impl FnMut(&v1::AdoptProgress),
-    ) -> Result<()> {
+    ) -> Result<GenerationTree> {
         let view = self.members.view();
         let mut messages = self
             .adopt(&view, node, entry, snapshot, bytes_per_second_max)
             .await?;
         while let Some(message) = self.while_there(node, messages.try_next()).await? {
             progress(&message);
-            if message.durable {
-                return Ok(());
+            if !message.durable {
+                continue;
             }
+            let has_nodes = snapshot.generations.is_some_and(|all| all.node().is_some());
+            let mut others = view
+                .readers(&entry.storage_id(), &entry.holders)
+                .into_iter();
+            return match message.generation_tree() {
+                _ if !has_nodes => Ok(GenerationTree::Held),
+                GenerationTreeState::Held => Ok(GenerationTree::Held),
+                GenerationTreeState::Lost => Ok(GenerationTree::Lost),
+                GenerationTreeState::Unspecified if others.all(|other| other.id == node.id) => {
+                    Ok(GenerationTree::Lost)
+                }
+                GenerationTreeState::Unspecified => Err(Error::unavailable(format!(
+                    "node {} is of a version that keeps no times; upgrade it",
+                    node.id
+                ))),
+            };
         }
         Err(Error::unavailable(format!(
             "node {} ended without a durable copy",
             node.id
         )))
+    }
+
+    /// Lets a node that holds `snapshot` work out when its names last changed, as of the generation
+    /// after that of `entry`, which shows `base`. Errors: the node's; `NotHeld` when no holder has
+    /// the generations of `base`.
+    pub async fn make_generations(
+        &self,
+        node: &Member,
+        entry: &Repository,
+        base: GenerationBase,
+        snapshot: &Snapshot,
+    ) -> Result<GenerationRef> {
+        let id = entry.storage_id();
+        let view = self.members.view();
+        let peers = view.readers(&id, &entry.holders);
+        let context = Context::new(self.progress_timeout);
+        let request = context.request(v1::MakeGenerationsRequest {
+            storage_id: id.to_string(),
+            commit: convert::oid_bytes(&snapshot.commit),
+            generation: entry.generation + 1,
+            base_root: convert::oid_bytes(&base.root),
+            base_generations: convert::generation_bytes(&base.generations),
+            peers: peers
+                .iter()
+                .filter(|peer| peer.id != node.id)
+                .map(|peer| peer.address.clone())
+                .collect(),
+        });
+        let mut client = self.node_client(node)?;
+        let answer = within(context.deadline, "make generations", async {
+            client.make_generations(request).await.map_err(from_status)
+        });
+        let made = self.while_there(node, answer).await?.into_inner();
+        convert::generations(&made.generations)?
+            .ok_or_else(|| Error::internal(format!("node {} made no generations", node.id)))
     }
 
     /// Lets a node forget these commits of a repository; others that it holds stay. Invariant: the

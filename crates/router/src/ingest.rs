@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!  resolving -> fetching -> adopting -> published -> (other replicas adopt) -> done
+//!                                     ^ with the generations of its names, made by the first replica
 //!      \___________\___________\__ failed: readers keep what they had
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! is taken up by the leader ([`resume`]); nothing that readers see changes before the flip, and
 //! the flip is one compare-and-set.
 
+mod generations;
 mod host_wait;
 pub mod job;
 mod join;

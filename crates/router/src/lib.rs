@@ -21,6 +21,7 @@ mod config;
 #[cfg(test)]
 mod fixture;
 pub mod fleet;
+mod generations_lost;
 pub mod history;
 pub mod hosts;
 mod in_use;

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use monofs_model::Error;
+use monofs_control::clock;
+use monofs_model::{Error, StorageId};
 use monofs_proto::v1;
 use monofs_proto::v1::watch_request::Message as Said;
 use monofs_proto::v1::watch_response::Message;
@@ -40,6 +41,8 @@ const QUEUE: usize = 4;
 /// Default and largest page of a listing.
 const LIST_PAGE: usize = 1000;
 const LIST_PAGE_MAX: usize = 10_000;
+/// Most rows of times in one answer: as many as are kept.
+const TIMES_ROWS_MAX: usize = 64;
 
 pub(crate) struct CatalogService {
     state: Arc<Parts>,
@@ -141,6 +144,27 @@ impl v1::catalog_server::Catalog for CatalogService {
             next_page_token,
         }))
     }
+
+    async fn get_times(
+        &self,
+        request: Request<v1::GetTimesRequest>,
+    ) -> Result<Response<v1::GetTimesResponse>, Status> {
+        let request = request.into_inner();
+        let id = checked_repository(&request).map_err(to_status)?;
+        let rows = self.state.control.times.rows(&id, &request.rows).await;
+        let rows = rows.map_err(to_status)?;
+        Ok(Response::new(v1::GetTimesResponse { rows }))
+    }
+}
+
+/// The repository that a request for times asks about. Errors: `Invalid`.
+fn checked_repository(request: &v1::GetTimesRequest) -> Result<StorageId, Error> {
+    if request.rows.len() > TIMES_ROWS_MAX {
+        return Err(Error::invalid(format!(
+            "more than {TIMES_ROWS_MAX} rows of times in one request; ask for fewer at a time"
+        )));
+    }
+    StorageId::new(&request.storage_id)
 }
 
 /// The page size to use for what a request asks.
@@ -332,6 +356,7 @@ impl Watch<'_> {
     async fn send(&self, message: Message) -> Result<(), ()> {
         let message = Ok(v1::WatchResponse {
             message: Some(message),
+            router_time_ms: clock::now_ms(),
         });
         match tokio::time::timeout(SEND_TIMEOUT, self.sink.send(message)).await {
             Ok(Ok(())) => Ok(()),

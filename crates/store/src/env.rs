@@ -191,6 +191,56 @@ impl Environment {
         self.create_tables(kind, names)
     }
 
+    /// Opens tables that came to the format later; `None`: this environment has none of them yet.
+    pub(crate) fn find_tables<const N: usize>(
+        &self,
+        names: [&str; N],
+    ) -> Result<Option<[Table; N]>> {
+        let _gate = self.gate.read();
+        let rtxn = self
+            .env
+            .read_txn()
+            .map_err(|e| self.error("open tables", e))?;
+        let opened = self
+            .env
+            .open_databases_and_commit(rtxn, |opener, rtxn| -> TxnResult<_> {
+                let mut tables = Vec::with_capacity(N);
+                for name in names {
+                    tables.extend(opener.open_database::<Bytes, Bytes>(rtxn, Some(name))?);
+                }
+                Ok(match <[_; N]>::try_from(tables) {
+                    Ok(tables) => CommitOrAbort::Commit(tables),
+                    Err(_) => CommitOrAbort::Abort(()),
+                })
+            });
+        Ok(opened
+            .map_err(|e| self.txn_error("open tables", e))?
+            .commit())
+    }
+
+    /// Opens tables that came to the format later, and creates them where they are missing.
+    pub(crate) fn add_tables<const N: usize>(&self, names: [&str; N]) -> Result<[Table; N]> {
+        let _gate = self.gate.read();
+        let wtxn = self
+            .env
+            .write_txn()
+            .map_err(|e| self.error("create tables", e))?;
+        let created = self
+            .env
+            .create_databases_and_commit(wtxn, |opener, wtxn| -> TxnResult<_> {
+                let mut tables = Vec::with_capacity(N);
+                for name in names {
+                    tables.push(opener.create_database::<Bytes, Bytes>(wtxn, Some(name))?);
+                }
+                let tables: [_; N] = tables
+                    .try_into()
+                    .unwrap_or_else(|_| unreachable!("one table was pushed per name"));
+                Ok(CommitOrAbort::<_, ()>::Commit(tables))
+            });
+        let created = created.map_err(|e| self.txn_error("create tables", e))?;
+        Ok(created.commit().expect("the closure never aborts"))
+    }
+
     fn open_tables<const N: usize>(
         &self,
         kind: &str,

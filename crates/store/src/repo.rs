@@ -8,6 +8,8 @@
 //! blobs      blob oid + u32 chunk     frame
 //! pending    blob oid                 u64 size: a long blob that is being written
 //! snapshots  commit oid               Snapshot
+//! generations node id                 generation node
+//! shown      commit oid + u64         GenerationRef: the commit's in that generation
 //! ```
 //!
 //! Invariants:
@@ -16,6 +18,7 @@
 //!   means;
 //! - a blob counts as held when its first chunk is present and it is not `pending`; what was
 //!   pending at a crash is removed at open;
+//! - generation nodes go with the last snapshot whose generations name them;
 //! - nothing here verifies oids on the way in: callers do, before they put.
 //!
 //! Callers: a node's adopt, hydrate and service; the pool opens and closes.
@@ -24,6 +27,7 @@ mod blob_walk;
 mod blobs;
 mod check;
 mod gc;
+mod generations;
 mod meta;
 mod snapshots;
 mod store;

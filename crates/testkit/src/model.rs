@@ -197,8 +197,8 @@ pub struct Checks {
     pub mount: bool,
     /// Read and hash every file.
     pub contents: bool,
-    /// Times are the commit's; else those of an earlier commit will do, as for what a mount has
-    /// shown since then.
+    /// Times are the commit's, as of a repository that was never updated; else those of an earlier
+    /// commit or of an update will do.
     pub exact_times: bool,
 }
 
@@ -422,7 +422,13 @@ impl TreeComparison<'_> {
         } else {
             git::EPOCH
         };
-        if !(earliest..=commit_time).contains(&meta.mtime()) {
+        // What an update changed shows the time of the update, which is rounded up.
+        let latest = if self.checks.exact_times {
+            commit_time
+        } else {
+            commit_time.max(unix_seconds() + 2)
+        };
+        if !(earliest..=latest).contains(&meta.mtime()) {
             self.say(
                 path,
                 format_args!("mtime is {}, the commit's is {commit_time}", meta.mtime()),
@@ -488,6 +494,11 @@ impl TreeComparison<'_> {
             );
         }
     }
+}
+
+fn unix_seconds() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs() as i64)
 }
 
 /// An extended attribute of the entry itself (links are not followed).

@@ -280,8 +280,11 @@ mod tests {
                 blobs: 1,
                 bytes,
                 submodules: Vec::new(),
+                generations: None,
             }),
             generation: 1,
+            generation_time: None,
+            root_time: None,
             holders: holders
                 .iter()
                 .map(|id| NodeId::new(id).expect("an id"))

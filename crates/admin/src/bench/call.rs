@@ -101,6 +101,7 @@ impl LoadCaller<'_> {
             depth: 0,
             origin: Some(repository.origin.clone()),
             held_only: false,
+            generations: Vec::new(),
         };
         let attempt = async |channel| {
             let mut answers =
@@ -207,6 +208,7 @@ impl LoadCaller<'_> {
                 depth: 1,
                 origin: Some(repository.origin.clone()),
                 held_only: false,
+                generations: Vec::new(),
             };
             let mut answers = get_trees(channel, &Context::new(self.timeout), request).await?;
             let mut got = None;

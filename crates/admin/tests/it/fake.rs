@@ -153,6 +153,7 @@ fn ready(path: &str) -> v1::Repository {
             blobs: 5,
             bytes: 4096,
             submodules: Vec::new(),
+            generations: Bytes::new(),
         }),
         ..Default::default()
     }

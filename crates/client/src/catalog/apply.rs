@@ -17,16 +17,19 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::ack::AppliedPositions;
+use super::clock::{RouterClock, wall_ms};
 use super::copy::CatalogCopy;
+use super::late::LateRuns;
 use super::{CatalogChange, RouterLink};
 use crate::changes::{ChangeLog, RepositoryChange, Watching};
 use crate::content::Content;
 use crate::counters::Counters;
 use crate::fs::Fs;
-use crate::fs::switch::{FlipEffect, Invalidation};
+use crate::fs::switch::{FlipEffect, FlipTarget, Invalidation};
 use crate::invalidate::Invalidator;
 use crate::packed::Packed;
 use crate::repo::{Repo, snapshot_of};
+use crate::times::{self, LateRun};
 
 /// The copy of the cluster view in the cache.
 const VIEW_VALUE: &str = "view";
@@ -38,6 +41,11 @@ const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Each round of a flip learns the records of one more level; lookups in between may add a few.
 const FLIP_ROUNDS_MAX: usize = TREE_DEPTH_MAX + 64;
+/// A flip that is shown later than this after its time is late.
+const LATE_AFTER_MS: i64 = 2000;
+/// When the mount before this one ended, by the routers' clock, in milliseconds since the epoch;
+/// empty while it is mounted, and after an end that it could not note.
+const ENDED_VALUE: &str = "ended";
 
 /// How often the kernel is told to drop names of what was replaced.
 const DROP_NAMES_EVERY: Duration = Duration::from_secs(1);
@@ -94,6 +102,21 @@ pub struct Applier {
     wanted: BTreeMap<String, Option<Packed>>,
     position: Option<v1::Position>,
     copy: CatalogCopy,
+    /// Of the router that was heard last.
+    clock: Option<RouterClock>,
+    late: LateRuns,
+    earlier: EarlierMount,
+}
+
+/// The mount that wrote the copy in the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum EarlierMount {
+    /// There was none.
+    Never,
+    /// It ended at this time by the routers' clock, in milliseconds since the epoch.
+    EndedAt(i64),
+    /// It may have been there until now.
+    Unknown,
 }
 
 impl Applier {
@@ -104,12 +127,18 @@ impl Applier {
             wanted: BTreeMap::new(),
             position: None,
             copy: CatalogCopy::default(),
+            clock: None,
+            late: LateRuns::default(),
+            earlier: EarlierMount::Never,
         }
     }
 
     /// Shows what the copy in the cache says, if there is one. True: there is.
     pub async fn load_copy(&mut self) -> bool {
         let cache = self.parts.fs.cache.clone();
+        self.late = LateRuns::load(&cache);
+        let ended = cache.value(ENDED_VALUE);
+        cache.put_value(ENDED_VALUE, Vec::new());
         if let Some(view) = cache
             .value(VIEW_VALUE)
             .and_then(|bytes| v1::ClusterView::decode(&bytes[..]).ok())
@@ -124,8 +153,10 @@ impl Applier {
         let position = loaded.position.clone();
         self.take(CatalogChange::listing(loaded.position, loaded.entries));
         self.converge().await;
-        // What is shown now is what it says.
+        // What is shown now is what it says, and was shown by the mount before.
         self.copy = copy;
+        let ended = ended.and_then(|bytes| bytes.first_chunk().copied().map(i64::from_be_bytes));
+        self.earlier = ended.map_or(EarlierMount::Unknown, EarlierMount::EndedAt);
         let mut state = self.parts.link.state();
         state.received = position;
         state.from_copy = true;
@@ -169,6 +200,10 @@ impl Applier {
         if copy_due {
             self.write_copy();
         }
+        // The kernel has let go of the mount: nobody reads what is shown any more.
+        let now_ms = self.clock.map_or_else(wall_ms, |clock| clock.now_ms());
+        let cache = &self.parts.fs.cache;
+        cache.put_value(ENDED_VALUE, now_ms.to_be_bytes().to_vec());
     }
 
     fn take(&mut self, mut change: CatalogChange) {
@@ -184,6 +219,7 @@ impl Applier {
         }
         self.wanted.append(&mut change.entries);
         self.position = change.position.or(self.position.take());
+        self.clock = change.clock.or(self.clock);
     }
 
     /// Makes what is shown equal to what is wanted, as far as content can be had.
@@ -193,10 +229,11 @@ impl Applier {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_secs() as i64);
         self.parts.fs.set_now(now);
+        let stop = self.parts.stop.clone();
         for (repo, packed) in self.come_and_go().await {
             let outcome = tokio::select! {
                 outcome = context::begin("flip", self.flip(&repo, &packed)) => outcome,
-                () = self.parts.stop.cancelled() => return,
+                () = stop.cancelled() => return,
             };
             let path = repo.path();
             match outcome {
@@ -250,8 +287,15 @@ impl Applier {
                 false => self.parts.fs.repo(&path),
             };
             match (shown, packed) {
-                (None, Some(packed)) => added.push(Repo::packed(path, packed)),
-                (Some(_), None) => removed.push(path),
+                (None, Some(packed)) => {
+                    let repo = Repo::packed(path, packed);
+                    self.late.tell(&repo);
+                    added.push(repo);
+                }
+                (Some(_), None) => {
+                    self.late.forget(&self.parts.fs.cache, &path);
+                    removed.push(path);
+                }
                 (Some(repo), Some(packed)) if !repo.shows(&packed) => changed.push((repo, packed)),
                 _ => {}
             }
@@ -277,18 +321,25 @@ impl Applier {
         changed
     }
 
-    async fn flip(&self, repo: &Arc<Repo>, packed: &Packed) -> Result<()> {
+    async fn flip(&mut self, repo: &Arc<Repo>, packed: &Packed) -> Result<()> {
         let entry = &Arc::new(packed.decode());
         let was = repo.entry();
         let same_snapshot = was.snapshot == entry.snapshot;
+        let (before, _) = repo.shown_times().last();
         let watching = self.parts.changes.watching();
         let mut lost: HashSet<Oid> = HashSet::new();
         for _ in 0..FLIP_ROUNDS_MAX {
-            let needed = match self.parts.fs.try_flip(repo, entry, &lost) {
+            let target = FlipTarget {
+                entry,
+                lost: &lost,
+                late: self.late_run(repo, packed),
+            };
+            let needed = match self.parts.fs.try_flip(repo, &target) {
                 Ok(effect) => {
                     if !same_snapshot {
                         self.parts.counters.flips.one();
                     }
+                    self.note_times(repo, before, target.late);
                     self.tell(effect).await;
                     let is = entry.clone();
                     match watching {
@@ -303,12 +354,19 @@ impl Applier {
                 }
                 Err(needed) => needed,
             };
+            if !needed.times.is_empty() {
+                self.parts.content.times(repo, &needed.times).await?;
+            }
             if !needed.old.is_empty()
                 && let Err(error) = self.parts.content.trees(repo, needed.old.clone(), 0).await
             {
                 match error.kind {
                     // Its grace is over: no replica has it, and none will.
-                    ErrorKind::NotHeld | ErrorKind::NotFound => lost.extend(needed.old),
+                    ErrorKind::NotHeld | ErrorKind::NotFound => {
+                        for key in needed.old {
+                            lost.extend(key.node.into_iter().chain([key.tree]));
+                        }
+                    }
                     _ => return Err(error),
                 }
             }
@@ -321,6 +379,43 @@ impl Applier {
         Err(monofs_model::Error::internal(
             "the directories change faster than they can be compared",
         ))
+    }
+
+    /// The generations that come to be shown with `packed`, if that is too late for their own time:
+    /// what was built since was built from the old text.
+    fn late_run(&self, repo: &Repo, packed: &Packed) -> Option<LateRun> {
+        let now_ms = self.clock?.now_ms();
+        let (before, _) = repo.shown_times().last();
+        let (generation, time) = packed.times.last();
+        let time_ms = time.saturating_mul(1000);
+        // Before the kernel has this mount, the one before may have shown the old text.
+        let was_read_until = match (self.parts.invalidator.get(), self.earlier) {
+            (None, EarlierMount::Never) => return None,
+            (None, EarlierMount::EndedAt(ended_ms)) => ended_ms.min(now_ms),
+            (Some(_), _) | (None, EarlierMount::Unknown) => now_ms,
+        };
+        let is_late = now_ms.saturating_sub(time_ms) > LATE_AFTER_MS && was_read_until >= time_ms;
+        let shown_at = now_ms.div_euclid(1000) + 1;
+        (generation > before && packed.times.is_told() && is_late).then_some(LateRun {
+            first: before + 1,
+            last: generation,
+            shown_at,
+        })
+    }
+
+    /// Keeps the time of the generation `before`, which no entry tells since the repository was
+    /// switched, and that it was late, if it was.
+    fn note_times(&mut self, repo: &Repo, before: u64, late: Option<LateRun>) {
+        self.parts.content.keep_times(repo, before / times::ROW);
+        if let Some(run) = late {
+            self.parts.counters.late_flips.one();
+            tracing::info!(
+                repo = repo.path(),
+                ?run,
+                "shown late: its names have the time of now"
+            );
+            self.late.add(&self.parts.fs.cache, repo);
+        }
     }
 
     /// Has the kernel told what changed, and returns when it was.

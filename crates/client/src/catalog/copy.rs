@@ -161,6 +161,7 @@ mod tests {
     use crate::counters::Counters;
     use crate::evidence::Marks;
     use crate::fs::namespace::tests::entry;
+    use crate::fs::switch::FlipTarget;
 
     const MANY: usize = 20_000;
 
@@ -219,8 +220,12 @@ mod tests {
         assert_eq!((loaded.position, loaded.entries.len()), (at(1), MANY));
 
         let repo = fs.repo(&path(5)).unwrap();
-        fs.try_flip(&repo, &repository(5, 2), &Default::default())
-            .unwrap();
+        let target = FlipTarget {
+            entry: &repository(5, 2),
+            lost: &Default::default(),
+            late: None,
+        };
+        fs.try_flip(&repo, &target).unwrap();
         copy.outdate(&path(5));
         let one = copy.write(&fs, at(2));
         assert!(one < all / (PARTS / 2), "{one} of {all} bytes");

@@ -20,6 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::ack::{Acknowledger, AppliedPositions, IN_USE_EVERY, MountUse, to_router};
+use super::clock::HeardClock;
 use super::{CatalogChange, RouterLink};
 use crate::content::Content;
 use crate::fs::Fs;
@@ -151,6 +152,7 @@ impl CatalogWatch {
 
         // What is heard and what is to be said, until the stream ends.
         let mut listing = CatalogChange::default();
+        let mut clock = HeardClock::default();
         let mut in_use_look = tokio::time::interval(IN_USE_EVERY);
         in_use_look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut report = tokio::time::interval(REPORT_EVERY);
@@ -165,6 +167,8 @@ impl CatalogWatch {
                         acknowledger.welcomed(welcome);
                         acknowledger.tell(&say);
                     }
+                    listing.clock = clock.hear(message.router_time_ms);
+                    self.link.state().clock = listing.clock;
                     self.hear(router, message, &mut listing).await?;
                 }
                 Ok(()) = acknowledger.reached() => acknowledger.tell(&say),

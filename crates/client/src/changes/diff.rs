@@ -15,6 +15,7 @@ use crate::cache::Cache;
 use crate::content::Content;
 use crate::fs::switch::compare;
 use crate::repo::{Repo, snapshot_of};
+use crate::shown::DirectoryKey;
 
 /// More changed paths or directories than this in one flip are told as one `reset`.
 const PATHS_MAX: usize = 65_536;
@@ -94,8 +95,8 @@ impl Comparison {
     ) -> Result<()> {
         self.pending.push(DirectoryPair {
             path: is.path().as_bytes().to_vec(),
-            was: Some(was.root()),
-            is: Some(is.root()),
+            was: Some(was.root().tree),
+            is: Some(is.root().tree),
         });
         while !self.pending.is_empty() {
             let level = std::mem::take(&mut self.pending);
@@ -105,10 +106,10 @@ impl Comparison {
                     "more than {PATHS_MAX} paths differ from the commit before"
                 )));
             }
-            let missing = |tree: fn(&DirectoryPair) -> Option<Oid>| -> Vec<Oid> {
+            let missing = |tree: fn(&DirectoryPair) -> Option<Oid>| -> Vec<DirectoryKey> {
                 let trees: HashSet<Oid> = level.iter().filter_map(tree).collect();
                 let absent = trees.into_iter().filter(|t| cache.record(t).is_none());
-                absent.collect()
+                absent.map(DirectoryKey::of_record).collect()
             };
             content.trees(was, missing(|pair| pair.was), 0).await?;
             content.trees(is, missing(|pair| pair.is), 0).await?;

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 
-use monofs_model::Oid;
 use monofs_model::limits::{CONTENT_REQUEST_ITEMS_MAX, TREE_CLOSURE_BYTES};
 
 use super::flights::{FlightClaim, Flights};
 use super::hedge::RequestClass;
 use crate::cache::Cache;
+use crate::shown::DirectoryKey;
 use crate::want::{ContentKey, Demand, Span};
 
 /// Content up to this size is one small read: a node answers it with one message.
@@ -16,8 +16,8 @@ const SMALL_BYTES_MAX: u64 = 256 << 10;
 /// What a caller waits for, and what is asked for in the same request and not waited for.
 pub(super) enum ContentNeed {
     Trees {
-        wanted: Vec<Oid>,
-        ahead: Vec<Oid>,
+        wanted: Vec<DirectoryKey>,
+        ahead: Vec<DirectoryKey>,
         /// Bytes of records below these that may come too.
         budget: u64,
     },
@@ -31,7 +31,9 @@ impl ContentNeed {
     /// The keys that are waited for.
     pub fn wanted(&self) -> Vec<ContentKey> {
         match self {
-            Self::Trees { wanted, .. } => wanted.iter().copied().map(ContentKey::Tree).collect(),
+            Self::Trees { wanted, .. } => {
+                wanted.iter().flat_map(ContentKey::of_directory).collect()
+            }
             Self::Chunks { wanted, .. } => wanted.keys().collect(),
         }
     }
@@ -39,9 +41,12 @@ impl ContentNeed {
     /// Claims all keys that are not in flight.
     pub fn claim(&self, flights: &Flights) -> FlightClaim {
         match self {
-            Self::Trees { wanted, ahead, .. } => {
-                flights.claim(wanted.iter().chain(ahead).copied().map(ContentKey::Tree))
-            }
+            Self::Trees { wanted, ahead, .. } => flights.claim(
+                wanted
+                    .iter()
+                    .chain(ahead)
+                    .flat_map(ContentKey::of_directory),
+            ),
             Self::Chunks { wanted, ahead } => {
                 flights.claim(std::iter::once(wanted).chain(ahead).flat_map(Span::keys))
             }
@@ -53,11 +58,14 @@ impl ContentNeed {
     pub fn absent(&self, cache: &Cache) -> HashSet<ContentKey> {
         match self {
             Self::Trees { wanted, ahead, .. } => {
-                let missing = wanted.iter().filter(|tree| !cache.has_record(tree));
+                let wanted = wanted.iter().flat_map(ContentKey::of_directory);
+                let missing = wanted.filter(|key| match key {
+                    ContentKey::Tree(tree) => !cache.has_record(tree),
+                    ContentKey::Generations(id) => cache.generations(id).is_none(),
+                    ContentKey::Chunk(..) => false,
+                });
                 missing
-                    .chain(ahead)
-                    .copied()
-                    .map(ContentKey::Tree)
+                    .chain(ahead.iter().flat_map(ContentKey::of_directory))
                     .collect()
             }
             Self::Chunks { wanted, ahead } => {
@@ -72,15 +80,21 @@ impl ContentNeed {
     pub fn request(&self, asked: &[ContentKey], claim: &FlightClaim) -> ContentRequest {
         match self {
             // What is waited for comes first.
-            Self::Trees { ahead, budget, .. } => {
-                let ahead = ahead
-                    .iter()
-                    .filter(|tree| claim.contains(&ContentKey::Tree(**tree)));
+            Self::Trees {
+                wanted,
+                ahead,
+                budget,
+            } => {
+                let wanted = wanted.iter().filter(|directory| {
+                    ContentKey::of_directory(directory).any(|key| asked.contains(&key))
+                });
+                let ahead = ahead.iter().filter(|directory| {
+                    ContentKey::of_directory(directory).any(|key| claim.contains(&key))
+                });
                 ContentRequest::Trees {
-                    trees: asked
-                        .iter()
-                        .filter_map(ContentKey::tree)
-                        .chain(ahead.copied())
+                    trees: wanted
+                        .chain(ahead)
+                        .copied()
                         .take(CONTENT_REQUEST_ITEMS_MAX)
                         .collect(),
                     budget: *budget,
@@ -115,7 +129,7 @@ pub(super) fn absent_chunks(cache: &Cache, spans: &[Span]) -> HashSet<ContentKey
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ContentRequest {
     Trees {
-        trees: Vec<Oid>,
+        trees: Vec<DirectoryKey>,
         /// Bytes of records below these that may come too.
         budget: u64,
     },
@@ -148,6 +162,7 @@ fn total_bytes(spans: &[Span]) -> u64 {
 mod tests {
     use std::sync::Arc;
 
+    use monofs_model::Oid;
     use monofs_model::limits::CHUNK_BYTES;
     use monofs_store::frame;
 
@@ -155,6 +170,13 @@ mod tests {
 
     fn oid(n: u8) -> Oid {
         Oid::from_bytes(&[n; 20]).unwrap()
+    }
+
+    fn directory(n: u8) -> DirectoryKey {
+        DirectoryKey {
+            tree: oid(n),
+            node: None,
+        }
     }
 
     fn small(n: u8) -> Span {
@@ -180,14 +202,14 @@ mod tests {
         drop(other);
 
         let need = ContentNeed::Trees {
-            wanted: vec![oid(1)],
-            ahead: vec![oid(2), oid(3)],
+            wanted: vec![directory(1)],
+            ahead: vec![directory(2), directory(3)],
             budget: 7,
         };
         let _other = flights.claim([ContentKey::Tree(oid(1)), ContentKey::Tree(oid(3))]);
         let claim = need.claim(&flights);
         let request = need.request(&need.wanted(), &claim);
-        let trees = vec![oid(1), oid(2)];
+        let trees = vec![directory(1), directory(2)];
         assert_eq!(request, ContentRequest::Trees { trees, budget: 7 });
     }
 
@@ -208,7 +230,7 @@ mod tests {
     #[test]
     fn requests_are_compared_with_those_of_their_size_that_are_waited_for() {
         let trees = |budget| ContentRequest::Trees {
-            trees: vec![oid(1)],
+            trees: vec![directory(1)],
             budget,
         };
         let large = Span {

@@ -7,13 +7,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::StreamExt;
-use monofs_model::limits::CHUNK_BYTES;
-use monofs_model::{Error, ObjectKind, Oid, Repository, Result, TreeRecord};
+use monofs_model::limits::{CHUNK_BYTES, MESSAGE_BYTES_MAX};
+use monofs_model::{
+    Error, GenerationNode, ObjectKind, Oid, Repository, Result, StorageId, TreeRecord,
+};
 use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
+use monofs_proto::v1::catalog_client::CatalogClient;
 use monofs_rpc::channel::ChannelPool;
 use monofs_rpc::content::{get_blobs, get_trees};
 use monofs_rpc::context::Context;
+use monofs_rpc::status::from_status;
 use monofs_store::frame;
 use tokio::time::Instant;
 
@@ -26,6 +30,7 @@ use super::replicas::{ReplicaCandidate, Replicas};
 use crate::cache::Cache;
 use crate::counters::Counters;
 use crate::repo::{Repo, snapshot_of};
+use crate::shown::DirectoryKey;
 use crate::want::{ContentKey, Span};
 
 /// Reads from one peer at a time.
@@ -82,37 +87,73 @@ impl PeerReader {
 
     async fn ask_trees(
         &self,
-        trees: &[Oid],
+        trees: &[DirectoryKey],
         budget: u64,
         clock: &mut AttemptClock<'_>,
     ) -> Result<()> {
         let attempt = clock.attempt;
         let storage_id = attempt.repo.storage_id();
+        let lacking: Vec<&DirectoryKey> = trees
+            .iter()
+            .filter(|tree| ContentKey::of_directory(tree).any(|key| attempt.progress.lacks(&key)))
+            .collect();
+        let node_of = |tree: &&DirectoryKey| tree.node.as_ref().map(oid_bytes).unwrap_or_default();
         let request = v1::GetTreesRequest {
             storage_id: storage_id.to_string(),
-            oids: trees
-                .iter()
-                .filter(|tree| attempt.progress.lacks(&ContentKey::Tree(**tree)))
-                .map(oid_bytes)
-                .collect(),
+            oids: lacking.iter().map(|tree| oid_bytes(&tree.tree)).collect(),
             byte_budget: budget,
             depth: 0,
             origin: Some(origin(attempt.entry)),
             held_only: false,
+            generations: match lacking.iter().any(|tree| tree.node.is_some()) {
+                true => lacking.iter().map(node_of).collect(),
+                false => Vec::new(),
+            },
         };
         let channel = self.channels.get(clock.address)?;
         let mut answers = get_trees(channel, &Context::new(self.timeout), request).await?;
 
         // The records of a closure come in many messages.
         while let Some(answer) = answers.next().await {
-            let trees = answer?.trees;
-            clock.arrived(trees.len());
-            for tree in trees {
+            let answer = answer?;
+            clock.arrived(answer.trees.len() + answer.generations.len());
+            for tree in answer.trees {
                 self.take_tree(tree, attempt.progress)?;
+            }
+            for node in answer.generations {
+                self.take_generations(node, attempt.progress)?;
             }
             self.closures.advance(storage_id);
         }
         Ok(())
+    }
+
+    /// Rows of the times of a repository's generations, from the first router that answers.
+    pub async fn ask_times(
+        &self,
+        id: &StorageId,
+        rows: &[u64],
+    ) -> Result<Vec<v1::GenerationTimes>> {
+        let request = v1::GetTimesRequest {
+            storage_id: id.to_string(),
+            rows: rows.to_vec(),
+        };
+        let mut failure = Error::unavailable("no router is known to ask for times");
+        for router in self.replicas.routers() {
+            let context = Context::new(self.timeout);
+            let mut client = CatalogClient::new(self.channels.get(router)?)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX);
+            let call = client.get_times(context.request(request.clone()));
+            match tokio::time::timeout(self.timeout, call).await {
+                Ok(Ok(answer)) => return Ok(answer.into_inner().rows),
+                Ok(Err(status)) => failure = from_status(status),
+                Err(_) => {
+                    failure = Error::unavailable(format!("no answer within {:?}", self.timeout));
+                }
+            }
+            failure = failure.context(format!("times from router {router}"));
+        }
+        Err(failure)
     }
 
     fn take_tree(&self, tree: v1::TreeRecord, progress: &RequestProgress) -> Result<()> {
@@ -126,6 +167,21 @@ impl PeerReader {
             let record = TreeRecord::parse_verified(bytes, &oid)
                 .inspect_err(|_| self.counters.corrupt.one())?;
             self.cache.put_record(oid, record);
+        }
+        progress.landed(&key);
+        Ok(())
+    }
+
+    fn take_generations(&self, node: v1::GenerationNode, progress: &RequestProgress) -> Result<()> {
+        let id = Oid::from_bytes(&node.id)?;
+        let key = ContentKey::Generations(id);
+        if progress.lacks(&key) || self.cache.generations(&id).is_none() {
+            // A copy, for the same reason.
+            let bytes = Bytes::copy_from_slice(&node.node);
+            self.counters.bytes_fetched.add(bytes.len() as u64);
+            let decoded = GenerationNode::decode_verified(&bytes, &id)
+                .inspect_err(|_| self.counters.corrupt.one())?;
+            self.cache.put_generations(id, bytes, decoded);
         }
         progress.landed(&key);
         Ok(())

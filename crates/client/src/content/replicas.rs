@@ -186,6 +186,11 @@ impl Replicas {
         self.suspects.lock().remove(&candidate.address);
     }
 
+    /// The routers.
+    pub fn routers(&self) -> &[String] {
+        &self.routers
+    }
+
     /// The routers, from the one that took the last report on.
     pub fn reporters(&self) -> Vec<String> {
         let mut routers = self.routers.clone();

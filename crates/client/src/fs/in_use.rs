@@ -140,11 +140,9 @@ impl PinnedInodes {
 /// What a pinned inode counts as. A submodule has nothing to read.
 fn pinned(what: &InodeTarget) -> Option<(EntryKind, Oid, &Arc<Repo>)> {
     match what {
-        InodeTarget::Entry { kind, oid, repo }
-            if repo.is_pinned() && *kind != EntryKind::Submodule =>
-        {
-            Some((*kind, *oid, repo))
-        }
+        InodeTarget::Entry {
+            kind, oid, repo, ..
+        } if repo.is_pinned() && *kind != EntryKind::Submodule => Some((*kind, *oid, repo)),
         _ => None,
     }
 }
@@ -165,6 +163,7 @@ mod tests {
         InodeTarget::Entry {
             kind,
             oid: oid(n),
+            generation: 1,
             repo: repo.clone(),
         }
     }

@@ -18,8 +18,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use monofs_model::tree::Entry;
-use monofs_model::{EntryKind, Oid};
+use monofs_model::{EntryKind, GenerationRef, Oid};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::attr::{FileKind, InodeAttr};
@@ -27,6 +26,7 @@ use super::identity::{CONTROL, Identity, Ino, ROOT, SLOTS};
 use super::in_use::PinnedInodes;
 use crate::evidence::NameKind;
 use crate::repo::Repo;
+use crate::shown::{NamedEntry, ShownTree};
 
 const SHARDS: usize = 16;
 /// Earlier versions of a directory that a listing in progress may still ask for.
@@ -45,29 +45,51 @@ pub enum InodeTarget {
     Entry {
         kind: EntryKind,
         oid: Oid,
+        /// In which its name last changed; a `u32`, since it fits where nothing else does.
+        generation: u32,
         repo: Arc<Repo>,
     },
 }
 
 impl InodeTarget {
-    /// Whether it stands for this entry of a directory.
-    pub fn is_entry(&self, entry: &Entry<'_>) -> bool {
-        matches!(self, Self::Entry { kind, oid, .. } if *kind == entry.kind && *oid == entry.oid)
+    /// An entry of a repository's directory.
+    pub fn entry(named: &NamedEntry<'_>, repo: &Arc<Repo>) -> Self {
+        Self::Entry {
+            kind: named.entry.kind,
+            oid: named.entry.oid,
+            generation: short(&named.generations),
+            repo: repo.clone(),
+        }
     }
+}
+
+/// The generation of a name as an inode keeps it: no repository is updated four thousand million
+/// times.
+fn short(generations: &GenerationRef) -> u32 {
+    u32::try_from(generations.own()).unwrap_or(u32::MAX)
 }
 
 /// A version of a directory that was replaced.
 #[derive(Debug, Clone)]
 pub struct PastVersion {
     version: u32,
-    /// What the directory was.
-    pub tree: Oid,
-    /// The snapshot in which it was that.
+    /// What the directory showed.
+    pub shown: ShownTree,
+    /// The snapshot in which it showed that.
     pub pinned: Arc<Repo>,
 }
 
 /// Versions of a directory that were replaced, the newest last.
 type TreeHistory = [Option<PastVersion>; HISTORY_MAX];
+
+/// What most directories need no room for.
+#[derive(Debug, Default)]
+struct DirectoryExtras {
+    /// The node of a directory whose names changed in several generations.
+    node: Option<Oid>,
+    /// Of a directory that was switched.
+    history: Option<Box<TreeHistory>>,
+}
 
 /// One inode. There are as many as the kernel has names of the mount in memory, so its size counts
 /// (104 bytes).
@@ -85,8 +107,8 @@ pub struct Inode {
     pub version: u32,
     lookups: u64,
     dead: bool,
-    /// Of a directory that was switched: the newest version last.
-    history: Option<Box<TreeHistory>>,
+    /// Of a directory that was switched, or has a generation node.
+    extras: Option<Box<DirectoryExtras>>,
 }
 
 impl Inode {
@@ -102,8 +124,56 @@ impl Inode {
             version: 1,
             lookups: 0,
             dead: false,
-            history: None,
+            extras: None,
         }
+    }
+
+    /// The same, of a directory of a repository with these generations.
+    pub fn with_generations(mut self, generations: &GenerationRef) -> Self {
+        if let Some(node) = generations.node() {
+            self.extras.get_or_insert_default().node = Some(node);
+        }
+        self
+    }
+
+    /// Whether it stands for this entry of a directory.
+    pub fn is_entry(&self, named: &NamedEntry<'_>) -> bool {
+        let NamedEntry { entry, generations } = named;
+        match &self.what {
+            InodeTarget::Entry {
+                kind: EntryKind::Directory,
+                ..
+            } => entry.kind == EntryKind::Directory && self.shown() == Some(named.shown()),
+            InodeTarget::Entry {
+                kind,
+                oid,
+                generation,
+                ..
+            } => *kind == entry.kind && *oid == entry.oid && *generation == short(generations),
+            _ => false,
+        }
+    }
+
+    /// What a directory of a repository shows.
+    pub fn shown(&self) -> Option<ShownTree> {
+        let InodeTarget::Entry {
+            kind: EntryKind::Directory,
+            oid,
+            generation,
+            ..
+        } = &self.what
+        else {
+            return None;
+        };
+        let own = u64::from(*generation);
+        let node = self.extras.as_ref().and_then(|extras| extras.node);
+        Some(ShownTree {
+            tree: *oid,
+            generations: match node {
+                None => GenerationRef::Constant(own),
+                Some(id) => GenerationRef::Node { own, id },
+            },
+        })
     }
 
     /// Its attributes under the number `ino`.
@@ -126,10 +196,11 @@ impl Inode {
         self.check
     }
 
-    /// What this directory was at an earlier version, if that is still known.
+    /// What this directory showed at an earlier version, if that is still known.
     pub fn past(&self, version: u32) -> Option<PastVersion> {
-        let mut history = self.history.as_deref()?.iter().flatten();
-        history.find(|past| past.version == version).cloned()
+        let history = self.extras.as_deref()?.history.as_deref()?;
+        let mut past = history.iter().flatten();
+        past.find(|past| past.version == version).cloned()
     }
 
     /// The repository whose snapshot it belongs to, once that is no longer the one being served.
@@ -316,20 +387,33 @@ impl InodeTable {
         }
     }
 
-    /// Switches a directory to another tree; the one before, of the repository as it was, stays
+    /// Has a directory show something else; what it showed, in the repository as it was, stays
     /// readable for listings in progress. `mtime` is set when the names in the directory changed.
-    pub fn switch_directory(&self, ino: Ino, tree: Oid, before: &Arc<Repo>, mtime: Option<i64>) {
+    pub fn switch_directory(
+        &self,
+        ino: Ino,
+        shown: ShownTree,
+        before: &Arc<Repo>,
+        mtime: Option<i64>,
+    ) {
         if let Some(inode) = self.shard(ino).get_mut(&ino) {
             let version = inode.version;
-            if let InodeTarget::Entry { oid, .. } = &mut inode.what {
-                let history = inode.history.get_or_insert_default();
+            let past = inode.shown().map(|shown| PastVersion {
+                version,
+                shown,
+                pinned: before.clone(),
+            });
+            if let InodeTarget::Entry {
+                oid, generation, ..
+            } = &mut inode.what
+            {
+                *oid = shown.tree;
+                *generation = short(&shown.generations);
+                let extras = inode.extras.get_or_insert_default();
+                extras.node = shown.generations.node();
+                let history = extras.history.get_or_insert_default();
                 history.rotate_left(1);
-                history[HISTORY_MAX - 1] = Some(PastVersion {
-                    version,
-                    tree: *oid,
-                    pinned: before.clone(),
-                });
-                *oid = tree;
+                history[HISTORY_MAX - 1] = past;
                 inode.version = version.wrapping_add(1) & i32::MAX as u32;
             }
             if let Some(mtime) = mtime {
@@ -389,6 +473,8 @@ fn is_live(shard: &InodeShard, ino: Ino, identity: Identity) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use monofs_model::tree::Entry;
+
     use super::*;
 
     fn directory(table: &InodeTable, name: &[u8]) -> InodeAttr {
@@ -432,7 +518,12 @@ mod tests {
         let what = || InodeTarget::Entry {
             kind: EntryKind::Directory,
             oid: oid(0),
+            generation: 0,
             repo: repo(),
+        };
+        let shown = |n: u8| ShownTree {
+            tree: oid(n),
+            generations: GenerationRef::Constant(u64::from(n)),
         };
         let ino = table
             .remember(
@@ -444,13 +535,13 @@ mod tests {
             .unwrap()
             .ino;
         let before = repo().pinned();
-        (1..=6).for_each(|n| table.switch_directory(ino, oid(n), &before, None));
+        (1..=6).for_each(|n| table.switch_directory(ino, shown(n), &before, None));
         let trees: Vec<_> = (1..=8)
             .map(|version| table.with(ino, |inode| inode.past(version)).unwrap())
-            .map(|past| past.map(|past| past.tree))
+            .map(|past| past.map(|past| past.shown))
             .collect();
         // The seventh is what it is now.
-        let kept = (3..=6).map(|version| Some(oid(version - 1)));
+        let kept = (3..=6).map(|version| Some(shown(version - 1)));
         assert_eq!(
             trees,
             [None, None]
@@ -557,12 +648,17 @@ mod tests {
         let shown = Repo::new(crate::fs::namespace::tests::entry("h/x", oid(0), 1)).unwrap();
         let before = shown.pinned();
         let table = InodeTable::new(0);
-        let identity = Identity::entry(ROOT, b"f", EntryKind::File, &oid(1));
-        let file = |repo: &Arc<Repo>| InodeTarget::Entry {
-            kind: EntryKind::File,
-            oid: oid(1),
-            repo: repo.clone(),
+        let named = NamedEntry {
+            entry: Entry {
+                name: b"f",
+                kind: EntryKind::File,
+                oid: oid(1),
+                size: 1,
+            },
+            generations: GenerationRef::Constant(1),
         };
+        let identity = Identity::entry(ROOT, &named);
+        let file = |repo: &Arc<Repo>| InodeTarget::entry(&named, repo);
         let look_up = |repo: &Arc<Repo>| {
             let make = || Inode::new(identity, ROOT, file(repo), 1, 0);
             let found = table.remember(identity, Some(repo), |_| true, make);

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use monofs_model::EntryKind;
 use monofs_model::limits::NAME_BYTES_MAX;
 use monofs_model::tree::Entry;
-use monofs_model::{EntryKind, Oid};
 
 use super::Fs;
 use super::attr::{DIRECTORY_BYTES, InodeAttr, LookupAnswer, NameTrust};
@@ -15,7 +15,8 @@ use super::namespace::{NamespaceChild, join};
 use crate::errno::Errno;
 use crate::evidence::NameKind;
 use crate::repo::Repo;
-use crate::want::Outcome;
+use crate::shown::{NamedEntry, ShownTree};
+use crate::want::{Miss, Outcome, TimesWant};
 
 /// Where a directory's names come from.
 pub(super) enum NameSource {
@@ -23,14 +24,20 @@ pub(super) enum NameSource {
     Control,
     /// Above repositories, by path.
     Namespace(Arc<str>),
-    /// In a repository: the tree and its version.
+    /// In a repository: what is shown, and its version.
     Tree {
         repo: Arc<Repo>,
-        tree: Oid,
+        shown: ShownTree,
         version: u32,
     },
     /// A submodule: always empty.
     Submodule,
+}
+
+/// An entry of a directory, and when it last changed, in seconds since the epoch.
+pub(super) struct TimedEntry<'a> {
+    pub named: NamedEntry<'a>,
+    pub mtime: i64,
 }
 
 impl Fs {
@@ -60,22 +67,21 @@ impl Fs {
                     None => Ok(LookupAnswer::Nothing),
                 }
             }
-            NameSource::Tree { repo, tree, .. } => {
-                let record = self.record(&repo, &tree, parent)?;
-                let entry = record.find(name);
+            NameSource::Tree { repo, shown, .. } => {
+                let names = self.names(&repo, &shown, parent)?;
+                let named = names.find(name);
                 if let Some(joined) = self.joined(&world, parent, &repo)
-                    && let Some(child) = joined.child(name, entry.as_ref())
+                    && let Some(child) = joined.child(name, named.as_ref().map(|own| &own.entry))
                 {
                     let attr = self.remember_child(parent, &joined.path, name, child)?;
                     return Ok(LookupAnswer::Inode(attr, NameTrust::Forever));
                 }
-                match entry {
-                    Some(entry) => Ok(LookupAnswer::Inode(
-                        self.remember_entry(parent, &repo, &entry)?,
-                        NameTrust::Forever,
-                    )),
-                    None => Ok(LookupAnswer::Nothing),
-                }
+                let Some(named) = named else {
+                    return Ok(LookupAnswer::Nothing);
+                };
+                let mtime = self.time_of(&repo, &named, &names)?;
+                let attr = self.remember_entry(parent, &repo, &named, mtime)?;
+                Ok(LookupAnswer::Inode(attr, NameTrust::Forever))
             }
         }
     }
@@ -95,11 +101,11 @@ impl Fs {
             InodeTarget::Namespace(path) => Ok(NameSource::Namespace(path.clone())),
             InodeTarget::Entry {
                 kind: EntryKind::Directory,
-                oid,
                 repo,
+                ..
             } => Ok(NameSource::Tree {
                 repo: repo.clone(),
-                tree: *oid,
+                shown: inode.shown().expect("it is a directory of a repository"),
                 version: inode.version,
             }),
             InodeTarget::Entry {
@@ -111,22 +117,24 @@ impl Fs {
         Ok(found.ok_or(Errno::STALE)??)
     }
 
-    /// Registers an entry of a repository's directory and takes one reference to it.
+    /// Registers an entry of a repository's directory, which last changed at `mtime`, and takes one
+    /// reference to it.
     pub(super) fn remember_entry(
         &self,
         parent: Ino,
         repo: &Arc<Repo>,
-        entry: &Entry<'_>,
+        named: &NamedEntry<'_>,
+        mtime: i64,
     ) -> Outcome<InodeAttr> {
-        let identity = Identity::entry(parent, entry.name, entry.kind, &entry.oid);
+        let identity = Identity::entry(parent, named);
         let attr = self.inodes.remember(
             identity,
             Some(repo),
-            |inode| inode.what.is_entry(entry),
-            || new_entry(identity, parent, repo, entry),
+            |inode| inode.is_entry(named),
+            || new_entry(identity, parent, repo, named, mtime),
         );
         if repo.is_pinned() {
-            self.retired.note_name(parent, entry.name);
+            self.retired.note_name(parent, named.entry.name);
         }
         Ok(attr.ok_or(Errno::IO)?)
     }
@@ -137,25 +145,23 @@ impl Fs {
         &self,
         parent: Ino,
         repo: &Arc<Repo>,
-        entry: &Entry<'_>,
-        current: Option<(&Arc<Repo>, &Entry<'_>)>,
+        past: TimedEntry<'_>,
+        current: Option<(&Arc<Repo>, TimedEntry<'_>)>,
     ) -> Outcome<InodeAttr> {
+        let TimedEntry { named, mtime } = past;
         match current {
-            Some((shown, current))
-                if current.kind == entry.kind
-                    && (entry.kind == EntryKind::Directory || current.oid == entry.oid) =>
-            {
-                self.remember_entry(parent, shown, current)
+            Some((shown, current)) if leads_to_same(&current.named, &named) => {
+                self.remember_entry(parent, shown, &current.named, current.mtime)
             }
-            _ if entry.kind == EntryKind::Directory => {
-                let identity = Identity::directory(parent, entry.name);
-                let attr = self
-                    .inodes
-                    .remember_retired(identity, || new_entry(identity, parent, repo, entry));
-                self.retired.note_name(parent, entry.name);
+            _ if named.entry.kind == EntryKind::Directory => {
+                let identity = Identity::directory(parent, named.entry.name);
+                let attr = self.inodes.remember_retired(identity, || {
+                    new_entry(identity, parent, repo, &named, mtime)
+                });
+                self.retired.note_name(parent, named.entry.name);
                 Ok(attr.ok_or(Errno::IO)?)
             }
-            _ => self.remember_entry(parent, repo, entry),
+            _ => self.remember_entry(parent, repo, &named, mtime),
         }
     }
 
@@ -168,38 +174,71 @@ impl Fs {
         child: &NamespaceChild,
     ) -> Outcome<InodeAttr> {
         let identity = Identity::directory(parent, name);
+        // A new root directory needs to know when its names last changed.
+        let mtime = match child {
+            NamespaceChild::Directory => self.now(),
+            NamespaceChild::Repository(repo) => root_time(repo)?,
+        };
         let attr = self.inodes.remember(
             identity,
             None,
             |inode| is_child(&inode.what, child),
-            || self.new_child(identity, parent, path, name, child),
+            || new_child(identity, parent, &join_name(path, name), child, mtime),
         );
         Ok(attr.ok_or(Errno::IO)?)
     }
+}
 
-    fn new_child(
-        &self,
-        identity: Identity,
-        parent: Ino,
-        path: &str,
-        name: &[u8],
-        child: &NamespaceChild,
-    ) -> Inode {
-        let (what, mtime) = match child {
-            NamespaceChild::Directory => {
-                let path = join(path, &String::from_utf8_lossy(name));
-                (InodeTarget::Namespace(path.into()), self.now())
-            }
-            NamespaceChild::Repository(repo) => {
-                let root = InodeTarget::Entry {
+/// Whether two entries of one name lead to the same inode: a directory stays one whatever it shows.
+fn leads_to_same(current: &NamedEntry<'_>, past: &NamedEntry<'_>) -> bool {
+    let is_directory = current.entry.kind == EntryKind::Directory;
+    let is_same = current.entry.kind == past.entry.kind;
+    is_same && (is_directory || current.shown() == past.shown())
+}
+
+/// When the names in a repository's root directory last changed.
+fn root_time(repo: &Arc<Repo>) -> Outcome<i64> {
+    let generation = repo.root().generations.own();
+    repo.time_of(generation).ok_or_else(|| {
+        Miss::Times(TimesWant {
+            repo: repo.clone(),
+            generations: vec![generation],
+        })
+    })
+}
+
+fn join_name(path: &str, name: &[u8]) -> String {
+    join(path, &String::from_utf8_lossy(name))
+}
+
+/// An inode for a name above repositories; `path`: where it is.
+fn new_child(
+    identity: Identity,
+    parent: Ino,
+    path: &str,
+    child: &NamespaceChild,
+    mtime: i64,
+) -> Inode {
+    match child {
+        NamespaceChild::Directory => {
+            let what = InodeTarget::Namespace(path.into());
+            Inode::new(identity, parent, what, DIRECTORY_BYTES, mtime)
+        }
+        NamespaceChild::Repository(repo) => {
+            let shown = repo.root();
+            let root = NamedEntry {
+                entry: Entry {
+                    name: b"",
                     kind: EntryKind::Directory,
-                    oid: repo.root(),
-                    repo: repo.clone(),
-                };
-                (root, repo.commit_time())
-            }
-        };
-        Inode::new(identity, parent, what, DIRECTORY_BYTES, mtime)
+                    oid: shown.tree,
+                    size: 0,
+                },
+                generations: shown.generations,
+            };
+            let what = InodeTarget::entry(&root, repo);
+            Inode::new(identity, parent, what, DIRECTORY_BYTES, mtime)
+                .with_generations(&shown.generations)
+        }
     }
 }
 
@@ -214,15 +253,20 @@ fn is_child(what: &InodeTarget, child: &NamespaceChild) -> bool {
     }
 }
 
-fn new_entry(identity: Identity, parent: Ino, repo: &Arc<Repo>, entry: &Entry<'_>) -> Inode {
-    let what = InodeTarget::Entry {
-        kind: entry.kind,
-        oid: entry.oid,
-        repo: repo.clone(),
-    };
-    let mut inode = Inode::new(identity, parent, what, size_of(entry), repo.commit_time());
-    inode.name_kind = NameKind::of(entry.name);
-    inode
+fn new_entry(
+    identity: Identity,
+    parent: Ino,
+    repo: &Arc<Repo>,
+    named: &NamedEntry<'_>,
+    mtime: i64,
+) -> Inode {
+    let what = InodeTarget::entry(named, repo);
+    let mut inode = Inode::new(identity, parent, what, size_of(&named.entry), mtime);
+    inode.name_kind = NameKind::of(named.entry.name);
+    match named.entry.kind {
+        EntryKind::Directory => inode.with_generations(&named.generations),
+        _ => inode,
+    }
 }
 
 /// The size that `stat` reports for an entry.

@@ -132,7 +132,9 @@ impl Fs {
     fn source(&self, ino: Ino) -> Outcome<ReadSource> {
         let source = self.inodes.with(ino, |inode| match &inode.what {
             InodeTarget::Document(text) => Ok(ReadSource::Text(text.clone())),
-            InodeTarget::Entry { kind, oid, repo } if kind.is_blob() => Ok(ReadSource::Blob {
+            InodeTarget::Entry {
+                kind, oid, repo, ..
+            } if kind.is_blob() => Ok(ReadSource::Blob {
                 repo: repo.clone(),
                 blob: *oid,
                 size: inode.size,

@@ -8,17 +8,17 @@
 
 use std::sync::Arc;
 
-use monofs_model::TreeRecord;
-
 use super::Fs;
 use super::attr::{FileKind, InodeAttr, NameTrust};
 use super::control::{DocumentName, STATUS_NAME};
 use super::identity::{CONTROL, Identity, Ino, ROOT};
 use super::joined::JoinedNames;
-use super::lookup::NameSource;
+use super::lookup::{NameSource, TimedEntry};
+use super::names::DirectoryNames;
 use super::namespace::{Namespace, at_short_version, at_version};
 use crate::errno::Errno;
 use crate::repo::Repo;
+use crate::shown::NamedEntry;
 use crate::want::Outcome;
 
 /// `.` and `..` come before the names.
@@ -92,14 +92,14 @@ impl Fs {
             NameSource::Namespace(path) => listing.namespace(&world, &path, version, sink),
             NameSource::Tree {
                 repo,
-                tree,
+                shown,
                 version: current,
             } => {
-                let now = self.record(&repo, &tree, ino)?;
+                let now = self.names(&repo, &shown, ino)?;
                 let joined = self.joined(&world, ino, &repo);
                 if position == 0 || version == current {
-                    let view = RecordView {
-                        record: &now,
+                    let view = DirectoryView {
+                        names: &now,
                         version: current,
                         now: None,
                         joined,
@@ -112,11 +112,11 @@ impl Fs {
                     .with(ino, |inode| inode.past(version))
                     .flatten()
                     .ok_or(Errno::STALE)?;
-                let record = self.record(&past.pinned, &past.tree, ino)?;
-                let view = RecordView {
-                    record: &record,
+                let names = self.names(&past.pinned, &past.shown, ino)?;
+                let view = DirectoryView {
+                    names: &names,
                     version,
-                    now: Some(CurrentNames { repo, record: now }),
+                    now: Some(CurrentNames { repo, names: now }),
                     joined,
                 };
                 listing.tree(&past.pinned, &view, sink)
@@ -126,10 +126,10 @@ impl Fs {
 }
 
 /// A repository's directory as it is being listed.
-struct RecordView<'a> {
-    record: &'a TreeRecord,
+struct DirectoryView<'a> {
+    names: &'a DirectoryNames,
     version: u32,
-    /// What the names lead to now when `record` is an earlier one.
+    /// What the names lead to now when `names` are earlier ones.
     now: Option<CurrentNames>,
     /// What leads to repositories inside this one.
     joined: Option<JoinedNames<'a>>,
@@ -138,7 +138,7 @@ struct RecordView<'a> {
 /// What the names in a directory lead to now.
 struct CurrentNames {
     repo: Arc<Repo>,
-    record: TreeRecord,
+    names: DirectoryNames,
 }
 
 /// One call of [`Fs::readdir`].
@@ -248,43 +248,46 @@ impl ListingCall<'_> {
 
     /// Tells the names in a repository's directory, and then those that lead to repositories inside
     /// it.
-    fn tree(&self, repo: &Arc<Repo>, view: &RecordView<'_>, sink: &mut dyn DirSink) -> Outcome<()> {
-        let RecordView {
-            record,
+    fn tree(
+        &self,
+        repo: &Arc<Repo>,
+        view: &DirectoryView<'_>,
+        sink: &mut dyn DirSink,
+    ) -> Outcome<()> {
+        let DirectoryView {
+            names,
             version,
             now,
             joined,
         } = view;
+        // Before a reference is taken, or a name told.
+        if self.mode == ListingMode::WithAttributes {
+            self.fs.check_times(repo, names)?;
+            if let Some(now) = now {
+                self.fs.check_times(&now.repo, &now.names)?;
+            }
+        }
         let Some(start) = self.dots(*version, sink)? else {
             return Ok(());
         };
         if self.index & JOINED != 0 {
             return self.joined(view, sink);
         }
-        for (n, entry) in record.iter().enumerate().skip(start as usize) {
+        for (n, named) in names.iter().enumerate().skip(start as usize) {
+            let entry = named.entry;
             let joined_instead =
                 |joined: &JoinedNames<'_>| joined.child(entry.name, Some(&entry)).is_some();
             if joined.as_ref().is_some_and(joined_instead) {
                 continue;
             }
-            // In an earlier version, names lead to what they lead to now, if they still do.
-            let attr = match (self.mode, now) {
-                (ListingMode::Names, _) => None,
-                (ListingMode::WithAttributes, None) => Some((
-                    self.fs.remember_entry(self.ino, repo, &entry)?,
-                    NameTrust::Forever,
-                )),
-                (ListingMode::WithAttributes, Some(now)) => {
-                    let current = now.record.find(entry.name);
-                    let current = current.as_ref().map(|entry| (&now.repo, entry));
-                    let attr = self
-                        .fs
-                        .remember_past_entry(self.ino, repo, &entry, current)?;
-                    Some((attr, NameTrust::Once))
+            let attr = match self.mode {
+                ListingMode::Names => None,
+                ListingMode::WithAttributes => {
+                    Some(self.attributes(repo, names, &named, now.as_ref())?)
                 }
             };
             let is_full = self.offer(
-                Identity::entry(self.ino, entry.name, entry.kind, &entry.oid),
+                Identity::entry(self.ino, &named),
                 entry.name,
                 FileKind::from(entry.kind),
                 position_at(*version, DOTS + n as u64 + 1),
@@ -300,7 +303,7 @@ impl ListingCall<'_> {
 
     /// Tells the names that lead to repositories inside this one, as far as the directory has none
     /// of them itself. A listing of them that began in an earlier version goes on in it.
-    fn joined(&self, view: &RecordView<'_>, sink: &mut dyn DirSink) -> Outcome<()> {
+    fn joined(&self, view: &DirectoryView<'_>, sink: &mut dyn DirSink) -> Outcome<()> {
         let Some(joined) = &view.joined else {
             return Ok(());
         };
@@ -323,7 +326,7 @@ impl ListingCall<'_> {
         let short = u64::from(listing.version) % JOINED_VERSIONS;
         for (n, (name, child)) in listing.from(start as usize).enumerate() {
             let name = name.as_bytes();
-            if !joined.is_free(view.record.find(name).as_ref()) {
+            if !joined.is_free(view.names.record.find(name).as_ref()) {
                 continue;
             }
             let attr = match self.mode {
@@ -349,6 +352,36 @@ impl ListingCall<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The attributes of one of `names`, and how long it may be believed.
+    fn attributes(
+        &self,
+        repo: &Arc<Repo>,
+        names: &DirectoryNames,
+        named: &NamedEntry<'_>,
+        now: Option<&CurrentNames>,
+    ) -> Outcome<(InodeAttr, NameTrust)> {
+        let fs = self.fs;
+        let mtime = fs.time_of(repo, named, names)?;
+        let Some(now) = now else {
+            let attr = fs.remember_entry(self.ino, repo, named, mtime)?;
+            return Ok((attr, NameTrust::Forever));
+        };
+        // In an earlier version, names lead to what they lead to now, if they still do.
+        let current = match now.names.find(named.entry.name) {
+            Some(named) => {
+                let mtime = fs.time_of(&now.repo, &named, &now.names)?;
+                Some((&now.repo, TimedEntry { named, mtime }))
+            }
+            None => None,
+        };
+        let past = TimedEntry {
+            named: *named,
+            mtime,
+        };
+        let attr = fs.remember_past_entry(self.ino, repo, past, current)?;
+        Ok((attr, NameTrust::Once))
     }
 
     /// Gives one name to the sink. True: it is full, and the reference that was taken is given

@@ -2,8 +2,8 @@
 //! they belong to.
 //!
 //! A retired directory is pinned at once, so that what is looked up in it from then on is pinned
-//! too; what the kernel knew before is found here, directory by directory. A directory whose record
-//! is not at hand is passed over: the retired one above it makes the whole snapshot in use, only
+//! too; what the kernel knew before is found here, directory by directory. A directory whose names
+//! are not at hand is passed over: the retired one above it makes the whole snapshot in use, only
 //! the contents below are not named.
 //!
 //! The kernel keeps a name, and with it the inode, until memory is short, and the inode would count
@@ -13,12 +13,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use monofs_model::{EntryKind, Oid};
+use monofs_model::EntryKind;
 use parking_lot::Mutex;
 
 use super::Fs;
 use super::identity::{Identity, Ino};
+use super::names::DirectoryNames;
 use crate::repo::Repo;
+use crate::shown::ShownTree;
 
 /// Most names that wait to be dropped; one beyond that is dropped when the kernel wants to.
 const NAMES_MAX: usize = 1 << 20;
@@ -26,7 +28,7 @@ const NAMES_MAX: usize = 1 << 20;
 /// A directory that was taken away from lookups.
 struct RetiredDirectory {
     directory: Ino,
-    tree: Oid,
+    shown: ShownTree,
     /// What it belonged to, as all below it but for the repositories inside.
     repo: Arc<Repo>,
     /// What it belongs to.
@@ -55,14 +57,14 @@ impl RetiredDirectories {
 impl Fs {
     /// Retires a directory, or what else has a name above repositories (`pinned` is `None` there).
     pub(super) fn retire(&self, ino: Ino, pinned: Option<&Arc<Repo>>) {
-        let showed = self.repo_and_tree_of(ino);
+        let showed = self.repo_and_shown_of(ino);
         self.inodes.retire(ino, pinned);
-        if let Some((repo, tree)) = showed
+        if let Some((repo, shown)) = showed
             && let Some(pinned) = pinned
         {
             self.retired.pending.lock().push(RetiredDirectory {
                 directory: ino,
-                tree,
+                shown,
                 repo,
                 pinned: pinned.clone(),
             });
@@ -73,15 +75,15 @@ impl Fs {
     pub fn pin_retired(&self) {
         let mut pending = std::mem::take(&mut *self.retired.pending.lock());
         while let Some(retired) = pending.pop() {
-            let Some(record) = self.cache.record(&retired.tree) else {
+            let Some(names) = DirectoryNames::at_hand(&self.cache, &retired.shown) else {
                 continue;
             };
             // Without lookups meanwhile: what one registers in a directory is found below, or the
             // directory is pinned by then.
             let _still = self.world_mut();
-            for entry in record.iter() {
-                let id = Identity::entry(retired.directory, entry.name, entry.kind, &entry.oid);
-                let found = self.inodes.find(id);
+            for named in names.iter() {
+                let entry = named.entry;
+                let found = self.inodes.find(Identity::entry(retired.directory, &named));
                 let Some(ino) = found.filter(|ino| self.belongs_to(*ino, &retired.repo)) else {
                     continue;
                 };
@@ -90,7 +92,7 @@ impl Fs {
                 if entry.kind == EntryKind::Directory {
                     pending.push(RetiredDirectory {
                         directory: ino,
-                        tree: entry.oid,
+                        shown: named.shown(),
                         repo: retired.repo.clone(),
                         pinned: retired.pinned.clone(),
                     });

@@ -18,8 +18,11 @@ use monofs_model::{EntryKind, Oid, Repository, TreeRecord};
 use super::Fs;
 use super::identity::{Identity, Ino, ROOT};
 use super::inode::InodeTarget;
+use super::names::DirectoryNames;
 use super::namespace::join;
 use crate::repo::{Repo, snapshot_of};
+use crate::shown::{DirectoryKey, NamedEntry, ShownTree};
+use crate::times::{LateRun, ShownTimes};
 
 /// What the kernel must be told about one directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,20 +40,33 @@ pub struct FlipEffect {
     pub drop_all_names: bool,
 }
 
-/// Records that a flip needs and that are not here, all of one repository.
+/// What a flip needs and is not here, all of one repository.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct MissingRecords {
     /// Of the new snapshot.
-    pub new: Vec<Oid>,
+    pub new: Vec<DirectoryKey>,
     /// Of the old snapshot; replicas may have dropped them.
-    pub old: Vec<Oid>,
+    pub old: Vec<DirectoryKey>,
+    /// Generations of the new snapshot whose times are needed.
+    pub times: Vec<u64>,
+}
+
+/// What a flip shows, and what is known about it.
+pub struct FlipTarget<'a> {
+    pub entry: &'a Arc<Repository>,
+    /// What it takes of the old snapshot and is lost for good: these are done without.
+    pub lost: &'a HashSet<Oid>,
+    /// If it is shown late: the generations that come to be shown, and when.
+    pub late: Option<LateRun>,
 }
 
 /// One directory to be switched.
 struct DirectorySwitch {
     directory: Ino,
-    tree: Oid,
+    shown: ShownTree,
     names: Vec<Box<[u8]>>,
+    /// When its own names last changed, if that is another time than before.
+    mtime: Option<i64>,
 }
 
 /// All that a flip changes.
@@ -64,8 +80,8 @@ struct FlipPlan {
     /// Files and symlinks that were replaced: they stay readable and belong to the old snapshot.
     replaced: Vec<Identity>,
     drop_all_names: bool,
-    /// Known directories that are still to be compared, each with the tree that it is to show.
-    pending: Vec<(Ino, Oid)>,
+    /// Known directories that are still to be compared, each with what it is to show.
+    pending: Vec<(Ino, ShownTree)>,
 }
 
 impl Fs {
@@ -145,30 +161,34 @@ impl Fs {
         invalidations
     }
 
-    /// Serves `entry` instead of what `repo` serves now, in one step, if all records needed for
-    /// that are here. Old records that are `lost` for good are done without.
+    /// Serves the entry of `target` instead of what `repo` serves now, in one step, if all that is
+    /// needed for that is here.
     pub fn try_flip(
         &self,
         repo: &Arc<Repo>,
-        entry: &Arc<Repository>,
-        lost: &HashSet<Oid>,
+        target: &FlipTarget<'_>,
     ) -> Result<FlipEffect, MissingRecords> {
         let mut world = self.world_mut();
         let old = repo.entry();
-        let new = snapshot_of(entry);
+        let new = snapshot_of(target.entry);
+        let planning = FlipPlanning {
+            fs: self,
+            repo,
+            target,
+            times: ShownTimes::of(target.entry, new),
+        };
         // Where a repository around it has the name, the inode is of that one.
         let root = self.known(old.path.as_str());
         let plan = match root.filter(|root| self.belongs_to(*root, repo)) {
-            Some(root) => self.plan(repo, root, new.root, lost)?,
+            Some(root) => planning.plan(root, ShownTree::root_of(new))?,
             None => FlipPlan::default(),
         };
 
         // All that is needed is here: from now on everything is switched.
         let pinned = repo.pinned();
         for change in &plan.changes {
-            let mtime = (!change.names.is_empty()).then_some(new.commit_time);
             self.inodes
-                .switch_directory(change.directory, change.tree, &pinned, mtime);
+                .switch_directory(change.directory, change.shown, &pinned, change.mtime);
         }
         plan.retired
             .iter()
@@ -180,11 +200,22 @@ impl Fs {
             .iter()
             .filter_map(|id| self.inodes.find(*id))
             .for_each(|ino| self.inodes.pin(ino, &pinned));
-        world.set(repo, entry.clone());
+        // The time of what was shown last is told by no entry from now on.
+        let shown_last = repo.shown_times().last_told();
+        repo.learn_times(|known| {
+            shown_last
+                .iter()
+                .for_each(|(generation, time)| known.learn(*generation, *time));
+            if old.generation > target.entry.generation {
+                known.forget_after(target.entry.generation);
+            }
+            target.late.iter().for_each(|run| known.add_late(*run));
+        });
+        world.set(repo, target.entry.clone());
         let changed = plan
             .changes
             .into_iter()
-            .filter(|change| !change.names.is_empty());
+            .filter(|change| !change.names.is_empty() || change.mtime.is_some());
         let invalidations = changed
             .map(|c| Invalidation {
                 directory: c.directory,
@@ -211,52 +242,69 @@ impl Fs {
         let is_above = self.inodes.with(ino, |inode| is_above(&inode.what));
         is_above.unwrap_or(false)
     }
+}
 
-    /// What changes when the directory `root` of `repo` and all known ones below it come to show
-    /// the tree `new_root`.
-    fn plan(
-        &self,
-        repo: &Arc<Repo>,
-        root: Ino,
-        new_root: Oid,
-        lost: &HashSet<Oid>,
-    ) -> Result<FlipPlan, MissingRecords> {
+/// Works out what a flip changes.
+struct FlipPlanning<'a> {
+    fs: &'a Fs,
+    repo: &'a Arc<Repo>,
+    target: &'a FlipTarget<'a>,
+    /// What the new entry tells.
+    times: ShownTimes,
+}
+
+impl FlipPlanning<'_> {
+    /// What changes when the directory `root` of the repository and all known ones below it come to
+    /// show `new_root`.
+    fn plan(&self, root: Ino, new_root: ShownTree) -> Result<FlipPlan, MissingRecords> {
         let mut plan = FlipPlan::default();
         let mut missing = MissingRecords::default();
         plan.pending.push((root, new_root));
         while let Some((directory, new)) = plan.pending.pop() {
-            let Some(old) = self.tree_of(directory).filter(|old| *old != new) else {
+            let shown = self.fs.shown_of(directory);
+            let Some(old) = shown.filter(|old| *old != new) else {
                 continue;
             };
-            let is_lost = lost.contains(&old);
-            let old_record = self.cache.record(&old);
-            let new_record = self.cache.record(&new);
-            if old_record.is_none() && !is_lost {
-                missing.old.push(old);
+            let old_key = old.key();
+            let old_node_lost = old_key
+                .node
+                .is_some_and(|id| self.target.lost.contains(&id));
+            let is_lost = self.target.lost.contains(&old.tree) || old_node_lost;
+            let old_names = DirectoryNames::at_hand(&self.fs.cache, &old);
+            let new_names = DirectoryNames::at_hand(&self.fs.cache, &new);
+            if old_names.is_none() && !is_lost {
+                missing.old.push(old_key);
             }
-            if new_record.is_none() {
-                missing.new.push(new);
+            let time = self.time_of(new.generations.own());
+            if time.is_none() {
+                missing.times.push(new.generations.own());
             }
-            let Some(new_record) = new_record else {
+            let Some(new_names) = new_names else {
+                missing.new.push(new.key());
                 continue;
             };
             let mut change = DirectorySwitch {
                 directory,
-                tree: new,
+                shown: new,
                 names: Vec::new(),
+                mtime: None,
             };
-            match &old_record {
-                Some(old_record) => compare(old_record, &new_record, |was, is| {
-                    self.plan_entry(repo, was, is, &mut change, &mut plan);
+            match &old_names {
+                Some(old_names) => compare_names(old_names, &new_names, |was, is| {
+                    self.plan_entry(was, is, &mut change, &mut plan);
                 }),
                 // Names that are gone cannot be listed, so the kernel must drop all it knows.
                 None if is_lost => {
                     plan.drop_all_names = true;
-                    for entry in new_record.iter() {
-                        self.plan_entry(repo, None, Some(&entry), &mut change, &mut plan);
+                    for named in new_names.iter() {
+                        self.plan_entry(None, Some(&named), &mut change, &mut plan);
                     }
                 }
                 None => continue,
+            }
+            let own_changed = old.generations.own() != new.generations.own();
+            if own_changed || !change.names.is_empty() {
+                change.mtime = time;
             }
             plan.changes.push(change);
         }
@@ -267,28 +315,35 @@ impl Fs {
         }
     }
 
+    /// When a generation of the new snapshot is said to have been.
+    fn time_of(&self, generation: u64) -> Option<i64> {
+        let late = self.target.late;
+        let late = late.filter(|run| (run.first..=run.last).contains(&generation));
+        late.map(|run| run.shown_at)
+            .or_else(|| self.repo.time_with(&self.times, generation))
+    }
+
     /// Plans for one name of a directory, before and after. At least one of the two is there, and
     /// they differ.
     fn plan_entry(
         &self,
-        repo: &Arc<Repo>,
-        was: Option<&Entry<'_>>,
-        is: Option<&Entry<'_>>,
+        was: Option<&NamedEntry<'_>>,
+        is: Option<&NamedEntry<'_>>,
         change: &mut DirectorySwitch,
         plan: &mut FlipPlan,
     ) {
-        let Some(name) = was.or(is).map(|entry| entry.name) else {
+        let Some(name) = was.or(is).map(|named| named.entry.name) else {
             return;
         };
         let directory = change.directory;
-        let below = self.inodes.find(Identity::directory(directory, name));
+        let below = self.fs.inodes.find(Identity::directory(directory, name));
         // What leads to a repository inside this one: it stays, until this one has the name.
-        let joined = below.filter(|below| !self.belongs_to(*below, repo));
+        let joined = below.filter(|below| !self.fs.belongs_to(*below, self.repo));
         if let Some(joined) = joined {
-            if is.is_none_or(|is| is.kind == EntryKind::Submodule) {
+            if is.is_none_or(|is| is.entry.kind == EntryKind::Submodule) {
                 return;
             }
-            let showed = self.repo_and_tree_of(joined);
+            let showed = self.fs.repo_and_shown_of(joined);
             plan.shadowed
                 .push((joined, showed.map(|(inner, _)| inner.pinned())));
             change.names.push(name.into());
@@ -300,7 +355,7 @@ impl Fs {
             && (was_directory || was.is_none())
         {
             // The name leads to the same inode; only what is below it may differ.
-            plan.pending.push((below, is.oid));
+            plan.pending.push((below, is.shown()));
             if was_directory {
                 return;
             }
@@ -310,17 +365,15 @@ impl Fs {
         } else if let Some(was) = was {
             match below {
                 Some(below) if was_directory => plan.retired.push(below),
-                _ => plan
-                    .replaced
-                    .push(Identity::entry(directory, name, was.kind, &was.oid)),
+                _ => plan.replaced.push(Identity::entry(directory, was)),
             }
         }
         change.names.push(name.into());
     }
 }
 
-fn is_directory(entry: &Entry<'_>) -> bool {
-    entry.kind == EntryKind::Directory
+fn is_directory(named: &NamedEntry<'_>) -> bool {
+    named.entry.kind == EntryKind::Directory
 }
 
 /// Calls `differ` for each name whose entry is not the same in both.
@@ -343,6 +396,34 @@ pub(crate) fn compare(
         let is = if order.is_ge() { new.next() } else { None };
         let is_same = match (&was, &is) {
             (Some(was), Some(is)) => was.kind == is.kind && was.oid == is.oid,
+            _ => false,
+        };
+        if !is_same {
+            differ(was.as_ref(), is.as_ref());
+        }
+    }
+}
+
+/// Calls `differ` for each name whose entry, or when it last changed, is not the same in both.
+fn compare_names(
+    old: &DirectoryNames,
+    new: &DirectoryNames,
+    mut differ: impl FnMut(Option<&NamedEntry<'_>>, Option<&NamedEntry<'_>>),
+) {
+    let mut old = old.iter().peekable();
+    let mut new = new.iter().peekable();
+    loop {
+        // Both are sorted by name.
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return,
+            (Some(_), None) => std::cmp::Ordering::Less,
+            (None, Some(_)) => std::cmp::Ordering::Greater,
+            (Some(was), Some(is)) => was.entry.name.cmp(is.entry.name),
+        };
+        let was = if order.is_le() { old.next() } else { None };
+        let is = if order.is_ge() { new.next() } else { None };
+        let is_same = match (&was, &is) {
+            (Some(was), Some(is)) => was.entry.kind == is.entry.kind && was.shown() == is.shown(),
             _ => false,
         };
         if !is_same {

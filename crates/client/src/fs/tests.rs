@@ -8,20 +8,24 @@ use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
-use monofs_model::{ErrorKind, ObjectFormat, ObjectKind, Oid, TreeRecord};
+use monofs_model::{
+    ErrorKind, GenerationNode, GenerationRef, ObjectFormat, ObjectKind, Oid, Repository, TreeRecord,
+};
 
 use super::attr::{FileKind, InodeAttr, LookupAnswer};
 use super::control::STATUS_NAME;
 use super::identity::{CONTROL, Identity, Ino, ROOT};
 use super::namespace::tests::entry;
 use super::readdir::{DirItem, ListingMode};
-use super::switch::Invalidation;
+use super::switch::{FlipEffect, FlipTarget, Invalidation, MissingRecords};
 use super::{Documents, Fs};
 use crate::cache::Cache;
 use crate::counters::Counters;
 use crate::errno::Errno;
 use crate::evidence::Marks;
 use crate::repo::Repo;
+use crate::shown::DirectoryKey;
+use crate::times::LateRun;
 use crate::want::Miss;
 
 struct Fixture {
@@ -95,10 +99,24 @@ impl Fixture {
     }
 
     fn flip(&self, repo: &Arc<Repo>, root: Oid, generation: u64) -> Vec<Invalidation> {
-        self.fs
-            .try_flip(repo, &entry(repo.path(), root, generation), &HashSet::new())
+        self.try_flip(repo, root, generation, &HashSet::new())
             .unwrap()
             .invalidations
+    }
+
+    fn try_flip(
+        &self,
+        repo: &Arc<Repo>,
+        root: Oid,
+        generation: u64,
+        lost: &HashSet<Oid>,
+    ) -> Result<FlipEffect, MissingRecords> {
+        let target = FlipTarget {
+            entry: &entry(repo.path(), root, generation),
+            lost,
+            late: None,
+        };
+        self.fs.try_flip(repo, &target)
     }
 
     /// Names from `position` on, at most `limit`, and where to go on.
@@ -119,6 +137,11 @@ impl Fixture {
         )?;
         Ok((names, next))
     }
+}
+
+/// A directory without a generation node.
+fn plain(tree: Oid) -> DirectoryKey {
+    DirectoryKey { tree, node: None }
 }
 
 fn names(change: &Invalidation) -> Vec<&str> {
@@ -203,11 +226,10 @@ fn a_flip_asks_for_records_and_changes_nothing_without_them() {
     fixture.walk("h/r/a").unwrap();
     let absent = Oid::from_bytes(&[9; 20]).unwrap();
     let needed = fixture
-        .fs
-        .try_flip(&repo, &entry("h/r", absent, 2), &HashSet::new())
+        .try_flip(&repo, absent, 2, &HashSet::new())
         .unwrap_err();
-    assert_eq!((needed.new, needed.old), (vec![absent], vec![]));
-    assert_eq!(repo.root(), old);
+    assert_eq!((needed.new, needed.old), (vec![plain(absent)], vec![]));
+    assert_eq!(repo.root().tree, old);
     assert!(fixture.walk("h/r/a").is_some());
 }
 
@@ -230,13 +252,11 @@ fn lost_records_cost_all_names_and_not_the_flip() {
     fixture.walk("h/r").unwrap();
     let new = fixture.tree(&[("a", Is::File("1"))]);
     let needed = fixture
-        .fs
-        .try_flip(&repo, &entry("h/r", new, 2), &HashSet::new())
+        .try_flip(&repo, new, 2, &HashSet::new())
         .unwrap_err();
-    assert_eq!(needed.old, [old]);
+    assert_eq!(needed.old, [plain(old)]);
     let flipped = fixture
-        .fs
-        .try_flip(&repo, &entry("h/r", new, 2), &HashSet::from([old]))
+        .try_flip(&repo, new, 2, &HashSet::from([old]))
         .unwrap();
     assert!(flipped.drop_all_names);
     assert_eq!(names(&flipped.invalidations[0]), ["a"]);
@@ -290,7 +310,7 @@ fn a_missing_record_is_named_and_a_file_is_no_directory() {
     fixture.show(root);
     let directory = fixture.walk("h/r/d").unwrap();
     assert!(
-        matches!(fixture.fs.lookup(directory, b"x"), Err(Miss::Tree(want)) if want.tree == absent)
+        matches!(fixture.fs.lookup(directory, b"x"), Err(Miss::Tree(want)) if want.key == plain(absent))
     );
     let file = fixture.walk("h/r/f").unwrap();
     assert!(matches!(
@@ -541,6 +561,96 @@ fn what_lies_inside_gives_way_to_a_name_of_the_repository_and_comes_back() {
     assert_eq!(commit, b"h/r/sub/deep");
     let found = fixture
         .fs
-        .repo_and_tree_of(fixture.walk("h/r/sub/deep").unwrap());
-    assert_eq!(found.unwrap().1, newer);
+        .repo_and_shown_of(fixture.walk("h/r/sub/deep").unwrap());
+    assert_eq!(found.unwrap().1.tree, newer);
+}
+
+/// An entry all of whose names last changed in its generation, at `time`.
+fn all_changed(root: Oid, generation: u64, time: i64) -> Arc<Repository> {
+    let mut changed = (*entry("h/r", root, generation)).clone();
+    if let Some(snapshot) = &mut changed.snapshot {
+        snapshot.generations = Some(GenerationRef::Constant(generation));
+    }
+    changed.generation_time = Some(time);
+    changed.root_time = Some(time);
+    Arc::new(changed)
+}
+
+#[test]
+fn the_same_bytes_of_another_generation_are_another_file_with_its_time() {
+    let fixture = Fixture::new();
+    let root = fixture.tree(&[("a", Is::File("1"))]);
+    let repo = Repo::new(all_changed(root, 1, 100)).unwrap();
+    fixture.fs.change_repositories(vec![repo.clone()], &[]);
+    let at = fixture.walk("h/r").unwrap();
+    let before = fixture.find(at, "a").unwrap();
+    assert_eq!(before.mtime, 100);
+    let target = FlipTarget {
+        entry: &all_changed(root, 3, 500),
+        lost: &HashSet::new(),
+        late: None,
+    };
+    let effect = fixture.fs.try_flip(&repo, &target).unwrap();
+    assert_eq!(names(&effect.invalidations[0]), ["a"]);
+    let after = fixture.find(at, "a").unwrap();
+    assert_ne!(after.ino, before.ino);
+    assert_eq!(after.mtime, 500);
+    assert_eq!(fixture.fs.getattr(at).unwrap().mtime, 500);
+    assert_eq!(fixture.fs.getattr(before.ino).unwrap().mtime, 100);
+    assert_eq!(repo.time_of(1), Some(100), "what was shown is remembered");
+}
+
+#[test]
+fn what_is_shown_late_has_the_time_of_showing_it() {
+    let fixture = Fixture::new();
+    let root = fixture.tree(&[("a", Is::File("1"))]);
+    let repo = Repo::new(all_changed(root, 1, 100)).unwrap();
+    fixture.fs.change_repositories(vec![repo.clone()], &[]);
+    let at = fixture.walk("h/r").unwrap();
+    let new = fixture.tree(&[("a", Is::File("2"))]);
+    let target = FlipTarget {
+        entry: &all_changed(new, 3, 500),
+        lost: &HashSet::new(),
+        late: Some(LateRun {
+            first: 2,
+            last: 3,
+            shown_at: 900,
+        }),
+    };
+    fixture.fs.try_flip(&repo, &target).unwrap();
+    assert_eq!(fixture.find(at, "a").unwrap().mtime, 900);
+    assert_eq!(fixture.fs.getattr(at).unwrap().mtime, 900);
+}
+
+#[test]
+fn a_name_whose_time_is_not_known_here_is_a_miss_of_all_such_times() {
+    let fixture = Fixture::new();
+    let root = fixture.tree(&[("a", Is::File("1")), ("b", Is::File("2"))]);
+    let node = GenerationNode::new(&[2, 3].map(GenerationRef::Constant));
+    let encoded = node.encode();
+    let id = GenerationNode::id_of(&encoded);
+    let mut shown = (*all_changed(root, 9, 900)).clone();
+    if let Some(snapshot) = &mut shown.snapshot {
+        snapshot.generations = Some(GenerationRef::Node { own: 4, id });
+    }
+    let repo = Repo::new(Arc::new(shown)).unwrap();
+    fixture.fs.change_repositories(vec![repo.clone()], &[]);
+    let at = fixture.walk("h/r").unwrap();
+    let wanted = DirectoryKey {
+        tree: root,
+        node: Some(id),
+    };
+    let missed = fixture.fs.lookup(at, b"a");
+    assert!(matches!(missed, Err(Miss::Tree(want)) if want.key == wanted));
+    fixture.fs.cache.put_generations(id, encoded, node);
+    let unknown = |miss: &Miss| matches!(miss, Miss::Times(want) if want.generations == [2, 3]);
+    assert!(unknown(&fixture.fs.lookup(at, b"a").unwrap_err()));
+    assert!(unknown(&fixture.list(at, 0, 9).unwrap_err()));
+    repo.learn_times(|known| {
+        known.learn(2, 200);
+        known.learn(3, 300);
+    });
+    let times = ["a", "b"].map(|name| fixture.find(at, name).unwrap().mtime);
+    assert_eq!(times, [200, 300]);
+    assert_eq!(fixture.list(at, 0, 9).unwrap().0, [".", "..", "a", "b"]);
 }

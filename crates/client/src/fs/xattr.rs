@@ -93,7 +93,9 @@ impl Fs {
 
     fn subject(&self, ino: Ino) -> Outcome<Option<XattrSubject>> {
         let subject = self.inodes.with(ino, |inode| match &inode.what {
-            InodeTarget::Entry { kind, oid, repo } => Some(XattrSubject {
+            InodeTarget::Entry {
+                kind, oid, repo, ..
+            } => Some(XattrSubject {
                 kind: *kind,
                 oid: *oid,
                 repo: repo.clone(),
@@ -135,23 +137,23 @@ impl Fs {
                 .with(at, |inode| (inode.parent, inode.check()))
                 .ok_or(Errno::STALE)?;
             let above = self.inodes.with(parent, |inode| match &inode.what {
-                InodeTarget::Entry { oid, repo, .. } => Some((*oid, repo.clone())),
+                InodeTarget::Entry { repo, .. } => Some((inode.shown()?, repo.clone())),
                 _ => None,
             });
             // Above the root there may be another repository.
             let above = above.ok_or(Errno::STALE)?;
-            let Some((tree, repo)) = above.filter(|(_, repo)| Arc::ptr_eq(repo, &own)) else {
+            let Some((shown, repo)) = above.filter(|(_, repo)| Arc::ptr_eq(repo, &own)) else {
                 break;
             };
-            let record = self.record(&repo, &tree, parent)?;
+            let listed = self.names(&repo, &shown, parent)?;
             let identity = Identity {
                 base: at & !(SLOTS - 1),
                 check,
             };
-            let name = record
+            let name = listed
                 .iter()
-                .find(|e| Identity::entry(parent, e.name, e.kind, &e.oid) == identity);
-            names.push(name.ok_or(Errno::NODATA)?.name.to_vec());
+                .find(|named| Identity::entry(parent, named) == identity);
+            names.push(name.ok_or(Errno::NODATA)?.entry.name.to_vec());
             at = parent;
         }
         names.reverse();

@@ -46,6 +46,7 @@ impl MountContext {
         let result = match &miss {
             Miss::Fail(errno) => return Err(*errno),
             Miss::Tree(want) => self.prefetch.list(want).await,
+            Miss::Times(want) => self.content.times(&want.repo, &want.generations).await,
             Miss::Chunks(want) => self.prefetch.serve(want).await,
         };
         result.map_err(|error| {

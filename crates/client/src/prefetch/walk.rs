@@ -102,7 +102,7 @@ struct ReaderWalk {
 
 impl ReaderWalk {
     fn new(parts: WalkParts, repo: Arc<Repo>, visits: mpsc::Receiver<DirectoryVisit>) -> Self {
-        let orders = directories::list(&parts.fs.cache, repo.root());
+        let orders = directories::list(&parts.fs.cache, repo.root().tree);
         let now = Instant::now();
         Self {
             readers: WalkReaders::new(&orders, WINDOW),
@@ -168,7 +168,7 @@ impl ReaderWalk {
     /// More of the tree has become known since it was listed.
     fn list_again_if_due(&mut self) {
         if self.is_list_old && self.listed_at.elapsed() > LIST_EVERY {
-            self.orders = directories::list(&self.parts.fs.cache, self.repo.root());
+            self.orders = directories::list(&self.parts.fs.cache, self.repo.root().tree);
             self.readers = WalkReaders::new(&self.orders, WINDOW);
             self.listed_at = Instant::now();
             self.is_list_old = false;

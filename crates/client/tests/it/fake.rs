@@ -252,7 +252,12 @@ impl Catalog for FakeRouter {
             let mut revisions = router.revisions.subscribe();
             if let Some(welcome) = router.welcome {
                 let message = Some(v1::watch_response::Message::Welcome(welcome));
-                let sent = say.send(Ok(v1::WatchResponse { message })).await;
+                let sent = say
+                    .send(Ok(v1::WatchResponse {
+                        message,
+                        ..Default::default()
+                    }))
+                    .await;
                 if sent.is_err() {
                     return;
                 }
@@ -261,6 +266,7 @@ impl Catalog for FakeRouter {
             if say
                 .send(Ok(v1::WatchResponse {
                     message: Some(view),
+                    ..Default::default()
                 }))
                 .await
                 .is_err()
@@ -309,6 +315,13 @@ impl Catalog for FakeRouter {
     ) -> Result<Response<v1::ListResponse>, Status> {
         Err(Status::unimplemented("not needed"))
     }
+
+    async fn get_times(
+        &self,
+        _: Request<v1::GetTimesRequest>,
+    ) -> Result<Response<v1::GetTimesResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
 }
 
 impl FakeRouter {
@@ -344,6 +357,7 @@ impl FakeRouter {
         *at = Some(state.revision);
         vec![v1::WatchResponse {
             message: Some(Message::Delta(delta)),
+            ..Default::default()
         }]
     }
 }
@@ -494,6 +508,7 @@ impl FakeCluster {
                     blobs: 1,
                     bytes: 4096,
                     submodules: submodules(repo, revision),
+                    generations: Bytes::new(),
                 }),
                 generation,
                 holders: (0..nodes).map(|n| format!("node{n}")).collect(),

@@ -14,5 +14,6 @@ mod processes;
 mod routers;
 mod starting;
 mod system;
+mod times;
 mod tls;
 mod update;

@@ -68,6 +68,8 @@ fn for_readers(entry: &Repository) -> v1::Repository {
         state: v1::RepositoryState::from(entry.state).into(),
         snapshot: entry.snapshot.as_ref().map(v1::Snapshot::from),
         generation: entry.generation,
+        generation_time: entry.generation_time,
+        root_time: entry.root_time,
         holders: entry.holders.iter().map(ToString::to_string).collect(),
         content: v1::ContentMode::from(entry.content).into(),
         consistency: v1::Consistency::from(entry.consistency).into(),

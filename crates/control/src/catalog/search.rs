@@ -167,6 +167,7 @@ mod tests {
             blobs: 1,
             bytes,
             submodules: Vec::new(),
+            generations: None,
         };
         Arc::new(Repository {
             path: DisplayPath::new(&format!("h/{number:06}")).expect("a path"),
@@ -180,6 +181,8 @@ mod tests {
             },
             snapshot: (!number.is_multiple_of(10)).then_some(snapshot),
             generation: 1,
+            generation_time: None,
+            root_time: None,
             holders: (0..number % 3)
                 .map(|n| NodeId::new(&format!("n{n}")).expect("an id"))
                 .collect(),

@@ -25,7 +25,7 @@ fn position(revision: u64) -> CatalogPosition {
     }
 }
 
-fn entry(path: &str) -> Repository {
+pub(super) fn entry(path: &str) -> Repository {
     Repository {
         path: DisplayPath::new(path).unwrap(),
         source: SourceUrl::new("https://forge.example/x.git").unwrap(),
@@ -33,6 +33,8 @@ fn entry(path: &str) -> Repository {
         state: RepositoryState::Ingesting,
         snapshot: None,
         generation: 0,
+        generation_time: None,
+        root_time: None,
         holders: vec![],
         content: ContentMode::Eager,
         consistency: Consistency::Eventual,
@@ -43,7 +45,7 @@ fn entry(path: &str) -> Repository {
     }
 }
 
-fn a_snapshot() -> Snapshot {
+pub(super) fn a_snapshot() -> Snapshot {
     let oid = Oid::from_bytes(&[1; 20]).unwrap();
     Snapshot {
         commit: oid,
@@ -53,6 +55,7 @@ fn a_snapshot() -> Snapshot {
         blobs: 1,
         bytes: 1,
         submodules: vec![],
+        generations: None,
     }
 }
 
@@ -96,6 +99,7 @@ fn change(rng: &mut Rng, entry: &mut Repository) {
                 blobs: 1,
                 bytes: 1,
                 submodules: vec![],
+                generations: None,
             });
         }
     }

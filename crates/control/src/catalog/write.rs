@@ -3,6 +3,7 @@
 //! behalf of an actor, who is named in the log.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use monofs_model::{
     Actor, DisplayPath, Error, ErrorKind, NodeId, Repository, RepositoryState, Result, Snapshot,
@@ -15,6 +16,9 @@ use super::known::Catalog;
 use super::published::{PublishedCommits, published_key, with_publication};
 use super::retained::{RetainedSnapshots, name_given, name_no_more, retain};
 use super::room::{self, CreatingRouters, EnclosingTree, compare, delete, put};
+use super::times::{
+    AHEAD_MAX_MS, AHEAD_WAIT_MAX_MS, GenerationTime, TimesOfEntry, TimesOfGenerations, next_time,
+};
 use crate::clock;
 use crate::state::{StateAction, StateTable, StateTransaction, StateVerb};
 
@@ -23,6 +27,7 @@ pub struct CatalogWriter {
     catalog: Arc<Catalog>,
     published: PublishedCommits,
     retained: Arc<RetainedSnapshots>,
+    times: TimesOfGenerations,
     routers: Arc<StateTable<v1::RouterStatus>>,
     /// As it is named in what this router publishes.
     router_id: String,
@@ -41,6 +46,7 @@ impl CatalogWriter {
             catalog: catalog.clone(),
             published: published.clone(),
             retained: retained.clone(),
+            times: TimesOfGenerations::new(catalog.shared()),
             routers: routers.clone(),
             router_id: router_id.to_owned(),
         }
@@ -52,16 +58,22 @@ impl CatalogWriter {
         self.create_inside(actor, repository, &[]).await
     }
 
-    /// Adds an entry. `looked_into`: the repositories with readers around its path, none of which
-    /// has the name in that tree. Errors: `Refused` when there is an entry at its path, when there
-    /// are other such repositories or trees by now, and, while a router of an older version runs,
-    /// when its path encloses or lies inside another's.
+    /// Adds an entry; it goes on counting generations where an earlier one at its path ended.
+    /// `looked_into`: the repositories with readers around its path, none of which has the name in
+    /// that tree. Errors: `Refused` when there is an entry at its path, when there are other such
+    /// repositories or trees by now, and, while a router of an older version runs, when its path
+    /// encloses or lies inside another's.
     pub async fn create_inside(
         &self,
         actor: &Actor,
-        repository: Repository,
+        mut repository: Repository,
         looked_into: &[EnclosingTree],
     ) -> Result<()> {
+        let id = repository.storage_id();
+        let last = self.times.last(&id).await;
+        let last = last.map_err(|error| self.catalog.shared().refused(error))?;
+        let counted = last.map_or(0, |last| last.generation);
+        repository.generation = repository.generation.max(counted);
         let attempt = || {
             let routers = self.creating_routers();
             self.catalog
@@ -125,8 +137,9 @@ impl CatalogWriter {
         self.catalog.entry(path).map(|entry| entry.repository)
     }
 
-    /// Publishes a commit in `entry`: the flip. Errors: `Refused` when the stored entry moved on
-    /// meanwhile.
+    /// Publishes a commit in `entry`: the flip, which sets the time of the new generation. Waits
+    /// while that would be too far ahead of the clock. Errors: `Refused` when the stored entry
+    /// moved on meanwhile; `Unavailable` when the last time is that of a wrong clock.
     pub async fn flip(
         &self,
         actor: &Actor,
@@ -134,26 +147,7 @@ impl CatalogWriter {
         snapshot: &Snapshot,
         holder: &NodeId,
     ) -> Result<Arc<Repository>> {
-        let flipped = Repository {
-            snapshot: Some(snapshot.clone()),
-            generation: entry.generation + 1,
-            holders: vec![holder.clone()],
-            state: RepositoryState::Ready,
-            ..entry.clone()
-        };
-        let flip = |stored: &Repository| {
-            if stored.generation != entry.generation {
-                return Err(Error::refused(format!(
-                    "{} changed while it was being ingested; try again",
-                    entry.path
-                )));
-            }
-            Ok(Some(Repository {
-                shadowed_by: stored.shadowed_by.clone(),
-                ..flipped.clone()
-            }))
-        };
-        // Of the same generation, so nothing can be added to it meanwhile.
+        // Of the same generation, so nothing can be added to these meanwhile.
         let before = match self.published.of(&entry.path).await {
             Ok(before) => before,
             Err(error) if error.kind == ErrorKind::Unavailable => {
@@ -165,6 +159,36 @@ impl CatalogWriter {
                 Vec::new()
             }
         };
+        let times = self.times_of(entry).await?;
+        self.raise(actor, entry, &times).await?;
+        let last = times.last(entry, clock::now());
+        let next = GenerationTime {
+            generation: entry.generation + 1,
+            time: first_moment(entry, snapshot, last).await?,
+        };
+
+        // What is shown from now on, while the entry is as it was.
+        let flipped = Repository {
+            snapshot: Some(snapshot.clone()),
+            generation: next.generation,
+            generation_time: (next.time != snapshot.commit_time).then_some(next.time),
+            root_time: root_time(entry, snapshot, next, last),
+            holders: vec![holder.clone()],
+            state: RepositoryState::Ready,
+            ..entry.clone()
+        };
+        let flip = |stored: &Repository| {
+            // An entry that was deleted and made again goes on counting, but shows nothing yet.
+            let is_base = stored.generation == entry.generation
+                && stored.snapshot.is_some() == entry.snapshot.is_some();
+            if !is_base {
+                return Err(changed_meanwhile(entry));
+            }
+            Ok(Some(Repository {
+                shadowed_by: stored.shadowed_by.clone(),
+                ..flipped.clone()
+            }))
+        };
         let rows = self.retained.rows(&entry.storage_id()).await?;
         let publish = StateVerb::PublishCommit;
         self.change(actor, publish, &entry.path, flip, |stored, flipped| {
@@ -174,9 +198,35 @@ impl CatalogWriter {
             let replaced = shown.filter(|old| old.commit != snapshot.commit);
             let kept = replaced.map(|old| retain(stored, old, &rows));
             let named = name_no_more(flipped, holder, &rows);
-            published.into_iter().chain(kept).chain(named).collect()
+            let mut writes = times.writes(&entry.storage_id(), last, next);
+            writes.extend(published.into_iter().chain(kept).chain(named));
+            writes
         })
         .await
+    }
+
+    /// The times of the generations of `entry`. Errors: the state store's.
+    async fn times_of(&self, entry: &Repository) -> Result<TimesOfEntry> {
+        let times = self.times.of(entry).await;
+        times.map_err(|error| self.catalog.shared().refused(error))
+    }
+
+    /// Has an entry that counts from an earlier generation than one that its path showed go on from
+    /// that. Errors: `Refused` then: what was worked out for it is of a generation that was.
+    async fn raise(&self, actor: &Actor, entry: &Repository, times: &TimesOfEntry) -> Result<()> {
+        let kept = times.kept();
+        let Some(kept) = kept.filter(|kept| kept.generation > entry.generation) else {
+            return Ok(());
+        };
+        let raise = |stored: &Repository| {
+            let is_behind = stored.generation < kept.generation;
+            Ok(is_behind.then(|| Repository {
+                generation: kept.generation,
+                ..stored.clone()
+            }))
+        };
+        self.update(actor, &entry.path, raise).await?;
+        Err(changed_meanwhile(entry))
     }
 
     /// Records that `node` holds the commit of `generation`; a no-op when the entry moved on.
@@ -282,10 +332,18 @@ impl CatalogWriter {
     /// Removes an entry; its snapshot stays readable for the grace. Errors: `NotFound`.
     pub async fn remove(&self, actor: &Actor, path: &DisplayPath) -> Result<()> {
         let rows = self.retained.rows(&path.storage_id()).await?;
+        // What was published before times were kept, too, is counted on.
+        let looked = self.catalog.entry(path)?.repository;
+        let times = self.times_of(&looked).await?;
+        let last = times.last(&looked, clock::now());
         let attempt = || {
             let entry = self.catalog.entry(path)?;
             let repository = &entry.repository;
             let mut change = self.catalog.look(|memory| room::removal(memory, &entry));
+            // A flip meanwhile kept its own.
+            let last = last.filter(|last| last.generation == repository.generation);
+            let kept = last.and_then(|last| times.keep_last(&repository.storage_id(), last));
+            change.writes.extend(kept);
             let published = published_key(&repository.storage_id());
             change.writes.push(delete(published));
             let shown = repository.snapshot.as_ref();
@@ -312,8 +370,95 @@ impl CatalogWriter {
     }
 }
 
+/// The time of the generation that follows what `entry` shows, of the time `last`, when that may be
+/// shown. A path that never showed anything takes the commit's time. Errors: `Unavailable` when
+/// `last` is too far ahead to wait for.
+async fn first_moment(
+    entry: &Repository,
+    snapshot: &Snapshot,
+    last: Option<GenerationTime>,
+) -> Result<i64> {
+    let Some(GenerationTime { time: last, .. }) = last else {
+        return Ok(snapshot.commit_time.min(clock::now()));
+    };
+    loop {
+        let now_ms = clock::now_ms();
+        let time = next_time(last, now_ms);
+        let ahead_ms = time.saturating_mul(1000).saturating_sub(now_ms);
+        if ahead_ms <= AHEAD_MAX_MS {
+            return Ok(time);
+        }
+        if ahead_ms > AHEAD_WAIT_MAX_MS {
+            return Err(Error::unavailable(format!(
+                "the last commit of {} was published {} s after now, by this router's clock; set \
+                 the clocks of the routers right",
+                entry.path,
+                ahead_ms / 1000
+            )));
+        }
+        let wait_ms = (ahead_ms - AHEAD_MAX_MS).unsigned_abs();
+        tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+    }
+}
+
+/// When the names in the root directory last changed, if `next` shows `snapshot` instead of what
+/// `entry` shows, which is `last`; `None` = at the commit's time.
+fn root_time(
+    entry: &Repository,
+    snapshot: &Snapshot,
+    next: GenerationTime,
+    last: Option<GenerationTime>,
+) -> Option<i64> {
+    let changed = snapshot.generations.map(|all| all.own());
+    let last = last.filter(|last| Some(last.generation) == changed);
+    let time = match (changed, last) {
+        (_, Some(last)) => last.time,
+        // As before.
+        (Some(generation), None) if generation < next.generation => {
+            let shown = entry.snapshot.as_ref();
+            let time = entry.root_time;
+            time.or(shown.map(|snapshot| snapshot.commit_time))
+                .unwrap_or(next.time)
+        }
+        _ => next.time,
+    };
+    (time != snapshot.commit_time).then_some(time)
+}
+
+fn changed_meanwhile(entry: &Repository) -> Error {
+    Error::refused(format!(
+        "{} changed while it was being ingested; try again",
+        entry.path
+    ))
+}
+
 fn without_holder(entry: &Repository, node: &NodeId) -> Repository {
     let mut shrunk = entry.clone();
     shrunk.holders.retain(|holder| holder != node);
     shrunk
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn moment_after(entry: &Repository, snapshot: &Snapshot, time: i64) -> Result<i64> {
+        let last = GenerationTime {
+            generation: 1,
+            time,
+        };
+        first_moment(entry, snapshot, Some(last)).await
+    }
+
+    #[tokio::test]
+    async fn a_flip_waits_for_a_time_that_is_near_and_refuses_one_of_a_wrong_clock() {
+        let entry = super::super::tests::entry("h/x");
+        let snapshot = super::super::tests::a_snapshot();
+        let now = clock::now();
+        let near = moment_after(&entry, &snapshot, now + 3).await;
+        assert_eq!(near.expect("it waits"), now + 4);
+        assert!(clock::now() >= now + 2, "it waited");
+        let far = moment_after(&entry, &snapshot, now + 3600).await;
+        assert_eq!(far.expect_err("too far").kind, ErrorKind::Unavailable);
+    }
 }

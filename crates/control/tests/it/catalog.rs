@@ -279,6 +279,8 @@ async fn after_any_changes_by_any_router_all_of_them_know_the_same() {
     let store = SharedStore::open().await;
     let routers = [store.router("first").await, store.router("second").await];
     let mut expected: BTreeMap<String, Repository> = BTreeMap::new();
+    // The last generations of paths whose repositories were removed.
+    let mut counted: BTreeMap<String, u64> = BTreeMap::new();
     for step in 0..150 {
         let router = &routers[rng.below(2) as usize];
         let at = ["h/a", "h/b", "h/a/inner", "top"][rng.below(4) as usize];
@@ -296,11 +298,17 @@ async fn after_any_changes_by_any_router_all_of_them_know_the_same() {
                 let created = create(router, at).await;
                 assert_eq!(created.is_ok(), free, "seed {seed}, step {step}: {at}");
                 if free {
-                    expected.insert(at.to_owned(), entry(at));
+                    let generation = counted.get(at).copied().unwrap_or(0);
+                    let created = Repository {
+                        generation,
+                        ..entry(at)
+                    };
+                    expected.insert(at.to_owned(), created);
                 }
             }
-            (2, Some(_)) => {
+            (2, Some(known)) => {
                 entries.remove(actor(), &path(at)).await.unwrap();
+                counted.insert(at.to_owned(), known.generation);
                 expected.remove(at);
             }
             (3, Some(known)) => {

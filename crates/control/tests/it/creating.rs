@@ -47,6 +47,8 @@ fn entry(path: &str, state: RepositoryState) -> Repository {
         state,
         snapshot: None,
         generation: 0,
+        generation_time: None,
+        root_time: None,
         holders: vec![],
         content: ContentMode::Eager,
         consistency: Consistency::Eventual,
@@ -330,6 +332,7 @@ fn snapshot(byte: u8) -> Snapshot {
         blobs: 1,
         bytes: 1,
         submodules: vec![],
+        generations: None,
     }
 }
 

@@ -11,3 +11,4 @@ mod retained;
 mod rig;
 mod state;
 mod table;
+mod times;

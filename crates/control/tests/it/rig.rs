@@ -167,6 +167,8 @@ pub fn entry(at: &str) -> Repository {
         state: RepositoryState::Ingesting,
         snapshot: None,
         generation: 0,
+        generation_time: None,
+        root_time: None,
         holders: Vec::new(),
         content: ContentMode::Eager,
         consistency: Consistency::Eventual,
@@ -190,5 +192,6 @@ pub fn snapshot(number: u64) -> Snapshot {
         blobs: number,
         bytes: 100 * number,
         submodules: Vec::new(),
+        generations: None,
     }
 }

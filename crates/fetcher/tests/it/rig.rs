@@ -185,6 +185,7 @@ impl Rig {
             depth,
             origin,
             held_only: false,
+            generations: Vec::new(),
         };
         let mut stream = self
             .content_client()

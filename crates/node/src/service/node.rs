@@ -17,10 +17,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::verify::verify;
-use crate::adopt::{AdoptReports, Adopter};
+use crate::adopt::{AdoptReports, AdoptedSnapshot, Adopter};
 use crate::answer::{AnswerTasks, StreamedAnswer};
 use crate::blocking::blocking;
 use crate::cover::{self, ContentCover, Coverer};
+use crate::generations::Generations;
 use crate::hydrate::Hydrator;
 use crate::hydrated::count_held;
 use crate::keep::ContentKeeper;
@@ -52,6 +53,7 @@ pub(crate) struct NodeService {
     pub limits: Arc<RateLimits>,
     pub hydrator: Arc<Hydrator>,
     pub adopter: Adopter,
+    pub generations: Arc<Generations>,
     pub coverer: Coverer,
     pub keeper: Arc<ContentKeeper>,
     pub answers: AnswerTasks,
@@ -83,7 +85,7 @@ impl NodeService {
     async fn run_adopt(&self, adoption: AdoptionRequest, reports: AdoptReports) -> Result<()> {
         let AdoptionRequest {
             meta,
-            snapshot,
+            adopted,
             servers,
             bytes_per_second_max,
         } = adoption;
@@ -97,7 +99,7 @@ impl NodeService {
                 .collect(),
         );
         self.adopter
-            .adopt(&meta, &snapshot, &servers, &reports)
+            .adopt(&meta, &adopted, &servers, &reports)
             .await?;
         if meta.content == ContentMode::Eager {
             self.hydrator.start(meta.storage_id);
@@ -246,6 +248,27 @@ impl v1::node_server::Node for NodeCalls {
             .answer(|reports| async move { node.run_adopt(adoption, reports).await })
     }
 
+    async fn make_generations(
+        &self,
+        request: Request<v1::MakeGenerationsRequest>,
+    ) -> Result<Response<v1::MakeGenerationsResponse>, Status> {
+        let node = self.0.clone();
+        let request = request.into_inner();
+        // A task of its own: a caller that gives up does not leave half of it.
+        let making = tokio::spawn(context::carry(async move {
+            node.generations.make(request).await
+        }));
+        making
+            .await
+            .map_err(|e| {
+                to_status(Error::internal(format!(
+                    "making generations broke off: {e}"
+                )))
+            })?
+            .map(Response::new)
+            .map_err(to_status)
+    }
+
     async fn cover(&self, request: Request<v1::CoverRequest>) -> StreamedAnswer<v1::CoverProgress> {
         let request = request.into_inner();
         // One that takes nothing changes no limit of one that does.
@@ -366,7 +389,7 @@ impl v1::node_server::Node for NodeCalls {
 /// A checked `AdoptRequest`.
 struct AdoptionRequest {
     meta: RepoMeta,
-    snapshot: Snapshot,
+    adopted: AdoptedSnapshot,
     /// Peers, then fetchers.
     servers: Vec<UpstreamServer>,
     /// Of contents; 0 = no limit.
@@ -396,7 +419,10 @@ impl AdoptionRequest {
         let fetchers = request.fetchers.into_iter().map(UpstreamServer::fetcher);
         Ok(Self {
             meta,
-            snapshot,
+            adopted: AdoptedSnapshot {
+                snapshot,
+                shown_in: request.generation,
+            },
             servers: peers.chain(fetchers).collect(),
             bytes_per_second_max: request.bytes_per_second_max,
         })

@@ -336,6 +336,13 @@ impl Node for FakeService {
         Err(Status::unimplemented("not needed"))
     }
 
+    async fn make_generations(
+        &self,
+        _: Request<v1::MakeGenerationsRequest>,
+    ) -> Result<Response<v1::MakeGenerationsResponse>, Status> {
+        Err(Status::unimplemented("not needed"))
+    }
+
     async fn cover(
         &self,
         _: Request<v1::CoverRequest>,

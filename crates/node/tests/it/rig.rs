@@ -104,6 +104,7 @@ impl Source {
             blobs: blobs.len() as u64,
             bytes: blobs.values().sum(),
             submodules: Vec::new(),
+            generations: Bytes::new(),
         }
     }
 
@@ -127,6 +128,7 @@ impl Source {
             peers: Vec::new(),
             fetchers: Vec::new(),
             bytes_per_second_max: 0,
+            generation: 0,
         }
     }
 

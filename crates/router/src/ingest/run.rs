@@ -12,6 +12,7 @@ use monofs_model::{
 use monofs_proto::v1;
 use monofs_proto::v1::ingest_progress::Phase;
 
+use super::generations;
 use super::host_wait::settled;
 use super::job::Job;
 use crate::fleet::Fleet;
@@ -187,12 +188,12 @@ async fn replicate(
         .iter()
         .map(|node| adopt_on(fleet, job, node, entry, snapshot))
         .collect();
-    let mut held: Vec<NodeId> = Vec::new();
+    let mut held: Vec<&Member> = Vec::new();
     let mut published: Option<Arc<Repository>> = None;
     let mut failure = None;
     while let Some((node, outcome)) = adoptions.next().await {
         match outcome {
-            Ok(()) => held.push(node.id.clone()),
+            Ok(()) => held.push(node),
             Err(error) => {
                 tracing::warn!(path = %job.spec.path, node = %node.id, %error, "a replica did not adopt");
                 job.replica(node.id.as_str(), |replica| {
@@ -203,14 +204,28 @@ async fn replicate(
             }
         }
         match &published {
-            Some(entry) => {
-                control
-                    .entries
-                    .add_holder(actor, &job.spec.path, entry.generation, &node.id)
-                    .await?
-            }
+            // One that cannot get the generations is no holder; a later copy makes it one.
+            Some(shown) => match generations::copy_to(fleet, node, shown).await {
+                Ok(()) => {
+                    control
+                        .entries
+                        .add_holder(actor, &job.spec.path, shown.generation, &node.id)
+                        .await?
+                }
+                Err(error) => {
+                    tracing::warn!(path = %job.spec.path, node = %node.id, %error, "a replica has no generations")
+                }
+            },
             None if strong && held.len() < replicas.len() => {}
-            None => published = Some(publish(actor, control, job, entry, snapshot, &held).await?),
+            None => {
+                let parts = PublishParts {
+                    actor,
+                    control,
+                    fleet,
+                    job,
+                };
+                published = Some(parts.publish(entry, snapshot, &held).await?);
+            }
         }
     }
     if published.is_none() {
@@ -239,36 +254,69 @@ async fn adopt_on<'a>(
     job.replica(node.id.as_str(), |replica| {
         replica.trees_total = snapshot.trees
     });
-    (
-        node,
-        fleet.adopt_and_wait(node, entry, snapshot, 0, report).await,
-    )
+    let adopted = fleet.adopt_and_wait(node, entry, snapshot, 0, report).await;
+    (node, adopted.map(drop))
 }
 
-async fn publish(
-    actor: &Actor,
-    control: &Control,
-    job: &Arc<Job>,
-    entry: &Repository,
-    snapshot: &Snapshot,
-    held: &[NodeId],
-) -> Result<Arc<Repository>> {
-    let (first, more) = held
-        .split_first()
-        .ok_or_else(|| Error::internal("publish without a holder"))?;
-    let flipped = control.entries.flip(actor, entry, snapshot, first).await?;
-    for node in more {
-        control
+/// What publishing takes.
+struct PublishParts<'a> {
+    actor: &'a Actor,
+    control: &'a Control,
+    fleet: &'a Fleet,
+    job: &'a Arc<Job>,
+}
+
+impl PublishParts<'_> {
+    /// Shows `snapshot`, which these nodes hold, instead of what `entry` shows.
+    async fn publish(
+        &self,
+        entry: &Repository,
+        snapshot: &Snapshot,
+        held: &[&Member],
+    ) -> Result<Arc<Repository>> {
+        let Self {
+            actor,
+            control,
+            fleet,
+            job,
+        } = self;
+        let (first, more) = held
+            .split_first()
+            .ok_or_else(|| Error::internal("publish without a holder"))?;
+
+        // Which names change with it, on each node that is to count as a holder.
+        let mut snapshot = Snapshot {
+            generations: Some(generations::made_for(fleet, entry, snapshot, first).await),
+            ..snapshot.clone()
+        };
+        let shown = Repository {
+            snapshot: Some(snapshot.clone()),
+            generation: entry.generation + 1,
+            holders: vec![first.id.clone()],
+            ..entry.clone()
+        };
+        if !generations::copied_to(fleet, more, &shown).await {
+            snapshot.generations = Some(generations::all_now(entry));
+        }
+
+        // The flip, then the other holders.
+        let flipped = control
             .entries
-            .add_holder(actor, &job.spec.path, flipped.generation, node)
+            .flip(actor, entry, &snapshot, &first.id)
             .await?;
+        for node in more {
+            control
+                .entries
+                .add_holder(actor, &job.spec.path, flipped.generation, &node.id)
+                .await?;
+        }
+        tracing::info!(path = %job.spec.path, commit = %snapshot.commit, generation = flipped.generation, "published");
+        job.update(|progress| {
+            progress.repository = Some(v1::Repository::from(&*flipped));
+            progress.set_phase(Phase::Published);
+        });
+        Ok(flipped)
     }
-    tracing::info!(path = %job.spec.path, commit = %snapshot.commit, generation = flipped.generation, "published");
-    job.update(|progress| {
-        progress.repository = Some(v1::Repository::from(&*flipped));
-        progress.set_phase(Phase::Published);
-    });
-    Ok(flipped)
 }
 
 /// Remembers why a job failed; an entry that never had readers becomes `failed`.

@@ -36,6 +36,8 @@ impl IngestSpec {
             state: RepositoryState::Ingesting,
             snapshot: None,
             generation: 0,
+            generation_time: None,
+            root_time: None,
             holders: Vec::new(),
             content: self.content,
             consistency: self.consistency,

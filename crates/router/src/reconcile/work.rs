@@ -5,13 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures::StreamExt;
 use futures::future::try_join_all;
-use monofs_model::{Actor, Error, Member, NodeId, Oid, Repository, Result, Snapshot, StorageId};
+use monofs_model::{
+    Actor, Error, GenerationRef, Member, NodeId, Oid, Repository, Result, Snapshot, StorageId,
+};
 use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
 use monofs_rpc::content::guarded;
 use monofs_rpc::{Context, context, from_status, within};
 
 use super::leftovers;
+use crate::fleet::GenerationTree;
 use crate::parts::Parts;
 use crate::{ingest, membership};
 use monofs_fleet::copies::{PlanAction, PlanCommand};
@@ -128,10 +131,13 @@ impl CopyMove<'_> {
         let view = state.fleet.members.view();
         let node = membership::node(&view, node.as_str())?;
         let limit = pace.bytes_per_second_max;
-        state
+        let adopted = state
             .fleet
             .adopt_and_wait(node, entry, snapshot, limit, |_| {})
             .await?;
+        if adopted == GenerationTree::Lost {
+            return self.renew(node).await;
+        }
         if urgent {
             state
                 .control
@@ -150,6 +156,22 @@ impl CopyMove<'_> {
             .add_holder(actor, &entry.path, entry.generation, &node.id)
             .await?;
         tracing::info!(path = %entry.path, node = %node.id, "copied");
+        Ok(())
+    }
+
+    /// Shows the same commit anew, on a node that holds it, in a generation in which all names
+    /// change: no holder can tell when they did.
+    async fn renew(&self, node: &Member) -> Result<()> {
+        let Self { state, entry, .. } = self;
+        let renewed = Snapshot {
+            generations: Some(GenerationRef::Constant(entry.generation + 1)),
+            ..self.snapshot.clone()
+        };
+        let entries = &state.control.entries;
+        entries.flip(self.actor, entry, &renewed, &node.id).await?;
+        state.fleet.generations_lost.note(&entry.path);
+        tracing::warn!(path = %entry.path, node = %node.id, "no holder can tell when names last \
+         changed: all of them get the time of now");
         Ok(())
     }
 

@@ -200,6 +200,11 @@ fn router(state: &Parts, out: &mut Samples) {
     out.gauge("monofs_router_leader_known", "1: some router leads.", known);
     let help = "1: the state store can be reached, so changes can be made.";
     out.gauge("monofs_router_state_reachable", help, reachable);
+    out.counter(
+        "monofs_router_generations_lost_total",
+        "Updates and copies for which no holder could tell when names last changed.",
+        state.fleet.generations_lost.count(),
+    );
     let problems = problems(state);
     let critical = problems.iter().filter(|problem| problem.critical).count();
     out.gauges_by(

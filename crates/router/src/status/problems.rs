@@ -46,6 +46,7 @@ pub fn problems(state: &Parts) -> Vec<Problem> {
     lines.extend(jobs.iter().filter(|job| job.held_back).map(held_back));
     lines.extend(state.fleet.hosts.list().iter().map(paused_host));
     lines.extend(kept(&state.work.kept.list(), clock::now()));
+    lines.extend(generations_lost(&state.fleet, clock::now()));
     lines.extend(of_repositories(
         state.control.catalog.summary(view.copies_wanted()),
     ));
@@ -160,6 +161,15 @@ fn kept(kept: &KeptList, now: i64) -> Option<String> {
         ago(since(oldest.replaced_at)),
         oldest.client_id.escape_debug(),
         ago(Duration::from_secs(left)),
+    ))
+}
+
+fn generations_lost(fleet: &Fleet, now: i64) -> Option<String> {
+    let (path, at) = fleet.generations_lost.told(now)?;
+    Some(format!(
+        "no holder could tell when the files of {path} last changed, {}: all of them show the time \
+         of then, and builds over them are made anew; look for nodes that lost their disks",
+        ago(since(at))
     ))
 }
 

@@ -11,7 +11,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use monofs_model::limits::CHUNK_BYTES;
 use monofs_model::oid::ObjectHasher;
-use monofs_model::{Error, ObjectKind, Oid, Result, TreeRecord};
+use monofs_model::{Error, GenerationNode, GenerationRef, ObjectKind, Oid, Result, TreeRecord};
 
 use super::blobs::ChunkKey;
 use super::snapshots::decode;
@@ -115,6 +115,9 @@ impl RepoStore {
             && self.check_blobs(&mut report, &mut state, progress)?
         {
             if let Err(e) = self.check_snapshots(&mut report) {
+                report.problem(e);
+            }
+            if let Err(e) = self.check_generations(&mut report) {
                 report.problem(e);
             }
             report.complete = true;
@@ -271,6 +274,40 @@ impl RepoStore {
             );
             if let Err(e) = walked {
                 report.problem(self.env.txn_error("check snapshots", e));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RepoStore {
+    /// Every generation node against its id, and that the trees which snapshots name have no hole.
+    fn check_generations(&self, report: &mut CheckReport) -> Result<()> {
+        let Some(tables) = self.known_generation_tables() else {
+            return Ok(());
+        };
+        let reader = self.read()?;
+        let broken = |e| self.env.error("check generations", e);
+        for row in tables.nodes.iter(&reader.txn).map_err(broken)? {
+            let (key, value) = row.map_err(broken)?;
+            let node = Oid::from_bytes(key)
+                .and_then(|id| GenerationNode::decode_verified(value, &id).map(drop));
+            if let Err(e) = node {
+                let id = hex(key);
+                report.problem(Error::corrupt(format!(
+                    "generation node {id}: {}",
+                    e.message
+                )));
+            }
+        }
+        for row in tables.shown.iter(&reader.txn).map_err(broken)? {
+            let (key, value) = row.map_err(broken)?;
+            let root = GenerationRef::decode(value)?;
+            for id in reader.missing_generation_nodes(&root)? {
+                report.problem(Error::corrupt(format!(
+                    "generation node {id} of snapshot {} is missing",
+                    hex(key)
+                )));
             }
         }
         Ok(())

@@ -26,6 +26,7 @@ pub struct GcReport {
     pub trees_removed: u64,
     /// Chunks of blobs.
     pub chunks_removed: u64,
+    pub generation_nodes_removed: u64,
     /// Bytes of the values removed. Freed pages are reused; the file does not shrink.
     pub bytes_removed: u64,
 }
@@ -68,9 +69,18 @@ impl RepoStore {
             let (oid, _) = ChunkKey::split(key)?;
             Ok(marked.blobs.contains(&oid) || self.writing.lock().contains(&oid))
         })?;
+        let held: HashSet<Oid> = self.snapshots()?.iter().map(|held| held.commit).collect();
+        let nodes = self.mark_generations(&held)?;
+        let generations = match self.known_generation_tables() {
+            Some(tables) => self.sweep_table(tables.nodes, |key| {
+                Ok(nodes.contains(&Oid::from_bytes(key)?))
+            })?,
+            None => SweptRows::default(),
+        };
+        report.generation_nodes_removed = generations.rows;
         report.trees_removed = trees.rows;
         report.chunks_removed = chunks.rows;
-        report.bytes_removed = trees.bytes + chunks.bytes;
+        report.bytes_removed = trees.bytes + chunks.bytes + generations.bytes;
         Ok(report)
     }
 

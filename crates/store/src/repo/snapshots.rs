@@ -16,7 +16,7 @@ use crate::env::{TxnResult, put_changed};
 const SNAPSHOT_VERSION: u8 = 1;
 
 impl RepoStore {
-    /// Writes a snapshot's row. Errors: `NotHeld`, naming the first tree that its closure lacks;
+    /// Writes a snapshot's row, without its generations. Errors: `NotHeld`, naming the first tree that its closure lacks;
     /// nothing is written then.
     pub fn put_snapshot(&self, snapshot: &Snapshot) -> Result<()> {
         let _sweep = self.sweep.read();
@@ -83,7 +83,7 @@ impl RepoStore {
         Ok(())
     }
 
-    /// All snapshots held, in order of their commit ids.
+    /// All snapshots held, in order of their commit ids, without their generations.
     pub fn snapshots(&self) -> Result<Vec<Snapshot>> {
         let broken = |e| self.env.error("list snapshots", e);
         let txn = self.env.read()?;
@@ -145,6 +145,7 @@ pub(super) fn decode(row: &[u8]) -> Result<Snapshot> {
         blobs: row.u64()?,
         bytes: row.u64()?,
         submodules: Vec::new(),
+        generations: None,
     };
     // The list is read only after its length was found possible.
     let count = row.u64()?;
@@ -187,7 +188,9 @@ mod tests {
         ) {
             let (commit_time, trees, blobs, bytes) = numbers;
             let submodules = submodules.into_iter().map(|(path, url)| Submodule { path, url }).collect();
-            let snapshot = Snapshot { commit, root, commit_time, trees, blobs, bytes, submodules };
+            let snapshot = Snapshot {
+                commit, root, commit_time, trees, blobs, bytes, submodules, generations: None,
+            };
             prop_assert_eq!(decode(&encode(&snapshot).unwrap()).unwrap(), snapshot);
         }
 

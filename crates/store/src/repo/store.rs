@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use monofs_model::{Error, Oid, Result};
 use parking_lot::{Mutex, RwLock};
@@ -14,6 +15,8 @@ use crate::env::{EnvOptions, EnvUsage, Environment, IfMissing, ReadTxn, Table, T
 
 const KIND: &str = "repository";
 const TABLES: [&str; 5] = ["facts", "trees", "blobs", "pending", "snapshots"];
+/// Tables that repositories of before them lack until the first row is put.
+const GENERATION_TABLES: [&str; 2] = ["generations", "shown"];
 /// The key of the repository's facts, in the table of facts.
 pub(super) const KEY_META: &[u8] = b"meta";
 /// A write transaction takes about this many bytes, so that it stays in memory and other writers
@@ -39,10 +42,20 @@ pub(super) struct RepoTables {
     pub(super) snapshots: Table,
 }
 
+/// Generation nodes, and the roots that snapshots name; see [`super::generations`].
+#[derive(Clone, Copy)]
+pub(super) struct GenerationTables {
+    pub(super) nodes: Table,
+    pub(super) shown: Table,
+}
+
 /// One repository on disk. Shared by reference; readers never wait for writers.
 pub struct RepoStore {
     pub(super) env: Environment,
     pub(super) tables: RepoTables,
+    generations: OnceLock<GenerationTables>,
+    /// Held while those tables are created.
+    adding_tables: Mutex<()>,
     /// Blobs wholly held; `None` until they are counted. What adds or removes blobs keeps this
     /// locked over its transaction, so that no count can miss or repeat a change.
     pub(super) held: Mutex<Option<u64>>,
@@ -87,15 +100,38 @@ impl RepoStore {
             pending,
             snapshots,
         };
+        let generations = OnceLock::new();
+        if let Some([nodes, shown]) = env.find_tables(GENERATION_TABLES)? {
+            let _ = generations.set(GenerationTables { nodes, shown });
+        }
         let store = Self {
             env,
             tables,
+            generations,
+            adding_tables: Mutex::default(),
             held: Mutex::default(),
             writing: Mutex::default(),
             sweep: RwLock::new(()),
         };
         store.remove_pending()?;
         Ok(store)
+    }
+
+    /// The tables of generations, if a row was ever put.
+    pub(super) fn known_generation_tables(&self) -> Option<GenerationTables> {
+        self.generations.get().copied()
+    }
+
+    /// The tables of generations; created the first time.
+    pub(super) fn generation_tables(&self) -> Result<GenerationTables> {
+        let _adding = self.adding_tables.lock();
+        if let Some(tables) = self.known_generation_tables() {
+            return Ok(tables);
+        }
+        let [nodes, shown] = self.env.add_tables(GENERATION_TABLES)?;
+        let tables = GenerationTables { nodes, shown };
+        let _ = self.generations.set(tables);
+        Ok(tables)
     }
 
     /// The repository's facts.

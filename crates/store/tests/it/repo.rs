@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use monofs_model::limits::CHUNK_BYTES;
-use monofs_model::{ContentMode, ErrorKind, ObjectFormat, ObjectKind, Oid, Snapshot, TreeRecord};
+use monofs_model::{
+    ContentMode, ErrorKind, GenerationNode, GenerationRef, ObjectFormat, ObjectKind, Oid, Snapshot,
+    TreeRecord,
+};
 use monofs_store::{BlobWalk, Durability, EnvOptions, RepoStore, frame};
 use tempfile::tempdir;
 
@@ -394,6 +397,52 @@ fn gc_keeps_what_kept_snapshots_reach_and_removes_the_rest() {
     assert_eq!(store.gc(&keep).unwrap(), Default::default());
     store.gc(&[]).unwrap();
     assert_eq!(store.counts().unwrap(), Default::default());
+}
+
+#[test]
+fn gc_keeps_the_generation_nodes_that_held_commits_name() {
+    let dir = tempdir().unwrap();
+    let kept = sample(ObjectFormat::Sha1, 1, 2, 2, 0);
+    let gone = sample(ObjectFormat::Sha1, 2, 2, 2, 0);
+    let store = open(dir.path());
+    kept.adopt(&store);
+    gone.adopt(&store);
+
+    // A node below another, each of the commit that stays and of the one that goes.
+    let leaf = GenerationNode::new(&[1, 2].map(GenerationRef::Constant)).encode();
+    let leaf_id = GenerationNode::id_of(&leaf);
+    let above = GenerationRef::Node {
+        own: 1,
+        id: leaf_id,
+    };
+    let top = GenerationNode::new(&[GenerationRef::Constant(1), above]).encode();
+    let other = GenerationNode::new(&[3, 4].map(GenerationRef::Constant)).encode();
+    let root = |encoded: &[u8]| GenerationRef::Node {
+        own: 2,
+        id: GenerationNode::id_of(encoded),
+    };
+    let nodes = [&leaf, &top, &other].map(|node| (GenerationNode::id_of(node), node.clone()));
+    let reader = store.read().unwrap();
+    assert!(reader.generation_node(&leaf_id).unwrap().is_none());
+    drop(reader);
+    store.put_generation_nodes(&nodes).unwrap();
+    store
+        .put_generations(&kept.snapshot.commit, 2, &root(&top))
+        .unwrap();
+    store
+        .put_generations(&gone.snapshot.commit, 2, &root(&other))
+        .unwrap();
+    assert!(store.check(&mut |_| true).unwrap().is_sound());
+
+    let report = store.gc(&[kept.snapshot.commit]).unwrap();
+    assert_eq!(report.generation_nodes_removed, 1);
+    drop(store);
+    let store = RepoStore::open_existing(dir.path()).unwrap();
+    let reader = store.read().unwrap();
+    let missing = |root: &GenerationRef| reader.missing_generation_nodes(root).unwrap();
+    assert_eq!(missing(&root(&top)), []);
+    assert_eq!(missing(&root(&other)), [GenerationNode::id_of(&other)]);
+    assert!(store.check(&mut |_| true).unwrap().is_sound());
 }
 
 #[test]

@@ -65,6 +65,7 @@ pub fn sample(format: ObjectFormat, seed: u64, dirs: usize, files: usize, shared
                 path: b"third\xffparty".to_vec(),
                 url: "../other.git".into(),
             }],
+            generations: None,
         },
         trees: Vec::new(),
         blobs: Vec::new(),

@@ -154,6 +154,8 @@ pub fn entry(path: &str) -> Repository {
         state: RepositoryState::Ingesting,
         snapshot: None,
         generation: 0,
+        generation_time: None,
+        root_time: None,
         holders: Vec::new(),
         content: ContentMode::Eager,
         consistency: Consistency::Eventual,
@@ -175,6 +177,7 @@ pub fn snapshot(bytes: u64) -> Snapshot {
         blobs: 12_345,
         bytes,
         submodules: Vec::new(),
+        generations: None,
     }
 }
 

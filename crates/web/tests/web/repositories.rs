@@ -22,6 +22,7 @@ fn entry(number: usize) -> Repository {
         blobs: 1,
         bytes: number as u64,
         submodules: Vec::new(),
+        generations: None,
     };
     Repository {
         path: DisplayPath::new(&format!("host/org{:03}/repo{number:06}", number / 100)).unwrap(),
@@ -30,6 +31,8 @@ fn entry(number: usize) -> Repository {
         state: RepositoryState::Ready,
         snapshot: Some(snapshot),
         generation: 1,
+        generation_time: None,
+        root_time: None,
         holders: vec![NodeId::new("node1").unwrap()],
         content: ContentMode::Lazy,
         consistency: Consistency::Eventual,

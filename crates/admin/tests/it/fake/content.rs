@@ -41,6 +41,13 @@ impl v1::catalog_server::Catalog for World {
         }))
     }
 
+    async fn get_times(
+        &self,
+        _: Request<v1::GetTimesRequest>,
+    ) -> Result<Response<v1::GetTimesResponse>, Status> {
+        Err(Status::unimplemented("no tool asks for times"))
+    }
+
     async fn list(
         &self,
         request: Request<v1::ListRequest>,
