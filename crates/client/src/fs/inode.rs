@@ -553,6 +553,11 @@ mod tests {
     }
 
     #[test]
+    fn an_inode_takes_the_bytes_that_are_said() {
+        assert_eq!(size_of::<Inode>(), 104);
+    }
+
+    #[test]
     fn the_root_cannot_be_forgotten() {
         let table = InodeTable::new(0);
         table.forget(ROOT, u64::MAX);
