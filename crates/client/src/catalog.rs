@@ -24,12 +24,12 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bytes::Bytes;
+use monofs_content::packed::{self, CheckedEntry, Packed, PageCheck};
 use monofs_model::Result;
 use monofs_proto::v1;
 use parking_lot::{Mutex, MutexGuard};
 
 use self::clock::RouterClock;
-use crate::packed::{self, CheckedEntry, Packed, PageCheck};
 
 /// A batch of changes that is to be applied as a whole.
 #[derive(Debug, Default)]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use monofs_content::content::AddressChoice;
 use monofs_model::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -11,17 +12,6 @@ pub const THREADS_MAX: usize = 16;
 /// Smallest bound of the on-disk cache: two generations with room for the records of a large
 /// repository.
 pub const CACHE_BYTES_MIN: u64 = 64 << 20;
-
-/// Which of a node's two addresses to use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AddressChoice {
-    /// The internal address, and the external one where that does not answer.
-    #[default]
-    Auto,
-    Internal,
-    External,
-}
 
 /// Settings of one mount. Every field has a default except `mount`, which must be set.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -4,7 +4,7 @@
 //! the program has not come to read any. That moment is used: before the end of the listing is
 //! told, the contents that are at hand are stored, and a reader that follows never asks us. A read
 //! costs a request, two switches of context and a reply; a store is one call. Only kinds of files
-//! that are being read are stored ([`crate::evidence::kinds`]): a program that only lists pays
+//! that are being read are stored ([`monofs_content::evidence::kinds`]): a program that only lists pays
 //! nothing.
 //!
 //! Storing waits for the lock of a page, which a read in progress holds until we answer it. So it
@@ -15,17 +15,17 @@ use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Weak};
 
+use monofs_content::counters::Counters;
+use monofs_content::evidence::NameKind;
+use monofs_content::names::DirectoryNames;
+use monofs_content::switch_lock::assert_not_held;
 use monofs_model::{Error, Oid, Result};
 use monofs_store::frame;
 use parking_lot::Mutex;
 
-use crate::counters::Counters;
-use crate::evidence::NameKind;
 use crate::fs::Fs;
 use crate::fs::identity::{Identity, Ino};
-use crate::fs::names::DirectoryNames;
 use crate::prefetch::select::small_file;
-use crate::switch_lock::assert_not_held;
 
 /// Threads that store.
 const THREADS: usize = 2;

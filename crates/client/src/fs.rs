@@ -12,7 +12,7 @@
 //!   children happens under the read side of the switch lock, every change of state under the write
 //!   side ([`switch`]);
 //! - the lock is taken once by a thread, and never held while a document is made or while waiting
-//!   for the network or the kernel ([`crate::switch_lock`]).
+//!   for the network or the kernel ([`monofs_content::switch_lock`]).
 
 pub mod attr;
 pub mod control;
@@ -21,7 +21,7 @@ pub mod in_use;
 pub mod inode;
 mod joined;
 pub mod lookup;
-pub mod names;
+mod names;
 pub mod namespace;
 pub mod read;
 pub mod readdir;
@@ -36,6 +36,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use bytes::Bytes;
+use monofs_content::cache::Cache;
+use monofs_content::evidence::{Marks, ReadKinds};
+use monofs_content::packed::Volume;
+use monofs_content::repo::Repo;
+use monofs_content::shown::ShownTree;
+use monofs_content::switch_lock::{SwitchGuard, SwitchLock};
 use monofs_model::Oid;
 use parking_lot::{RwLockReadGuard, RwLockWriteGuard};
 
@@ -44,12 +50,6 @@ use self::identity::Ino;
 use self::inode::{Inode, InodeTable, InodeTarget};
 use self::namespace::Namespace;
 use self::retire::RetiredDirectories;
-use crate::cache::Cache;
-use crate::evidence::{Marks, ReadKinds};
-use crate::packed::Volume;
-use crate::repo::Repo;
-use crate::shown::ShownTree;
-use crate::switch_lock::{SwitchGuard, SwitchLock};
 
 /// Makes the text of a document below `.monofs`.
 pub type Documents = Box<dyn Fn(DocumentName) -> Bytes + Send + Sync>;

@@ -17,13 +17,13 @@ use std::sync::Arc;
 use fuser::{
     FileHandle, Filesystem, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags, Request,
 };
+use monofs_content::counters::{Operation, Upcall};
 use monofs_model::Door;
 use monofs_model::limits::NAME_BYTES_MAX;
 use monofs_rpc::context;
 use parking_lot::Mutex;
 
 use self::reply::{FOREVER, ListingReply, errno, file_attr, reply_entry, reply_xattr};
-use crate::counters::{Operation, Upcall};
 use crate::errno::Errno;
 use crate::fs::Fs;
 use crate::fs::attr::BLOCK_BYTES;

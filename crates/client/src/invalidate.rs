@@ -13,13 +13,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
+use monofs_content::counters::Counters;
+use monofs_content::switch_lock::assert_not_held;
 use monofs_model::{Error, Result};
 use tokio::sync::oneshot;
 
-use crate::counters::Counters;
 use crate::fs::identity::Ino;
 use crate::fs::switch::FlipEffect;
-use crate::switch_lock::assert_not_held;
 
 /// The kernel's cache of names.
 pub trait NameCache: Send + 'static {

@@ -2,14 +2,14 @@
 //! read on disk.
 //!
 //! ```text
-//! kernel -> fuse (decode, reply) -> fs (names, attributes, bytes: synchronous) -> cache
-//!             |  misses                                   (memory, pending, disk) ^
-//!             +--> prefetch -> content (single flight, replicas, hedging) --------+ verified
+//! kernel -> fuse (decode, reply) -> fs (names, attributes, bytes: synchronous) -> content::cache
+//!             |  misses                                                               ^
+//!             +--> prefetch -> content::content -------------------------- verified --+
 //!             +--> fill: what is at hand into the page cache, when a listing ends
 //! router -> catalog (watch, apply) -> fs::switch (one step) -> invalidate (a thread) -> kernel
 //!                                      \-> changes: which paths, for those who watch the mount
 //!
-//! below them: want (what is asked for), evidence (what readers did), repo, packed, switch_lock
+//! below them: want (what a request found missing), and the crate `content`
 //! ```
 //!
 //! Invariants: opens are never seen (the kernel keeps its caches until it is told); bytes behind an
@@ -17,14 +17,10 @@
 //! that was not verified; the switch lock is taken once by a thread and nothing is called under it
 //! that waits.
 
-pub mod cache;
 pub mod catalog;
 pub mod changes;
 pub mod config;
-pub mod content;
-pub mod counters;
 pub mod errno;
-pub mod evidence;
 pub mod fill;
 pub mod fs;
 pub mod fuse;
@@ -32,14 +28,8 @@ pub mod invalidate;
 mod memory;
 pub mod mount;
 mod operations;
-pub mod packed;
 pub mod prefetch;
-pub mod repo;
-pub mod shown;
-mod spawner;
 pub mod status;
-mod switch_lock;
-pub mod times;
 pub mod want;
 
 pub use config::{AddressChoice, Config};

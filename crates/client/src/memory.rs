@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::spawner::Spawner;
+use monofs_content::spawner::Spawner;
 
 /// Mapped file pages that may be resident before they are let go.
 const MAPPED_BYTES_MAX: u64 = 32 << 20;

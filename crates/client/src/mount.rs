@@ -17,24 +17,24 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use monofs_content::cache::Cache;
+use monofs_content::content::{Content, ContentSettings};
+use monofs_content::counters::Counters;
+use monofs_content::evidence::Marks;
+use monofs_content::spawner::{Spawner, blocking};
 use monofs_model::{Error, Result};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::context::{FileOwner, MountContext};
 use self::follow::{FollowParts, follow};
-use crate::cache::Cache;
 use crate::catalog::RouterLink;
 use crate::changes::ChangeLog;
 use crate::config::Config;
-use crate::content::Content;
-use crate::counters::Counters;
-use crate::evidence::Marks;
 use crate::fs::Fs;
 use crate::fs::control::DocumentName;
 use crate::memory;
 use crate::prefetch::{Prefetch, PrefetchMode};
-use crate::spawner::{Spawner, blocking};
 use crate::status::{Status, StatusSource};
 
 /// How long the end of a mount waits for the kernel to let go of it.
@@ -136,8 +136,14 @@ fn build(
     spawner: Spawner,
 ) -> Arc<MountContext> {
     let marks = Marks::new(counters.clone());
+    let settings = ContentSettings {
+        routers: config.routers.clone(),
+        addresses: config.addresses,
+        via_router: config.via_router,
+        timeout: config.rpc_timeout,
+    };
     let content = Content::new(
-        config,
+        settings,
         cache.clone(),
         counters.clone(),
         marks.clone(),

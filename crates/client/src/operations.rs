@@ -1,11 +1,11 @@
-//! What a mount says about itself to probes and Prometheus; see [`crate::counters`] for what is
+//! What a mount says about itself to probes and Prometheus; see [`monofs_content::counters`] for what is
 //! counted where.
 
+use monofs_content::counters::Counters;
 use monofs_rpc::metrics::Samples;
 use monofs_rpc::operations::Operations;
 
 use crate::catalog::RouterLink;
-use crate::counters::Counters;
 use crate::mount::context::MountContext;
 use crate::status::StatusSource;
 

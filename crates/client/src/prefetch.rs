@@ -24,6 +24,12 @@ mod window;
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use monofs_content::content::Content;
+use monofs_content::names::DirectoryNames;
+use monofs_content::repo::Repo;
+use monofs_content::shown::{DirectoryKey, NamedEntry};
+use monofs_content::spawner::Spawner;
+use monofs_content::want::Span;
 use monofs_model::limits::CONTENT_REQUEST_ITEMS_MAX;
 use monofs_model::{EntryKind, Oid, Result};
 use parking_lot::Mutex;
@@ -33,14 +39,9 @@ use self::select::{SMALL_FILE_BYTES, absent, small_file};
 use self::walk::WalkParts;
 use self::walks::Walks;
 use self::window::{DirectoryReading, SiblingWindow};
-use crate::content::Content;
 use crate::fs::Fs;
 use crate::fs::identity::Ino;
-use crate::fs::names::DirectoryNames;
-use crate::repo::Repo;
-use crate::shown::{DirectoryKey, NamedEntry};
-use crate::spawner::Spawner;
-use crate::want::{ChunkWant, Span, TreeWant};
+use crate::want::{ChunkWant, TreeWant};
 
 /// Most directory records that are fetched with the one that is needed.
 const NEIGHBOURS_MAX: usize = 256;

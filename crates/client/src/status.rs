@@ -5,11 +5,11 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
+use monofs_content::cache::CacheStatus;
 use monofs_model::Member;
 use monofs_proto::v1;
 use serde::Serialize;
 
-use crate::cache::CacheStatus;
 use crate::catalog::RouterLink;
 use crate::mount::context::MountContext;
 

@@ -25,6 +25,7 @@ use crate::parts::Work;
 use crate::reconcile::jobs::has_ended;
 pub use metrics::metrics;
 use monofs_control::Control;
+use problems::is_about_host;
 pub use problems::{ago, paused_host, problems};
 
 /// Free space of a node below which operators are told.
@@ -59,12 +60,11 @@ pub async fn status(state: &Arc<Parts>) -> v1::StatusResponse {
         status.hosts_paused,
         told.flat_map(|stat| &stat.hosts_paused),
     );
-    let unsaid = paused
-        .iter()
-        .map(paused_host)
-        .filter(|line| !status.problems.contains(line));
-    let unsaid: Vec<String> = unsaid.collect();
-    status.problems.extend(unsaid);
+    // One line for each host: what fetchers say may be a later time than this router knows.
+    status
+        .problems
+        .retain(|line| !paused.iter().any(|row| is_about_host(line, row)));
+    status.problems.extend(paused.iter().map(paused_host));
     status.problems.extend(silent.chain(full_disks));
     v1::StatusResponse {
         nodes,

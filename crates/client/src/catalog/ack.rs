@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use monofs_content::repo::snapshot_of;
 use monofs_model::Oid;
 use monofs_proto::convert::oid_bytes;
 use monofs_proto::v1;
@@ -16,7 +17,6 @@ use tokio::sync::{mpsc, watch};
 use super::RouterLink;
 use crate::fs::Fs;
 use crate::fs::in_use::SnapshotUse;
-use crate::repo::snapshot_of;
 
 /// What is in use is told at most this often, as it may be a megabyte.
 pub(super) const IN_USE_EVERY: Duration = Duration::from_secs(1);

@@ -8,6 +8,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use monofs_content::content::Content;
+use monofs_content::counters::Counters;
+use monofs_content::packed::Packed;
+use monofs_content::repo::{Repo, snapshot_of};
+use monofs_content::times::{self, LateRun};
 use monofs_model::limits::TREE_DEPTH_MAX;
 use monofs_model::{ErrorKind, Oid, Result};
 use monofs_proto::v1;
@@ -22,14 +27,9 @@ use super::copy::CatalogCopy;
 use super::late::LateRuns;
 use super::{CatalogChange, RouterLink};
 use crate::changes::{ChangeLog, RepositoryChange, Watching};
-use crate::content::Content;
-use crate::counters::Counters;
 use crate::fs::Fs;
 use crate::fs::switch::{FlipEffect, FlipTarget, Invalidation};
 use crate::invalidate::Invalidator;
-use crate::packed::Packed;
-use crate::repo::{Repo, snapshot_of};
-use crate::times::{self, LateRun};
 
 /// The copy of the cluster view in the cache.
 const VIEW_VALUE: &str = "view";

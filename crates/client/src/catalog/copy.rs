@@ -10,14 +10,14 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
+use monofs_content::cache::Cache;
+use monofs_content::packed::{self, CheckedEntry, PageCheck};
+use monofs_content::repo::Repo;
 use monofs_proto::v1;
 use prost::Message;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::cache::Cache;
 use crate::fs::Fs;
-use crate::packed::{self, CheckedEntry, PageCheck};
-use crate::repo::Repo;
 
 /// Number of parts.
 const PARTS: usize = 64;
@@ -158,10 +158,10 @@ mod tests {
     use monofs_model::{Oid, Repository};
 
     use super::*;
-    use crate::counters::Counters;
-    use crate::evidence::Marks;
     use crate::fs::namespace::tests::entry;
     use crate::fs::switch::FlipTarget;
+    use monofs_content::counters::Counters;
+    use monofs_content::evidence::Marks;
 
     const MANY: usize = 20_000;
 

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 
-use crate::cache::Cache;
-use crate::repo::Repo;
-use crate::times::{KeptLateRun, KeptLateRuns, LateRun};
+use monofs_content::cache::Cache;
+use monofs_content::repo::Repo;
+use monofs_content::times::{KeptLateRun, KeptLateRuns, LateRun};
 
 /// The value in the cache.
 const VALUE: &str = "late";

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use monofs_content::content::Content;
 use monofs_model::limits::MESSAGE_BYTES_MAX;
 use monofs_model::{ClusterView, Error, Result};
 use monofs_proto::v1;
@@ -22,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 use super::ack::{Acknowledger, AppliedPositions, IN_USE_EVERY, MountUse, to_router};
 use super::clock::HeardClock;
 use super::{CatalogChange, RouterLink};
-use crate::content::Content;
 use crate::fs::Fs;
 use crate::status::StatusSource;
 

@@ -7,15 +7,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use monofs_content::cache::Cache;
+use monofs_content::content::Content;
+use monofs_content::repo::{Repo, snapshot_of};
+use monofs_content::shown::DirectoryKey;
 use monofs_model::tree::Entry;
 use monofs_model::{EntryKind, Error, Oid, Result, TreeRecord};
 
 use super::{ChangeKind, ChangeLog, PathChange, RepositoryChange};
-use crate::cache::Cache;
-use crate::content::Content;
 use crate::fs::switch::compare;
-use crate::repo::{Repo, snapshot_of};
-use crate::shown::DirectoryKey;
 
 /// More changed paths or directories than this in one flip are told as one `reset`.
 const PATHS_MAX: usize = 65_536;

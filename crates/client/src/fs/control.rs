@@ -10,10 +10,11 @@
 
 use std::sync::atomic::Ordering;
 
+use monofs_content::switch_lock::assert_not_held;
+
 use super::Fs;
 use super::attr::{InodeAttr, LookupAnswer, NameTrust};
 use crate::changes::ChangePosition;
-use crate::switch_lock::assert_not_held;
 
 /// The directory's name in the root. Not listed there.
 pub const CONTROL_NAME: &[u8] = b".monofs";

@@ -10,7 +10,7 @@
 //! when two things share the number (a collision, or a directory that vanished and came back while
 //! still open). The other 64 bits of the hash, the `check`, tell them apart.
 
-use crate::shown::NamedEntry;
+use monofs_content::shown::NamedEntry;
 use monofs_model::EntryKind;
 use monofs_model::limits::NAME_BYTES_MAX;
 use xxhash_rust::xxh3::xxh3_128_with_seed;

@@ -12,11 +12,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use monofs_content::repo::{Repo, snapshot_of};
 use monofs_model::{EntryKind, Oid};
 use parking_lot::Mutex;
 
 use super::inode::InodeTarget;
-use crate::repo::{Repo, snapshot_of};
 
 /// Most contents that are named, of all snapshots together; of those beyond it the whole snapshot
 /// is in use.

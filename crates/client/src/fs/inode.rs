@@ -18,15 +18,15 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use monofs_content::evidence::NameKind;
+use monofs_content::repo::Repo;
+use monofs_content::shown::{NamedEntry, ShownTree};
 use monofs_model::{EntryKind, GenerationRef, Oid};
 use parking_lot::{Mutex, MutexGuard};
 
 use super::attr::{FileKind, InodeAttr};
 use super::identity::{CONTROL, Identity, Ino, ROOT, SLOTS};
 use super::in_use::PinnedInodes;
-use crate::evidence::NameKind;
-use crate::repo::Repo;
-use crate::shown::{NamedEntry, ShownTree};
 
 const SHARDS: usize = 16;
 /// Earlier versions of a directory that a listing in progress may still ask for.

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use monofs_content::repo::Repo;
 use monofs_model::EntryKind;
 use monofs_model::tree::Entry;
 
@@ -13,7 +14,6 @@ use super::Fs;
 use super::identity::{Identity, Ino, SLOTS};
 use super::inode::InodeTarget;
 use super::namespace::{Namespace, NamespaceChild, NamespaceListing, join};
-use crate::repo::Repo;
 
 /// The names that lead to repositories inside a repository, in one of its directories.
 pub(super) struct JoinedNames<'a> {

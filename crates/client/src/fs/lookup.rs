@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use monofs_content::evidence::NameKind;
+use monofs_content::repo::Repo;
+use monofs_content::shown::{NamedEntry, ShownTree};
 use monofs_model::EntryKind;
 use monofs_model::limits::NAME_BYTES_MAX;
 use monofs_model::tree::Entry;
@@ -13,9 +16,6 @@ use super::identity::{CONTROL, Identity, Ino, ROOT};
 use super::inode::{Inode, InodeTarget};
 use super::namespace::{NamespaceChild, join};
 use crate::errno::Errno;
-use crate::evidence::NameKind;
-use crate::repo::Repo;
-use crate::shown::{NamedEntry, ShownTree};
 use crate::want::{Miss, Outcome, TimesWant};
 
 /// Where a directory's names come from.

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use monofs_model::Repository;
 
-use crate::packed::Volume;
-use crate::repo::Repo;
+use monofs_content::packed::Volume;
+use monofs_content::repo::Repo;
 
 /// Earlier versions of a listing that a reader in the middle of one may still ask for.
 const HISTORY_MAX: u32 = 4;

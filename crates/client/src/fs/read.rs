@@ -8,6 +8,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use monofs_content::evidence::NameKind;
+use monofs_content::repo::Repo;
+use monofs_content::want::Span;
 use monofs_model::limits::{CHUNK_BYTES, SYMLINK_BYTES_MAX};
 use monofs_model::{EntryKind, Oid};
 use monofs_store::frame::{self, chunk_len};
@@ -16,9 +19,7 @@ use super::Fs;
 use super::identity::Ino;
 use super::inode::InodeTarget;
 use crate::errno::Errno;
-use crate::evidence::NameKind;
-use crate::repo::Repo;
-use crate::want::{ChunkWant, Miss, Outcome, Span};
+use crate::want::{ChunkWant, Miss, Outcome};
 
 /// Largest single read; the kernel's own limit is 1 MiB, or as much as `fs.fuse.max_pages_limit`
 /// says.

@@ -8,17 +8,18 @@
 
 use std::sync::Arc;
 
+use monofs_content::names::DirectoryNames;
+use monofs_content::repo::Repo;
+use monofs_content::shown::NamedEntry;
+
 use super::Fs;
 use super::attr::{FileKind, InodeAttr, NameTrust};
 use super::control::{DocumentName, STATUS_NAME};
 use super::identity::{CONTROL, Identity, Ino, ROOT};
 use super::joined::JoinedNames;
 use super::lookup::{NameSource, TimedEntry};
-use super::names::DirectoryNames;
 use super::namespace::{Namespace, at_short_version, at_version};
 use crate::errno::Errno;
-use crate::repo::Repo;
-use crate::shown::NamedEntry;
 use crate::want::Outcome;
 
 /// `.` and `..` come before the names.

@@ -13,14 +13,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use monofs_content::names::DirectoryNames;
+use monofs_content::repo::Repo;
+use monofs_content::shown::ShownTree;
 use monofs_model::EntryKind;
 use parking_lot::Mutex;
 
 use super::Fs;
 use super::identity::{Identity, Ino};
-use super::names::DirectoryNames;
-use crate::repo::Repo;
-use crate::shown::ShownTree;
 
 /// Most names that wait to be dropped; one beyond that is dropped when the kernel wants to.
 const NAMES_MAX: usize = 1 << 20;

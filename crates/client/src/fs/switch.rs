@@ -12,17 +12,17 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use monofs_content::names::DirectoryNames;
+use monofs_content::repo::{Repo, snapshot_of};
+use monofs_content::shown::{DirectoryKey, NamedEntry, ShownTree};
+use monofs_content::times::{LateRun, ShownTimes};
 use monofs_model::tree::Entry;
 use monofs_model::{EntryKind, Oid, Repository, TreeRecord};
 
 use super::Fs;
 use super::identity::{Identity, Ino, ROOT};
 use super::inode::InodeTarget;
-use super::names::DirectoryNames;
 use super::namespace::join;
-use crate::repo::{Repo, snapshot_of};
-use crate::shown::{DirectoryKey, NamedEntry, ShownTree};
-use crate::times::{LateRun, ShownTimes};
 
 /// What the kernel must be told about one directory.
 #[derive(Debug, Clone, PartialEq, Eq)]

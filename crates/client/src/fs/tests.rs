@@ -8,6 +8,12 @@ use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
+use monofs_content::cache::Cache;
+use monofs_content::counters::Counters;
+use monofs_content::evidence::Marks;
+use monofs_content::repo::Repo;
+use monofs_content::shown::DirectoryKey;
+use monofs_content::times::LateRun;
 use monofs_model::{
     ErrorKind, GenerationNode, GenerationRef, ObjectFormat, ObjectKind, Oid, Repository, TreeRecord,
 };
@@ -19,13 +25,7 @@ use super::namespace::tests::entry;
 use super::readdir::{DirItem, ListingMode};
 use super::switch::{FlipEffect, FlipTarget, Invalidation, MissingRecords};
 use super::{Documents, Fs};
-use crate::cache::Cache;
-use crate::counters::Counters;
 use crate::errno::Errno;
-use crate::evidence::Marks;
-use crate::repo::Repo;
-use crate::shown::DirectoryKey;
-use crate::times::LateRun;
 use crate::want::Miss;
 
 struct Fixture {

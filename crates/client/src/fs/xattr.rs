@@ -14,13 +14,13 @@
 
 use std::sync::Arc;
 
+use monofs_content::repo::{Repo, snapshot_of};
 use monofs_model::{EntryKind, Oid, Repository};
 
 use super::Fs;
 use super::identity::{Identity, Ino, SLOTS};
 use super::inode::InodeTarget;
 use crate::errno::Errno;
-use crate::repo::{Repo, snapshot_of};
 use crate::want::Outcome;
 
 const OID: &[u8] = b"user.monofs.oid";

@@ -3,14 +3,15 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use monofs_content::content::Content;
+use monofs_content::counters::Counters;
+use monofs_content::spawner::Spawner;
+
 use crate::changes::ChangeLog;
-use crate::content::Content;
-use crate::counters::Counters;
 use crate::errno::Errno;
 use crate::fill::Filler;
 use crate::fs::Fs;
 use crate::prefetch::Prefetch;
-use crate::spawner::Spawner;
 use crate::want::{Miss, Outcome};
 
 /// How often a task may find that something else is missing before it gives up: a walk down needs

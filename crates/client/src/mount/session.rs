@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
+use monofs_content::spawner::blocking;
 use monofs_model::{Error, Result};
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +14,6 @@ use crate::config::Config;
 use crate::fill::Filler;
 use crate::fuse::{Adapter, SessionNotifier};
 use crate::invalidate::Invalidator;
-use crate::spawner::blocking;
 
 /// A mount that the kernel has.
 pub(super) struct Session {

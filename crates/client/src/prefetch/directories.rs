@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
+use monofs_content::cache::Cache;
 use monofs_model::tree::Entry;
 use monofs_model::{EntryKind, Oid};
 
 use super::order::DirectoryOrders;
-use crate::cache::Cache;
 
 /// Directories of one repository that a walk knows; of a larger one, those that come first.
 const DIRECTORIES_MAX: usize = 1 << 17;

@@ -9,7 +9,7 @@ use monofs_model::Oid;
 use monofs_store::frame::chunk_count;
 use parking_lot::Mutex;
 
-use crate::want::Span;
+use monofs_content::want::Span;
 
 /// Largest window of a sequential read of a large file, in chunks.
 const WINDOW_CHUNKS_MAX: u32 = 16;

@@ -6,8 +6,8 @@ use monofs_model::limits::CHUNK_BYTES;
 use monofs_model::tree::Entry;
 use monofs_model::{EntryKind, Oid};
 
-use crate::cache::Cache;
-use crate::want::Span;
+use monofs_content::cache::Cache;
+use monofs_content::want::Span;
 
 /// Files up to this size are fetched with their directory.
 pub const SMALL_FILE_BYTES: u64 = CHUNK_BYTES as u64;

@@ -13,6 +13,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
+use monofs_content::cache::READY_BYTES_MAX;
+use monofs_content::content::Content;
+use monofs_content::evidence::NameKind;
+use monofs_content::repo::Repo;
+use monofs_content::spawner::Spawner;
+use monofs_content::want::Span;
 use monofs_model::{Error, Oid, Result, TreeRecord};
 use monofs_store::frame::chunk_count;
 use tokio::sync::{mpsc, oneshot};
@@ -21,13 +27,7 @@ use super::directories;
 use super::flow::{RequestBounds, RequestFlow};
 use super::order::{DirectoryOrders, READERS_MAX, WalkReaders, WindowBounds};
 use super::select::{absent, is_file};
-use crate::cache::READY_BYTES_MAX;
-use crate::content::Content;
-use crate::evidence::NameKind;
 use crate::fs::Fs;
-use crate::repo::Repo;
-use crate::spawner::Spawner;
-use crate::want::Span;
 
 /// A walk ends when nothing was heard of its readers for this long.
 const WALK_IDLE: Duration = Duration::from_secs(3);

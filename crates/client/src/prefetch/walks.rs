@@ -4,13 +4,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use monofs_content::repo::Repo;
 use monofs_model::{Oid, StorageId};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use super::walk::{self, DirectoryVisit, WalkParts};
 use super::window::DirectoryReading;
-use crate::repo::Repo;
 
 /// A walk is assumed when this many directories were missed within this time.
 const WALK_DIRECTORIES: usize = 3;

@@ -186,7 +186,7 @@ impl TimesOfEntry {
             None => row_of_one(next),
         };
         let mut writes = vec![put_row(id, &row)];
-        if number >= ROWS_MAX && next.generation % ROW == 0 {
+        if number >= ROWS_MAX && next.generation.is_multiple_of(ROW) {
             writes.push(delete(key_of(id, number - ROWS_MAX).into_bytes()));
         }
         writes

@@ -117,6 +117,12 @@ pub fn paused_host(row: &v1::HostPause) -> String {
     )
 }
 
+/// Whether `line` is a [`paused_host`] of the host of `row`, with whatever time.
+pub fn is_about_host(line: &str, row: &v1::HostPause) -> bool {
+    let rest = line.strip_prefix(row.host.as_str());
+    rest.is_some_and(|rest| rest.starts_with(" says not now ("))
+}
+
 fn maintenance(row: v1::Maintenance) -> String {
     format!(
         "the cluster is drained since {}{}: nobody fails over and nothing is copied; \

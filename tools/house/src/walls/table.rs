@@ -15,6 +15,7 @@ const ROUTER: &str = "monofs-router";
 const WEB: &str = "monofs-web";
 const NODE: &str = "monofs-node";
 const FETCHER: &str = "monofs-fetcher";
+const CONTENT: &str = "monofs-content";
 const CLIENT: &str = "monofs-client";
 const CLUSTER: &str = "monofs-cluster";
 const LAUNCH: &str = "monofs-launch";
@@ -56,7 +57,9 @@ pub(super) const CRATES: &[CrateWall] = &[
     ),
     wall(NODE, &[MODEL, PROTO, RPC, STORE], Any),
     wall(FETCHER, &[MODEL, PROTO, RPC, STORE], Any),
-    wall(CLIENT, &[MODEL, PROTO, RPC, STORE], Any),
+    // What a mount reads, without the kernel.
+    wall(CONTENT, &[MODEL, PROTO, RPC, STORE], AllBut(&["fuser"])),
+    wall(CLIENT, &[MODEL, PROTO, RPC, STORE, CONTENT], Any),
     wall(WEB, &[MODEL, PROTO, RPC, API, FLEET, CONTROL, ROUTER], Any),
     // All roles in one process.
     wall(

@@ -37,9 +37,9 @@ use self::need::{ContentNeed, ContentRequest, absent_chunks};
 use self::peer::PeerReader;
 use self::progress::RequestProgress;
 use self::reader::ReplicaReader;
+pub use self::replicas::AddressChoice;
 use self::replicas::{ContentPath, Replicas};
 use crate::cache::Cache;
-use crate::config::Config;
 use crate::counters::Counters;
 use crate::evidence::Marks;
 use crate::repo::Repo;
@@ -58,6 +58,19 @@ const CLOSURE_WAIT: Duration = Duration::from_millis(60);
 /// Tries of one caller: its own request, after having waited for another's.
 const ROUNDS_MAX: usize = 4;
 
+/// Where content comes from, and how long it may take.
+#[derive(Debug, Clone)]
+pub struct ContentSettings {
+    /// `host:port` of the routers.
+    pub routers: Vec<String>,
+    /// Which address of a node to use.
+    pub addresses: AddressChoice,
+    /// Read through the routers only, never from nodes.
+    pub via_router: bool,
+    /// Deadline of one question.
+    pub timeout: Duration,
+}
+
 /// The way to content that is not at hand. Cheap to clone.
 #[derive(Clone)]
 pub struct Content {
@@ -72,14 +85,14 @@ pub struct Content {
 
 impl Content {
     /// Content from the members of the view that [`Content::replicas`] will be told of.
-    pub(crate) fn new(
-        config: &Config,
+    pub fn new(
+        settings: ContentSettings,
         cache: Arc<Cache>,
         counters: Arc<Counters>,
         marks: Arc<Marks>,
         spawner: Spawner,
     ) -> Self {
-        let path = if config.via_router {
+        let path = if settings.via_router {
             ContentPath::RoutersOnly
         } else {
             ContentPath::NodesFirst
@@ -88,13 +101,9 @@ impl Content {
         let peer = PeerReader {
             cache,
             counters,
-            replicas: Arc::new(Replicas::new(
-                config.routers.clone(),
-                config.addresses,
-                path,
-            )),
+            replicas: Arc::new(Replicas::new(settings.routers, settings.addresses, path)),
             channels: ChannelPool::default(),
-            timeout: config.rpc_timeout,
+            timeout: settings.timeout,
             hedging: Hedging::default(),
             closures: Closures::default(),
         };

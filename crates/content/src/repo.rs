@@ -1,7 +1,7 @@
 //! A repository as this mount shows it: the catalogue entry whose snapshot is being served. A pinned
 //! one is a repository as it was: inodes whose snapshot was replaced belong to it.
 //!
-//! Invariant: the snapshot changes only in [`crate::fs::Fs::try_flip`], under the switch lock,
+//! Invariant: the snapshot changes only in the mount's flip, under the switch lock,
 //! together with the inodes; that of a pinned one never does.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -172,7 +172,7 @@ impl Repo {
     }
 
     /// Serves another entry from now on. Entries without a snapshot are ignored.
-    pub(crate) fn set(&self, entry: Arc<Repository>) {
+    pub fn set(&self, entry: Arc<Repository>) {
         if let Some(packed) = Packed::of(&entry) {
             *self.shown.write() = ShownEntry {
                 packed,
@@ -182,12 +182,12 @@ impl Repo {
     }
 
     /// True for the first caller only, which asks for the whole closure.
-    pub(crate) fn first_touch(&self) -> bool {
+    pub fn first_touch(&self) -> bool {
         !self.closure_asked.swap(true, Ordering::Relaxed)
     }
 
     /// The first touch came to nothing: the next one is the first again.
-    pub(crate) fn touch_again(&self) {
+    pub fn touch_again(&self) {
         self.closure_asked.store(false, Ordering::Relaxed);
     }
 }

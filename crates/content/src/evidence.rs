@@ -1,8 +1,7 @@
 //! What readers did: the evidence on which contents are fetched and stored before they are asked
 //! for.
 //!
-//! [`crate::fs`] writes it down while it answers reads; [`crate::prefetch`] and [`crate::fill`]
-//! decide by it. Nothing here does IO or knows its users.
+//! A mount writes it down while it answers reads, and decides by it what is fetched ahead. Nothing here does IO or knows its users.
 
 pub mod kinds;
 pub mod marks;

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use monofs_model::{ClusterView, Member, MemberState, NodeId, Repository};
 use parking_lot::{Mutex, RwLock};
+use serde::{Deserialize, Serialize};
 
 use super::balance::PeerLoads;
 use super::hedge::RequestClass;
-use crate::config::AddressChoice;
 
 /// A peer that failed is asked last for this long.
 const SUSPECT_FOR: Duration = Duration::from_secs(5);
@@ -20,6 +20,17 @@ const SUSPECT_FOR: Duration = Duration::from_secs(5);
 const REPORT_EVERY: Duration = Duration::from_secs(2);
 /// Most peers whose failures are remembered.
 const PEERS_MAX: usize = 4096;
+
+/// Which of a node's two addresses to use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AddressChoice {
+    /// The internal address, and the external one where that does not answer.
+    #[default]
+    Auto,
+    Internal,
+    External,
+}
 
 /// One server that may have the content.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -216,11 +227,12 @@ fn takes_part_fully(member: &Member) -> bool {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use monofs_model::view::{Member, Role};
-    use monofs_model::{MemberState, Oid};
+    use monofs_model::{
+        Consistency, ContentMode, DisplayPath, MemberState, RefName, RepositoryState, SourceUrl,
+    };
 
     use super::super::balance::SILENCE_MAX;
     use super::*;
-    use crate::fs::namespace::tests::entry;
 
     fn node(id: &str, external: &str) -> Member {
         Member {
@@ -241,9 +253,23 @@ mod tests {
     }
 
     fn repository(holders: &[&str]) -> Repository {
-        let mut entry = (*entry("h/x", Oid::from_bytes(&[1; 20]).unwrap(), 1)).clone();
-        entry.holders = holders.iter().map(|id| NodeId::new(id).unwrap()).collect();
-        entry
+        Repository {
+            path: DisplayPath::new("h/x").unwrap(),
+            source: SourceUrl::new("https://example.org/x.git").unwrap(),
+            ref_name: RefName::new("main").unwrap(),
+            state: RepositoryState::Ready,
+            snapshot: None,
+            generation: 1,
+            generation_time: None,
+            root_time: None,
+            holders: holders.iter().map(|id| NodeId::new(id).unwrap()).collect(),
+            content: ContentMode::Eager,
+            consistency: Consistency::Eventual,
+            created_at: 0,
+            refreshed_at: 0,
+            last_error: String::new(),
+            shadowed_by: None,
+        }
     }
 
     fn candidates(replicas: &Replicas, entry: &Repository) -> Vec<ReplicaCandidate> {

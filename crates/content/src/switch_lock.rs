@@ -9,7 +9,7 @@
 //!
 //! A guard cannot leave its thread, so no task holds the lock while it awaits something.
 //!
-//! Used by [`crate::fs`].
+//! Used by the file system of a mount; here, because nothing here may be called under it.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -24,7 +24,7 @@ thread_local! {
 /// Panics in a debug build if this thread holds a switch lock. `doing` names what must not be done
 /// under it.
 #[track_caller]
-pub(crate) fn assert_not_held(doing: &str) {
+pub fn assert_not_held(doing: &str) {
     if cfg!(debug_assertions) {
         assert!(
             !HELD_BY_THIS_THREAD.get(),
@@ -35,12 +35,12 @@ pub(crate) fn assert_not_held(doing: &str) {
 
 /// A value behind a switch lock.
 #[derive(Debug, Default)]
-pub(crate) struct SwitchLock<T>(RwLock<T>);
+pub struct SwitchLock<T>(RwLock<T>);
 
 impl<T> SwitchLock<T> {
     /// Looks at the value. Other threads may look too.
     #[track_caller]
-    pub(crate) fn read(&self) -> SwitchGuard<RwLockReadGuard<'_, T>> {
+    pub fn read(&self) -> SwitchGuard<RwLockReadGuard<'_, T>> {
         let mark = HeldMark::set();
         SwitchGuard {
             value: self.0.read(),
@@ -50,7 +50,7 @@ impl<T> SwitchLock<T> {
 
     /// Changes the value, alone.
     #[track_caller]
-    pub(crate) fn write(&self) -> SwitchGuard<RwLockWriteGuard<'_, T>> {
+    pub fn write(&self) -> SwitchGuard<RwLockWriteGuard<'_, T>> {
         let mark = HeldMark::set();
         SwitchGuard {
             value: self.0.write(),
@@ -60,7 +60,7 @@ impl<T> SwitchLock<T> {
 }
 
 /// One side of the lock, held.
-pub(crate) struct SwitchGuard<G> {
+pub struct SwitchGuard<G> {
     // Dropped before the mark.
     value: G,
     _mark: HeldMark,

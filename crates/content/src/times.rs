@@ -124,7 +124,8 @@ impl KnownTimes {
         // Those before the first one that has a time show the same.
         if let Some(first) = row.deltas.first() {
             let start = row.row.saturating_mul(ROW);
-            (start..row.first.min(start.saturating_add(ROW))).for_each(|early| self.learn(early, *first));
+            (start..row.first.min(start.saturating_add(ROW)))
+                .for_each(|early| self.learn(early, *first));
         }
     }
 
