@@ -19,12 +19,12 @@ use std::sync::Arc;
 use monofs_model::tree::EntryKind;
 use monofs_model::{DisplayPath, Error, Repository, Result};
 
-use crate::fleet::Fleet;
 use crate::parts::Parts;
 use crate::parts::Work;
 pub use contents::{read, read_small};
 pub use found::{Child, Directory, Found, Inside, Namespace, PAGE, PAGE_MAX, Paging, kind_word};
 use monofs_control::Control;
+use monofs_members::fleet::Fleet;
 pub use path::{TreePath, shown};
 
 /// What is at `path`. Errors: `NotFound`; `Refused` while the repository has no commit;

@@ -81,3 +81,6 @@ impl v1::cluster_server::Cluster for ClusterService {
         Ok(Response::new(answer))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,6 @@ use monofs_proto::v1::cluster_client::ClusterClient;
 use monofs_rpc::{Context, context, from_status, within};
 use tokio_util::sync::CancellationToken;
 
-use crate::fleet::Fleet;
 use crate::kept;
 use crate::parts::Parts;
 use crate::readers::{Readers, SnapshotKeeper, keeps, linger};
@@ -29,6 +28,7 @@ use crate::reconcile::leftovers;
 use monofs_control::Control;
 use monofs_control::catalog::RetainedSnapshot;
 use monofs_control::clock;
+use monofs_members::fleet::Fleet;
 
 /// Collects again and again until `stop`.
 pub(crate) async fn run(state: Arc<Parts>, stop: CancellationToken) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use monofs_control::StateLocation;
 use monofs_fleet::members::MemberTimes;
 use monofs_fleet::settings::StaticMember;
+use monofs_members::membership::members::MemberSettings;
 
 /// Half of what a gigabit link carries.
 pub const REBALANCE_BANDWIDTH: u64 = 64 << 20;
@@ -64,12 +65,17 @@ pub struct Config {
 }
 
 impl Config {
-    /// The times by which the state of a member is judged.
-    pub(crate) fn member_times(&self) -> MemberTimes {
-        MemberTimes {
-            threshold: self.unhealthy_threshold,
-            recovery_time: self.recovery_time,
-            recovery_shares: self.recovery_shares.clone(),
+    /// By what members are judged.
+    pub(crate) fn member_settings(&self) -> MemberSettings {
+        MemberSettings {
+            times: MemberTimes {
+                threshold: self.unhealthy_threshold,
+                recovery_time: self.recovery_time,
+                recovery_shares: self.recovery_shares.clone(),
+            },
+            members: self.members.clone(),
+            replication_factor: self.replication_factor,
+            rebalance_delay: self.rebalance_delay,
         }
     }
 

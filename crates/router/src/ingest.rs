@@ -29,12 +29,12 @@ use monofs_rpc::context;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use crate::membership;
 use crate::nesting;
 use crate::parts::Parts;
 use crate::parts::Work;
 pub use job::Job;
 use monofs_control::Control;
+use monofs_members::membership;
 pub use spec::IngestSpec;
 pub use table::{Ingests, PathGuard};
 

@@ -20,19 +20,16 @@ mod collect;
 mod config;
 #[cfg(test)]
 mod fixture;
-pub mod fleet;
-mod generations_lost;
 pub mod history;
-pub mod hosts;
 mod in_use;
 pub mod ingest;
 pub mod kept;
-pub mod membership;
 mod nesting;
 pub mod parts;
 mod proxy;
 pub mod readers;
 pub mod reconcile;
+mod recovery;
 mod refresh;
 pub mod replication;
 pub mod status;
@@ -45,6 +42,9 @@ use std::sync::Arc;
 use monofs_control::lead::while_leading;
 use monofs_control::state::{self, StateStore};
 use monofs_control::{Control, StateLocation, clock};
+use monofs_members::fleet::{Fleet, OwnCatalog};
+use monofs_members::membership::members::Members;
+use monofs_members::membership::{self, ProbePace};
 use monofs_model::limits::MESSAGE_BYTES_MAX;
 use monofs_model::{Error, Result};
 use monofs_proto::v1;
@@ -54,9 +54,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 pub use config::Config;
-use fleet::{Fleet, OwnCatalog};
-use membership::ProbePace;
-use membership::members::Members;
 use parts::{Parts, Work};
 
 /// A router whose loops run, and whose gRPC services wait to be served.
@@ -107,7 +104,7 @@ pub async fn start_with(
     let stop = CancellationToken::new();
     let own = own_status(&config, grpc, http);
     let control = Control::start(store, own, config.lease, &stop).await?;
-    let (members, membership) = Members::new(&config, &control.tables)?;
+    let (members, membership) = Members::new(&config.member_settings(), &control.tables)?;
     let catalog = OwnCatalog {
         shared: control.shared.clone(),
         router: control.own.address.clone(),
@@ -152,7 +149,7 @@ pub async fn start_with(
 
 /// Spawns the loops of which there must be one in a cluster: each runs while this router leads.
 fn start_leaders_work(parts: &Arc<Parts>) {
-    spawn_leading(parts, membership::recover);
+    spawn_leading(parts, recovery::run);
     spawn_leading(parts, refresh::run);
     spawn_leading(parts, reconcile::run);
     spawn_leading(parts, collect::run);

@@ -16,8 +16,8 @@ use monofs_rpc::context;
 use tokio_util::sync::CancellationToken;
 
 use crate::browse;
-use crate::fleet::Fleet;
 use crate::parts::{Parts, Work};
+use monofs_members::fleet::Fleet;
 
 /// How often an addition looks again because a repository around it changed meanwhile.
 const LOOKS_MAX: usize = 5;

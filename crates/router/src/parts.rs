@@ -11,13 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::browse::cache::RecordCache;
 use crate::config::Config;
-use crate::fleet::Fleet;
 use crate::history::rings::History;
 use crate::ingest::table::Ingests;
 use crate::kept::KeptSnapshots;
 use crate::readers;
 use crate::replication::figures::Replication;
 use crate::watch::watchers::Watchers;
+use monofs_members::fleet::Fleet;
 
 /// All parts.
 pub struct Parts {

@@ -11,9 +11,10 @@ use std::time::Duration;
 use monofs_rpc::context;
 use tokio_util::sync::CancellationToken;
 
+use crate::ingest;
 use crate::parts::Parts;
-use crate::{ingest, membership};
 use monofs_control::clock;
+use monofs_members::membership;
 
 /// Repositories looked at in one round whose hosts want to be left alone: they cost no request.
 const PASSED_OVER_MAX: usize = 1024;

@@ -16,10 +16,10 @@ use monofs_model::NodeId;
 use monofs_rpc::metrics::Samples;
 use tokio_util::sync::CancellationToken;
 
-use crate::fleet::Fleet;
 use crate::parts::Parts;
 use monofs_control::Control;
 use monofs_control::catalog::CopyCounts;
+use monofs_members::fleet::Fleet;
 
 /// How often a router looks, besides when it is asked.
 const LOOK_EVERY: Duration = Duration::from_secs(5);

@@ -17,14 +17,14 @@ use monofs_proto::v1::admin_client::AdminClient;
 use monofs_proto::v1::fetcher_client::FetcherClient;
 use monofs_rpc::{Context, from_status, within};
 
-use crate::fleet::Fleet;
-use crate::hosts;
 use crate::kept::KeptList;
 use crate::parts::Parts;
 use crate::parts::Work;
 use crate::reconcile::jobs::has_ended;
 pub use metrics::metrics;
 use monofs_control::Control;
+use monofs_members::fleet::Fleet;
+use monofs_members::hosts;
 use problems::is_about_host;
 pub use problems::{ago, paused_host, problems};
 

@@ -8,7 +8,7 @@ use futures::stream::FuturesUnordered;
 use monofs_model::{Error, ErrorKind, Member, Repository, Result};
 use monofs_rpc::{Channel, within};
 
-use crate::fleet::Fleet;
+use monofs_members::fleet::Fleet;
 
 /// A holder that has not answered by then is not waited for alone: the next one is asked, too.
 const HEDGE_AFTER: Duration = Duration::from_millis(400);

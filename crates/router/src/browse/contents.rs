@@ -21,7 +21,7 @@ use monofs_store::frame;
 
 use super::ask::{self, SILENCE};
 use super::found::Inside;
-use crate::fleet::{self, Fleet};
+use monofs_members::fleet::{self, Fleet};
 
 /// Chunks of one request that are fetched or wait to be sent.
 pub(super) const READ_AHEAD: usize = 2;

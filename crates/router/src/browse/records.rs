@@ -12,7 +12,7 @@ use monofs_rpc::{Channel, Context};
 use super::ask::{self, SILENCE};
 use super::cache::RecordCache;
 use super::found::{Child, Inside};
-use crate::fleet::{self, Fleet};
+use monofs_members::fleet::{self, Fleet};
 
 /// A record over this is checked on a thread that may block.
 const BLOCKING_BYTES: usize = 256 << 10;

@@ -6,7 +6,7 @@
 use monofs_model::generations::GenerationBase;
 use monofs_model::{Error, GenerationRef, Member, Repository, Result, Snapshot};
 
-use crate::fleet::{Fleet, GenerationTree};
+use monofs_members::fleet::{Fleet, GenerationTree};
 
 /// When the names of `snapshot` last changed, if the generation after that of `entry` shows it;
 /// `node` holds it. Without the generations of what `entry` shows, all names change now: no build

@@ -6,7 +6,7 @@ use monofs_model::{Error, Result};
 use tokio::time::{Instant, sleep};
 
 use super::job::Job;
-use crate::hosts;
+use monofs_members::hosts;
 
 /// How often the progress of a job that waits is repeated, so that its silence means a dead router.
 const TELL_PERIOD: Duration = Duration::from_secs(5);

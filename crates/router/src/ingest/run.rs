@@ -15,10 +15,10 @@ use monofs_proto::v1::ingest_progress::Phase;
 use super::generations;
 use super::host_wait::settled;
 use super::job::Job;
-use crate::fleet::Fleet;
-use crate::{fleet, membership};
 use monofs_control::Control;
 use monofs_control::catalog::no_repository;
+use monofs_members::fleet::Fleet;
+use monofs_members::{fleet, membership};
 
 /// How often a ref is looked up for one job that finds it rewritten each time.
 const LOOKS_MAX: usize = 3;

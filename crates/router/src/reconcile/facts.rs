@@ -7,9 +7,9 @@ use monofs_model::{NodeId, Repository};
 use monofs_proto::v1;
 use monofs_proto::v1::node_intent::Kind;
 
-use crate::fleet::Fleet;
-use crate::membership;
 use monofs_control::Control;
+use monofs_members::fleet::Fleet;
+use monofs_members::membership;
 
 /// All nodes, and how many copies are wanted.
 pub(super) fn nodes(control: &Control, fleet: &Fleet) -> (Vec<NodeFacts>, usize) {

@@ -23,9 +23,9 @@ use monofs_proto::v1;
 use monofs_control::Control;
 use monofs_control::catalog::{Catalog, RetainedById, RetainedSnapshot};
 
-use crate::fleet::Fleet;
 use crate::ingest;
 use crate::parts::Parts;
+use monofs_members::fleet::Fleet;
 
 /// A repository of which a node holds commits that neither the entry nor its history names.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,10 +9,10 @@ use monofs_proto::v1;
 use monofs_proto::v1::planned_move::Kind;
 
 use super::facts;
-use crate::fleet::Fleet;
 use monofs_control::Control;
 use monofs_control::catalog::no_repository;
 use monofs_fleet::copies::{CopyFault, CopyStep, PlanCause, PlanEvent, Planner};
+use monofs_members::fleet::Fleet;
 
 /// Moves that are told one by one; the others are counted.
 const MOVES_MAX: usize = 10_000;

@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use super::facts;
 use super::jobs::Book;
 use super::work::{self, CopyPace};
-use crate::membership;
 use crate::parts::Parts;
+use crate::recovery;
 use monofs_control::Control;
 use monofs_control::catalog::CatalogPosition;
 use monofs_fleet::copies::{
@@ -95,7 +95,7 @@ async fn lead(state: &Arc<Parts>) {
         .max(Duration::from_millis(10));
     loop {
         // Before the catalogue: what audits changed there is in the plan then.
-        let behind = membership::behind(&state.control, &state.fleet);
+        let behind = recovery::behind(&state.control, &state.fleet);
         let draining = leader.draining();
         leader.look().await;
         leader.publish();

@@ -14,10 +14,11 @@ use monofs_rpc::content::guarded;
 use monofs_rpc::{Context, context, from_status, within};
 
 use super::leftovers;
-use crate::fleet::GenerationTree;
+use crate::ingest;
 use crate::parts::Parts;
-use crate::{ingest, membership};
 use monofs_fleet::copies::{PlanAction, PlanCommand};
+use monofs_members::fleet::GenerationTree;
+use monofs_members::membership;
 
 /// How far a command is, and how fast it may be.
 #[derive(Default)]

@@ -6,12 +6,12 @@ use monofs_model::{ClusterView, Member, MemberState};
 use monofs_proto::v1;
 
 use crate::config::Config;
-use crate::fleet::Fleet;
 use crate::kept::KeptList;
 use crate::parts::Parts;
 use monofs_control::Control;
 use monofs_control::catalog::CatalogSummary;
 use monofs_control::clock;
+use monofs_members::fleet::Fleet;
 
 /// Replaced snapshots that clients have kept for longer than this are a problem.
 const KEPT_TOLD_AFTER: Duration = Duration::from_secs(6 * 3600);

@@ -9,9 +9,9 @@ use monofs_proto::v1;
 use monofs_control::clock;
 
 use super::asked::asked;
-use crate::fleet::Fleet;
 use crate::parts::Parts;
 use monofs_control::Control;
+use monofs_members::fleet::Fleet;
 
 /// Whose reads go elsewhere, how many of what it holds, and where to.
 pub async fn list_failovers(

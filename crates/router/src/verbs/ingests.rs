@@ -17,10 +17,10 @@ use tonic::Status;
 
 use super::asked::asked;
 use super::progress::{Progress, ProgressEnd, QUEUE, hydrated};
-use crate::fleet::Fleet;
 use crate::ingest::Job;
 use crate::parts::Parts;
 use monofs_control::Control;
+use monofs_members::fleet::Fleet;
 
 /// How often it is looked again who works on the path.
 const TURNS_MAX: usize = 8;

@@ -1,6 +1,6 @@
 //! What operators want of nodes: drain and failover, and maintenance of the whole cluster. It is
 //! written to the state store, where every router follows it; who carries it out is
-//! [`crate::membership`] and the reconciler.
+//! [`monofs_members::membership`] and the reconciler.
 //!
 //! Every verb is idempotent: what is so already is answered with `unchanged`.
 
@@ -10,11 +10,11 @@ use monofs_proto::v1::job;
 use monofs_proto::v1::node_intent::Kind;
 
 use super::asked::asked;
-use crate::fleet::Fleet;
-use crate::membership;
 use crate::reconcile::jobs;
 use monofs_control::Control;
 use monofs_control::clock;
+use monofs_members::fleet::Fleet;
+use monofs_members::membership;
 
 /// Longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1000;

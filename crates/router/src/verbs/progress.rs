@@ -13,11 +13,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use crate::fleet::Fleet;
 use crate::ingest::Job;
 use crate::parts::Parts;
 use crate::status;
 use monofs_control::Control;
+use monofs_members::fleet::Fleet;
 
 /// Messages waiting for a slow caller.
 pub(crate) const QUEUE: usize = 16;

@@ -12,10 +12,11 @@ use monofs_proto::v1::node_files_response::Entry;
 use monofs_rpc::{Context, from_status, within};
 
 use super::asked::asked;
-use crate::fleet::Fleet;
 use crate::parts::Parts;
 use crate::reconcile::leftovers::orphaned_commits;
-use crate::{membership, status};
+use crate::status;
+use monofs_members::fleet::Fleet;
+use monofs_members::membership;
 
 /// Everything about the cluster, or only what this router knows of itself.
 pub async fn status(

@@ -14,8 +14,8 @@ use tonic::Status;
 
 use super::asked::asked;
 use super::progress::QUEUE;
-use crate::fleet::Fleet;
 use crate::parts::Parts;
+use monofs_members::fleet::Fleet;
 
 /// What nodes say of the copies that they check, one copy after the other.
 pub type Verification = BoxStream<'static, Result<v1::AdminVerifyProgress, Status>>;

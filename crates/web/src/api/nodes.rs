@@ -15,7 +15,7 @@ use crate::error::Answer;
 use crate::extract::{Document, Name, Query};
 use crate::routes::Routes;
 use monofs_control::clock;
-use monofs_router::membership;
+use monofs_members::membership;
 use monofs_router::parts::Parts;
 use monofs_router::status;
 

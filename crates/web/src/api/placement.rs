@@ -9,7 +9,7 @@ use crate::extract::{Document, Query};
 use crate::holdings;
 use crate::routes::Routes;
 use crate::site::Site;
-use monofs_router::membership;
+use monofs_members::membership;
 
 pub(super) fn routes() -> Routes {
     Routes::default().get("/api/v1/placement", placement)

@@ -27,7 +27,7 @@ pub(super) struct AddPage {
 pub(super) fn form(state: &Parts) -> AddPage {
     let view = state.fleet.members.view();
     let mut lacks = Vec::new();
-    if monofs_router::membership::placeable(&view).is_empty() {
+    if monofs_members::membership::placeable(&view).is_empty() {
         lacks.push("no node can take a copy now");
     }
     if !view

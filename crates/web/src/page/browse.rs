@@ -17,8 +17,8 @@ use super::parts::State;
 use super::shell::Shell;
 use super::text::{When, clean, clean_bytes, encode_path, number, short, size};
 use monofs_control::Control;
+use monofs_members::fleet::Fleet;
 use monofs_router::browse::{self, Child, Directory, Found, Inside, Namespace, Paging, TreePath};
-use monofs_router::fleet::Fleet;
 use monofs_router::parts::Parts;
 
 /// Names on one page.

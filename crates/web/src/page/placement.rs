@@ -14,7 +14,7 @@ use crate::holdings;
 use crate::site::Site;
 use monofs_api::percent::percent_encoded;
 use monofs_api::placement::{Loss, LossTarget, NodeShare, PlacementDocument};
-use monofs_router::membership;
+use monofs_members::membership;
 
 /// Nodes in the picture; the table below has as many.
 const NODES_MAX: usize = 200;

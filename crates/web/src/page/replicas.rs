@@ -8,7 +8,7 @@ use monofs_proto::v1;
 use super::answer::ASK_TIMEOUT;
 use super::parts::{Bar, State};
 use super::text::{clean, encode_path, number, size};
-use monofs_router::fleet::Fleet;
+use monofs_members::fleet::Fleet;
 
 /// One copy, or a place where one should be.
 pub(super) struct Replica {

@@ -11,6 +11,7 @@ const STORE: &str = "monofs-store";
 const API: &str = "monofs-api";
 const FLEET: &str = "monofs-fleet";
 const CONTROL: &str = "monofs-control";
+const MEMBERS: &str = "monofs-members";
 const ROUTER: &str = "monofs-router";
 const WEB: &str = "monofs-web";
 const NODE: &str = "monofs-node";
@@ -49,10 +50,12 @@ pub(super) const CRATES: &[CrateWall] = &[
     // Machines that are stepped: no runtime, no clock, no store.
     wall(FLEET, &[MODEL], AllBut(WAITING)),
     wall(CONTROL, &[MODEL, PROTO, RPC, STORE], Any),
+    // Who is there, and calls to them; decides nothing about repositories.
+    wall(MEMBERS, &[MODEL, PROTO, RPC, FLEET, CONTROL], Any),
     // The roles: none depends on another, and the router knows no HTML.
     wall(
         ROUTER,
-        &[MODEL, PROTO, RPC, STORE, API, FLEET, CONTROL],
+        &[MODEL, PROTO, RPC, STORE, API, FLEET, CONTROL, MEMBERS],
         Any,
     ),
     wall(NODE, &[MODEL, PROTO, RPC, STORE], Any),
@@ -60,7 +63,11 @@ pub(super) const CRATES: &[CrateWall] = &[
     // What a mount reads, without the kernel.
     wall(CONTENT, &[MODEL, PROTO, RPC, STORE], AllBut(&["fuser"])),
     wall(CLIENT, &[MODEL, PROTO, RPC, STORE, CONTENT], Any),
-    wall(WEB, &[MODEL, PROTO, RPC, API, FLEET, CONTROL, ROUTER], Any),
+    wall(
+        WEB,
+        &[MODEL, PROTO, RPC, API, FLEET, CONTROL, MEMBERS, ROUTER],
+        Any,
+    ),
     // All roles in one process.
     wall(
         CLUSTER,

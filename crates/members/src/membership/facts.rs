@@ -12,7 +12,7 @@ use monofs_control::state::{StateTable, StateTables};
 use monofs_fleet::members::{AuditFinding, DepartureIntent, MemberEvent};
 
 /// The tables, and what the machine knows of them.
-pub(crate) struct TableChanges {
+pub struct TableChanges {
     members: TableView<v1::Member>,
     intents: TableView<v1::NodeIntent>,
     audits: TableView<v1::NodeAudit>,

@@ -24,7 +24,7 @@ const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_LONGEST: Duration = Duration::from_secs(2);
 
 /// What waits to be written.
-pub(crate) struct Writer {
+pub struct Writer {
     members: Arc<StateTable<v1::Member>>,
     audits: Arc<StateTable<v1::NodeAudit>>,
     waiting: Mutex<BTreeMap<NodeId, Wish>>,

@@ -23,7 +23,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How often members are probed, and the silence after which one is down.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ProbePace {
+pub struct ProbePace {
     pub interval: Duration,
     pub threshold: Duration,
 }

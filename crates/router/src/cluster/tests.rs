@@ -1,14 +1,15 @@
 //! What a router makes of what its nodes hold, and of what they say of themselves.
 
 use monofs_control::Control;
+use monofs_fleet::members::MemberEvent;
+use monofs_members::membership::can_take;
+use monofs_members::membership::facts::TableChanges;
 use monofs_model::view::Role;
 use monofs_model::{ErrorKind, Member, MemberState};
 use monofs_proto::v1;
 use monofs_proto::v1::cluster_client::ClusterClient;
 use monofs_testkit::wait::wait_until;
 
-use super::facts::TableChanges;
-use super::*;
 use crate::fixture::peers::FakeNode;
 use crate::fixture::{SOON, TestRouter, actor, member, node_id, snapshot};
 

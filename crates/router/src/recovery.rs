@@ -22,11 +22,11 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use crate::fleet::Fleet;
 use crate::parts::Parts;
 use crate::reconcile::leftovers::{self, Orphan};
 use monofs_control::Control;
 use monofs_control::clock;
+use monofs_members::fleet::Fleet;
 
 /// Nodes that are asked at the same time.
 const AUDITS_MAX: usize = 16;

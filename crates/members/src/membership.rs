@@ -10,11 +10,10 @@
 //! Invariants: only that task changes the view, so its number grows with every change; a member
 //! that registered is known to every router, and to this one after a restart, until it is removed.
 
-mod facts;
+pub mod facts;
 mod input;
 pub mod members;
 mod probe;
-mod recovery;
 pub mod seen;
 mod writer;
 
@@ -29,12 +28,11 @@ use crate::fleet::Fleet;
 use input::MembershipInput;
 use members::Membership;
 pub use members::{can_refresh, can_take, node, placeable};
-pub(crate) use probe::ProbePace;
+pub use probe::ProbePace;
 use probe::Prober;
-pub(crate) use recovery::{behind, run as recover};
 
 /// Runs membership until `stop`.
-pub(crate) async fn run(
+pub async fn run(
     membership: Membership,
     fleet: Arc<Fleet>,
     pace: ProbePace,
@@ -165,6 +163,3 @@ impl MembershipTask {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use monofs_control::clock;
 use monofs_control::state::{StateTable, StateTables};
-use monofs_fleet::members::{MemberEvent, MemberMachine, TrackedMember, keeps_copies};
+use monofs_fleet::members::{MemberEvent, MemberMachine, MemberTimes, TrackedMember, keeps_copies};
+use monofs_fleet::settings::StaticMember;
 use monofs_model::placement::Candidate;
 use monofs_model::view::Role;
 use monofs_model::{Actor, ClusterView, Error, Member, MemberState, NodeId, Result};
@@ -20,7 +21,6 @@ use super::facts::TableChanges;
 use super::input::MembershipInput;
 use super::seen::{MemberObservations, StateChange};
 use super::writer::Writer;
-use crate::config::Config;
 
 /// Events that wait for the task; senders wait when there are more.
 const EVENTS_MAX: usize = 4096;
@@ -61,6 +61,18 @@ pub struct LastHeard {
     pub failure: Option<String>,
 }
 
+/// By what members are judged.
+#[derive(Debug, Clone)]
+pub struct MemberSettings {
+    pub times: MemberTimes,
+    /// Members known from the start; others register themselves.
+    pub members: Vec<StaticMember>,
+    /// Copies of each repository.
+    pub replication_factor: u32,
+    /// How long copies on a node that is down still count.
+    pub rebalance_delay: Duration,
+}
+
 /// The machine and what feeds it, for [`super::run`].
 pub struct Membership {
     pub(super) machine: MemberMachine,
@@ -71,11 +83,12 @@ pub struct Membership {
 impl Members {
     /// The members of the command line and of the shared tables, which must have been loaded.
     /// Errors: two have one id.
-    pub fn new(config: &Config, tables: &StateTables) -> Result<(Self, Membership)> {
+    pub fn new(settings: &MemberSettings, tables: &StateTables) -> Result<(Self, Membership)> {
         let now = Instant::now();
         // Of seconds, so that a restarted router goes on above the numbers that it gave before.
         let number = clock::now() as u64 * 1000;
-        let mut machine = MemberMachine::new(config.member_times(), &config.members, number, now)?;
+        let mut machine =
+            MemberMachine::new(settings.times.clone(), &settings.members, number, now)?;
         let mut shared = TableChanges::new(tables);
         for event in shared.loaded() {
             machine.step(event, now);
@@ -87,7 +100,7 @@ impl Members {
                 .members()
                 .map(|known| known.member.clone())
                 .collect(),
-            replication_factor: config.replication_factor,
+            replication_factor: settings.replication_factor,
         };
         let standings = machine
             .members()
@@ -97,7 +110,7 @@ impl Members {
             inputs: sender,
             view: watch::channel(view).0,
             standings: RwLock::new(standings),
-            rebalance_delay: config.rebalance_delay,
+            rebalance_delay: settings.rebalance_delay,
             intents: tables.intents.clone(),
             audits: tables.audits.clone(),
             writer: Arc::new(Writer::new(tables)),
