@@ -39,7 +39,7 @@ RUN set -eu; packages="fuse3 ca-certificates git openssh-client curl tini"; \
     fi; \
     groupadd --gid 10001 monofs; \
     useradd --uid 10001 --gid monofs --create-home --shell /usr/sbin/nologin monofs; \
-    install -d -o monofs -g monofs /data /var/lib/monofs; \
+    install -d -o monofs -g monofs /data /var/lib/monofs /var/cache/monofs; \
     sed -i 's/^#user_allow_other/user_allow_other/' /etc/fuse.conf
 COPY --from=binaries /binaries /app
 COPY deploy/image/entrypoint /app/entrypoint

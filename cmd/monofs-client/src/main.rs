@@ -34,7 +34,7 @@ struct Args {
         value_name = "HOST:PORT,..."
     )]
     router: Vec<String>,
-    /// Directory of the on-disk cache (default: $XDG_CACHE_HOME/monofs, else ~/.cache/monofs)
+    /// Directory of the on-disk cache (default: $XDG_CACHE_HOME/monofs, else ~/.cache/monofs, without a home /var/cache/monofs/client)
     #[arg(long, value_name = "DIRECTORY")]
     cache: Option<PathBuf>,
     /// Bound of the on-disk cache in GB
@@ -152,9 +152,11 @@ fn main() -> ExitCode {
         let http = args
             .metrics_addr
             .clone()
-            .map(|address| address.bind())
+            .map(|address| address.bind("--metrics-addr"))
             .transpose()?;
-        let mounted = monofs_client::mount(args.into()).await?;
+        let config = Config::from(args);
+        args::data_directory("--cache", &config.cache_dir)?;
+        let mounted = monofs_client::mount(config).await?;
         if let Some(http) = http {
             mounted.serve_http(TcpListener::from_std(http)?)?;
         }

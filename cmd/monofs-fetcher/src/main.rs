@@ -15,8 +15,8 @@ use tokio::net::TcpListener;
 /// remotes.
 #[derive(Debug, Parser)]
 #[command(
-    after_help = "Example:\n  monofs-fetcher --cache-dir /var/cache/monofs --credentials \
-     /etc/monofs/credentials.toml --router router.internal:9090"
+    after_help = "Example:\n  monofs-fetcher --credentials /etc/monofs/credentials.toml --router \
+     router.internal:9090"
 )]
 struct Args {
     /// Port to listen on, on every address
@@ -32,7 +32,11 @@ struct Args {
     #[arg(long, default_value = "", hide_default_value = true)]
     fetcher_id: String,
     /// Directory of the cache; one fetcher each
-    #[arg(long, default_value = "/data/fetcher-cache", value_name = "DIRECTORY")]
+    #[arg(
+        long,
+        default_value = "/var/cache/monofs/fetcher",
+        value_name = "DIRECTORY"
+    )]
     cache_dir: PathBuf,
     /// Bound of the cache; the repositories used least recently go first
     #[arg(long, default_value = "50", value_parser = args::gigabytes)]
@@ -103,18 +107,19 @@ fn main() -> ExitCode {
         }
 
         // Ports are taken before anything else is begun, so that a second process fails at once.
-        let listen = match args.addr {
-            Some(addr) => addr,
-            None => format!(":{}", args.port).parse()?,
+        let bound = match args.addr {
+            Some(addr) => addr.bind("--addr")?,
+            None => Listen::any(args.port).bind("--port")?,
         };
-        let listener = TcpListener::from_std(listen.bind()?)?;
+        let listener = TcpListener::from_std(bound)?;
         let http = args
             .http_addr
-            .map(|addr| addr.bind())
+            .map(|addr| addr.bind("--http-addr"))
             .transpose()?
             .map(TcpListener::from_std)
             .transpose()?;
         let port = listener.local_addr()?.port();
+        args::data_directory("--cache-dir", &args.cache_dir)?;
 
         // The role runs until a signal.
         let credentials = args

@@ -11,10 +11,7 @@ use tokio::net::TcpListener;
 
 /// Stores repositories and serves their directories and contents.
 #[derive(Debug, Parser)]
-#[command(
-    after_help = "Example:\n  monofs-node --node-id node1 --db-path /var/lib/monofs/db --router \
-     router.internal:9090"
-)]
+#[command(after_help = "Example:\n  monofs-node --node-id node1 --router router.internal:9090")]
 struct Args {
     /// Address to listen on
     #[arg(long, default_value = ":9000", value_name = "[HOST]:PORT")]
@@ -26,7 +23,7 @@ struct Args {
     #[arg(long)]
     node_id: NodeId,
     /// Directory of the LMDB environments
-    #[arg(long, default_value = "/tmp/monofs-db")]
+    #[arg(long, default_value = "/var/lib/monofs/node")]
     db_path: PathBuf,
     /// Accepted for compatibility: nodes keep no Git cache
     #[arg(long, hide_default_value = true, value_name = "DIRECTORY")]
@@ -88,8 +85,13 @@ fn main() -> ExitCode {
             tracing::warn!("{warning}");
         }
         // Ports are taken before anything else is begun, so that a second process fails at once.
-        let listener = TcpListener::from_std(args.addr.bind()?)?;
-        let http = args.http_addr.map(|address| address.bind()).transpose()?;
+        let listener = TcpListener::from_std(args.addr.bind("--addr")?)?;
+        let http = args
+            .http_addr
+            .map(|address| address.bind("--http-addr"))
+            .transpose()?;
+
+        args::data_directory("--db-path", &args.db_path)?;
 
         // The node runs until a signal.
         let config = Config {

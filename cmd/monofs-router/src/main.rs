@@ -16,10 +16,7 @@ use tokio::net::TcpListener;
 
 /// The catalogue, placement, health and admin API of a MonoFS cluster.
 #[derive(Debug, Parser)]
-#[command(
-    after_help = "Example:\n  monofs-router --state-dir /var/lib/monofs/router --nodes \
-     node1=10.0.0.1:9000,node2=10.0.0.2:9000"
-)]
+#[command(after_help = "Example:\n  monofs-router --nodes node1=10.0.0.1:9000,node2=10.0.0.2:9000")]
 struct Args {
     /// gRPC port
     #[arg(long, default_value_t = 9090)]
@@ -182,8 +179,11 @@ fn main() -> ExitCode {
         {
             tracing::warn!("{warning}");
         }
-        let grpc = TcpListener::from_std(args.listen(args.port).bind()?)?;
-        let http = TcpListener::from_std(args.listen(args.http_port).bind()?)?;
+        let grpc = TcpListener::from_std(args.listen(args.port).bind("--port")?)?;
+        let http = TcpListener::from_std(args.listen(args.http_port).bind("--http-port")?)?;
+        if args.state.is_empty() {
+            args::data_directory("--state-dir", &args.state_dir)?;
+        }
         let router = monofs_web::spawn(args.config()?, grpc, http).await?;
         context.shutdown.cancelled().await;
         router.shutdown(context.shutdown_timeout).await;

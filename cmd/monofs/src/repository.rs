@@ -1,21 +1,29 @@
-//! What `--repo` names: a source, the path at which it is shown, and why there.
+//! What `--repo` names: a source, a ref of it, the path at which it is shown, and why there.
+//!
+//! `SOURCE[@REF][=DISPLAY]` is split from behind: what exists as a path is a source as a whole; else
+//! the last `=` begins the path, and the last `@` after the last `/` of what is before it the ref, in
+//! which `%2F` stands for `/`.
 //!
 //! A repository in a directory is shown where its `origin` says, so that a checkout has the same
 //! path as everywhere else; without an origin that is a URL it is shown below `local/`.
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::Context as _;
+use monofs_launch::exit::{Code, Failure};
 use monofs_model::source::Scheme;
-use monofs_model::{DisplayPath, SourceUrl};
+use monofs_model::{DisplayPath, RefName, SourceUrl};
 
 /// A repository to ingest.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct RepositoryToShow {
     /// A URL, or the absolute path of a directory.
     pub(crate) source: SourceUrl,
+    /// Empty: the HEAD of the source.
+    pub(crate) ref_name: RefName,
     pub(crate) path: DisplayPath,
     chosen_by: PathChoice,
 }
@@ -34,43 +42,101 @@ enum PathChoice {
 }
 
 impl RepositoryToShow {
-    /// Reads `SOURCE` or `SOURCE=PATH`. What exists as a path is a source as a whole; else the last
-    /// `=` separates the two. Errors: what is wrong with the source or the path.
+    /// Reads `SOURCE[@REF][=DISPLAY]`. Errors: what is wrong with the source, the ref or the path;
+    /// a source that is neither a URL nor a path that exists.
     pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
-        // What exists as a path is a directory, whatever letters it has.
-        let (source, chosen) = match text.rsplit_once('=') {
-            Some((source, path)) if !Path::new(text).exists() => (source, Some(path)),
-            _ => (text, None),
-        };
-        let directory = Path::new(source);
-        let is_directory = !source.contains("://") && directory.exists();
-        let source = if is_directory {
-            SourceUrl::new(&absolute(directory)?)?
+        let (rest, chosen) = split_display(text);
+        let (named, ref_name) = split_ref(rest);
+        let ref_name = RefName::new(&ref_name.replace("%2F", "/").replace("%2f", "/"))
+            .with_context(|| format!("--repo {text}"))?;
+        let is_path = exists(named);
+        if !is_path && !looks_like_url(named) {
+            return Err(no_such_path(named).into());
+        }
+        let source = if is_path {
+            SourceUrl::new(&absolute(Path::new(named))?)?
         } else {
-            SourceUrl::new(source)?
+            SourceUrl::new(named)?
         };
 
         // A path that the user names wins over the origin's, that over the source's own.
-        if let Some(path) = chosen {
-            let path = DisplayPath::new(path).with_context(|| format!("--repo {text}"))?;
-            return Ok(Self {
-                source,
-                path,
-                chosen_by: PathChoice::User,
-            });
-        }
-        let origin = is_directory.then(|| path_of_origin(directory)).flatten();
-        let (path, chosen_by) = match origin {
-            Some(path) => (path, PathChoice::Origin),
-            None if is_directory => (derived(&source)?, PathChoice::Directory),
-            None => (derived(&source)?, PathChoice::Url),
+        let origin = is_path.then(|| path_of_origin(Path::new(named))).flatten();
+        let (path, chosen_by) = match (chosen, origin) {
+            (Some(path), _) => {
+                let path = DisplayPath::new(path).with_context(|| format!("--repo {text}"))?;
+                (path, PathChoice::User)
+            }
+            (None, Some(path)) => (path, PathChoice::Origin),
+            (None, None) if is_path => (derived(&source)?, PathChoice::Directory),
+            (None, None) => (derived(&source)?, PathChoice::Url),
         };
         Ok(Self {
             source,
+            ref_name,
             path,
             chosen_by,
         })
     }
+}
+
+/// What is before the last `=` and behind it, unless the whole exists as a path.
+fn split_display(text: &str) -> (&str, Option<&str>) {
+    match text.rsplit_once('=') {
+        Some((rest, path)) if !exists(text) => (rest, Some(path)),
+        _ => (text, None),
+    }
+}
+
+/// What is before the last `@` after the last `/` and behind it, unless the whole exists as a path.
+/// In `user@host:path` the `@` before the host is none of a ref, nor is that of a URL without a path.
+fn split_ref(text: &str) -> (&str, &str) {
+    if exists(text) {
+        return (text, "");
+    }
+    let path_at = match (text.rfind('/'), text.rfind(':')) {
+        (Some(slash), _) if slash > 0 && text[..slash].ends_with(":/") => return (text, ""),
+        (Some(slash), _) => slash + 1,
+        (None, Some(colon)) => colon + 1,
+        (None, None) => 0,
+    };
+    match text[path_at..].rfind('@') {
+        Some(at) if at > 0 => (&text[..path_at + at], &text[path_at + at + 1..]),
+        _ => (text, ""),
+    }
+}
+
+/// Whether there is something at this path, of which perhaps nothing more can be known.
+fn exists(path: &str) -> bool {
+    match std::fs::metadata(path) {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+    }
+}
+
+/// Whether a text that is no path here can be a source: a URL, or `host:path`.
+fn looks_like_url(text: &str) -> bool {
+    let host_end = text.find(':');
+    text.contains("://") || host_end.is_some_and(|end| end > 0 && !text[..end].contains('/'))
+}
+
+/// Nothing is at a path that the user named; with what may have been meant.
+fn no_such_path(named: &str) -> Failure {
+    let first = named.split('/').next().unwrap_or(named);
+    let hint = if named.starts_with('~') {
+        "the shell expands ~ only at the start of a word: write --repo ~/... or $HOME/..."
+            .to_owned()
+    } else if named.contains('/') && first.contains('.') && !first.starts_with('.') {
+        format!("for the repository at that address write https://{named}")
+    } else if named.contains('@') {
+        "for a branch with a slash in its name write %2F, as in SOURCE@feature%2Fname".to_owned()
+    } else if named.matches('/').count() == 1 && !named.starts_with(['.', '/']) {
+        format!("for the repository of GitHub write https://github.com/{named}.git")
+    } else {
+        "give a URL, or the path of a directory that is there".to_owned()
+    };
+    let shown = named.escape_debug();
+    let message = format!("no such repository: there is nothing at '{shown}', and it is no URL");
+    Failure::new(Code::Usage, message).hint(hint)
 }
 
 impl fmt::Display for RepositoryToShow {
@@ -79,7 +145,11 @@ impl fmt::Display for RepositoryToShow {
             Scheme::File => self.source.path(),
             _ => self.source.as_str().into(),
         };
-        write!(f, "{source} as {}", self.path)?;
+        write!(f, "{source}")?;
+        if !self.ref_name.as_str().is_empty() {
+            write!(f, " at {}", self.ref_name)?;
+        }
+        write!(f, " as {}", self.path)?;
         let another = "--repo SOURCE=PATH names another";
         match self.chosen_by {
             PathChoice::User | PathChoice::Url => Ok(()),
@@ -146,13 +216,120 @@ mod tests {
     }
 
     #[test]
-    fn an_existing_path_with_an_equals_sign_is_a_source_as_a_whole() {
+    fn a_ref_stands_behind_the_last_at_sign_after_the_last_slash() {
+        for (text, source, ref_name, path) in [
+            (
+                "https://host/org/repo.git@v1",
+                "https://host/org/repo.git",
+                "v1",
+                "host/org/repo",
+            ),
+            (
+                "https://host/org/repo@release%2F1.x",
+                "https://host/org/repo",
+                "release/1.x",
+                "host/org/repo",
+            ),
+            (
+                "https://host/org/repo@v1=a/b@c",
+                "https://host/org/repo",
+                "v1",
+                "a/b@c",
+            ),
+            (
+                "https://host/@org/repo",
+                "https://host/@org/repo",
+                "",
+                "host/@org/repo",
+            ),
+            (
+                "https://host/org/@repo",
+                "https://host/org/@repo",
+                "",
+                "host/org/@repo",
+            ),
+            (
+                "https://host/org/a@b@v1",
+                "https://host/org/a@b",
+                "v1",
+                "host/org/a@b",
+            ),
+            (
+                "git@host:org/repo.git",
+                "git@host:org/repo.git",
+                "",
+                "host/org/repo",
+            ),
+            (
+                "git@host:org/repo.git@main",
+                "git@host:org/repo.git",
+                "main",
+                "host/org/repo",
+            ),
+            ("git@host:repo.git", "git@host:repo.git", "", "host/repo"),
+            (
+                "git@host:repo.git@main",
+                "git@host:repo.git",
+                "main",
+                "host/repo",
+            ),
+            (
+                "ssh://git@host/repo.git",
+                "ssh://git@host/repo.git",
+                "",
+                "host/repo",
+            ),
+        ] {
+            let found = parse(text);
+            assert_eq!(found.source.as_str(), source, "{text}");
+            assert_eq!(found.ref_name.as_str(), ref_name, "{text}");
+            assert_eq!(found.path.as_str(), path, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_existing_path_is_a_source_as_a_whole_whatever_it_looks_like() {
         let parent = tempfile::tempdir().expect("a temporary directory");
-        let directory = parent.path().join("work=mine");
-        std::fs::create_dir(&directory).expect("make a directory");
-        let found = parse(directory.to_str().expect("a path of UTF-8"));
-        assert_eq!(found.path.as_str(), "local/work=mine");
-        assert_eq!(found.chosen_by, PathChoice::Directory);
+        for name in [
+            "work=mine",
+            "tool@v2",
+            "x=y@z",
+            "git@host:repo",
+            "https:/host/repo",
+        ] {
+            let directory = parent.path().join(name);
+            std::fs::create_dir_all(&directory).expect("make a directory");
+            let directory = directory.to_str().expect("a path of UTF-8");
+            let found = parse(directory);
+            assert_eq!(found.source.path(), directory);
+            assert_eq!(found.chosen_by, PathChoice::Directory);
+            assert_eq!(found.ref_name.as_str(), "");
+            // Behind it ref and path are read as behind any other.
+            let found = parse(&format!("{directory}@feature%2Fa=team/tool"));
+            assert_eq!(found.source.path(), directory);
+            assert_eq!(found.ref_name.as_str(), "feature/a");
+            assert_eq!(found.path.as_str(), "team/tool");
+        }
+    }
+
+    #[test]
+    fn a_source_that_is_not_there_says_what_may_have_been_meant() {
+        for (text, hint) in [
+            ("torvalds/linux", "https://github.com/torvalds/linux.git"),
+            ("github.com/org/repo", "https://github.com/org/repo"),
+            ("/nowhere/at/all", "a directory that is there"),
+            ("./x@feature/a", "%2F"),
+            ("~/code", "$HOME"),
+        ] {
+            let error = RepositoryToShow::parse(text).expect_err("nothing is there");
+            let failure = error.downcast::<Failure>().expect("a failure with a hint");
+            assert!(
+                failure.message.starts_with("no such repository"),
+                "{failure}"
+            );
+            let found = failure.hint.expect("a hint");
+            assert!(found.contains(hint), "{text}: {found}");
+        }
     }
 
     #[test]

@@ -1,33 +1,51 @@
-//! `monofs up`: start, ingest, mount, say how to look around, wait, undo.
+//! `monofs up`: check, start, mount, ingest, say how to look around, wait, undo.
 //!
-//! Invariant: whatever ends it, what it made is gone: the mount, a mount point that it created, a
-//! temporary directory.
+//! Invariants: whatever ends it, what it made is gone: the mount, a mount point that it made, a
+//! temporary directory; only what a kill -9 leaves has to wait for the next start. Nothing is made
+//! before mount point and ports are known to be good, and no repository ends the run that serves
+//! others.
+
+mod ingests;
+mod place;
+mod ports;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use monofs_client::Mounted;
-use monofs_cluster::{Builder, Cluster, Ingest, Ports};
+use monofs_cluster::{Builder, Cluster, Ports};
 use monofs_launch::Context;
-use monofs_model::{Error, Repository};
+use monofs_launch::exit::{Code, Failure, describe};
 
-use crate::repository::RepositoryToShow;
+use self::ingests::{IngestOutcome, counted, ingest_all};
+use self::place::{MountPlace, NoMount, is_missing};
+use self::ports::PortChoice;
+use crate::leftovers;
+use crate::run_file::{self, RunFile, RunRecord};
+use crate::say::{say, shell_path};
 
-/// Where the kernel takes mounts.
-const FUSE_DEVICE: &str = "/dev/fuse";
+/// What is logged unless `RUST_LOG` says otherwise.
+const QUIET_FILTER: &str = "warn,monofs_router::ingest=error,monofs_fleet::members=error";
+/// How long a repository that was ingested may take to be seen in the mount.
+const SHOWN_WAIT: Duration = Duration::from_secs(5);
+/// Pause between two looks.
+const SHOWN_POLL: Duration = Duration::from_millis(20);
 
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  monofs up --repo https://github.com/org/repo.git --mount \
-     /mnt/monofs\n  monofs up --temporary --repo .\n  monofs up --repo .=team/tool"
+    after_help = "Examples:\n  monofs up --temporary --repo https://github.com/org/repo.git\n  \
+     monofs up --mount ~/code --repo https://github.com/org/repo.git@v1.2\n  monofs up --temporary \
+     --repo .\n  monofs up --repo .=team/tool"
 )]
 pub(crate) struct Args {
-    /// Repositories to ingest, URLs or directories, and where to show them (repeatable)
+    /// Repositories to ingest, URLs or directories, at which ref, and where to show them
+    /// (repeatable)
     ///
     /// A URL is shown at HOST/PATH, a directory at the path of its origin if that is a URL, else at
-    /// local/<directory>. `=DISPLAY` names another path.
-    #[arg(long = "repo", value_name = "SOURCE[=DISPLAY]")]
+    /// local/<directory>. `=DISPLAY` names another path, `@REF` another branch, tag or commit than
+    /// HEAD, with %2F for each slash in it. What exists as a path is a source as a whole.
+    #[arg(long = "repo", value_name = "SOURCE[@REF][=DISPLAY]")]
     repos: Vec<String>,
     /// Mount point; it is created if missing (default with --temporary: a temporary directory)
     #[arg(long, value_name = "DIRECTORY")]
@@ -41,6 +59,13 @@ pub(crate) struct Args {
     /// Directory of all data (default: $XDG_DATA_HOME/monofs or ~/.local/share/monofs)
     #[arg(long, value_name = "DIRECTORY", conflicts_with = "temporary")]
     dir: Option<PathBuf>,
+    /// gRPC port of the router, 0 = a free one (default: 9090; with --temporary a free one)
+    #[arg(long)]
+    port: Option<u16>,
+    /// Port of the web page and the HTTP API, 0 = a free one (default: 8080; with --temporary a free
+    /// one)
+    #[arg(long, value_name = "PORT")]
+    http_port: Option<u16>,
     /// Nodes to run
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     nodes: u16,
@@ -52,150 +77,187 @@ pub(crate) struct Args {
     listen: String,
 }
 
-/// What is to be undone at the end.
+impl Args {
+    fn port_choice(&self) -> PortChoice {
+        let usual = match self.temporary {
+            true => Ports::FREE,
+            false => Ports::DEFAULT,
+        };
+        PortChoice {
+            router: self.port.unwrap_or(usual.router),
+            http: self.http_port.unwrap_or(usual.http),
+            nodes: self.nodes,
+        }
+    }
+}
+
+/// What is to be undone at the end. The order of the fields is the order in which they are dropped
+/// when there is no time for more.
 struct Session {
-    cluster: Cluster,
     mounted: Option<Mounted>,
-    mount_point: Option<PathBuf>,
-    created_mount_point: bool,
-    _temporary: Option<tempfile::TempDir>,
+    place: MountPlace,
+    /// The mount point was not there before.
+    made_mount_point: bool,
+    cluster: Option<Cluster>,
+    directory: PathBuf,
+    temporary: Option<tempfile::TempDir>,
+    /// `None`: no private directory could be had for it.
+    run_file: Option<RunFile>,
+}
+
+/// Whether somebody asked for the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SessionEnd {
+    Asked,
+    Failed,
 }
 
 pub(crate) async fn run(args: Args, context: Context) -> anyhow::Result<()> {
-    let mut session = start(&args).await?;
-    let stop = context.shutdown.clone();
-    let worked = tokio::select! {
-        worked = show(&args, &mut session) => worked,
-        () = stop.cancelled() => Ok(()),
-    };
-    if worked.is_ok() {
-        stop.cancelled().await;
-        println!("\nstopping");
+    // What fails is said at the end, once; the router would say it, too, and that members of a run
+    // with free ports are at others than before.
+    if std::env::var_os("RUST_LOG").is_none() {
+        context.log.set(QUIET_FILTER)?;
     }
-    let undone = session.undo().await;
+    let cleared = tokio::task::spawn_blocking(leftovers::clear).await?;
+    cleared.iter().for_each(|line| say(line));
+
+    // A start goes on to its end, since a half of it could not be undone.
+    let stop = context.shutdown.clone();
+    let (mut session, ports) = Session::begin(&args).await?;
+    let worked = match session.start(&args, ports).await {
+        Ok(()) => tokio::select! {
+            worked = session.serve(&args) => worked,
+            () = stop.cancelled() => Ok(()),
+        },
+        Err(error) => Err(error),
+    };
+    let end = match worked {
+        Ok(()) => SessionEnd::Asked,
+        Err(_) => SessionEnd::Failed,
+    };
+    let undone = session.undo(end).await;
     worked.and(undone)
 }
 
-async fn start(args: &Args) -> anyhow::Result<Session> {
-    // A temporary run leaves nothing behind and disturbs no other: a directory and free ports.
-    let temporary = args
-        .temporary
-        .then(|| tempfile::Builder::new().prefix("monofs-").tempdir())
-        .transpose()?;
-    let dir = match (&temporary, &args.dir) {
-        (Some(temporary), _) => temporary.path().join("data"),
-        (None, Some(dir)) => dir.clone(),
-        (None, None) => data_dir()?,
-    };
-    std::fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-    let ports = if args.temporary {
-        Ports::FREE
-    } else {
-        Ports::DEFAULT
-    };
-
-    // Upstreams and members are looked at more often than in a cluster of machines.
-    let builder = Builder::new(&dir)
-        .nodes(usize::from(args.nodes))
-        .listen(&args.listen, ports);
-    let builder = if args.metrics {
-        builder.metrics()
-    } else {
-        builder
-    };
-    let cluster = builder
-        .router(|config| config.worker_interval = Duration::from_secs(2))
-        .start()
-        .await?;
-
-    // Where to mount is decided here; the mount is made once there is something to see.
-    let mount_point = match (&args.mount, &temporary, args.no_mount) {
-        (_, _, true) => None,
-        (Some(mount), ..) => Some(mount.clone()),
-        (None, Some(temporary), _) => Some(temporary.path().join("mount")),
-        (None, None, _) => None,
-    };
-    Ok(Session {
-        cluster,
-        mounted: None,
-        mount_point,
-        created_mount_point: false,
-        _temporary: temporary,
-    })
-}
-
-async fn show(args: &Args, session: &mut Session) -> anyhow::Result<()> {
-    let router = session.cluster.router_address();
-    println!(
-        "cluster: gRPC {router}, HTTP http://{}",
-        session.cluster.http_address()
-    );
-    for (name, at) in session
-        .cluster
-        .metrics_addresses()
-        .iter()
-        .filter(|_| args.metrics)
-    {
-        println!("metrics of {name}: http://{at}/metrics");
-    }
-
-    // Each repository is readable as soon as it is ingested.
-    let mut shown = Vec::new();
-    for repo in &args.repos {
-        let repo = RepositoryToShow::parse(repo)?;
-        println!("ingesting {repo}");
-        let ingest = Ingest::of(repo.source.as_str()).shown_as(repo.path.as_str());
-        let entry = session
-            .cluster
-            .ingest(ingest)
-            .await
-            .with_context(|| format!("ingest {}", repo.source))?;
-        let snapshot = entry
-            .snapshot
-            .as_ref()
-            .ok_or_else(|| Error::internal("published without a snapshot"))?;
-        println!(
-            "  {} at {} ({} directories, {} contents)",
-            entry.path, snapshot.commit, snapshot.trees, snapshot.blobs
-        );
-        shown.push(entry);
-    }
-
-    // Without a mount the tree is shown through the command line.
-    match session.mount_point.clone() {
-        None => browse(&router, &shown)?,
-        Some(_) if !Path::new(FUSE_DEVICE).exists() => {
-            println!(
-                "{FUSE_DEVICE} is not here, so nothing is mounted; in a container, add --device \
-                 {FUSE_DEVICE} --cap-add SYS_ADMIN"
-            );
-            browse(&router, &shown)?;
-        }
-        Some(mount) => {
-            session.mount(&mount).await?;
-            if args.metrics {
-                println!(
-                    "metrics of the mount: http://{}/metrics",
-                    session.serve_mount_metrics(&args.listen).await?
-                );
-            }
-            how_to_look(&mount, &router, &shown);
-        }
-    }
-    println!("\nCtrl-C ends it.");
-    Ok(())
-}
-
 impl Session {
+    /// Checks ports and mount point, and makes the directory and the run file. Errors: another run
+    /// has the directory; a port or the mount point cannot be had.
+    async fn begin(args: &Args) -> anyhow::Result<(Self, Ports)> {
+        let kept = match (args.temporary, &args.dir) {
+            (true, _) => None,
+            (false, Some(dir)) => Some(std::path::absolute(dir)?),
+            (false, None) => Some(data_dir()?),
+        };
+        if let Some(directory) = &kept {
+            check_alone(directory)?;
+        }
+        let ports = args.port_choice().checked(&args.listen)?;
+        let asked = args.mount.clone();
+        let beside = kept.clone();
+        let asked = match asked {
+            Some(mount) => {
+                let check = move || MountPlace::checked(&mount, beside.as_deref());
+                Some(tokio::task::spawn_blocking(check).await??)
+            }
+            None => None,
+        };
+
+        // From here on there is something to undo.
+        let temporary = match args.temporary {
+            true => {
+                let mut builder = tempfile::Builder::new();
+                Some(builder.prefix(leftovers::TEMPORARY_PREFIX).tempdir()?)
+            }
+            false => None,
+        };
+        let directory = match (kept, &temporary) {
+            (Some(kept), _) => kept,
+            (None, Some(temporary)) => temporary.path().join("data"),
+            (None, None) => data_dir()?,
+        };
+        std::fs::create_dir_all(&directory)
+            .with_context(|| format!("create the data directory {}", directory.display()))?;
+        let directory = directory.canonicalize()?;
+        let place = match (asked, &temporary) {
+            (Some(place), _) => place,
+            (None, _) if args.no_mount => MountPlace::None(NoMount::Asked),
+            (None, Some(temporary)) => MountPlace::temporary(temporary.path()),
+            (None, None) => MountPlace::None(NoMount::NoPlace),
+        };
+        let run_file = write_run_file(&directory, temporary.as_ref(), &place);
+        let session = Self {
+            mounted: None,
+            place,
+            made_mount_point: false,
+            cluster: None,
+            directory,
+            temporary,
+            run_file,
+        };
+        Ok((session, ports))
+    }
+
+    /// Starts the cluster, and mounts. Errors: what cannot be started; a mount point that the user
+    /// named and the kernel refuses.
+    async fn start(&mut self, args: &Args, ports: Ports) -> anyhow::Result<()> {
+        // Upstreams and members are looked at more often than in a cluster of machines.
+        let builder = Builder::new(&self.directory)
+            .nodes(usize::from(args.nodes))
+            .listen(&args.listen, ports)
+            .router(|config| config.worker_interval = Duration::from_secs(2));
+        let builder = match args.metrics {
+            true => builder.metrics(),
+            false => builder,
+        };
+        let cluster = builder.start().await?;
+        let router = cluster.router_address();
+        let http = cluster.http_address();
+        say(&format!(
+            "cluster: gRPC {router}, HTTP http://{http}, data in {}",
+            self.directory.display()
+        ));
+        for (name, at) in cluster.metrics_addresses().iter().filter(|_| args.metrics) {
+            say(&format!("metrics of {name}: http://{at}/metrics"));
+        }
+        if let Some(run_file) = &mut self.run_file {
+            run_file.record.router = router;
+            run_file.record.http = http;
+        }
+        self.write_run_file();
+        self.cluster = Some(cluster);
+
+        // Before anything is ingested, so that each repository can be read as soon as it is there.
+        let mounted = match self.place.path().map(Path::to_owned) {
+            Some(at) => self.mount(&at).await,
+            None => return Ok(()),
+        };
+        if let Err(error) = mounted {
+            if matches!(self.place, MountPlace::Asked(_)) {
+                return Err(error);
+            }
+            self.place = MountPlace::None(NoMount::Failed(describe(&error).message));
+        }
+        if args.metrics && self.mounted.is_some() {
+            let at = self.serve_mount_metrics(&args.listen).await?;
+            say(&format!("metrics of the mount: http://{at}/metrics"));
+        }
+        Ok(())
+    }
+
     async fn mount(&mut self, at: &Path) -> anyhow::Result<()> {
-        if !at.exists() {
+        let cluster = self.cluster.as_ref().context("the cluster runs")?;
+        if is_missing(at) {
+            self.made_mount_point = true;
+            if let Some(run_file) = &mut self.run_file {
+                run_file.record.made_mount_point = true;
+            }
+            self.write_run_file();
             std::fs::create_dir_all(at)
                 .with_context(|| format!("create the mount point {}", at.display()))?;
-            self.created_mount_point = true;
         }
         let config = monofs_client::Config {
             mount: at.to_owned(),
-            ..self.cluster.client_config("client-cache")
+            ..cluster.client_config("client-cache")
         };
         self.mounted = Some(monofs_client::mount(config).await?);
         Ok(())
@@ -203,61 +265,157 @@ impl Session {
 
     async fn serve_mount_metrics(&self, host: &str) -> anyhow::Result<std::net::SocketAddr> {
         let mounted = self.mounted.as_ref().context("nothing is mounted")?;
-        let listener = tokio::net::TcpListener::bind(format!("{host}:0"));
-        let listener = listener
-            .await
-            .with_context(|| format!("listen on {host} for metrics"))?;
+        let listener = tokio::net::TcpListener::bind((host, 0)).await;
+        let listener = listener.with_context(|| format!("listen on {host} for metrics"))?;
         Ok(mounted.serve_http(listener)?)
     }
 
-    async fn undo(mut self) -> anyhow::Result<()> {
+    /// Ingests, tells how to look around, and goes on until it is dropped. Errors: nothing is
+    /// served.
+    async fn serve(&self, args: &Args) -> anyhow::Result<()> {
+        let cluster = self.cluster.as_ref().context("the cluster runs")?;
+        let outcome = ingest_all(cluster, &args.repos).await;
+        let ready = cluster.status().await?.repositories_ready;
+        let ready = ready.max(outcome.served.len() as u64);
+        self.wait_shown(&outcome.served).await;
+        outcome.failed.iter().for_each(|line| say(line));
+        if ready == 0 && !outcome.failed.is_empty() {
+            let message = match outcome.failed.len() {
+                1 => "the repository cannot be served".to_owned(),
+                count => format!("none of the {count} repositories can be served"),
+            };
+            let hint = "the lines that begin with 'failed' say why";
+            return Err(Failure::new(Code::Failed, message).hint(hint).into());
+        }
+        self.say_last_lines(cluster, &outcome, ready, args.repos.len());
+
+        // A mount that somebody else takes away is no reason to end.
+        match &self.mounted {
+            Some(mounted) => mounted.ended().await,
+            None => std::future::pending().await,
+        }
+        say("the mount was taken away; the rest goes on until Ctrl-C or `monofs down`");
+        std::future::pending().await
+    }
+
+    /// Five lines, the addresses last: they are what stays in sight.
+    fn say_last_lines(&self, cluster: &Cluster, outcome: &IngestOutcome, ready: u64, asked: usize) {
+        let repositories = counted(ready, "repository", "repositories");
+        let failed = match outcome.failed.len() {
+            0 => String::new(),
+            count => format!("; {count} of {asked} failed"),
+        };
+        let router = cluster.router_address();
+        let first = outcome.served.first().map(String::as_str);
+        say(&format!("serving {repositories}{failed}"));
+        say(&self.place.how_to_look(first, &router));
+        say("Ctrl-C ends it, or `monofs down`");
+        say(&format!(
+            "router: {router} (monofs-admin status --router {router})"
+        ));
+        say(&format!("page: http://{}/", cluster.http_address()));
+    }
+
+    /// Waits until the mount shows what was ingested, so that what the user types next works. One
+    /// that does not is no reason to wait for ever.
+    async fn wait_shown(&self, paths: &[String]) {
+        let Some(mounted) = &self.mounted else {
+            return;
+        };
+        let mount = mounted.path().to_owned();
+        let all_shown = async {
+            for path in paths {
+                let at = mount.join(path);
+                while tokio::fs::symlink_metadata(&at).await.is_err() {
+                    tokio::time::sleep(SHOWN_POLL).await;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(SHOWN_WAIT, all_shown).await;
+    }
+
+    fn write_run_file(&self) {
+        if let Some(Err(error)) = self.run_file.as_ref().map(RunFile::write) {
+            tracing::warn!(%error, "the run file is out of date");
+        }
+    }
+
+    /// Unmounts, ends the cluster and takes away what was made.
+    async fn undo(mut self, end: SessionEnd) -> anyhow::Result<()> {
+        // Nobody reads through a mount whose cluster is gone.
         let unmounted = match self.mounted.take() {
             Some(mounted) => mounted.unmount().await,
             None => Ok(()),
         };
-        if let Some(mount) = self.mount_point.filter(|_| self.created_mount_point) {
-            // A mount point that has got contents meanwhile stays.
+        if end == SessionEnd::Asked {
+            say("stopping");
+        }
+        if let Some(mount) = self.place.path().filter(|_| self.made_mount_point) {
+            // What got contents meanwhile stays.
             let _ = std::fs::remove_dir(mount);
         }
-        self.cluster.shutdown().await;
-        Ok(unmounted?)
+        if let Some(cluster) = self.cluster.take() {
+            cluster.shutdown().await;
+        }
+        let removed = match self.temporary.take() {
+            Some(temporary) => {
+                let at = shell_path(temporary.path());
+                temporary
+                    .close()
+                    .with_context(|| format!("remove the temporary directory {at}"))
+            }
+            None => Ok(()),
+        };
+        if let Some(run_file) = self.run_file.take() {
+            run_file.remove();
+        }
+        unmounted?;
+        removed
     }
 }
 
-fn how_to_look(mount: &Path, router: &str, shown: &[Repository]) {
-    println!("mounted at {}", mount.display());
-    println!("\nlook around:");
-    let first = shown
-        .first()
-        .map_or(String::new(), |entry| format!("/{}", entry.path));
-    println!("  ls {}{first}", mount.display());
-    println!("  rg fn {}{first}", mount.display());
-    println!("  monofs-admin status --router {router}");
+/// Refuses a directory that another run has.
+fn check_alone(directory: &Path) -> Result<(), Failure> {
+    let full = directory
+        .canonicalize()
+        .unwrap_or_else(|_| directory.to_owned());
+    let runs = run_file::running();
+    let Some(run) = runs.iter().find(|run| run.directory == full) else {
+        return Ok(());
+    };
+    let message = format!(
+        "another `monofs up` (process {}) runs with its data in {}",
+        run.process.pid,
+        full.display()
+    );
+    Err(Failure::new(Code::Refused, message).hint(
+        "use it (`monofs status` shows its addresses), end it (`monofs down`), or start this one \
+         beside it: with --temporary, or with --dir, --port and --http-port of its own",
+    ))
 }
 
-/// The tree without a mount: through `monofs-admin`, when it is beside this program.
-fn browse(router: &str, shown: &[Repository]) -> anyhow::Result<()> {
-    let admin = std::env::current_exe()?.with_file_name("monofs-admin");
-    for entry in shown {
-        let root = entry.path.as_str();
-        let readme = format!("{root}/README.md");
-        println!("\nmonofs-admin ls {root} --router {router}");
-        if admin.exists() {
-            run_admin(&admin, ["ls", root, "--router", router])?;
-            println!("\nmonofs-admin cat {readme} --router {router}");
-            run_admin(&admin, ["cat", &readme, "--router", router])?;
+/// The run file; without one the run goes on, and cannot be seen or ended by others.
+fn write_run_file(
+    directory: &Path,
+    temporary: Option<&tempfile::TempDir>,
+    place: &MountPlace,
+) -> Option<RunFile> {
+    let record = RunRecord::new(directory).map(|mut record| {
+        record.temporary = temporary.map(|temporary| temporary.path().to_owned());
+        record.mount = place.path().map(Path::to_owned);
+        record
+    });
+    match record.and_then(RunFile::create) {
+        Ok(file) => Some(file),
+        Err(error) => {
+            tracing::warn!(
+                directory = %crate::runtime::path().display(),
+                %error,
+                "no run file: `monofs status` and `monofs down` will not see this run"
+            );
+            None
         }
     }
-    Ok(())
-}
-
-/// What it prints is for the user; a repository without the file is no reason to end.
-fn run_admin(admin: &Path, args: [&str; 4]) -> anyhow::Result<()> {
-    std::process::Command::new(admin)
-        .args(args)
-        .status()
-        .with_context(|| format!("run monofs-admin {}", args[0]))?;
-    Ok(())
 }
 
 fn data_dir() -> anyhow::Result<PathBuf> {

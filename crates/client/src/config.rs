@@ -114,12 +114,14 @@ impl Config {
     }
 }
 
-/// `$XDG_CACHE_HOME/monofs`, else `$HOME/.cache/monofs`, else `/var/cache/monofs`.
+/// `$XDG_CACHE_HOME/monofs`, else `$HOME/.cache/monofs`, else `/var/cache/monofs/client`.
 pub fn default_cache_dir() -> PathBuf {
-    let base = environment_path("XDG_CACHE_HOME")
-        .or_else(|| environment_path("HOME").map(|home| home.join(".cache")));
-    base.unwrap_or_else(|| PathBuf::from("/var/cache"))
-        .join("monofs")
+    environment_path("XDG_CACHE_HOME")
+        .or_else(|| environment_path("HOME").map(|home| home.join(".cache")))
+        .map_or_else(
+            || PathBuf::from("/var/cache/monofs/client"),
+            |base| base.join("monofs"),
+        )
 }
 
 fn environment_path(name: &str) -> Option<PathBuf> {

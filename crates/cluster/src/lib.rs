@@ -9,7 +9,7 @@ mod operator;
 mod running;
 
 pub use builder::{Builder, Ports};
-pub use operator::Ingest;
+pub use operator::{Ingest, repositories_of};
 pub use running::Cluster;
 
 pub use monofs_client as client;

@@ -7,7 +7,7 @@ use monofs_model::{Error, Repository, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::admin_client::AdminClient;
 use monofs_rpc::content::guarded;
-use monofs_rpc::{Channel, Context, from_status, within};
+use monofs_rpc::{Channel, ChannelPool, Context, from_status, within};
 
 use crate::running::Cluster;
 
@@ -115,6 +115,19 @@ impl Cluster {
             .ok_or_else(|| Error::internal("an answer without a repository"))?
             .try_into()
     }
+}
+
+/// How many repositories the cluster of the router at `host:port` serves. Errors: `Unavailable` when
+/// it does not answer within `limit`.
+pub async fn repositories_of(router: &str, limit: Duration) -> Result<u64> {
+    let channels = ChannelPool::default();
+    let mut admin = AdminClient::new(channels.get(router)?);
+    let request = Context::new(limit).request(v1::StatusRequest::default());
+    within(limit, "status", async {
+        admin.status(request).await.map_err(from_status)
+    })
+    .await
+    .map(|answer| answer.into_inner().repositories_ready)
 }
 
 async fn ingest(mut admin: AdminClient<Channel>, what: Ingest) -> Result<Repository> {

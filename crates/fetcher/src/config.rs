@@ -53,7 +53,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             fetcher_id: "fetcher".to_owned(),
-            cache_dir: PathBuf::from("/data/fetcher-cache"),
+            cache_dir: PathBuf::from("/var/cache/monofs/fetcher"),
             cache_bytes_max: 50 << 30,
             cache_age: Duration::from_secs(2 * 3600),
             record_cache_bytes: 64 << 20,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Deref;
 use std::path::Path;
@@ -12,6 +13,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use monofs_model::{Error, Result};
+
+use crate::exit::{Code, Failure};
+use crate::holder::{self, PortHolder};
 
 /// Most peers in one list.
 const PEERS_MAX: usize = 4096;
@@ -99,6 +103,22 @@ pub fn temporary(flag: &str, directory: &Path, lost: &str) -> Option<String> {
     })
 }
 
+/// Makes the directory that a role keeps its data in, and says in the log where that is. Errors:
+/// `Refused` where it cannot be made or written to; `flag` is what names another.
+pub fn data_directory(flag: &str, directory: &Path) -> std::result::Result<(), Failure> {
+    let full = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    let made = std::fs::create_dir_all(&full)
+        .and_then(|()| rustix::fs::access(&full, rustix::fs::Access::WRITE_OK).map_err(Into::into));
+    if let Err(error) = made {
+        let message = format!("cannot keep data in {}: {error}", full.display());
+        return Err(Failure::new(Code::Refused, message).hint(format!(
+            "run it as a user who may write there, or choose another directory with {flag}"
+        )));
+    }
+    tracing::info!(directory = %full.display(), "data are kept here ({flag})");
+    Ok(())
+}
+
 /// Splits `host:port`, `[v6]:port` or `:port`.
 fn split_address(text: &str) -> Result<(&str, u16)> {
     // The port is behind the last colon; an IPv6 address has colons of its own, so brackets.
@@ -146,8 +166,9 @@ impl Listen {
     }
 
     /// Binds the first address that works: IPv6 (which takes IPv4 too) and then IPv4 when no host
-    /// is given.
-    pub fn bind(&self) -> Result<std::net::TcpListener> {
+    /// is given. `flag` is what gives another address, for the hint. Errors: what is in the way,
+    /// and what to do about it.
+    pub fn bind(&self, flag: &str) -> std::result::Result<std::net::TcpListener, Failure> {
         let bound = if self.host.is_empty() {
             let any: [SocketAddr; 2] = [
                 (Ipv6Addr::UNSPECIFIED, self.port).into(),
@@ -157,18 +178,32 @@ impl Listen {
         } else {
             std::net::TcpListener::bind((self.host.as_str(), self.port))
         };
-        let listener = bound.map_err(|error| {
-            let wrong = format!(
-                "could not listen on {self}: {error}; choose another address or stop what \
-                 listens there"
-            );
-            Error::refused(wrong)
-        })?;
+        let listener = bound.map_err(|error| self.not_bound(&error, flag))?;
         // The runtime accepts on it, which must never block a thread.
         listener
             .set_nonblocking(true)
-            .map_err(|error| Error::internal(format!("listener on {self}: {error}")))?;
+            .map_err(|error| Failure::new(Code::Failed, format!("listener on {self}: {error}")))?;
         Ok(listener)
+    }
+
+    fn not_bound(&self, error: &io::Error, flag: &str) -> Failure {
+        let failed = format!("could not listen on {self}: {error}");
+        if error.kind() != io::ErrorKind::AddrInUse {
+            let advice = match error.kind() {
+                io::ErrorKind::PermissionDenied => {
+                    format!("ports below 1024 are for root; choose another with {flag}")
+                }
+                _ => format!("give an address of this machine with {flag}, or only its port"),
+            };
+            return Failure::new(Code::Refused, failed).hint(advice);
+        }
+        // What has the port decides what to do about it.
+        let holder = PortHolder::of(self.port);
+        let by = holder.as_ref().map_or(String::new(), |holder| {
+            format!(" by {} (process {})", holder.program, holder.pid)
+        });
+        Failure::new(Code::Refused, format!("{failed}{by}"))
+            .hint(holder::advice(holder.as_ref(), flag))
     }
 }
 
@@ -387,6 +422,18 @@ mod tests {
     }
 
     #[test]
+    fn a_data_directory_is_made_or_its_flag_is_named() {
+        let parent = tempfile::tempdir().unwrap();
+        let missing = parent.path().join("made/when/missing");
+        data_directory("--db-path", &missing).unwrap();
+        assert!(missing.is_dir());
+        let file = parent.path().join("file");
+        std::fs::write(&file, "in the way").unwrap();
+        let failure = data_directory("--db-path", &file).unwrap_err();
+        assert!(failure.hint.unwrap().contains("with --db-path"));
+    }
+
+    #[test]
     fn listen_addresses_take_every_usual_form() {
         let listen = |text: &str| text.parse::<Listen>().map(|listen| listen.to_string());
         assert_eq!(listen(":9000").unwrap(), ":9000");
@@ -409,16 +456,26 @@ mod tests {
         ] {
             assert!(listen(bad).is_err(), "{bad:?}");
         }
-        assert!(Listen::any(0).bind().unwrap().local_addr().unwrap().port() > 0);
+        let free = Listen::any(0).bind("--addr").unwrap();
+        assert!(free.local_addr().unwrap().port() > 0);
+    }
+
+    #[test]
+    fn an_address_that_is_taken_says_by_whom_and_what_to_do() {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let again: Listen = taken.local_addr().unwrap().to_string().parse().unwrap();
-        assert!(
-            again
-                .bind()
-                .unwrap_err()
-                .message
-                .contains("could not listen on 127.0.0.1:")
-        );
+        let failure = again.bind("--http-addr").unwrap_err();
+        assert_eq!(failure.code, Code::Refused);
+        let process = format!("(process {})", std::process::id());
+        for part in ["could not listen on 127.0.0.1:", process.as_str()] {
+            assert!(failure.message.contains(part), "{failure}");
+        }
+        let hint = failure.hint.unwrap();
+        assert!(hint.contains("another with --http-addr"), "{hint}");
+
+        let elsewhere: Listen = "192.0.2.1:0".parse().unwrap();
+        let hint = elsewhere.bind("--addr").unwrap_err().hint.unwrap();
+        assert!(hint.contains("an address of this machine"), "{hint}");
     }
 
     #[test]

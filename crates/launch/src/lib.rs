@@ -13,6 +13,7 @@
 pub mod args;
 pub mod colour;
 pub mod exit;
+pub mod holder;
 pub mod layers;
 pub mod logging;
 mod manual;
@@ -46,7 +47,7 @@ const RUNTIME_STOP: Duration = Duration::from_secs(1);
 // program.
 #[derive(Debug, Clone, clap::Args)]
 struct CommonFlags {
-    /// ProcessSettings file (TOML): one key for each flag, a table for each subcommand; flags and
+    /// Settings file (TOML): one key for each flag, a table for each subcommand; flags and
     /// environment win
     #[arg(
         long,

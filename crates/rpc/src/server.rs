@@ -60,7 +60,8 @@ impl RunningServer {
     }
 }
 
-/// Binds `address`; port 0 picks a free one. Errors: `Unavailable`, naming the address.
+/// Binds `address`; port 0 picks a free one. Errors: `Refused` where another process listens
+/// there, else `Unavailable`; both name the address.
 pub async fn bind(address: &str) -> Result<TcpListener> {
     let address = if address.starts_with(':') {
         format!("0.0.0.0{address}")
@@ -69,7 +70,12 @@ pub async fn bind(address: &str) -> Result<TcpListener> {
     };
     TcpListener::bind(&address)
         .await
-        .map_err(|e| Error::unavailable(format!("listen on {address}: {e}")))
+        .map_err(|e| match e.kind() {
+            std::io::ErrorKind::AddrInUse => Error::refused(format!(
+                "listen on {address}: another process listens there; end it, or choose another port"
+            )),
+            _ => Error::unavailable(format!("listen on {address}: {e}")),
+        })
 }
 
 /// What to tell others about where a listener is: the host's name stands for every address.

@@ -13,14 +13,7 @@ use rustix::mount::UnmountFlags;
 pub fn prepare(path: &Path) -> Result<PathBuf> {
     let at = path.display();
     match std::fs::metadata(path).and_then(|_| answers(path)) {
-        Err(e) if is_stale(&e) => {
-            tracing::warn!(mount = %at, "clearing away the mount that a client left when it died");
-            detach(path).map_err(|e| {
-                Error::refused(format!(
-                    "{at}: a dead mount is in the way: {e}; run 'fusermount3 -uz {at}'"
-                ))
-            })?;
-        }
+        Err(e) if is_stale(&e) => clear(path)?,
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return Err(Error::invalid(format!(
                 "mount point {at} does not exist; make it with 'mkdir -p {at}'"
@@ -52,6 +45,25 @@ pub fn prepare(path: &Path) -> Result<PathBuf> {
         )));
     }
     Ok(path)
+}
+
+/// Takes away the mount that a dead client left at `path`; returns whether there was one. A mount
+/// that answers is left alone, whoever's it is.
+pub fn clear_if_dead(path: &Path) -> Result<bool> {
+    match answers(path) {
+        Err(e) if is_stale(&e) => clear(path).map(|()| true),
+        _ => Ok(false),
+    }
+}
+
+fn clear(path: &Path) -> Result<()> {
+    let at = path.display();
+    tracing::warn!(mount = %at, "clearing away the mount that a client left when it died");
+    detach(path).map_err(|e| {
+        Error::refused(format!(
+            "{at}: a dead mount is in the way: {e}; run 'fusermount3 -uz {at}'"
+        ))
+    })
 }
 
 /// Takes the mount away. When it is busy it goes all the same: processes that use it get errors

@@ -15,6 +15,9 @@ use crate::fill::Filler;
 use crate::fuse::{Adapter, SessionNotifier};
 use crate::invalidate::Invalidator;
 
+/// Where the kernel takes mounts.
+const FUSE_DEVICE: &str = "/dev/fuse";
+
 /// A mount that the kernel has.
 pub(super) struct Session {
     pub thread: JoinHandle<std::io::Result<()>>,
@@ -93,12 +96,17 @@ fn session_options(config: &Config) -> fuser::Config {
 fn mount_error(mount: &Path, error: &std::io::Error) -> Error {
     let at = mount.display();
     match error.kind() {
+        // Users other than root mount through a helper, which may be what is missing.
+        std::io::ErrorKind::NotFound if Path::new(FUSE_DEVICE).exists() => Error::refused(format!(
+            "mount at {at}: fusermount3 is missing; install the package fuse3"
+        )),
         std::io::ErrorKind::NotFound => Error::refused(format!(
-            "mount at {at}: /dev/fuse is missing; load the kernel module (modprobe fuse)"
+            "mount at {at}: {FUSE_DEVICE} is missing; load the kernel module (modprobe fuse)"
         )),
         std::io::ErrorKind::PermissionDenied => Error::refused(format!(
-            "mount at {at}: {error}; /dev/fuse must be accessible, and for --allow-other \
-             /etc/fuse.conf must say user_allow_other"
+            "mount at {at}: {error}; {FUSE_DEVICE} must be accessible, and for --allow-other \
+             /etc/fuse.conf must say user_allow_other; in a container, give it --device \
+             {FUSE_DEVICE} --cap-add SYS_ADMIN"
         )),
         _ => Error::refused(format!("mount at {at}: {error}")),
     }
@@ -115,8 +123,12 @@ mod tests {
     #[test]
     fn a_mount_that_the_kernel_refuses_says_what_to_do() {
         let mount = Path::new("/mnt/monofs");
+        let missing = match Path::new(FUSE_DEVICE).exists() {
+            true => "package fuse3",
+            false => "modprobe fuse",
+        };
         for (code, hint) in [
-            (libc::ENOENT, "modprobe fuse"),
+            (libc::ENOENT, missing),
             (libc::EACCES, "user_allow_other"),
             (libc::EINVAL, "/mnt/monofs"),
         ] {

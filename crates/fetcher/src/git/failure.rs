@@ -9,8 +9,10 @@ mod http;
 pub use http::judge_http;
 
 use std::io;
+use std::path::Path;
 
 use gix::protocol::transport::client::AuthenticationRequired;
+use monofs_model::source::Scheme;
 use monofs_model::{Error, ErrorKind, Oid, RefName, SourceUrl};
 
 use crate::credentials::HostCredentials;
@@ -284,9 +286,7 @@ pub fn judge_text(text: &str, asked: &RemoteRequest<'_>) -> Option<Error> {
     let source = asked.source;
     Some(match meaning {
         ErrorMeaning::NoCommit => no_commit(asked),
-        ErrorMeaning::NoRepository => Error::not_found(format!(
-            "{source}: there is no such repository, or it is not visible to us; check the URL"
-        )),
+        ErrorMeaning::NoRepository => no_repository(source),
         ErrorMeaning::Refused => refused(asked),
         ErrorMeaning::HostKey => Error::refused(format!(
             "{source}: the host key of {} is not the known one; put the right one into \
@@ -307,6 +307,24 @@ pub fn judge_text(text: &str, asked: &RemoteRequest<'_>) -> Option<Error> {
         )),
         ErrorMeaning::Silent => silent(asked),
         ErrorMeaning::Unreachable(why) => unreachable(asked, why),
+    })
+}
+
+/// There is no repository at a source. On a disk of this host it can be seen why.
+fn no_repository(source: &SourceUrl) -> Error {
+    if source.scheme() != Scheme::File {
+        return Error::not_found(format!(
+            "{source}: there is no such repository, or it is not visible to us; check the URL"
+        ));
+    }
+    let path = source.path();
+    Error::not_found(match Path::new(path.as_ref()).exists() {
+        true => format!(
+            "{source}: not a Git repository; give a directory with .git in it, or a bare repository"
+        ),
+        false => format!(
+            "{source}: no such repository: there is nothing at that path on the fetcher's host"
+        ),
     })
 }
 
@@ -428,6 +446,20 @@ pub fn one_line(text: &str) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn a_path_without_a_repository_says_whether_anything_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        for (path, said) in [
+            (directory.path().to_owned(), "not a Git repository"),
+            (directory.path().join("missing"), "no such repository"),
+        ] {
+            let source = SourceUrl::new(path.to_str().unwrap()).unwrap();
+            let error = no_repository(&source);
+            assert_eq!(error.kind, ErrorKind::NotFound);
+            assert!(error.message.contains(said), "{error}");
+        }
+    }
 
     #[test]
     fn words_of_git_and_ssh_are_understood() {

@@ -11,7 +11,7 @@
 //! - a commit that readers see and that the node holds makes it a holder, so it is not copied again
 //!   (and deleted like any other, after verification, if it is one copy too many).
 //!
-//! Called by `membership::recovery` with what a node said, and by `admin` to tell what a node has.
+//! Called by `recovery` with what a node said, and by `admin` to tell what a node has.
 
 use std::sync::Arc;
 

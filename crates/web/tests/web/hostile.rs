@@ -187,7 +187,7 @@ async fn without_any_node_the_page_says_what_to_type() {
     let address = cluster.http_address();
     let overview = http::page(&address, "/").await.text();
     let command = format!(
-        "monofs-node --node-id=node1 --db-path=/var/lib/monofs/node1 --router={}",
+        "monofs-node --node-id=node1 --router={}",
         cluster.router_address()
     );
     assert!(
