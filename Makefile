@@ -22,7 +22,7 @@ demo:
 	@$(TARGET)/demo/monofs up --temporary --repo "$(REPO)"
 
 test:
-	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl etcd-server etcd-client iproute2 iptables faketime haproxy bsdutils zsh fish mandoc prometheus chromium chromium-driver
+	@scripts/require fuse3 git gcc nginx fcgiwrap openssh-server openssl etcd-server etcd-client iproute2 iptables faketime haproxy bsdutils zsh fish mandoc prometheus chromium chromium-driver python3 rsync
 	@scripts/require-cargo
 	@CARGO_TARGET_DIR=$(TARGET) scripts/require-axe
 # All targets, as nextest builds them: with the binaries alone, dependencies have other features and are compiled twice.
