@@ -140,6 +140,8 @@ async fn tools_redo_what_an_update_with_an_old_date_changed_and_nothing_else() {
     run(&out, "make all").await;
     assert_eq!(run(&out, &python).await, "1\n");
     run(&out, &rsync).await;
+    let incremental = format!("tar -C {source} --listed-incremental=seen -cvf part.tar . | sort");
+    run(&out, &incremental).await;
     run(&out, &format!("touch stamp; tar -C {source} -cf all.tar .")).await;
     run(&out, "rm log; make all; test ! -e log").await;
 
@@ -161,6 +163,9 @@ async fn tools_redo_what_an_update_with_an_old_date_changed_and_nothing_else() {
         out.display()
     );
     assert_eq!(run(&out, &archive).await, "./in.txt\n./mod.py\n");
+    let part = run(&out, &incremental).await;
+    let files: Vec<&str> = part.lines().filter(|line| !line.ends_with('/')).collect();
+    assert_eq!(files, ["./in.txt", "./mod.py"]);
     run(&out, "make all").await;
     assert_eq!(run(&out, "cat in.out log").await, "twoin.out\n");
     assert_eq!(run(&out, &python).await, "2\n");
@@ -338,4 +343,84 @@ async fn what_every_node_lost_comes_back_with_the_time_of_its_return() {
     wait_until_async("the first mount shows the same", SOON, follows).await;
     mounted.unmount().await.unwrap();
     build.system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_mount_missed_has_the_time_at_which_it_shows_it() {
+    if !can_mount() {
+        return;
+    }
+    let mut build = Build::start(sources()).await;
+    let first = names(&build.at()).await;
+    build.system.unmount().await;
+    build.repo.commit(|c| {
+        c.file("in.txt", "two");
+    });
+    same_date(&build.repo);
+    build.system.cluster.refresh(PATH).await.unwrap();
+    let (mounted, at) = build.second_mount("there").await;
+    let there = names(&at).await;
+    mounted.unmount().await.unwrap();
+
+    // What was built from the old text meanwhile must not look newer than the new one.
+    let built = build.out.join("built");
+    let is_later = || async {
+        std::fs::write(&built, "from one").unwrap();
+        let age = std::fs::metadata(&built).unwrap().mtime() - there[Path::new("in.txt")].0;
+        age > 3
+    };
+    wait_until_async("the update is some seconds old", SOON, is_later).await;
+    build.system.mount().await;
+    build.system.assert_follows(PATH, &build.repo).await;
+    let late = names(&build.at()).await;
+    let built = std::fs::metadata(&built).unwrap().mtime();
+    assert!(late[Path::new("in.txt")].0 >= built, "{late:?}");
+    assert_eq!(late[Path::new("mod.py")], first[Path::new("mod.py")]);
+
+    // It stays so over another end of the mount.
+    build.system.unmount().await;
+    build.system.mount().await;
+    assert_eq!(names(&build.at()).await, late);
+    build.system.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dropped_kernel_caches_change_no_time_and_a_commit_from_the_future_none_either() {
+    if !can_mount() {
+        return;
+    }
+    let repo = sources();
+    // Of the year 2200.
+    let tree = repo.rev("main^{tree}");
+    let person = "A U Thor <a@example.org> 7258118400 +0000";
+    let commit = format!("tree {tree}\nauthor {person}\ncommitter {person}\n\nfuture\n");
+    let raw = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(raw.path(), commit).unwrap();
+    let file = raw.path().to_str().unwrap();
+    let made = repo.git(["hash-object", "-t", "commit", "-w", file]);
+    let made: Oid = String::from_utf8(made).unwrap().trim().parse().unwrap();
+    repo.point("refs/heads/main", &made);
+    let system = System::start().await;
+    let what = Ingest::of(repo.url()).at("main").shown_as(PATH);
+    system.cluster.ingest(what).await.unwrap();
+    system.assert_shows(PATH, &repo).await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.unwrap().as_secs() as i64;
+    let first = names(&system.at(PATH)).await;
+    assert!(
+        first.values().all(|(time, _)| (now - 60..=now + 2).contains(time)),
+        "{first:?}"
+    );
+
+    repo.commit(|c| {
+        c.file("in.txt", "two");
+    });
+    system.cluster.refresh(PATH).await.unwrap();
+    system.assert_follows(PATH, &repo).await;
+    let second = names(&system.at(PATH)).await;
+    assert!(second[Path::new("in.txt")].0 > first[Path::new("in.txt")].0);
+    // Names and inodes go; no file of ours is written meanwhile.
+    std::fs::write("/proc/sys/vm/drop_caches", "2").unwrap();
+    assert_eq!(names(&system.at(PATH)).await, second);
+    system.stop().await;
 }
