@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::try_join_all;
 use monofs_model::limits::MESSAGE_BYTES_MAX;
-use monofs_model::{DisplayPath, NodeId, Oid, Result};
+use monofs_model::{DisplayPath, Member, NodeId, Oid, Repository, Result};
 use monofs_proto::v1;
 use monofs_proto::v1::cluster_client::ClusterClient;
 use monofs_rpc::{Context, context, from_status, within};
@@ -213,48 +213,24 @@ async fn collect(
         tracing::info!(%path, "replaced commits stay: no holder confirms the one that readers see");
         return Ok(());
     }
-    let current = entry
-        .as_ref()
-        .and_then(|entry| entry.snapshot.as_ref())
-        .map(|snapshot| snapshot.commit);
-    let is_kept = |commit: &Oid| {
-        let retained = kept.iter().map(|(retained, _)| retained.snapshot.commit);
-        current
-            .into_iter()
-            .chain(retained)
-            .any(|kept| kept == *commit)
+    // Each node is asked once, for those of the commits of which it is named. A member that is gone
+    // for good has nothing to drop.
+    let round = CollectedPath {
+        control,
+        fleet,
+        path,
+        entry: entry.as_deref(),
+        gone,
+        kept,
     };
-    // Each node is asked once, for those of the commits of which it is named.
     let view = fleet.members.view();
     let mut holders: BTreeMap<&NodeId, bool> = BTreeMap::new();
     for id in gone.iter().flat_map(|(retained, _)| &retained.holders) {
-        // A member that is gone for good has nothing to drop.
-        let Some(node) = view.nodes().find(|member| member.id == *id) else {
-            continue;
-        };
-        if holders.contains_key(id) {
-            continue;
-        }
-        let named = gone.iter().map(|(retained, _)| retained);
-        let named = named.filter(|retained| retained.holders.contains(id));
-        let (kept, commits): (Vec<Oid>, Vec<Oid>) = named
-            .map(|retained| retained.snapshot.commit)
-            .partition(is_kept);
-        let mut dropped = fleet.drop_commits(node, &path.storage_id(), &commits).await;
-        // One that was published again is in use: the node becomes a holder, if it has it.
-        if let Some(entry) = entry.as_deref()
-            && kept.iter().any(|commit| current == Some(*commit))
-            && !entry.holders.contains(id)
-            && dropped.is_ok()
+        if let Some(node) = view.nodes().find(|member| member.id == *id)
+            && !holders.contains_key(id)
         {
-            dropped = leftovers::record_holder(&context::actor(), control, fleet, node, entry)
-                .await
-                .map(drop);
+            holders.insert(id, round.drop_from(node).await);
         }
-        if let Err(error) = &dropped {
-            tracing::warn!(%path, node = %node.id, %error, "cannot collect; trying again");
-        }
-        holders.insert(id, dropped.is_ok());
     }
     for (retained, revision) in gone {
         let has_dropped = |id: &NodeId| holders.get(id).copied().unwrap_or(true);
@@ -265,6 +241,56 @@ async fn collect(
         }
     }
     Ok(())
+}
+
+/// A repository of which replaced snapshots are collected.
+struct CollectedPath<'a> {
+    control: &'a Control,
+    fleet: &'a Fleet,
+    path: &'a DisplayPath,
+    entry: Option<&'a Repository>,
+    gone: &'a [(RetainedSnapshot, u64)],
+    kept: &'a [(RetainedSnapshot, u64)],
+}
+
+impl CollectedPath<'_> {
+    /// The commit that readers see.
+    fn current(&self) -> Option<Oid> {
+        let snapshot = self.entry?.snapshot.as_ref()?;
+        Some(snapshot.commit)
+    }
+
+    fn is_kept(&self, commit: &Oid) -> bool {
+        let mut retained = self.kept.iter();
+        self.current() == Some(*commit)
+            || retained.any(|(retained, _)| retained.snapshot.commit == *commit)
+    }
+
+    /// Lets a node drop those of the commits that name it. False: it is to be asked again.
+    async fn drop_from(&self, node: &Member) -> bool {
+        let named = self.gone.iter().map(|(retained, _)| retained);
+        let named = named.filter(|retained| retained.holders.contains(&node.id));
+        let (kept, commits): (Vec<Oid>, Vec<Oid>) = named
+            .map(|retained| retained.snapshot.commit)
+            .partition(|commit| self.is_kept(commit));
+        let id = self.path.storage_id();
+        let mut dropped = self.fleet.drop_commits(node, &id, &commits).await;
+        // One that was published again is in use: the node becomes a holder, if it has it.
+        if let Some(entry) = self.entry
+            && kept.iter().any(|commit| self.current() == Some(*commit))
+            && !entry.holders.contains(&node.id)
+            && dropped.is_ok()
+        {
+            let actor = context::actor();
+            let recorded =
+                leftovers::record_holder(&actor, self.control, self.fleet, node, entry).await;
+            dropped = recorded.map(drop);
+        }
+        if let Err(error) = &dropped {
+            tracing::warn!(path = %self.path, node = %node.id, %error, "cannot collect; trying again");
+        }
+        dropped.is_ok()
+    }
 }
 
 #[cfg(test)]

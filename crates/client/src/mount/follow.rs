@@ -63,11 +63,8 @@ pub(super) async fn follow(config: &Config, mount: &Path, parts: FollowParts) ->
 
     // What the cache knows is shown first.
     let context = &parts.context;
-    let dropping = drop_retired_names(
-        context.fs.clone(),
-        parts.invalidator.clone(),
-        parts.stop.clone(),
-    );
+    let invalidator = parts.invalidator.clone();
+    let stop = parts.stop.clone();
     let mut applier = Applier::new(ApplierParts {
         fs: context.fs.clone(),
         content: context.content.clone(),
@@ -107,13 +104,8 @@ pub(super) async fn follow(config: &Config, mount: &Path, parts: FollowParts) ->
         stop: parts.stop,
     };
     context.spawner.spawn_watchful(watch.run());
-    context.spawner.spawn_watchful(dropping);
     context.spawner.spawn_watchful(applier.run(inbox));
-    context.spawner.spawn(diff::follow(
-        context.changes.clone(),
-        context.fs.cache.clone(),
-        context.content.clone(),
-    ));
+    follow_changes(context, invalidator, stop);
 
     let signals = StartSignals {
         applied: positions,
@@ -130,6 +122,22 @@ pub(super) async fn follow(config: &Config, mount: &Path, parts: FollowParts) ->
     Err(Error::unavailable(format!(
         "no router answers ({why}), and the cache has no catalogue to start from; check --router"
     )))
+}
+
+/// Starts what goes on beside the changes of the catalogue: the kernel drops names of what was
+/// retired, watchers of the mount are told paths.
+fn follow_changes(
+    context: &MountContext,
+    invalidator: Arc<OnceLock<Invalidator>>,
+    stop: CancellationToken,
+) {
+    let dropping = drop_retired_names(context.fs.clone(), invalidator, stop);
+    context.spawner.spawn_watchful(dropping);
+    context.spawner.spawn(diff::follow(
+        context.changes.clone(),
+        context.fs.cache.clone(),
+        context.content.clone(),
+    ));
 }
 
 /// Waits until what a router says is shown. False: none said anything in time.

@@ -408,7 +408,9 @@ async fn dropped_kernel_caches_change_no_time_and_a_commit_from_the_future_none_
     let now = now.unwrap().as_secs() as i64;
     let first = names(&system.at(PATH)).await;
     assert!(
-        first.values().all(|(time, _)| (now - 60..=now + 2).contains(time)),
+        first
+            .values()
+            .all(|(time, _)| (now - 60..=now + 2).contains(time)),
         "{first:?}"
     );
 

@@ -49,19 +49,9 @@ pub async fn remove_member(
         )));
     }
     removable(&state.config, &state.control, member)?;
-    let held = state.control.catalog.held_by(&id);
-    let only: Vec<_> = held
-        .iter()
-        .filter(|entry| entry.holders.len() == 1)
-        .map(|entry| &entry.path)
-        .collect();
-    if let Some(first) = only.iter().min() {
-        return Err(Error::refused(format!(
-            "{id} is the only holder of {} repositories, first {first}: start it again, or delete \
-             them first",
-            only.len()
-        )));
-    }
+    let held = held_elsewhere_too(&state.control, &id)?;
+
+    // What names it goes entry by entry, and itself last, so that what fails can be asked again.
     let without = |entry: Arc<Repository>| {
         let id = &id;
         async move { no_holder(actor, &state.control, &entry, id).await }
@@ -71,27 +61,28 @@ pub async fn remove_member(
         .buffer_unordered(CHANGES_MAX)
         .try_collect::<()>()
         .await?;
-    state
-        .control
-        .tables
-        .intents
-        .update(actor, id.as_str(), |_| Ok(None))
-        .await?;
-    state
-        .control
-        .tables
-        .audits
-        .update(actor, id.as_str(), |_| Ok(None))
-        .await?;
-    // Last, so that what fails before can be asked for again.
-    state
-        .control
-        .tables
-        .members
-        .update(actor, id.as_str(), |_| Ok(None))
-        .await?;
+    let tables = &state.control.tables;
+    let row = id.as_str();
+    tables.intents.update(actor, row, |_| Ok(None)).await?;
+    tables.audits.update(actor, row, |_| Ok(None)).await?;
+    tables.members.update(actor, row, |_| Ok(None)).await?;
     tracing::info!(member = %id, "member removed");
     Ok(v1::RemoveMemberResponse {})
+}
+
+/// The entries that a node holds. Errors: `Refused` when it is the only holder of one.
+fn held_elsewhere_too(control: &Control, id: &NodeId) -> Result<Vec<Arc<Repository>>> {
+    let held = control.catalog.held_by(id);
+    let only = held.iter().filter(|entry| entry.holders.len() == 1);
+    let only: Vec<_> = only.map(|entry| &entry.path).collect();
+    if let Some(first) = only.iter().min() {
+        return Err(Error::refused(format!(
+            "{id} is the only holder of {} repositories, first {first}: start it again, or delete \
+             them first",
+            only.len()
+        )));
+    }
+    Ok(held)
 }
 
 /// Errors: `Refused` while the member is there, or maintenance keeps it from being judged.

@@ -147,37 +147,45 @@ fn configuration(
             format_args!("ssl_certificate_key {};", authority.key().display()),
         );
     }
+    add_locations(&mut text, base, &at("htpasswd"), socket, options);
+    add_line(&mut text, format_args!("}}\n}}\n}}"));
+    text
+}
+
+/// What is served at which path, up to the brace that ends the last location.
+fn add_locations(
+    text: &mut String,
+    base: &Path,
+    logins: &str,
+    socket: &Path,
+    options: &HttpOptions<'_>,
+) {
     // Everything goes to Git, after a login if one is wanted; what has moved is redirected first.
     add_line(
-        &mut text,
+        text,
         format_args!("location /moved/ {{ rewrite ^/moved/(.*)$ /$1 redirect; }}"),
     );
-    add_line(&mut text, format_args!("location / {{"));
+    add_line(text, format_args!("location / {{"));
     if options.login.is_some() {
         add_line(
-            &mut text,
-            format_args!("auth_basic test;\nauth_basic_user_file {};", at("htpasswd")),
+            text,
+            format_args!("auth_basic test;\nauth_basic_user_file {logins};"),
         );
     }
     if options.plain_files {
-        add_line(
-            &mut text,
-            format_args!("root {};\n}}\n}}\n}}", base.display()),
-        );
-        return text;
+        add_line(text, format_args!("root {};", base.display()));
+        return;
     }
     add_line(
-        &mut text,
+        text,
         format_args!(
             "fastcgi_pass unix:{};\nfastcgi_buffering off;",
             socket.display()
         ),
     );
     for (name, value) in backend_variables(base, options) {
-        add_line(&mut text, format_args!("fastcgi_param {name} \"{value}\";"));
+        add_line(text, format_args!("fastcgi_param {name} \"{value}\";"));
     }
-    add_line(&mut text, format_args!("}}\n}}\n}}"));
-    text
 }
 
 fn add_line(text: &mut String, words: std::fmt::Arguments<'_>) {
