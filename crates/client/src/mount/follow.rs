@@ -63,8 +63,7 @@ pub(super) async fn follow(config: &Config, mount: &Path, parts: FollowParts) ->
 
     // What the cache knows is shown first.
     let context = &parts.context;
-    let invalidator = parts.invalidator.clone();
-    let stop = parts.stop.clone();
+    follow_changes(context, parts.invalidator.clone(), parts.stop.clone());
     let mut applier = Applier::new(ApplierParts {
         fs: context.fs.clone(),
         content: context.content.clone(),
@@ -105,7 +104,6 @@ pub(super) async fn follow(config: &Config, mount: &Path, parts: FollowParts) ->
     };
     context.spawner.spawn_watchful(watch.run());
     context.spawner.spawn_watchful(applier.run(inbox));
-    follow_changes(context, invalidator, stop);
 
     let signals = StartSignals {
         applied: positions,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
-use monofs_model::{Error, ErrorKind, Result};
+use monofs_model::{Error, ErrorKind, Repository, Result};
 use monofs_proto::v1;
 use monofs_rpc::context::Context;
 use tokio::time::Instant;
@@ -135,14 +135,18 @@ impl ReplicaReader {
                 }
                 () = tokio::time::sleep_until(deadline), if !progress.is_complete() => {
                     self.note_end(is_reached);
-                    let limit = self.peer.timeout;
-                    let path = &entry.path;
-                    return Err(Error::unavailable(format!(
-                        "content of {path}: no answer within {limit:?}"
-                    )));
+                    return Err(self.too_late(&entry));
                 }
             }
         }
+    }
+
+    fn too_late(&self, entry: &Repository) -> Error {
+        let limit = self.peer.timeout;
+        Error::unavailable(format!(
+            "content of {}: no answer within {limit:?}",
+            entry.path
+        ))
     }
 
     /// When the second of the candidates is asked too. Early only if it is another node: a router

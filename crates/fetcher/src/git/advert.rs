@@ -77,7 +77,7 @@ pub fn choose(source: &SourceUrl, ref_name: &RefName, refs: &[AdvertisedRef]) ->
             Some(head) => found(head),
             None if refs.is_empty() => Err(Error::not_found(format!(
                 "{source}: the repository is empty, or its HEAD names a branch that does not \
-                 exist; push a commit, or name a ref"
+                 exist; push a commit, or name a ref (--ref)"
             ))),
             None => Err(Error::not_found(format!(
                 "{source}: the remote's HEAD names no branch that exists; {}",
@@ -118,7 +118,7 @@ pub fn choose(source: &SourceUrl, ref_name: &RefName, refs: &[AdvertisedRef]) ->
     // A default branch that was renamed is the usual reason.
     let now = named("HEAD").and_then(|head| head.target.as_deref());
     let advice = match now.and_then(|target| target.strip_prefix("refs/heads/")) {
-        Some(default) => format!("the default branch is '{default}': name that"),
+        Some(default) => format!("the default branch is '{default}': give that as the ref (--ref)"),
         None => branches(refs),
     };
     Err(Error::not_found(format!(

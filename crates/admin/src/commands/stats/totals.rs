@@ -53,30 +53,20 @@ pub fn lines(totals: &ClusterTotals) -> String {
                 size(totals.bytes_served)
             ),
         ),
-        (
-            "requests",
-            totals
-                .requests
-                .as_ref()
-                .map_or("-".to_owned(), requests_line),
-        ),
+        ("requests", told(totals.requests.as_ref(), requests_line)),
         (
             "fetchers",
             format!("{} active of {}", totals.fetchers_active, totals.fetchers),
         ),
-        (
-            "fetches",
-            totals
-                .fetching
-                .as_ref()
-                .map_or("-".to_owned(), fetching_line),
-        ),
+        ("fetches", told(totals.fetching.as_ref(), fetching_line)),
         ("mounts", totals.clients.to_string()),
-        (
-            "reads",
-            totals.reading.as_ref().map_or("-".to_owned(), reading_line),
-        ),
+        ("reads", told(totals.reading.as_ref(), reading_line)),
     ])
+}
+
+/// What a member told, as `line` puts it; `-` when none did.
+fn told<T>(what: Option<&T>, line: impl Fn(&T) -> String) -> String {
+    what.map_or("-".to_owned(), line)
 }
 
 fn requests_line(requests: &CountedReads) -> String {
