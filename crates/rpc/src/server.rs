@@ -217,7 +217,7 @@ mod tests {
         let address = server.address();
         assert_eq!(
             bind(&address.to_string()).await.unwrap_err().kind,
-            monofs_model::ErrorKind::Unavailable
+            monofs_model::ErrorKind::Refused
         );
         server.shutdown(Duration::from_secs(10)).await;
         bind(&address.to_string()).await.expect("the port is free");
