@@ -11,7 +11,7 @@
 //! A file's generation changes with its oid or its mode; a directory's own generation changes when
 //! a name in it comes, goes or changes, but not with what is inside its directories. A subtree of
 //! one generation is a constant, so a first snapshot has no node, and an update has new nodes for
-//! the directories that it changed and those above them ([`update`]).
+//! the directories that it changed and those above them ([`update()`]).
 //!
 //! Invariants: a node has one encoding, and its id is the SHA-256 object id of that encoding as a
 //! blob, so the same changes give the same ids wherever they are worked out; nothing in a node is a
