@@ -2,8 +2,8 @@
 //! synchronous functions.
 //!
 //! It knows neither the kernel's protocol nor the network. What is not in the cache is reported as
-//! a [`crate::want::Miss`]; the caller (the FUSE adapter) has it fetched and calls again. So a hit costs no task
-//! and no allocation, and a miss cannot block a kernel thread.
+//! a [`crate::want::Miss`]; the caller (the FUSE adapter) has it fetched and calls again. So a hit
+//! costs no task and no allocation, and a miss cannot block a kernel thread.
 //!
 //! Invariants:
 //! - bytes behind an inode number never change; a directory's number is stable by path (see
