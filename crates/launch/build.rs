@@ -15,6 +15,8 @@ fn git(args: &[&str]) -> Option<String> {
 fn main() {
     println!("cargo::rerun-if-env-changed=MONOFS_COMMIT");
     println!("cargo::rerun-if-changed=build.rs");
+
+    // A build outside a checkout is told its commit; any other asks git.
     let given = std::env::var("MONOFS_COMMIT")
         .ok()
         .filter(|text| !text.trim().is_empty());
@@ -22,6 +24,8 @@ fn main() {
         .or_else(|| git(&["rev-parse", "--short=12", "HEAD"]))
         .unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=MONOFS_BUILD_COMMIT={}", commit.trim());
+
+    // The date is the commit's, not the build's, so that equal sources give equal binaries.
     let date = git(&["show", "--no-patch", "--format=%cs", "HEAD"]);
     println!(
         "cargo::rustc-env=MONOFS_BUILD_DATE={}",

@@ -141,6 +141,7 @@ impl From<Args> for Config {
 }
 
 fn main() -> ExitCode {
+    // `watch` is a tool with options of its own, so it is told apart before the mount's are parsed.
     if std::env::args_os()
         .nth(1)
         .is_some_and(|word| word == "watch")
@@ -149,6 +150,9 @@ fn main() -> ExitCode {
     }
     monofs_launch::run::<Args, _, _>("monofs-client", |args, context| async move {
         args.tell_what_is_ignored();
+
+        // The port and the cache are checked before the mount appears: a wrong setting leaves none
+        // behind.
         let http = args
             .metrics_addr
             .clone()
@@ -160,6 +164,8 @@ fn main() -> ExitCode {
         if let Some(http) = http {
             mounted.serve_http(TcpListener::from_std(http)?)?;
         }
+
+        // A signal ends the mount, and so does an unmount from outside.
         tokio::select! {
             () = context.shutdown.cancelled() => {}
             () = mounted.ended() => {}

@@ -95,10 +95,13 @@ struct Args {
 
 impl Args {
     fn config(&self) -> Result<Config> {
+        // No word about the state means the embedded one, in its own directory.
         let state = match self.state.as_str() {
             "" => StateLocation::Embedded(self.state_dir.clone()),
             state => StateLocation::parse(state)?,
         };
+
+        // What has no flag stays at its default.
         Ok(Config {
             router_id: self.router_id.clone(),
             advertise: self.advertise.clone(),

@@ -165,6 +165,8 @@ pub(crate) fn all() -> io::Result<Vec<FoundRun>> {
     if !directory.try_exists()? {
         return Ok(Vec::new());
     }
+
+    // Another user could have filled a directory that is not ours, and its records name processes.
     runtime::check(&directory)?;
     let mut found = Vec::new();
     for entry in std::fs::read_dir(&directory)?.flatten().take(RUNS_MAX) {
@@ -184,6 +186,8 @@ pub(crate) fn all() -> io::Result<Vec<FoundRun>> {
             });
         }
     }
+
+    // The directory lists its files in no order.
     found.sort_by_key(|run| run.record.process.pid);
     Ok(found)
 }

@@ -162,6 +162,7 @@ impl Drop for ProgressDisplay {
 
 /// What an ingest's message says.
 fn ingest_step(wire: &v1::IngestProgress) -> ProgressStep {
+    // A host that says "not now" is told in place of the phase, with when it is asked again.
     if let Some(pause) = &wire.waiting_for {
         return ProgressStep {
             detail: format!(
@@ -173,6 +174,9 @@ fn ingest_step(wire: &v1::IngestProgress) -> ProgressStep {
             ..ProgressStep::of("waiting")
         };
     }
+
+    // What every member of the replica set copies is summed up; of directories alone it is told
+    // when they are durable.
     match wire.phase() {
         Phase::Unspecified | Phase::Resolving => ProgressStep::of("resolving"),
         Phase::Fetching => fetch_step(wire.fetch.as_ref()),

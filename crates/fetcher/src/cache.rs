@@ -66,6 +66,9 @@ impl RepoCache {
                 dir.display()
             ))
         };
+
+        // The lock comes before anything is removed: another fetcher may be writing to the
+        // directory.
         fs::create_dir_all(dir.join("repos")).map_err(cannot)?;
         let lock = File::options()
             .create(true)
@@ -79,10 +82,14 @@ impl RepoCache {
                 dir.display()
             ))
         })?;
+
+        // Fetches that an earlier run left half done are of no use to this one.
         match fs::remove_dir_all(dir.join("tmp")) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(cannot(e)),
             _ => fs::create_dir_all(dir.join("tmp")).map_err(cannot)?,
         }
+
+        // Whole repositories are served again. The bound may be lower than in the run before.
         let (repos, serial) = load(&dir.join("repos")).map_err(cannot)?;
         let cache = Self {
             dir: dir.to_owned(),

@@ -231,6 +231,8 @@ impl BlobReader<'_> {
 
     /// Sends one span; false when the reader is gone.
     fn one(&mut self, span: &BlobRange, buffer: &mut Vec<u8>) -> Result<bool> {
+        // The size of a blob decides: a long one is never held whole, others are read at once. A
+        // blob that the repository lacks is named as missing in the answer; it fails no other span.
         match self.objects.header(&span.oid)? {
             Some((ObjectKind::Blob, size)) if size > STREAM_BLOB_BYTES => self.stream(span, size),
             Some((ObjectKind::Blob, size)) => {

@@ -93,6 +93,8 @@ impl HostCredentials {
     /// The login for http(s) at `source`, if there is one: the user of this entry, else the one that
     /// the source names. Errors: `Refused` when the token cannot be read.
     pub fn login(&self, source: &SourceUrl) -> Result<Option<Login>> {
+        // The token stands in the entry, in the environment or in a file. The file is read at every
+        // use, so that a renewed token needs no restart.
         let token = if let Some(token) = &self.token {
             token.clone()
         } else if let Some(name) = &self.token_env {
@@ -112,11 +114,16 @@ impl HostCredentials {
         } else {
             return Ok(None);
         };
+
+        // An unusable token is a mistake in the setting, say a second line in the file; the host
+        // would only refuse it.
         if token.0.is_empty() || token.0.chars().any(char::is_control) {
             return Err(Error::refused(
                 "credentials: the token is empty or has a control character",
             ));
         }
+
+        // Most hosts look at the token alone, but a login needs some user.
         let named = || source.user().map(|user| user.into_owned());
         let user = self.user.clone().or_else(named);
         Ok(Some(Login {

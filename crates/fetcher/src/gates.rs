@@ -66,6 +66,9 @@ impl HostGates {
         };
         let mut gates = self.0.lock();
         let known = pass.host.as_ref().and_then(|host| gates.get_mut(host));
+
+        // Only a host that said "not now" has a gate. It is closed until its time is over, and
+        // while another request tries it.
         if let Some(gate) = known {
             let left = gate.opens_at.saturating_duration_since(Instant::now());
             let left = if gate.on_trial {
@@ -81,6 +84,8 @@ impl HostGates {
                     retry_after: left,
                 }));
             }
+
+            // This request is the trial: the others wait for what comes of it.
             gate.on_trial = true;
             pass.is_trial = true;
             pass.refusals = gate.refusals;

@@ -37,9 +37,12 @@ pub fn parse(text: &[u8]) -> Vec<Submodule> {
         gix::config::file::Metadata::api(),
         Default::default(),
     );
+
+    // Submodules are information only, so a broken file names none instead of failing the commit.
     let Ok(file) = parsed else { return Vec::new() };
     let mut modules = Vec::new();
     for section in file.sections_by_name("submodule").into_iter().flatten() {
+        // An incomplete or unusable section is passed over; the number of them is bounded.
         let (Some(path), Some(url)) = (section.value("path"), section.value("url")) else {
             continue;
         };

@@ -32,9 +32,12 @@ impl Operations for FetcherOperations {
     }
 
     fn samples(&self, out: &mut Samples) {
+        // Requests served, calls made and fetches by host are counted elsewhere.
         self.requests.served(out);
         self.calls.made(out);
         self.flights.hosts.samples(out);
+
+        // A fetch that waits is in flight, too: the running ones are the difference.
         let all = self.flights.running();
         let waiting = self.flights.waiting();
         out.gauges_by(
@@ -64,6 +67,8 @@ impl FetcherOperations {
             &self.flights.records,
             &self.flights.counters,
         );
+
+        // Both caches share the names of their metrics and differ in the label `tier`.
         let each = |repositories: u64, records: u64| {
             [(["repositories"], repositories), (["records"], records)]
         };
@@ -93,6 +98,8 @@ impl FetcherOperations {
             ["tier"],
             each(cache.bytes_max(), records.bytes_max()),
         );
+
+        // Evictions are counted for repositories alone.
         let evicted = [(["repositories"], cache.evicted.get())];
         out.counters_by(
             "monofs_cache_evictions_total",

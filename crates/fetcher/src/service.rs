@@ -60,11 +60,16 @@ impl FetcherService {
     async fn resolve_ref(&self, request: v1::ResolveRefRequest) -> Result<v1::ResolveRefResponse> {
         let source = SourceUrl::new(&request.source)?;
         let ref_name = RefName::new(&request.ref_name)?;
+
+        // The request is over when its caller goes or its time is up, and the work on its thread is
+        // then cancelled.
         let limits = self.flights.limits();
         let limit = limits.connect_timeout + limits.idle_timeout;
         let doing = format!("resolve '{ref_name}' of {source}");
         let task = FetchTask::new(limits);
         let _cancel = CancelOnDrop(task.clone());
+
+        // The turn goes to the blocking thread: it is free again when the work has really ended.
         let work = async {
             let turn = self.resolve_turns.clone().acquire_owned().await;
             let turn = turn.map_err(|_| Error::unavailable("the fetcher stops"))?;
@@ -237,6 +242,9 @@ fn follow(
     let start = (Some(ticket), None::<FetchProgress>);
     unfold(start, |(ticket, said)| async move {
         let ticket = ticket?;
+
+        // The stream waits until the fetch ends or there is something to say: progress that moved,
+        // or the same again after a while. The end is looked at first.
         let ended = {
             let ended = ticket.ready();
             tokio::pin!(ended);
@@ -254,6 +262,8 @@ fn follow(
             }
         };
         let progress = ticket.progress();
+
+        // The snapshot is in the last message, and nothing follows it or an error.
         match ended {
             None => Some((Ok(wire_progress(progress)), (Some(ticket), Some(progress)))),
             Some(Ok(ready)) => {
@@ -300,6 +310,7 @@ impl Fetcher for FetcherService {
         &self,
         request: Request<v1::FetcherStatRequest>,
     ) -> std::result::Result<Response<v1::FetcherStatResponse>, Status> {
+        // Counters run from the start of this process; the others say how it is at this moment.
         let cache = &self.flights.cache;
         let counters = &self.flights.counters;
         let fetched = self.flights.hosts.totals();
@@ -338,6 +349,8 @@ impl Content for FetcherService {
         request: Request<v1::GetTreesRequest>,
     ) -> std::result::Result<Response<Self::GetTreesStream>, Status> {
         let request = request.into_inner();
+
+        // The whole request is checked before the cache is asked, so a wrong one costs no fetch.
         let parse = || {
             check_items(request.oids.len())?;
             let id = content::storage_id(&request.storage_id)?;
@@ -350,6 +363,8 @@ impl Content for FetcherService {
             Ok((origin_of(&id, request.origin.clone())?, id, closure))
         };
         let (origin, id, closure) = parse().map_err(to_status)?;
+
+        // The work may run a second time, after a damaged repository was fetched anew.
         let records = self.flights.records.clone();
         let work = move |repo: &Arc<CachedRepo>, answers: &AnswerSink<_>| {
             content::send_trees(repo, &records, &closure, answers)
@@ -367,6 +382,8 @@ impl Content for FetcherService {
         request: Request<v1::GetBlobsRequest>,
     ) -> std::result::Result<Response<Self::GetBlobsStream>, Status> {
         let request = request.into_inner();
+
+        // The whole request is checked before the cache is asked, so a wrong one costs no fetch.
         let parse = || {
             check_items(request.spans.len())?;
             let id = content::storage_id(&request.storage_id)?;
@@ -378,6 +395,8 @@ impl Content for FetcherService {
             Ok((origin_of(&id, request.origin.clone())?, id, spans))
         };
         let (origin, id, spans) = parse().map_err(to_status)?;
+
+        // The work may run a second time, after a damaged repository was fetched anew.
         let limits = self.flights.limits();
         let work = move |repo: &Arc<CachedRepo>, answers: &AnswerSink<_>| {
             content::send_blobs(repo, spans.clone(), answers, limits)

@@ -58,6 +58,7 @@ pub fn snapshot(
     task: &FetchTask,
     keep: &mut dyn FnMut(&Oid, &TreeRecord),
 ) -> Result<Snapshot> {
+    // The walk counts each distinct tree and file once, however many paths lead to it.
     let mut buffer = Vec::new();
     let CommitHeader { root, time } = read_commit(objects, commit, &mut buffer)?;
     let mut walk = SnapshotWalk {
@@ -70,6 +71,9 @@ pub fn snapshot(
         buffer,
     };
     walk.run(root, keep)?;
+
+    // Only the root's `.gitmodules` counts for Git, and it can be read now that its tree is
+    // checked.
     let submodules = modules::of_root(objects, &root)?;
     Ok(Snapshot {
         commit: *commit,
@@ -108,6 +112,9 @@ fn encode(
 
 fn size_of(objects: &ObjectReader, name: &[u8], kind: EntryKind, oid: &Oid) -> Result<u64> {
     let shown = || String::from_utf8_lossy(name).escape_debug().to_string();
+
+    // The object itself decides: a tree entry only claims what it names. The target of a symlink is
+    // judged by its size alone, without reading it.
     match objects.header(oid)? {
         Some((ObjectKind::Blob, size))
             if kind == EntryKind::Symlink && size > SYMLINK_BYTES_MAX =>

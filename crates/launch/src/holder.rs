@@ -26,6 +26,7 @@ impl PortHolder {
     /// The process that listens on this port, of any address. `None`: no process does, or its
     /// owner is another user.
     pub fn of(port: u16) -> Option<Self> {
+        // The tables name the sockets that listen on the port by their inodes.
         let inodes: Vec<String> = TABLES
             .iter()
             .filter_map(|table| fs::read_to_string(table).ok())
@@ -38,6 +39,9 @@ impl PortHolder {
             .iter()
             .map(|inode| format!("socket:[{inode}]"))
             .collect();
+
+        // The holder is the process that has one of them open. A process that cannot be looked into
+        // is passed over.
         let processes = fs::read_dir("/proc").ok()?;
         let pids = processes.flatten().filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse::<u32>().ok()?;

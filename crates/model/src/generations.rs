@@ -164,6 +164,8 @@ impl GenerationNode {
     /// Decodes bytes from another process or from disk. Errors: `Corrupt`.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
         let mut input = NodeReader { rest: bytes };
+
+        // Numbers are bounded before anything is sized by them.
         let [version] = input.take::<1>()?;
         if version != VERSION {
             return Err(Error::corrupt(format!(
@@ -175,6 +177,9 @@ impl GenerationNode {
         if base > GENERATION_MAX || count > TREE_ENTRIES_MAX as u64 {
             return Err(broken("a number is too large"));
         }
+
+        // Positions are sums of distances, so they ascend by themselves. An exception that equals
+        // the base would be a second encoding of the same node, and its id another.
         let mut exceptions = Vec::new();
         let mut next = 0u64;
         for _ in 0..count {

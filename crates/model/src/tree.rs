@@ -116,6 +116,8 @@ pub fn parse_git_tree(tree: &[u8], format: ObjectFormat) -> Result<Vec<RawEntry>
         )));
     }
     let mut entries = Vec::new();
+
+    // An entry is its mode in octal digits, a space, its name, a zero byte and the bytes of an id.
     let mut at = 0;
     while at < tree.len() {
         let mut mode: u32 = 0;
@@ -133,6 +135,8 @@ pub fn parse_git_tree(tree: &[u8], format: ObjectFormat) -> Result<Vec<RawEntry>
             .iter()
             .position(|&b| b == 0)
             .ok_or_else(|| broken(name_start))?;
+
+        // The id is passed over. An entry without a mode, or cut off before its end, is malformed.
         at = name_start + name_len + 1 + format.oid_len();
         if at > tree.len() || name_start == mode_start + 1 {
             return Err(broken(name_start));
@@ -184,6 +188,7 @@ impl TreeRecord {
         format: ObjectFormat,
         mut size_of: impl FnMut(&[u8], EntryKind, Oid) -> Result<u64>,
     ) -> Result<Self> {
+        // Each entry is checked and gets its size, which the tree itself does not tell.
         let mut index = Vec::new();
         for raw in parse_git_tree(tree, format)? {
             let name = &tree[raw.name_start..raw.name_start + raw.name_len];
@@ -201,6 +206,9 @@ impl TreeRecord {
                 size,
             });
         }
+
+        // Git sorts directories as if their names ended in `/`. The index has the order of the bare
+        // names, for searches by name; two equal names then stand side by side.
         let name_of = |e: &IndexEntry| {
             &tree[e.name_start as usize..e.name_start as usize + e.name_len as usize]
         };
@@ -215,6 +223,8 @@ impl TreeRecord {
                 shown.escape_debug()
             )));
         }
+
+        // The record holds the tree unchanged beside its index, so that it still hashes to its id.
         let body = RecordBody {
             oid_len: format.oid_len() as u8,
             tree: tree.to_vec(),
@@ -234,6 +244,8 @@ impl TreeRecord {
     /// `Invalid` for names.
     pub fn parse(bytes: Bytes) -> Result<Self> {
         let broken = |what: &str| Error::corrupt(format!("directory record: {what}"));
+
+        // The frame has to be what this version writes, of an object format that it knows.
         let archive = bytes
             .strip_prefix(&MAGIC)
             .ok_or_else(|| broken("wrong magic or version"))?;
@@ -244,6 +256,9 @@ impl TreeRecord {
             32 => ObjectFormat::Sha256,
             _ => return Err(broken("unknown object format")),
         };
+
+        // The index has to say the same as the tree. As many entries as the tree has, in strict
+        // order, are all of the tree's, each once.
         let tree = body.tree.as_slice();
         let raw = parse_git_tree(tree, format)?;
         if raw.len() != body.index.len() {

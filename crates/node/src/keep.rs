@@ -111,6 +111,7 @@ impl ContentKeeper {
         store: &Arc<RepoStore>,
         missing: &[ChunkSpan],
     ) -> Result<()> {
+        // The turns bound how many pulls run beside each other.
         let _turn = self
             .turns
             .acquire()
@@ -123,6 +124,9 @@ impl ContentKeeper {
             commit: Some(*commit),
             limit: None,
         };
+
+        // Contents that readers hold open wait for no limit of a hydration. They come batch by
+        // batch, and each batch is kept even when a later one fails.
         let servers = self.puller.upstreams.servers(id);
         let mut rest = missing;
         while !rest.is_empty() {

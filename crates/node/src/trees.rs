@@ -46,6 +46,8 @@ struct WalkedTree {
 impl ClosureWalk {
     /// Checks a request. Errors: `Invalid`.
     pub fn new(request: &v1::GetTreesRequest) -> Result<Self> {
+        // Records and nodes are two lists side by side; where one has no item, the other is asked
+        // alone.
         let items = request.oids.len().max(request.generations.len());
         if items > CONTENT_REQUEST_ITEMS_MAX {
             return Err(Error::invalid(format!(
@@ -63,6 +65,8 @@ impl ClosureWalk {
             Ok(WalkedTree { parts, level: 1 })
         });
         let queue = requested.collect::<Result<VecDeque<_>>>()?;
+
+        // What is asked for counts as seen, so that the walk does not queue it again.
         Ok(Self {
             seen: queue.iter().map(|tree| tree.parts).collect(),
             sent: HashSet::new(),
@@ -106,6 +110,7 @@ impl ClosureWalk {
     /// Queues the directories that a record names, each with its node; of a node alone, the nodes
     /// below it.
     fn descend(&mut self, found: &FoundParts<'_>, level: u32) -> Result<()> {
+        // A node alone names its nodes without the record's help.
         let node = found.node.map(GenerationNode::decode).transpose()?;
         let Some(record) = found.record else {
             for id in node.iter().flat_map(GenerationNode::children) {
@@ -117,6 +122,9 @@ impl ClosureWalk {
             }
             return Ok(());
         };
+
+        // With the record, each directory goes down with its own node, if its entries are of
+        // several generations.
         let record = TreeRecord::parse(Bytes::copy_from_slice(record))?;
         for (position, entry) in record.iter().enumerate() {
             if entry.kind == EntryKind::Directory {

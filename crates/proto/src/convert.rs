@@ -107,6 +107,7 @@ impl From<&model::Snapshot> for v1::Snapshot {
             blobs: snapshot.blobs,
             bytes: snapshot.bytes,
             submodules,
+            // A field of no bytes stands for generations that are not known.
             generations: snapshot
                 .generations
                 .as_ref()
@@ -120,6 +121,7 @@ impl TryFrom<v1::Snapshot> for model::Snapshot {
     type Error = Error;
 
     fn try_from(wire: v1::Snapshot) -> Result<Self> {
+        // Each id is checked by itself here; that they are of one format is checked after.
         let snapshot = Self {
             commit: Oid::from_bytes(&wire.commit)?,
             root: Oid::from_bytes(&wire.root)?,
@@ -146,6 +148,8 @@ impl TryFrom<v1::Snapshot> for model::Snapshot {
 
 impl From<&model::Repository> for v1::Repository {
     fn from(repository: &model::Repository) -> Self {
+        // The storage id follows from the path: it is sent for readers, and the way back ignores
+        // it.
         Self {
             path: repository.path.to_string(),
             storage_id: repository.storage_id().to_string(),
@@ -174,6 +178,8 @@ impl TryFrom<v1::Repository> for model::Repository {
     type Error = Error;
 
     fn try_from(wire: v1::Repository) -> Result<Self> {
+        // A source was accepted when it was recorded, perhaps under older rules; all else is
+        // checked as new.
         Ok(Self {
             path: DisplayPath::new(&wire.path)?,
             source: SourceUrl::of_record(&wire.source)?,

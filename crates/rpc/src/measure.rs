@@ -85,12 +85,18 @@ impl<B: HttpBody + Unpin> HttpBody for MeasuredBody<B> {
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let this = self.get_mut();
         let body = Pin::new(&mut this.body);
+
+        // A streamed answer is made while it is read: that is still work of the request, under its
+        // span and its actor.
         let polled = match &this.served {
             Some((span, actor)) => {
                 span.in_scope(|| context::sync_scope(actor.clone(), || body.poll_frame(cx)))
             }
             None => body.poll_frame(cx),
         };
+
+        // The trailers tell how the call ended. Without them it ended with the code that was known
+        // before, else with an unknown one.
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(trailers) = frame.trailers_ref() {

@@ -33,6 +33,8 @@ pub fn serve(
     let address = listener
         .local_addr()
         .map_err(|e| Error::internal(format!("address of a listener: {e}")))?;
+
+    // Health is about the role and may fail; ready only means that the process answers.
     let healthy = role.clone();
     let measured = role;
     let routes = Router::new()
@@ -45,6 +47,8 @@ pub fn serve(
             "/metrics",
             get(move || exposition(measured.role(), move |out| measured.samples(out))),
         );
+
+    // The server runs beside the role: when it fails, the role goes on, and the log says so.
     tracing::info!(%address, "metrics and health are served over HTTP");
     tokio::spawn(async move {
         if let Err(error) = axum::serve(listener, routes)

@@ -17,6 +17,7 @@ pub const PAUSE_KEY: &str = "monofs-host-pause-bin";
 
 /// The status that carries this error.
 pub fn to_status(error: Error) -> Status {
+    // The code is for peers that know nothing of our kinds; each kind has a code of its own.
     let code = match error.kind {
         ErrorKind::NotFound => Code::NotFound,
         ErrorKind::NotHeld => Code::OutOfRange,
@@ -27,6 +28,8 @@ pub fn to_status(error: Error) -> Status {
         ErrorKind::Full => Code::ResourceExhausted,
         ErrorKind::Internal => Code::Internal,
     };
+
+    // The exact kind and the pause travel beside it.
     let mut status = Status::new(code, error.message);
     status
         .metadata_mut()

@@ -45,6 +45,9 @@ fn check(host: &str, port: u16, flag: &str) -> Result<(), Failure> {
     let Err(failure) = listen.bind(flag) else {
         return Ok(());
     };
+
+    // What holds the port decides the advice: another MonoFS can be used or ended, another program
+    // stays, and a holder that cannot be read may be a MonoFS of another user.
     Err(match PortHolder::of(port) {
         Some(holder) if holder.is_ours() => failure.hint(format!(
             "another MonoFS runs here: use it (`monofs status` shows those of `monofs up`), end it \

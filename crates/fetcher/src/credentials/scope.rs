@@ -30,6 +30,9 @@ impl LoginScope {
                 monofs_model::source::redact(key).escape_debug()
             ))
         };
+
+        // A key that matches no source would leave its entry without effect, unnoticed: it is
+        // refused here.
         if key.contains("://") {
             return Err(wrong("has a scheme, so that no source can match it"));
         }
@@ -45,6 +48,9 @@ impl LoginScope {
                 "has a character that no host has, so that no source can match it",
             ));
         }
+
+        // What is left is read as the host and the path of a source are, so that equal ones compare
+        // equal.
         let (authority, path) = key.split_once('/').unwrap_or((key, ""));
         let RemoteHost { host, port } = host_and_port(authority)
             .ok_or_else(|| wrong("has no usable host or port, so that no source can match it"))?;

@@ -237,6 +237,8 @@ fn watch(shared: &ChildState, task: &FetchTask, into: Option<&Path>) {
     let mut measured = Instant::now();
     let mut ended = shared.ended.lock();
     while !*ended {
+        // Data that arrives moves the child on, too, even when it says nothing. Measuring a
+        // directory costs a walk over it, so that is done less often.
         if let Some(into) = into
             && measured.elapsed() >= MEASURE_PERIOD
         {
@@ -248,6 +250,9 @@ fn watch(shared: &ChildState, task: &FetchTask, into: Option<&Path>) {
             seen = bytes;
             task.bound_bytes(bytes.saturating_sub(before));
         }
+
+        // The child ends early for one of three reasons: too many bytes, too long a silence, or a
+        // cancelled fetch. Only the silence is noted here; the task knows the other two.
         if task.over_limit() {
             shared.kill();
             return;

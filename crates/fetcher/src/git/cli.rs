@@ -154,6 +154,7 @@ fn peel(
     credentials: &Credentials,
     task: &Arc<FetchTask>,
 ) -> Result<ResolvedRef> {
+    // The tag is fetched into a repository that lasts only as long as this look.
     let directory =
         tempfile::tempdir().map_err(|e| Error::internal(format!("temporary directory: {e}")))?;
     layout::create(directory.path(), tag.commit.format())?;
@@ -169,6 +170,8 @@ fn peel(
         depth: None,
     };
     fetch_refs(&want, &refs, credentials, task).map_err(|e| e.into_error(asked))?;
+
+    // Git follows the tag, and tags of tags, down to a commit.
     let mut command = child::git();
     command.arg("--git-dir").arg(directory.path());
     command.args([
@@ -356,6 +359,7 @@ fn follow(task: &FetchTask, line: &str) {
 
 /// The same without the bytes, which are counted where they come in.
 pub fn follow_objects(task: &FetchTask, line: &str) {
+    // The words at the start tell the phase; other lines say nothing of the two that are followed.
     let line = line.trim_start_matches("remote: ");
     let phase = if line.starts_with("Receiving objects:") || line.starts_with("Unpacking objects:")
     {
@@ -365,6 +369,8 @@ pub fn follow_objects(task: &FetchTask, line: &str) {
     } else {
         return;
     };
+
+    // The counts stand in the parentheses. A line without them changes nothing.
     let counts = line
         .split_once('(')
         .and_then(|(_, rest)| rest.split_once(')'));
@@ -374,6 +380,8 @@ pub fn follow_objects(task: &FetchTask, line: &str) {
     let (Ok(done), Ok(total)) = (done.parse::<usize>(), total.parse::<u64>()) else {
         return;
     };
+
+    // Each phase has its own counter, and both share one total.
     let counter = if phase == FetchPhase::Receiving {
         &task.received
     } else {

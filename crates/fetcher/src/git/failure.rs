@@ -125,12 +125,17 @@ pub fn over_limit(asked: &RemoteRequest<'_>) -> Error {
 /// Understands a failed system call on a connection.
 pub fn judge_io(error: &io::Error, asked: &RemoteRequest<'_>) -> Option<Error> {
     use io::ErrorKind as Io;
+
+    // A server's demand for a login comes wrapped in such an error, too.
     if error
         .get_ref()
         .is_some_and(|inner| inner.is::<AuthenticationRequired>())
     {
         return Some(refused(asked));
     }
+
+    // The kind decides whether the host cannot be reached, fell silent, or our own disk is full.
+    // What says none of these is left to other judges.
     let what = match error.kind() {
         Io::ConnectionRefused => "the connection was refused",
         Io::TimedOut | Io::WouldBlock => return Some(silent(asked)),

@@ -213,6 +213,9 @@ impl GitHttp {
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
             .to_ascii_lowercase();
+
+        // A failed answer of a place that our login does not belong to names that place, because a
+        // 401 there asks for another entry than the source's.
         if !status.is_success() {
             let elsewhere = (!self.may_have_login(answer.url()))
                 .then(|| answer.url().origin().ascii_serialization());
@@ -223,6 +226,9 @@ impl GitHttp {
                 elsewhere,
             });
         }
+
+        // A page for people is no answer of Git. With status 200 any other type passes: that is how
+        // a server of plain files answers.
         let is_git = kind_of_page == format!("application/x-git-upload-pack-{kind}");
         let is_page = ["text/html", "application/xhtml"]
             .iter()

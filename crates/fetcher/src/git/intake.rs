@@ -216,10 +216,15 @@ impl<'a, R: Read> CopiedPack<'a, R> {
         let Some(copy) = &mut self.copy else {
             return Ok(());
         };
+
+        // The copy is what the installed git is given when gix refuses the pack.
         if let Err(error) = copy.write_all(bytes) {
             self.broken = true;
             return Err(error);
         }
+
+        // The count of received objects tells which object gix is at, and the bound is for each
+        // object.
         let number = self
             .task
             .received

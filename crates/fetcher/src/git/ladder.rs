@@ -116,9 +116,12 @@ fn ask(
     credentials: &Credentials,
     task: &Arc<FetchTask>,
 ) -> Result<Option<String>> {
+    // Each rung is a fetch of its own, with its own count of bytes.
     task.set_bytes(0);
     let depth = (rung == LadderRung::NewestOfRef).then_some(NEWEST_COMMITS);
     let asked = RefsFetch { refs, depth };
+
+    // What is clear would fail the next rungs alike; a refusal of this rung is a reason to go on.
     match cli::fetch_refs(want, &asked, credentials, task) {
         Ok(()) => {}
         Err(GixVerdict::Clear(error)) => {
@@ -129,6 +132,8 @@ fn ask(
             return Ok(Some(format!("{}: {}", rung.words(), one_line(&reason))));
         }
     }
+
+    // A fetch may succeed without the commit: it is deeper than the newest ones, or in no ref.
     if is_here(want)? {
         tracing::info!(source = %want.source, commit = %want.commit, rung = rung.words(), "got it");
         return Ok(None);

@@ -60,6 +60,7 @@ impl<'a> GixSession<'a> {
         credentials: &'a Credentials,
         task: &'a Arc<FetchTask>,
     ) -> std::result::Result<Self, GixVerdict> {
+        // A cancelled fetch opens no connection.
         task.check().map_err(GixVerdict::Clear)?;
         let asked = RemoteRequest {
             source,
@@ -69,6 +70,9 @@ impl<'a> GixSession<'a> {
             limits: task.limits,
         };
         let mut remote = transport::open(&asked, task).map_err(GixVerdict::Clear)?;
+
+        // No login is offered here: the transport has it already. The verdict needs the transport,
+        // which knows what came over the wire.
         let service = Service::UploadPack;
         let shaken = gix::protocol::handshake(
             &mut remote.transport,

@@ -229,6 +229,8 @@ pub fn ssh_command(
 pub fn ssh_options(source: &SourceUrl, host: &HostCredentials, task: &FetchTask) -> Vec<String> {
     let mut options = Vec::new();
     let mut set = |option: String| options.extend(["-o".to_owned(), option]);
+
+    // For every host: `ssh` never asks, trusts only known hosts and forwards nothing.
     set("BatchMode=yes".to_owned());
     set("StrictHostKeyChecking=yes".to_owned());
     set("SendEnv=GIT_PROTOCOL".to_owned());
@@ -239,6 +241,9 @@ pub fn ssh_options(source: &SourceUrl, host: &HostCredentials, task: &FetchTask)
         "ConnectTimeout={}",
         task.limits.connect_timeout.as_secs().max(1)
     ));
+
+    // What the entry of the host sets stands alone: its known hosts replace all others, and its key
+    // replaces the user's keys, agent and configuration.
     if let Some(known_hosts) = &host.known_hosts {
         set(format!("UserKnownHostsFile=\"{}\"", known_hosts.display()));
         set("GlobalKnownHostsFile=/dev/null".to_owned());
@@ -254,6 +259,8 @@ pub fn ssh_options(source: &SourceUrl, host: &HostCredentials, task: &FetchTask)
             "/dev/null".to_owned(),
         ]);
     }
+
+    // The port is the source's, and the source's user comes before the entry's.
     if let Some(port) = source.port() {
         options.extend(["-p".to_owned(), port.to_string()]);
     }

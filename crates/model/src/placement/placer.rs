@@ -71,6 +71,7 @@ impl Placer {
         let mut zones: Vec<&str> = Vec::new();
         let mut spots = Vec::new();
         for (tag, candidate) in candidates {
+            // Candidates of one zone share its number; one without a zone is a zone by itself.
             let zone = match zones
                 .iter()
                 .position(|zone| !zone.is_empty() && *zone == candidate.zone)
@@ -81,6 +82,8 @@ impl Placer {
                     zones.len() - 1
                 }
             };
+
+            // A weight that cannot be used counts as one, as it does in `replicas`.
             let weight = Capacity::new(candidate.weight).unwrap_or(one).value();
             spots.push(RankSpot {
                 tag,
@@ -98,6 +101,9 @@ impl Placer {
             Vec::with_capacity(count.min(self.spots.len()) + 1);
         for spot in &self.spots {
             let ranked = rank(key, spot);
+
+            // A candidate behind the last of a full set cannot enter, which spares the look at its
+            // zone.
             if best.len() == count
                 && best
                     .last()
@@ -105,6 +111,8 @@ impl Placer {
             {
                 continue;
             }
+
+            // A zone gives its best candidate only.
             if let Some(same) = best.iter().position(|(other, _)| other.zone == ranked.zone) {
                 if before(&best[same].0, best[same].1, &ranked, spot) {
                     continue;
@@ -115,6 +123,8 @@ impl Placer {
             best.insert(at, (ranked, spot));
             best.truncate(count);
         }
+
+        // There are fewer zones than copies: zones have to be used again.
         if best.len() < count.min(self.spots.len()) {
             return self.by_rounds(key, count);
         }
@@ -128,6 +138,8 @@ impl Placer {
             .iter()
             .map(|spot| (rank(key, spot), spot))
             .collect();
+
+        // The order is that of preference over all candidates, whatever their zones.
         waiting.sort_by(|a, b| {
             if before(&a.0, a.1, &b.0, b.1) {
                 Ordering::Less
@@ -136,6 +148,8 @@ impl Placer {
             }
         });
         let mut chosen: Vec<Ranked> = Vec::with_capacity(count);
+
+        // Each round takes one candidate of each zone; the rest waits for the next round.
         while chosen.len() < count && !waiting.is_empty() {
             let round = chosen.len();
             waiting.retain(|(ranked, _)| {

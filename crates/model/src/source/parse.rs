@@ -307,6 +307,8 @@ fn check_user(user: &str) -> ParseResult<()> {
 
 /// A host in lower case: a name, or an address in its shortest form.
 fn parse_host(host: &str) -> ParseResult<String> {
+    // A colon makes it an IPv6 address, perhaps with a zone. What is none was meant as one, or as a
+    // host with a port; the fault says which.
     if host.contains(':') {
         let (address, zone) = match host.split_once('%') {
             Some((address, zone)) => (address, Some(zone)),
@@ -329,6 +331,8 @@ fn parse_host(host: &str) -> ParseResult<String> {
             Some(_) => Err(SourceFault::Address),
         };
     }
+
+    // A name may not look like an option of a command.
     let letter = |c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_');
     if host.is_empty() || host.starts_with('-') || !host.chars().all(letter) {
         return Err(SourceFault::Host);
@@ -338,6 +342,8 @@ fn parse_host(host: &str) -> ParseResult<String> {
 
 /// `host`, `host:port`, `address` or `[address]:port`.
 pub(super) fn split_port(text: &str) -> ParseResult<(String, Option<u16>)> {
+    // Brackets set an address apart from a port. Without them, a text that is an IPv6 address as a
+    // whole has no port, else its last part would pass for one.
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (address, tail) = rest.split_once(']').ok_or(SourceFault::Address)?;
@@ -360,6 +366,8 @@ pub(super) fn split_port(text: &str) -> ParseResult<(String, Option<u16>)> {
             None => (text, None),
         },
     };
+
+    // A colon without digits stands for the usual port.
     let port = match port {
         None => None,
         Some(port) => parse_port(port).ok_or(SourceFault::Port)?,

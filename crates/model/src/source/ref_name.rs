@@ -19,6 +19,9 @@ impl RefName {
     /// no option.
     pub fn new(text: &str) -> Result<Self> {
         let wrong = |why: &str| Error::invalid(format!("ref '{}': {why}", text.escape_debug()));
+
+        // MonoFS has rules of its own: an empty name is the remote's HEAD, and none may be long or
+        // pass for an option.
         if text.is_empty() {
             return Ok(Self::default());
         }
@@ -28,6 +31,8 @@ impl RefName {
         if text.starts_with('-') {
             return Err(wrong("looks like an option"));
         }
+
+        // Git's rules for the whole name come first, then those for each part of it.
         if text
             .chars()
             .any(|c| c.is_ascii_control() || " ~^:?*[\\".contains(c))

@@ -112,6 +112,8 @@ impl NodeService {
     async fn drop_commits(&self, request: v1::DropRequest) -> Result<v1::DropResponse> {
         let id = StorageId::new(&request.storage_id)?;
         let may_go = convert::oids(&request.only_commits)?;
+
+        // With the writer lock, no commit can be adopted between the look and the removal.
         let _writer = self.stores.lock_writer(&id).await;
         let store = match self.stores.get(&id).await {
             Err(error) if error.kind == ErrorKind::NotHeld => {
@@ -119,6 +121,9 @@ impl NodeService {
             }
             store => store?,
         };
+
+        // What is held decides: all of it may go, others stay, or the request did not expect
+        // others.
         let held = blocking(move || store.snapshots()).await?;
         let commits = held.iter().map(|snapshot| snapshot.commit);
         let others: Vec<Oid> = commits.filter(|commit| !may_go.contains(commit)).collect();
@@ -198,6 +203,7 @@ impl NodeService {
 
     /// Blocking.
     fn stat_blocking(&self, asker: Option<v1::CatalogAsker>) -> Result<v1::StatResponse> {
+        // Counters run from the start of this process; the others say how it is at this moment.
         let pool = self.stores.pool();
         let requests = self.requests.totals(CONTENT);
         Ok(v1::StatResponse {

@@ -283,11 +283,14 @@ impl RepoStore {
 impl RepoStore {
     /// Every generation node against its id, and that the trees which snapshots name have no hole.
     fn check_generations(&self, report: &mut CheckReport) -> Result<()> {
+        // A store that never had generations has nothing to check.
         let Some(tables) = self.known_generation_tables() else {
             return Ok(());
         };
         let reader = self.read()?;
         let broken = |e| self.env.error("check generations", e);
+
+        // Each node has to decode, and its bytes have to hash to its id.
         for row in tables.nodes.iter(&reader.txn).map_err(broken)? {
             let (key, value) = row.map_err(broken)?;
             let node = Oid::from_bytes(key)
@@ -300,6 +303,8 @@ impl RepoStore {
                 )));
             }
         }
+
+        // Each tree of generations that is noted for a snapshot has to have all of its nodes.
         for row in tables.shown.iter(&reader.txn).map_err(broken)? {
             let (key, value) = row.map_err(broken)?;
             let root = GenerationRef::decode(value)?;

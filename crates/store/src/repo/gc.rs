@@ -61,6 +61,9 @@ impl RepoStore {
             snapshots_removed: self.drop_snapshots(keep)?,
             ..GcReport::default()
         };
+
+        // The sweep removes what the remaining snapshots do not reach. A long blob whose writing
+        // began after the mark stays, too.
         let marked = self.mark()?;
         let trees = self.sweep_table(self.tables.trees, |key| {
             Ok(marked.trees.contains(&Oid::from_bytes(key)?))
@@ -69,6 +72,9 @@ impl RepoStore {
             let (oid, _) = ChunkKey::split(key)?;
             Ok(marked.blobs.contains(&oid) || self.writing.lock().contains(&oid))
         })?;
+
+        // The generations of gone commits are forgotten first, then the nodes that no other commit
+        // names go.
         let held: HashSet<Oid> = self.snapshots()?.iter().map(|held| held.commit).collect();
         let nodes = self.mark_generations(&held)?;
         let generations = match self.known_generation_tables() {

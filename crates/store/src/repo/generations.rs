@@ -66,6 +66,9 @@ impl RepoStore {
         let Some(tables) = self.known_generation_tables() else {
             return Ok(HashSet::new());
         };
+
+        // One transaction forgets the gone commits and collects the roots of the others. The key of
+        // a row begins with its commit.
         let roots = self
             .env
             .write("forget generations", |wtxn| -> TxnResult<_> {
@@ -84,6 +87,8 @@ impl RepoStore {
                 }
                 Ok(roots)
             })?;
+
+        // Nodes are marked from those roots; the caller sweeps the rest.
         let txn = self.env.read()?;
         let marked = reachable(tables.nodes, &txn, roots);
         marked.map_err(|e| self.env.txn_error("mark generation nodes", e))

@@ -100,6 +100,9 @@ impl RepoStore {
             pending,
             snapshots,
         };
+
+        // The tables of generations exist only in stores that were given one: older stores lack
+        // them.
         let generations = OnceLock::new();
         if let Some([nodes, shown]) = env.find_tables(GENERATION_TABLES)? {
             let _ = generations.set(GenerationTables { nodes, shown });
@@ -113,6 +116,8 @@ impl RepoStore {
             writing: Mutex::default(),
             sweep: RwLock::new(()),
         };
+
+        // What the last process left half written is removed before the store is used.
         store.remove_pending()?;
         Ok(store)
     }

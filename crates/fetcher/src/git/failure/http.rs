@@ -18,6 +18,9 @@ pub fn judge_http(
 ) -> GixVerdict {
     let source = asked.source;
     let host = host_of(source);
+
+    // The kind of the failure decides. Only a status that has no known meaning is left to the
+    // installed git, which may understand the answer.
     let error = match failure {
         HttpFailure::Status {
             code: 401,

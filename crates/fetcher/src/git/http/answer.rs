@@ -143,6 +143,7 @@ impl Read for AnswerHeaders {
 
 impl Read for AnswerBody {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // An answer in memory cannot fall silent; the other two still come from the network.
         let (read, verdict) = match &mut self.0 {
             AnswerPart::Bytes(bytes) => return bytes.read(buffer),
             AnswerPart::Whole(answer, verdict) => (answer.read(buffer), verdict),
@@ -151,6 +152,9 @@ impl Read for AnswerBody {
                 (read, &mut post.verdict.clone())
             }
         };
+
+        // The silence is noted where the failure is judged later; an earlier failure stays the
+        // cause.
         read.map_err(|error| {
             let inner = error
                 .get_ref()
