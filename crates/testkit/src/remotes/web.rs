@@ -4,6 +4,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 
@@ -40,10 +42,12 @@ impl WebAnswer {
 
 type Answering = dyn Fn(&WebRequest) -> Option<WebAnswer> + Send + Sync;
 
-/// The host; it serves until the test ends.
+/// The host; it serves until it is dropped.
 pub struct WebHost {
     port: u16,
     asked: Arc<Mutex<Vec<WebRequest>>>,
+    is_over: Arc<AtomicBool>,
+    accepting: Option<JoinHandle<()>>,
 }
 
 impl WebHost {
@@ -58,11 +62,17 @@ impl WebHost {
         let port = listener.local_addr().expect("an address").port();
         let asked = Arc::<Mutex<Vec<WebRequest>>>::default();
         let answer: Arc<Answering> = Arc::new(answer);
-        std::thread::spawn({
+        let is_over = Arc::<AtomicBool>::default();
+        let accepting = std::thread::spawn({
             let asked = asked.clone();
+            let is_over = is_over.clone();
             move || {
                 for stream in listener.incoming().flatten() {
-                    let (asked, answer) = (asked.clone(), answer.clone());
+                    if is_over.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let asked = asked.clone();
+                    let answer = answer.clone();
                     // A client that hangs up ends its thread alone.
                     std::thread::spawn(move || {
                         let _ = converse(&stream, behind, &asked, &*answer);
@@ -70,7 +80,12 @@ impl WebHost {
                 }
             }
         });
-        Self { port, asked }
+        Self {
+            port,
+            asked,
+            is_over,
+            accepting: Some(accepting),
+        }
     }
 
     /// The port it listens on.
@@ -86,6 +101,19 @@ impl WebHost {
     /// All requests so far.
     pub fn asked(&self) -> Vec<WebRequest> {
         self.asked.lock().clone()
+    }
+}
+
+impl Drop for WebHost {
+    /// Stops accepting, so that what its answers hold is dropped with it.
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        // Accepting waits for a connection.
+        if TcpStream::connect(("127.0.0.1", self.port)).is_ok()
+            && let Some(accepting) = self.accepting.take()
+        {
+            let _ = accepting.join();
+        }
     }
 }
 
