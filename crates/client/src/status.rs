@@ -296,6 +296,7 @@ fn problems(
     catalog: &CatalogStatus,
     cache: &CacheStatus,
 ) -> Vec<String> {
+    // The line to the router comes first, since it decides how old the rest may be.
     let mut problems = Vec::new();
     if !router.connected {
         let why = router.last_error.as_deref().unwrap_or("connecting");
@@ -303,6 +304,9 @@ fn problems(
             "no router is connected ({why}); what is shown may be old"
         ));
     }
+
+    // Builds compare the times of files with the clock of this machine, so a clock that is off
+    // matters to them.
     let skew_ms = router.clock_ahead_ms.unwrap_or(0);
     if skew_ms.abs() > SKEW_MAX_MS {
         problems.push(format!(

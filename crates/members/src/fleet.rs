@@ -202,6 +202,7 @@ impl Fleet {
         origin: &v1::Origin,
         progress: &mut impl FnMut(v1::FetchProgress),
     ) -> Result<Snapshot> {
+        // The call ends when the fetcher is silent for too long, or is found to be gone.
         let silence = self.progress_timeout;
         let request = v1::FetchRequest {
             storage_id: id.to_string(),
@@ -212,6 +213,8 @@ impl Fleet {
         let call = client.fetch(Context::new(silence).stream(request));
         let answer = within(silence, "fetch", async { call.await.map_err(from_status) });
         let answer = self.while_there(fetcher, answer).await?;
+
+        // Messages are progress until one brings the snapshot.
         let mut messages = guarded(answer.into_inner(), silence, "fetch");
         while let Some(message) = self.while_there(fetcher, messages.try_next()).await? {
             if let Some(snapshot) = message.snapshot.clone() {
@@ -235,6 +238,8 @@ impl Fleet {
         snapshot: &Snapshot,
         bytes_per_second_max: u64,
     ) -> Result<impl Stream<Item = Result<v1::AdoptProgress>> + use<>> {
+        // The holders hold the commit on show. They need not hold another one, so no peer is named
+        // for it.
         let id = entry.storage_id();
         let held = entry.snapshot.as_ref() == Some(snapshot);
         let peers = view.readers(&id, if held { &entry.holders } else { &[] });
@@ -257,6 +262,8 @@ impl Fleet {
             bytes_per_second_max,
             generation: if held { entry.generation } else { 0 },
         };
+
+        // The stream begins when the node answers, and ends when it is silent for too long.
         let silence = self.progress_timeout;
         let mut client = self.node_client(node)?;
         let context = Context::new(silence);
@@ -278,6 +285,7 @@ impl Fleet {
         bytes_per_second_max: u64,
         mut progress: impl FnMut(&v1::AdoptProgress),
     ) -> Result<GenerationTree> {
+        // The stream tells the progress until the copy is durable.
         let view = self.members.view();
         let mut messages = self
             .adopt(&view, node, entry, snapshot, bytes_per_second_max)
@@ -287,6 +295,10 @@ impl Fleet {
             if !message.durable {
                 continue;
             }
+
+            // The last message also decides about the generation tree. A node that says nothing
+            // about it is of an older version, and its tree is lost only when no other reader could
+            // have it.
             let has_nodes = snapshot.generations.is_some_and(|all| all.node().is_some());
             let mut others = view
                 .readers(&entry.storage_id(), &entry.holders)
@@ -320,6 +332,7 @@ impl Fleet {
         base: GenerationBase,
         snapshot: &Snapshot,
     ) -> Result<GenerationRef> {
+        // The node may take the generations of the base from any other reader.
         let id = entry.storage_id();
         let view = self.members.view();
         let peers = view.readers(&id, &entry.holders);
@@ -336,6 +349,8 @@ impl Fleet {
                 .map(|peer| peer.address.clone())
                 .collect(),
         });
+
+        // One answer is waited for, within the deadline and while the node is there.
         let mut client = self.node_client(node)?;
         let answer = within(context.deadline, "make generations", async {
             client.make_generations(request).await.map_err(from_status)
@@ -384,6 +399,7 @@ impl Fleet {
         path: &DisplayPath,
         commit: &Oid,
     ) -> Result<()> {
+        // No peers are named: the node is to answer for what it holds itself.
         let limit = self.call_timeout;
         let request = Context::new(limit).request(v1::CoverRequest {
             storage_id: path.storage_id().to_string(),
@@ -397,6 +413,9 @@ impl Fleet {
                 .await
                 .map_err(from_status)?
                 .into_inner();
+
+            // The messages before are progress; a stream that ends without the confirmation
+            // confirms nothing.
             while let Some(message) = messages.message().await.map_err(from_status)? {
                 if message.covered {
                     return Ok(());

@@ -38,6 +38,8 @@ pub async fn run(
     pace: ProbePace,
     stop: CancellationToken,
 ) {
+    // What the machine wants recorded is written by a task of its own, so that a slow store delays
+    // no decision.
     tokio::spawn(writer::run(
         fleet.members.writer.clone(),
         fleet.members.inputs.clone(),
@@ -49,8 +51,12 @@ pub async fn run(
         fleet,
         pace,
     };
+
+    // Probes that were missed are not made up for: one round at a time is enough.
     let mut ticker = tokio::time::interval(pace.interval.max(Duration::from_millis(1)));
     ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+
+    // All that can change the state of a member arrives here, one event after the other.
     loop {
         let Membership {
             machine,
@@ -125,14 +131,21 @@ impl MembershipTask {
     }
 
     fn step(&mut self, event: MemberEvent) {
+        // An intent is shown with the member, so its change is shown also when the state stays.
         let mut changed: Vec<NodeId> = match &event {
             MemberEvent::Intent(id, _) => vec![id.clone()],
             _ => Vec::new(),
         };
+
+        // What was heard is noted before the machine decides, with the reason that the history
+        // shows.
         let why = seen::why(&event);
         if let Some(id) = seen::heard(&event) {
             self.fleet.members.seen.answered(id);
         }
+
+        // The machine decides alone and says what is to be done; carrying it out changes no
+        // decision.
         let commands = self.membership.machine.step(event, Instant::now());
         let mut matters = false;
         for command in commands {
@@ -156,6 +169,8 @@ impl MembershipTask {
                 }
             }
         }
+
+        // The view is shown once for all commands.
         if !changed.is_empty() {
             self.fleet
                 .members

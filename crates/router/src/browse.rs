@@ -30,10 +30,13 @@ pub use path::{TreePath, shown};
 /// What is at `path`. Errors: `NotFound`; `Refused` while the repository has no commit;
 /// `Unavailable` when no holder answers.
 pub async fn look(state: &Arc<Parts>, path: &TreePath, paging: &Paging) -> Result<Found> {
+    // A path that lies in no repository is a name above repositories.
     let text = path.text();
     let Some((repository, _)) = state.control.catalog.resolve(&text) else {
         return namespace(&state.control, path, &text, paging);
     };
+
+    // Inside a repository the path leads down to an entry, and only a directory is listed.
     let inside = descend(&state.fleet, &state.work, path, repository).await?;
     if inside.kind != EntryKind::Directory {
         return Ok(Found::Entry(inside));
@@ -86,6 +89,8 @@ async fn descend(
     path: &TreePath,
     repository: Arc<Repository>,
 ) -> Result<Inside> {
+    // The walk starts at the root of the commit on show, and stays in that commit when another one
+    // is published meanwhile.
     let Some(snapshot) = repository.snapshot.clone() else {
         return Err(no_commit(&repository));
     };
@@ -99,6 +104,8 @@ async fn descend(
         oid,
         size: 0,
     };
+
+    // Each name leads one record down; a name below a file leads nowhere.
     for name in path.below(depth) {
         if here.kind != EntryKind::Directory {
             return Err(not_found(path));
@@ -119,6 +126,7 @@ pub(crate) async fn has_name(
     repository: &Arc<Repository>,
     path: &DisplayPath,
 ) -> Result<bool> {
+    // A repository without a commit has nothing of its own anywhere.
     let Some(snapshot) = repository.snapshot.clone() else {
         return Ok(false);
     };
@@ -130,6 +138,9 @@ pub(crate) async fn has_name(
         kind: EntryKind::Directory,
         size: 0,
     };
+
+    // A file on the way takes the name, too, since no directory can be there; a submodule leaves it
+    // free.
     for name in path.components().skip(repository.path.components().count()) {
         if here.kind != EntryKind::Directory {
             break;

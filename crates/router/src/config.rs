@@ -81,6 +81,8 @@ impl Config {
 
     /// The defaults, with the embedded state in this directory.
     pub fn new(state_dir: PathBuf) -> Self {
+        // These times fit each other: the threshold is three probe intervals, so that one lost
+        // probe is no outage, and copies move only long after a restart is over.
         Self {
             state: StateLocation::Embedded(state_dir),
             router_id: String::new(),

@@ -98,12 +98,15 @@ pub async fn start_with(
     grpc: SocketAddr,
     http: SocketAddr,
 ) -> Result<RouterHandle> {
+    // The control state is followed first: everything else starts from what it says.
     for notice in &config.notices {
         tracing::warn!("{notice}");
     }
     let stop = CancellationToken::new();
     let own = own_status(&config, grpc, http);
     let control = Control::start(store, own, config.lease, &stop).await?;
+
+    // The members come from the tables of the control state, and are probed from here on.
     let (members, membership) = Members::new(&config.member_settings(), &control.tables)?;
     let catalog = OwnCatalog {
         shared: control.shared.clone(),
@@ -125,6 +128,8 @@ pub async fn start_with(
         pace,
         stop.clone(),
     ));
+
+    // The tasks of this router begin when all parts are in place, since they share them.
     let work = Work::new(&config, stop.clone());
     let parts = Arc::new(Parts {
         config,

@@ -24,6 +24,8 @@ const PATHS_MAX: usize = 65_536;
 pub async fn follow(log: Arc<ChangeLog>, cache: Arc<Cache>, content: Content) {
     loop {
         let changes = match log.next().await {
+            // A repository that came or went is one change of its path: what is inside is not
+            // listed.
             RepositoryChange::Came(path, commit) => {
                 let commit = Some(commit.to_string());
                 vec![PathChange::new(ChangeKind::Added, path.as_bytes(), commit)]
@@ -32,6 +34,8 @@ pub async fn follow(log: Arc<ChangeLog>, cache: Arc<Cache>, content: Content) {
                 vec![PathChange::new(ChangeKind::Removed, path.as_bytes(), None)]
             }
             RepositoryChange::Flipped { was, is } => {
+                // A repository that shows another commit is compared with the one before. When that
+                // fails, watchers are told to look at all of it again.
                 let commit = snapshot_of(&is).commit.to_string();
                 let (Some(was), Some(is)) = (Repo::new(was), Repo::new(is)) else {
                     continue;
@@ -93,6 +97,8 @@ impl Comparison {
         was: &Arc<Repo>,
         is: &Arc<Repo>,
     ) -> Result<()> {
+        // The comparison goes level by level, from the two roots down, and ends when it gets too
+        // large to be told path by path.
         self.pending.push(DirectoryPair {
             path: is.path().as_bytes().to_vec(),
             was: Some(was.root().tree),
@@ -106,6 +112,9 @@ impl Comparison {
                     "more than {PATHS_MAX} paths differ from the commit before"
                 )));
             }
+
+            // The records that the cache lacks are fetched for the whole level at once, not one by
+            // one.
             let missing = |tree: fn(&DirectoryPair) -> Option<Oid>| -> Vec<DirectoryKey> {
                 let trees: HashSet<Oid> = level.iter().filter_map(tree).collect();
                 let absent = trees.into_iter().filter(|t| cache.record(t).is_none());
@@ -113,12 +122,16 @@ impl Comparison {
             };
             content.trees(was, missing(|pair| pair.was), 0).await?;
             content.trees(is, missing(|pair| pair.is), 0).await?;
+
+            // Comparing a pair puts the directories below it that differ on the next level.
             for pair in level {
                 let old = record(cache, pair.was)?;
                 let new = record(cache, pair.is)?;
                 self.compare_directory(&pair.path, old.as_ref(), new.as_ref());
             }
         }
+
+        // Paths are told in order, so that the same update is told alike each time.
         self.changes
             .sort_by(|a, b| a.path.cmp(&b.path).then(a.path_bytes.cmp(&b.path_bytes)));
         Ok(())
@@ -152,6 +165,8 @@ impl Comparison {
         let path = [parent, b"/", name].concat();
         let was_tree = was.and_then(tree_of);
         let is_tree = is.and_then(tree_of);
+
+        // A name that is a directory on both sides is no change by itself: what differs is inside.
         if was_tree.is_none() || is_tree.is_none() {
             let change = match (was, is) {
                 (None, _) => ChangeKind::Added,
@@ -161,6 +176,8 @@ impl Comparison {
             let commit = Some(self.commit.clone());
             self.changes.push(PathChange::new(change, &path, commit));
         }
+
+        // What is inside is compared on the next level, also for a directory that came or went.
         if was_tree.is_some() || is_tree.is_some() {
             self.pending.push(DirectoryPair {
                 path,

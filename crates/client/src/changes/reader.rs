@@ -33,6 +33,7 @@ impl MountWatch {
     /// Begins to watch `path`, which need not exist, and everything below it. Errors: `Invalid`
     /// for a path that is in no mount, `Unavailable` for a mount that does not answer.
     pub fn begin(path: &Path) -> Result<Self> {
+        // The mount is looked for upwards from the path, which itself need not exist.
         let full =
             full_path(path).map_err(|e| Error::invalid(format!("{}: {e}", path.display())))?;
         let root = full.ancestors().find(|at| is_mount_root(at));
@@ -42,6 +43,8 @@ impl MountWatch {
                 path.display()
             ))
         })?;
+
+        // The document of changes gives the position from which changes are told.
         let first = std::fs::read(root.join(".monofs/changes"));
         let first = first.and_then(|document| parse(&document)).map_err(|e| {
             Error::unavailable(format!(

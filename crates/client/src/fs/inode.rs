@@ -397,12 +397,16 @@ impl InodeTable {
         mtime: Option<i64>,
     ) {
         if let Some(inode) = self.shard(ino).get_mut(&ino) {
+            // What the directory showed is noted before it is replaced.
             let version = inode.version;
             let past = inode.shown().map(|shown| PastVersion {
                 version,
                 shown,
                 pinned: before.clone(),
             });
+
+            // The oldest of the kept versions gives way, and listings in progress find theirs by
+            // its number.
             if let InodeTarget::Entry {
                 oid, generation, ..
             } = &mut inode.what

@@ -219,6 +219,8 @@ fn new_child(
     child: &NamespaceChild,
     mtime: i64,
 ) -> Inode {
+    // A directory above repositories is known by its path alone, a repository by the entry of its
+    // root.
     match child {
         NamespaceChild::Directory => {
             let what = InodeTarget::Namespace(path.into());

@@ -308,6 +308,9 @@ impl ListingCall<'_> {
         let Some(joined) = &view.joined else {
             return Ok(());
         };
+
+        // The position says where the listing goes on, and in which version of the joined names it
+        // began; a version that is not kept any more ends it.
         let place = self.index & (JOINED - 1);
         let (listing, start) = match self.index & JOINED {
             0 => (joined.listing.clone(), 0),
@@ -318,6 +321,9 @@ impl ListingCall<'_> {
                 (past.ok_or(Errno::STALE)?, start)
             }
         };
+
+        // The kernel may keep what is current; names of a past version are good for this answer
+        // only.
         let is_current = view.now.is_none() && listing.version == joined.listing.version;
         let trust = if is_current {
             NameTrust::Forever
@@ -325,6 +331,9 @@ impl ListingCall<'_> {
             NameTrust::Once
         };
         let short = u64::from(listing.version) % JOINED_VERSIONS;
+
+        // A name that the directory has itself is left out, since a repository inside gets free
+        // names only.
         for (n, (name, child)) in listing.from(start as usize).enumerate() {
             let name = name.as_bytes();
             if !joined.is_free(view.names.record.find(name).as_ref()) {

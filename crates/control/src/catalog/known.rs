@@ -319,11 +319,15 @@ fn repositories<'a>(entries: impl Iterator<Item = &'a CatalogEntry>) -> Vec<Arc<
 
 impl StateFollower for Catalog {
     fn load(&self, scan: &Scan) -> Result<()> {
+        // When the store is the one that is known, only what changed since is taken in.
         let epoch = self.shared.store().epoch();
         let known = self.position();
         if known.epoch == epoch && (1..=scan.revision).contains(&known.revision) {
             return self.catch_up(known.revision, scan);
         }
+
+        // Memory is built anew from the rows and replaced in one step, so that readers never see a
+        // part.
         let mut memory = CatalogMemory::new(CatalogPosition {
             epoch,
             revision: scan.revision,

@@ -378,9 +378,13 @@ async fn first_moment(
     snapshot: &Snapshot,
     last: Option<GenerationTime>,
 ) -> Result<i64> {
+    // A path that never showed anything has no last time to come after.
     let Some(GenerationTime { time: last, .. }) = last else {
         return Ok(snapshot.commit_time.min(clock::now()));
     };
+
+    // The next time may be a little ahead of the clock. The wait is for the clock to catch up,
+    // unless the last time is so far ahead that a clock must be wrong.
     loop {
         let now_ms = clock::now_ms();
         let time = next_time(last, now_ms);

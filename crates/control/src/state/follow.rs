@@ -136,6 +136,7 @@ impl SharedState {
         action: StateAction<'_>,
         mut attempt: impl FnMut() -> Result<StateTransaction>,
     ) -> Result<()> {
+        // The subscription begins before the first attempt, so that no change in between is missed.
         let mut applied = self.applied.subscribe();
         let mut next = NextAttempt {
             change: attempt()?,
@@ -144,6 +145,7 @@ impl SharedState {
         let mut unheard = 1;
         let mut pauses = Backoff::new(CONFLICT_PAUSE_FIRST, CONFLICT_PAUSE_LAST);
         for _ in 0..ATTEMPTS_MAX {
+            // An attempt that has nothing to write finds the state as it is wanted.
             let StateTransaction { compares, writes } = next.change;
             if writes.is_empty() {
                 return Ok(());
@@ -165,6 +167,9 @@ impl SharedState {
                     return Err(self.refused(error));
                 }
             }
+
+            // After a conflict the next attempt waits for news or for the pause. News shows that
+            // memory keeps up, so the count of tries without any begins again.
             let pause = pauses.next_pause();
             next = NextAttempt::after(&compares, pause, &mut applied, &mut attempt).await?;
             unheard += 1;
@@ -173,6 +178,8 @@ impl SharedState {
                 pauses.reset();
             }
         }
+
+        // Other changes won each time; this one may succeed when they pause.
         tracing::debug!(%action, %actor, "gave way to others that change the control state");
         Err(Error::refused(
             "others keep changing the same part of the cluster's state; try again",

@@ -94,6 +94,7 @@ impl TableChanges {
     /// that is held back no more is known to be behind, and both before the members, so that none
     /// is shown without.
     pub fn changes(&mut self) -> Vec<MemberEvent> {
+        // What was found and what is wanted come first: maintenance, audits and intents.
         let mut events = Vec::new();
         let maintenance = self.maintenance.changes(|_| "");
         events.extend(
@@ -111,6 +112,9 @@ impl TableChanges {
             &mut events,
             |id, row| MemberEvent::Intent(id, row.as_ref().and_then(intent)),
         );
+
+        // The members come last. A row that cannot be understood is logged and left out, and the
+        // others go on.
         for (name, row) in self.members.changes(|row| &row.id) {
             match row.map(Member::try_from).transpose() {
                 Ok(member) => each(vec![(name, member)], &mut events, MemberEvent::Registered),

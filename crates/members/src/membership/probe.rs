@@ -86,6 +86,7 @@ async fn probe(
     identify: bool,
     limit: Duration,
 ) -> Result<MemberEvent> {
+    // The health service answers whether the member serves at all.
     let channel = fleet.channels.get(&member.address)?;
     let context = Context::new(limit);
     let request = context.request(HealthCheckRequest {
@@ -105,6 +106,8 @@ async fn probe(
             )));
         }
     }
+
+    // Who answers at the address is asked only when it has to be identified.
     if !identify {
         return Ok(MemberEvent::Answered(member.id.clone()));
     }

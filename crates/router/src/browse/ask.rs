@@ -25,6 +25,7 @@ pub(super) async fn holders<T, F: Future<Output = Result<T>>>(
     entry: &Repository,
     ask: impl Fn(Channel) -> F,
 ) -> Result<T> {
+    // The holders are asked in the order of the view as it is now.
     let view = fleet.members.view();
     let readers = view.readers(&entry.storage_id(), &entry.holders);
     let mut waiting = readers.into_iter().cloned();
@@ -39,10 +40,15 @@ pub(super) async fn holders<T, F: Future<Output = Result<T>>>(
             }
         }
     };
+
+    // This is the error when there is no holder to ask; that of a holder that fails replaces it.
     let mut failure = Error::unavailable(format!(
         "no node that holds '{}' can be reached; `monofs-admin nodes` says which are down",
         entry.path
     ));
+
+    // One holder is in flight at first. A slow one is not given up: the next is asked beside it,
+    // and the first good answer wins.
     let work = async {
         loop {
             if asked.is_empty() {
@@ -58,6 +64,9 @@ pub(super) async fn holders<T, F: Future<Output = Result<T>>>(
                     continue;
                 }
             };
+
+            // A holder that cannot be reached is reported, so that it is probed before others ask
+            // it.
             match answer {
                 Some((_, Ok(answer))) => return Ok(answer),
                 Some((node, Err(error))) => {

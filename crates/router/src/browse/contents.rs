@@ -33,6 +33,8 @@ pub fn read(
     file: Inside,
     range: Range<u64>,
 ) -> BoxStream<'static, Result<Bytes>> {
+    // The range is cut to the file and widened to whole chunks, since only chunks can be verified.
+    // A read of a whole file of several chunks can be checked against the object id.
     let end = range.end.min(file.size);
     let start = range.start.min(end);
     let chunk = CHUNK_BYTES as u64;
@@ -47,11 +49,16 @@ pub fn read(
     let mut whole = whole;
     let last = chunks.end;
     let oid = file.oid;
+
+    // Chunks are fetched ahead and passed on in their order.
     let pieces = stream::iter(chunks).map(move |index| {
         let fleet = fleet.clone();
         let file = file.clone();
         async move { get(&fleet, &file, index).await.map(|raw| (index, raw)) }
     });
+
+    // Each chunk is cut back to the range. The last one of a whole file is passed on only when the
+    // object id matches.
     let checked = pieces.buffered(READ_AHEAD).map(move |piece| {
         let (index, raw) = piece?;
         if let Some(hasher) = &mut whole {
@@ -70,6 +77,8 @@ pub fn read(
         let to = (end - at).min(raw.len() as u64);
         Ok(raw.slice(from.min(to) as usize..to as usize))
     });
+
+    // The first error is the end of the stream: no bytes follow it.
     let until_failed = checked.scan(false, |failed, piece| {
         let over = std::mem::replace(failed, piece.is_err());
         futures::future::ready((!over).then_some(piece))
@@ -92,6 +101,8 @@ pub async fn read_small(fleet: &Arc<Fleet>, file: &Inside, limit: usize) -> Resu
 }
 
 async fn get(fleet: &Arc<Fleet>, file: &Inside, index: u64) -> Result<Bytes> {
+    // A chunk is asked for by its number in the file, alone, so that it can be fetched from another
+    // holder when one fails.
     let first_chunk = u32::try_from(index)
         .map_err(|_| Error::invalid("this file is too long to be read here"))?;
     let repository = &file.repository;
@@ -111,6 +122,8 @@ async fn get(fleet: &Arc<Fleet>, file: &Inside, index: u64) -> Result<Bytes> {
         )),
         ..Default::default()
     };
+
+    // A node that holds the commit but not the contents can get them from the origin.
     ask::holders(fleet, repository, |channel| {
         fetch(channel, request.clone(), file, index)
     })
@@ -124,12 +137,15 @@ async fn fetch(
     file: &Inside,
     index: u64,
 ) -> Result<Bytes> {
+    // An answer may bring other chunks, so the one that was asked for is looked for.
     let mut answers = get_blobs(channel, &Context::new(SILENCE), request).await?;
     while let Some(answer) = answers.next().await {
         let wanted = |chunk: &v1::BlobChunk| {
             chunk.oid == file.oid.as_bytes() && u64::from(chunk.index) == index
         };
         if let Some(chunk) = answer?.chunks.into_iter().find(wanted) {
+            // A chunk is checked before it is passed on: by its length, and when it is the whole
+            // file by the object id.
             let raw = frame::decode(&chunk.frame)?;
             if raw.len() != frame::chunk_len(file.size, index) {
                 return Err(Error::corrupt(format!(

@@ -17,6 +17,8 @@ impl TreePath {
     /// Takes `/`, `a//b/` and `./a` as a shell user would. Errors: `Invalid` for `..`, NUL, and
     /// what is too long.
     pub fn new(bytes: &[u8]) -> Result<Self> {
+        // The message shows the beginning of the path only, for a path can be as long as its sender
+        // likes.
         let wrong = |why: &str| {
             let shown = &bytes[..bytes.len().min(100)];
             Err(Error::invalid(format!(
@@ -24,12 +26,16 @@ impl TreePath {
                 String::from_utf8_lossy(shown).escape_debug()
             )))
         };
+
+        // What the bytes alone show is refused before they are taken apart.
         if bytes.len() > PATH_BYTES_MAX {
             return wrong("is longer than 8192 bytes");
         }
         if bytes.contains(&0) {
             return wrong("has a NUL");
         }
+
+        // Empty components and '.' say nothing and are dropped; a '..' is refused, not resolved.
         let parts = bytes
             .split(|byte| *byte == b'/')
             .filter(|part| !part.is_empty() && *part != b".");
